@@ -1,0 +1,35 @@
+"""fedsim: a federated learning simulator in which privacy is measured, not assumed.
+
+>>> import fedsim
+>>> fedsim.Experiment(rounds=3, server={"cohort": 5}).server.cohort
+5
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fedsim.errors import Refused, RunFailed
+from fedsim.experiment import Experiment
+
+if TYPE_CHECKING:
+    from fedsim.results import Run, load_run, load_runs
+    from fedsim.simulate import run
+
+__all__ = ["Experiment", "Refused", "Run", "RunFailed", "load_run", "load_runs", "run"]
+
+# Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower.
+_LATER = {
+    "Run": "fedsim.results",
+    "load_run": "fedsim.results",
+    "load_runs": "fedsim.results",
+    "run": "fedsim.simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        import importlib
+
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'fedsim' has no attribute {name!r}")

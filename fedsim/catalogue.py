@@ -1,0 +1,366 @@
+"""What there is to choose from: sources, partitions, models and strategies, by name.
+
+An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
+the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
+nothing that fedsim must not import, until an entry is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from fedsim import options as o
+from fedsim.errors import Refused
+from fedsim.section import kebab
+
+
+class Kind(StrEnum):
+    """What one example is."""
+
+    IMAGE = "image"  # (channels, height, width), uint8 or float32
+    FEATURES = "features"  # (features,), float32
+    TEXT = "text"  # (length,), integer tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One thing to choose: its name, where it is, what it is and what it takes."""
+
+    name: str
+    reference: str
+    summary: str
+    options: type[o.Options] = o.Options
+
+    def load(self) -> Any:
+        """Import and return what the entry refers to."""
+        return load_reference(self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEntry(Entry):
+    """A source of data: `reference` is a function `(options, generator) -> fedsim.data.raw.Raw`."""
+
+    has_users: bool = False  # examples belong to users, so the natural partitions are possible
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionEntry(Entry):
+    """A way to deal examples to clients: `reference` is a function of `fedsim.data.partitions`."""
+
+    by_label: bool = False  # looks at the labels: not for next-character text, which has none
+    by_user: bool = False  # looks at the users: only for a source that has them
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry(Entry):
+    """A model: `reference` is a function `(task, options) -> torch.nn.Module`."""
+
+    kinds: frozenset[Kind] = frozenset(Kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyEntry(Entry):
+    """A Flower strategy, and what it asks of a round.
+
+    `smallest_cohort` maps the options to the number of updates below which the strategy has no answer.
+    """
+
+    linear: bool = False  # needs only the weighted mean, so the fold serves it
+    needs_initial_loss: bool = False  # clients report the loss of the model that they received
+    smallest_cohort: Callable[[Any], int] = lambda options: 1
+
+
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
+
+
+def _table(*entries: AnyEntry) -> dict[str, AnyEntry]:
+    table = {entry.name: entry for entry in entries}
+    if len(table) != len(entries):
+        raise ValueError("a name is in the catalogue twice")
+    return table
+
+
+SOURCES = _table(
+    SourceEntry(
+        name="digits",
+        reference="fedsim.data.sources.images:digits",
+        summary="1,797 real handwritten digits, 8x8, bundled with scikit-learn",
+        options=o.DigitsOptions,
+    ),
+    SourceEntry(
+        name="stdlib",
+        reference="fedsim.data.sources.text:stdlib",
+        summary="the source of Python's standard library, one user per top-level module; next character",
+        options=o.TextOptions,
+        has_users=True,
+    ),
+    SourceEntry(
+        name="npz",
+        reference="fedsim.data.sources.images:npz",
+        summary="a NumPy file with x_train, y_train, x_test, y_test",
+        options=o.PathOptions,
+    ),
+    SourceEntry(
+        name="text-json",
+        reference="fedsim.data.sources.text:text_json",
+        summary='a JSON file {"user": ["text", ...]}; next character',
+        options=o.TextJsonOptions,
+        has_users=True,
+    ),
+    SourceEntry(
+        name="huggingface",
+        reference="fedsim.data.sources.hub:huggingface",
+        summary="a data set of the Hugging Face hub, or a folder of parquet files",
+        options=o.HuggingFaceOptions,
+        has_users=True,
+    ),
+    SourceEntry(
+        name="synthetic",
+        reference="fedsim.data.sources.synthetic:synthetic",
+        summary="the alpha-beta logistic data of Li et al. 2020",
+        options=o.SyntheticOptions,
+        has_users=True,
+    ),
+)
+
+PARTITIONS = _table(
+    PartitionEntry(
+        name="iid",
+        reference="fedsim.data.partitions:iid",
+        summary="equal shares, at random",
+    ),
+    PartitionEntry(
+        name="dirichlet",
+        reference="fedsim.data.partitions:dirichlet",
+        summary="each label is dealt by a Dirichlet draw over the clients",
+        options=o.DirichletOptions,
+        by_label=True,
+    ),
+    PartitionEntry(
+        name="inner-dirichlet",
+        reference="fedsim.data.partitions:inner_dirichlet",
+        summary="each client draws its own mixture of labels, sizes given",
+        options=o.InnerDirichletOptions,
+        by_label=True,
+    ),
+    PartitionEntry(
+        name="pathological",
+        reference="fedsim.data.partitions:pathological",
+        summary="each client has a few labels",
+        options=o.PathologicalOptions,
+        by_label=True,
+    ),
+    PartitionEntry(
+        name="shard",
+        reference="fedsim.data.partitions:shard",
+        summary="sorted by label, cut into shards, a few to each client (McMahan's non-IID)",
+        options=o.ShardOptions,
+        by_label=True,
+    ),
+    PartitionEntry(
+        name="size",
+        reference="fedsim.data.partitions:size",
+        summary="at random, sizes given",
+        options=o.SizeOptions,
+    ),
+    PartitionEntry(
+        name="linear",
+        reference="fedsim.data.partitions:linear",
+        summary="at random, sizes that grow linearly",
+    ),
+    PartitionEntry(
+        name="square",
+        reference="fedsim.data.partitions:square",
+        summary="at random, sizes that grow with the square",
+    ),
+    PartitionEntry(
+        name="exponential",
+        reference="fedsim.data.partitions:exponential",
+        summary="at random, sizes that grow exponentially",
+    ),
+    PartitionEntry(
+        name="natural",
+        reference="fedsim.data.partitions:natural",
+        summary="one user, one client; with `clients` set, that many users, drawn at random",
+        by_user=True,
+    ),
+    PartitionEntry(
+        name="grouped-natural",
+        reference="fedsim.data.partitions:grouped_natural",
+        summary="a few users together make one client",
+        options=o.GroupedNaturalOptions,
+        by_user=True,
+    ),
+)
+
+MODELS = _table(
+    ModelEntry(
+        name="linear",
+        reference="fedsim.models.dense:linear",
+        summary="multinomial logistic regression",
+        kinds=frozenset({Kind.IMAGE, Kind.FEATURES}),
+    ),
+    ModelEntry(
+        name="mlp",
+        reference="fedsim.models.dense:mlp",
+        summary="fully connected layers with ReLU; by default McMahan's 2NN",
+        options=o.MlpOptions,
+        kinds=frozenset({Kind.IMAGE, Kind.FEATURES}),
+    ),
+    ModelEntry(
+        name="cnn",
+        reference="fedsim.models.cnn:cnn",
+        summary="McMahan's CNN: two 5x5 convolutions with pooling, 512 hidden units",
+        options=o.CnnOptions,
+        kinds=frozenset({Kind.IMAGE}),
+    ),
+    ModelEntry(
+        name="lstm",
+        reference="fedsim.models.lstm:lstm",
+        summary="character embedding and LSTM layers; predicts the next character or the text's label",
+        options=o.LstmOptions,
+        kinds=frozenset({Kind.TEXT}),
+    ),
+)
+
+_FLOWER = "flwr.serverapp.strategy:"
+
+STRATEGIES = _table(
+    StrategyEntry(
+        name="fedavg",
+        reference=_FLOWER + "FedAvg",
+        summary="weighted mean of the clients' models (McMahan et al. 2017)",
+        linear=True,
+    ),
+    StrategyEntry(
+        name="fedavgm",
+        reference=_FLOWER + "FedAvgM",
+        summary="FedAvg with momentum on the server (Hsu et al. 2019)",
+        options=o.FedAvgMOptions,
+        linear=True,
+    ),
+    StrategyEntry(
+        name="fedprox",
+        reference=_FLOWER + "FedProx",
+        summary="FedAvg with a proximal term in the clients (Li et al. 2020)",
+        options=o.FedProxOptions,
+        linear=True,
+    ),
+    StrategyEntry(
+        name="fedadagrad",
+        reference=_FLOWER + "FedAdagrad",
+        summary="Adagrad on the server (Reddi et al. 2021)",
+        options=o.FedAdagradOptions,
+        linear=True,
+    ),
+    StrategyEntry(
+        name="fedadam",
+        reference=_FLOWER + "FedAdam",
+        summary="Adam on the server (Reddi et al. 2021)",
+        options=o.FedAdamOptions,
+        linear=True,
+    ),
+    StrategyEntry(
+        name="fedyogi",
+        reference=_FLOWER + "FedYogi",
+        summary="Yogi on the server (Reddi et al. 2021)",
+        options=o.FedYogiOptions,
+        linear=True,
+    ),
+    StrategyEntry(
+        name="fedmedian",
+        reference=_FLOWER + "FedMedian",
+        summary="median, coordinate by coordinate (Yin et al. 2018)",
+    ),
+    StrategyEntry(
+        name="fedtrimmedavg",
+        reference=_FLOWER + "FedTrimmedAvg",
+        summary="trimmed mean, coordinate by coordinate (Yin et al. 2018)",
+        options=o.FedTrimmedAvgOptions,
+    ),
+    StrategyEntry(
+        name="krum",
+        reference=_FLOWER + "Krum",
+        summary="the update closest to its neighbours (Blanchard et al. 2017)",
+        options=o.KrumOptions,
+        smallest_cohort=lambda options: 2 * options.num_malicious_nodes + 3,
+    ),
+    StrategyEntry(
+        name="multikrum",
+        reference=_FLOWER + "MultiKrum",
+        summary="mean of the updates closest to their neighbours (Blanchard et al. 2017)",
+        options=o.MultiKrumOptions,
+        smallest_cohort=lambda options: max(
+            2 * options.num_malicious_nodes + 3, options.num_nodes_to_select
+        ),
+    ),
+    StrategyEntry(
+        name="bulyan",
+        reference=_FLOWER + "Bulyan",
+        summary="Krum's choice, then a trimmed mean around the median (El Mhamdi et al. 2018)",
+        options=o.BulyanOptions,
+        smallest_cohort=lambda options: 4 * options.num_malicious_nodes + 3,
+    ),
+    StrategyEntry(
+        name="qfedavg",
+        reference=_FLOWER + "QFedAvg",
+        summary="fairness: clients with a higher loss count more (Li et al. 2020)",
+        options=o.QFedAvgOptions,
+        needs_initial_loss=True,
+    ),
+)
+
+
+def option_keys(entry: Entry) -> set[str]:
+    """Return the keys of an entry's options, as TOML has them."""
+    return {kebab(name) for name in entry.options.model_fields}
+
+
+def _find(table: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
+    if name not in table:
+        raise Refused(f"there is no such name; allowed: {', '.join(table)}{and_own}")
+    return table[name]
+
+
+def find_source(name: str) -> SourceEntry:
+    """Return the entry of a source; raises `Refused` where there is none."""
+    return _find(SOURCES, name)
+
+
+def find_partition(name: str) -> PartitionEntry:
+    """Return the entry of a partition; raises `Refused` where there is none."""
+    return _find(PARTITIONS, name)
+
+
+def find_model(name: str) -> ModelEntry:
+    """Return the entry of a model; `"module:callable"` is the user's own, for any kind of data."""
+    if ":" in name:
+        return ModelEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+    return _find(MODELS, name, ', or "module:callable"')
+
+
+def find_strategy(name: str) -> StrategyEntry:
+    """Return the entry of a strategy; `"module:callable"` is the user's own and sees each update."""
+    if ":" in name:
+        return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+    return _find(STRATEGIES, name, ', or "module:callable"')
+
+
+def load_reference(reference: str) -> Any:
+    """Import and return the object of `"module:attribute"`.
+
+    Raises:
+        Refused: The module or the attribute is not there.
+    """
+    module_name, _, attribute = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Refused(f"{reference!r} can't be loaded: {error}") from error
+    return found

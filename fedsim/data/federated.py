@@ -1,0 +1,229 @@
+"""`FederatedData`: a source dealt to clients, prepared once, mapped by every process.
+
+Preparing writes plain NumPy arrays into the cache folder (`FEDSIM_CACHE`, else `$XDG_CACHE_HOME/fedsim`,
+else `~/.cache/fedsim`), sorted by client, so that a client's examples are one slice. Opening maps them:
+no copy, shared by all processes of the machine, instant whatever the size.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.catalogue import Kind
+from fedsim.data.raw import Raw
+from fedsim.data.task import Task
+from fedsim.errors import Refused
+from fedsim.experiment import DataSection, Experiment
+from fedsim.streams import numpy_stream
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1  # of the cache: a change here prepares everything anew
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some examples of a task, as a model takes them.
+
+    Attributes:
+        x: `(examples, *shape)`; uint8 images are values / 255, text is tokens with one more than is read.
+        y: `(examples,)` int64, or None for next-character prediction.
+        kind: What an input is.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[np.int64] | None
+    kind: Kind
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and labels for a model.
+
+        Images and features are float32 `(examples, *shape)` and labels int64 `(examples,)`; text is int64
+        `(examples, length)` and labels `(examples,)` or, for the next character, `(examples, length)`.
+        """
+        import torch
+
+        x = torch.from_numpy(self.x)
+        if self.kind is not Kind.TEXT:
+            x = x.float() / 255 if x.dtype == torch.uint8 else x
+            if self.y is None:
+                raise TypeError(f"{self.kind} examples without labels")
+            return x, torch.from_numpy(self.y)
+        x = x.long()
+        return (x[:, :-1], x[:, 1:]) if self.y is None else (x, torch.from_numpy(self.y))
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's examples: what it trains on, and what it keeps for its own evaluation (may be empty)."""
+
+    train: Examples
+    held_out: Examples
+
+
+class FederatedData:
+    """A prepared source, opened from its folder.
+
+    Attributes:
+        task: What a model is asked to do.
+        clients: Number of clients.
+        names: Names of the clients where they are users, else empty.
+        sha256: Hash of all examples and of who has them.
+        test: The central test set.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "meta.json").read_text())
+        self._train = _open(folder, "train", Kind(meta["kind"]))
+        self._starts = np.load(folder / "starts.npy")  # (clients + 1,): client i has starts[i]:starts[i + 1]
+        self._held_out = np.load(folder / "held_out.npy")  # (clients,): of these, the last ones are held out
+        self.test = _open(folder, "test", Kind(meta["kind"]))
+        self.clients = len(self._held_out)
+        self.names: tuple[str, ...] = tuple(meta["names"])
+        self.sha256: str = meta["sha256"]
+        per_token = self._train.y is None
+        shape = self._train.x.shape[1:]
+        self.task = Task(
+            kind=Kind(meta["kind"]),
+            shape=(shape[0] - 1,) if per_token else shape,
+            classes=meta["classes"],
+            vocabulary=meta["vocabulary"],
+            per_token=per_token,
+        )
+
+    def client(self, index: int) -> ClientData:
+        """Return one client's examples: views, no copies."""
+        if not 0 <= index < self.clients:
+            raise IndexError(f"client {index} of {self.clients}")
+        start, end = self._starts[index], self._starts[index + 1]
+        middle = end - self._held_out[index]
+        return ClientData(self._slice(start, middle), self._slice(middle, end))
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the number of examples of each client, `(clients,)`, held-out ones included."""
+        sizes: NDArray[np.int64] = np.diff(self._starts)
+        return sizes
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return how often each client has each label, `(clients, classes)`; `(clients, 0)` for next characters."""
+        if self._train.y is None:
+            return np.zeros((self.clients, 0), dtype=np.int64)
+        counts = np.zeros((self.clients, self.task.classes), dtype=np.int64)
+        np.add.at(counts, (np.repeat(np.arange(self.clients), self.sizes()), self._train.y), 1)
+        return counts
+
+    def _slice(self, start: int, end: int) -> Examples:
+        y = self._train.y
+        return Examples(self._train.x[start:end], None if y is None else y[start:end], self._train.kind)
+
+
+def prepare(experiment: Experiment) -> FederatedData:
+    """Return the experiment's data, prepared now or before.
+
+    Raises:
+        Refused: The source can't be read, or the partition can't be made.
+    """
+    section = experiment.data
+    folder = cache_folder() / "data" / _key(experiment)
+    if not (folder / "meta.json").exists():
+        raw = section.source_entry.load()(
+            section.pick(section.source_entry), numpy_stream(experiment.seed, "data-source")
+        )
+        _write(raw, section, experiment.seed, folder)
+    return _opened(folder)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder: Path) -> FederatedData:
+    return FederatedData(folder)
+
+
+def cache_folder() -> Path:
+    """Return the folder of everything that can be made again."""
+    if own := os.environ.get("FEDSIM_CACHE"):
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedsim"
+
+
+def _key(experiment: Experiment) -> str:
+    """Name what was prepared: the section, the seed and, for a file, its state."""
+    section = experiment.data.model_dump(by_alias=True, mode="json")
+    state: list[Any] = [FORMAT, experiment.seed, section, sys.version_info[:3], np.__version__]
+    if (path := section.get("path")) and Path(path).exists():
+        files = [Path(path)] if Path(path).is_file() else sorted(Path(path).iterdir())
+        state += [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
+    from fedsim.data.partitions import partition
+
+    dealt, names = partition(raw, section, numpy_stream(seed, "data-partition"))
+    order = np.concatenate(dealt)
+    sizes = np.array([len(indices) for indices in dealt])
+    held_out = np.minimum(np.round(sizes * section.held_out), sizes - 1).astype(np.int64)
+    arrays = {
+        "train_x": raw.x_train[order],
+        "test_x": raw.x_test,
+        "starts": np.concatenate([[0], np.cumsum(sizes)]),
+        "held_out": held_out,
+    }
+    classes = raw.vocabulary
+    if raw.y_train is not None and raw.y_test is not None:
+        arrays |= {"train_y": raw.y_train[order], "test_y": raw.y_test}
+        classes = int(max(raw.y_train.max(), raw.y_test.max())) + 1
+    meta = {
+        "kind": str(raw.kind),
+        "classes": classes,
+        "vocabulary": raw.vocabulary,
+        "names": names,
+        "sha256": _sha256(arrays),
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
+        try:
+            for name, array in arrays.items():
+                np.save(draft / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+            (draft / "meta.json").write_text(json.dumps(meta))
+            if not (folder / "meta.json").exists():  # another process may have been faster
+                draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        if not (folder / "meta.json").exists():
+            raise Refused(
+                f"cache folder {str(folder.parent)!r}: {error.strerror}; FEDSIM_CACHE may name another"
+            ) from None
+
+
+def _sha256(arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _open(folder: Path, side: str, kind: Kind) -> Examples:
+    # Copy-on-write maps: shared until written to, and PyTorch takes them without a warning.
+    x = np.load(folder / f"{side}_x.npy", mmap_mode="c")
+    labels = folder / f"{side}_y.npy"
+    return Examples(x, np.load(labels, mmap_mode="c") if labels.exists() else None, kind)

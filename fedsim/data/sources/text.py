@@ -1,0 +1,124 @@
+"""Text by user, for next-character prediction."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.catalogue import Kind
+from fedsim.data.raw import Raw
+from fedsim.data.split import held_out_indices
+from fedsim.errors import Refused
+from fedsim.options import TextJsonOptions, TextOptions
+
+# The vocabulary is fixed and public, so that it tells nothing of anyone's text: token 0 stands for every
+# character that is not in it.
+CHARACTERS = "\t\n" + "".join(map(chr, range(32, 127)))
+VOCABULARY = len(CHARACTERS) + 1
+
+_TOKENS = np.zeros(128, dtype=np.uint8)
+_TOKENS[[ord(character) for character in CHARACTERS]] = np.arange(1, VOCABULARY)
+
+# Parts of the library's folder that are not its modules, or that distributions leave out.
+_NOT_MODULES = {"__phello__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test"}
+_NOT_MODULES |= {"tkinter", "turtledemo", "__pycache__"}
+
+
+def stdlib(options: TextOptions, generator: np.random.Generator) -> Raw:
+    """Return the source of Python's own standard library; a top-level module is a user.
+
+    The text of a package is that of its files, one after another, by name. Its size differs a little from
+    one Python to the next.
+    """
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    modules = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.stem in _NOT_MODULES or not entry.stem.isidentifier():
+            continue
+        if entry.is_dir():
+            files = [f for f in sorted(entry.rglob("*.py")) if not _NOT_MODULES & set(f.relative_to(entry).parts)]
+        else:
+            files = [entry] if entry.suffix == ".py" else []
+        text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+        if text:
+            modules[entry.stem] = text
+    return _by_user(modules, options, generator, f"the standard library in {str(folder)!r}")
+
+
+def text_json(options: TextJsonOptions, generator: np.random.Generator) -> Raw:
+    """Read a JSON file `{"user": ["text", ...], ...}`; the texts of a user are joined by newlines.
+
+    LEAF's own files, `{"users": [...], "user_data": {"user": {"x": [...]}}}`, are read too.
+
+    Raises:
+        Refused: The file is missing, not JSON, or not of that form.
+    """
+    where = f"data.path = {options.path!r}"
+    try:
+        tree = json.loads(Path(options.path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"{where}: {error.strerror}") from None
+    except ValueError:
+        raise Refused(f"{where}: is not JSON in UTF-8") from None
+    if isinstance(tree, dict) and isinstance(tree.get("user_data"), dict):
+        tree = {user: data.get("x") if isinstance(data, dict) else data for user, data in tree["user_data"].items()}
+    if not isinstance(tree, dict) or not all(_is_texts(texts) for texts in tree.values()):
+        raise Refused(f'{where}: must be a table {{"user": ["text", ...], ...}}')
+    return _by_user({user: "\n".join(texts) for user, texts in tree.items()}, options, generator, where)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def tokens(text: str) -> NDArray[np.uint8]:
+    """Return a text's tokens, `(characters,)` uint8 below `VOCABULARY`.
+
+    >>> tokens("\\ta~é").tolist()
+    [1, 68, 97, 0]
+    """
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    return _TOKENS[np.where(codes < 128, codes, 0)]
+
+
+def windows(text: str, length: int) -> NDArray[np.uint8]:
+    """Cut a text into examples of `length` characters to read and one more to predict, `(examples, length + 1)`.
+
+    An example begins with the last character of the one before, so each character but the first is predicted
+    once; what is left at the end and does not fill an example is dropped.
+    """
+    t = tokens(text)
+    count = max((len(t) - 1) // length, 0)
+    return t[np.arange(count)[:, None] * length + np.arange(length + 1)[None, :]]
+
+
+def _by_user(
+    texts: Mapping[str, str], options: TextOptions, generator: np.random.Generator, where: str
+) -> Raw:
+    """Hold out a share of the users for the central test set, and make the others' examples."""
+    least = max(options.min_characters, options.sequence_length + 1)
+    kept = {user: text[: options.max_characters] for user, text in texts.items() if len(text) >= least}
+    kept = {user: text for user, text in kept.items() if len(text) > options.sequence_length}
+    if len(kept) < 2:
+        raise Refused(f"{where}: has {len(kept)} users with at least {least} characters; at least 2 are needed")
+    users = list(kept)
+    train, test = held_out_indices(len(users), options.test_share, generator)
+    length = options.sequence_length
+    train_windows = [windows(kept[users[i]], length) for i in train]
+    return Raw(
+        kind=Kind.TEXT,
+        x_train=np.concatenate(train_windows),
+        y_train=None,
+        x_test=np.concatenate([windows(kept[users[i]], length) for i in test]),
+        y_test=None,
+        vocabulary=VOCABULARY,
+        user=np.repeat(np.arange(len(train)), [len(w) for w in train_windows]),
+        users=tuple(users[i] for i in train),
+    )
+
+

@@ -1,0 +1,269 @@
+"""The options that go with a name of the catalogue.
+
+A source's, a partition's and a model's options stand directly in `[data]` and `[model]`; a strategy's in
+`[server.options]`. Each field says what it means, its unit and its range.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from fedsim.section import Section
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(Section):
+    """No options."""
+
+
+class FreeOptions(Options):
+    """The options of a user's own object: whatever its callable takes."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+# --- sources -------------------------------------------------------------------------------------------
+
+
+class DigitsOptions(Options):
+    """Options of `digits`."""
+
+    test_share: Share = 0.2
+    """Share of the 1,797 images that makes the central test set."""
+
+
+class TextOptions(Options):
+    """What the sources of text have in common."""
+
+    sequence_length: int = Field(default=80, ge=2, le=4096)
+    """Characters that the model reads in one example."""
+    min_characters: int = Field(default=1000, ge=1)
+    """A text with fewer characters is left out."""
+    max_characters: int | None = Field(default=None, ge=1)
+    """Characters used of each text, from its start; unset: all."""
+    test_share: Share = 0.1
+    """Share of the texts (modules, users) that makes the central test set."""
+
+
+class PathOptions(Options):
+    """Where the data is."""
+
+    path: str = Field(min_length=1)
+    """The file; a relative path starts at the folder of the experiment file."""
+
+
+class TextJsonOptions(PathOptions, TextOptions):
+    """Options of `text-json`."""
+
+
+class HuggingFaceOptions(Options):
+    """Options of `huggingface`."""
+
+    path: str = Field(min_length=1)
+    """A data set's name on the Hugging Face hub, or a local folder of parquet files."""
+    input: str | None = None
+    """Column of the inputs; unset: the only column beside `label` and `client`."""
+    label: str = "label"
+    """Column of the labels."""
+    client: str | None = None
+    """Column that says whose an example is, for the partition `natural`."""
+    train_split: str = "train"
+    """The split that is dealt to the clients."""
+    test_split: str = "test"
+    """The split that is the central test set; where there is none, `test-share` of the training split is."""
+    test_share: Share = 0.1
+    """Share of the training split that is tested on where there is no test split."""
+    sequence_length: int = Field(default=128, ge=2, le=4096)
+    """Characters read of a text: longer ones are cut, shorter ones padded."""
+
+
+class SyntheticOptions(Options):
+    """Options of `synthetic`."""
+
+    model_spread: float = Field(default=1.0, ge=0)
+    """The alpha of Li et al. 2020: variance of the clients' true models around each other."""
+    input_spread: float = Field(default=1.0, ge=0)
+    """The beta of Li et al. 2020: variance of the clients' mean inputs around each other."""
+    users: int = Field(default=30, ge=1)
+    """Users that are made, each a natural client."""
+    features: int = Field(default=60, ge=1)
+    """Length of an input."""
+    classes: int = Field(default=10, ge=2)
+    """Number of labels."""
+    iid: bool = False
+    """Give every user the same true model and the same law of inputs."""
+    test_share: Share = 0.2
+    """Share of each user's examples that goes to the central test set."""
+
+
+# --- partitions ----------------------------------------------------------------------------------------
+
+
+class DirichletOptions(Options):
+    """Options of `dirichlet`."""
+
+    alpha: Positive = 0.5
+    """Concentration: small gives each client few labels, large gives all the same mixture."""
+    min_size: int = Field(default=1, ge=1)
+    """Examples that every client must have; the draw is repeated up to ten times."""
+    self_balancing: bool = False
+    """Give nothing more to a client that already has more than the average."""
+
+
+class InnerDirichletOptions(Options):
+    """Options of `inner-dirichlet`."""
+
+    alpha: Positive = 0.5
+    """Concentration of each client's mixture of labels."""
+    sizes: list[Annotated[int, Field(ge=1)]] | None = None
+    """Examples of each client, all examples together; unset: as equal as can be."""
+
+
+class PathologicalOptions(Options):
+    """Options of `pathological`."""
+
+    classes_per_client: int = Field(default=2, ge=1)
+    """Labels that each client has."""
+    assignment: Literal["random", "deterministic", "first-deterministic"] = "first-deterministic"
+    """How labels go to clients; `first-deterministic` takes the first in turn, so that all are used."""
+
+
+class ShardOptions(Options):
+    """Options of `shard`."""
+
+    shards_per_client: int = Field(default=2, ge=1)
+    """Runs of examples, sorted by label, that each client gets."""
+
+
+class SizeOptions(Options):
+    """Options of `size`."""
+
+    sizes: list[Annotated[int, Field(ge=1)]]
+    """Examples of each client; together all examples."""
+
+
+class GroupedNaturalOptions(Options):
+    """Options of `grouped-natural`."""
+
+    group_size: int = Field(default=2, ge=1)
+    """Users that together make one client; the last client may have fewer."""
+
+
+# --- models --------------------------------------------------------------------------------------------
+
+Units = Annotated[int, Field(ge=1, le=65536)]
+
+
+class MlpOptions(Options):
+    """Options of `mlp`."""
+
+    hidden: list[Units] = [200, 200]
+    """Units of each hidden layer; the default is McMahan's 2NN."""
+
+
+class CnnOptions(Options):
+    """Options of `cnn`."""
+
+    width: Annotated[float, Field(gt=0, le=16)] = 1.0
+    """Factor on the channels (32, 64) and on the 512 hidden units."""
+    group_norm: bool = False
+    """Normalise after each convolution over groups of channels (Wu and He 2018)."""
+
+
+class LstmOptions(Options):
+    """Options of `lstm`."""
+
+    embedding: Units = 32
+    """Length of a character's vector."""
+    hidden: Units = 128
+    """Units of each layer."""
+    layers: int = Field(default=1, ge=1, le=16)
+    """Layers of the stack."""
+
+
+# --- strategies ----------------------------------------------------------------------------------------
+
+
+class FedAvgMOptions(Options):
+    """Options of `fedavgm`."""
+
+    server_learning_rate: Positive = 1.0
+    """Step of the server along the mean update."""
+    server_momentum: Fraction = 0.9
+    """Share of the last step that is kept."""
+
+
+class FedProxOptions(Options):
+    """Options of `fedprox`."""
+
+    proximal_mu: float = Field(default=0.01, ge=0)
+    """Pull of the proximal term mu/2 ||w - w_t||^2."""
+
+
+class FedAdagradOptions(Options):
+    """Options of `fedadagrad`."""
+
+    eta: Positive = 0.1
+    """Step of the server."""
+    eta_l: Positive = 0.1
+    """Recorded by Flower, not used: the clients' rate is `client.learning-rate`."""
+    tau: Positive = 1e-3
+    """Adaptivity: added to the root of the second moment."""
+
+
+class FedAdamOptions(FedAdagradOptions):
+    """Options of `fedadam`."""
+
+    beta_1: Fraction = 0.9
+    """Decay of the first moment."""
+    beta_2: Fraction = 0.99
+    """Decay of the second moment."""
+
+
+class FedYogiOptions(FedAdamOptions):
+    """Options of `fedyogi`."""
+
+    eta: Positive = 0.01
+    """Step of the server."""
+    eta_l: Positive = 0.0316
+    """Recorded by Flower, not used: the clients' rate is `client.learning-rate`."""
+
+
+class FedTrimmedAvgOptions(Options):
+    """Options of `fedtrimmedavg`."""
+
+    beta: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Share of the values that is cut at each end, coordinate by coordinate."""
+
+
+class KrumOptions(Options):
+    """Options of `krum`."""
+
+    num_malicious_nodes: int = Field(default=0, ge=0)
+    """Byzantine clients f that a round must withstand; the cohort must be at least 2f + 3."""
+
+
+class MultiKrumOptions(KrumOptions):
+    """Options of `multikrum`."""
+
+    num_nodes_to_select: int = Field(default=1, ge=1)
+    """Updates that are averaged, at most the cohort."""
+
+
+class BulyanOptions(Options):
+    """Options of `bulyan`."""
+
+    num_malicious_nodes: int = Field(default=0, ge=0)
+    """Byzantine clients f that a round must withstand; the cohort must be at least 4f + 3."""
+
+
+class QFedAvgOptions(Options):
+    """Options of `qfedavg`."""
+
+    q: float = Field(default=0.1, ge=0)
+    """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""

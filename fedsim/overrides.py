@@ -1,0 +1,98 @@
+"""Overrides (`section.key=value`) and paths: what happens to an experiment's TOML before it is validated."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsim import catalogue
+from fedsim.errors import Refused
+from fedsim.section import kebab
+
+# A key that names an entry, and where that entry's options stand.
+_NAMES = {
+    "data.source": (catalogue.find_source, "data"),
+    "data.partition": (catalogue.find_partition, "data"),
+    "model.name": (catalogue.find_model, "model"),
+    "server.strategy": (catalogue.find_strategy, "server.options"),
+}
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Put overrides into the tables of an experiment, in place.
+
+    A value is read as TOML (`0.1`, `true`, `[1, 2]`); what is not TOML is a string, so `iid` needs no
+    quotes. An override that names another source, partition, model or strategy drops the options that
+    went with the former one and do not go with the new one.
+
+    Raises:
+        Refused: An override has no `=`, stands twice, or goes below a key that is no table.
+    """
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        key = kebab(key.strip())
+        if not equals or not key:
+            raise Refused(f"override {override!r}: must be section.key=value")
+        if key in changes:
+            raise Refused(f"override {key}: is given twice, as {changes[key]!r} and {_value(value)!r}")
+        changes[key] = _value(value)
+    for key, value in changes.items():
+        if key in _NAMES and isinstance(value, str):
+            _drop_former_options(tree, key, value)
+    for key, value in changes.items():
+        _put(tree, key, value)
+
+
+def resolve_path(tree: dict[str, Any], folder: Path) -> None:
+    """Make `data.path` absolute, in place.
+
+    The path of `huggingface` may also be a name on the hub, so there it is only changed if such a folder
+    exists.
+    """
+    data = tree.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
+        return
+    path = Path(os.path.abspath(folder / Path(data["path"]).expanduser()))  # noqa: PTH100 (links stay)
+    if data.get("source") != "huggingface" or path.exists():
+        data["path"] = str(path)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _table(tree: dict[str, Any], path: str) -> Any:
+    found: Any = tree
+    for part in path.split("."):
+        found = found.get(part, {}) if isinstance(found, Mapping) else None
+    return found
+
+
+def _drop_former_options(tree: dict[str, Any], key: str, new: str) -> None:
+    find, where = _NAMES[key]
+    former, options = _table(tree, key), _table(tree, where)
+    if not isinstance(former, str) or not isinstance(options, dict):
+        return
+    try:
+        stale = catalogue.option_keys(find(former)) - catalogue.option_keys(find(new))
+    except Refused:
+        return  # validation says it better
+    for name in stale & set(options):
+        del options[name]
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    here = tree
+    for depth, name in enumerate(tables):
+        here = here.setdefault(name, {})
+        if not isinstance(here, dict):
+            raise Refused(f"override {key}: {'.'.join(tables[: depth + 1])} is a value, not a table")
+    here[last] = value

@@ -1,0 +1,51 @@
+"""Telling someone how a run is going.
+
+The round loop runs inside a Flower ServerApp, whose signature has no room for a listener; so the listener
+is a context variable of the process that watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Hears of a run: once when its directory is there, then of each round, with its row of `metrics.jsonl`."""
+
+    def started(self, path: Path, rounds: int) -> None:
+        """The run directory is written, and the first round begins."""
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """A round has ended."""
+
+
+class Silent:
+    """Tells no one."""
+
+    def started(self, path: Path, rounds: int) -> None:
+        """Say nothing."""
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Say nothing."""
+
+
+_current: ContextVar[Progress | None] = ContextVar("progress", default=None)
+
+
+def current() -> Progress:
+    """Return who listens in this context."""
+    return _current.get() or Silent()
+
+
+@contextmanager
+def listening(progress: Progress) -> Iterator[None]:
+    """Let `progress` hear of the runs inside the block."""
+    token = _current.set(progress)
+    try:
+        yield
+    finally:
+        _current.reset(token)

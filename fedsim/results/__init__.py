@@ -1,0 +1,6 @@
+"""Results: the run directory, and reading it back."""
+
+from fedsim.results.directory import RunDirectory, default_run_path
+from fedsim.results.run import Run, load_run, load_runs
+
+__all__ = ["Run", "RunDirectory", "default_run_path", "load_run", "load_runs"]

@@ -1,0 +1,128 @@
+"""Reading run directories."""
+
+from __future__ import annotations
+
+import glob
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+
+class Run:
+    """A run directory, finished or under way.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "manifest.json").is_file():
+            raise Refused(f"run {str(path)!r}: has no manifest.json; a run directory is needed")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, as it is now."""
+        tree: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
+        return tree
+
+    @property
+    def status(self) -> str:
+        """`running`, `completed` or `failed`."""
+        return str(self.manifest["status"])
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment, with every default."""
+        return Experiment.load(self.path / "experiment.toml")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`; a last line that is still being written is left out."""
+        lines = (self.path / "metrics.jsonl").read_text().split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    @property
+    def metrics(self) -> pl.DataFrame:
+        """One row a round; what was not measured is null."""
+        import polars as pl
+
+        return pl.DataFrame(self.rows, infer_schema_length=None)
+
+    def last(self, name: str) -> float | None:
+        """Return a metric's last value, None if it was never measured."""
+        return next((row[name] for row in reversed(self.rows) if name in row), None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy on the central test set, from 0 to 1, when last evaluated."""
+        return self.last("accuracy")
+
+    @property
+    def loss(self) -> float | None:
+        """Mean cross-entropy (nats) on the central test set, when last evaluated."""
+        return self.last("loss")
+
+    def model(self) -> torch.nn.Module:
+        """Return the model with its final weights, in evaluation mode.
+
+        Raises:
+            Refused: The run has not ended well, so there are none.
+        """
+        from safetensors.torch import load_file
+
+        from fedsim.data import prepare
+        from fedsim.models import build
+
+        weights = self.path / "model.safetensors"
+        if not weights.is_file():
+            raise Refused(f"run {str(self.path)!r}: has no model.safetensors; it is {self.status}")
+        model = build(self.experiment.model, prepare(self.experiment).task)
+        model.load_state_dict(load_file(weights))
+        return model.eval()
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run directory; raises `Refused` where there is none."""
+    return Run(path)
+
+
+def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
+    """Return one row a run: path, name, status, seed, final metrics, and every value of the experiment.
+
+    Args:
+        pattern: A glob of run directories; what is no run directory is passed over.
+    """
+    import polars as pl
+
+    rows = []
+    for path in sorted(glob.glob(str(pattern))):
+        if not (Path(path) / "manifest.json").is_file():
+            continue
+        run = Run(path)
+        manifest = run.manifest
+        rows.append(
+            {"path": path, "status": manifest["status"], "wall-seconds": manifest.get("wall-seconds")}
+            | manifest.get("final", {})
+            | _flat(run.experiment.model_dump(by_alias=True, mode="json"))
+        )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested tables into one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,11 @@
+"""Engines: Flower Grids that play all the clients of a simulation.
+
+What an engine is changes how long a run takes, never what comes out of it.
+"""
+
+from fedsim.runtime.grid import ClientsGrid
+from fedsim.runtime.local import LocalGrid
+from fedsim.runtime.sequential import SequentialGrid
+from fedsim.runtime.spec import AppSpec
+
+__all__ = ["AppSpec", "ClientsGrid", "LocalGrid", "SequentialGrid"]

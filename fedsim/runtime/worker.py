@@ -1,0 +1,32 @@
+"""The process of one worker: `python -m fedsim.runtime.worker FD`, started by `fedsim.runtime.local`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+import torch
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedsim.runtime.spec import RUN_ID, AppSpec, answer
+
+
+def main() -> None:
+    """Answer messages until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    torch.set_num_threads(1)
+    connection = Connection(int(sys.argv[1]))
+    try:
+        spec: AppSpec = connection.recv()
+        app = spec.load()
+        while True:
+            message, context = connection.recv()
+            TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, context.node_id, 0
+            connection.send((answer(app, message, context), context))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The ServerApp: from a run config to a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from torch import nn
+
+from fedsim import progress
+from fedsim.data import FederatedData, prepare
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.models import Score, initial_model, score
+from fedsim.results import RunDirectory, default_run_path
+from fedsim.threads import cores
+from server.enrolment import enrol
+from server.rounds import Federation
+from server.strategies import build_strategy
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment of the run config; `run-dir` names the run directory, if it isn't empty."""
+    experiment = Experiment.from_run_config(context.run_config)
+    data = prepare(experiment)
+    if experiment.server.cohort > data.clients:
+        raise Refused(f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients")
+    model = initial_model(experiment, data.task)
+    strategy = build_strategy(experiment)
+    federation = Federation(
+        experiment=experiment,
+        grid=grid,
+        nodes=enrol(grid, data.clients, experiment.server.timeout),
+        strategy=strategy,
+        arrays=ArrayRecord(model.state_dict()),
+        evaluate=lambda arrays: _score(model, arrays, data),
+    )
+    path = Path(str(context.run_config.get("run-dir") or default_run_path(experiment)))
+    listener = progress.current()
+    with RunDirectory.create(path, experiment, data.sha256) as directory:
+        listener.started(path, experiment.rounds)
+
+        def write(row: dict[str, Any]) -> None:
+            directory.append_round(row)
+            listener.round_done(row)
+
+        federation.run(write)
+        directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
+
+
+def _score(model: nn.Module, arrays: ArrayRecord, data: FederatedData) -> Score:
+    model.load_state_dict({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
+    return score(model, data.test, threads=cores())

@@ -1,0 +1,69 @@
+"""A Grid that holds one round's cohort, for a strategy to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+
+class CohortGrid(Grid):
+    """A view of a Grid in which only the cohort's nodes exist.
+
+    A Flower strategy samples from the nodes that it sees; here it sees just the clients that were drawn, so
+    with fractions of 1 it takes all of them, and no draw of its own counts.
+    """
+
+    def __init__(self, grid: Grid, nodes: Mapping[int, int]) -> None:
+        """Make a view; `nodes` maps the cohort's clients to their nodes."""
+        self._grid = grid
+        self._client = {node: client for client, node in nodes.items()}
+
+    def client(self, node: int) -> int:
+        """Return the client of a node of the cohort."""
+        return self._client[node]
+
+    def checked(self, messages: Iterable[Message]) -> list[Message]:
+        """Return messages in the order of their clients.
+
+        Raises:
+            ValueError: One goes to a node outside the cohort.
+        """
+        listed = list(messages)
+        for message in listed:
+            if message.metadata.dst_node_id not in self._client:
+                raise ValueError(f"node {message.metadata.dst_node_id} is not in this round's cohort")
+        return sorted(listed, key=lambda message: self._client[message.metadata.dst_node_id])
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the whole Grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the whole Grid."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the cohort's nodes."""
+        return list(self._client)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages to the cohort; raises `ValueError` for anyone else."""
+        return self._grid.push_messages(self.checked(messages))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages to the cohort and wait for the replies; raises `ValueError` for anyone else."""
+        return self._grid.send_and_receive(self.checked(messages), timeout=timeout)

@@ -1,0 +1,186 @@
+"""The round loop: draw a cohort, train, aggregate, evaluate, write a row; until it is enough."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedsim.errors import RunFailed
+from fedsim.experiment import Experiment
+from fedsim.models import Score
+from fedsim.streams import numpy_stream
+from server.cohort import draw
+from server.cohort_grid import CohortGrid
+from server.fold import fold
+from server.replies import Replies, Update, read
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Federation:
+    """What the rounds work on.
+
+    Attributes:
+        experiment: Says how.
+        grid: Reaches the clients.
+        nodes: The node of each client.
+        strategy: Turns a round's updates into the next model.
+        arrays: The global model.
+        evaluate: Scores a model on the central test set.
+    """
+
+    experiment: Experiment
+    grid: Grid
+    nodes: Mapping[int, int]
+    strategy: Strategy
+    arrays: ArrayRecord
+    evaluate: Callable[[ArrayRecord], Score]
+    _best_loss: float = field(default=float("inf"), init=False)
+    _evaluations_since_best: int = field(default=0, init=False)
+
+    def run(self, write: Callable[[dict[str, Any]], None]) -> None:
+        """Run the rounds; each ends with its row being written.
+
+        Raises:
+            RunFailed: All clients of a round failed, or the strategy returned what is no model.
+        """
+        for round_ in range(1, self.experiment.rounds + 1):
+            started = time.perf_counter()
+            row: dict[str, Any] = {"round": round_} | self._train(round_)
+            enough = False
+            if round_ % self.experiment.server.evaluate_every == 0 or round_ == self.experiment.rounds:
+                scores = self._evaluate(round_)
+                row |= scores
+                enough = self._is_enough(scores)
+            row["seconds"] = round(time.perf_counter() - started, 4)
+            write(row)
+            if enough:
+                break
+
+    # --- training ---------------------------------------------------------------------------------------
+
+    def _train(self, round_: int) -> dict[str, Any]:
+        """Train one round and return its part of the row."""
+        server, seed = self.experiment.server, self.experiment.seed
+        cohort = draw(server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_))
+        if not cohort:
+            return {"clients": 0, "failures": 0}
+        grid = self._view(cohort)
+        config = ConfigRecord({"server-round": round_})
+        if server.strategy_entry.needs_initial_loss:
+            config["initial-loss"] = True
+        messages = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+        replies = read(grid.send_and_receive(messages, timeout=server.timeout), grid, cohort, self.arrays)
+        if not replies.updates:
+            client, reason = next(iter(replies.failures.items()))
+            raise RunFailed(
+                f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
+            )
+        metrics = self._aggregate(round_, cohort, replies)
+        row: dict[str, Any] = {"clients": len(replies.updates), "failures": len(replies.failures)}
+        if replies.failures:
+            row["failure-reasons"] = [f"client {client}: {why}" for client, why in replies.failures.items()]
+            for line in row["failure-reasons"]:
+                log.warning("round %d: train: %s", round_, line)
+        if metrics is not None and "train-loss" in metrics:
+            row["train-loss"] = metrics["train-loss"]
+        return row
+
+    def _aggregate(self, round_: int, cohort: list[int], replies: Replies) -> MetricRecord | None:
+        """Make the next global model out of the updates; too few for the strategy leave it as it is."""
+        server = self.experiment.server
+        least = server.strategy_entry.smallest_cohort(server.strategy_options)
+        if len(replies.updates) < least:
+            log.warning("round %d: %d updates; %s needs %d", round_, len(replies.updates), server.strategy, least)
+            return None
+        uniform = server.weighting == "uniform"
+        if server.strategy_entry.linear:
+            weights = {c: 1.0 if uniform else float(u.metrics["num-examples"]) for c, u in replies.updates.items()}
+            template = next(iter(replies.updates.values())).message
+            messages = [Message(fold(cohort, replies.updates, weights), reply_to=_request(template))]
+        else:
+            messages = [_individual(update, uniform) for update in replies.updates.values()]
+        arrays, metrics = self.strategy.aggregate_train(round_, messages)
+        if arrays is not None:
+            self.arrays = _like(arrays, self.arrays, round_)
+        return metrics
+
+    # --- evaluation -------------------------------------------------------------------------------------
+
+    def _evaluate(self, round_: int) -> dict[str, float]:
+        central = self.evaluate(self.arrays)
+        scores = {"accuracy": central.accuracy, "loss": central.loss}
+        return scores | self._evaluate_on_clients(round_)
+
+    def _evaluate_on_clients(self, round_: int) -> dict[str, float]:
+        server, seed = self.experiment.server, self.experiment.seed
+        if server.client_evaluation == "none":
+            return {}
+        everyone = list(self.nodes)
+        cohort = (
+            everyone
+            if server.client_evaluation == "all"
+            else draw("fixed", server.cohort, len(everyone), numpy_stream(seed, "evaluation-cohort", round_=round_))
+        )
+        grid = self._view(cohort)
+        config = ConfigRecord({"server-round": round_})
+        messages = grid.checked(self.strategy.configure_evaluate(round_, self.arrays, config, grid))
+        replies = sorted(
+            grid.send_and_receive(messages, timeout=server.timeout),
+            key=lambda reply: grid.client(reply.metadata.src_node_id),
+        )
+        scored = [r for r in replies if r.has_content() and "loss" in next(iter(r.content.metric_records.values()))]
+        metrics = self.strategy.aggregate_evaluate(round_, scored) if scored else None
+        return {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")} if metrics else {}  # type: ignore[arg-type]
+
+    def _is_enough(self, scores: Mapping[str, float]) -> bool:
+        """Say whether `target-accuracy` or `patience` ends the run."""
+        server = self.experiment.server
+        if scores["loss"] < self._best_loss:
+            self._best_loss, self._evaluations_since_best = scores["loss"], 0
+        else:
+            self._evaluations_since_best += 1
+        reached = server.target_accuracy is not None and scores["accuracy"] >= server.target_accuracy
+        return reached or (server.patience is not None and self._evaluations_since_best >= server.patience)
+
+    def _view(self, cohort: list[int]) -> CohortGrid:
+        return CohortGrid(self.grid, {client: self.nodes[client] for client in cohort})
+
+
+def _request(reply: Message) -> Message:
+    """Return a message that a synthetic reply can answer, so that it comes from the same node."""
+    return Message(RecordDict(), reply.metadata.src_node_id, reply.metadata.message_type)
+
+
+def _individual(update: Update, uniform: bool) -> Message:
+    """Return one client's reply as a strategy sees it, with the weight that it is to have."""
+    if uniform:
+        next(iter(update.message.content.metric_records.values()))["num-examples"] = 1
+    return update.message
+
+
+def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
+    """Return what a strategy made with the model's dtypes (optimisers compute in float64).
+
+    Raises:
+        RunFailed: It has other names or shapes than the model, or NaN or infinity.
+    """
+    made = {name: array.numpy() for name, array in arrays.items()}
+    result = {}
+    for name, old in model.items():
+        if name not in made or made[name].shape != tuple(old.shape):
+            raise RunFailed(f"round {round_}: the strategy returned no {name} of shape {tuple(old.shape)}")
+        new = made[name].astype(old.dtype, copy=False)
+        if new.dtype.kind == "f" and not np.isfinite(new).all():
+            raise RunFailed(f"round {round_}: the strategy returned NaN or infinity in {name}")
+        result[name] = Array(np.asarray(new))
+    return ArrayRecord(result)
