@@ -63,12 +63,16 @@ def on_train(message: Message, context: Context) -> Message:
     `proximal-mu`, `initial-loss`). The reply holds `arrays` and `metrics`: `num-examples`, `train-loss`, and
     `initial-loss` if it was asked for.
     """
-    bench, client, config = workbench(context), client_index(context), message.content.config_records["config"]
+    bench, client, config = (
+        workbench(context),
+        client_index(context),
+        message.content.config_records["config"],
+    )
     round_ = int(config["server-round"])  # type: ignore[arg-type]
     seed, settings = bench.experiment.seed, bench.experiment.client
     examples = bench.data.client(client).train
     bench.load(message.content.array_records["arrays"])
-    metrics: dict[str, int | float] = {"num-examples": len(examples)}
+    metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
     with as_torch_default(torch_stream(seed, "dropout", round_=round_, client=client)):
@@ -82,7 +86,7 @@ def on_train(message: Message, context: Context) -> Message:
         )
     metrics["train-loss"] = trained.loss
     arrays = ArrayRecord(bench.model.state_dict())
-    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)}), reply_to=message)
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
 @app.evaluate()
@@ -90,15 +94,17 @@ def on_evaluate(message: Message, context: Context) -> Message:
     """Evaluate the message's `arrays` on the client's held-out share; the reply's `metrics` say `num-examples`."""
     bench = workbench(context)
     examples = bench.data.client(client_index(context)).held_out
-    metrics: dict[str, int | float] = {"num-examples": len(examples)}
+    metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
         bench.load(message.content.array_records["arrays"])
         result = score(bench.model, examples)
-        metrics |= {"loss": result.loss, "accuracy": result.accuracy, "predictions": result.predictions}
-    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+        metrics.update(loss=result.loss, accuracy=result.accuracy, predictions=result.predictions)
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 @app.query()
 def on_query(message: Message, context: Context) -> Message:
     """Say which client this node is, so that a server that knows only node ids can tell."""
-    return Message(RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message)
+    return Message(
+        RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message
+    )

@@ -73,7 +73,9 @@ def _pull(parameters: list[nn.Parameter], received: list[Tensor], mu: float) -> 
             parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
 
 
-def _batches(examples: int, settings: ClientSection, shuffle: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _batches(
+    examples: int, settings: ClientSection, shuffle: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of each step's examples."""
     size = min(settings.batch_size, examples)
     steps = settings.steps or settings.epochs * -(-examples // size)

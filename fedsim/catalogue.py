@@ -294,9 +294,7 @@ STRATEGIES = _table(
         reference=_FLOWER + "MultiKrum",
         summary="mean of the updates closest to their neighbours (Blanchard et al. 2017)",
         options=o.MultiKrumOptions,
-        smallest_cohort=lambda options: max(
-            2 * options.num_malicious_nodes + 3, options.num_nodes_to_select
-        ),
+        smallest_cohort=lambda options: max(2 * options.num_malicious_nodes + 3, options.num_nodes_to_select),
     ),
     StrategyEntry(
         name="bulyan",

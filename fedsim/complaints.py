@@ -24,7 +24,9 @@ def below(table: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise _error([((table, *e["loc"]), e["input"], _message(e["msg"], e["type"])) for e in details]) from None
+        raise _error(
+            [((table, *e["loc"]), e["input"], _message(e["msg"], e["type"])) for e in details]
+        ) from None
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
@@ -81,7 +83,11 @@ def _allowed(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the table at a path."""
     for part in path:
         field = next((f for name, f in model.model_fields.items() if kebab(name) == part), None)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, BaseModel)
+        ):
             return []
         model = field.annotation
     return sorted(kebab(name) for name in model.model_fields)

@@ -119,7 +119,9 @@ class DataSection(_WithOptions):
             )
         sizes = (self.model_extra or {}).get("sizes")
         if sizes is not None and self.clients is not None and len(sizes) != self.clients:
-            raise complaint("sizes", f"{len(sizes)} sizes", f"must be one size for each of the {self.clients} clients")
+            raise complaint(
+                "sizes", f"{len(sizes)} sizes", f"must be one size for each of the {self.clients} clients"
+            )
         return self
 
     @property
@@ -219,7 +221,9 @@ class ServerSection(Section):
                 f"can't promise {self.strategy} the {least} clients that it needs; allowed: fixed",
             )
         if self.cohort < least:
-            raise complaint("cohort", self.cohort, f"must be at least {least} for {self.strategy} with these options")
+            raise complaint(
+                "cohort", self.cohort, f"must be at least {least} for {self.strategy} with these options"
+            )
         return self
 
     @property
@@ -271,11 +275,15 @@ class Experiment(Section):
         return raw
 
     @model_validator(mode="after")
-    def _check_cohort(self) -> Self:
+    def _check_together(self) -> Self:
         clients = self.data.clients
         if clients is not None and self.server.cohort > clients:
             with below("server"):
                 raise complaint("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
+        evaluation = self.server.client_evaluation
+        if evaluation != "none" and self.data.held_out == 0:
+            with below("server"):
+                raise complaint("client-evaluation", evaluation, "needs data.held-out above 0")
         return self
 
     # --- in ---------------------------------------------------------------------------------------------
@@ -386,6 +394,6 @@ def _describe(section: dict[str, Any], key: str, table: Mapping[str, catalogue.E
         options = options["options"].setdefault("properties", {})
     for entry in table.values():
         for name, field in entry.options.model_json_schema(by_alias=True).get("properties", {}).items():
-            known = options.setdefault(name, field | {"description": field.get("description", "") + " For"})
-            known.pop("default", None)
-            known["description"] += f" {entry.name}"
+            field.pop("default", None)
+            field["description"] = f"{entry.name}: {field.get('description', '')}"
+            options[name] = {"anyOf": [*options.get(name, {"anyOf": []})["anyOf"], field]}

@@ -162,7 +162,7 @@ Units = Annotated[int, Field(ge=1, le=65536)]
 class MlpOptions(Options):
     """Options of `mlp`."""
 
-    hidden: list[Units] = [200, 200]
+    hidden: list[Units] = Field(default_factory=lambda: [200, 200], min_length=1)
     """Units of each hidden layer; the default is McMahan's 2NN."""
 
 

@@ -12,12 +12,12 @@ from fedsim import catalogue
 from fedsim.errors import Refused
 from fedsim.section import kebab
 
-# A key that names an entry, and where that entry's options stand.
+# A key that names an entry, its default, and where the entry's options stand.
 _NAMES = {
-    "data.source": (catalogue.find_source, "data"),
-    "data.partition": (catalogue.find_partition, "data"),
-    "model.name": (catalogue.find_model, "model"),
-    "server.strategy": (catalogue.find_strategy, "server.options"),
+    "data.source": (catalogue.find_source, "digits", "data"),
+    "data.partition": (catalogue.find_partition, "dirichlet", "data"),
+    "model.name": (catalogue.find_model, "cnn", "model"),
+    "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
 }
 
 
@@ -76,8 +76,8 @@ def _table(tree: dict[str, Any], path: str) -> Any:
 
 
 def _drop_former_options(tree: dict[str, Any], key: str, new: str) -> None:
-    find, where = _NAMES[key]
-    former, options = _table(tree, key), _table(tree, where)
+    find, default, where = _NAMES[key]
+    former, options = _table(tree, key) or default, _table(tree, where)
     if not isinstance(former, str) or not isinstance(options, dict):
         return
     try:

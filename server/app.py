@@ -30,7 +30,9 @@ def main(grid: Grid, context: Context) -> None:
     experiment = Experiment.from_run_config(context.run_config)
     data = prepare(experiment)
     if experiment.server.cohort > data.clients:
-        raise Refused(f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients")
+        raise Refused(
+            f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
+        )
     model = initial_model(experiment, data.task)
     strategy = build_strategy(experiment)
     federation = Federation(

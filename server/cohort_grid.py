@@ -47,7 +47,12 @@ class CohortGrid(Grid):
         return self._grid.run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
@@ -64,6 +69,8 @@ class CohortGrid(Grid):
         """Pull replies."""
         return self._grid.pull_messages(message_ids)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         """Send messages to the cohort and wait for the replies; raises `ValueError` for anyone else."""
         return self._grid.send_and_receive(self.checked(messages), timeout=timeout)

@@ -51,5 +51,7 @@ def enrol(grid: Grid, clients: int, timeout: float) -> dict[int, int]:
         enrolled[client] = reply.metadata.src_node_id
     missing = sorted(set(range(clients)) - set(enrolled))
     if missing:
-        raise RunFailed(f"enrolment: {len(missing)} of {clients} clients did not come, the first is {missing[0]}")
+        raise RunFailed(
+            f"enrolment: {len(missing)} of {clients} clients did not come, the first is {missing[0]}"
+        )
     return {client: enrolled[client] for client in range(clients)}

@@ -39,7 +39,7 @@ def read(messages: Iterable[Message], grid: CohortGrid, cohort: Sequence[int], m
     """
     expected = {name: (tuple(array.shape), array.dtype) for name, array in model.items()}
     updates: dict[int, Update] = {}
-    failures = {client: "did not answer in time" for client in cohort}
+    failures = dict.fromkeys(cohort, "did not answer in time")
     for message in messages:
         client = grid.client(message.metadata.src_node_id)
         try:

@@ -71,7 +71,9 @@ class Federation:
     def _train(self, round_: int) -> dict[str, Any]:
         """Train one round and return its part of the row."""
         server, seed = self.experiment.server, self.experiment.seed
-        cohort = draw(server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_))
+        cohort = draw(
+            server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_)
+        )
         if not cohort:
             return {"clients": 0, "failures": 0}
         grid = self._view(cohort)
@@ -100,11 +102,15 @@ class Federation:
         server = self.experiment.server
         least = server.strategy_entry.smallest_cohort(server.strategy_options)
         if len(replies.updates) < least:
-            log.warning("round %d: %d updates; %s needs %d", round_, len(replies.updates), server.strategy, least)
+            log.warning(
+                "round %d: %d updates; %s needs %d", round_, len(replies.updates), server.strategy, least
+            )
             return None
         uniform = server.weighting == "uniform"
         if server.strategy_entry.linear:
-            weights = {c: 1.0 if uniform else float(u.metrics["num-examples"]) for c, u in replies.updates.items()}
+            weights = {
+                c: 1.0 if uniform else float(u.metrics["num-examples"]) for c, u in replies.updates.items()
+            }
             template = next(iter(replies.updates.values())).message
             messages = [Message(fold(cohort, replies.updates, weights), reply_to=_request(template))]
         else:
@@ -129,7 +135,9 @@ class Federation:
         cohort = (
             everyone
             if server.client_evaluation == "all"
-            else draw("fixed", server.cohort, len(everyone), numpy_stream(seed, "evaluation-cohort", round_=round_))
+            else draw(
+                "fixed", server.cohort, len(everyone), numpy_stream(seed, "evaluation-cohort", round_=round_)
+            )
         )
         grid = self._view(cohort)
         config = ConfigRecord({"server-round": round_})
@@ -138,7 +146,9 @@ class Federation:
             grid.send_and_receive(messages, timeout=server.timeout),
             key=lambda reply: grid.client(reply.metadata.src_node_id),
         )
-        scored = [r for r in replies if r.has_content() and "loss" in next(iter(r.content.metric_records.values()))]
+        scored = [
+            r for r in replies if r.has_content() and "loss" in next(iter(r.content.metric_records.values()))
+        ]
         metrics = self.strategy.aggregate_evaluate(round_, scored) if scored else None
         return {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")} if metrics else {}  # type: ignore[arg-type]
 

@@ -35,8 +35,9 @@ class Deal:
     seed: int
 
 
-
-def partition(raw: Raw, section: DataSection, generator: np.random.Generator) -> tuple[list[Indices], tuple[str, ...]]:
+def partition(
+    raw: Raw, section: DataSection, generator: np.random.Generator
+) -> tuple[list[Indices], tuple[str, ...]]:
     """Deal the training examples of a source to clients.
 
     Args:
@@ -53,17 +54,24 @@ def partition(raw: Raw, section: DataSection, generator: np.random.Generator) ->
     entry = section.partition_entry
     where = f"data.partition = {section.partition!r}"
     if entry.by_label and raw.y_train is None:
-        raise Refused(f"{where}: goes by label, and next-character text has none; allowed: iid, size, natural, ...")
+        raise Refused(
+            f"{where}: goes by label, and next-character text has none; allowed: iid, size, natural, ..."
+        )
     if entry.by_user and raw.user is None:
         raise Refused(f"{where}: the examples have no users; data.client must name their column")
-    chosen = generator.permutation(len(raw.x_train))
+    examples = len(raw.x_train)
+    if section.clients is not None and section.clients > examples:
+        raise Refused(f"data.clients = {section.clients}: must be at most the {examples} training examples")
+    chosen = generator.permutation(examples)
     if raw.user is not None and section.clients is not None and section.partition == "natural":
         chosen = _of_some_users(raw.user, section.clients, chosen, generator, where)
     deal = Deal(section.clients or 0, len(chosen), int(generator.integers(2**31)))
     dealt = _deal(raw, chosen, lambda: entry.load()(section.pick(entry), deal), section, where)
     for client, indices in enumerate(dealt):
         if len(indices) == 0:
-            raise Refused(f"{where}: leaves client {client} of {len(dealt)} empty; every client needs an example")
+            raise Refused(
+                f"{where}: leaves client {client} of {len(dealt)} empty; every client needs an example"
+            )
         generator.shuffle(indices)
     if raw.user is None or not entry.by_user:
         return dealt, ()
@@ -82,23 +90,35 @@ def _deal(
     if raw.user is not None:
         columns["user"] = raw.user[chosen]
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")  # what a partitioner warns of is checked below; progress bars go unseen
+        warnings.simplefilter(
+            "ignore"
+        )  # what a partitioner warns of is checked below; progress bars go unseen
         try:
             partitioner = make()
             partitioner.dataset = Dataset.from_dict(columns)
             clients = partitioner.num_partitions
-            dealt = [np.asarray(partitioner.load_partition(i)["index"], dtype=np.int64) for i in range(clients)]
+            dealt = [
+                np.asarray(partitioner.load_partition(i)["index"], dtype=np.int64) for i in range(clients)
+            ]
         except (ValueError, KeyError, IndexError) as error:
             reason = " ".join(str(error).split())
-            raise Refused(f"{where} can't deal {len(chosen)} examples to {section.clients} clients: {reason}") from None
-    counts = np.bincount(np.concatenate(dealt), minlength=len(chosen)) if dealt else np.zeros(len(chosen), int)
+            raise Refused(
+                f"{where} can't deal {len(chosen)} examples to {section.clients} clients: {reason}"
+            ) from None
+    counts = (
+        np.bincount(np.concatenate(dealt), minlength=len(chosen)) if dealt else np.zeros(len(chosen), int)
+    )
     if counts.max() > 1:
         raise Refused(f"{where}: gives {int((counts > 1).sum())} examples to more than one client")
     left = np.flatnonzero(counts == 0)
-    if len(left) and section.partition == "shard":  # shards are of equal size; the remainder is dealt one by one
+    if (
+        len(left) and section.partition == "shard"
+    ):  # shards are of equal size; the remainder is dealt one by one
         dealt = [np.concatenate([own, left[i :: len(dealt)]]) for i, own in enumerate(dealt)]
     elif len(left):
-        raise Refused(f"{where}: leaves {len(left)} of {len(chosen)} examples to no client; all must be dealt")
+        raise Refused(
+            f"{where}: leaves {len(left)} of {len(chosen)} examples to no client; all must be dealt"
+        )
     return [chosen[own] for own in dealt]
 
 
@@ -108,7 +128,9 @@ def _of_some_users(
     """Return the examples, in the order given, of that many users drawn at random."""
     users = np.unique(user)
     if clients > len(users):
-        raise Refused(f"data.clients = {clients}: {where} has {len(users)} users; at most that many are allowed")
+        raise Refused(
+            f"data.clients = {clients}: {where} has {len(users)} users; at most that many are allowed"
+        )
     return order[np.isin(user[order], generator.choice(users, size=clients, replace=False))]
 
 
@@ -146,7 +168,11 @@ def pathological(options: Any, deal: Deal) -> Partitioner:
     from flwr_datasets.partitioner import PathologicalPartitioner
 
     return PathologicalPartitioner(
-        deal.clients, "label", options.classes_per_client, class_assignment_mode=options.assignment, seed=deal.seed
+        deal.clients,
+        "label",
+        options.classes_per_client,
+        class_assignment_mode=options.assignment,
+        seed=deal.seed,
     )
 
 
@@ -154,7 +180,9 @@ def shard(options: Any, deal: Deal) -> Partitioner:
     """Sorted by label and cut into shards (McMahan et al. 2017)."""
     from flwr_datasets.partitioner import ShardPartitioner
 
-    return ShardPartitioner(deal.clients, "label", num_shards_per_partition=options.shards_per_client, seed=deal.seed)
+    return ShardPartitioner(
+        deal.clients, "label", num_shards_per_partition=options.shards_per_client, seed=deal.seed
+    )
 
 
 def size(options: Any, deal: Deal) -> Partitioner:

@@ -44,7 +44,9 @@ def build(section: ModelSection, task: Task) -> nn.Module:
         except TypeError as error:
             raise Refused(f"model.name = {section.name!r}: {error}") from None
     if not isinstance(model, nn.Module):
-        raise Refused(f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed")
+        raise Refused(
+            f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed"
+        )
     return model
 
 

@@ -60,6 +60,8 @@ def cnn(task: Task, options: CnnOptions) -> nn.Module:
         Refused: The images are smaller.
     """
     if min(task.shape[1:]) < 4:
-        raise Refused(f"model.name = 'cnn': images are {task.shape[1]}x{task.shape[2]}; at least 4x4 is needed")
+        raise Refused(
+            f"model.name = 'cnn': images are {task.shape[1]}x{task.shape[2]}; at least 4x4 is needed"
+        )
     # channels_last halves the time of a step on a CPU; it changes the order in memory, not the shapes.
     return Cnn(task, options).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -70,4 +70,6 @@ def score(model: nn.Module, examples: Examples, threads: int = 1) -> Score:
 def _batches(examples: Examples) -> Iterator[Examples]:
     for start in range(0, len(examples), BATCH):
         y = examples.y
-        yield Examples(examples.x[start : start + BATCH], None if y is None else y[start : start + BATCH], examples.kind)
+        yield Examples(
+            examples.x[start : start + BATCH], None if y is None else y[start : start + BATCH], examples.kind
+        )

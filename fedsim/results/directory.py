@@ -101,7 +101,9 @@ class RunDirectory:
         if raised is not None:
             self._manifest["error"] = str(raised) or type(raised).__name__
         self._manifest["wall-seconds"] = round(time.perf_counter() - self._started, 3)
-        self._manifest["final"] = {k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")}
+        self._manifest["final"] = {
+            k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
+        }
         self._write_manifest()
 
     def _write_manifest(self) -> None:

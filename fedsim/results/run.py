@@ -107,7 +107,7 @@ def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
     import polars as pl
 
     rows = []
-    for path in sorted(glob.glob(str(pattern))):
+    for path in sorted(glob.glob(str(pattern))):  # noqa: PTH207 (an absolute pattern is fine here)
         if not (Path(path) / "manifest.json").is_file():
             continue
         run = Run(path)

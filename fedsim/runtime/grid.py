@@ -60,7 +60,12 @@ class ClientsGrid(Grid):
         return Run.create_empty(RUN_ID)
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message to a client's node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
@@ -93,7 +98,9 @@ class ClientsGrid(Grid):
         ready = [i for i in message_ids if i in self._pending and self._pending[i].done()]
         return [self._pending.pop(i).result() for i in ready]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         """Hand messages to their clients and return the replies that come within `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         ids = list(self.push_messages(messages))

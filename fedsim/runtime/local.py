@@ -7,8 +7,10 @@ import queue
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
@@ -17,7 +19,7 @@ from fedsim.runtime.grid import ClientsGrid
 from fedsim.runtime.spec import AppSpec
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """A worker process ended while it had work."""
 
 
@@ -30,7 +32,7 @@ class Worker:
 
     def __init__(self, spec: AppSpec) -> None:
         ours, theirs = socket.socketpair()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(
@@ -46,14 +48,14 @@ class Worker:
         """Return the reply, and the client's context after it.
 
         Raises:
-            WorkerDied: The process ended.
+            WorkerDiedError: The process ended.
         """
         try:
             self._connection.send((message, context))
             reply: tuple[Message, Context] = self._connection.recv()
         except (EOFError, OSError):
             self.stop()
-            raise WorkerDied(f"worker process ended with {self._process.returncode}") from None
+            raise WorkerDiedError(f"worker process ended with {self._process.returncode}") from None
         return reply
 
     def stop(self) -> None:
@@ -73,6 +75,8 @@ class LocalGrid(ClientsGrid):
 
     def __init__(self, spec: AppSpec, workers: int) -> None:
         super().__init__(spec)
+        self._lock = threading.Lock()
+        self._closed = False
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._workers = [Worker(spec) for _ in range(workers)]
         for worker in self._workers:
@@ -87,17 +91,27 @@ class LocalGrid(ClientsGrid):
         try:
             reply, after = worker.answer(message, context)
             context.state = after.state
-        except WorkerDied as died:
+        except WorkerDiedError as died:
             reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, str(died)), reply_to=message)
-            self._workers.remove(worker)
-            worker = Worker(self.spec)
-            self._workers.append(worker)
+            worker = self._replace(worker)
         finally:
             self._idle.put(worker)
         return reply
 
+    def _replace(self, worker: Worker) -> Worker:
+        """Start another worker for one that died, unless all of them are being ended."""
+        with self._lock:
+            if self._closed:
+                return worker
+            self._workers.remove(worker)
+            self._workers.append(Worker(self.spec))
+            return self._workers[-1]
+
     def close(self) -> None:
         """End the workers; work under way is lost."""
+        with self._lock:
+            self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.stop()
+        self._threads.shutdown(wait=True)

@@ -41,7 +41,9 @@ class AppSpec:
 
         app = load_reference(self.reference)
         if not isinstance(app, ClientApp):
-            raise Refused(f"clientapp = {self.reference!r}: is a {type(app).__name__}; a flwr ClientApp is needed")
+            raise Refused(
+                f"clientapp = {self.reference!r}: is a {type(app).__name__}; a flwr ClientApp is needed"
+            )
         return app
 
     def context(self, client: int) -> Context:

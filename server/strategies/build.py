@@ -31,7 +31,10 @@ def build_strategy(experiment: Experiment) -> Strategy:
     entry = server.strategy_entry
     arguments: dict[str, Any] = {key.replace("-", "_"): value for key, value in server.options.items()}
     if entry.needs_initial_loss:
-        arguments |= {"client_learning_rate": experiment.client.learning_rate, "train_loss_key": "initial-loss"}
+        arguments |= {
+            "client_learning_rate": experiment.client.learning_rate,
+            "train_loss_key": "initial-loss",
+        }
     make = entry.load()
     try:
         strategy = make(**arguments)

@@ -44,7 +44,9 @@ def huggingface(options: HuggingFaceOptions, generator: np.random.Generator) -> 
         y_train, y_test = _labels(y, y_test, where)
     else:
         if len(x) < 2:
-            raise Refused(f"{where}: has {len(x)} examples and no split {options.test_split!r}; at least 2 are needed")
+            raise Refused(
+                f"{where}: has {len(x)} examples and no split {options.test_split!r}; at least 2 are needed"
+            )
         keep, held = held_out_indices(len(x), options.test_share, generator)
         all_labels, _ = _labels(y, [], where)
         x, x_test, y_train, y_test = x[keep], x[held], all_labels[keep], all_labels[held]
@@ -73,7 +75,9 @@ def _load(path: str, where: str) -> dict[str, Dataset]:
             for file in sorted(Path(path).glob("*.parquet")):
                 files.setdefault(file.stem.split("-")[0], []).append(str(file))
             if not files:
-                raise Refused(f"{where}: holds no .parquet file (train.parquet, test.parquet, train-00000.parquet, ...)")
+                raise Refused(
+                    f"{where}: holds no .parquet file (train.parquet, test.parquet, train-00000.parquet, ...)"
+                )
             return dict(datasets.load_dataset("parquet", data_files=files))
         return dict(datasets.load_dataset(path))
     except Refused:
@@ -109,7 +113,9 @@ def _inputs(split: Dataset, column: str, options: HuggingFaceOptions, where: str
     try:
         x = np.stack([np.asarray(value) for value in values])
     except ValueError:
-        raise Refused(f"{where}: column {column!r} holds inputs of different shapes; one shape is needed") from None
+        raise Refused(
+            f"{where}: column {column!r} holds inputs of different shapes; one shape is needed"
+        ) from None
     if x.ndim == 1:
         raise Refused(f"{where}: column {column!r} holds single numbers; images, texts or lists are needed")
     return as_inputs(x, f"{where}: column {column!r}")

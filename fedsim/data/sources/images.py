@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,26 +69,32 @@ def npz(options: PathOptions, generator: np.random.Generator) -> Raw:
 
 
 def _read_npz(path: Path, where: str) -> dict[str, NDArray[Any]]:
+    needed = ", ".join(NPZ_ARRAYS)
     try:
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()  # says why, if it can't be read at all
+            raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays {needed}")
         with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise Refused(f"{where}: is a single array; an .npz file with {', '.join(NPZ_ARRAYS)} is needed")
             missing = [name for name in NPZ_ARRAYS if name not in file]
             if missing:
-                raise Refused(f"{where}: has no {', '.join(missing)}; needed are {', '.join(NPZ_ARRAYS)}")
+                raise Refused(f"{where}: has no {', '.join(missing)}; needed are {needed}")
             return {name: file[name] for name in NPZ_ARRAYS}
     except OSError as error:
-        raise Refused(f"{where}: {error.strerror or 'not a NumPy file'}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise Refused(f"{where}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise Refused(f"{where}: is damaged: {error}") from None
+    except ValueError as error:
         if isinstance(error, Refused):
             raise
-        pickled = "pickle" in str(error).lower() or "object" in str(error).lower()
-        reason = "holds pickled objects, which are never loaded" if pickled else "is not a NumPy .npz file"
-        raise Refused(f"{where}: {reason}; needed are numeric arrays {', '.join(NPZ_ARRAYS)}") from None
+        raise Refused(
+            f"{where}: holds pickled objects, which are never loaded; needed are numbers in {needed}"
+        ) from None
 
 
 def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
     """Return inputs as fedsim keeps them: uint8 or finite float32, images with their channels first.
+
+    The last of four axes is taken for the channels if it is 1 or 3 long and the second axis is not.
 
     Raises:
         Refused: The type, the shape or a value can't be used.
@@ -103,7 +110,7 @@ def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
     if x.ndim == 3:
         return x[:, None]
     if x.ndim == 4:
-        channels_last = x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4)
+        channels_last = x.shape[3] in (1, 3) and x.shape[1] not in (1, 3)
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_last else x
     raise Refused(f"{where}: has shape {x.shape}; features (2 axes) or images (3 or 4 axes) are needed")
 

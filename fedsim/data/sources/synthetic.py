@@ -11,7 +11,7 @@ from fedsim.options import SyntheticOptions
 
 
 def synthetic(options: SyntheticOptions, generator: np.random.Generator) -> Raw:
-    """Draw the synthetic(alpha, beta) data of Li et al. 2020 (FedProx, section 5.1).
+    """Draw the synthetic data of Li et al. 2020 (FedProx, section 5.1), with their alpha and beta.
 
     User k has a true model `y = argmax(W x + b)` with entries of W and b from N(u_k, 1), u_k from
     N(0, alpha), and inputs x from N(v_k, S) with v_k's entries from N(B_k, 1), B_k from N(0, beta), and S
@@ -25,7 +25,13 @@ def synthetic(options: SyntheticOptions, generator: np.random.Generator) -> Raw:
     width, classes = options.features, options.classes
     deviation = np.arange(1, width + 1) ** -0.6  # the root of S
     weights, bias = generator.normal(size=(width, classes)), generator.normal(size=classes)
-    sides: dict[str, list[np.ndarray]] = {"x_train": [], "y_train": [], "x_test": [], "y_test": [], "user": []}
+    sides: dict[str, list[np.ndarray]] = {
+        "x_train": [],
+        "y_train": [],
+        "x_test": [],
+        "y_test": [],
+        "user": [],
+    }
     for user in range(options.users):
         centre = np.zeros(width)
         if not options.iid:
@@ -43,4 +49,12 @@ def synthetic(options: SyntheticOptions, generator: np.random.Generator) -> Raw:
             sides[f"y_{side}"].append(y[chosen])
         sides["user"].append(np.full(len(train), user))
     joined = {name: np.concatenate(parts) for name, parts in sides.items()}
-    return Raw(kind=Kind.FEATURES, users=tuple(f"user-{k}" for k in range(options.users)), **joined)
+    return Raw(
+        kind=Kind.FEATURES,
+        x_train=joined["x_train"],
+        y_train=joined["y_train"],
+        x_test=joined["x_test"],
+        y_test=joined["y_test"],
+        user=joined["user"],
+        users=tuple(f"user-{k}" for k in range(options.users)),
+    )

@@ -41,7 +41,9 @@ def stdlib(options: TextOptions, generator: np.random.Generator) -> Raw:
         if entry.stem in _NOT_MODULES or not entry.stem.isidentifier():
             continue
         if entry.is_dir():
-            files = [f for f in sorted(entry.rglob("*.py")) if not _NOT_MODULES & set(f.relative_to(entry).parts)]
+            files = [
+                f for f in sorted(entry.rglob("*.py")) if not _NOT_MODULES & set(f.relative_to(entry).parts)
+            ]
         else:
             files = [entry] if entry.suffix == ".py" else []
         text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
@@ -66,7 +68,10 @@ def text_json(options: TextJsonOptions, generator: np.random.Generator) -> Raw:
     except ValueError:
         raise Refused(f"{where}: is not JSON in UTF-8") from None
     if isinstance(tree, dict) and isinstance(tree.get("user_data"), dict):
-        tree = {user: data.get("x") if isinstance(data, dict) else data for user, data in tree["user_data"].items()}
+        tree = {
+            user: data.get("x") if isinstance(data, dict) else data
+            for user, data in tree["user_data"].items()
+        }
     if not isinstance(tree, dict) or not all(_is_texts(texts) for texts in tree.values()):
         raise Refused(f'{where}: must be a table {{"user": ["text", ...], ...}}')
     return _by_user({user: "\n".join(texts) for user, texts in tree.items()}, options, generator, where)
@@ -77,13 +82,14 @@ def _is_texts(value: object) -> bool:
 
 
 def tokens(text: str) -> NDArray[np.uint8]:
-    """Return a text's tokens, `(characters,)` uint8 below `VOCABULARY`.
+    r"""Return a text's tokens, `(characters,)` uint8 below `VOCABULARY`.
 
-    >>> tokens("\\ta~é").tolist()
+    >>> tokens("\ta~é").tolist()
     [1, 68, 97, 0]
     """
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    return _TOKENS[np.where(codes < 128, codes, 0)]
+    codes: NDArray[np.uint32] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    found: NDArray[np.uint8] = _TOKENS[np.where(codes < 128, codes, 0)]
+    return found
 
 
 def windows(text: str, length: int) -> NDArray[np.uint8]:
@@ -94,7 +100,8 @@ def windows(text: str, length: int) -> NDArray[np.uint8]:
     """
     t = tokens(text)
     count = max((len(t) - 1) // length, 0)
-    return t[np.arange(count)[:, None] * length + np.arange(length + 1)[None, :]]
+    cut: NDArray[np.uint8] = t[np.arange(count)[:, None] * length + np.arange(length + 1)[None, :]]
+    return cut
 
 
 def _by_user(
@@ -105,7 +112,9 @@ def _by_user(
     kept = {user: text[: options.max_characters] for user, text in texts.items() if len(text) >= least}
     kept = {user: text for user, text in kept.items() if len(text) > options.sequence_length}
     if len(kept) < 2:
-        raise Refused(f"{where}: has {len(kept)} users with at least {least} characters; at least 2 are needed")
+        raise Refused(
+            f"{where}: has {len(kept)} users with at least {least} characters; at least 2 are needed"
+        )
     users = list(kept)
     train, test = held_out_indices(len(users), options.test_share, generator)
     length = options.sequence_length
@@ -120,5 +129,3 @@ def _by_user(
         user=np.repeat(np.arange(len(train)), [len(w) for w in train_windows]),
         users=tuple(users[i] for i in train),
     )
-
-

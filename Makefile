@@ -1,0 +1,32 @@
+# Everything happens in .venv; nothing else on the machine is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: run test slow lint types format
+
+run: .venv/installed
+	$(BIN)/fedsim run experiments/configs/quickstart.toml
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+# The tests that take minutes, alone.
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# constraints.txt pins what was tested, PyTorch's CPU build among it.
+.venv/installed: pyproject.toml constraints.txt
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,3 @@
+"""Experiment files, benchmarks, replications."""
+
+__all__: list[str] = []

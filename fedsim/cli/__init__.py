@@ -1,0 +1,5 @@
+"""The `fedsim` command."""
+
+from fedsim.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,136 @@
+"""How a run looks while it goes on, and when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.experiment import Experiment
+from fedsim.progress import Progress, Silent
+from fedsim.results import Run
+
+LINES = 10  # rounds that the live table shows
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> duration(3.14), duration(75), duration(3700)
+    ('3.1 s', '1 min 15 s', '1 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        return "-"
+    return f"{row[name]:.1%}" if name.endswith("accuracy") else f"{row[name]:.4f}"
+
+
+class _Follower:
+    """What both displays know: how many rounds there are, and how long they take."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.console = console
+        self.name = name
+        self.rounds = 0
+        self.began = time.perf_counter()
+
+    def started(self, path: Path, rounds: int) -> None:
+        """Note the first round's beginning."""
+        self.rounds, self.began = rounds, time.perf_counter()
+
+    def left(self, row: Mapping[str, Any]) -> str:
+        """Estimate the time to the last round by the mean of those that were."""
+        per_round = (time.perf_counter() - self.began) / row["round"]
+        return duration(per_round * (self.rounds - row["round"]))
+
+
+class PlainLines(_Follower):
+    """A line a round, for logs and pipes."""
+
+    def started(self, path: Path, rounds: int) -> None:
+        """Say where the run is written."""
+        super().started(path, rounds)
+        print(f"{self.name}: {rounds} rounds, written to {path}", flush=True)
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Say how the round went."""
+        failures = f", {row['failures']} failed" if row["failures"] else ""
+        print(
+            f"round {row['round']}/{self.rounds}: accuracy {_value(row, 'accuracy')}, loss {_value(row, 'loss')}, "
+            f"train-loss {_value(row, 'train-loss')}, {row['clients']} clients{failures}, {row['seconds']:.1f} s, "
+            f"{self.left(row)} left",
+            flush=True,
+        )
+
+
+class LiveTable(_Follower):
+    """The last rounds, and the time left, redrawn in a terminal."""
+
+    def __init__(self, console: Console, name: str, live: Live) -> None:
+        super().__init__(console, name)
+        self.rows: list[Mapping[str, Any]] = []
+        self.live = live
+
+    def started(self, path: Path, rounds: int) -> None:
+        """Show that the first round is under way."""
+        super().started(path, rounds)
+        self.live.update(Text(f"{self.name}: round 1 of {rounds}, written to {path}"))
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Redraw with the round's row."""
+        self.rows.append(row)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for column in ("round", "accuracy", "loss", "train loss", "clients", "failed", "seconds"):
+            table.add_column(column, justify="right")
+        for shown in self.rows[-LINES:]:
+            table.add_row(
+                f"{shown['round']}/{self.rounds}",
+                _value(shown, "accuracy"),
+                _value(shown, "loss"),
+                _value(shown, "train-loss"),
+                str(shown["clients"]),
+                str(shown["failures"] or ""),
+                f"{shown['seconds']:.1f}",
+            )
+        done = row["round"] / self.rounds
+        bar = "━" * round(30 * done)
+        table.caption = Text.assemble(
+            (bar, "green"), ("━" * (30 - len(bar)), "dim"), f"  {done:.0%}, {self.left(row)} left"
+        )
+        table.caption_justify = "left"
+        self.live.update(table, refresh=True)
+
+
+@contextmanager
+def following(console: Console, quiet: bool, experiment: Experiment) -> Iterator[Progress]:
+    """Yield what shows a run: a live table in a terminal, else lines, or nothing."""
+    if quiet:
+        yield Silent()
+    elif not console.is_terminal:
+        yield PlainLines(console, experiment.name)
+    else:
+        with Live(
+            Text(f"{experiment.name}: preparing data and workers"), console=console, transient=False
+        ) as live:
+            yield LiveTable(console, experiment.name, live)
+
+
+def summary_of(run: Run) -> str:
+    """Return the line that a finished run ends with."""
+    rows, manifest = run.rows, run.manifest
+    best = max((row["accuracy"] for row in rows if "accuracy" in row), default=None)
+    scores = f"accuracy {run.accuracy:.1%} (best {best:.1%}), " if run.accuracy is not None and best else ""
+    return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {run.path}"

@@ -1,0 +1,102 @@
+"""What there is to choose from, as tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedsim import catalogue
+
+
+def _options(entry: catalogue.Entry) -> dict[str, dict[str, Any]]:
+    schema = entry.options.model_json_schema(by_alias=True)
+    required = schema.get("required", [])
+    return {
+        key: {"description": field.get("description", ""), "required": key in required}
+        | ({"default": field["default"]} if "default" in field else {})
+        for key, field in schema.get("properties", {}).items()
+    }
+
+
+def _plain(entry: catalogue.Entry) -> dict[str, Any]:
+    return {"name": entry.name, "summary": entry.summary, "options": _options(entry)}
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else json.dumps(value)
+
+
+def _table(title: str, entries: Iterable[catalogue.Entry], traits: Mapping[str, str] | None = None) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+    )
+    table.add_column("name", style="bold cyan", no_wrap=True)
+    table.add_column("what it is", ratio=3)
+    table.add_column("options (default)", ratio=3)
+    for entry in entries:
+        options = [
+            f"{key} ({'required' if option['required'] else _shown(option['default'])})"
+            for key, option in _options(entry).items()
+        ]
+        summary = entry.summary + (
+            f" [dim]{traits[entry.name]}[/dim]" if traits and traits.get(entry.name) else ""
+        )
+        table.add_row(entry.name, summary, "\n".join(options))
+    return table
+
+
+def show_sources(console: Console, as_json: bool) -> None:
+    """List sources and partitions, whose options both stand in `[data]`."""
+    if as_json:
+        tree = {
+            "sources": [_plain(entry) for entry in catalogue.SOURCES.values()],
+            "partitions": [_plain(entry) for entry in catalogue.PARTITIONS.values()],
+        }
+        print(json.dumps(tree))
+        return
+    users = {name: "(has users)" for name, entry in catalogue.SOURCES.items() if entry.has_users}
+    console.print(_table("Sources: \\[data] source = ...", catalogue.SOURCES.values(), users))
+    console.print()
+    needs = {name: "(needs labels)" for name, entry in catalogue.PARTITIONS.items() if entry.by_label}
+    needs |= {name: "(needs users)" for name, entry in catalogue.PARTITIONS.items() if entry.by_user}
+    console.print(_table("Partitions: \\[data] partition = ...", catalogue.PARTITIONS.values(), needs))
+    console.print(
+        "\nThe options of both stand in \\[data]. `fedsim data CONFIG.toml` shows an experiment's partition."
+    )
+
+
+def show_models(console: Console, as_json: bool) -> None:
+    """List the models, whose options stand in `[model]`."""
+    if as_json:
+        print(json.dumps([_plain(e) | {"kinds": sorted(e.kinds)} for e in catalogue.MODELS.values()]))
+        return
+    kinds = {name: f"(for {', '.join(sorted(entry.kinds))})" for name, entry in catalogue.MODELS.items()}
+    console.print(_table("Models: \\[model] name = ...", catalogue.MODELS.values(), kinds))
+    console.print(
+        '\nThe options stand in \\[model]. Your own: name = "my_package.my_module:build", called as build(task, **options),'
+        "\nwith task a fedsim.data.Task; it returns a torch.nn.Module."
+    )
+
+
+def show_strategies(console: Console, as_json: bool) -> None:
+    """List the strategies, whose options stand in `[server.options]`."""
+    if as_json:
+        print(json.dumps([_plain(e) | {"linear": e.linear} for e in catalogue.STRATEGIES.values()]))
+        return
+    traits = {
+        name: "" if entry.linear else "(sees each update)" for name, entry in catalogue.STRATEGIES.items()
+    }
+    console.print(_table("Strategies: \\[server] strategy = ...", catalogue.STRATEGIES.values(), traits))
+    console.print(
+        '\nThe options stand in \\[server.options]. Your own: strategy = "my_package.my_module:build", called as'
+        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update."
+    )

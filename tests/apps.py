@@ -1,0 +1,72 @@
+"""ClientApps for the tests: one that misbehaves by client, one with a mod and per-client state."""
+
+import os
+import signal
+import time
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+faulty = ClientApp()
+
+REASONS = {
+    1: "RuntimeError: out of luck",
+    2: "sent NaN or infinity in w",
+    3: "sent w with shape (2,), not (3,)",
+    4: "sent other arrays than the model has: v, w",
+    5: "reported train-loss = nan",
+    6: "reported no num-examples above 0",
+    7: "sent w as float64, not float32",
+    8: "sent 0 array records and 1 metric records, not one of each",
+}
+
+
+@faulty.train()
+def misbehave(message: Message, context: Context) -> Message:
+    """Clients 1 to 8 fail as `REASONS` says; the others add their number to the weights."""
+    client = int(context.node_config["partition-id"])
+    w = message.content.array_records["arrays"]["w"].numpy() + np.float32(client)
+    if client == 1:
+        raise RuntimeError("out of luck")
+    w = {2: w * np.float32("nan"), 3: w[:2], 7: w.astype(np.float64)}.get(client, w)
+    metrics = {
+        "num-examples": 0 if client == 6 else 10,
+        "train-loss": float("nan") if client == 5 else float(client),
+    }
+    content = RecordDict({"metrics": MetricRecord(metrics)})
+    if client != 8:
+        content["arrays"] = ArrayRecord({"v" if client == 4 else "w": Array(w)})
+    return Message(content, reply_to=message)
+
+
+def count(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Count the messages that pass, in the client's state."""
+    passed = context.state.config_records.setdefault("count", ConfigRecord({"messages": 0}))
+    passed["messages"] = int(passed["messages"]) + 1  # type: ignore[arg-type]
+    return call_next(message, context)
+
+
+stateful = ClientApp(mods=[count])
+
+
+@stateful.query()
+def tell(message: Message, context: Context) -> Message:
+    """Tell how many messages this client has seen, and in which process."""
+    told = {"messages": int(context.state.config_records["count"]["messages"]), "process": os.getpid()}  # type: ignore[arg-type]
+    return Message(RecordDict({"told": ConfigRecord(told)}), reply_to=message)
+
+
+@stateful.query("die")
+def die(message: Message, context: Context) -> Message:
+    """Kill this process, as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+@stateful.query("sleep")
+def sleep(message: Message, context: Context) -> Message:
+    """Answer after ten seconds."""
+    time.sleep(10)
+    return Message(RecordDict(), reply_to=message)

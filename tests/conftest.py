@@ -1,0 +1,47 @@
+"""What all tests share: a cache of their own, no telemetry, no hub."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_cache = tempfile.mkdtemp(prefix="fedsim-tests-")
+os.environ["FEDSIM_CACHE"] = _cache
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_HOME"] = f"{_cache}/flwr"
+os.environ["HF_HOME"] = f"{_cache}/hf"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from fedsim import Experiment  # noqa: E402
+
+CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tiny() -> Experiment:
+    """A few clients, few rounds, a linear model, in this process: a fraction of a second."""
+    return experiment()
+
+
+def experiment(*overrides: str) -> Experiment:
+    """Return the tiny experiment with overrides."""
+    text = """
+        name = "tiny"
+        rounds = 3
+        [data]
+        clients = 12
+        partition = "iid"
+        [model]
+        name = "linear"
+        [server]
+        cohort = 4
+        [runtime]
+        engine = "sequential"
+    """
+    return Experiment.from_toml(text, overrides)

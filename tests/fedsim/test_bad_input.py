@@ -1,0 +1,152 @@
+"""Bad input, as a table: one clear line, exit code 2, nothing written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fedsim.cli import app
+
+NPZ = "[data]\nsource = 'npz'\npath = 'data.npz'\nclients = 2\npartition = 'iid'\n[server]\ncohort = 2\n[model]\nname = 'linear'"
+TEXT = "[data]\nsource = 'text-json'\npath = 'texts.json'\npartition = 'natural'\n[model]\nname = 'lstm'\n[server]\ncohort = 1"
+
+
+def arrays(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
+    usual = {
+        "x_train": np.zeros((8, 3)),
+        "y_train": np.arange(8) % 2,
+        "x_test": np.zeros((4, 3)),
+        "y_test": np.arange(4) % 2,
+    }
+    return {name: array for name, array in (usual | changes).items() if array is not None}
+
+
+# What the file says, overrides, and what the line must say.
+SAYINGS = [
+    ("not TOML", "rounds = ", [], "not valid TOML"),
+    ("unknown section", "[modle]\nname = 'cnn'", [], "modle = a table: is no key here; allowed: client, data"),
+    ("unknown key", "[client]\nepoch = 3", [], "client.epoch = 3: is no key here; allowed: batch-size, epochs"),
+    ("unknown option", "[data]\nalpah = 3", [], "data.alpah = 3: is no key here with 'digits', 'dirichlet'; allowed: alpha"),
+    ("option of another partition", "[data]\npartition = 'iid'\nalpha = 1.0", [], "data.alpha = 1.0: is no key here"),
+    ("unknown source", "[data]\nsource = 'mnist'", [], "data.source = 'mnist': there is no such name; allowed: digits"),
+    ("unknown partition", "[data]\npartition = 'x'", [], "data.partition = 'x': there is no such name; allowed: iid"),
+    ("unknown model", "[model]\nname = 'rnn'", [], "model.name = 'rnn': there is no such name; allowed: linear"),
+    ("missing module", "[model]\nname = 'no_such_module:build'", [], "'no_such_module:build' can't be loaded"),
+    ("unknown strategy", "[server]\nstrategy = 'x'", [], "server.strategy = 'x': there is no such name; allowed: fedavg"),
+    ("missing strategy", "[server]\nstrategy = 'os.path:nothing'", [], "'os.path:nothing' can't be loaded"),
+    ("no strategy", "[server]\nstrategy = 'builtins:dict'", [], "a flwr.serverapp.strategy.Strategy is needed"),
+    ("unknown strategy option", "[server.options]\nmu = 1", [], "server.options.mu = 1: is no key here"),
+    ("section that is a value", "client = 3", [], "client = 3: must be a table"),
+    ("wrong type", "rounds = 'ten'", [], "rounds = 'ten': must be a valid integer"),
+    ("wrong type in an option", "[model]\nwidth = true", [], "model.width = true: must be a valid number"),
+    ("float for a count", "[client]\nepochs = 1.5", [], "client.epochs = 1.5: must be a valid integer"),
+    ("zero rounds", "rounds = 0", [], "rounds = 0: must be greater than or equal to 1"),
+    ("negative rate", "[client]\nlearning-rate = -0.1", [], "client.learning-rate = -0.1: must be greater than 0"),
+    ("infinite rate", "[client]\nlearning-rate = inf", [], "client.learning-rate = inf: must be a finite number"),
+    ("alpha 0", "[data]\nalpha = 0.0", [], "data.alpha = 0.0: must be greater than 0"),
+    ("batch size 0", "[client]\nbatch-size = 0", [], "client.batch-size = 0: must be greater than or equal to 1"),
+    ("cohort above clients", "[server]\ncohort = 51", [], "server.cohort = 51: must be at most data.clients = 50"),
+    ("cohort above users", "[data]\nsource = 'synthetic'\npartition = 'natural'\n[model]\nname = 'linear'\n[server]\ncohort = 31", [], "server.cohort = 31: must be at most the 30 clients"),
+    ("more clients than users", "[data]\nsource = 'synthetic'\npartition = 'natural'\nclients = 31\n[model]\nname = 'linear'", [], "data.clients = 31: data.partition = 'natural' has 30 users"),
+    ("Krum's bound", "[server]\nstrategy = 'krum'\ncohort = 6\n[server.options]\nnum-malicious-nodes = 2", [], "server.cohort = 6: must be at least 7 for krum"),
+    ("Bulyan's bound", "[server]\nstrategy = 'bulyan'\n[server.options]\nnum-malicious-nodes = 2", [], "server.cohort = 10: must be at least 11 for bulyan"),
+    ("Krum by coins", "[server]\nstrategy = 'krum'\nsampling = 'poisson'", [], "server.sampling = 'poisson': can't promise krum"),
+    ("empty client", "[data]\npartition = 'size'\nsizes = [1438, 0]\n[server]\ncohort = 1", [], "data.sizes.1 = 0: must be greater than or equal to 1"),
+    ("sizes too steep for all clients", "[data]\npartition = 'square'", [], "data.partition = 'square' can't deal 1438 examples to 50 clients"),
+    ("partition that can't fill all clients", "[data]\nalpha = 0.001", [], "data.partition = 'dirichlet' can't deal 1438 examples to 50 clients"),
+    ("more clients than examples", "[data]\npartition = 'iid'\nclients = 1439", [], "data.clients = 1439: must be at most the 1438 training examples"),
+    ("sizes that leave examples over", "[data]\npartition = 'size'\nsizes = [700, 700]\n[server]\ncohort = 1", [], "leaves 38 of 1438 examples to no client"),
+    ("one size too few", "[data]\npartition = 'size'\nsizes = [700]\nclients = 2\n[server]\ncohort = 1", [], "must be one size for each of the 2 clients"),
+    ("users that aren't there", "[data]\npartition = 'natural'", [], "data.partition = 'natural': needs a source whose examples belong to users"),
+    ("labels that aren't there", "[data]\nsource = 'stdlib'\n[model]\nname = 'lstm'", [], "goes by label, and next-character text has none"),
+    ("text for an image model", TEXT.replace("lstm", "cnn"), [], "model.name = 'cnn': is for image, and the data is text"),
+    ("image for a text model", "[model]\nname = 'lstm'", [], "model.name = 'lstm': is for text, and the data is image"),
+    ("label outside the classes", "[model]\nclasses = 5", [], "model.classes = 5: the data has the label 9"),
+    ("client evaluation of nothing", "[server]\nclient-evaluation = 'all'", [], "server.client-evaluation = 'all': needs data.held-out above 0"),
+    ("privacy", "[privacy.secagg]", [], "privacy.secagg = 'set': the privacy mechanisms are not available"),
+    ("override without value", "", ["rounds"], "override 'rounds': must be section.key=value"),
+    ("override of a value's key", "rounds = 3", ["rounds.x=1"], "override rounds.x: rounds is a value, not a table"),
+    ("two overrides of one key", "", ["rounds=3", "rounds=4"], "override rounds: is given twice, as 3 and 4"),
+    ("name that is a path", "name = '../x'", [], "name = '../x': String should match pattern"),
+    ("no path", "[data]\nsource = 'npz'", [], "data.path is missing"),
+    ("missing npz", NPZ.replace("data.npz", "none.npz"), [], "none.npz': No such file or directory"),
+    ("npz that is none", NPZ.replace("data.npz", "texts.json"), [], "is not a NumPy .npz file"),
+    ("text that is no JSON", TEXT.replace("texts.json", "data.npz"), [], "is not JSON in UTF-8"),
+    ("text without users", TEXT, ["data.min-characters=100000"], "has 0 users with at least 100000 characters"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", **arrays())
+    (tmp_path / "texts.json").write_text('{"a": ["' + "ab" * 600 + '"], "b": ["' + "ba" * 600 + '"]}')
+
+
+def refusal(folder: Path, *arguments: str) -> str:
+    """Run `fedsim run` and return its one line; nothing may have been written."""
+    before = sorted(folder.rglob("*"))
+    result = CliRunner().invoke(app, ["run", *arguments])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert sorted(folder.rglob("*")) == before
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "saying"), [s[1:] for s in SAYINGS], ids=[s[0] for s in SAYINGS]
+)
+def test_a_bad_experiment(tmp_path: Path, text: str, overrides: list[str], saying: str) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    sets = [part for override in [*overrides, "runtime.engine=sequential"] for part in ("--set", override)]
+    assert saying in refusal(tmp_path, "bad.toml", *sets)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "experiment file 'none.toml': No such file or directory" in refusal(tmp_path, "none.toml")
+
+
+def test_a_folder_for_a_file(tmp_path: Path) -> None:
+    assert "Is a directory" in refusal(tmp_path, str(tmp_path))
+
+
+class Pickled:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "saying"),
+    [
+        ({"y_test": None}, "has no y_test; needed are x_train, y_train, x_test, y_test"),
+        ({"y_train": np.arange(7)}, "x_train has shape (8, 3) and y_train has (7,)"),
+        ({"x_train": np.full((8, 3), np.nan)}, "x_train: holds NaN or infinity"),
+        (
+            {"x_test": np.zeros((4, 5))},
+            "x_train holds float32 (3,) and x_test float32 (5,); they must be alike",
+        ),
+        ({"y_train": np.array([Pickled()] * 8)}, "holds pickled objects, which are never loaded"),
+        ({"y_train": np.arange(8) - 1}, "y_train: holds the label -1"),
+        ({"y_train": np.arange(8) / 2}, "y_train: holds fractions"),
+        ({"x_train": np.zeros((0, 3)), "y_train": np.zeros(0, int)}, "x_train is empty"),
+        ({"x_train": np.zeros((8, 3, 3, 3, 3))}, "features (2 axes) or images (3 or 4 axes) are needed"),
+        ({"x_train": np.full((8, 3), "a")}, "x_train: has dtype <U1; numbers are needed"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_bad_npz(tmp_path: Path, changes: dict[str, np.ndarray | None], saying: str) -> None:
+    np.savez(tmp_path / "data.npz", **arrays(**changes))
+    (tmp_path / "bad.toml").write_text(NPZ)
+    assert saying in refusal(tmp_path, "bad.toml")
+
+
+def test_an_out_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("rounds = 1")
+    (tmp_path / "taken").mkdir()
+    assert "--out '" in refusal(tmp_path, "a.toml", "--out", "taken")
+    assert "exists; a new directory is needed" in refusal(tmp_path, "a.toml", "--out", "taken")
+
+
+def test_an_out_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("rounds = 1")
+    assert "can't be written to" in refusal(tmp_path, "a.toml", "--out", "a.toml/run")

@@ -1,0 +1,146 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+
+from fedsim import Experiment, RunFailed
+from fedsim.models import Score
+from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
+from server.cohort_grid import CohortGrid
+from server.enrolment import enrol
+from server.replies import read
+from server.rounds import Federation
+from server.strategies import build_strategy
+from tests.apps import REASONS
+from tests.conftest import experiment
+
+
+def federation(
+    setting: Experiment, clients: int, losses: Callable[[int], float] = lambda r: 1.0
+) -> Federation:
+    """Return rounds over the misbehaving clients, whose model is three numbers."""
+    grid = SequentialGrid(AppSpec(clients, {}, "tests.apps:faulty"))
+    evaluations = iter(range(1, 1000))
+    return Federation(
+        experiment=setting,
+        grid=grid,
+        nodes=grid.client_nodes(),
+        strategy=build_strategy(setting),
+        arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
+        evaluate=lambda arrays: Score(losses(next(evaluations)), 0.5, 10),
+    )
+
+
+def rows(of: Federation) -> list[dict[str, Any]]:
+    written: list[dict[str, Any]] = []
+    of.run(written.append)
+    return written
+
+
+def test_failures_are_counted_with_their_reasons_and_the_round_goes_on() -> None:
+    setting = experiment("data.clients=11", "server.cohort=11", "rounds=1")
+    rounds = federation(setting, 11)
+    (row,) = rows(rounds)
+    assert (row["clients"], row["failures"]) == (3, 8)
+    assert row["failure-reasons"] == [f"client {client}: {why}" for client, why in REASONS.items()]
+    # Clients 0, 9 and 10 added their numbers, with equal weights.
+    assert rounds.arrays["w"].numpy().tolist() == pytest.approx([19 / 3] * 3)
+    assert row["train-loss"] == pytest.approx(19 / 3)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
+def test_when_all_fail_the_run_fails_with_the_first_reason(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.rounds.draw", lambda *_: [1, 2, 3])
+    setting = experiment("data.clients=11", f"server.strategy={strategy}")
+    with pytest.raises(
+        RunFailed,
+        match="round 1: all 3 clients failed in training; the first, client 1: RuntimeError: out of luck",
+    ):
+        rows(federation(setting, 11))
+
+
+def test_an_empty_cohort_is_a_round_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.rounds.draw", lambda *_: [])
+    rounds = federation(experiment("server.sampling=poisson", "rounds=2"), 12)
+    assert [(row["clients"], "train-loss" in row, row["loss"]) for row in rows(rounds)] == [
+        (0, False, 1.0)
+    ] * 2
+    assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
+
+
+def test_too_few_updates_for_krum_leave_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.rounds.draw", lambda *_: [0, 1, 2, 9])
+    rounds = federation(experiment("server.strategy=krum", "rounds=1"), 12)
+    (row,) = rows(rounds)
+    assert (row["clients"], row["failures"]) == (2, 2)
+    assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
+
+
+def test_evaluation_every_k_rounds_and_after_the_last() -> None:
+    setting = experiment("rounds=5", "server.evaluate-every=2", "data.clients=1", "server.cohort=1")
+    assert [row["round"] for row in rows(federation(setting, 1)) if "accuracy" in row] == [2, 4, 5]
+
+
+def test_patience_and_target_accuracy_stop_early() -> None:
+    def stopped_after(losses: Callable[[int], float], *overrides: str) -> int:
+        setting = experiment("rounds=9", "data.clients=1", "server.cohort=1", *overrides)
+        return len(rows(federation(setting, 1, losses)))
+
+    assert stopped_after(lambda r: max(1 / r, 1 / 3), "server.patience=2") == 5  # best at 3, then two without
+    assert stopped_after(lambda r: 1 / r, "server.patience=2") == 9
+    assert stopped_after(lambda r: 1.0, "server.target-accuracy=0.5") == 1
+    assert stopped_after(lambda r: 1.0, "server.target-accuracy=0.51") == 9
+
+
+def test_messages_to_anyone_outside_the_cohort_are_refused() -> None:
+    grid = SequentialGrid(AppSpec(4, {}, "tests.apps:stateful"))
+    nodes = grid.client_nodes()
+    view = CohortGrid(grid, {client: nodes[client] for client in (1, 3)})
+    assert list(view.get_node_ids()) == [nodes[1], nodes[3]]
+
+    def query(client: int) -> Message:
+        return view.create_message(RecordDict(), MessageType.QUERY, nodes[client], "")
+
+    assert len(list(view.send_and_receive([query(3), query(1)]))) == 2
+    for send in (view.send_and_receive, view.push_messages):
+        with pytest.raises(ValueError, match="is not in this round's cohort"):
+            send([query(1), query(2)])
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "krum", "bulyan", "fedtrimmedavg", "qfedavg"])
+def test_a_strategy_takes_exactly_the_cohort_and_waits_for_no_one(strategy: str) -> None:
+    setting = experiment(f"server.strategy={strategy}")
+    grid = SequentialGrid(AppSpec(12, {}, "tests.apps:faulty"))
+    arrays = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
+    for cohort in ([5], [2, 7, 11]):
+        view = CohortGrid(grid, {client: grid.client_nodes()[client] for client in cohort})
+        messages = build_strategy(setting).configure_train(1, arrays, ConfigRecord(), view)
+        assert [view.client(m.metadata.dst_node_id) for m in view.checked(messages)] == cohort
+
+
+def test_late_clients_have_failed() -> None:
+    grid = SequentialGrid(AppSpec(3, {}, "tests.apps:faulty"))
+    view = CohortGrid(grid, grid.client_nodes())
+    replies = read([], view, [0, 2], ArrayRecord())
+    assert replies.failures == {0: "did not answer in time", 2: "did not answer in time"}
+
+
+class Stranger(SequentialGrid):
+    """A Grid as a SuperLink's: it can't say who is behind a node, and its nodes come in any order."""
+
+    client_nodes = None  # type: ignore[assignment]
+
+    def get_node_ids(self) -> list[int]:
+        return list(super().get_node_ids())[::-1]
+
+
+def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
+    spec = AppSpec(3, {}, "clients.app:app")
+    known: ClientsGrid = SequentialGrid(spec)
+    assert enrol(known, 3, timeout=1.0) == enrol(Stranger(spec), 3, timeout=1.0) == dict(known.client_nodes())
+    with pytest.raises(RunFailed, match="1 of 4 clients did not come, the first is 3"):
+        enrol(Stranger(spec), 4, timeout=0.3)
