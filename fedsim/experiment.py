@@ -117,6 +117,8 @@ class DataSection(_WithOptions):
                 self.partition,
                 f"needs a source whose examples belong to users ({with_users}), not {self.source!r}",
             )
+        if self.partition == "grouped-natural" and self.clients is not None:
+            raise complaint("clients", self.clients, "is not for grouped-natural, whose group-size decides")
         sizes = (self.model_extra or {}).get("sizes")
         if sizes is not None and self.clients is not None and len(sizes) != self.clients:
             raise complaint(

@@ -36,9 +36,9 @@ class Silent:
 _current: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
-def current() -> Progress:
-    """Return who listens in this context."""
-    return _current.get() or Silent()
+def current() -> Progress | None:
+    """Return who listens in this context, None outside a run of fedsim's own."""
+    return _current.get()
 
 
 @contextmanager

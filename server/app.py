@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from logging import INFO
 from pathlib import Path
 from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import log
 from torch import nn
 
 from fedsim import progress
@@ -22,6 +25,22 @@ from server.rounds import Federation
 from server.strategies import build_strategy
 
 app = ServerApp()
+
+
+class FlowerLog:
+    """Tells Flower's log, where `flwr run` shows it, how a run is going."""
+
+    rounds = 0
+
+    def started(self, path: Path, rounds: int) -> None:
+        """Say where the run is written."""
+        self.rounds = rounds
+        log(INFO, "fedsim: %d rounds, written to %s", rounds, path)
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Say how the round went."""
+        values = ", ".join(f"{name} {value}" for name, value in row.items() if name != "round")
+        log(INFO, "round %d/%d: %s", row["round"], self.rounds, values)
 
 
 @app.main()
@@ -44,7 +63,7 @@ def main(grid: Grid, context: Context) -> None:
         evaluate=lambda arrays: _score(model, arrays, data),
     )
     path = Path(str(context.run_config.get("run-dir") or default_run_path(experiment)))
-    listener = progress.current()
+    listener = progress.current() or FlowerLog()
     with RunDirectory.create(path, experiment, data.sha256) as directory:
         listener.started(path, experiment.rounds)
 

@@ -59,6 +59,12 @@ SAYINGS = [
     ("sizes that leave examples over", "[data]\npartition = 'size'\nsizes = [700, 700]\n[server]\ncohort = 1", [], "leaves 38 of 1438 examples to no client"),
     ("one size too few", "[data]\npartition = 'size'\nsizes = [700]\nclients = 2\n[server]\ncohort = 1", [], "must be one size for each of the 2 clients"),
     ("users that aren't there", "[data]\npartition = 'natural'", [], "data.partition = 'natural': needs a source whose examples belong to users"),
+    (
+        "clients that groups decide",
+        "[data]\nsource = 'synthetic'\npartition = 'grouped-natural'\nclients = 4\n[model]\nname = 'linear'",
+        [],
+        "data.clients = 4: is not for grouped-natural, whose group-size decides",
+    ),
     ("labels that aren't there", "[data]\nsource = 'stdlib'\n[model]\nname = 'lstm'", [], "goes by label, and next-character text has none"),
     ("text for an image model", TEXT.replace("lstm", "cnn"), [], "model.name = 'cnn': is for image, and the data is text"),
     ("image for a text model", "[model]\nname = 'lstm'", [], "model.name = 'lstm': is for text, and the data is image"),

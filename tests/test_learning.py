@@ -1,0 +1,26 @@
+"""That it learns, on real data, as much as the README says. Minutes, so not in the default suite."""
+
+import pytest
+
+import fedsim
+from experiments.benchmarks.ngram import accuracies
+from fedsim import Experiment
+from fedsim.data import prepare
+from tests.conftest import CONFIGS
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_quickstart_reaches_95_percent_within_30_rounds() -> None:
+    run = fedsim.run(Experiment.load(CONFIGS / "quickstart.toml"))
+    assert len(run.rows) <= 30
+    assert run.accuracy is not None
+    assert run.accuracy >= 0.95
+
+
+def test_an_lstm_beats_a_trigram_on_the_standard_library() -> None:
+    setting = Experiment.load(CONFIGS / "stdlib-lstm.toml", ["rounds=30"])
+    trigram = accuracies(prepare(setting))["3-gram"]
+    accuracy = fedsim.run(setting).accuracy
+    assert accuracy is not None
+    assert accuracy >= trigram + 0.03
