@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 def _value(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         return "-"
-    return f"{row[name]:.1%}" if name.endswith("accuracy") else f"{row[name]:.4f}"
+    return f"{row[name]:.2%}" if name.endswith("accuracy") else f"{row[name]:.4f}"
 
 
 class _Follower:
@@ -132,5 +132,5 @@ def summary_of(run: Run) -> str:
     """Return the line that a finished run ends with."""
     rows, manifest = run.rows, run.manifest
     best = max((row["accuracy"] for row in rows if "accuracy" in row), default=None)
-    scores = f"accuracy {run.accuracy:.1%} (best {best:.1%}), " if run.accuracy is not None and best else ""
+    scores = f"accuracy {run.accuracy:.2%} (best {best:.2%}), " if run.accuracy is not None and best else ""
     return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {run.path}"
