@@ -21,6 +21,7 @@ from fedsim.data import FederatedData, prepare
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model, score
 from fedsim.streams import as_torch_default, numpy_stream, torch_stream
+from fedsim.threads import single_threaded
 
 app = ClientApp()
 
@@ -75,7 +76,8 @@ def on_train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
-    with as_torch_default(torch_stream(seed, "dropout", round_=round_, client=client)):
+    dropout = torch_stream(seed, "dropout", round_=round_, client=client)
+    with single_threaded(), as_torch_default(dropout):  # the same bits under any engine, fedsim's or not
         trained = train(
             bench.model,
             examples,

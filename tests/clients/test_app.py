@@ -1,0 +1,53 @@
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.app import app
+from fedsim import Experiment
+from fedsim.data import prepare
+from fedsim.models import initial_model, score
+from fedsim.runtime import AppSpec
+from fedsim.runtime.spec import node_id
+
+QUICKSTART = Experiment(client={"learning-rate": 0.3, "epochs": 2})
+
+
+def trained(client: int, threads: int = 1, **config: bool | float) -> Message:
+    """Let a client answer a train message as Flower's own engines do, on a number of threads."""
+    spec = AppSpec(50, dict(QUICKSTART.to_run_config()))
+    model = initial_model(QUICKSTART, prepare(QUICKSTART).task)
+    content = RecordDict(
+        {"arrays": ArrayRecord(model.state_dict()), "config": ConfigRecord({"server-round": 1, **config})}
+    )
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return app(Message(content, node_id(client), MessageType.TRAIN), spec.context(client))
+    finally:
+        torch.set_num_threads(before)
+
+
+def weights(reply: Message) -> bytes:
+    return b"".join(array.numpy().tobytes() for array in reply.content.array_records["arrays"].values())
+
+
+def test_a_clients_bits_depend_neither_on_threads_nor_on_who_came_before() -> None:
+    first = weights(trained(3))
+    assert weights(trained(13)) != first
+    assert weights(trained(3, threads=2)) == first
+
+
+def test_the_reply_says_how_many_examples_there_were_and_the_loss() -> None:
+    data = prepare(QUICKSTART)
+    metrics = dict(trained(7, **{"initial-loss": True}).content.metric_records["metrics"])
+    assert metrics["num-examples"] == len(data.client(7).train)
+    assert metrics["initial-loss"] == score(initial_model(QUICKSTART, data.task), data.client(7).train).loss
+    assert set(metrics) == {"num-examples", "initial-loss", "train-loss"}
+    assert np.isfinite(metrics["train-loss"])
+
+
+def test_the_messages_proximal_term_overrules_the_experiments() -> None:
+    assert weights(trained(3, **{"proximal-mu": 0.0})) == weights(trained(3))
+    assert weights(trained(3, **{"proximal-mu": 1.0})) != weights(trained(3))
