@@ -55,15 +55,16 @@ class Federation:
         """
         for round_ in range(1, self.experiment.rounds + 1):
             started = time.perf_counter()
-            row: dict[str, Any] = {"round": round_} | self._train(round_)
-            enough = False
-            if round_ % self.experiment.server.evaluate_every == 0 or round_ == self.experiment.rounds:
-                scores = self._evaluate(round_)
-                row |= scores
-                enough = self._is_enough(scores)
+            try:
+                row = {"round": round_} | self._train(round_)
+                scores = self._evaluate(round_) if self._is_due(round_) else {}
+            except Exception as error:
+                error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
+                raise
+            row |= scores
             row["seconds"] = round(time.perf_counter() - started, 4)
             write(row)
-            if enough:
+            if scores and self._is_enough(scores):
                 break
 
     # --- training ---------------------------------------------------------------------------------------
@@ -121,6 +122,9 @@ class Federation:
         return metrics
 
     # --- evaluation -------------------------------------------------------------------------------------
+
+    def _is_due(self, round_: int) -> bool:
+        return round_ % self.experiment.server.evaluate_every == 0 or round_ == self.experiment.rounds
 
     def _evaluate(self, round_: int) -> dict[str, float]:
         central = self.evaluate(self.arrays)

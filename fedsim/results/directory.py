@@ -99,7 +99,8 @@ class RunDirectory:
     ) -> None:
         self._manifest["status"] = "completed" if raised is None else "failed"
         if raised is not None:
-            self._manifest["error"] = str(raised) or type(raised).__name__
+            interrupted = isinstance(raised, KeyboardInterrupt)
+            self._manifest["error"] = "interrupted" if interrupted else str(raised) or type(raised).__name__
         self._manifest["wall-seconds"] = round(time.perf_counter() - self._started, 3)
         self._manifest["final"] = {
             k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
