@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def _from_here(path: Path) -> Path:
+    """Return a path as seen from the current folder, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _value(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         return "-"
@@ -63,7 +68,7 @@ class PlainLines(_Follower):
     def started(self, path: Path, rounds: int) -> None:
         """Say where the run is written."""
         super().started(path, rounds)
-        print(f"{self.name}: {rounds} rounds, written to {path}", flush=True)
+        print(f"{self.name}: {rounds} rounds, written to {_from_here(path)}", flush=True)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
@@ -87,7 +92,7 @@ class LiveTable(_Follower):
     def started(self, path: Path, rounds: int) -> None:
         """Show that the first round is under way."""
         super().started(path, rounds)
-        self.live.update(Text(f"{self.name}: round 1 of {rounds}, written to {path}"))
+        self.live.update(Text(f"{self.name}: round 1 of {rounds}, written to {_from_here(path)}"))
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Redraw with the round's row."""
@@ -133,4 +138,4 @@ def summary_of(run: Run) -> str:
     rows, manifest = run.rows, run.manifest
     best = max((row["accuracy"] for row in rows if "accuracy" in row), default=None)
     scores = f"accuracy {run.accuracy:.2%} (best {best:.2%}), " if run.accuracy is not None and best else ""
-    return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {run.path}"
+    return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {_from_here(run.path)}"
