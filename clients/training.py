@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim.data import Examples
-from fedsim.experiment import ClientSection
 from fedsim.models import loss
+from fedsim.sections import ClientSection
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,6 @@ def schema() -> None:
     Save it, and begin an experiment file with `#:schema ./fedsim.schema.json` to have an editor complete and
     check it.
     """
-    from fedsim.experiment import schema as tree
+    from fedsim.schema import schema as tree
 
     typer.echo(json.dumps(tree(), indent=2))

@@ -25,7 +25,8 @@ from fedsim.catalogue import Kind
 from fedsim.data.raw import Raw
 from fedsim.data.task import Task
 from fedsim.errors import Refused
-from fedsim.experiment import DataSection, Experiment
+from fedsim.experiment import Experiment
+from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
 
 if TYPE_CHECKING:

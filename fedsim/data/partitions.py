@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedsim.data.raw import Raw
 from fedsim.errors import Refused
-from fedsim.experiment import DataSection
+from fedsim.sections import DataSection
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

@@ -8,8 +8,9 @@ from torch import nn
 
 from fedsim.data.task import Task
 from fedsim.errors import Refused
-from fedsim.experiment import Experiment, ModelSection
+from fedsim.experiment import Experiment
 from fedsim.options import FreeOptions
+from fedsim.sections import ModelSection
 from fedsim.streams import as_torch_default, torch_stream
 
 

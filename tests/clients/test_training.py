@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from clients.training import _batches, train
 from fedsim.catalogue import Kind
 from fedsim.data import Examples
-from fedsim.experiment import ClientSection
+from fedsim.sections import ClientSection
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]], dtype=np.float32)
 Y = np.array([0, 1, 2, 0])

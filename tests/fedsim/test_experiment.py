@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim import Experiment, Refused, catalogue
-from fedsim.experiment import schema
+from fedsim.schema import schema
 from tests.conftest import CONFIGS
 
 ROOT = Path(__file__).parents[2]

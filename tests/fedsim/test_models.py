@@ -9,8 +9,8 @@ import torch
 from fedsim import Experiment, Refused
 from fedsim.catalogue import Kind
 from fedsim.data import Examples, Task
-from fedsim.experiment import ModelSection
 from fedsim.models import build, initial_model, loss, score
+from fedsim.sections import ModelSection
 
 MNIST = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
 TEXT = Task(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=True)

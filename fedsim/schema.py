@@ -1,0 +1,34 @@
+"""The JSON schema of experiment files, which editors use to complete and check them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim import catalogue
+from fedsim.experiment import Experiment
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of an experiment file, for editors."""
+    tree = Experiment.model_json_schema(by_alias=True)
+    data, model, server = (tree["$defs"][f"{name}Section"] for name in ("Data", "Model", "Server"))
+    _describe(data, "source", catalogue.SOURCES, "enum")
+    _describe(data, "partition", catalogue.PARTITIONS, "enum")
+    _describe(model, "name", catalogue.MODELS, "examples")
+    _describe(server, "strategy", catalogue.STRATEGIES, "examples")
+    data["additionalProperties"] = False
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}
+
+
+def _describe(section: dict[str, Any], key: str, table: Mapping[str, catalogue.Entry], names: str) -> None:
+    """Put the names of a table, and the options that go with each, into the schema of a section."""
+    section["properties"][key][names] = list(table)
+    options = section["properties"]
+    if key == "strategy":
+        options = options["options"].setdefault("properties", {})
+    for entry in table.values():
+        for name, field in entry.options.model_json_schema(by_alias=True).get("properties", {}).items():
+            field.pop("default", None)
+            field["description"] = f"{entry.name}: {field.get('description', '')}"
+            options[name] = {"anyOf": [*options.get(name, {"anyOf": []})["anyOf"], field]}

@@ -1,0 +1,237 @@
+"""The tables of an experiment: data, model, client, server, runtime.
+
+Each is frozen and checked on its own; what goes across tables is checked by `fedsim.experiment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from fedsim import catalogue
+from fedsim.catalogue import AnyEntry, option_keys
+from fedsim.complaints import below, complaint
+from fedsim.errors import Refused
+from fedsim.options import FreeOptions, Options
+from fedsim.section import Section, kebab
+
+
+class _WithOptions(Section):
+    """A table that also holds the options of the names that it mentions.
+
+    The options stand beside the table's own keys, as the user writes them; `pick` returns them typed.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
+        """Return the entries whose options may stand in this table."""
+        raise TypeError(f"{cls.__name__} names no entries")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_options(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        extra = {kebab(str(key)): value for key, value in raw.items()}
+        own = {kebab(name) for name in cls.model_fields}
+        filled = {key: extra.pop(key) for key in own & set(extra)}
+        entries = cls._entries(filled)
+        for entry in entries:
+            keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
+            mine = {key: extra.pop(key) for key in sorted(keys)}
+            filled |= entry.options.model_validate(mine).model_dump(by_alias=True)
+        for key, value in extra.items():
+            allowed = own.union(*map(option_keys, entries))
+            names = ", ".join(repr(entry.name) for entry in entries)
+            raise complaint(key, value, f"is no key here with {names}; allowed: {', '.join(sorted(allowed))}")
+        return filled
+
+    def pick(self, entry: catalogue.Entry) -> Options:
+        """Return the options of one entry out of this table, typed."""
+        extra = self.model_extra or {}
+        keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry)
+        return entry.options.model_validate({key: extra[key] for key in keys})
+
+
+def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEntry]:
+    """Return the entry of a name, if it is one; what is not a string is left to the type check."""
+    if not isinstance(name, str):
+        return []
+    try:
+        return [find(name)]
+    except Refused as refused:
+        raise complaint(key, name, str(refused)) from None
+
+
+class DataSection(_WithOptions):
+    """Where the examples come from and how they are dealt to the clients."""
+
+    source: str = "digits"
+    """A source's name: see `fedsim data`."""
+    clients: int | None = Field(default=None, ge=1)
+    """Number of clients; unset: every user where the partition goes by user, else one a size, else 50."""
+    partition: str = "dirichlet"
+    """A partition's name: see `fedsim data`."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each client's examples that it keeps for its own evaluation."""
+
+    @classmethod
+    def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
+        return [
+            *_lookup("source", raw.get("source", "digits"), catalogue.find_source),
+            *_lookup("partition", raw.get("partition", "dirichlet"), catalogue.find_partition),
+        ]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_clients(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or "clients" in raw:
+            return raw
+        found = _lookup("partition", raw.get("partition", "dirichlet"), catalogue.find_partition)
+        if not found or found[0].by_user:
+            return raw
+        sizes = raw.get("sizes")
+        return {**raw, "clients": len(sizes) if isinstance(sizes, list) else 50}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.partition_entry.by_user and not self.source_entry.has_users:
+            with_users = ", ".join(name for name, entry in catalogue.SOURCES.items() if entry.has_users)
+            raise complaint(
+                "partition",
+                self.partition,
+                f"needs a source whose examples belong to users ({with_users}), not {self.source!r}",
+            )
+        if self.partition == "grouped-natural" and self.clients is not None:
+            raise complaint("clients", self.clients, "is not for grouped-natural, whose group-size decides")
+        sizes = (self.model_extra or {}).get("sizes")
+        if sizes is not None and self.clients is not None and len(sizes) != self.clients:
+            raise complaint(
+                "sizes", f"{len(sizes)} sizes", f"must be one size for each of the {self.clients} clients"
+            )
+        return self
+
+    @property
+    def source_entry(self) -> catalogue.SourceEntry:
+        """The source's entry in the catalogue."""
+        return catalogue.find_source(self.source)
+
+    @property
+    def partition_entry(self) -> catalogue.PartitionEntry:
+        """The partition's entry in the catalogue."""
+        return catalogue.find_partition(self.partition)
+
+
+class ModelSection(_WithOptions):
+    """The model that every client trains."""
+
+    name: str = "cnn"
+    """A model's name (see `fedsim models`) or `"module:callable"`."""
+    classes: int | None = Field(default=None, ge=2)
+    """Number of labels; unset: what the data has."""
+
+    @classmethod
+    def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
+        return list(_lookup("name", raw.get("name", "cnn"), catalogue.find_model))
+
+    @property
+    def entry(self) -> catalogue.ModelEntry:
+        """The model's entry in the catalogue."""
+        return catalogue.find_model(self.name)
+
+
+class ClientSection(Section):
+    """What a client does with its examples: local SGD."""
+
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the client's examples in a round."""
+    steps: int | None = Field(default=None, ge=1)
+    """Steps of SGD in a round, instead of `epochs`."""
+    batch_size: int = Field(default=10, ge=1)
+    """Examples in a step; the last batch of a pass may be smaller."""
+    learning_rate: float = Field(default=0.1, gt=0)
+    """Rate of the first round."""
+    learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor on the rate after each round."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Momentum of SGD, begun anew each round."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 penalty."""
+    proximal_mu: float = Field(default=0.0, ge=0)
+    """Pull of mu/2 ||w - w_t||^2 to the model that was received (Li et al. 2020); `fedprox` sets its own."""
+
+
+class ServerSection(Section):
+    """Who takes part in a round, and how updates become one."""
+
+    strategy: str = "fedavg"
+    """A strategy's name (see `fedsim strategies`) or `"module:callable"`."""
+    cohort: int = Field(default=10, ge=1)
+    """Clients in a round; the expected number where the sampling is `poisson`."""
+    sampling: Literal["fixed", "poisson"] = "fixed"
+    """`fixed`: that many clients, without replacement; `poisson`: each client by its own coin."""
+    weighting: Literal["examples", "uniform"] = "examples"
+    """What a client's model counts in a weighted mean: its number of examples, or the same for all."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Rounds from one evaluation to the next; the last round is always evaluated."""
+    client_evaluation: Literal["none", "cohort", "all"] = "none"
+    """Who evaluates the new model on its held-out share, beside the central test set."""
+    target_accuracy: float | None = Field(default=None, gt=0, le=1)
+    """Stop when the test accuracy is at least this."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a lower test loss."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds that a round waits for its clients; whoever is late has failed."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The strategy's own arguments."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_options(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        given = raw.get("options", {})
+        if not isinstance(given, Mapping):
+            return raw
+        for entry in _lookup("strategy", raw.get("strategy", "fedavg"), catalogue.find_strategy):
+            with below("options"):
+                return {**raw, "options": entry.options.model_validate(dict(given)).model_dump(by_alias=True)}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_cohort(self) -> Self:
+        least = self.strategy_entry.smallest_cohort(self.strategy_options)
+        if least > 1 and self.sampling == "poisson":
+            raise complaint(
+                "sampling",
+                self.sampling,
+                f"can't promise {self.strategy} the {least} clients that it needs; allowed: fixed",
+            )
+        if self.cohort < least:
+            raise complaint(
+                "cohort", self.cohort, f"must be at least {least} for {self.strategy} with these options"
+            )
+        return self
+
+    @property
+    def strategy_entry(self) -> catalogue.StrategyEntry:
+        """The strategy's entry in the catalogue."""
+        return catalogue.find_strategy(self.strategy)
+
+    @property
+    def strategy_options(self) -> Options:
+        """The strategy's arguments, typed."""
+        return self.strategy_entry.options.model_validate(self.options)
+
+
+class RuntimeSection(Section):
+    """What changes only speed: nothing here changes a result."""
+
+    engine: Literal["local", "sequential"] = "local"
+    """`local`: worker processes; `sequential`: in this process, one client after another."""
+    workers: int = Field(default=0, ge=0, le=1024)
+    """Worker processes; 0: one for each core."""
