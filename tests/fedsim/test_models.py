@@ -11,9 +11,16 @@ from fedsim.catalogue import Kind
 from fedsim.data import Examples, Task
 from fedsim.models import build, initial_model, loss, score
 from fedsim.sections import ModelSection
+from fedsim.streams import as_torch_default, torch_stream
 
 MNIST = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
 TEXT = Task(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=True)
+
+
+def seeded(section: ModelSection, task: Task) -> torch.nn.Module:
+    """Build a model in float64 whose weights are the same in every session."""
+    with as_torch_default(torch_stream(0, "initial-weights")):
+        return build(section, task).double()
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -41,7 +48,7 @@ def test_the_cnn_adapts_to_its_images(shape: tuple[int, int, int], options: dict
 
 def test_the_cnn_computes_what_its_docstring_says() -> None:
     task = Task(kind=Kind.IMAGE, shape=(2, 5, 6), classes=3)
-    model = build(ModelSection(name="cnn", width=0.05), task).double()
+    model = seeded(ModelSection(name="cnn", width=0.05), task)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     x = np.random.default_rng(0).normal(size=(1, 2, 5, 6))
 
@@ -64,12 +71,13 @@ def test_the_cnn_computes_what_its_docstring_says() -> None:
     features = block(block(x[0], "block1"), "block2").ravel()
     hidden = np.maximum(state["hidden.weight"] @ features + state["hidden.bias"], 0)
     logits = state["output.weight"] @ hidden + state["output.bias"]
-    np.testing.assert_allclose(model(torch.from_numpy(x)).detach().numpy()[0], logits, rtol=1e-10)
+    computed = model(torch.from_numpy(x)).detach().numpy()[0]
+    np.testing.assert_allclose(computed, logits, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_lstm_computes_what_its_docstring_says(layers: int) -> None:
-    model = build(ModelSection(name="lstm", embedding=3, hidden=4, layers=layers), TEXT).double()
+    model = seeded(ModelSection(name="lstm", embedding=3, hidden=4, layers=layers), TEXT)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     tokens = np.array([5, 97, 0, 5])
     sequence = state["embedding.weight"][tokens]
@@ -88,7 +96,8 @@ def test_the_lstm_computes_what_its_docstring_says(layers: int) -> None:
             states.append(h)
         sequence = np.array(states)
     logits = sequence @ state["output.weight"].T + state["output.bias"]
-    np.testing.assert_allclose(model(torch.from_numpy(tokens)[None]).detach().numpy()[0], logits, rtol=1e-10)
+    computed = model(torch.from_numpy(tokens)[None]).detach().numpy()[0]
+    np.testing.assert_allclose(computed, logits, rtol=1e-10, atol=1e-14)
 
 
 def test_the_lstm_classifies_whole_texts_too() -> None:
