@@ -7,48 +7,16 @@ used by all the clients that this process plays.
 
 from __future__ import annotations
 
-import functools
-import json
-from dataclasses import dataclass
-
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import nn
 
-from clients.training import train
-from fedsim.data import FederatedData, prepare
-from fedsim.experiment import Experiment
-from fedsim.models import initial_model, score
+from clients.training import begin, train
+from clients.workbench import workbench
+from fedsim.models import score
 from fedsim.streams import as_torch_default, numpy_stream, torch_stream
 from fedsim.threads import single_threaded
 
 app = ClientApp()
-
-
-@dataclass(frozen=True)
-class Workbench:
-    """What the clients of one process share; a client takes the model, loads weights into it, and gives it back."""
-
-    experiment: Experiment
-    data: FederatedData
-    model: nn.Module
-
-    def load(self, arrays: ArrayRecord) -> None:
-        """Put the weights of a message into the model."""
-        self.model.load_state_dict({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
-
-
-@functools.lru_cache(maxsize=2)
-def _workbench(run_config: str) -> Workbench:
-    experiment = Experiment.from_run_config(json.loads(run_config))
-    data = prepare(experiment)
-    return Workbench(experiment, data, initial_model(experiment, data.task))
-
-
-def workbench(context: Context) -> Workbench:
-    """Return this process's workbench for the run of a context."""
-    return _workbench(json.dumps(context.run_config, sort_keys=True))
 
 
 def client_index(context: Context) -> int:
@@ -64,15 +32,13 @@ def on_train(message: Message, context: Context) -> Message:
     `proximal-mu`, `initial-loss`). The reply holds `arrays` and `metrics`: `num-examples`, `train-loss`, and
     `initial-loss` if it was asked for.
     """
-    bench, client, config = (
-        workbench(context),
-        client_index(context),
-        message.content.config_records["config"],
-    )
+    bench, client = workbench(context), client_index(context)
+    config = message.content.config_records["config"]
     round_ = int(config["server-round"])  # type: ignore[arg-type]
     seed, settings = bench.experiment.seed, bench.experiment.client
     examples = bench.data.client(client).train
     bench.load(message.content.array_records["arrays"])
+    begin(bench.optimizer, settings, round_)
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
@@ -80,15 +46,14 @@ def on_train(message: Message, context: Context) -> Message:
     with single_threaded(), as_torch_default(dropout):  # the same bits under any engine, fedsim's or not
         trained = train(
             bench.model,
+            bench.optimizer,
             examples,
             settings,
-            round_,
             numpy_stream(seed, "batches", round_=round_, client=client),
             float(config.get("proximal-mu", settings.proximal_mu)),  # type: ignore[arg-type]
         )
     metrics["train-loss"] = trained.loss
-    arrays = ArrayRecord(bench.model.state_dict())
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+    return Message(RecordDict({"arrays": bench.arrays(), "metrics": metrics}), reply_to=message)
 
 
 @app.evaluate()

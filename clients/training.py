@@ -23,11 +23,28 @@ class Trained:
     steps: int
 
 
+def sgd(model: nn.Module, settings: ClientSection) -> torch.optim.Optimizer:
+    """Return the optimiser of a model's parameters; `begin` before each use."""
+    return torch.optim.SGD(
+        (p for p in model.parameters() if p.requires_grad),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def begin(optimizer: torch.optim.Optimizer, settings: ClientSection, round_: int) -> None:
+    """Make an optimiser forget, and set a round's rate: `learning_rate * learning_rate_decay ** (round_ - 1)`."""
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * settings.learning_rate_decay ** (round_ - 1)
+
+
 def train(
     model: nn.Module,
+    optimizer: torch.optim.Optimizer,
     examples: Examples,
     settings: ClientSection,
-    round_: int,
     shuffle: np.random.Generator,
     proximal_mu: float,
 ) -> Trained:
@@ -38,21 +55,15 @@ def train(
 
     Args:
         model: Holds the round's global weights, and the trained ones afterwards.
+        optimizer: Of the model's parameters, just begun.
         examples: At least one.
-        settings: Passes or steps, batch size, rate and its decay, momentum, weight decay.
-        round_: From 1; the rate is `learning_rate * learning_rate_decay ** (round_ - 1)`.
+        settings: Passes or steps, and batch size.
         shuffle: Orders the examples.
         proximal_mu: The mu above, at least 0.
     """
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     received = [p.detach().clone() for p in parameters] if proximal_mu > 0 else []
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=settings.learning_rate * settings.learning_rate_decay ** (round_ - 1),
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
     inputs, labels = examples.tensors()
     total, steps = 0.0, 0
     for batch in _batches(len(examples), settings, shuffle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +18,12 @@ def single_threaded() -> Iterator[None]:
     """Let PyTorch use one thread inside the block.
 
     The order of a sum depends on how many threads share it; with one, a client's bits are the same in this
-    process, in a worker, and on a machine with other cores.
+    process, in a worker, and on a machine with other cores. Where PyTorch is not loaded, it is not now either.
     """
-    import torch
-
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -7,6 +7,7 @@ from logging import INFO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
@@ -14,6 +15,7 @@ from flwr.supercore import log
 from torch import nn
 
 from fedsim import progress
+from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
@@ -59,7 +61,7 @@ def main(grid: Grid, context: Context) -> None:
         grid=grid,
         nodes=enrol(grid, data.clients, experiment.server.timeout),
         strategy=strategy,
-        arrays=ArrayRecord(model.state_dict()),
+        arrays=record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()}),
         evaluate=lambda arrays: _score(model, arrays, data),
     )
     path = Path(str(context.run_config.get("run-dir") or default_run_path(experiment)))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+
+from fedsim.runtime import ClientsGrid, Fold
+from server.fold import send_and_fold
+
+T = TypeVar("T")
 
 
 class CohortGrid(Grid):
@@ -20,6 +26,11 @@ class CohortGrid(Grid):
         """Make a view; `nodes` maps the cohort's clients to their nodes."""
         self._grid = grid
         self._client = {node: client for client, node in nodes.items()}
+
+    @property
+    def clients(self) -> list[int]:
+        """The cohort, in ascending order."""
+        return sorted(self._client.values())
 
     def client(self, node: int) -> int:
         """Return the client of a node of the cohort."""
@@ -72,5 +83,18 @@ class CohortGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages to the cohort and wait for the replies; raises `ValueError` for anyone else."""
-        return self._grid.send_and_receive(self.checked(messages), timeout=timeout)
+        """Send messages to the cohort and wait for the replies; raises `ValueError` for anyone else.
+
+        Who is late is left behind: a simulation gives its message up, and frees the worker that is at it. What
+        Flower itself says of a message, that its time is over, is no reply.
+        """
+        sent = self.checked(messages)
+        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        if isinstance(self._grid, ClientsGrid) and len(replies) < len(sent):
+            self._grid.give_up(sent)
+        return [reply for reply in replies if reply.metadata.src_node_id in self._client]
+
+    def send_and_fold(self, messages: Iterable[Message], fold: Fold[T], *, timeout: float | None) -> T | None:
+        """Send messages to the cohort and return the total of the replies; errors as `push_messages`."""
+        total: T | None = send_and_fold(self._grid, self.checked(messages), fold, timeout)
+        return total

@@ -1,79 +1,155 @@
-"""How the updates of a cohort become one: the weighted mean, as a sum over a fixed tree."""
+"""How the replies of a cohort become one: the weighted mean, as a sum over a fixed tree.
+
+The tree is fixed by the cohort alone: its clients in order, cut into blocks; within a block one after another,
+then neighbouring blocks in pairs. So the order in which replies come, and who computes, leave every bit as it
+is; a client that failed leaves its place empty. Sums are in float64. An engine that can (`FoldingGrid`) adds
+a block's replies where they are, so that neither traffic nor memory grows with the cohort.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from server.replies import Update
+from fedsim.arrays import record_of
+from fedsim.runtime import Fold, PairTree
+from server.replies import Expected, read_update
 
-BLOCK = 8  # clients summed one after another; blocks are then summed in pairs
-
-Sums = dict[str, NDArray[np.float64]]
+BLOCKS = 64  # at most, so that many workers have something to do, and the last ones not too long
 
 
-def fold(cohort: Sequence[int], updates: Mapping[int, Update], weights: Mapping[int, float]) -> RecordDict:
-    """Return the content of the one reply that a linear strategy gets: the weighted mean of the updates.
+@runtime_checkable
+class FoldingGrid(Protocol):
+    """A Grid that folds replies where they are (`fedsim.runtime.ClientsGrid.send_and_fold`)."""
 
-    The tree is fixed by the cohort alone (its clients in order, blocks of `BLOCK`, then neighbouring blocks in
-    pairs), so the order in which replies came, and who computed them, leave every bit as it is; a client that
-    failed leaves its place empty. Sums are in float64.
+    def send_and_fold(
+        self, groups: Sequence[Sequence[Message]], fold: Fold[Any], *, timeout: float | None = None
+    ) -> Any:
+        """Send messages and return the total of their replies."""
+
+
+@dataclass
+class Total:
+    """A weighted sum of updates, and the failures among the replies.
+
+    Attributes:
+        arrays: Sum of weight times array, float64, by name.
+        metrics: Sum of weight times metric, by name.
+        weight: Sum of the weights.
+        examples: Sum of the clients' numbers of examples.
+        nodes: Whose updates are in it.
+        failures: Why others' are not, by node.
+    """
+
+    arrays: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    weight: float = 0.0
+    examples: int = 0
+    nodes: list[int] = field(default_factory=list)
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def content(self, like: Expected) -> RecordDict:
+        """Return the one reply that a linear strategy gets.
+
+        `arrays` are the weighted means, in the dtypes of `like` (of a counter, rounded); `metrics` the weighted
+        means, and `num-examples` the sum.
+        """
+        arrays = {}
+        for name, (_, dtype) in like.items():
+            mean = self.arrays[name] / self.weight
+            arrays[name] = (np.rint(mean) if np.dtype(dtype).kind in "biu" else mean).astype(dtype)
+        metrics: dict[str, Any] = {name: value / self.weight for name, value in self.metrics.items()}
+        metrics["num-examples"] = self.examples
+        return RecordDict({"arrays": record_of(arrays), "metrics": MetricRecord(metrics)})
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """The fold of a linear strategy.
+
+    Attributes:
+        expected: What an update must be.
+        uniform: Whether all updates weigh 1, or as much as their numbers of examples.
+    """
+
+    expected: Expected
+    uniform: bool
+
+    def add(self, total: Total | None, reply: Message) -> Total:
+        """Add an update to the total, or note its failure."""
+        total = Total() if total is None else total
+        try:
+            update = read_update(reply, self.expected)
+        except ValueError as error:
+            total.failures[reply.metadata.src_node_id] = str(error)
+            return total
+        weight = 1.0 if self.uniform else float(update.metrics["num-examples"])
+        for name, array in update.arrays.items():
+            term = np.multiply(array, weight, dtype=np.float64)
+            if name in total.arrays:
+                total.arrays[name] += term
+            else:
+                total.arrays[name] = term
+        metrics = {name: weight * float(value) for name, value in update.metrics.items()}
+        total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
+        total.weight += weight
+        total.examples += int(update.metrics["num-examples"])
+        total.nodes.append(reply.metadata.src_node_id)
+        return total
+
+    def merge(self, left: Total, right: Total) -> Total:
+        """Return the total of two, in the memory of the left one."""
+        failures = left.failures | right.failures
+        if left.nodes and right.nodes:
+            for name, array in left.arrays.items():
+                array += right.arrays[name]
+            left.metrics = _sum_of_common(left.metrics, right.metrics)
+            left.weight += right.weight
+            left.examples += right.examples
+            left.nodes += right.nodes
+        elif right.nodes:
+            left = right
+        left.failures = failures
+        return left
+
+
+def _sum_of_common(left: dict[str, float], right: dict[str, float]) -> dict[str, float]:
+    """Add metrics; one that not all clients report has no mean, and is left out."""
+    return {name: value + right[name] for name, value in left.items() if name in right}
+
+
+def blocks(messages: Sequence[Message]) -> list[Sequence[Message]]:
+    """Cut a cohort's messages, in the order of its clients, into the blocks of the tree."""
+    size = -(-len(messages) // BLOCKS) or 1
+    return [messages[start : start + size] for start in range(0, len(messages), size)]
+
+
+def send_and_fold(grid: Grid, messages: Sequence[Message], fold: Fold[Any], timeout: float | None) -> Any:
+    """Send a cohort's messages and return the total of the replies; None if none came in time.
 
     Args:
-        cohort: The round's clients, in ascending order.
-        updates: The updates that came, at least one.
-        weights: What each update counts, above 0.
-
-    Returns:
-        `arrays` with the mean, in each array's own dtype; `metrics` with the mean of each metric, and
-        `num-examples` the sum.
+        grid: Folds where the replies are if it can, else they come here.
+        messages: In the order of the clients.
+        fold: What to make of the replies.
+        timeout: Seconds to wait.
     """
-    total = sum(weights[client] for client in cohort if client in updates)
-    blocks = []
-    for start in range(0, len(cohort), BLOCK):
-        sums: Sums = {}
-        for client in cohort[start : start + BLOCK]:
-            if client in updates:
-                _add(sums, updates[client], weights[client] / total)
-        blocks.append(sums)
-    mean = _sum_pairs(blocks)
-    first = next(iter(updates.values()))
-    arrays = {name: Array(_as(mean[name], like)) for name, like in first.arrays.items()}
-    metrics: dict[str, Any] = {
-        name: sum(weights[c] / total * float(updates[c].metrics[name]) for c in cohort if c in updates)
-        for name in first.metrics
+    groups = blocks(messages)
+    if isinstance(grid, FoldingGrid):
+        return grid.send_and_fold(groups, fold, timeout=timeout)
+    replies = {
+        reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)
     }
-    metrics["num-examples"] = sum(int(update.metrics["num-examples"]) for update in updates.values())
-    return RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord(metrics)})
-
-
-def _add(sums: Sums, update: Update, share: float) -> None:
-    for name, array in update.arrays.items():
-        term = np.multiply(array, share, dtype=np.float64)
-        if name in sums:
-            sums[name] += term
-        else:
-            sums[name] = term
-
-
-def _sum_pairs(blocks: list[Sums]) -> Sums:
-    while len(blocks) > 1:
-        pairs = [_merge(*blocks[i : i + 2]) for i in range(0, len(blocks), 2)]
-        blocks = pairs
-    return blocks[0]
-
-
-def _merge(left: Sums, right: Sums | None = None) -> Sums:
-    if not left or not right:
-        return left or right or {}
-    return {name: left[name] + right[name] for name in left}
-
-
-def _as(mean: NDArray[np.float64], like: NDArray[Any]) -> NDArray[Any]:
-    """Return a mean in the dtype of what was averaged; a mean of whole numbers (a counter) is rounded."""
-    rounded = np.rint(mean) if like.dtype.kind in "biu" else mean
-    return np.asarray(rounded).astype(like.dtype)
+    tree: PairTree[Any] = PairTree(max(len(groups), 1), fold.merge)
+    for leaf, group in enumerate(groups):
+        total = None
+        for message in group:
+            if message.metadata.dst_node_id in replies:
+                total = fold.add(total, replies[message.metadata.dst_node_id])
+        tree.add(leaf, total)
+    return tree.total

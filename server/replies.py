@@ -3,54 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
-from server.cohort_grid import CohortGrid
+from fedsim.arrays import values_of
+
+if TYPE_CHECKING:
+    from server.cohort_grid import CohortGrid
+
+LATE = "did not answer in time"  # what is said of a client whose reply is not there
+
+Expected = Mapping[str, tuple[tuple[int, ...], str]]  # shape and dtype of each array of the model
+
+
+def expected_of(model: ArrayRecord) -> Expected:
+    """Return what an update of a model must be like."""
+    return {name: (tuple(array.shape), array.dtype) for name, array in model.items()}
 
 
 @dataclass(frozen=True)
 class Update:
-    """One client's model after training, with what it reported."""
+    """One client's model after training, and what it reported."""
 
     arrays: dict[str, NDArray[Any]]
     metrics: Mapping[str, Any]
-    message: Message
 
 
 @dataclass(frozen=True)
 class Replies:
-    """The replies of one round, by client."""
+    """What a cohort's training gave.
 
-    updates: dict[int, Update]
+    Attributes:
+        messages: What the strategy aggregates: the updates in the order of their clients, or one for all.
+        failures: Why a client's update is not among them, by client.
+    """
+
+    messages: list[Message]
     failures: dict[int, str]
 
 
-def read(messages: Iterable[Message], grid: CohortGrid, cohort: Sequence[int], model: ArrayRecord) -> Replies:
-    """Sort train replies into updates and failures.
-
-    A client has failed if it did not answer in time, answered with an error, or sent anything but arrays with
-    the model's names, shapes and dtypes, finite everywhere, and finite metrics with a positive `num-examples`.
-    """
-    expected = {name: (tuple(array.shape), array.dtype) for name, array in model.items()}
-    updates: dict[int, Update] = {}
-    failures = dict.fromkeys(cohort, "did not answer in time")
+def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:
+    """Sort a cohort's train replies into updates and failures."""
+    updates: dict[int, Message] = {}
+    failures = dict.fromkeys(grid.clients, LATE)
     for message in messages:
         client = grid.client(message.metadata.src_node_id)
         try:
-            updates[client] = _update(message, expected)
+            read_update(message, expected)
+            updates[client] = message
             del failures[client]
         except ValueError as error:
             failures[client] = str(error)
-    return Replies(dict(sorted(updates.items())), dict(sorted(failures.items())))
+    return Replies([updates[client] for client in sorted(updates)], failures)
 
 
-def _update(message: Message, expected: dict[str, tuple[tuple[int, ...], str]]) -> Update:
+def read_update(message: Message, expected: Expected) -> Update:
+    """Return the update that a train reply holds; its arrays are to read only.
+
+    Raises:
+        ValueError: The client has failed: it answered with an error, or sent anything but arrays with the
+            model's names, shapes and dtypes, finite everywhere, and finite metrics with a positive
+            `num-examples`. The message says which.
+    """
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")
     records = message.content
@@ -63,7 +82,7 @@ def _update(message: Message, expected: dict[str, tuple[tuple[int, ...], str]]) 
     if set(sent) != set(expected):
         odd = sorted(set(sent) ^ set(expected))
         raise ValueError(f"sent other arrays than the model has: {', '.join(odd[:3])}")
-    arrays = {name: sent[name].numpy() for name in expected}
+    arrays = {name: values_of(sent[name]) for name in expected}
     for name, array in arrays.items():
         shape, dtype = expected[name]
         if array.shape != shape:
@@ -77,4 +96,4 @@ def _update(message: Message, expected: dict[str, tuple[tuple[int, ...], str]]) 
             raise ValueError(f"reported {name} = {value}")
     if not float(metrics.get("num-examples", 0)) > 0:  # type: ignore[arg-type]
         raise ValueError("reported no num-examples above 0")
-    return Update(arrays, dict(metrics), message)
+    return Update(arrays, dict(metrics))

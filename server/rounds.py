@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.arrays import record_of, values_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
 from server.cohort import draw
 from server.cohort_grid import CohortGrid
-from server.fold import fold
-from server.replies import Replies, Update, read
+from server.fold import Total, WeightedSum
+from server.replies import LATE, Replies, expected_of, read
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Federation:
     # --- training ---------------------------------------------------------------------------------------
 
     def _train(self, round_: int) -> dict[str, Any]:
-        """Train one round and return its part of the row."""
+        """Train one round, make the next global model out of it, and return its part of the row."""
         server, seed = self.experiment.server, self.experiment.seed
         cohort = draw(
             server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_)
@@ -81,42 +82,54 @@ class Federation:
         config = ConfigRecord({"server-round": round_})
         if server.strategy_entry.needs_initial_loss:
             config["initial-loss"] = True
-        messages = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
-        replies = read(grid.send_and_receive(messages, timeout=server.timeout), grid, cohort, self.arrays)
-        if not replies.updates:
+        requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+        collect = self._fold if server.strategy_entry.linear else self._gather
+        replies = collect(grid, requests)
+        updates = len(cohort) - len(replies.failures)
+        if not updates:
             client, reason = next(iter(replies.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
             )
-        metrics = self._aggregate(round_, cohort, replies)
-        row: dict[str, Any] = {"clients": len(replies.updates), "failures": len(replies.failures)}
+        row: dict[str, Any] = {"clients": updates, "failures": len(replies.failures)}
         if replies.failures:
             row["failure-reasons"] = [f"client {client}: {why}" for client, why in replies.failures.items()]
             for line in row["failure-reasons"]:
                 log.warning("round %d: train: %s", round_, line)
+        metrics = self._aggregate(round_, replies.messages, updates)
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
         return row
 
-    def _aggregate(self, round_: int, cohort: list[int], replies: Replies) -> MetricRecord | None:
-        """Make the next global model out of the updates; too few for the strategy leave it as it is."""
+    def _fold(self, grid: CohortGrid, requests: list[Message]) -> Replies:
+        """Have the cohort train; one message stands for all updates, their weighted mean."""
+        server, expected = self.experiment.server, expected_of(self.arrays)
+        fold = WeightedSum(expected, uniform=server.weighting == "uniform")
+        total = grid.send_and_fold(requests, fold, timeout=server.timeout) or Total()
+        messages = [Message(total.content(expected), reply_to=requests[0])] if total.nodes else []
+        came = {grid.client(node) for node in total.nodes}
+        failures = {grid.client(node): why for node, why in total.failures.items()}
+        return Replies(messages, {c: failures.get(c, LATE) for c in grid.clients if c not in came})
+
+    def _gather(self, grid: CohortGrid, requests: list[Message]) -> Replies:
+        """Have the cohort train; each update stays a message, with the weight that it is to have."""
+        server = self.experiment.server
+        replies = read(
+            grid.send_and_receive(requests, timeout=server.timeout), grid, expected_of(self.arrays)
+        )
+        if server.weighting == "uniform":
+            for message in replies.messages:
+                next(iter(message.content.metric_records.values()))["num-examples"] = 1
+        return replies
+
+    def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
+        """Make the next global model out of the replies; too few for the strategy leave it as it is."""
         server = self.experiment.server
         least = server.strategy_entry.smallest_cohort(server.strategy_options)
-        if len(replies.updates) < least:
-            log.warning(
-                "round %d: %d updates; %s needs %d", round_, len(replies.updates), server.strategy, least
-            )
+        if updates < least:
+            log.warning("round %d: %d updates; %s needs %d", round_, updates, server.strategy, least)
             return None
-        uniform = server.weighting == "uniform"
-        if server.strategy_entry.linear:
-            weights = {
-                c: 1.0 if uniform else float(u.metrics["num-examples"]) for c, u in replies.updates.items()
-            }
-            template = next(iter(replies.updates.values())).message
-            messages = [Message(fold(cohort, replies.updates, weights), reply_to=_request(template))]
-        else:
-            messages = [_individual(update, uniform) for update in replies.updates.values()]
-        arrays, metrics = self.strategy.aggregate_train(round_, messages)
+        arrays, metrics = self.strategy.aggregate_train(round_, replies)
         if arrays is not None:
             self.arrays = _like(arrays, self.arrays, round_)
         return metrics
@@ -170,25 +183,13 @@ class Federation:
         return CohortGrid(self.grid, {client: self.nodes[client] for client in cohort})
 
 
-def _request(reply: Message) -> Message:
-    """Return a message that a synthetic reply can answer, so that it comes from the same node."""
-    return Message(RecordDict(), reply.metadata.src_node_id, reply.metadata.message_type)
-
-
-def _individual(update: Update, uniform: bool) -> Message:
-    """Return one client's reply as a strategy sees it, with the weight that it is to have."""
-    if uniform:
-        next(iter(update.message.content.metric_records.values()))["num-examples"] = 1
-    return update.message
-
-
 def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
     """Return what a strategy made with the model's dtypes (optimisers compute in float64).
 
     Raises:
         RunFailed: It has other names or shapes than the model, or NaN or infinity.
     """
-    made = {name: array.numpy() for name, array in arrays.items()}
+    made = {name: values_of(array) for name, array in arrays.items()}
     result = {}
     for name, old in model.items():
         if name not in made or made[name].shape != tuple(old.shape):
@@ -196,5 +197,5 @@ def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
         new = made[name].astype(old.dtype, copy=False)
         if new.dtype.kind == "f" and not np.isfinite(new).all():
             raise RunFailed(f"round {round_}: the strategy returned NaN or infinity in {name}")
-        result[name] = Array(np.asarray(new))
-    return ArrayRecord(result)
+        result[name] = np.asarray(new)
+    return record_of(result)

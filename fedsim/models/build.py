@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from fedsim.data.task import Task
@@ -48,6 +49,9 @@ def build(section: ModelSection, task: Task) -> nn.Module:
         raise Refused(
             f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed"
         )
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):  # channels last in memory: the kernels of CPUs are faster on it
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

@@ -5,35 +5,48 @@ from __future__ import annotations
 import itertools
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, wait
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from logging import ERROR
+from typing import Any, Self, TypeVar
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore import log as flower_log
+from flwr.supercore.date import now
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, node_id
+from fedsim.runtime.jobs import Fold, Job, Outcome
+from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id
+from fedsim.runtime.tree import PairTree
+
+T = TypeVar("T")
 
 
 class ClientsGrid(Grid):
     """A Grid whose nodes are all the clients of a simulation.
 
-    An engine says how one message is answered (`_submit`); ids, waiting and each client's context, made when
-    it is first used, are here. Use it as a context manager: it ends its workers.
+    An engine says how messages are answered (`_submit`, `_abandon`); ids, waiting, and the state of each
+    client that has one are here. Use it as a context manager: it ends its workers.
     """
 
     def __init__(self, spec: AppSpec) -> None:
         self.spec = spec
-        self._contexts: dict[int, Context] = {}
-        self._pending: dict[str, Future[Message]] = {}
+        self._states: dict[int, RecordDict] = {}
+        self._changed: set[int] = set()
+        self._pending: dict[str, tuple[Message, Future[Outcome] | None]] = {}
         self._ids = itertools.count(1)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE_ID, 0
 
     @abstractmethod
-    def _submit(self, message: Message, context: Context) -> Future[Message]:
-        """Have one client answer one message; the future never raises."""
+    def _submit(self, groups: Sequence[Sequence[Message]], fold: Fold[Any] | None) -> list[Future[Outcome]]:
+        """Have the clients of each group answer, one after another; the futures never raise."""
+
+    def _abandon(self, futures: Iterable[Future[Outcome]]) -> None:
+        """Give up work that nobody waits for any more."""
+        for future in futures:
+            future.cancel()
 
     def close(self) -> None:
         """End what the engine has started."""
@@ -44,9 +57,50 @@ class ClientsGrid(Grid):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    # --- what a simulation knows beyond Flower's interface ------------------------------------------------
+
     def client_nodes(self) -> Mapping[int, int]:
         """Return the node of each client, so that a server need not ask them."""
         return {client: node_id(client) for client in range(self.spec.clients)}
+
+    def send_and_fold(
+        self, groups: Sequence[Sequence[Message]], fold: Fold[T], *, timeout: float | None = None
+    ) -> T | None:
+        """Send messages and return the total of their replies, folded where the replies are.
+
+        The replies of a group are added in its order, in one place; the totals of the groups are merged over a
+        fixed tree. So neither the number of workers nor the order in which they end has a say in any bit, and
+        at most about `log2(groups)` totals are held here, however many clients there are.
+
+        Args:
+            groups: The messages, at least one in a group.
+            fold: Travels to where the replies are.
+            timeout: Seconds to wait; of a group that is late, nothing is in the total.
+
+        Returns:
+            The total; None if all groups are late.
+        """
+        for message in itertools.chain.from_iterable(groups):
+            message.metadata.__dict__["_message_id"] = f"{next(self._ids)}"
+            _check(message)
+        tree: PairTree[T] = PairTree(max(len(groups), 1), fold.merge)
+        leaves = {future: leaf for leaf, future in enumerate(self._submit(groups, fold))}
+        for future in self._done_in(leaves, timeout):
+            tree.add(leaves.pop(future), future.result().folded)
+        self._abandon(leaves)
+        for leaf in leaves.values():
+            tree.add(leaf, None)
+        return tree.total
+
+    def changed_states(self) -> dict[int, RecordDict]:
+        """Return the states that may have changed since this was last asked, by client."""
+        changed = {client: self._states[client] for client in sorted(self._changed)}
+        self._changed.clear()
+        return changed
+
+    def restore_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Set the states of clients, as a checkpoint has them."""
+        self._states.update(states)
 
     # --- Flower's interface -----------------------------------------------------------------------------
 
@@ -75,37 +129,132 @@ class ClientsGrid(Grid):
         return [node_id(client) for client in range(self.spec.clients)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages to their clients; returns an id for each, to pull its reply with.
+        """Hand messages to their clients; returns the ids to pull the replies with.
+
+        As in Flower, a message to a node that isn't there, or whose time is over, is logged and gets no id.
 
         Raises:
-            ValueError: A message goes to no client.
+            ValueError: A message is a reply, has been delivered before, or has no time to live.
         """
-        pushed = []
+        accepted = []
         for message in messages:
-            client = message.metadata.dst_node_id - node_id(0)
-            if not 0 <= client < self.spec.clients:
-                raise ValueError(f"there is no node {message.metadata.dst_node_id}")
-            if client not in self._contexts:
-                self._contexts[client] = self.spec.context(client)
-            message_id = f"{next(self._ids)}"
-            message.metadata.__dict__["_message_id"] = message_id
-            self._pending[message_id] = self._submit(message, self._contexts[client])
-            pushed.append(message_id)
-        return pushed
+            message.metadata.__dict__["_message_id"] = f"{next(self._ids)}"
+            _check(message)
+            node = message.metadata.dst_node_id
+            if node != SERVER_NODE_ID and not 0 <= client_of(node) < self.spec.clients:
+                flower_log(ERROR, "Invalid destination node ID for Message: %s", message)
+            elif _is_over(message):
+                flower_log(ERROR, "Message expired before it was sent: %s", message)
+            else:
+                accepted.append(message)
+        to_clients = [message for message in accepted if message.metadata.dst_node_id != SERVER_NODE_ID]
+        futures: dict[str, Future[Outcome]] = {}
+        for message, future in zip(to_clients, self._submit([[m] for m in to_clients], None), strict=True):
+            message.metadata.delivered_at = now().isoformat()
+            futures[message.metadata.message_id] = future
+        for message in accepted:
+            self._pending[message.metadata.message_id] = message, futures.get(message.metadata.message_id)
+        return [message.metadata.message_id for message in accepted]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there, each once."""
-        ready = [i for i in message_ids if i in self._pending and self._pending[i].done()]
-        return [self._pending.pop(i).result() for i in ready]
+        """Return the replies that are there, each once.
+
+        As in Flower, an id that is unknown, has been pulled, or whose message's time is over, gives an error
+        message (`ErrorCode.MESSAGE_UNAVAILABLE`).
+        """
+        replies = []
+        for message_id in dict.fromkeys(message_ids):
+            reply = self._reply(message_id)
+            if reply is not None:
+                self._pending.pop(message_id, None)
+                replies.append(reply)
+        return replies
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Hand messages to their clients and return the replies that come within `timeout` seconds."""
-        end = None if timeout is None else time.monotonic() + timeout
-        ids = list(self.push_messages(messages))
-        wait([self._pending[i] for i in ids], timeout=None if end is None else max(end - time.monotonic(), 0))
-        replies = list(self.pull_messages(ids))
-        for late in [i for i in ids if i in self._pending]:
-            self._pending.pop(late).cancel()
+        """Hand messages to their clients and return the replies that come within `timeout` seconds.
+
+        As in Flower, a late client works on, and its reply can be pulled later, unless its message is given up
+        (`give_up`); a message whose own time is over is answered by an error.
+        """
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        waiting = list(self.push_messages(messages))
+        replies: list[Message] = []
+        while waiting and time.monotonic() < end:
+            came = list(self.pull_messages(waiting))
+            replies += came
+            answered = {reply.metadata.reply_to_message_id for reply in came}
+            waiting = [message_id for message_id in waiting if message_id not in answered]
+            self._wait(waiting, end)
         return replies
+
+    def give_up(self, messages: Iterable[Message]) -> None:
+        """Forget messages that nobody waits for any more; a worker that is at one is replaced."""
+        given_up = [self._pending.pop(m.metadata.message_id, (None, None))[1] for m in messages]
+        self._abandon(future for future in given_up if future is not None)
+
+    def _reply(self, message_id: str) -> Message | None:
+        """Return what a pull gives for an id: the reply, an error, or None for not yet."""
+        message, future = self._pending.get(message_id, (None, None))
+        if message is None or _is_over(message):
+            return _unavailable(message_id)
+        if future is None:
+            return _unavailable(message, "node_unavail")
+        if not future.done():
+            return None
+        reply = future.result().replies[0]
+        return _unavailable(message, "msg_unavail") if _is_over(reply) else reply
+
+    def _wait(self, message_ids: Sequence[str], end: float) -> None:
+        """Wait until one of the messages is answered, its time is over, or it is `end` (monotonic)."""
+        pending = [entry for i in message_ids if (entry := self._pending.get(i)) is not None]
+        if not pending:
+            return
+        expiry = min(m.metadata.created_at + m.metadata.ttl for m, _ in pending) - now().timestamp()
+        seconds = max(min(end - time.monotonic(), expiry), 0)
+        wait([future for _, future in pending if future is not None], seconds, FIRST_COMPLETED)
+
+    # --- shared by them -----------------------------------------------------------------------------------
+
+    def _states_of(self, job: Job) -> dict[int, RecordDict]:
+        """Return the states of those of a job's clients that have any."""
+        return {client: self._states[client] for client in job.clients if client in self._states}
+
+    def _note(self, outcome: Outcome) -> Outcome:
+        """Keep the states that a job left; for an engine to call before anyone sees what the job gave."""
+        self._states.update(outcome.states)
+        self._changed.update(outcome.states)
+        return outcome
+
+    @staticmethod
+    def _done_in(futures: Iterable[Future[Outcome]], timeout: float | None) -> Iterable[Future[Outcome]]:
+        """Yield futures as they are done, for at most `timeout` seconds."""
+        waiting = set(futures)
+        end = None if timeout is None else time.monotonic() + timeout
+        while waiting:
+            left = None if end is None else max(end - time.monotonic(), 0)
+            done, waiting = wait(waiting, left, FIRST_COMPLETED)
+            if not done:
+                return
+            yield from done
+
+
+def _check(message: Message) -> None:
+    """Raise `ValueError` unless a message is one to send, and for the first time."""
+    metadata = message.metadata
+    if metadata.reply_to_message_id or metadata.ttl <= 0 or metadata.delivered_at:
+        raise ValueError(f"Invalid message: {message}")
+
+
+def _is_over(message: Message) -> bool:
+    return message.metadata.created_at + message.metadata.ttl <= now().timestamp()
+
+
+def _unavailable(message: Message | str, kind: str = "") -> Message:
+    """Return Flower's error for a message or, where only its id is known, for that."""
+    from flwr.server.superlink.linkstate import utils  # takes a second, and few runs need it
+
+    if isinstance(message, str):
+        return utils.create_message_error_unavailable_ins_message(message, RUN_ID)
+    return utils.create_message_error_unavailable_res_message(message.metadata, kind)

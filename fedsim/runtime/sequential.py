@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Message
 
 from fedsim.runtime.grid import ClientsGrid
-from fedsim.runtime.spec import AppSpec, answer
+from fedsim.runtime.jobs import Fold, Job, Outcome, perform
+from fedsim.runtime.packing import Packer, unpack
+from fedsim.runtime.spec import AppSpec
 
 
 class SequentialGrid(ClientsGrid):
@@ -17,7 +21,14 @@ class SequentialGrid(ClientsGrid):
         super().__init__(spec)
         self._app = spec.load()
 
-    def _submit(self, message: Message, context: Context) -> Future[Message]:
-        done: Future[Message] = Future()
-        done.set_result(answer(self._app, message, context))
-        return done
+    def _submit(self, groups: Sequence[Sequence[Message]], fold: Fold[Any] | None) -> list[Future[Outcome]]:
+        futures = []
+        for group in groups:
+            packer = Packer()
+            job = Job.of(group, fold, packer)
+            states = unpack(packer.pack(self._states_of(job)), packer.arrays)
+            outcome = perform(self._app, self.spec, job, packer.arrays, states)
+            done: Future[Outcome] = Future()
+            done.set_result(self._note(outcome))
+            futures.append(done)
+        return futures

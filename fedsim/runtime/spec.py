@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flwr.app import Context, Message, RecordDict, UserConfig
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
+from flwr.common.constant import ErrorCode
+from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.catalogue import load_reference
 from fedsim.errors import Refused
@@ -27,18 +32,33 @@ def node_id(client: int) -> int:
     return SERVER_NODE_ID + 1 + client
 
 
+def client_of(node: int) -> int:
+    """Return the client that a Flower node plays."""
+    return node - SERVER_NODE_ID - 1
+
+
 @dataclass(frozen=True)
 class AppSpec:
-    """A ClientApp by reference, how many clients there are, and their run config; travels to every worker."""
+    """A ClientApp by reference, how many clients there are, and their run config; travels to every worker.
+
+    Attributes:
+        clients: How many there are.
+        run_config: What each finds in its context.
+        reference: The ClientApp, as `"module:attribute"`.
+        folder: Where its modules are looked for first; empty: only where Python looks anyway.
+    """
 
     clients: int
     run_config: UserConfig
     reference: str = CLIENT_APP
+    folder: str = ""
 
     def load(self) -> ClientApp:
-        """Import the ClientApp."""
+        """Import the ClientApp; raises `Refused` where there is none."""
         from flwr.clientapp import ClientApp
 
+        if self.folder and self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
         app = load_reference(self.reference)
         if not isinstance(app, ClientApp):
             raise Refused(
@@ -46,19 +66,19 @@ class AppSpec:
             )
         return app
 
-    def context(self, client: int) -> Context:
-        """Return a client's context before its first message."""
+    def context(self, client: int, state: RecordDict | None = None) -> Context:
+        """Return a client's context with its state; None before its first message."""
         return Context(
             run_id=RUN_ID,
             node_id=node_id(client),
             node_config={"partition-id": client, "num-partitions": self.clients},
-            state=RecordDict(),
+            state=RecordDict() if state is None else state,
             run_config=dict(self.run_config),
         )
 
 
 def load_server_app(reference: str) -> ServerApp:
-    """Import a ServerApp."""
+    """Import a ServerApp; raises `Refused` where there is none."""
     from flwr.serverapp import ServerApp
 
     app = load_reference(reference)
@@ -67,14 +87,30 @@ def load_server_app(reference: str) -> ServerApp:
     return app
 
 
+@contextmanager
+def acting_as(node: int) -> Iterator[None]:
+    """Let messages that are made inside the block come from a node of the simulation's run."""
+    before = TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, node, 0
+    try:
+        yield
+    finally:
+        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+
+
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Let one client answer one message, on one thread; what it raises becomes its error reply."""
-    from flwr.app import Error
-    from flwr.common.constant import ErrorCode
-
+    run_config = dict(context.run_config)
     try:
-        with single_threaded():
-            return app(message, context)
+        with acting_as(context.node_id), single_threaded():
+            reply = app(message, context)
+        if not isinstance(reply, Message) or reply.metadata.src_node_id != context.node_id:
+            raise TypeError(
+                f"answered with {type(reply).__name__}; a Message(..., reply_to=message) is needed"
+            )
+        if context.run_config != run_config:
+            raise ValueError("changed its run config, which is the same for all clients")
     except Exception as error:  # a client may raise anything, and the round goes on
         reason = f"{type(error).__name__}: {error}"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+    return reply

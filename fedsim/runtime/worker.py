@@ -1,30 +1,65 @@
-"""The process of one worker: `python -m fedsim.runtime.worker FD`, started by `fedsim.runtime.local`."""
+"""The process of one worker: `python -m fedsim.runtime.worker FD`, started by `fedsim.runtime.local`.
+
+It says that it is ready, with an empty reason, or why it can't be; then it answers jobs until the other end
+closes.
+"""
 
 from __future__ import annotations
 
+import os
+import pickle
 import signal
 import sys
+import threading
+import time
 from multiprocessing.connection import Connection
 
-import torch
-from flwr.supercore.task_identity import TaskIdentity
+from fedsim.errors import Refused
+from fedsim.runtime.jobs import perform
+from fedsim.runtime.packing import Packer, unpack
+from fedsim.runtime.sharing import Channel, Lender
 
-from fedsim.runtime.spec import RUN_ID, AppSpec, answer
+
+def end_with_parent() -> None:
+    """End this process as soon as its parent has, even in the middle of a job."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-    """Answer messages until the other end closes."""
+    """Answer jobs."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    torch.set_num_threads(1)
+    lender = Lender()
     connection = Connection(int(sys.argv[1]))
+    channel = Channel(connection, lender)
     try:
-        spec: AppSpec = connection.recv()
-        app = spec.load()
+        spec = connection.recv()
+        try:
+            app = spec.load()
+        except Refused as refused:
+            connection.send(str(refused))
+            return
+        connection.send("")
         while True:
-            message, context = connection.recv()
-            TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, context.node_id, 0
-            connection.send((answer(app, message, context), context))
-    except (EOFError, OSError):  # the other end is gone, perhaps in the middle of a message
+            payload, (arrays, state_arrays) = channel.receive()
+            job, states = pickle.loads(payload)  # noqa: S301 (from our parent)
+            outcome = perform(app, spec, job, arrays, unpack(states, state_arrays))
+            del arrays, state_arrays
+            packer = Packer()
+            packed = packer.pack(outcome)
+            del outcome
+            loan = lender.lend(packer.arrays, sole=True)
+            channel.send(packed, loan)
+            lender.release(loan)
+            del packer
+    except (EOFError, OSError):  # the other end is gone, perhaps in the middle of a frame
         return
 
 
