@@ -231,7 +231,15 @@ class ServerSection(Section):
 class RuntimeSection(Section):
     """What changes only speed: nothing here changes a result."""
 
-    engine: Literal["local", "sequential"] = "local"
-    """`local`: worker processes; `sequential`: in this process, one client after another."""
+    engine: Literal["local", "ray", "sequential"] = "local"
+    """`local`: worker processes; `ray`: actors of a Ray cluster; `sequential`: in this process, one by one."""
     workers: int = Field(default=0, ge=0, le=1024)
-    """Worker processes; 0: one for each core."""
+    """Worker processes or actors; 0: one for each core."""
+    address: str = ""
+    """Of a Ray cluster (`auto`: the one that this machine is in); empty: Ray is started on this machine."""
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.address and self.engine != "ray":
+            raise complaint("address", self.address, f"is for engine = 'ray', not {self.engine!r}")
+        return self

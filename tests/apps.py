@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -63,6 +64,37 @@ def die(message: Message, context: Context) -> Message:
     """Kill this process, as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+@stateful.query("die_once")
+def die_once(message: Message, context: Context) -> Message:
+    """Kill this process the first time that any client comes here; the message names a file to remember it by."""
+    mark = Path(str(message.content.config_records["config"]["mark"]))
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tell(message, context)
+
+
+@stateful.query("add")
+def add(message: Message, context: Context) -> Message:
+    """Send the message's array with this client's number added, and spoil the message for whoever comes after."""
+    client = int(context.node_config["partition-id"])
+    arrays = message.content.array_records["arrays"]
+    w = arrays["w"].numpy()
+    w += client
+    message.content.array_records["arrays"] = ArrayRecord({"w": Array(np.full(3, np.nan))})
+    return Message(RecordDict({"arrays": ArrayRecord({"w": Array(w)})}), reply_to=message)
+
+
+@stateful.query("remember")
+def remember(message: Message, context: Context) -> Message:
+    """Keep the message's array in the client's state, after sending what was kept before; client 3 then raises."""
+    kept = context.state.array_records.get("kept", ArrayRecord())
+    context.state["kept"] = message.content.array_records["arrays"]
+    if int(context.node_config["partition-id"]) == 3:
+        raise RuntimeError("too late")
+    return Message(RecordDict({"kept": kept}), reply_to=message)
 
 
 @stateful.query("sleep")
