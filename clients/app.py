@@ -10,7 +10,7 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.training import begin, train
+from clients.training import train
 from clients.workbench import workbench
 from fedsim.models import score
 from fedsim.streams import as_torch_default, numpy_stream, torch_stream
@@ -38,7 +38,7 @@ def on_train(message: Message, context: Context) -> Message:
     seed, settings = bench.experiment.seed, bench.experiment.client
     examples = bench.data.client(client).train
     bench.load(message.content.array_records["arrays"])
-    begin(bench.optimizer, settings, round_)
+    bench.optimizer.begin(round_)
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from fedsim.data import Examples
 from fedsim.models import loss
@@ -23,26 +24,52 @@ class Trained:
     steps: int
 
 
-def sgd(model: nn.Module, settings: ClientSection) -> torch.optim.Optimizer:
-    """Return the optimiser of a model's parameters; `begin` before each use."""
-    return torch.optim.SGD(
-        (p for p in model.parameters() if p.requires_grad),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+class Sgd:
+    """SGD over a model's parameters: weight decay, momentum, step; made once, and begun anew by each client.
 
+    The arithmetic is `torch.optim.sgd.sgd`. PyTorch's optimiser class around it would load the compiler, which
+    takes longer than many a run, and costs more than the step of a small model.
+    """
 
-def begin(optimizer: torch.optim.Optimizer, settings: ClientSection, round_: int) -> None:
-    """Make an optimiser forget, and set a round's rate: `learning_rate * learning_rate_decay ** (round_ - 1)`."""
-    optimizer.state.clear()
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * settings.learning_rate_decay ** (round_ - 1)
+    def __init__(self, model: nn.Module, settings: ClientSection) -> None:
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._settings = settings
+        self._rate = settings.learning_rate
+        self._momenta: dict[Tensor, Tensor | None] = {}
+
+    def begin(self, round_: int) -> None:
+        """Forget, and take a round's rate: `learning_rate * learning_rate_decay ** (round_ - 1)`."""
+        self._momenta.clear()
+        self._rate = self._settings.learning_rate * self._settings.learning_rate_decay ** (round_ - 1)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters that have a gradient."""
+        moved: list[Tensor] = [p for p in self.parameters if p.grad is not None]
+        momenta = [self._momenta.get(p) for p in moved]
+        sgd(
+            moved,
+            [p.grad for p in moved if p.grad is not None],
+            momenta,
+            weight_decay=self._settings.weight_decay,
+            momentum=self._settings.momentum,
+            lr=self._rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        if self._settings.momentum:
+            self._momenta.update(zip(moved, momenta, strict=True))
 
 
 def train(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Sgd,
     examples: Examples,
     settings: ClientSection,
     shuffle: np.random.Generator,
@@ -62,15 +89,14 @@ def train(
         proximal_mu: The mu above, at least 0.
     """
     model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    received = [p.detach().clone() for p in parameters] if proximal_mu > 0 else []
+    received = [p.detach().clone() for p in optimizer.parameters] if proximal_mu > 0 else []
     inputs, labels = examples.tensors()
     total, steps = 0.0, 0
     for batch in _batches(len(examples), settings, shuffle):
         optimizer.zero_grad()
         value = loss(model(inputs[batch]), labels[batch])
         value.backward()  # type: ignore[no-untyped-call]
-        _pull(parameters, received, proximal_mu)
+        _pull(optimizer.parameters, received, proximal_mu)
         optimizer.step()
         total += value.item()
         steps += 1

@@ -8,7 +8,7 @@ import json
 import numpy as np
 from flwr.app import ArrayRecord, Context
 
-from clients.training import sgd
+from clients.training import Sgd
 from fedsim.arrays import record_of, values_of
 from fedsim.data import FederatedData, prepare
 from fedsim.experiment import Experiment
@@ -29,7 +29,7 @@ class Workbench:
         self.experiment = experiment
         self.data: FederatedData = prepare(experiment)
         self.model = initial_model(experiment, self.data.task)
-        self.optimizer = sgd(self.model, experiment.client)
+        self.optimizer = Sgd(self.model, experiment.client)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
 
     def load(self, arrays: ArrayRecord) -> None:

@@ -38,10 +38,10 @@ def run(experiment: Experiment, out: str | Path | None = None, progress: Progres
     path = default_run_path(experiment) if out is None else Path(out).absolute()
     check_free(path)
     run_config: dict[str, bool | float | int | str] = {**experiment.to_run_config(), "run-dir": str(path)}
-    server_app = load_server_app(SERVER_APP)
     spec = AppSpec(prepare(experiment).clients, run_config)
     context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config)
     with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(progress or Silent()):
+        server_app = load_server_app(SERVER_APP)  # while the workers load the ClientApp
         server_app(grid, context)
     return Run(path)
 

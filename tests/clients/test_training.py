@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.training import _batches, begin, sgd, train
+from clients.training import Sgd, _batches, train
 from fedsim.catalogue import Kind
 from fedsim.data import Examples
 from fedsim.sections import ClientSection
@@ -44,10 +44,10 @@ def softmax_regression(steps: list[list[int]], settings: ClientSection, mu: floa
 def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, round_: int) -> None:
     settings = ClientSection(epochs=3, batch_size=3, learning_rate=0.4, **options)
     net = model()
-    optimizer = sgd(net, settings)
+    optimizer = Sgd(net, settings)
     for _ in range(2):  # the second time as if there had been no first
         net.load_state_dict(model().state_dict())
-        begin(optimizer, settings, round_)
+        optimizer.begin(round_)
         examples = Examples(X, Y, Kind.FEATURES)
         trained = train(net, optimizer, examples, settings, np.random.default_rng(1), mu)
     order = [batch.tolist() for batch in _batches(4, settings, np.random.default_rng(1))]
