@@ -170,7 +170,9 @@ class CnnOptions(Options):
     """Options of `cnn`."""
 
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
-    """Factor on the channels (32, 64) and on the 512 hidden units."""
+    """Factor on the channels (32, 64), and on the 512 hidden units where `hidden` is unset."""
+    hidden: Units | None = None
+    """Hidden units; unset: 512 times `width`."""
     group_norm: bool = False
     """Normalise after each convolution over groups of channels (Wu and He 2018)."""
 

@@ -39,6 +39,18 @@ def test_the_papers_models_have_the_papers_parameters(name: str, count: int) -> 
     assert parameters(build(ModelSection(name=name), MNIST)) == count
 
 
+@pytest.mark.parametrize(
+    ("options", "hidden"),
+    [({"width": 0.5}, 256), ({"width": 0.5, "hidden": 128}, 128), ({"hidden": 3}, 3), ({"width": 0.001}, 1)],
+)
+def test_hidden_units_follow_the_width_or_are_given(options: dict[str, float], hidden: int) -> None:
+    first, second = (max(round(size * options.get("width", 1.0)), 1) for size in (32, 64))
+    convolutions = (25 * first + first) + (25 * first * second + second)
+    assert parameters(build(ModelSection(name="cnn", **options), MNIST)) == (
+        convolutions + (49 * second * hidden + hidden) + (hidden * 10 + 10)
+    )
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 5, 9)])
 @pytest.mark.parametrize("options", [{}, {"width": 0.25, "group-norm": True}])
 def test_the_cnn_adapts_to_its_images(shape: tuple[int, int, int], options: dict[str, float]) -> None:
