@@ -1,7 +1,8 @@
 """Who gets which examples: flwr-datasets' partitioners, behind one function each.
 
 The examples are shuffled by the experiment's seed first, so partitioners that cut in order cut at random,
-and each partitioner draws from a seed of its own. Every example goes to exactly one client.
+and each partitioner draws from a seed of its own. Every example goes to exactly one client. Equal shares
+are cut here: that is one line, and importing flwr-datasets takes seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,26 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Deal:
-    """What a partitioner is made for: `clients` is 0 where the users decide."""
+    """What there is to deal.
+
+    Attributes:
+        clients: How many there are; 0 where the users decide.
+        examples: How many there are, numbered from 0 in random order.
+        seed: Of the partitioner's own draws.
+        columns: What a partition may go by, `(examples,)` each: `label` and `user`, where there are such.
+    """
 
     clients: int
     examples: int
     seed: int
+    columns: Mapping[str, NDArray[Any]]
+
+    def by(self, partitioner: Partitioner) -> list[Indices]:
+        """Return the numbers of each client's examples, as one of flwr-datasets' partitioners deals them."""
+        from fedsim.data.rows import Rows
+
+        partitioner.dataset = Rows.of(self.columns, np.arange(self.examples))
+        return [np.array(partitioner.load_partition(i)) for i in range(partitioner.num_partitions)]
 
 
 def partition(
@@ -65,8 +81,14 @@ def partition(
     chosen = generator.permutation(examples)
     if raw.user is not None and section.clients is not None and section.partition == "natural":
         chosen = _of_some_users(raw.user, section.clients, chosen, generator, where)
-    deal = Deal(section.clients or 0, len(chosen), int(generator.integers(2**31)))
-    dealt = _deal(raw, chosen, lambda: entry.load()(section.pick(entry), deal), section, where)
+    columns = {"label": raw.y_train, "user": raw.user}
+    deal = Deal(
+        section.clients or 0,
+        len(chosen),
+        int(generator.integers(2**31)),
+        {name: column[chosen] for name, column in columns.items() if column is not None},
+    )
+    dealt = [chosen[own] for own in _deal(deal, section, where)]
     for client, indices in enumerate(dealt):
         if len(indices) == 0:
             raise Refused(
@@ -79,47 +101,31 @@ def partition(
     return dealt, tuple("+".join(raw.users[u] for u in np.unique(user[indices])) for indices in dealt)
 
 
-def _deal(
-    raw: Raw, chosen: Indices, make: Callable[[], Partitioner], section: DataSection, where: str
-) -> list[Indices]:
-    from datasets import Dataset
-
-    columns: dict[str, Sequence[Any] | NDArray[Any]] = {"index": np.arange(len(chosen))}
-    if raw.y_train is not None:
-        columns["label"] = raw.y_train[chosen]
-    if raw.user is not None:
-        columns["user"] = raw.user[chosen]
+def _deal(deal: Deal, section: DataSection, where: str) -> list[Indices]:
+    """Return the numbers of each client's examples; every example is someone's."""
+    entry = section.partition_entry
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter(
             "ignore"
         )  # what a partitioner warns of is checked below; progress bars go unseen
         try:
-            partitioner = make()
-            partitioner.dataset = Dataset.from_dict(columns)
-            clients = partitioner.num_partitions
-            dealt = [
-                np.asarray(partitioner.load_partition(i)["index"], dtype=np.int64) for i in range(clients)
-            ]
+            dealt: list[Indices] = entry.load()(section.pick(entry), deal)
         except (ValueError, KeyError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise Refused(
-                f"{where} can't deal {len(chosen)} examples to {section.clients} clients: {reason}"
+                f"{where} can't deal {deal.examples} examples to {section.clients} clients: {reason}"
             ) from None
-    counts = (
-        np.bincount(np.concatenate(dealt), minlength=len(chosen)) if dealt else np.zeros(len(chosen), int)
-    )
+    counts = np.bincount(np.concatenate(dealt), minlength=deal.examples) if dealt else np.zeros(deal.examples)
     if counts.max() > 1:
         raise Refused(f"{where}: gives {int((counts > 1).sum())} examples to more than one client")
     left = np.flatnonzero(counts == 0)
-    if (
-        len(left) and section.partition == "shard"
-    ):  # shards are of equal size; the remainder is dealt one by one
-        dealt = [np.concatenate([own, left[i :: len(dealt)]]) for i, own in enumerate(dealt)]
-    elif len(left):
+    if len(left) and section.partition != "shard":
         raise Refused(
-            f"{where}: leaves {len(left)} of {len(chosen)} examples to no client; all must be dealt"
+            f"{where}: leaves {len(left)} of {deal.examples} examples to no client; all must be dealt"
         )
-    return [chosen[own] for own in dealt]
+    if len(left):  # shards are of equal size; the remainder is dealt one by one
+        dealt = [np.concatenate([own, left[i :: len(dealt)]]) for i, own in enumerate(dealt)]
+    return dealt
 
 
 def _of_some_users(
@@ -134,94 +140,98 @@ def _of_some_users(
     return order[np.isin(user[order], generator.choice(users, size=clients, replace=False))]
 
 
-def iid(options: Any, deal: Deal) -> Partitioner:
+def iid(options: Any, deal: Deal) -> list[Indices]:
     """Equal shares."""
-    from flwr_datasets.partitioner import IidPartitioner
-
-    return IidPartitioner(deal.clients)
+    return np.array_split(np.arange(deal.examples), deal.clients)
 
 
-def dirichlet(options: Any, deal: Deal) -> Partitioner:
+def dirichlet(options: Any, deal: Deal) -> list[Indices]:
     """Each label dealt by a Dirichlet draw over the clients (Yurochkin et al. 2019)."""
     from flwr_datasets.partitioner import DirichletPartitioner
 
-    return DirichletPartitioner(
-        deal.clients,
-        "label",
-        float(options.alpha),
-        min_partition_size=options.min_size,
-        self_balancing=options.self_balancing,
-        seed=deal.seed,
+    return deal.by(
+        DirichletPartitioner(
+            deal.clients,
+            "label",
+            float(options.alpha),
+            min_partition_size=options.min_size,
+            self_balancing=options.self_balancing,
+            seed=deal.seed,
+        )
     )
 
 
-def inner_dirichlet(options: Any, deal: Deal) -> Partitioner:
+def inner_dirichlet(options: Any, deal: Deal) -> list[Indices]:
     """Sizes given, each client's mixture of labels a Dirichlet draw (Acar et al. 2021)."""
     from flwr_datasets.partitioner import InnerDirichletPartitioner
 
     sizes = options.sizes or [len(part) for part in np.array_split(np.arange(deal.examples), deal.clients)]
-    return InnerDirichletPartitioner(sizes, "label", float(options.alpha), seed=deal.seed)
+    return deal.by(InnerDirichletPartitioner(sizes, "label", float(options.alpha), seed=deal.seed))
 
 
-def pathological(options: Any, deal: Deal) -> Partitioner:
+def pathological(options: Any, deal: Deal) -> list[Indices]:
     """A few labels to each client."""
     from flwr_datasets.partitioner import PathologicalPartitioner
 
-    return PathologicalPartitioner(
-        deal.clients,
-        "label",
-        options.classes_per_client,
-        class_assignment_mode=options.assignment,
-        seed=deal.seed,
+    return deal.by(
+        PathologicalPartitioner(
+            deal.clients,
+            "label",
+            options.classes_per_client,
+            class_assignment_mode=options.assignment,
+            seed=deal.seed,
+        )
     )
 
 
-def shard(options: Any, deal: Deal) -> Partitioner:
+def shard(options: Any, deal: Deal) -> list[Indices]:
     """Sorted by label and cut into shards (McMahan et al. 2017)."""
     from flwr_datasets.partitioner import ShardPartitioner
 
-    return ShardPartitioner(
-        deal.clients, "label", num_shards_per_partition=options.shards_per_client, seed=deal.seed
+    return deal.by(
+        ShardPartitioner(
+            deal.clients, "label", num_shards_per_partition=options.shards_per_client, seed=deal.seed
+        )
     )
 
 
-def size(options: Any, deal: Deal) -> Partitioner:
+def size(options: Any, deal: Deal) -> list[Indices]:
     """Sizes given."""
     from flwr_datasets.partitioner import SizePartitioner
 
-    return SizePartitioner(options.sizes)
+    return deal.by(SizePartitioner(options.sizes))
 
 
-def linear(options: Any, deal: Deal) -> Partitioner:
+def linear(options: Any, deal: Deal) -> list[Indices]:
     """Sizes 1, 2, 3, ... in proportion."""
     from flwr_datasets.partitioner import LinearPartitioner
 
-    return LinearPartitioner(deal.clients)
+    return deal.by(LinearPartitioner(deal.clients))
 
 
-def square(options: Any, deal: Deal) -> Partitioner:
+def square(options: Any, deal: Deal) -> list[Indices]:
     """Sizes 1, 4, 9, ... in proportion."""
     from flwr_datasets.partitioner import SquarePartitioner
 
-    return SquarePartitioner(deal.clients)
+    return deal.by(SquarePartitioner(deal.clients))
 
 
-def exponential(options: Any, deal: Deal) -> Partitioner:
+def exponential(options: Any, deal: Deal) -> list[Indices]:
     """Sizes e, e^2, e^3, ... in proportion."""
     from flwr_datasets.partitioner import ExponentialPartitioner
 
-    return ExponentialPartitioner(deal.clients)
+    return deal.by(ExponentialPartitioner(deal.clients))
 
 
-def natural(options: Any, deal: Deal) -> Partitioner:
+def natural(options: Any, deal: Deal) -> list[Indices]:
     """One user, one client."""
     from flwr_datasets.partitioner import NaturalIdPartitioner
 
-    return NaturalIdPartitioner("user")
+    return deal.by(NaturalIdPartitioner("user"))
 
 
-def grouped_natural(options: Any, deal: Deal) -> Partitioner:
+def grouped_natural(options: Any, deal: Deal) -> list[Indices]:
     """Groups of users."""
     from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
 
-    return GroupedNaturalIdPartitioner("user", options.group_size, sort_unique_ids=True)
+    return deal.by(GroupedNaturalIdPartitioner("user", options.group_size, sort_unique_ids=True))

@@ -11,6 +11,7 @@ from fedsim.catalogue import Kind
 from fedsim.data import FederatedData, Raw, prepare
 from fedsim.data.federated import _opened
 from fedsim.data.partitions import partition
+from fedsim.data.rows import Rows
 from fedsim.data.sources.text import CHARACTERS, VOCABULARY, tokens, windows
 from fedsim.sections import DataSection
 
@@ -33,7 +34,7 @@ def raw(examples: int, generator: np.random.Generator) -> Raw:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(PARTITIONS), st.integers(5, 8), st.integers(1000, 1200), st.integers(0, 2**32))
+@given(st.sampled_from(PARTITIONS), st.integers(5, 7), st.integers(1000, 1200), st.integers(0, 2**32))
 def test_every_example_belongs_to_exactly_one_client(
     name: str, clients: int, examples: int, seed: int
 ) -> None:
@@ -68,6 +69,49 @@ def test_the_partitions_are_what_their_names_say() -> None:
     assert min(labels(own) for own in deal("dirichlet", alpha=1000.0)) == 5
     spread = [np.std([len(own) for own in deal("dirichlet", alpha=a)]) for a in (0.1, 1000.0)]
     assert spread[0] > 5 * spread[1]
+
+
+@pytest.mark.filterwarnings("ignore")  # flwr-datasets' and datasets' own
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("Iid", (7,)),
+        ("Dirichlet", (5, "label", 0.5)),
+        ("InnerDirichlet", ([100, 200, 300], "label", 0.5)),
+        ("Pathological", (6, "label", 2)),
+        ("Shard", (7, "label", 2)),
+        ("Size", ([1, 2, 597],)),
+        ("Linear", (5,)),
+        ("NaturalId", ("user",)),
+        ("GroupedNaturalId", ("user", 4)),
+    ],
+)
+def test_rows_are_dealt_as_a_data_set_is(name: str, arguments: tuple[object, ...]) -> None:
+    import datasets
+    import flwr_datasets.partitioner
+
+    source = raw(600, np.random.default_rng(2))
+    columns = {"label": source.y_train, "user": source.user}
+
+    def dealt(data: datasets.Dataset) -> list[np.ndarray]:
+        partitioner = getattr(flwr_datasets.partitioner, f"{name}Partitioner")(*arguments)
+        partitioner.dataset = data
+        parts = [partitioner.load_partition(i) for i in range(partitioner.num_partitions)]
+        return [np.asarray(part if isinstance(part, np.ndarray) else part["row"]) for part in parts]
+
+    ours = dealt(Rows.of(columns, np.arange(600)))
+    theirs = dealt(datasets.Dataset.from_dict({"row": np.arange(600), **columns}))
+    assert len(ours) == len(theirs) > 1
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    if name == "Iid":
+        shares, _ = partition(
+            source,
+            DataSection(source="synthetic", partition="iid", clients=7),
+            np.random.default_rng(0),
+        )
+        order = np.random.default_rng(0).permutation(600)
+        for share, own in zip(shares, theirs, strict=True):
+            assert sorted(share) == sorted(order[own])
 
 
 def test_natural_clients_have_one_user_each_and_some_may_be_drawn() -> None:
