@@ -1,0 +1,67 @@
+"""fedsim itself: the work as an experiment, through `fedsim.run`.
+
+A round lasts from the end of the one before to its own end, so all is counted that fedsim does between
+them: what it writes, and what it tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import fedsim
+from experiments.benchmarks.peers.clock import Clock
+from experiments.benchmarks.work import Report, Work
+
+
+class Listener:
+    """Hears of a run, and looks at the clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def started(self, path: Path, rounds: int) -> None:
+        """Look at the clock before the first round."""
+        self.clock.start()
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Look at the clock after a round.
+
+        Raises:
+            RuntimeError: Clients failed, so there was less work than is timed.
+        """
+        self.clock.lap()
+        if row["failures"]:
+            raise RuntimeError(f"round {row['round']}: {row['failure-reasons'][0]}")
+
+
+def main() -> None:
+    """Run `experiment.toml`, which lies beside the work, and report; `--set` overrides a key of it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("work")
+    parser.add_argument("report")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    folder = Work.load(arguments.work).folder
+    experiment = fedsim.Experiment.load(folder / "experiment.toml", arguments.set)
+    listener = Listener()
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        run = fedsim.run(experiment, Path(out) / "run", listener)
+        loss, model = run.loss, run.model()
+    if loss is None:
+        raise RuntimeError("the last round was not evaluated")
+    Report(
+        began=listener.clock.began,
+        seconds=listener.clock.seconds,
+        test_loss=loss,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        versions={name: version(name) for name in ("fedsim", "flwr", "torch", "numpy")},
+    ).save(arguments.report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""How long a round takes: fedsim, Flower's runtime, pfl-research and a bare PyTorch loop at the same work.
+
+    python -m experiments.benchmarks.rounds --case cross-device --json rounds.json
+
+`cross-device`: 1,000 clients, 100 a round, 10 examples each. `cross-silo`: 10 clients, all in each round, 600
+examples each. One epoch of plain SGD in batches of 10 on 28x28 images, a CNN of 215,370 parameters, the same
+clients and first weights for all. No one evaluates in a timed round.
+
+The competitors run one after another, each in processes of its own, and all of them again for each repeat, so
+that a machine that grows slower does so for all. Each runs some rounds to warm up; the last round, in which
+fedsim evaluates, is dropped for everybody too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.benchmarks import host
+from experiments.benchmarks.competitors import chosen, competitors
+from experiments.benchmarks.console import wide
+from experiments.benchmarks.runner import Outcome, run
+from experiments.benchmarks.setting import set_up
+from experiments.benchmarks.summary import Summary, summarise, targets
+from experiments.benchmarks.work import CASES, PARAMETERS, Work
+from fedsim import Refused
+from fedsim.threads import cores
+
+
+def table(case: str, summaries: Sequence[Summary]) -> Table:
+    """Return the summaries as a table; who could not be run is not in it."""
+    made = Table(title=f"{case}: seconds a round (median), and how many times as long as fedsim's")
+    made.add_column("who", no_wrap=True)
+    for name in ("a round", "lowest to highest", "times", "over repeats", "start", "test loss"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for one in summaries:
+        if one.seconds is None:
+            continue
+        made.add_row(
+            one.name,
+            f"{one.seconds.middle:.3f}",
+            f"{one.seconds.low:.3f} to {one.seconds.high:.3f}",
+            f"{one.ratio.middle:.2f}" if one.ratio else "",
+            f"{one.ratio.low:.2f} to {one.ratio.high:.2f}" if one.ratio else "",
+            f"{one.start:.1f} s",
+            f"{one.loss:.4f}",
+        )
+    return made
+
+
+def verdicts(case: str, number_of_cores: int, summaries: Sequence[Summary]) -> list[str]:
+    """Return a line for each target: what was aimed at, and what was measured."""
+    lines = []
+    for target in targets(case, number_of_cores):
+        found = target.reached(summaries)
+        measured = f"{found[1]:.2f} times ({found[0].name})" if found else "not measured"
+        lines.append(f"target: {target.times:g} times as fast as {target.title}; measured: {measured}")
+    return lines
+
+
+def as_json(case: str, work: Work, hosts: Sequence[object], outcomes: Sequence[Outcome]) -> str:
+    """Return everything, raw figures and summaries, as JSON."""
+    summaries = summarise(outcomes, work)
+    tree = {
+        "case": case,
+        "work": {key: value for key, value in asdict(work).items() if key != "folder"},
+        "host": {"before": hosts[0], "after": hosts[-1]},
+        "runs": [asdict(outcome) for outcome in outcomes],
+        "summary": [asdict(summary) for summary in summaries],
+        "targets": verdicts(case, work.cores, summaries),
+    }
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def checked(outcome: Outcome) -> Outcome:
+    """Return an outcome as it is, or as failed if its model was not the one that everybody trains."""
+    said = outcome.report
+    if said is None or said.parameters == PARAMETERS:
+        return outcome
+    reason = f"failed: its model has {said.parameters:,} parameters and not {PARAMETERS:,}"
+    return replace(outcome, report=None, reason=reason)
+
+
+def measure(work: Work, repeats: int, names: str | None, console: Console) -> list[Outcome]:
+    """Run everybody in turn, as often as asked."""
+    everyone = chosen(competitors(work), names)
+    path = set_up(work)
+    outcomes: list[Outcome] = []
+    for repeat in range(repeats):
+        for competitor in everyone:
+            outcomes.append(outcome := checked(run(competitor, work, path, repeat)))
+            (one,) = summarise([outcome], work)
+            said = f"{one.seconds.middle:.3f} s a round" if one.seconds else outcome.reason
+            console.print(f"{repeat + 1}/{repeats} {competitor.name}: {said}", highlight=False, markup=False)
+    return outcomes
+
+
+def main() -> None:
+    """Print the table, and write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--case", choices=sorted(CASES), required=True)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--only", metavar="NAME,...", help="names, or how they begin: fedsim,flower,pfl,bare")
+    parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones (default: 3)")
+    parser.add_argument("--rounds", type=int, default=12, help="timed rounds of a run (default: 12)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    console, before = wide(Console()), host.describe()
+    with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-") as folder:
+        work = Work(
+            CASES[arguments.case],
+            arguments.warmup,
+            arguments.rounds,
+            arguments.seed,
+            cores(),
+            Path(folder),
+        )
+        try:
+            outcomes = measure(work, arguments.repeats, arguments.only, console)
+        except Refused as refused:
+            sys.exit(f"rounds: {refused}")
+        if arguments.json:
+            arguments.json.write_text(as_json(arguments.case, work, [before, host.describe()], outcomes))
+        summaries = summarise(outcomes, work)
+        console.print(table(arguments.case, summaries))
+        reasons = [f"{one.name}: {one.reason}" for one in summaries if one.reason]
+        for line in reasons + verdicts(arguments.case, work.cores, summaries):
+            console.print(line, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()
