@@ -10,20 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused, RunFailed
-from fedsim.experiment import Experiment
 
 if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
     from fedsim.results import Run, load_run, load_runs
     from fedsim.simulate import run
+    from fedsim.simulate_app import run_app
 
-__all__ = ["Experiment", "Refused", "Run", "RunFailed", "load_run", "load_runs", "run"]
+__all__ = ["Experiment", "Refused", "Run", "RunFailed", "load_run", "load_runs", "run", "run_app"]
 
-# Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower.
+# Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower
+# app nothing of experiments.
 _LATER = {
+    "Experiment": "fedsim.experiment",
     "Run": "fedsim.results",
     "load_run": "fedsim.results",
     "load_runs": "fedsim.results",
     "run": "fedsim.simulate",
+    "run_app": "fedsim.simulate_app",
 }
 
 

@@ -7,7 +7,6 @@ nothing that fedsim must not import, until an entry is used.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from fedsim import options as o
 from fedsim.errors import Refused
+from fedsim.references import load_reference
 from fedsim.section import kebab
 
 
@@ -346,19 +346,3 @@ def find_strategy(name: str) -> StrategyEntry:
     if ":" in name:
         return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions)
     return _find(STRATEGIES, name, ', or "module:callable"')
-
-
-def load_reference(reference: str) -> Any:
-    """Import and return the object of `"module:attribute"`.
-
-    Raises:
-        Refused: The module or the attribute is not there.
-    """
-    module_name, _, attribute = reference.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise Refused(f"{reference!r} can't be loaded: {error}") from error
-    return found

@@ -11,13 +11,13 @@ from flwr.app import Context, RecordDict
 
 from fedsim import progress as listeners
 from fedsim.data import prepare
+from fedsim.engines import start_engine
 from fedsim.experiment import Experiment
 from fedsim.progress import Progress, Silent
 from fedsim.results import Run, default_run_path
 from fedsim.results.directory import check_free
-from fedsim.runtime import AppSpec, ClientsGrid, LocalGrid, RayGrid, SequentialGrid
+from fedsim.runtime import AppSpec, ClientsGrid
 from fedsim.runtime.spec import RUN_ID, SERVER_APP, SERVER_NODE_ID, load_server_app
-from fedsim.threads import cores
 
 
 def run(experiment: Experiment, out: str | Path | None = None, progress: Progress | None = None) -> Run:
@@ -49,14 +49,10 @@ def run(experiment: Experiment, out: str | Path | None = None, progress: Progres
 def make_grid(experiment: Experiment, spec: AppSpec) -> ClientsGrid:
     """Start the experiment's engine."""
     runtime = experiment.runtime
-    if runtime.engine == "sequential":
-        return SequentialGrid(spec)
-    if runtime.engine == "ray":
-        return RayGrid(spec, runtime.workers, runtime.address)
     most = max(experiment.server.cohort, 1)  # more workers than clients in a round would wait for nothing
     if experiment.server.client_evaluation == "all" or experiment.server.sampling == "poisson":
         most = spec.clients
-    return LocalGrid(spec, min(runtime.workers or cores(), most))
+    return start_engine(runtime.engine, runtime.workers, runtime.address, spec, most)
 
 
 @contextmanager

@@ -29,6 +29,9 @@ def tiny() -> Experiment:
     return experiment()
 
 
+collect_ignore_glob = ["apps_flower/*"]  # Flower apps, loaded by the tests of them
+
+
 def experiment(*overrides: str) -> Experiment:
     """Return the tiny experiment with overrides."""
     text = """

@@ -76,19 +76,48 @@ def _see_users_modules(config: Path) -> None:
 
 @app.command()
 def run(
-    config: Annotated[Path, CONFIG],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.toml | APP_DIR",
+            help="The experiment file, or the folder of any Flower app.",
+            show_default=False,
+        ),
+    ],
     overrides: Annotated[list[str] | None, SET] = None,
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run-config",
+            "-c",
+            metavar="'KEY=VALUE ...' | FILE.toml",
+            help="Override an app's run config, as in flwr run.",
+            show_default=False,
+        ),
+    ] = None,
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="An app's clients. Default: its num-supernodes, else 10.", show_default=False
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
             metavar="ENGINE",
-            help="local (worker processes) or sequential (this process).",
+            help="local (worker processes), ray (actors of a cluster) or sequential (this process).",
             show_default=False,
         ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", help="Worker processes; 0: one for each core.", show_default=False),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a Ray cluster; default: this machine alone.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -101,31 +130,23 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Run an experiment and write a run directory.
+    """Run an experiment, or any Flower app, and write a run directory.
 
     The engine and the number of workers change how long it takes, never the result: the same experiment with
-    the same seed gives the same bits.
+    the same seed gives the same bits. An experiment takes --set; an app takes --run-config and --clients.
     """
-    from fedsim.cli.display import following
-    from fedsim.experiment import Experiment
+    from fedsim.cli import running
 
-    changes = list(overrides or [])
-    changes += [f"runtime.engine={engine}"] if engine is not None else []
-    changes += [f"runtime.workers={workers}"] if workers is not None else []
+    how = running.How(engine, workers, address, out, quiet or as_json, as_json)
     with exit_codes():
-        _see_users_modules(config)
-        experiment = Experiment.load(config, changes)
-        with following(Console(), quiet or as_json, experiment) as progress:
-            from fedsim.simulate import run as simulate
-
-            done = simulate(experiment, out, progress)
-        if as_json:
-            summary = {"run": str(done.path), "status": done.status, **done.manifest["final"]}
-            typer.echo(json.dumps(summary))
-        elif not quiet:
-            from fedsim.cli.display import summary_of
-
-            typer.echo(summary_of(done))
+        if source.is_dir():
+            running.run_app(source, overrides or [], run_config or [], clients, how)
+            return
+        for option, given in (("--run-config", run_config), ("--clients", clients is not None)):
+            if given:
+                raise Refused(f"{option}: is for Flower apps; an experiment file takes --set")
+        _see_users_modules(source)
+        running.run_file(source, overrides or [], how)
 
 
 @app.command()

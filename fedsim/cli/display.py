@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.experiment import Experiment
 from fedsim.progress import Progress, Silent
 from fedsim.results import Run
+from fedsim.results.directory import from_here
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
 
 LINES = 10  # rounds that the live table shows
 
@@ -30,11 +33,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _from_here(path: Path) -> Path:
-    """Return a path as seen from the current folder, if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:
@@ -68,7 +66,7 @@ class PlainLines(_Follower):
     def started(self, path: Path, rounds: int) -> None:
         """Say where the run is written."""
         super().started(path, rounds)
-        print(f"{self.name}: {rounds} rounds, written to {_from_here(path)}", flush=True)
+        print(f"{self.name}: {rounds} rounds, written to {from_here(path)}", flush=True)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
@@ -92,7 +90,7 @@ class LiveTable(_Follower):
     def started(self, path: Path, rounds: int) -> None:
         """Show that the first round is under way."""
         super().started(path, rounds)
-        self.live.update(Text(f"{self.name}: round 1 of {rounds}, written to {_from_here(path)}"))
+        self.live.update(Text(f"{self.name}: round 1 of {rounds}, written to {from_here(path)}"))
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Redraw with the round's row."""
@@ -136,6 +134,8 @@ def following(console: Console, quiet: bool, experiment: Experiment) -> Iterator
 def summary_of(run: Run) -> str:
     """Return the line that a finished run ends with."""
     rows, manifest = run.rows, run.manifest
+    if run.kind != "experiment":
+        return f"{run.status} in {duration(manifest['wall-seconds'])}: {from_here(run.path)}"
     best = max((row["accuracy"] for row in rows if "accuracy" in row), default=None)
     scores = f"accuracy {run.accuracy:.2%} (best {best:.2%}), " if run.accuracy is not None and best else ""
-    return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {_from_here(run.path)}"
+    return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {from_here(run.path)}"

@@ -11,26 +11,40 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Refused
-from fedsim.experiment import Experiment
 from fedsim.threads import cores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedsim.experiment import Experiment
 
 PACKAGES = ("fedsim", "flwr", "flwr-datasets", "numpy", "torch", "safetensors", "scikit-learn")
 
 
 def default_run_path(experiment: Experiment) -> Path:
     """Return a path for a new run that does not exist: `runs/<name>-<UTC time>` under the current folder."""
-    stem = f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    return free_run_path(experiment.name)
+
+
+def free_run_path(name: str) -> Path:
+    """Return `runs/<name>-<UTC time>` under the current folder, with a number where that exists."""
+    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for attempt in range(1, 10_000):
         path = Path("runs") / (stem if attempt == 1 else f"{stem}-{attempt}")
         if not path.exists():
             return path.absolute()
     raise Refused(f"runs/{stem}: exists, and so do 10,000 like it")
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as seen from the current folder, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def check_free(path: Path) -> None:
@@ -66,14 +80,24 @@ class RunDirectory:
         Raises:
             Refused: The path exists or can't be written.
         """
+        files = {"experiment.toml": experiment.to_toml().encode(), "metrics.jsonl": b""}
+        return cls.begin(path, _manifest(experiment, data_sha256), files)
+
+    @classmethod
+    def begin(cls, path: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> RunDirectory:
+        """Make the directory with some files and a manifest.
+
+        Raises:
+            Refused: The path exists or can't be written.
+        """
         check_free(path)
         try:
             path.mkdir(parents=True)
         except OSError as error:
             raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
-        directory = cls(path, _manifest(experiment, data_sha256))
-        directory._write("experiment.toml", experiment.to_toml().encode())
-        directory._write("metrics.jsonl", b"")
+        directory = cls(path, manifest)
+        for name, content in files.items():
+            directory._write(name, content)
         directory._write_manifest()
         return directory
 
@@ -122,14 +146,22 @@ class RunDirectory:
 def _manifest(experiment: Experiment, data_sha256: str) -> dict[str, Any]:
     return {
         "status": "running",
+        "kind": "experiment",
         "name": experiment.name,
         "seed": experiment.seed,
         "data-sha256": data_sha256,
+        **provenance(),
+        "epsilon": {},  # no privacy mechanism, no epsilon
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Return what a manifest says of any run: with which code, where and when."""
+    return {
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "host": {"system": platform.platform(), "machine": platform.machine(), "cores": cores()},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "epsilon": {},  # no privacy mechanism, no epsilon
     }
 
 

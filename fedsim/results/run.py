@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.experiment import Experiment
 
 if TYPE_CHECKING:
     import polars as pl
     import torch
+
+    from fedsim.experiment import Experiment
 
 
 class Run:
@@ -42,14 +43,25 @@ class Run:
         """`running`, `completed` or `failed`."""
         return str(self.manifest["status"])
 
+    @property
+    def kind(self) -> str:
+        """`experiment`, or `flower-app`: someone else's Flower app, of whose metrics fedsim knows nothing."""
+        return str(self.manifest.get("kind", "experiment"))
+
     @cached_property
     def experiment(self) -> Experiment:
-        """The experiment, with every default."""
+        """The experiment, with every default; raises `Refused` for a Flower app, which has none."""
+        from fedsim.experiment import Experiment
+
+        if self.kind != "experiment":
+            raise Refused(f"run {str(self.path)!r}: is a {self.kind}; the run of an experiment is needed")
         return Experiment.load(self.path / "experiment.toml")
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`; a last line that is still being written is left out."""
+        """The rows of `metrics.jsonl`, none for a Flower app; a last line being written is left out."""
+        if self.kind != "experiment":
+            return []
         lines = (self.path / "metrics.jsonl").read_text().split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
@@ -99,10 +111,11 @@ def load_run(path: str | Path) -> Run:
 
 
 def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
-    """Return one row a run: path, name, status, seed, final metrics, and every value of the experiment.
+    """Return one row a run: path, kind, name, status, final metrics, and every value of the experiment.
 
     Args:
-        pattern: A glob of run directories; what is no run directory is passed over.
+        pattern: A glob of run directories; what is no run directory is passed over. Of a Flower app's run
+            there is what fedsim knows: path, kind, name, status and seconds.
     """
     import polars as pl
 
@@ -113,9 +126,19 @@ def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
         run = Run(path)
         manifest = run.manifest
         rows.append(
-            {"path": path, "status": manifest["status"], "wall-seconds": manifest.get("wall-seconds")}
+            {
+                "path": path,
+                "kind": run.kind,
+                "name": manifest["name"],
+                "status": manifest["status"],
+                "wall-seconds": manifest.get("wall-seconds"),
+            }
             | manifest.get("final", {})
-            | _flat(run.experiment.model_dump(by_alias=True, mode="json"))
+            | (
+                _flat(run.experiment.model_dump(by_alias=True, mode="json"))
+                if run.kind == "experiment"
+                else {}
+            )
         )
     return pl.DataFrame(rows, infer_schema_length=None)
 

@@ -12,8 +12,8 @@ from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsim.catalogue import load_reference
 from fedsim.errors import Refused
+from fedsim.references import load_reference
 from fedsim.threads import single_threaded
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class AppSpec:
         """Import the ClientApp; raises `Refused` where there is none."""
         from flwr.clientapp import ClientApp
 
-        if self.folder and self.folder not in sys.path:
+        if self.folder and sys.path[0] != self.folder:
             sys.path.insert(0, self.folder)
         app = load_reference(self.reference)
         if not isinstance(app, ClientApp):

@@ -114,7 +114,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_for_a_file(tmp_path: Path) -> None:
-    assert "Is a directory" in refusal(tmp_path, str(tmp_path))
+    assert "has no pyproject.toml" in refusal(tmp_path, str(tmp_path))
 
 
 class Pickled:

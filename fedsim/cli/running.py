@@ -1,0 +1,104 @@
+"""`fedsim run`, for experiments and for Flower apps."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from fedsim.errors import Refused
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class How:
+    """The options that experiments and apps share."""
+
+    engine: str | None
+    workers: int | None
+    address: str | None
+    out: Path | None
+    silent: bool
+    as_json: bool
+
+
+def run_file(file: Path, overrides: list[str], how: How) -> None:
+    """Run an experiment file."""
+    from fedsim.experiment import Experiment
+
+    runtime = {"engine": how.engine, "workers": how.workers, "address": how.address}
+    changes = [f"runtime.{key}={value}" for key, value in runtime.items() if value is not None]
+    _run_experiment(Experiment.load(file, [*overrides, *changes]), how.out, how)
+
+
+def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: How) -> None:
+    """Run a Flower app; Flower's log is its progress."""
+    from fedsim.flower_app import FlowerApp, parse_overrides
+    from fedsim.simulate_app import experiment_of, is_fedsim
+    from fedsim.simulate_app import run_app as simulate
+
+    if overrides:
+        raise Refused("--set: is for experiment files; a Flower app takes --run-config")
+    changes = parse_overrides(run_config)
+    app = FlowerApp.read(folder)
+    if is_fedsim(app):
+        config = app.fused(changes)
+        out = how.out or (Path(str(config["run-dir"])) if config["run-dir"] else None)
+        experiment = experiment_of(config, clients, how.engine, how.workers, how.address)
+        _run_experiment(experiment, out, how)
+        return
+    with _no_stdout() if how.silent else nullcontext():
+        done = simulate(
+            folder,
+            changes,
+            clients,
+            how.out,
+            engine=how.engine,
+            workers=how.workers,
+            address=how.address,
+            quiet=how.silent,
+        )
+    if how.as_json:
+        typer.echo(json.dumps({"run": str(done.path), "status": done.status}))
+    elif not how.silent:
+        from fedsim.cli.display import summary_of
+
+        typer.echo(summary_of(done))
+
+
+def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
+    from fedsim.cli.display import following, summary_of
+
+    with following(Console(), how.silent, experiment) as progress:
+        from fedsim.simulate import run
+
+        done = run(experiment, out, progress)
+    if how.as_json:
+        typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
+    elif not how.silent:
+        typer.echo(summary_of(done))
+
+
+@contextmanager
+def _no_stdout() -> Iterator[None]:
+    """Keep what worker processes print off the terminal, so that --json prints JSON alone."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,37 @@
+"""The engines by name, and how one is started."""
+
+from __future__ import annotations
+
+from fedsim.errors import Refused
+from fedsim.runtime import AppSpec, ClientsGrid, LocalGrid, RayGrid, SequentialGrid
+from fedsim.threads import cores
+
+ENGINES = ("local", "ray", "sequential")
+MOST_WORKERS = 1024
+
+
+def check_engine(engine: str, workers: int, address: str) -> None:
+    """Refuse what is no engine, a number of workers outside 0 to 1024, or an address that nobody takes."""
+    if engine not in ENGINES:
+        raise Refused(f"engine = {engine!r}: there is no such name; allowed: {', '.join(ENGINES)}")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise Refused(f"workers = {workers}: must be from 0 to {MOST_WORKERS}")
+    if address and engine != "ray":
+        raise Refused(f"address = {address!r}: is for engine = 'ray', not {engine!r}")
+
+
+def start_engine(engine: str, workers: int, address: str, spec: AppSpec, most: int) -> ClientsGrid:
+    """Start an engine.
+
+    Args:
+        engine: `local`, `ray` or `sequential`.
+        workers: Worker processes or actors; 0: one for each core.
+        address: Of a Ray cluster; empty: Ray is started on this machine.
+        spec: What it runs.
+        most: More worker processes than this would wait for nothing.
+    """
+    if engine == "sequential":
+        return SequentialGrid(spec)
+    if engine == "ray":
+        return RayGrid(spec, workers, address)
+    return LocalGrid(spec, min(workers or cores(), most))

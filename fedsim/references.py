@@ -1,0 +1,24 @@
+"""References: an object of some module, as text."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fedsim.errors import Refused
+
+
+def load_reference(reference: str) -> Any:
+    """Import and return the object of `"module:attribute"`.
+
+    Raises:
+        Refused: The module or the attribute is not there.
+    """
+    module_name, _, attribute = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Refused(f"{reference!r} can't be loaded: {error}") from error
+    return found

@@ -1,0 +1,145 @@
+"""`fedsim.run_app`: any Flower app in, a run out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import Context, RecordDict, UserConfig
+from flwr.serverapp import Grid, ServerApp
+
+from fedsim.engines import check_engine, start_engine
+from fedsim.errors import Refused, RunFailed
+from fedsim.flower_app import FlowerApp, reason
+from fedsim.results import Run
+from fedsim.results.directory import RunDirectory, check_free, free_run_path, from_here, provenance
+from fedsim.results.log import Log, recording
+from fedsim.runtime import AppSpec
+from fedsim.runtime.spec import CLIENT_APP, RUN_ID, SERVER_APP, SERVER_NODE_ID
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
+
+CLIENTS = 10  # where neither caller nor app says: what Flower simulated before 1.32 (since then: 2)
+
+
+def run_app(
+    folder: str | Path,
+    run_config: Mapping[str, bool | float | int | str] | None = None,
+    clients: int | None = None,
+    out: str | Path | None = None,
+    *,
+    engine: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Run a Flower app on this machine, as `flwr run` would simulate it.
+
+    Args:
+        folder: Where the app's `pyproject.toml` is; its modules are looked for there first.
+        run_config: Overrides of the app's own `[tool.flwr.app.config]`.
+        clients: How many, at least 1; unset: the `num-supernodes` of the app's default federation, else 10.
+        out: The run directory, which must not exist; unset: `runs/<name>-<time>` under the current folder.
+        engine: `local` (worker processes, the default), `ray` or `sequential` (this process).
+        workers: Worker processes or actors; 0, the default: one for each core.
+        address: Of a Ray cluster; unset: Ray is started on this machine.
+        quiet: What the app prints and logs goes to the run's `log.txt` alone.
+
+    Returns:
+        The run, completed. An app that is fedsim's own repository is the run of the experiment in its run config.
+
+    Raises:
+        Refused: The app can't be run; nothing was written.
+        RunFailed: The ServerApp raised; the reason is the error's, the traceback is in the run's `log.txt`.
+    """
+    app = FlowerApp.read(folder)
+    config = app.fused(run_config or {})
+    if is_fedsim(app):
+        from fedsim.simulate import run
+
+        experiment = experiment_of(config, clients, engine, workers, address)
+        return run(experiment, out or str(config["run-dir"]) or None)
+    engine, workers, address = engine or "local", workers or 0, address or ""
+    check_engine(engine, workers, address)
+    nodes = clients if clients is not None else app.clients or CLIENTS
+    if nodes < 1:
+        raise Refused(f"clients = {nodes}: must be at least 1")
+    path = Path(out).absolute() if out is not None else free_run_path(_file_name(app.name))
+    check_free(path)
+    with app.modules():
+        server_app, _ = app.load()
+        spec = AppSpec(nodes, config, app.clientapp, str(app.folder))
+        directory = RunDirectory.begin(path, _manifest(app, spec), {})
+        with directory, recording(path / "log.txt", quiet) as log:
+            if not quiet:
+                print(f"{app.name} {app.version}: {nodes} clients, written to {from_here(path)}", flush=True)
+            with start_engine(engine, workers, address, spec, most=nodes) as grid:
+                context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), dict(config))
+                _play(server_app, grid, context, log)
+    return Run(path)
+
+
+def is_fedsim(app: FlowerApp) -> bool:
+    """Say whether an app is fedsim's own repository, whose run config holds an experiment."""
+    return (app.name, app.serverapp, app.clientapp) == ("fedsim", SERVER_APP, CLIENT_APP)
+
+
+def experiment_of(
+    config: UserConfig, clients: int | None, engine: str | None, workers: int | None, address: str | None
+) -> Experiment:
+    """Return the experiment in the run config of fedsim's own repository.
+
+    Raises:
+        Refused: It says something that can't be, or there is a number of clients beside its own.
+    """
+    from fedsim.experiment import Experiment
+
+    if clients is not None:
+        raise Refused(f"clients = {clients}: is not for an experiment, whose data.clients says how many")
+    runtime = {"engine": engine, "workers": workers, "address": address}
+    changes = [shlex.quote(f"runtime.{key}={value}") for key, value in runtime.items() if value is not None]
+    return Experiment.from_run_config({**config, "set": " ".join([str(config["set"]), *changes])})
+
+
+def _play(server_app: ServerApp, grid: Grid, context: Context, log: Log) -> None:
+    """Call the ServerApp.
+
+    Raises:
+        RunFailed: It raised, or left with an exit code other than 0.
+    """
+    try:
+        server_app(grid, context)
+    except (Exception, SystemExit) as error:  # it is someone else's code
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return
+        log.write("".join(traceback.format_exception(error)))
+        raise RunFailed(f"{reason(error)} (traceback in log.txt)") from error
+
+
+def _manifest(app: FlowerApp, spec: AppSpec) -> dict[str, object]:
+    return {
+        "status": "running",
+        "kind": "flower-app",
+        "name": app.name,
+        "version": app.version,
+        "folder": str(app.folder),
+        "serverapp": app.serverapp,
+        "clientapp": app.clientapp,
+        "run-config": spec.run_config,
+        "clients": spec.clients,
+        **provenance(),
+    }
+
+
+def _file_name(name: str) -> str:
+    """Return a project's name as a directory may be called.
+
+    >>> _file_name("My app: v/2"), _file_name("..")
+    ('My-app-v-2', 'app')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "app"
