@@ -10,6 +10,7 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.mods.faults import faults_mod
 from clients.training import train
 from clients.workbench import workbench
 from fedsim.models import score
@@ -24,7 +25,7 @@ def client_index(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-@app.train()
+@app.train(mods=[faults_mod])
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 

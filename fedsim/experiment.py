@@ -19,11 +19,17 @@ from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides, resolve_path
 from fedsim.section import Section
-from fedsim.sections import ClientSection, DataSection, ModelSection, RuntimeSection, ServerSection
+from fedsim.sections import (
+    ClientSection,
+    DataSection,
+    FaultsSection,
+    ModelSection,
+    RuntimeSection,
+    ServerSection,
+)
 
 NOT_YET = {
     "privacy": "the privacy mechanisms are not available in this version",
-    "faults": "faults on purpose are not available in this version",
 }
 
 
@@ -44,6 +50,7 @@ class Experiment(Section):
     model: ModelSection = Field(default_factory=ModelSection)
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
+    faults: FaultsSection = Field(default_factory=FaultsSection)
     runtime: RuntimeSection = Field(default_factory=RuntimeSection)
 
     @model_validator(mode="before")

@@ -1,10 +1,11 @@
-"""The tables of an experiment: data, model, client, server, runtime.
+"""The tables of an experiment: data, model, client, server, faults, runtime.
 
 Each is frozen and checked on its own; what goes across tables is checked by `fedsim.experiment`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
@@ -226,6 +227,46 @@ class ServerSection(Section):
     def strategy_options(self) -> Options:
         """The strategy's arguments, typed."""
         return self.strategy_entry.options.model_validate(self.options)
+
+
+class FaultsSection(Section):
+    """What goes wrong on purpose: a client that was drawn for a round has at most one of these faults.
+
+    Which one is drawn by seed, round and client, so a run with faults is as reproducible as one without. All
+    count as failures of the round, with their reasons; the round goes on with the clients that are left.
+    """
+
+    dropout: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a client does not answer; it does not train either."""
+    crash: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a client raises an error in training."""
+    nan: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a client trains and sends NaN instead of its weights, which the server refuses."""
+    straggler: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a client is slow; it has failed if its delay is longer than the deadline."""
+    delay: float | None = Field(default=None, gt=0)
+    """Mean of a straggler's delay, which is exponential, in seconds of virtual time: nobody waits for it."""
+    deadline: float | None = Field(default=None, gt=0)
+    """Seconds of virtual time after which a straggler is too late; it does not train then."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        total = math.fsum([self.dropout, self.crash, self.nan, self.straggler])
+        if total > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 may be a little more than 1 in binary
+            raise complaint("dropout + crash + nan + straggler", round(total, 9), "must be at most 1")
+        times = {"delay": self.delay, "deadline": self.deadline}
+        missing = [f"faults.{name}" for name, seconds in times.items() if seconds is None]
+        if self.straggler > 0 and missing:
+            raise complaint("straggler", self.straggler, f"needs {' and '.join(missing)}")
+        if len(missing) == 1:
+            key, seconds = next((name, seconds) for name, seconds in times.items() if seconds is not None)
+            raise complaint(key, seconds, f"needs {missing[0]}")
+        return self
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can go wrong."""
+        return max(self.dropout, self.crash, self.nan, self.straggler) > 0
 
 
 class RuntimeSection(Section):

@@ -112,6 +112,7 @@ def test_an_app_gives_the_same_bits_as_under_flowers_own_runtime(app: str, tmp_p
     flower = dict(np.load("flower.npz"))
     assert same_bits(result_of(app, "sequential", engine="sequential"), flower)
     assert same_bits(result_of(app, "local", workers=2), flower)
+    assert same_bits(result_of(app, "ray", engine="ray", workers=2), flower)
 
 
 @pytest.mark.parametrize("app", ["numpy_app", "torch_app"])

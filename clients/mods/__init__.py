@@ -1,3 +1,5 @@
-"""Flower mods: every transform of a client's update is one (they arrive with their mechanisms)."""
+"""Flower mods: every transform of a client's update is one (more arrive with their mechanisms)."""
 
-__all__: list[str] = []
+from clients.mods.faults import faults_mod
+
+__all__ = ["faults_mod"]

@@ -1,0 +1,82 @@
+"""Clients that fail on purpose: dropouts, stragglers, crashes, NaN."""
+
+from __future__ import annotations
+
+import functools
+from enum import StrEnum
+
+import numpy as np
+from flwr.app import Context, Error, Message
+from flwr.clientapp.typing import ClientAppCallable
+from flwr.common.constant import ErrorCode
+
+from fedsim.arrays import record_of, values_of
+from fedsim.experiment import Experiment
+from fedsim.sections import FaultsSection
+from fedsim.streams import numpy_stream
+
+
+class Fault(StrEnum):
+    """What goes wrong, and what is said of it."""
+
+    NONE = ""
+    DROPOUT = "dropped out (faults.dropout)"
+    CRASH = "crashed (faults.crash)"
+    NAN = "sent NaN (faults.nan)"
+    LATE = "came after the deadline (faults.deadline)"
+
+
+def fault_of(faults: FaultsSection, seed: int, round_: int, client: int) -> Fault:
+    """Return the fault of a client in a round.
+
+    One uniform number decides between the faults, so that each has exactly its probability and a client has
+    at most one. A straggler's delay is exponential with mean `delay`, so it is late with probability
+    `exp(-deadline / delay)`.
+    """
+    stream = numpy_stream(seed, "faults", round_=round_, client=client)
+    bounds = np.cumsum([faults.dropout, faults.crash, faults.nan, faults.straggler])
+    which = int(np.searchsorted(bounds, stream.random(), side="right"))
+    fault = (Fault.DROPOUT, Fault.CRASH, Fault.NAN, Fault.LATE, Fault.NONE)[which]
+    if fault is Fault.LATE and faults.delay is not None and faults.deadline is not None:
+        return Fault.LATE if stream.exponential(faults.delay) > faults.deadline else Fault.NONE
+    return fault
+
+
+def faults_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Let a train message go wrong where `[faults]` says so; the time that passes is virtual, nobody sleeps.
+
+    Raises:
+        RuntimeError: The client crashes.
+    """
+    config = context.run_config
+    experiment = _experiment(str(config.get("experiment", "")), str(config.get("set", "")))
+    if not experiment.faults.active:
+        return call_next(message, context)
+    round_ = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
+    client = int(context.node_config["partition-id"])
+    fault = fault_of(experiment.faults, experiment.seed, round_, client)
+    if fault in (Fault.DROPOUT, Fault.LATE):
+        return Message(Error(ErrorCode.NODE_UNAVAILABLE, fault.value), reply_to=message)
+    if fault is Fault.CRASH:
+        raise RuntimeError(fault.value)
+    reply = call_next(message, context)
+    if fault is Fault.NAN:
+        _spoil(reply)
+    return reply
+
+
+@functools.lru_cache(maxsize=2)
+def _experiment(text: str, overrides: str) -> Experiment:
+    return Experiment.from_run_config({"experiment": text, "set": overrides})
+
+
+def _spoil(reply: Message) -> None:
+    """Put NaN for every number with a fraction that a reply sends."""
+    for name, record in reply.content.array_records.items():
+        arrays = {key: values_of(array) for key, array in record.items()}
+        reply.content[name] = record_of(
+            {
+                key: np.full_like(values, np.nan) if values.dtype.kind == "f" else values
+                for key, values in arrays.items()
+            }
+        )
