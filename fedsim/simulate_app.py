@@ -71,16 +71,15 @@ def run_app(
         raise Refused(f"clients = {nodes}: must be at least 1")
     path = Path(out).absolute() if out is not None else free_run_path(_file_name(app.name))
     check_free(path)
-    with app.modules():
-        server_app, _ = app.load()
-        spec = AppSpec(nodes, config, app.clientapp, str(app.folder))
+    spec = AppSpec(nodes, config, app.clientapp, str(app.folder))
+    with app.modules(), start_engine(engine, workers, address, spec, most=nodes) as grid:
+        server_app, _ = app.load()  # while the workers load theirs
         directory = RunDirectory.begin(path, _manifest(app, spec), {})
         with directory, recording(path / "log.txt", quiet) as log:
             if not quiet:
                 print(f"{app.name} {app.version}: {nodes} clients, written to {from_here(path)}", flush=True)
-            with start_engine(engine, workers, address, spec, most=nodes) as grid:
-                context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), dict(config))
-                _play(server_app, grid, context, log)
+            context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), dict(config))
+            _play(server_app, grid, context, log)
     return Run(path)
 
 

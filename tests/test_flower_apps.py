@@ -100,6 +100,7 @@ def same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 @pytest.mark.slow  # Ray takes about 20 s for each
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 @pytest.mark.parametrize("app", ["numpy_app", "torch_app"])
 def test_an_app_gives_the_same_bits_as_under_flowers_own_runtime(app: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")

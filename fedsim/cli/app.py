@@ -24,13 +24,44 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CONFIG = typer.Argument(metavar="CONFIG.toml", help="The experiment file.", show_default=False)
+SOURCE = typer.Argument(
+    metavar="CONFIG.toml | APP_DIR",
+    help="The experiment file, or the folder of any Flower app.",
+    show_default=False,
+)
 SET = typer.Option(
     "--set",
     metavar="KEY=VALUE",
     help="Override a key, as in --set rounds=5 --set data.alpha=0.1.",
     show_default=False,
 )
+RUN_CONFIG = typer.Option(
+    "--run-config",
+    "-c",
+    metavar="'KEY=VALUE ...' | FILE.toml",
+    help="Override an app's run config, as in flwr run.",
+    show_default=False,
+)
+CLIENTS = typer.Option(
+    metavar="N", help="An app's clients. Default: its num-supernodes, else 10.", show_default=False
+)
+ENGINE = typer.Option(
+    metavar="ENGINE",
+    help="local (worker processes), ray (actors of a cluster) or sequential (this process).",
+    show_default=False,
+)
+WORKERS = typer.Option(
+    metavar="N", help="Worker processes or actors; 0: one for each core.", show_default=False
+)
+ADDRESS = typer.Option(
+    metavar="ADDRESS", help="Of a Ray cluster. Default: this machine alone.", show_default=False
+)
+OUT = typer.Option(
+    metavar="DIR",
+    help="The run directory, which must not exist. Default: runs/NAME-TIME.",
+    show_default=False,
+)
+QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
 
 
@@ -76,58 +107,15 @@ def _see_users_modules(config: Path) -> None:
 
 @app.command()
 def run(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CONFIG.toml | APP_DIR",
-            help="The experiment file, or the folder of any Flower app.",
-            show_default=False,
-        ),
-    ],
+    source: Annotated[Path, SOURCE],
     overrides: Annotated[list[str] | None, SET] = None,
-    run_config: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run-config",
-            "-c",
-            metavar="'KEY=VALUE ...' | FILE.toml",
-            help="Override an app's run config, as in flwr run.",
-            show_default=False,
-        ),
-    ] = None,
-    clients: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="An app's clients. Default: its num-supernodes, else 10.", show_default=False
-        ),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENGINE",
-            help="local (worker processes), ray (actors of a cluster) or sequential (this process).",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Worker processes; 0: one for each core.", show_default=False),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Of a Ray cluster; default: this machine alone.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The run directory, which must not exist. Default: runs/NAME-TIME.",
-            show_default=False,
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    run_config: Annotated[list[str] | None, RUN_CONFIG] = None,
+    clients: Annotated[int | None, CLIENTS] = None,
+    engine: Annotated[str | None, ENGINE] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    address: Annotated[str | None, ADDRESS] = None,
+    out: Annotated[Path | None, OUT] = None,
+    quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run an experiment, or any Flower app, and write a run directory.
