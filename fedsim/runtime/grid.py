@@ -27,6 +27,7 @@ class ClientsGrid(Grid):
     def __init__(self, spec: AppSpec) -> None:
         self.spec = spec
         self._contexts: dict[int, Context] = {}
+        self._touched: set[int] = set()  # clients that had a message since `changed_states`
         self._pending: dict[str, Future[Message]] = {}
         self._ids = itertools.count(1)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE_ID, 0
@@ -47,6 +48,18 @@ class ClientsGrid(Grid):
     def client_nodes(self) -> Mapping[int, int]:
         """Return the node of each client, so that a server need not ask them."""
         return {client: node_id(client) for client in range(self.spec.clients)}
+
+    def changed_states(self) -> dict[int, RecordDict]:
+        """Return the state of each client that may have changed it since the last call."""
+        changed = {client: self._contexts[client].state for client in sorted(self._touched)}
+        self._touched.clear()
+        return changed
+
+    def restore_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Give clients the states that they had in an earlier process."""
+        for client, state in states.items():
+            self._contexts[client] = self.spec.context(client)
+            self._contexts[client].state = state
 
     # --- Flower's interface -----------------------------------------------------------------------------
 
@@ -87,6 +100,7 @@ class ClientsGrid(Grid):
                 raise ValueError(f"there is no node {message.metadata.dst_node_id}")
             if client not in self._contexts:
                 self._contexts[client] = self.spec.context(client)
+            self._touched.add(client)
             message_id = f"{next(self._ids)}"
             message.metadata.__dict__["_message_id"] = message_id
             self._pending[message_id] = self._submit(message, self._contexts[client])

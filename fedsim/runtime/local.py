@@ -61,7 +61,7 @@ class Worker:
     def stop(self) -> None:
         """End the process."""
         self._connection.close()
-        self._process.terminate()
+        self._process.kill()
         self._process.wait()
 
 

@@ -14,7 +14,8 @@ from fedsim.runtime.spec import RUN_ID, AppSpec, answer
 
 def main() -> None:
     """Answer messages until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     connection = Connection(int(sys.argv[1]))
     try:
