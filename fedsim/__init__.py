@@ -9,20 +9,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fedsim.errors import Refused, RunFailed
+from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 
 if TYPE_CHECKING:
     from fedsim.results import Run, load_run, load_runs
-    from fedsim.simulate import run
+    from fedsim.simulate import resume, run
 
-__all__ = ["Experiment", "Refused", "Run", "RunFailed", "load_run", "load_runs", "run"]
+__all__ = [
+    "Experiment",
+    "Interrupted",
+    "Refused",
+    "Run",
+    "RunFailed",
+    "load_run",
+    "load_runs",
+    "resume",
+    "run",
+]
 
 # Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower.
 _LATER = {
     "Run": "fedsim.results",
     "load_run": "fedsim.results",
     "load_runs": "fedsim.results",
+    "resume": "fedsim.simulate",
     "run": "fedsim.simulate",
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def tiny() -> Experiment:
     """A few clients, few rounds, a linear model, in this process: a fraction of a second."""
     return experiment()
+
+
+@pytest.fixture
+def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs use a ClientApp whose clients keep a state that matters."""
+    from fedsim.runtime import AppSpec
+
+    monkeypatch.setattr("fedsim.simulate.AppSpec", partial(AppSpec, reference="tests.apps:drifting"))
 
 
 def experiment(*overrides: str) -> Experiment:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from fedsim.errors import Refused, RunFailed
+from fedsim.catalogue import see_folders
+from fedsim.errors import Interrupted, Refused, RunFailed
+
+if TYPE_CHECKING:
+    from fedsim.results import Run
 
 app = typer.Typer(
     name="fedsim",
@@ -31,6 +34,11 @@ SET = typer.Option(
     help="Override a key, as in --set rounds=5 --set data.alpha=0.1.",
     show_default=False,
 )
+ENGINE = typer.Option(
+    metavar="ENGINE", help="local (worker processes) or sequential (this process).", show_default=False
+)
+WORKERS = typer.Option(metavar="N", help="Worker processes; 0: one for each core.", show_default=False)
+QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
 
 
@@ -59,6 +67,9 @@ def exit_codes() -> Iterator[None]:
     except Refused as refused:
         typer.echo(f"fedsim: {refused}", err=True)
         raise typer.Exit(2) from None
+    except Interrupted as interrupted:
+        typer.echo(f"fedsim: {interrupted}", err=True)
+        raise typer.Exit(1) from None
     except RunFailed as failed:
         typer.echo(f"fedsim: failed: {failed}", err=True)
         raise typer.Exit(1) from None
@@ -67,29 +78,12 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _see_users_modules(config: Path) -> None:
-    """Let `"module:callable"` find modules beside the experiment file and in the current folder."""
-    for folder in (Path.cwd(), config.absolute().parent):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
-
-
 @app.command()
 def run(
     config: Annotated[Path, CONFIG],
     overrides: Annotated[list[str] | None, SET] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENGINE",
-            help="local (worker processes) or sequential (this process).",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Worker processes; 0: one for each core.", show_default=False),
-    ] = None,
+    engine: Annotated[str | None, ENGINE] = None,
+    workers: Annotated[int | None, WORKERS] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +92,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run an experiment and write a run directory.
@@ -113,19 +107,55 @@ def run(
     changes += [f"runtime.engine={engine}"] if engine is not None else []
     changes += [f"runtime.workers={workers}"] if workers is not None else []
     with exit_codes():
-        _see_users_modules(config)
+        see_folders([Path.cwd(), config.absolute().parent])  # for "module:callable"
         experiment = Experiment.load(config, changes)
-        with following(Console(), quiet or as_json, experiment) as progress:
+        with following(Console(), quiet or as_json, experiment.name) as progress:
             from fedsim.simulate import run as simulate
 
             done = simulate(experiment, out, progress)
-        if as_json:
-            summary = {"run": str(done.path), "status": done.status, **done.manifest["final"]}
-            typer.echo(json.dumps(summary))
-        elif not quiet:
-            from fedsim.cli.display import summary_of
+        _tell(done, quiet, as_json)
 
-            typer.echo(summary_of(done))
+
+@app.command()
+def resume(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="The run directory of a run that has not ended well.", show_default=False
+        ),
+    ],
+    engine: Annotated[str | None, ENGINE] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Go on with a run that was killed, interrupted or failed.
+
+    It goes on after its last whole round, and ends with the bits that it would have had without the interruption,
+    on any engine and with any number of workers.
+    """
+    from fedsim.cli.display import following
+    from fedsim.results.resumption import examine
+
+    with exit_codes():
+        see_folders([Path.cwd()])
+        name = examine(path).manifest["name"]
+        with following(Console(), quiet or as_json, name) as progress:
+            from fedsim.simulate import resume as go_on
+
+            done = go_on(path, progress, engine=engine, workers=workers)
+        _tell(done, quiet, as_json)
+
+
+def _tell(done: Run, quiet: bool, as_json: bool) -> None:
+    """Print how a run has ended."""
+    if as_json:
+        summary = {"run": str(done.path), "status": done.status, **done.manifest["final"]}
+        typer.echo(json.dumps(summary))
+    elif not quiet:
+        from fedsim.cli.display import summary_of
+
+        typer.echo(summary_of(done))
 
 
 @app.command()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.results.lock import is_held
+from fedsim.results.resumption import METRICS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,8 +41,17 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `completed` or `failed`."""
-        return str(self.manifest["status"])
+        """How the run is.
+
+        `running`; `completed`; `failed` (the manifest says why); `interrupted` by SIGINT or SIGTERM after a whole
+        round; `killed`: the manifest says that it is running, and no process writes it. All but the first two
+        can be resumed, unless the manifest's `resumable` is false.
+        """
+        status = str(self.manifest["status"])
+        if status == "running" and is_held(self.path) is False:
+            status = str(self.manifest["status"])  # it may just have ended
+            return "killed" if status == "running" else status
+        return status
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -50,7 +61,7 @@ class Run:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`; a last line that is still being written is left out."""
-        lines = (self.path / "metrics.jsonl").read_text().split("\n")
+        lines = (self.path / METRICS).read_text().split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
     @property
@@ -113,7 +124,7 @@ def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
         run = Run(path)
         manifest = run.manifest
         rows.append(
-            {"path": path, "status": manifest["status"], "wall-seconds": manifest.get("wall-seconds")}
+            {"path": path, "status": run.status, "wall-seconds": manifest.get("wall-seconds")}
             | manifest.get("final", {})
             | _flat(run.experiment.model_dump(by_alias=True, mode="json"))
         )
