@@ -9,15 +9,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fedsim.errors import Refused, RunFailed
+from fedsim.errors import Interrupted, Refused, RunFailed
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
     from fedsim.results import Run, load_run, load_runs
-    from fedsim.simulate import run
+    from fedsim.simulate import resume, run
     from fedsim.simulate_app import run_app
 
-__all__ = ["Experiment", "Refused", "Run", "RunFailed", "load_run", "load_runs", "run", "run_app"]
+__all__ = [
+    "Experiment",
+    "Interrupted",
+    "Refused",
+    "Run",
+    "RunFailed",
+    "load_run",
+    "load_runs",
+    "resume",
+    "run",
+    "run_app",
+]
 
 # Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower
 # app nothing of experiments.
@@ -26,6 +37,7 @@ _LATER = {
     "Run": "fedsim.results",
     "load_run": "fedsim.results",
     "load_runs": "fedsim.results",
+    "resume": "fedsim.simulate",
     "run": "fedsim.simulate",
     "run_app": "fedsim.simulate_app",
 }

@@ -66,12 +66,15 @@ class ModelEntry(Entry):
 class StrategyEntry(Entry):
     """A Flower strategy, and what it asks of a round.
 
-    `smallest_cohort` maps the options to the number of updates below which the strategy has no answer.
+    `smallest_cohort` maps the options to the number of updates below which the strategy has no answer. `state`
+    names the attributes that it carries from one round to the next (None, arrays, or a list, dict or
+    `ArrayRecord` of arrays); None: it is not known, so the strategy must have `state_dict` and `load_state_dict`.
     """
 
     linear: bool = False  # needs only the weighted mean, so the fold serves it
     needs_initial_loss: bool = False  # clients report the loss of the model that they received
     smallest_cohort: Callable[[Any], int] = lambda options: 1
+    state: tuple[str, ...] | None = ()
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -242,6 +245,7 @@ STRATEGIES = _table(
         summary="FedAvg with momentum on the server (Hsu et al. 2019)",
         options=o.FedAvgMOptions,
         linear=True,
+        state=("current_arrays", "momentum_vector"),
     ),
     StrategyEntry(
         name="fedprox",
@@ -256,6 +260,7 @@ STRATEGIES = _table(
         summary="Adagrad on the server (Reddi et al. 2021)",
         options=o.FedAdagradOptions,
         linear=True,
+        state=("m_t", "v_t"),
     ),
     StrategyEntry(
         name="fedadam",
@@ -263,6 +268,7 @@ STRATEGIES = _table(
         summary="Adam on the server (Reddi et al. 2021)",
         options=o.FedAdamOptions,
         linear=True,
+        state=("m_t", "v_t"),
     ),
     StrategyEntry(
         name="fedyogi",
@@ -270,6 +276,7 @@ STRATEGIES = _table(
         summary="Yogi on the server (Reddi et al. 2021)",
         options=o.FedYogiOptions,
         linear=True,
+        state=("m_t", "v_t"),
     ),
     StrategyEntry(
         name="fedmedian",
@@ -344,5 +351,5 @@ def find_model(name: str) -> ModelEntry:
 def find_strategy(name: str) -> StrategyEntry:
     """Return the entry of a strategy; `"module:callable"` is the user's own and sees each update."""
     if ":" in name:
-        return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+        return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions, state=None)
     return _find(STRATEGIES, name, ', or "module:callable"')

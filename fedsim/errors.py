@@ -1,4 +1,4 @@
-"""The two ways in which fedsim says no."""
+"""The ways in which fedsim says no."""
 
 
 class Refused(ValueError):
@@ -13,4 +13,11 @@ class RunFailed(RuntimeError):
     """The run began and could not go on.
 
     The message names the round and the first reason. The command line prints it and exits with 1.
+    """
+
+
+class Interrupted(RunFailed):
+    """The run was told to end (SIGINT, SIGTERM) and did, after a whole round.
+
+    The message says which, and how the run goes on. The command line prints it and exits with 1.
     """

@@ -16,20 +16,26 @@ from typing import Any, Protocol
 class Progress(Protocol):
     """Hears of a run: once when its directory is there, then of each round, with its row of `metrics.jsonl`."""
 
-    def started(self, path: Path, rounds: int) -> None:
-        """The run directory is written, and the first round begins."""
+    def started(self, path: Path, rounds: int, done: int) -> None:
+        """The run directory is written; of `rounds` rounds, `done` were made before, and the next begins."""
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """A round has ended."""
+        """A round has ended, and is safe from a kill."""
+
+    def stopping(self) -> None:
+        """A signal has come, and the round in flight is the last; called from the signal's handler."""
 
 
 class Silent:
     """Tells no one."""
 
-    def started(self, path: Path, rounds: int) -> None:
+    def started(self, path: Path, rounds: int, done: int) -> None:
         """Say nothing."""
 
     def round_done(self, row: Mapping[str, Any]) -> None:
+        """Say nothing."""
+
+    def stopping(self) -> None:
         """Say nothing."""
 
 

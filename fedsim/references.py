@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
@@ -22,3 +25,10 @@ def load_reference(reference: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise Refused(f"{reference!r} can't be loaded: {error}") from error
     return found
+
+
+def see_folders(folders: Iterable[str | Path]) -> None:
+    """Let references of this process find modules in folders too, after all others."""
+    for folder in map(str, folders):
+        if folder not in sys.path:
+            sys.path.append(folder)

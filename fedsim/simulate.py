@@ -1,4 +1,4 @@
-"""`fedsim.run`: an experiment in, a run out."""
+"""`fedsim.run`: an experiment in, a run out; and `fedsim.resume`, which goes on with one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, RecordDict, UserConfig
 
 from fedsim import progress as listeners
 from fedsim.data import prepare
 from fedsim.engines import start_engine
 from fedsim.experiment import Experiment
+from fedsim.interruption import interruptible
 from fedsim.progress import Progress, Silent
+from fedsim.references import see_folders
 from fedsim.results import Run, default_run_path
 from fedsim.results.directory import check_free
+from fedsim.results.lock import refuse_if_held
+from fedsim.results.resumption import check_data, examine
 from fedsim.runtime import AppSpec, ClientsGrid
 from fedsim.runtime.spec import RUN_ID, SERVER_APP, SERVER_NODE_ID, load_server_app
 
@@ -34,16 +38,65 @@ def run(experiment: Experiment, out: str | Path | None = None, progress: Progres
     Raises:
         Refused: The experiment can't be run; nothing was written.
         RunFailed: It began and could not go on; the run directory says how far it came.
+        Interrupted: SIGINT or SIGTERM came, in the main thread; `resume` goes on. A second signal raises
+            `KeyboardInterrupt` at once.
     """
     path = default_run_path(experiment) if out is None else Path(out).absolute()
     check_free(path)
-    run_config: dict[str, bool | float | int | str] = {**experiment.to_run_config(), "run-dir": str(path)}
-    spec = AppSpec(prepare(experiment).clients, run_config)
-    context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config)
-    with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(progress or Silent()):
-        server_app = load_server_app(SERVER_APP)  # while the workers load the ClientApp
-        server_app(grid, context)
+    _simulate(experiment, {"run-dir": str(path)}, progress)
     return Run(path)
+
+
+def resume(
+    path: str | Path,
+    progress: Progress | None = None,
+    *,
+    engine: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Run:
+    """Go on with a run that was killed, interrupted or failed, from its last whole round.
+
+    It ends with the bits that the run would have had without the interruption.
+
+    Args:
+        path: The run directory.
+        progress: Hears of each round.
+        engine: Another engine than the run's own.
+        workers: Another number of workers.
+        address: Of another Ray cluster.
+
+    Returns:
+        The run, completed.
+
+    Raises:
+        Refused: There is nothing to resume, the data or the experiment are not what they were, or another
+            process writes the run; nothing was changed.
+        RunFailed: As from `run`.
+        Interrupted: As from `run`.
+    """
+    path = Path(path).absolute()
+    manifest = examine(path).manifest
+    refuse_if_held(path)
+    see_folders(manifest["modules"].values())
+    changes = {"runtime.engine": engine, "runtime.workers": workers, "runtime.address": address}
+    overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
+    experiment = Experiment.load(path / "experiment.toml", overrides)
+    check_data(path, manifest, prepare(experiment).sha256)
+    _simulate(experiment, {"run-dir": str(path), "resume": True}, progress)
+    return Run(path)
+
+
+def _simulate(experiment: Experiment, server_config: UserConfig, progress: Progress | None) -> None:
+    """Run the ServerApp over the experiment's engine; `server_config` is what only the ServerApp is told."""
+    listener = progress or Silent()
+    run_config: UserConfig = dict(experiment.to_run_config())
+    with interruptible(listener.stopping):
+        spec = AppSpec(prepare(experiment).clients, run_config)
+        context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config | server_config)
+        with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(listener):
+            server_app = load_server_app(SERVER_APP)  # while the workers load the ClientApp
+            server_app(grid, context)
 
 
 def make_grid(experiment: Experiment, spec: AppSpec) -> ClientsGrid:

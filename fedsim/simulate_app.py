@@ -16,8 +16,9 @@ from fedsim.engines import check_engine, start_engine
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower_app import FlowerApp, reason
 from fedsim.results import Run
-from fedsim.results.directory import RunDirectory, check_free, free_run_path, from_here, provenance
+from fedsim.results.directory import RunDirectory, check_free, free_run_path, from_here
 from fedsim.results.log import Log, recording
+from fedsim.results.manifest import session
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import CLIENT_APP, RUN_ID, SERVER_APP, SERVER_NODE_ID
 
@@ -122,7 +123,6 @@ def _play(server_app: ServerApp, grid: Grid, context: Context, log: Log) -> None
 
 def _manifest(app: FlowerApp, spec: AppSpec) -> dict[str, object]:
     return {
-        "status": "running",
         "kind": "flower-app",
         "name": app.name,
         "version": app.version,
@@ -131,7 +131,7 @@ def _manifest(app: FlowerApp, spec: AppSpec) -> dict[str, object]:
         "clientapp": app.clientapp,
         "run-config": spec.run_config,
         "clients": spec.clients,
-        **provenance(),
+        **session(),
     }
 
 

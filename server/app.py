@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
@@ -14,16 +15,17 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 from torch import nn
 
-from fedsim import progress
+from fedsim import interruption, progress
 from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
-from fedsim.errors import Refused
+from fedsim.errors import Interrupted, Refused
 from fedsim.experiment import Experiment
 from fedsim.models import Score, initial_model, score
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
 from server.enrolment import enrol
 from server.rounds import Federation
+from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
 from server.strategies import build_strategy
 
 app = ServerApp()
@@ -34,29 +36,60 @@ class FlowerLog:
 
     rounds = 0
 
-    def started(self, path: Path, rounds: int) -> None:
+    def started(self, path: Path, rounds: int, done: int) -> None:
         """Say where the run is written."""
         self.rounds = rounds
-        log(INFO, "fedsim: %d rounds, written to %s", rounds, path)
+        log(INFO, "fedsim: %d of %d rounds, written to %s", rounds - done, rounds, path)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
         values = ", ".join(f"{name} {value}" for name, value in row.items() if name != "round")
         log(INFO, "round %d/%d: %s", row["round"], self.rounds, values)
 
+    def stopping(self) -> None:
+        """Say that the round in flight is the last."""
+        log(INFO, "fedsim: ends after this round")
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment of the run config; `run-dir` names the run directory, if it isn't empty."""
-    experiment = Experiment.from_run_config(context.run_config)
+    """Run the experiment of the run config.
+
+    `run-dir` names the run directory, if it isn't empty; with `resume` it is one that goes on (`fedsim.resume`
+    sets that).
+    """
+    config = context.run_config
+    experiment = Experiment.from_run_config(config)
     data = prepare(experiment)
+    federation = _federation(experiment, data, grid)
+    not_resumable = why_not_resumable(federation)
+    path = Path(str(config.get("run-dir") or default_run_path(experiment)))
+    if config.get("resume"):
+        if not_resumable is not None:
+            raise Refused(f"run {str(path)!r}: can't be resumed: {not_resumable}")
+        opened = RunDirectory.reopen(path, data.sha256)
+    else:
+        opened = RunDirectory.create(path, experiment, data.sha256, not_resumable)
+    with opened as directory:
+        restore_snapshot(federation, directory)
+        _run(federation, directory, keep=not_resumable is None)
+        if not federation.finished:
+            cure = f"fedsim resume {shlex.quote(str(path))} goes on"
+            if not_resumable is not None:
+                cure = f"can't be resumed: {not_resumable}"
+            raise Interrupted(f"interrupted after round {federation.done} of {experiment.rounds}; {cure}")
+        directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
+
+
+def _federation(experiment: Experiment, data: FederatedData, grid: Grid) -> Federation:
+    """Return the experiment's federation before its first round."""
     if experiment.server.cohort > data.clients:
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
     model = initial_model(experiment, data.task)
     strategy = build_strategy(experiment)
-    federation = Federation(
+    return Federation(
         experiment=experiment,
         grid=grid,
         nodes=enrol(grid, data.clients, experiment.server.timeout),
@@ -64,17 +97,20 @@ def main(grid: Grid, context: Context) -> None:
         arrays=record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()}),
         evaluate=lambda arrays: _score(model, arrays, data),
     )
-    path = Path(str(context.run_config.get("run-dir") or default_run_path(experiment)))
+
+
+def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
+    """Run the rounds that are left, until a signal; each is written, kept if it can be, and told."""
     listener = progress.current() or FlowerLog()
-    with RunDirectory.create(path, experiment, data.sha256) as directory:
-        listener.started(path, experiment.rounds)
+    listener.started(directory.path, federation.experiment.rounds, federation.done)
 
-        def write(row: dict[str, Any]) -> None:
-            directory.append_round(row)
-            listener.round_done(row)
+    def write(row: dict[str, Any]) -> None:
+        directory.append_round(row)
+        if keep:
+            write_snapshot(federation, directory)
+        listener.round_done(row)
 
-        federation.run(write)
-        directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
+    federation.run(write, stop=interruption.asked)
 
 
 def _score(model: nn.Module, arrays: ArrayRecord, data: FederatedData) -> Score:

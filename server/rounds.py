@@ -27,8 +27,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
+class Stopping:
+    """What `server.patience` goes by.
+
+    Attributes:
+        best_loss: The lowest test loss so far, in nats.
+        evaluations_since_best: How many have not been lower since.
+    """
+
+    best_loss: float = float("inf")
+    evaluations_since_best: int = 0
+
+
+@dataclass
 class Federation:
-    """What the rounds work on.
+    """What the rounds work on, and how far they have come.
 
     Attributes:
         experiment: Says how.
@@ -37,6 +50,9 @@ class Federation:
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
         evaluate: Scores a model on the central test set.
+        done: Rounds that are whole.
+        over: Whether they were enough, before the last.
+        stopping: Decides that.
     """
 
     experiment: Experiment
@@ -45,28 +61,41 @@ class Federation:
     strategy: Strategy
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
-    _best_loss: float = field(default=float("inf"), init=False)
-    _evaluations_since_best: int = field(default=0, init=False)
+    done: int = 0
+    over: bool = False
+    stopping: Stopping = field(default_factory=Stopping)
 
-    def run(self, write: Callable[[dict[str, Any]], None]) -> None:
-        """Run the rounds; each ends with its row being written.
+    @property
+    def finished(self) -> bool:
+        """Whether no round is left."""
+        return self.over or self.done >= self.experiment.rounds
+
+    def run(self, write: Callable[[dict[str, Any]], None], stop: Callable[[], bool] = lambda: False) -> None:
+        """Run the rounds that are left.
+
+        Args:
+            write: Called with the row of each round that is whole.
+            stop: Asked before each round whether to leave it, and those after it, for later.
 
         Raises:
             RunFailed: All clients of a round failed, or the strategy returned what is no model.
         """
-        for round_ in range(1, self.experiment.rounds + 1):
-            started = time.perf_counter()
-            try:
-                row = {"round": round_} | self._train(round_)
-                scores = self._evaluate(round_) if self._is_due(round_) else {}
-            except Exception as error:
-                error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
-                raise
-            row |= scores
-            row["seconds"] = round(time.perf_counter() - started, 4)
+        while not self.finished and not stop():
+            row = self._round(self.done + 1)
+            self.done += 1
             write(row)
-            if scores and self._is_enough(scores):
-                break
+
+    def _round(self, round_: int) -> dict[str, Any]:
+        """Run one round and return its row."""
+        started = time.perf_counter()
+        try:
+            row = {"round": round_} | self._train(round_)
+            scores = self._evaluate(round_) if self._is_due(round_) else {}
+        except Exception as error:
+            error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
+            raise
+        self.over = bool(scores) and self._is_enough(scores)
+        return row | scores | {"seconds": round(time.perf_counter() - started, 4)}
 
     # --- training ---------------------------------------------------------------------------------------
 
@@ -171,13 +200,13 @@ class Federation:
 
     def _is_enough(self, scores: Mapping[str, float]) -> bool:
         """Say whether `target-accuracy` or `patience` ends the run."""
-        server = self.experiment.server
-        if scores["loss"] < self._best_loss:
-            self._best_loss, self._evaluations_since_best = scores["loss"], 0
+        server, stopping = self.experiment.server, self.stopping
+        if scores["loss"] < stopping.best_loss:
+            stopping.best_loss, stopping.evaluations_since_best = scores["loss"], 0
         else:
-            self._evaluations_since_best += 1
+            stopping.evaluations_since_best += 1
         reached = server.target_accuracy is not None and scores["accuracy"] >= server.target_accuracy
-        return reached or (server.patience is not None and self._evaluations_since_best >= server.patience)
+        return reached or (server.patience is not None and stopping.evaluations_since_best >= server.patience)
 
     def _view(self, cohort: list[int]) -> CohortGrid:
         return CohortGrid(self.grid, {client: self.nodes[client] for client in cohort})

@@ -1,4 +1,4 @@
-"""ClientApps for the tests: one that misbehaves by client, one with a mod and per-client state."""
+"""ClientApps for the tests: one that misbehaves by client, two with per-client state, one of them with a mod."""
 
 import os
 import signal
@@ -102,3 +102,24 @@ def sleep(message: Message, context: Context) -> Message:
     """Answer after ten seconds."""
     time.sleep(10)
     return Message(RecordDict(), reply_to=message)
+
+
+drifting = ClientApp()
+
+
+@drifting.train()
+def drift(message: Message, context: Context) -> Message:
+    """Move the weights further each time: by what this client remembers of its own former moves."""
+    client = int(context.node_config["partition-id"])
+    received = message.content.array_records["arrays"]
+    rounds = context.state.metric_records.setdefault("rounds", MetricRecord({"trained": 0}))
+    rounds["trained"] = int(rounds["trained"]) + 1  # type: ignore[arg-type]
+    moves = context.state.array_records.get("moves")
+    moved = {
+        name: (0.5 * moves[name].numpy() if moves else 0) + np.float32((client + 1) / 64) * np.sign(w.numpy())
+        for name, w in received.items()
+    }
+    context.state["moves"] = ArrayRecord({name: Array(move) for name, move in moved.items()})
+    arrays = ArrayRecord({name: Array(w.numpy() + moved[name]) for name, w in received.items()})
+    metrics = MetricRecord({"num-examples": 10, "train-loss": float(rounds["trained"])})  # type: ignore[arg-type]
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

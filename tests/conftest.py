@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def tiny() -> Experiment:
 
 
 collect_ignore_glob = ["apps_flower/*"]  # Flower apps, loaded by the tests of them
+
+
+@pytest.fixture
+def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs use a ClientApp whose clients keep a state that matters."""
+    from fedsim.runtime import AppSpec
+
+    monkeypatch.setattr("fedsim.simulate.AppSpec", partial(AppSpec, reference="tests.apps:drifting"))
 
 
 def experiment(*overrides: str) -> Experiment:

@@ -13,6 +13,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
+from fedsim.progress import Silent
 from tests.test_simulation import CNN, LSTM, bits
 
 
@@ -22,7 +23,7 @@ def workers() -> list[int]:
     return sorted(int(pid) for children in lists for pid in children.read_text().split())
 
 
-class Killer:
+class Killer(Silent):
     """Kills the oldest worker once a round, some random time after the round before has ended."""
 
     def __init__(self, kills: int) -> None:
@@ -30,7 +31,7 @@ class Killer:
         self.killed = 0
         self.random = random.Random(0)
 
-    def started(self, path: Path, rounds: int) -> None:
+    def started(self, path: Path, rounds: int, done: int) -> None:
         """Kill in the first round."""
         self.kill_soon()
 

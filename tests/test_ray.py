@@ -10,6 +10,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused
+from fedsim.progress import Silent
 from fedsim.runtime import AppSpec, RayGrid
 from tests.fedsim.test_runtime import SPEC, Sum, array, query, told
 from tests.test_simulation import CNN, LSTM, bits
@@ -86,10 +87,7 @@ def test_a_node_that_is_lost_costs_no_bits(cluster: Any) -> None:
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
 
-    class LoseANode:
-        def started(self, path: Path, rounds: int) -> None:
-            """Say nothing."""
-
+    class LoseANode(Silent):
         def round_done(self, row: Any) -> None:
             """Lose the node after the second round, with its actor and perhaps its work."""
             if row["round"] == 2:
@@ -105,10 +103,7 @@ def test_actors_that_are_killed_cost_no_bits(cluster: Any) -> None:
     setting = Experiment.from_toml(CNN, ["rounds=4"])
     reference = bits(fedsim.run(setting, "local"))
 
-    class KillActors:
-        def started(self, path: Path, rounds: int) -> None:
-            """Say nothing."""
-
+    class KillActors(Silent):
         def round_done(self, row: Any) -> None:
             """Kill an actor's process as the kernel does when memory runs out."""
             alive = [

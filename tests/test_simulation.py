@@ -143,7 +143,14 @@ def test_the_proximal_term_reaches_the_clients() -> None:
 def test_a_run_directory_is_the_result(tiny: Experiment) -> None:
     run = fedsim.run(tiny, "here")
     names = {path.name for path in Path("here").iterdir()}
-    assert names == {"experiment.toml", "manifest.json", "metrics.jsonl", "model.safetensors"}
+    assert names == {
+        ".lock",
+        "checkpoint",
+        "experiment.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "model.safetensors",
+    }
     assert Experiment.load("here/experiment.toml") == run.experiment == tiny
     manifest = json.loads(Path("here/manifest.json").read_text())
     assert manifest["status"] == run.status == "completed"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from fedsim.errors import Refused, RunFailed
+from fedsim.errors import Interrupted, Refused, RunFailed
+from fedsim.references import see_folders
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(
     name="fedsim",
@@ -90,19 +93,15 @@ def exit_codes() -> Iterator[None]:
     except Refused as refused:
         typer.echo(f"fedsim: {refused}", err=True)
         raise typer.Exit(2) from None
+    except Interrupted as interrupted:
+        typer.echo(f"fedsim: {interrupted}", err=True)
+        raise typer.Exit(1) from None
     except RunFailed as failed:
         typer.echo(f"fedsim: failed: {failed}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("fedsim: interrupted", err=True)
         raise typer.Exit(1) from None
-
-
-def _see_users_modules(config: Path) -> None:
-    """Let `"module:callable"` find modules beside the experiment file and in the current folder."""
-    for folder in (Path.cwd(), config.absolute().parent):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
 
 
 @app.command()
@@ -133,8 +132,34 @@ def run(
         for option, given in (("--run-config", run_config), ("--clients", clients is not None)):
             if given:
                 raise Refused(f"{option}: is for Flower apps; an experiment file takes --set")
-        _see_users_modules(source)
+        see_folders([Path.cwd(), source.absolute().parent])  # for "module:callable"
         running.run_file(source, overrides or [], how)
+
+
+@app.command()
+def resume(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="The run directory of a run that has not ended well.", show_default=False
+        ),
+    ],
+    engine: Annotated[str | None, ENGINE] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    address: Annotated[str | None, ADDRESS] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Go on with a run that was killed, interrupted or failed.
+
+    It goes on after its last whole round, and ends with the bits that it would have had without the interruption,
+    on any engine and with any number of workers.
+    """
+    from fedsim.cli import running
+
+    with exit_codes():
+        see_folders([Path.cwd()])
+        running.resume(path, running.How(engine, workers, address, None, quiet or as_json, as_json))
 
 
 @app.command()

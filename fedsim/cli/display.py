@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from fedsim.results import Run
 from fedsim.results.directory import from_here
 
 if TYPE_CHECKING:
-    from fedsim.experiment import Experiment
+    pass
 
 LINES = 10  # rounds that the live table shows
+STOPPING = "ending after this round; a second signal ends at once"
 
 
 def duration(seconds: float) -> str:
@@ -42,31 +43,37 @@ def _value(row: Mapping[str, Any], name: str) -> str:
 
 
 class _Follower:
-    """What both displays know: how many rounds there are, and how long they take."""
+    """What both displays know: how many rounds there are, how many this session began with, how long one takes."""
 
     def __init__(self, console: Console, name: str) -> None:
         self.console = console
         self.name = name
-        self.rounds = 0
+        self.rounds = self.done_before = 0
         self.began = time.perf_counter()
 
-    def started(self, path: Path, rounds: int) -> None:
-        """Note the first round's beginning."""
-        self.rounds, self.began = rounds, time.perf_counter()
+    def started(self, path: Path, rounds: int, done: int) -> None:
+        """Note the beginning of the session's first round."""
+        self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
 
     def left(self, row: Mapping[str, Any]) -> str:
-        """Estimate the time to the last round by the mean of those that were."""
-        per_round = (time.perf_counter() - self.began) / row["round"]
+        """Estimate the time to the last round by the mean of this session's."""
+        per_round = (time.perf_counter() - self.began) / (row["round"] - self.done_before)
         return duration(per_round * (self.rounds - row["round"]))
 
 
 class PlainLines(_Follower):
     """A line a round, for logs and pipes."""
 
-    def started(self, path: Path, rounds: int) -> None:
+    def started(self, path: Path, rounds: int, done: int) -> None:
         """Say where the run is written."""
-        super().started(path, rounds)
-        print(f"{self.name}: {rounds} rounds, written to {from_here(path)}", flush=True)
+        super().started(path, rounds, done)
+        where = f"goes on after round {done} in" if done else "written to"
+        print(f"{self.name}: {rounds} rounds, {where} {from_here(path)}", flush=True)
+
+    def stopping(self) -> None:
+        """Say that the round in flight is the last."""
+        with suppress(RuntimeError):  # the signal came while a line was being printed
+            print(STOPPING, flush=True)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
@@ -87,10 +94,14 @@ class LiveTable(_Follower):
         self.rows: list[Mapping[str, Any]] = []
         self.live = live
 
-    def started(self, path: Path, rounds: int) -> None:
-        """Show that the first round is under way."""
-        super().started(path, rounds)
-        self.live.update(Text(f"{self.name}: round 1 of {rounds}, written to {from_here(path)}"))
+    def started(self, path: Path, rounds: int, done: int) -> None:
+        """Show that the session's first round is under way."""
+        super().started(path, rounds, done)
+        self.live.update(Text(f"{self.name}: round {done + 1} of {rounds}, written to {from_here(path)}"))
+
+    def stopping(self) -> None:
+        """Show that the round in flight is the last."""
+        self.live.console.print(STOPPING)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Redraw with the round's row."""
@@ -118,17 +129,15 @@ class LiveTable(_Follower):
 
 
 @contextmanager
-def following(console: Console, quiet: bool, experiment: Experiment) -> Iterator[Progress]:
+def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
     """Yield what shows a run: a live table in a terminal, else lines, or nothing."""
     if quiet:
         yield Silent()
     elif not console.is_terminal:
-        yield PlainLines(console, experiment.name)
+        yield PlainLines(console, name)
     else:
-        with Live(
-            Text(f"{experiment.name}: preparing data and workers"), console=console, transient=False
-        ) as live:
-            yield LiveTable(console, experiment.name, live)
+        with Live(Text(f"{name}: preparing data and workers"), console=console, transient=False) as live:
+            yield LiveTable(console, name, live)
 
 
 def summary_of(run: Run) -> str:

@@ -18,6 +18,7 @@ from fedsim.errors import Refused
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
+    from fedsim.results import Run
 
 
 @dataclass(frozen=True)
@@ -68,24 +69,39 @@ def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: 
             address=how.address,
             quiet=how.silent,
         )
-    if how.as_json:
-        typer.echo(json.dumps({"run": str(done.path), "status": done.status}))
-    elif not how.silent:
-        from fedsim.cli.display import summary_of
+    _tell(done, how)
 
-        typer.echo(summary_of(done))
+
+def resume(path: Path, how: How) -> None:
+    """Go on with a run."""
+    from fedsim.cli.display import following
+    from fedsim.results.resumption import examine
+
+    name = examine(path).manifest["name"]
+    with following(Console(), how.silent, name) as progress:
+        from fedsim.simulate import resume as go_on
+
+        done = go_on(path, progress, engine=how.engine, workers=how.workers, address=how.address)
+    _tell(done, how)
 
 
 def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
-    from fedsim.cli.display import following, summary_of
+    from fedsim.cli.display import following
 
-    with following(Console(), how.silent, experiment) as progress:
+    with following(Console(), how.silent, experiment.name) as progress:
         from fedsim.simulate import run
 
         done = run(experiment, out, progress)
+    _tell(done, how)
+
+
+def _tell(done: Run, how: How) -> None:
+    """Print how a run has ended."""
     if how.as_json:
         typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
     elif not how.silent:
+        from fedsim.cli.display import summary_of
+
         typer.echo(summary_of(done))
 
 

@@ -1,14 +1,16 @@
-"""Writing a run directory, readable while the run is alive."""
+"""Writing a run directory, readable while the run is alive, and good to go on from at any moment."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import platform
-import subprocess
+import secrets
+import shutil
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,15 +18,22 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import Refused
-from fedsim.threads import cores
+from fedsim.errors import Interrupted, Refused
+from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
+from fedsim.results.client_states import ClientStates
+from fedsim.results.files import LineFile, sync_folder, write_whole
+from fedsim.results.lock import Lock
+from fedsim.results.manifest import changed_versions, experiment_manifest, session
+from fedsim.results.resumption import METRICS, Resumption, check_data, examine
+from fedsim.results.trees import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fedsim.experiment import Experiment
 
-PACKAGES = ("fedsim", "flwr", "flwr-datasets", "numpy", "torch", "safetensors", "scikit-learn")
+log = logging.getLogger(__name__)
+
+DRAFT = ".fedsim-draft-"
+STALE = 3600.0  # seconds after which a draft, written in an instant, is surely one that a kill left
 
 
 def default_run_path(experiment: Experiment) -> Path:
@@ -61,59 +70,181 @@ def check_free(path: Path) -> None:
 
 
 class RunDirectory:
-    """A run directory being written.
+    """A run directory being written, by this process alone.
 
-    Files appear whole (written, synced, renamed); `metrics.jsonl` grows by a synced line a round. As a context
-    manager it marks the run completed, or failed with the reason, when the block ends.
+    Files appear whole; `metrics.jsonl` grows by a synced line a round, and a checkpoint follows each. As a
+    context manager it marks the run completed, interrupted, or failed with the reason, when the block ends.
+
+    Attributes:
+        path: The directory.
+        resumed_from: The checkpoint that the run goes on from; None: it begins at round 1.
+        client_states: The clients' states in that checkpoint, as bytes.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any]) -> None:
         self.path = path
+        self.resumed_from: Checkpoint | None = None
+        self.client_states: dict[int, bytes] = {}
+        self._lock = lock
         self._manifest = manifest
+        self._metrics = LineFile(path / METRICS)
+        self._states = ClientStates(path)
         self._started = time.perf_counter()
+        self._wall_before = 0.0  # seconds of the sessions before this one
         self._last: dict[str, Any] = {}
 
+    # --- beginning --------------------------------------------------------------------------------------
+
     @classmethod
-    def create(cls, path: Path, experiment: Experiment, data_sha256: str) -> RunDirectory:
-        """Make the directory with `experiment.toml` and a manifest that says `running`.
+    def create(
+        cls, path: Path, experiment: Experiment, data_sha256: str, not_resumable: str | None = None
+    ) -> RunDirectory:
+        """Make the directory of an experiment's run, with `experiment.toml` and empty metrics.
+
+        Args:
+            path: Must not exist.
+            experiment: What is run.
+            data_sha256: Hash of its data.
+            not_resumable: Why no checkpoints can be written, if so.
 
         Raises:
             Refused: The path exists or can't be written.
         """
-        files = {"experiment.toml": experiment.to_toml().encode(), "metrics.jsonl": b""}
-        return cls.begin(path, _manifest(experiment, data_sha256), files)
+        files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
+        return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files)
 
     @classmethod
-    def begin(cls, path: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> RunDirectory:
-        """Make the directory with some files and a manifest.
+    def begin(cls, path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> RunDirectory:
+        """Make the directory with some files and a manifest that says `running`.
+
+        It is made under another name and renamed, so a kill leaves none, or one that is good.
 
         Raises:
             Refused: The path exists or can't be written.
         """
         check_free(path)
+        run_id = secrets.token_hex(16)
+        whole = {"status": "running", "run-id": run_id, **manifest}
+        draft = path.parent / f"{DRAFT}{run_id}"
+        lock = None
         try:
-            path.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
+            draft.mkdir()
+            lock = Lock(draft)
+            for name, content in {**files, "manifest.json": _json(whole)}.items():
+                write_whole(draft / name, content)
+            draft.rename(path)
+            sync_folder(path.parent)
+        except BaseException as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            if lock is not None:
+                lock.release()
+            if isinstance(error, OSError):
+                raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
+            raise
+        return cls(path, lock, whole)
+
+    @classmethod
+    def reopen(cls, path: Path, data_sha256: str) -> RunDirectory:
+        """Go on with a run that was killed, interrupted or failed, from its last checkpoint.
+
+        What was written after that is cut off: the rounds will write it again.
+
+        Args:
+            path: A run directory.
+            data_sha256: Hash of the data as it is now.
+
+        Raises:
+            Refused: It can't go on, or another process writes it; nothing was changed.
+        """
+        examine(path)  # before a lock file is put into what may be any folder
+        try:
+            lock = Lock(path)
         except OSError as error:
-            raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
-        directory = cls(path, manifest)
-        for name, content in files.items():
-            directory._write(name, content)
-        directory._write_manifest()
+            raise Refused(f"run {str(path)!r}: {error.strerror}") from None
+        try:
+            found = examine(path)
+            check_data(path, found.manifest, data_sha256)
+            directory = cls(path, lock, found.manifest)
+            directory._go_on(found)
+        except BaseException:
+            lock.release()
+            raise
         return directory
+
+    def _go_on(self, found: Resumption) -> None:
+        checkpoint = self.resumed_from = found.checkpoint
+        done = checkpoint.round if checkpoint else 0
+        try:
+            self.client_states = self._states.load(done)
+            if checkpoint is not None and self._states.sha256 != checkpoint.client_states:
+                raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
+        except Refused as refused:
+            self._states.close()
+            raise Refused(f"run {str(self.path)!r}: {refused}") from None
+        self._wall_before = checkpoint.wall_seconds if checkpoint else 0.0
+        self._states.cut(done)
+        self._metrics = LineFile(self.path / METRICS, found.position)
+        self._metrics.cut()
+        for row in found.rows:
+            self._last |= row
+        self._note_session(done)
+
+    def _note_session(self, done: int) -> None:
+        """Say in the manifest that the run goes on, and with what; on the log if that has changed."""
+        if changes := changed_versions(self._manifest):
+            log.warning(
+                "%s goes on with other versions than it began with: %s", self.path, ", ".join(changes)
+            )
+        self._manifest.setdefault("resumed", []).append({"from-round": done + 1, **session()})
+        self._manifest["status"] = "running"
+        for key in ("error", "final", "wall-seconds"):
+            self._manifest.pop(key, None)
+        self._write_manifest()
+
+    # --- rounds -----------------------------------------------------------------------------------------
 
     def append_round(self, row: dict[str, Any]) -> None:
         """Add a round's row to `metrics.jsonl`; what was not measured is absent."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._metrics.append(row)
         self._last |= row
+
+    def write_checkpoint(
+        self, round_: int, over: bool, state: Tree, client_states: Mapping[int, bytes]
+    ) -> None:
+        """Write where the run stands after a whole round, whose row has been appended.
+
+        Args:
+            round_: The round.
+            over: Whether the run ends with it, before the last.
+            state: What the server goes on with: nested dicts and lists of arrays and JSON scalars.
+            client_states: Of the clients whose state the round may have changed, as bytes.
+
+        Raises:
+            ValueError: The state holds what can't be kept.
+        """
+        self._states.keep(round_, client_states)
+        Checkpoint(
+            run_id=self._manifest["run-id"],
+            experiment_sha256=self._manifest["experiment-sha256"],
+            data_sha256=self._manifest["data-sha256"],
+            round=round_,
+            over=over,
+            wall_seconds=self._wall_seconds(),
+            files={METRICS: self._metrics.position},
+            client_states=self._states.sha256,
+            state=state,
+        ).write(self.path)
+
+    # --- ending -----------------------------------------------------------------------------------------
 
     def write_model(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Write the final weights to `model.safetensors`, under the names of the model's state."""
         from safetensors.numpy import save
 
-        self._write("model.safetensors", save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+        whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}
+        write_whole(self.path / "model.safetensors", save(whole))
 
     def __enter__(self) -> Self:
         return self
@@ -121,71 +252,43 @@ class RunDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manifest["status"] = "completed" if raised is None else "failed"
-        if raised is not None:
-            interrupted = isinstance(raised, KeyboardInterrupt)
-            self._manifest["error"] = "interrupted" if interrupted else str(raised) or type(raised).__name__
-        self._manifest["wall-seconds"] = round(time.perf_counter() - self._started, 3)
-        self._manifest["final"] = {
-            k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
-        }
-        self._write_manifest()
+        try:
+            self._states.close()
+            self._manifest["status"] = _status(raised)
+            if raised is not None:
+                self._manifest["error"] = _reason(raised)
+            self._manifest["wall-seconds"] = round(self._wall_seconds(), 3)
+            self._manifest["final"] = {
+                k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
+            }
+            self._write_manifest()
+        finally:
+            self._lock.release()
+
+    def _wall_seconds(self) -> float:
+        return self._wall_before + time.perf_counter() - self._started
 
     def _write_manifest(self) -> None:
-        self._write("manifest.json", json.dumps(self._manifest, indent=2).encode() + b"\n")
-
-    def _write(self, name: str, content: bytes) -> None:
-        draft = self.path / f".{name}.draft"
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(self.path / name)
+        write_whole(self.path / "manifest.json", _json(self._manifest))
 
 
-def _manifest(experiment: Experiment, data_sha256: str) -> dict[str, Any]:
-    return {
-        "status": "running",
-        "kind": "experiment",
-        "name": experiment.name,
-        "seed": experiment.seed,
-        "data-sha256": data_sha256,
-        **provenance(),
-        "epsilon": {},  # no privacy mechanism, no epsilon
-    }
+def _status(raised: BaseException | None) -> str:
+    if raised is None:
+        return "completed"
+    return "interrupted" if isinstance(raised, Interrupted | KeyboardInterrupt) else "failed"
 
 
-def provenance() -> dict[str, Any]:
-    """Return what a manifest says of any run: with which code, where and when."""
-    return {
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "host": {"system": platform.platform(), "machine": platform.machine(), "cores": cores()},
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def _reason(raised: BaseException) -> str:
+    return "interrupted" if isinstance(raised, KeyboardInterrupt) else str(raised) or type(raised).__name__
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _json(tree: dict[str, Any]) -> bytes:
+    return json.dumps(tree, indent=2).encode() + b"\n"
 
 
-def _commit() -> str | None:
-    """Return fedsim's own commit where it runs from a checkout, with `+` where that has changed since."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],  # noqa: S607
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
+def _sweep(folder: Path) -> None:
+    """Remove the drafts of runs that were killed while their directory was being made."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - draft.stat().st_mtime > STALE:
+                shutil.rmtree(draft)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
+from fedsim.results.lock import is_held
+from fedsim.results.resumption import METRICS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,8 +42,17 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `completed` or `failed`."""
-        return str(self.manifest["status"])
+        """How the run is.
+
+        `running`; `completed`; `failed` (the manifest says why); `interrupted` by SIGINT or SIGTERM after a whole
+        round; `killed`: the manifest says that it is running, and no process writes it. All but the first two
+        can be resumed, unless the manifest's `resumable` is false.
+        """
+        status = str(self.manifest["status"])
+        if status == "running" and is_held(self.path) is False:
+            status = str(self.manifest["status"])  # it may just have ended
+            return "killed" if status == "running" else status
+        return status
 
     @property
     def kind(self) -> str:
@@ -62,7 +73,7 @@ class Run:
         """The rows of `metrics.jsonl`, none for a Flower app; a last line being written is left out."""
         if self.kind != "experiment":
             return []
-        lines = (self.path / "metrics.jsonl").read_text().split("\n")
+        lines = (self.path / METRICS).read_text().split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
     @property
@@ -130,7 +141,7 @@ def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
                 "path": path,
                 "kind": run.kind,
                 "name": manifest["name"],
-                "status": manifest["status"],
+                "status": run.status,
                 "wall-seconds": manifest.get("wall-seconds"),
             }
             | manifest.get("final", {})

@@ -35,7 +35,8 @@ def end_with_parent() -> None:
 def main() -> None:
     """Answer jobs."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     lender = Lender()
     connection = Connection(int(sys.argv[1]))
     channel = Channel(connection, lender)

@@ -16,15 +16,16 @@ from typing import Any
 import fedsim
 from experiments.benchmarks.peers.clock import Clock
 from experiments.benchmarks.work import Report, Work
+from fedsim.progress import Silent
 
 
-class Listener:
+class Listener(Silent):
     """Hears of a run, and looks at the clock."""
 
     def __init__(self) -> None:
         self.clock = Clock()
 
-    def started(self, path: Path, rounds: int) -> None:
+    def started(self, path: Path, rounds: int, done: int) -> None:
         """Look at the clock before the first round."""
         self.clock.start()
 

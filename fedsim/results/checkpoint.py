@@ -1,0 +1,118 @@
+"""The checkpoint: where a run stands after a whole round, in one file that is all there or not at all.
+
+It is a safetensors file. Its arrays are the global model and what the strategy keeps; the rest is JSON text in
+its metadata, and a hash of both, so that a file that was cut, changed or half written is never taken for one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import Refused
+from fedsim.results.files import Position, write_whole
+from fedsim.results.trees import Tree, put_together, take_apart
+
+FORMAT = 1
+FOLDER = "checkpoint"
+FILE = "last-round.safetensors"
+BEGIN_AGAIN = f"without the folder {FOLDER} the run begins again at round 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A run after a whole round.
+
+    Attributes:
+        run_id: The run's, as in its manifest.
+        experiment_sha256: Hash of the experiment without `[runtime]`.
+        data_sha256: Hash of the data.
+        round: The last round that is whole, from 1.
+        over: Whether the run has ended early with it.
+        wall_seconds: How long the run took so far, all its sessions together.
+        files: How far each growing file had come.
+        client_states: Hash of the clients' states, which lie beside it.
+        state: What the server goes on with.
+    """
+
+    run_id: str
+    experiment_sha256: str
+    data_sha256: str
+    round: int
+    over: bool
+    wall_seconds: float
+    files: dict[str, Position]
+    client_states: str
+    state: Tree
+
+    def write(self, run: Path) -> None:
+        """Put the checkpoint in the place of the former one.
+
+        Raises:
+            ValueError: The state holds what can't be kept.
+        """
+        from safetensors.numpy import save
+
+        fields = {name: value for name, value in vars(self).items() if name not in ("files", "state")}
+        tree, arrays = take_apart(self.state, "state")
+        files = {name: asdict(position) for name, position in self.files.items()}
+        text = json.dumps({"format": FORMAT, **fields, "files": files, "state": tree})
+        arrays = {name: np.require(a, a.dtype.newbyteorder("="), "C") for name, a in arrays.items()}
+        content = save(arrays, {"checkpoint": text, "sha256": _sha256(text, arrays)})
+        (run / FOLDER).mkdir(exist_ok=True)
+        write_whole(run / FOLDER / FILE, content)
+
+
+def read_checkpoint(run: Path) -> Checkpoint | None:
+    """Return a run's checkpoint, None where it has none yet.
+
+    Raises:
+        Refused: It is damaged, or in a format that this version doesn't know.
+    """
+    path = run / FOLDER / FILE
+    if not path.exists():
+        return None
+    try:
+        return _parse(*_read(path))
+    except Refused:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"{FOLDER}/{FILE}: is damaged ({error}); {BEGIN_AGAIN}") from None
+
+
+def _parse(text: str, sha256: str, arrays: dict[str, NDArray[Any]]) -> Checkpoint:
+    fields = json.loads(text)
+    known = fields.pop("format")
+    if known != FORMAT:
+        raise Refused(f"{FOLDER}/{FILE}: has format {known}; this version of fedsim reads {FORMAT}")
+    if _sha256(text, arrays) != sha256:
+        raise ValueError("its hash is another")
+    fields["files"] = {name: Position(**position) for name, position in fields["files"].items()}
+    fields["state"] = put_together(fields["state"], arrays)
+    return Checkpoint(**fields)
+
+
+def _read(path: Path) -> tuple[str, str, dict[str, NDArray[Any]]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    return metadata["checkpoint"], metadata["sha256"], arrays
+
+
+def _sha256(text: str, arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

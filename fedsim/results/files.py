@@ -1,0 +1,98 @@
+"""Files that a kill can't spoil: whole ones appear at once, growing ones grow by a synced line."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import Refused
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that its name has either its former content or all of the new one.
+
+    A draft beside it is written, synced and renamed; one that a kill leaves there is overwritten by the next.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the disk know the names in a folder."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a file of lines has come."""
+
+    bytes: int
+    lines: int
+
+
+START = Position(0, 0)
+
+
+class LineFile:
+    """A file of JSON objects, one a line, that grows by a synced line at a time.
+
+    Attributes:
+        position: The end, as far as this object has written or been told.
+    """
+
+    def __init__(self, path: Path, position: Position = START) -> None:
+        self.path = path
+        self.position = position
+
+    def append(self, value: dict[str, Any]) -> None:
+        """Add a line; raises `ValueError` for NaN and infinity, which JSON has not."""
+        line = json.dumps(value, allow_nan=False).encode() + b"\n"
+        with self.path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self.position = Position(self.position.bytes + len(line), self.position.lines + 1)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the lines up to the position.
+
+        Raises:
+            Refused: The file is missing, shorter than the position, or has something else there.
+        """
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size < self.position.bytes:
+            raise Refused(
+                f"{self.path.name}: has {size} bytes; the checkpoint was made at {self.position.bytes}, "
+                "so lines are missing"
+            )
+        with self.path.open("rb") as file:
+            content = file.read(self.position.bytes)
+        lines = content.split(b"\n")
+        try:
+            rows = [json.loads(line) for line in lines[:-1]]
+        except ValueError:
+            rows = []
+        if lines[-1] or len(rows) != self.position.lines:
+            raise Refused(
+                f"{self.path.name}: was changed; its first {self.position.bytes} bytes must be "
+                f"{self.position.lines} rows of JSON"
+            )
+        return rows
+
+    def cut(self) -> None:
+        """Drop what comes after the position: rounds that no checkpoint holds, or half a line."""
+        with self.path.open("ab") as file:
+            file.truncate(self.position.bytes)
+            os.fsync(file.fileno())

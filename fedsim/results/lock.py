@@ -1,0 +1,90 @@
+"""One process at a time writes a run directory.
+
+The lock is the kernel's, on an open file (`flock`): it ends with the process, however that ends, so a killed
+run leaves none behind. Programs that the process starts don't hold it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+
+from fedsim.errors import Refused
+
+log = logging.getLogger(__name__)
+
+NAME = ".lock"
+# A reader that looks whether the lock is held has it for an instant; who wants it waits that out.
+ATTEMPTS, PAUSE = 10, 0.02
+# Some network file systems have no locks; a run there is better unguarded than impossible.
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+
+
+class Lock:
+    """The right to write a run directory, from now until `release` or the end of the process.
+
+    Raises:
+        Refused: Another process (or another part of this one) has it.
+        OSError: The folder can't be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not _take(self._file, folder):
+            os.close(self._file)
+            raise _refusal(folder)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others write."""
+        os.close(self._file)
+
+
+def _take(file: int, folder: Path) -> bool:
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(PAUSE if attempt + 1 < ATTEMPTS else 0)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                os.close(file)
+                raise
+            log.warning("%s: this file system has no locks; let one process at a time write there", folder)
+            return True
+        else:
+            return True
+    return False
+
+
+def refuse_if_held(folder: Path) -> None:
+    """Refuse a run directory that a process writes; raises `Refused`."""
+    if is_held(folder):
+        raise _refusal(folder)
+
+
+def _refusal(folder: Path) -> Refused:
+    holder = (folder / NAME).read_text(errors="replace").strip()
+    return Refused(f"run {str(folder)!r}: process {holder} is writing it; one at a time")
+
+
+def is_held(folder: Path) -> bool | None:
+    """Say whether a process writes a run directory; None where that can't be known."""
+    try:
+        file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,116 @@
+"""What a manifest says of a run: what ran, with which versions, where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.threads import cores
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
+
+PACKAGES = ("fedsim", "flwr", "flwr-datasets", "numpy", "torch", "safetensors", "scikit-learn")
+
+
+def experiment_manifest(
+    experiment: Experiment, data_sha256: str, not_resumable: str | None
+) -> dict[str, Any]:
+    """Return what a manifest says of an experiment's run, beside its status and `run-id`.
+
+    Args:
+        experiment: What runs.
+        data_sha256: Hash of its data.
+        not_resumable: Why the run could not go on after a kill, None if it can.
+    """
+    return {
+        "kind": "experiment",
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "experiment-sha256": experiment_sha256(experiment.to_toml()),
+        "data-sha256": data_sha256,
+        "resumable": not_resumable is None,
+        **({} if not_resumable is None else {"not-resumable": not_resumable}),
+        **session(),
+        "modules": _users_modules(experiment),
+        "epsilon": {},  # no privacy mechanism, no epsilon
+    }
+
+
+def session() -> dict[str, Any]:
+    """Return what may differ from one session of a run to the next."""
+    return {
+        "commit": _commit(),
+        "versions": _versions(),
+        "host": {"system": platform.platform(), "machine": platform.machine(), "cores": cores()},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def experiment_sha256(text: str) -> str:
+    """Return the hash of an experiment file but for `[runtime]`, which changes no result.
+
+    It is taken over what the text says, not how it is laid out.
+    """
+    tree = {key: value for key, value in tomllib.loads(text).items() if key != "runtime"}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def changed_versions(manifest: dict[str, Any]) -> list[str]:
+    """Return a phrase for each package that is here in another version than the run began with."""
+    here = _versions()
+    return [
+        f"{name} {here.get(name)} (was {then})"
+        for name, then in manifest["versions"].items()
+        if here.get(name) != then
+    ]
+
+
+def _users_modules(experiment: Experiment) -> dict[str, str]:
+    """Return the folder of each of the user's own modules, so that a later process finds them too."""
+    folders = {}
+    for reference in (experiment.model.name, experiment.server.strategy):
+        top = reference.partition(":")[0].partition(".")[0]
+        paths = list(getattr(sys.modules.get(top), "__path__", []))
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if ":" in reference and (paths or file):
+            folders[top] = str(Path(paths[0] if paths else str(file)).absolute().parent)
+    return folders
+
+
+def _versions() -> dict[str, str | None]:
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return fedsim's own commit where it runs from a checkout, with `+` where that has changed since."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],  # noqa: S607
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

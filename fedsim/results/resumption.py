@@ -1,0 +1,107 @@
+"""Whether a run directory can go on, and from where. Looking changes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import Refused
+from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
+from fedsim.results.files import START, LineFile, Position
+from fedsim.results.manifest import experiment_sha256
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What a run goes on from.
+
+    Attributes:
+        manifest: As the last session left it.
+        checkpoint: The last whole round; None: the run begins again at round 1.
+        rows: The rows of `metrics.jsonl` up to there.
+    """
+
+    manifest: dict[str, Any]
+    checkpoint: Checkpoint | None
+    rows: list[dict[str, Any]]
+
+    @property
+    def position(self) -> Position:
+        """Where `metrics.jsonl` goes on."""
+        return self.checkpoint.files[METRICS] if self.checkpoint else START
+
+
+def examine(path: Path) -> Resumption:
+    """Find out how a run directory goes on.
+
+    Raises:
+        Refused: It is none, its run is completed or can't be resumed, the experiment is another one, or its
+            files don't belong together.
+    """
+    run = f"run {str(path)!r}"
+    manifest = _manifest(path, run)
+    if manifest.get("kind", "experiment") != "experiment":
+        raise Refused(f"{run}: is the run of a {manifest['kind']}; only an experiment's can be resumed")
+    if manifest["status"] == "completed":
+        raise Refused(
+            f"{run}: is completed; only a run that was killed, interrupted or failed can be resumed"
+        )
+    if not manifest["resumable"]:
+        raise Refused(f"{run}: can't be resumed: {manifest['not-resumable']}")
+    if _experiment_sha256(path) != manifest["experiment-sha256"]:
+        raise Refused(f"{run}: experiment.toml has changed since the run began; only [runtime] may change")
+    try:
+        checkpoint = read_checkpoint(path)
+        if checkpoint is not None:
+            _check(checkpoint, manifest)
+        found = Resumption(manifest, checkpoint, [])
+        rows = LineFile(path / METRICS, found.position).rows()
+    except Refused as refused:
+        raise Refused(f"{run}: {refused}") from None
+    return Resumption(manifest, checkpoint, rows)
+
+
+def check_data(path: Path, manifest: dict[str, Any], sha256: str) -> None:
+    """Refuse to go on with other data than the run began with.
+
+    Raises:
+        Refused: The hash is another.
+    """
+    if sha256 != manifest["data-sha256"]:
+        raise Refused(
+            f"run {str(path)!r}: the data has changed since the run began: "
+            f"data-sha256 was {manifest['data-sha256']} and is {sha256}"
+        )
+
+
+def _manifest(path: Path, run: str) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+    except OSError:
+        raise Refused(f"{run}: has no manifest.json; a run directory is needed") from None
+    except ValueError:
+        raise Refused(f"{run}: manifest.json is not JSON; a run directory is needed") from None
+    if "run-id" not in manifest:
+        raise Refused(f"{run}: was written by a version of fedsim that kept no checkpoints")
+    return manifest
+
+
+def _experiment_sha256(path: Path) -> str | None:
+    try:
+        return experiment_sha256((path / "experiment.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _check(checkpoint: Checkpoint, manifest: dict[str, Any]) -> None:
+    """Refuse a checkpoint that was put here from elsewhere."""
+    if checkpoint.run_id != manifest["run-id"]:
+        raise Refused(f"{FOLDER}: belongs to run {checkpoint.run_id}, and this is run {manifest['run-id']}")
+    for name in ("experiment_sha256", "data_sha256"):
+        key = name.replace("_", "-")
+        if getattr(checkpoint, name) != manifest[key]:
+            raise Refused(f"{FOLDER}: was made with {key} {getattr(checkpoint, name)}, not {manifest[key]}")

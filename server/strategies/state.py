@@ -1,0 +1,65 @@
+"""What a strategy keeps from round to round, as a tree for the checkpoint, and back.
+
+Flower's own strategies keep it in attributes, which the catalogue names. A user's own gives and takes it by
+`state_dict()` and `load_state_dict(state)`: nested dicts and lists of arrays, numbers and strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from fedsim.catalogue import StrategyEntry
+from fedsim.results.trees import Tree
+
+METHODS = ("state_dict", "load_state_dict")
+
+
+def why_not_kept(strategy: Strategy, entry: StrategyEntry) -> str | None:
+    """Return why a strategy's state can't be kept, None if it can."""
+    missing = [name for name in METHODS if not callable(getattr(strategy, name, None))]
+    if entry.state is not None or not missing:
+        return None
+    return f"server.strategy = {entry.name!r} has no {' and no '.join(missing)}, so its state can't be kept"
+
+
+def strategy_state(strategy: Strategy, entry: StrategyEntry) -> Tree:
+    """Return a strategy's state.
+
+    Args:
+        strategy: One for which `why_not_kept` has no reason.
+        entry: Its entry in the catalogue.
+    """
+    if entry.state is None:
+        return strategy.state_dict()  # type: ignore[attr-defined]
+    return {name: _tagged(getattr(strategy, name)) for name in entry.state}
+
+
+def load_strategy_state(strategy: Strategy, entry: StrategyEntry, state: Tree) -> None:
+    """Put a state into a strategy that was built anew, in place."""
+    if entry.state is None:
+        strategy.load_state_dict(state)  # type: ignore[attr-defined]
+        return
+    for name in entry.state:
+        setattr(strategy, name, _untagged(state[name]))
+
+
+def arrays_as_tree(record: ArrayRecord) -> dict[str, Any]:
+    """Return a record's arrays by name, in its order."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def arrays_from_tree(tree: dict[str, Any]) -> ArrayRecord:
+    """Return the record of arrays by name."""
+    return ArrayRecord({name: Array(array) for name, array in tree.items()})
+
+
+def _tagged(value: Any) -> Tree:
+    """Return an attribute as a tree that says whether it was a record; the rest are trees already."""
+    return {"record": arrays_as_tree(value)} if isinstance(value, ArrayRecord) else {"plain": value}
+
+
+def _untagged(tree: Tree) -> Any:
+    return arrays_from_tree(tree["record"]) if "record" in tree else tree["plain"]

@@ -1,0 +1,64 @@
+"""Stopping a run in the middle, in the tests' own process."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fedsim
+from fedsim import Experiment
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+class Listener:
+    """Notes what a progress display hears, and does something after a round."""
+
+    def __init__(self, after: int = 0, action: Callable[[], None] = lambda: None) -> None:
+        self.heard: list[Any] = []
+        self.after, self.action = after, action
+
+    def started(self, path: Path, rounds: int, done: int) -> None:
+        self.heard.append((path, rounds, done))
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        self.heard.append(row["round"])
+        if row["round"] == self.after:
+            self.action()
+
+    def stopping(self) -> None:
+        self.heard.append("stopping")
+
+
+def die() -> None:
+    raise Killed
+
+
+def signal_myself(*numbers: signal.Signals) -> Callable[[], None]:
+    """Return an action that sends signals to this process."""
+
+    def act() -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    return act
+
+
+def stopped(setting: Experiment, out: str, after: int = 2) -> Path:
+    """Run an experiment up to the end of a round, and no further."""
+    with pytest.raises(Killed):
+        fedsim.run(setting, out, Listener(after, die))
+    return Path(out)
+
+
+def change(path: Path, name: str, edit: Callable[[Any], Any]) -> None:
+    """Change a JSON file of a run directory in place."""
+    tree = json.loads((path / name).read_text())
+    edit(tree)
+    (path / name).write_text(json.dumps(tree))
