@@ -11,6 +11,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
+from fedsim.results.checkpoint import Checkpoint, read_checkpoint
 
 
 class Killed(BaseException):
@@ -62,3 +63,10 @@ def change(path: Path, name: str, edit: Callable[[Any], Any]) -> None:
     tree = json.loads((path / name).read_text())
     edit(tree)
     (path / name).write_text(json.dumps(tree))
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Write the checkpoint again, sound in itself, with something else in it."""
+    found = read_checkpoint(path)
+    assert found is not None
+    Checkpoint(**(vars(found) | changes)).write(path)

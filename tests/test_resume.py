@@ -1,5 +1,6 @@
 """Runs that are stopped and go on: the same bits as without."""
 
+import json
 import shutil
 import signal
 import sys
@@ -7,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import fedsim
 from fedsim import Experiment, Interrupted, Refused, RunFailed, catalogue
+from fedsim.cli import app
 from fedsim.results.checkpoint import read_checkpoint
 from fedsim.runtime import SequentialGrid
 from server import snapshot
 from tests.conftest import experiment
-from tests.stopping import Killed, Listener, change, die, signal_myself, stopped
+from tests.stopping import Killed, Listener, change, die, rewrite, signal_myself, stopped
 from tests.test_simulation import bits
 
 
@@ -115,6 +118,18 @@ def test_every_round_may_be_the_last_of_a_session(overrides: tuple[str, ...]) ->
         assert bits(fedsim.resume(path)) == bits(whole)
 
 
+def test_the_command_goes_on_and_says_from_where(tiny: Experiment) -> None:
+    whole = fedsim.run(tiny, "whole")
+    lines = CliRunner().invoke(app, ["resume", str(stopped(tiny, "a"))]).stdout.splitlines()
+    assert lines[0] == "tiny: 3 rounds, goes on after round 2 in a"
+    assert lines[1].startswith(f"round 3/3: accuracy {whole.accuracy:.2%}, loss {whole.loss:.4f}, ")
+    assert lines[1].endswith(", 0.0 s left")
+    assert lines[2].startswith(f"accuracy {whole.accuracy:.2%} (best ")
+    result = CliRunner().invoke(app, ["resume", str(stopped(tiny, "b")), "--json", "--engine", "sequential"])
+    assert json.loads(result.stdout)["status"] == "completed"
+    assert bits(fedsim.load_run("a")) == bits(fedsim.load_run("b")) == bits(whole)
+
+
 def test_before_the_first_checkpoint_the_run_begins_again(tiny: Experiment) -> None:
     reference = bits(fedsim.run(tiny, "whole"))
     path = stopped(tiny, "a", after=1)
@@ -154,12 +169,13 @@ def test_the_manifest_adds_up_the_sessions(tiny: Experiment) -> None:
     first = read_checkpoint(path)
     assert first is not None
     assert first.wall_seconds > 0
+    rewrite(path, wall_seconds=1000.0)
     run = fedsim.resume(path)
     (session,) = run.manifest["resumed"]
     assert session["from-round"] == 3
     assert session["versions"] == run.manifest["versions"]
     assert session["started"] >= run.manifest["started"]
-    assert run.manifest["wall-seconds"] > first.wall_seconds
+    assert run.manifest["wall-seconds"] > 1000.0
     assert run.manifest["final"]["round"] == 3
     assert run.manifest["run-id"] == first.run_id
 

@@ -13,24 +13,16 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.cli import app
-from fedsim.results.checkpoint import Checkpoint, read_checkpoint
 from fedsim.results.client_states import ClientStates
 from fedsim.results.lock import Lock
 from tests.conftest import experiment
-from tests.stopping import Killed, Listener, change, die, stopped
+from tests.stopping import Killed, Listener, change, die, rewrite, stopped
 
 
 def replace(path: Path, name: str, old: str, new: str) -> None:
     text = (path / name).read_text()
     assert old in text
     (path / name).write_text(text.replace(old, new))
-
-
-def rewrite(path: Path, **changes: Any) -> None:
-    """Write the checkpoint again, sound in itself, with something else in it."""
-    found = read_checkpoint(path)
-    assert found is not None
-    Checkpoint(**(vars(found) | changes)).write(path)
 
 
 def damage(path: Path) -> None:

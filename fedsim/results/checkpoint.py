@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Refused
-from fedsim.results.files import Position, write_whole
+from fedsim.results.files import Position, drafted
 from fedsim.results.trees import Tree, put_together, take_apart
 
 FORMAT = 1
@@ -57,16 +57,16 @@ class Checkpoint:
         Raises:
             ValueError: The state holds what can't be kept.
         """
-        from safetensors.numpy import save
+        from safetensors.numpy import save_file
 
         fields = {name: value for name, value in vars(self).items() if name not in ("files", "state")}
         tree, arrays = take_apart(self.state, "state")
         files = {name: asdict(position) for name, position in self.files.items()}
         text = json.dumps({"format": FORMAT, **fields, "files": files, "state": tree})
         arrays = {name: np.require(a, a.dtype.newbyteorder("="), "C") for name, a in arrays.items()}
-        content = save(arrays, {"checkpoint": text, "sha256": _sha256(text, arrays)})
         (run / FOLDER).mkdir(exist_ok=True)
-        write_whole(run / FOLDER / FILE, content)
+        with drafted(run / FOLDER / FILE) as draft:
+            save_file(arrays, draft, {"checkpoint": text, "sha256": _sha256(text, arrays)})
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fedsim.errors import Interrupted, Refused
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
-from fedsim.results.files import LineFile, sync_folder, write_whole
+from fedsim.results.files import LineFile, drafted, sync_folder, write_whole
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.resumption import METRICS, Resumption, check_data, examine
@@ -241,10 +241,10 @@ class RunDirectory:
 
     def write_model(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Write the final weights to `model.safetensors`, under the names of the model's state."""
-        from safetensors.numpy import save
+        from safetensors.numpy import save_file
 
-        whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}
-        write_whole(self.path / "model.safetensors", save(whole))
+        with drafted(self.path / "model.safetensors") as draft:
+            save_file({name: np.require(array, requirements="C") for name, array in arrays.items()}, draft)
 
     def __enter__(self) -> Self:
         return self

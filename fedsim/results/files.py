@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +13,37 @@ from typing import Any
 from fedsim.errors import Refused
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its name has either its former content or all of the new one.
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Have a file written so that its name has either its former content or all of the new one.
 
-    A draft beside it is written, synced and renamed; one that a kill leaves there is overwritten by the next.
+    What is yielded is the path of a draft beside it, for the block to write; it is then synced and renamed. A draft
+    that a kill leaves there is overwritten by the next.
     """
     draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    yield draft
+    _sync(draft, os.O_RDWR)
     draft.rename(path)
     sync_folder(path.parent)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file at once, as `drafted` does."""
+    with drafted(path) as draft:
+        draft.write_bytes(content)
+
+
 def sync_folder(path: Path) -> None:
     """Have the disk know the names in a folder."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
 
 
 @dataclass(frozen=True)

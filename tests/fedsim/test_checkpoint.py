@@ -60,6 +60,8 @@ def checkpoint(state: Any, **changes: Any) -> Checkpoint:
 @given(tree=TREES)
 def test_every_bit_of_a_state_comes_back(tmp_path: Path, tree: Any) -> None:
     written = checkpoint({"tree": tree, "a/b": np.ones(1), "a": {"b": np.zeros(1)}})
+    (tmp_path / FOLDER).mkdir(exist_ok=True)
+    (tmp_path / FOLDER / f".{FILE}.draft").write_bytes(b"left by a kill" * 10_000)
     written.write(tmp_path)
     read = read_checkpoint(tmp_path)
     assert read is not None
