@@ -25,26 +25,29 @@ def images(
     Args:
         examples: How many.
         generator: Draws labels and noise.
-        patterns: `(labels, 28, 28)`, from 0 to 1.
+        patterns: `(labels, 28, 28)`, of mean 0 and deviation 1.
 
     Returns:
-        Images `(examples, 28, 28)` from 0 to 1, and their labels.
+        Images `(examples, 28, 28)` of mean 0 and deviation 1, and their labels.
     """
     y = generator.integers(len(patterns), size=examples)
-    x = generator.random((examples, 28, 28), dtype=np.float32)
-    return 0.5 * x + 0.5 * patterns[y], y
+    x = generator.standard_normal((examples, 28, 28), dtype=np.float32)
+    return (x + patterns[y]) * np.float32(0.5**0.5), y
 
 
 def write_source(
     path: Path, examples: int, generator: np.random.Generator, *, as_bytes: bool = False
 ) -> None:
-    """Write what fedsim's `npz` source reads; `as_bytes`: uint8 from 0 to 255, a quarter of the room."""
-    patterns = np.kron(
-        generator.random((CLASSES, 7, 7), dtype=np.float32), np.ones((1, 4, 4), dtype=np.float32)
-    )
+    """Write what fedsim's `npz` source reads; `as_bytes`: uint8 about 128, a quarter of the room."""
+    cells = generator.standard_normal((CLASSES, 7, 7), dtype=np.float32)
+    patterns = np.kron(cells, np.ones((1, 4, 4), dtype=np.float32))
     train, test = (images(count, generator, patterns) for count in (examples, TEST_EXAMPLES))
-    x_train, x_test = (np.rint(x * 255).astype(np.uint8) if as_bytes else x for x in (train[0], test[0]))
+    x_train, x_test = (_as_bytes(x) if as_bytes else x for x in (train[0], test[0]))
     np.savez(path, x_train=x_train, y_train=train[1], x_test=x_test, y_test=test[1])
+
+
+def _as_bytes(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(128 + 40 * x), 0, 255).astype(np.uint8)
 
 
 def experiment_text(work: Work, model: str) -> str:

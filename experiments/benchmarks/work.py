@@ -40,8 +40,8 @@ class Case:
 
 # The rates are such that a few rounds lower the test loss by a good deal, and more would lower it further.
 CASES = {
-    "cross-device": Case(clients=1000, cohort=100, examples=10, learning_rate=0.3),
-    "cross-silo": Case(clients=10, cohort=10, examples=600, learning_rate=0.01),
+    "cross-device": Case(clients=1000, cohort=100, examples=10, learning_rate=0.05),
+    "cross-silo": Case(clients=10, cohort=10, examples=600, learning_rate=0.001),
 }
 
 
