@@ -13,9 +13,7 @@ fedsim evaluates, is dropped for everybody too.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -24,9 +22,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import host
+from experiments.benchmarks import command, host
 from experiments.benchmarks.competitors import chosen, competitors
-from experiments.benchmarks.console import wide
 from experiments.benchmarks.runner import Outcome, run
 from experiments.benchmarks.setting import set_up
 from experiments.benchmarks.summary import Summary, summarise, targets
@@ -105,35 +102,26 @@ def measure(work: Work, repeats: int, names: str | None, console: Console) -> li
 
 def main() -> None:
     """Print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = command.arguments(__doc__)
     parser.add_argument("--case", choices=sorted(CASES), required=True)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--repeats", type=command.positive, default=3, help="runs of each (default: 3)")
     parser.add_argument("--only", metavar="NAME,...", help="names, or how they begin: fedsim,flower,pfl,bare")
-    parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones (default: 3)")
-    parser.add_argument("--rounds", type=int, default=12, help="timed rounds of a run (default: 12)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--warmup", type=command.positive, default=3, help="rounds before (default: 3)")
+    parser.add_argument("--rounds", type=command.positive, default=12, help="timed rounds (default: 12)")
     arguments = parser.parse_args()
-    console, before = wide(Console()), host.describe()
+    case, console, before = arguments.case, command.console(), host.describe()
     with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-") as folder:
-        work = Work(
-            CASES[arguments.case],
-            arguments.warmup,
-            arguments.rounds,
-            arguments.seed,
-            cores(),
-            Path(folder),
-        )
+        work = Work(CASES[case], arguments.warmup, arguments.rounds, arguments.seed, cores(), Path(folder))
         try:
             outcomes = measure(work, arguments.repeats, arguments.only, console)
         except Refused as refused:
-            sys.exit(f"rounds: {refused}")
+            command.refuse(f"rounds: {refused}")
         if arguments.json:
-            arguments.json.write_text(as_json(arguments.case, work, [before, host.describe()], outcomes))
+            arguments.json.write_text(as_json(case, work, [before, host.describe()], outcomes))
         summaries = summarise(outcomes, work)
-        console.print(table(arguments.case, summaries))
+        console.print(table(case, summaries))
         reasons = [f"{one.name}: {one.reason}" for one in summaries if one.reason]
-        for line in reasons + verdicts(arguments.case, work.cores, summaries):
+        for line in reasons + verdicts(case, work.cores, summaries):
             console.print(line, highlight=False, markup=False)
 
 

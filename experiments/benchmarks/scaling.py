@@ -10,9 +10,7 @@ proportional set sizes of the process and all its children, seen once a second.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import host
+from experiments.benchmarks import command, host
 from experiments.benchmarks.competitors import Competitor, module, ours
-from experiments.benchmarks.console import wide
 from experiments.benchmarks.memory import Peak
 from experiments.benchmarks.runner import Outcome, run
 from experiments.benchmarks.setting import experiment_text, write_source
@@ -130,19 +126,18 @@ def table(measured: Sequence[Measured]) -> Table:
 
 def main() -> None:
     """Print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser = command.arguments(__doc__)
     parser.add_argument("--only", metavar="SERIES,...", help="clients, cohort, model, workers")
-    parser.add_argument("--warmup", type=int, default=3, help="rounds before the timed ones (default: 3)")
-    parser.add_argument("--rounds", type=int, default=10, help="timed rounds of a run (default: 10)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--warmup", type=command.positive, default=3, help="rounds before (default: 3)")
+    parser.add_argument("--rounds", type=command.positive, default=10, help="timed rounds (default: 10)")
     arguments = parser.parse_args()
     everything = rows(cores())
     series = list(dict.fromkeys(row.series for row in everything))
-    wanted = arguments.only.split(",") if arguments.only else series
-    if unknown := [name for name in wanted if name not in series]:
-        sys.exit(f"scaling: --only {unknown[0]!r}: is no series; allowed: {', '.join(series)}")
-    console, before = wide(Console()), host.describe()
+    wanted = [name.strip() for name in arguments.only.split(",")] if arguments.only else series
+    for name in wanted:
+        if name not in series:
+            command.refuse(f"scaling: --only {name!r}: is no series; allowed: {', '.join(series)}")
+    console, before = command.console(), host.describe()
     measured: list[Measured] = []
     for row in [row for row in everything if row.series in wanted]:
         result = measure(row, arguments.warmup, arguments.rounds, arguments.seed)
