@@ -14,7 +14,7 @@ from clients.mods.faults import faults_mod
 from clients.training import train
 from clients.workbench import workbench
 from fedsim.models import score
-from fedsim.streams import as_torch_default, numpy_stream, torch_stream
+from fedsim.streams import numpy_stream, torch_draws_from
 from fedsim.threads import single_threaded
 
 app = ClientApp()
@@ -43,8 +43,8 @@ def on_train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
-    dropout = torch_stream(seed, "dropout", round_=round_, client=client)
-    with single_threaded(), as_torch_default(dropout):  # the same bits under any engine, fedsim's or not
+    draws = torch_draws_from(seed, "dropout", round_=round_, client=client)
+    with single_threaded(), draws:  # the same bits under any engine, fedsim's or not
         trained = train(
             bench.model,
             bench.optimizer,

@@ -88,7 +88,8 @@ def train(
         shuffle: Orders the examples.
         proximal_mu: The mu above, at least 0.
     """
-    model.train()
+    if not model.training:
+        model.train()
     received = [p.detach().clone() for p in optimizer.parameters] if proximal_mu > 0 else []
     inputs, labels = examples.tensors()
     total, steps = 0.0, 0

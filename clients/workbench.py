@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 
 import numpy as np
 from flwr.app import ArrayRecord, Context
@@ -53,10 +52,11 @@ class Workbench:
 
 
 @functools.lru_cache(maxsize=2)
-def _workbench(run_config: str) -> Workbench:
-    return Workbench(Experiment.from_run_config(json.loads(run_config)))
+def _workbench(experiment: str, overrides: str) -> Workbench:
+    return Workbench(Experiment.from_run_config({"experiment": experiment, "set": overrides}))
 
 
 def workbench(context: Context) -> Workbench:
-    """Return this process's workbench for the run of a context."""
-    return _workbench(json.dumps(context.run_config, sort_keys=True))
+    """Return this process's workbench for the experiment in the run config of a context."""
+    config = context.run_config
+    return _workbench(str(config.get("experiment", "")), str(config.get("set", "")))

@@ -42,28 +42,29 @@ def numpy_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -
     return np.random.Generator(np.random.Philox(key=key))
 
 
+def _torch_seed(seed: int, purpose: str, round_: int, client: int) -> int:
+    return int.from_bytes(_digest(seed, purpose, round_, client)[:8], "little")
+
+
 def torch_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> torch.Generator:
     """Return the PyTorch generator (CPU) of one named stream; arguments as in `numpy_stream`."""
     import torch
 
-    state = int.from_bytes(_digest(seed, purpose, round_, client)[:8], "little")
-    return torch.Generator().manual_seed(state)
+    return torch.Generator().manual_seed(_torch_seed(seed, purpose, round_, client))
 
 
 @contextmanager
-def as_torch_default(generator: torch.Generator) -> Iterator[None]:
-    """Let PyTorch's default generator (CPU) draw from `generator` inside the block.
+def torch_draws_from(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> Iterator[None]:
+    """Let PyTorch's default generator (CPU) draw from one named stream inside the block.
 
-    Layers initialise themselves, and dropout draws, from the default generator; this gives them a named
-    stream. The default generator's own state is put back at the end, so the caller's program draws what it
-    would have drawn anyway.
+    Layers initialise themselves, and dropout draws, from the default generator. Its own state is put back at
+    the end, so the caller's program draws what it would have drawn anyway. Arguments as in `numpy_stream`.
     """
     import torch
 
     before = torch.default_generator.get_state()
-    torch.default_generator.set_state(generator.get_state())
+    torch.default_generator.manual_seed(_torch_seed(seed, purpose, round_, client))
     try:
         yield
     finally:
-        generator.set_state(torch.default_generator.get_state())
         torch.default_generator.set_state(before)

@@ -21,10 +21,10 @@ def single_threaded() -> Iterator[None]:
     process, in a worker, and on a machine with other cores. Where PyTorch is not loaded, it is not now either.
     """
     torch = sys.modules.get("torch")
-    if torch is None:
+    before = 1 if torch is None else torch.get_num_threads()
+    if torch is None or before == 1:
         yield
         return
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield

@@ -21,7 +21,8 @@ from fedsim.arrays import record_of
 from fedsim.runtime import Fold, PairTree
 from server.replies import Expected, read_update
 
-BLOCKS = 64  # at most, so that many workers have something to do, and the last ones not too long
+PIECE = 1 << 14  # numbers: 128 KiB of float64
+BLOCKS = 40  # at most: so many that workers end at about the same time, so few that the sums cost little
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ class Total:
         arrays = {}
         for name, (_, dtype) in like.items():
             mean = self.arrays[name] / self.weight
-            arrays[name] = (np.rint(mean) if np.dtype(dtype).kind in "biu" else mean).astype(dtype)
+            arrays[name] = (np.rint(mean) if dtype.kind in "biu" else mean).astype(dtype)
         metrics: dict[str, Any] = {name: value / self.weight for name, value in self.metrics.items()}
         metrics["num-examples"] = self.examples
         return RecordDict({"arrays": record_of(arrays), "metrics": MetricRecord(metrics)})
@@ -91,11 +92,10 @@ class WeightedSum:
             return total
         weight = 1.0 if self.uniform else float(update.metrics["num-examples"])
         for name, array in update.arrays.items():
-            term = np.multiply(array, weight, dtype=np.float64)
-            if name in total.arrays:
-                total.arrays[name] += term
+            if total.nodes:
+                _add_product(total.arrays[name], array, weight)
             else:
-                total.arrays[name] = term
+                total.arrays[name] = np.multiply(array, weight, dtype=np.float64, order="C")
         metrics = {name: weight * float(value) for name, value in update.metrics.items()}
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
@@ -117,6 +117,16 @@ class WeightedSum:
             left = right
         left.failures = failures
         return left
+
+
+def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float) -> None:
+    """Add `weight * array` to a total, a piece at a time, so that what is between stays in the cache."""
+    flat_total, flat_array = total.reshape(-1), array.reshape(-1)
+    product = np.empty(min(PIECE, flat_array.size))
+    for start in range(0, flat_array.size, PIECE):
+        piece = flat_array[start : start + PIECE]
+        np.multiply(piece, weight, out=product[: piece.size], dtype=np.float64)
+        flat_total[start : start + PIECE] += product[: piece.size]
 
 
 def _sum_of_common(left: dict[str, float], right: dict[str, float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 LATE = "did not answer in time"  # what is said of a client whose reply is not there
 
-Expected = Mapping[str, tuple[tuple[int, ...], str]]  # shape and dtype of each array of the model
+Expected = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and dtype of each array of the model
 
 
 def expected_of(model: ArrayRecord) -> Expected:
     """Return what an update of a model must be like."""
-    return {name: (tuple(array.shape), array.dtype) for name, array in model.items()}
+    return {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in model.items()}
 
 
 @dataclass(frozen=True)
@@ -72,22 +72,23 @@ def read_update(message: Message, expected: Expected) -> Update:
     """
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")
-    records = message.content
-    if len(records.array_records) != 1 or len(records.metric_records) != 1:
+    records = message.content.values()
+    models = [record for record in records if isinstance(record, ArrayRecord)]
+    reports = [record for record in records if isinstance(record, MetricRecord)]
+    if len(models) != 1 or len(reports) != 1:
         raise ValueError(
-            f"sent {len(records.array_records)} array records and {len(records.metric_records)} metric records, "
-            "not one of each"
+            f"sent {len(models)} array records and {len(reports)} metric records, not one of each"
         )
-    (sent,), (metrics,) = records.array_records.values(), records.metric_records.values()
-    if set(sent) != set(expected):
-        odd = sorted(set(sent) ^ set(expected))
+    (sent,), (metrics,) = models, reports
+    if sent.keys() != expected.keys():
+        odd = sorted(sent.keys() ^ expected.keys())
         raise ValueError(f"sent other arrays than the model has: {', '.join(odd[:3])}")
     arrays = {name: values_of(sent[name]) for name in expected}
     for name, array in arrays.items():
         shape, dtype = expected[name]
         if array.shape != shape:
             raise ValueError(f"sent {name} with shape {array.shape}, not {shape}")
-        if str(array.dtype) != dtype:
+        if array.dtype != dtype:
             raise ValueError(f"sent {name} as {array.dtype}, not {dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"sent NaN or infinity in {name}")

@@ -226,7 +226,10 @@ def _sha256(arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def _open(folder: Path, side: str, kind: Kind) -> Examples:
-    # Copy-on-write maps: shared until written to, and PyTorch takes them without a warning.
-    x = np.load(folder / f"{side}_x.npy", mmap_mode="c")
     labels = folder / f"{side}_y.npy"
-    return Examples(x, np.load(labels, mmap_mode="c") if labels.exists() else None, kind)
+    return Examples(_mapped(folder / f"{side}_x.npy"), _mapped(labels) if labels.exists() else None, kind)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """Map an array: shared until written to, so that PyTorch takes it without a warning."""
+    return np.asarray(np.load(path, mmap_mode="c"))  # a plain array, whose slices cost less than a memmap's

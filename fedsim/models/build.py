@@ -12,7 +12,7 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.options import FreeOptions
 from fedsim.sections import ModelSection
-from fedsim.streams import as_torch_default, torch_stream
+from fedsim.streams import torch_draws_from
 
 
 def build(section: ModelSection, task: Task) -> nn.Module:
@@ -57,5 +57,5 @@ def build(section: ModelSection, task: Task) -> nn.Module:
 
 def initial_model(experiment: Experiment, task: Task) -> nn.Module:
     """Build the experiment's model with the weights of round 0, which follow from the seed; errors as `build`."""
-    with as_torch_default(torch_stream(experiment.seed, "initial-weights")):
+    with torch_draws_from(experiment.seed, "initial-weights"):
         return build(experiment.model, task)

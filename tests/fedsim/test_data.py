@@ -1,4 +1,5 @@
 import json
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_natural_clients_have_one_user_each_and_some_may_be_drawn() -> None:
 def test_a_client_is_a_view_of_one_map_that_processes_share() -> None:
     data = prepare(Experiment())
     client = data.client(3).train
-    assert isinstance(data._train.x, np.memmap)
+    assert isinstance(data._train.x.base, mmap.mmap | np.memmap)
     assert np.shares_memory(client.x, data._train.x)
     assert sum(len(data.client(i).train) for i in range(data.clients)) == 1438
     assert len(data.test) == 359

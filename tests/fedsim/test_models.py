@@ -11,7 +11,7 @@ from fedsim.catalogue import Kind
 from fedsim.data import Examples, Task
 from fedsim.models import build, initial_model, loss, score
 from fedsim.sections import ModelSection
-from fedsim.streams import as_torch_default, torch_stream
+from fedsim.streams import torch_draws_from
 
 MNIST = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
 TEXT = Task(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=True)
@@ -19,7 +19,7 @@ TEXT = Task(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=Tru
 
 def seeded(section: ModelSection, task: Task) -> torch.nn.Module:
     """Build a model in float64 whose weights are the same in every session."""
-    with as_torch_default(torch_stream(0, "initial-weights")):
+    with torch_draws_from(0, "initial-weights"):
         return build(section, task).double()
 
 

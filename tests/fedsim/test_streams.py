@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.streams import as_torch_default, numpy_stream, torch_stream
+from fedsim.streams import numpy_stream, torch_draws_from, torch_stream
 
 names = st.tuples(st.integers(0, 2**63), st.text(max_size=8), st.integers(0, 10**6), st.integers(0, 10**6))
 
@@ -26,11 +26,11 @@ def test_torch_streams_are_named_too() -> None:
 
 def test_the_default_generator_is_lent_and_put_back() -> None:
     before = torch.default_generator.get_state()
-    with as_torch_default(torch_stream(0, "dropout")):
+    with torch_draws_from(0, "dropout"):
         inside = torch.rand(3)
     assert torch.equal(before, torch.default_generator.get_state())
     assert torch.equal(inside, torch.rand(3, generator=torch_stream(0, "dropout")))
-    with pytest.raises(ZeroDivisionError), as_torch_default(torch_stream(0, "dropout")):
+    with pytest.raises(ZeroDivisionError), torch_draws_from(0, "dropout"):
         1 / 0  # noqa: B018
     assert torch.equal(before, torch.default_generator.get_state())
 
