@@ -256,7 +256,7 @@ def test_a_run_directory_holds_manifest_and_log(tmp_path: Path) -> None:
     assert lines[1] == "saved the final model"
     assert lines[-1].startswith("completed in ")
     assert "[ROUND 3/3]" in result.stderr
-    assert {path.name for path in Path("a").iterdir()} == {"manifest.json", "log.txt"}
+    assert {path.name for path in Path("a").iterdir()} == {".lock", "manifest.json", "log.txt"}
     log = Path("a/log.txt").read_text()
     assert "[ROUND 3/3]" in log
     assert "saved the final model" in log
