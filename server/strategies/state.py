@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.arrays import record_of, values_of
 from fedsim.catalogue import StrategyEntry
 from fedsim.results.trees import Tree
 
@@ -48,12 +49,12 @@ def load_strategy_state(strategy: Strategy, entry: StrategyEntry, state: Tree) -
 
 def arrays_as_tree(record: ArrayRecord) -> dict[str, Any]:
     """Return a record's arrays by name, in its order."""
-    return {name: array.numpy() for name, array in record.items()}
+    return {name: values_of(array) for name, array in record.items()}
 
 
 def arrays_from_tree(tree: dict[str, Any]) -> ArrayRecord:
     """Return the record of arrays by name."""
-    return ArrayRecord({name: Array(array) for name, array in tree.items()})
+    return record_of(tree)
 
 
 def _tagged(value: Any) -> Tree:
