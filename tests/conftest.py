@@ -1,7 +1,9 @@
 """What all tests share: a cache of their own, no telemetry, no hub."""
 
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def tiny() -> Experiment:
 
 
 collect_ignore_glob = ["apps_flower/*"]  # Flower apps, loaded by the tests of them
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Let SIGINT be heard, by this process and those that it starts: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

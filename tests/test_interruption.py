@@ -12,6 +12,8 @@ from fedsim import Experiment, Interrupted
 from tests.stopping import Listener, signal_myself
 from tests.test_simulation import bits
 
+pytestmark = pytest.mark.usefixtures("sigint")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_round(tiny: Experiment, number: signal.Signals) -> None:

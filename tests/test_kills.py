@@ -16,6 +16,8 @@ from fedsim import Experiment, interruption
 from fedsim.streams import numpy_stream
 from tests.test_simulation import bits
 
+pytestmark = pytest.mark.usefixtures("sigint")
+
 FEDSIM = Path(sys.executable).with_name("fedsim")
 TEXT = """
 name = "short-rounds"
