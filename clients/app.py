@@ -7,6 +7,8 @@ used by all the clients that this process plays.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -43,8 +45,9 @@ def on_train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
-    draws = torch_draws_from(seed, "dropout", round_=round_, client=client)
-    with single_threaded(), draws:  # the same bits under any engine, fedsim's or not
+    draws = bench.experiment.model.entry.draws
+    dropout = torch_draws_from(seed, "dropout", round_=round_, client=client) if draws else nullcontext()
+    with single_threaded(), dropout:  # the same bits under any engine, fedsim's or not
         trained = train(
             bench.model,
             bench.optimizer,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import weakref
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context
 
 from clients.training import Sgd
-from fedsim.arrays import record_of, values_of
+from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.data import FederatedData, prepare
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
@@ -30,6 +32,7 @@ class Workbench:
         self.model = initial_model(experiment, self.data.task)
         self.optimizer = Sgd(self.model, experiment.client)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
         """Put the weights of a message into the model.
@@ -40,6 +43,7 @@ class Workbench:
         if arrays.keys() != self._memory.keys():
             odd = sorted(arrays.keys() ^ self._memory.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
+        self._let_go()
         for name, memory in self._memory.items():
             values = values_of(arrays[name])
             if values.shape != memory.shape:
@@ -47,8 +51,21 @@ class Workbench:
             np.copyto(memory, values)
 
     def arrays(self) -> ArrayRecord:
-        """Return a copy of the model's weights."""
-        return record_of({name: np.array(memory, order="C") for name, memory in self._memory.items()})
+        """Return the model's weights, which stay as they are now whatever becomes of the model.
+
+        They are copied only where someone still has them when the model is loaded anew: an engine that adds
+        them up at once never does.
+        """
+        record = record_of(self._memory)
+        self._lent = [weakref.ref(cast(LiveArray, array)) for array in record.values()]
+        return record
+
+    def _let_go(self) -> None:
+        """Give the arrays that someone still has a copy of their own."""
+        for reference in self._lent:
+            if (array := reference()) is not None:
+                array.detach()
+        self._lent.clear()
 
 
 @functools.lru_cache(maxsize=2)

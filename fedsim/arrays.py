@@ -21,7 +21,7 @@ Values = NDArray[Any]
 
 
 class LiveArray(Array):
-    """An `Array` over a NumPy array, which nobody may change any more.
+    """An `Array` over a NumPy array, which nobody may change any more; whoever has to, calls `detach` first.
 
     `numpy()` returns a copy, as Flower's does, so that who changes it changes nobody else's.
     """
@@ -49,7 +49,11 @@ class LiveArray(Array):
 
     def numpy(self) -> Values:
         """Return a copy of the array."""
-        return np.array(self.__dict__["_values"])
+        return np.array(self.__dict__["_values"], order="C")
+
+    def detach(self) -> None:
+        """Go on with a copy of the array; views that `values_of` has returned don't."""
+        self.__dict__["_values"] = self.numpy()
 
     def deflate(self) -> bytes:
         """Return what Flower sends of an `Array`; a receiver that has no fedsim gets one of Flower's own."""

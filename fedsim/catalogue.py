@@ -59,6 +59,7 @@ class PartitionEntry(Entry):
 class ModelEntry(Entry):
     """A model: `reference` is a function `(task, options) -> torch.nn.Module`."""
 
+    draws: bool = False  # random numbers while it trains, as dropout does
     kinds: frozenset[Kind] = frozenset(Kind)
 
 
@@ -344,7 +345,7 @@ def find_partition(name: str) -> PartitionEntry:
 def find_model(name: str) -> ModelEntry:
     """Return the entry of a model; `"module:callable"` is the user's own, for any kind of data."""
     if ":" in name:
-        return ModelEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+        return ModelEntry(name=name, reference=name, summary="", options=o.FreeOptions, draws=True)
     return _find(MODELS, name, ', or "module:callable"')
 
 

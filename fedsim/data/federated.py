@@ -63,8 +63,6 @@ class Examples:
         x = torch.from_numpy(self.x)
         if self.kind is not Kind.TEXT:
             x = x.float() / 255 if x.dtype == torch.uint8 else x
-            if x.dim() == 4:  # laid out in memory as the convolutions' weights are
-                x = x.to(memory_format=torch.channels_last)
             if self.y is None:
                 raise TypeError(f"{self.kind} examples without labels")
             return x, torch.from_numpy(self.y)

@@ -21,6 +21,10 @@ from fedsim.runtime.pool import Died, Done, PoolGrid, Ready, Worker
 from fedsim.runtime.sharing import Channel, Lender, Loan
 from fedsim.runtime.spec import AppSpec
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# For glibc: arrays that come and go use the same pages again, and don't fault them in anew for each client.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+
 
 class Process(Worker):
     """A worker process.
@@ -32,8 +36,8 @@ class Process(Worker):
     def __init__(self, spec: AppSpec, lender: Lender) -> None:
         super().__init__()
         ours, theirs = socket.socketpair()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
-        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
+        environment = KEEP_MEMORY | os.environ | ONE_THREAD | {"PYTHONPATH": path}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fedsim.runtime.worker", str(theirs.fileno())],
