@@ -95,7 +95,8 @@ def train(
     total, steps = 0.0, 0
     for batch in _batches(len(examples), settings, shuffle):
         optimizer.zero_grad()
-        value = loss(model(inputs[batch]), labels[batch])
+        chosen = torch.from_numpy(batch)
+        value = loss(model(inputs.index_select(0, chosen)), labels.index_select(0, chosen))
         value.backward()  # type: ignore[no-untyped-call]
         _pull(optimizer.parameters, received, proximal_mu)
         optimizer.step()

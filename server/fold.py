@@ -22,7 +22,7 @@ from fedsim.runtime import Fold, PairTree
 from server.replies import Expected, read_update
 
 PIECE = 1 << 14  # numbers: 128 KiB of float64
-BLOCKS = 40  # at most: so many that workers end at about the same time, so few that the sums cost little
+BLOCKS = 25  # at most: enough that workers end at about the same time; a block costs about a millisecond
 
 
 @runtime_checkable

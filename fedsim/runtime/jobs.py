@@ -87,6 +87,7 @@ def perform(
             outcome.replies.append(reply)
         else:
             outcome.folded = fold.add(outcome.folded, reply)
+            del reply  # before the next client: whose arrays nobody has any more need not be copied
     return outcome
 
 

@@ -9,6 +9,7 @@ go of the last array in it.
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 import os
 import pickle
@@ -218,7 +219,7 @@ class Channel:
         described = pickle.loads(memory[start : start + length])  # noqa: S301 (our own process)
         views = []
         for offset, dtype, shape in described:
-            size = np.dtype(dtype).itemsize * int(np.prod(shape))
+            size = np.dtype(dtype).itemsize * math.prod(shape)
             views.append(root[offset : offset + size].view(dtype).reshape(shape))
         return views
 
