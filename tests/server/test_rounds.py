@@ -50,6 +50,23 @@ def test_failures_are_counted_with_their_reasons_and_the_round_goes_on() -> None
     assert row["train-loss"] == pytest.approx(19 / 3)
 
 
+class Plain(SequentialGrid):
+    """A Grid as Flower's: replies come here, to be folded."""
+
+    send_and_fold = None  # type: ignore[assignment]
+
+
+def test_a_grid_that_cannot_fold_gives_the_same_bits() -> None:
+    setting = experiment("data.clients=60", "server.cohort=60", "rounds=2", "server.strategy=fedadam")
+    results = []
+    for grid in (SequentialGrid, Plain):
+        rounds = federation(setting, 60)
+        rounds.grid = grid(AppSpec(60, {}, "tests.apps:faulty"))
+        written = [{k: v for k, v in row.items() if k != "seconds"} for row in rows(rounds)]
+        results.append((written, rounds.arrays["w"].numpy().tobytes()))
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
 def test_when_all_fail_the_run_fails_with_the_first_reason(
     strategy: str, monkeypatch: pytest.MonkeyPatch
