@@ -64,6 +64,8 @@ def test_help(command: str) -> None:
 
 def test_lists() -> None:
     assert "dirichlet" in fedsim("data").stdout
+    assert "hidden ([200, 200])" in fedsim("models").stdout
+    assert "server-momentum (0.9)" in fedsim("strategies").stdout
     assert {model["name"] for model in json.loads(fedsim("models", "--json").stdout)} >= {"cnn", "lstm"}
     assert {s["name"]: s["linear"] for s in json.loads(fedsim("strategies", "--json").stdout)}[
         "krum"

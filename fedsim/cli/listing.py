@@ -10,15 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim import catalogue
+from fedsim.section import kebab
 
 
 def _options(entry: catalogue.Entry) -> dict[str, dict[str, Any]]:
-    schema = entry.options.model_json_schema(by_alias=True)
-    required = schema.get("required", [])
     return {
-        key: {"description": field.get("description", ""), "required": key in required}
-        | ({"default": field["default"]} if "default" in field else {})
-        for key, field in schema.get("properties", {}).items()
+        kebab(name): {"description": field.description or "", "required": field.is_required()}
+        | ({} if field.is_required() else {"default": field.get_default(call_default_factory=True)})
+        for name, field in entry.options.model_fields.items()
     }
 
 
