@@ -10,11 +10,12 @@ from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from fedsim.arrays import record_of
 from fedsim.errors import RunFailed
 from fedsim.results import RunDirectory
 from server.rounds import Federation, Stopping
 from server.strategies import load_strategy_state, strategy_state, why_not_kept
-from server.strategies.state import arrays_as_tree, arrays_from_tree
+from server.strategies.state import arrays_as_tree
 
 
 @runtime_checkable
@@ -64,7 +65,7 @@ def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
         return
     grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
     federation.done, federation.over = checkpoint.round, checkpoint.over
-    federation.arrays = arrays_from_tree(checkpoint.state["model"])
+    federation.arrays = record_of(checkpoint.state["model"])
     federation.stopping = Stopping(**checkpoint.state["stopping"])
     load_strategy_state(federation.strategy, entry, checkpoint.state["strategy"])
     grid.restore_states(

@@ -52,15 +52,10 @@ def arrays_as_tree(record: ArrayRecord) -> dict[str, Any]:
     return {name: values_of(array) for name, array in record.items()}
 
 
-def arrays_from_tree(tree: dict[str, Any]) -> ArrayRecord:
-    """Return the record of arrays by name."""
-    return record_of(tree)
-
-
 def _tagged(value: Any) -> Tree:
     """Return an attribute as a tree that says whether it was a record; the rest are trees already."""
     return {"record": arrays_as_tree(value)} if isinstance(value, ArrayRecord) else {"plain": value}
 
 
 def _untagged(tree: Tree) -> Any:
-    return arrays_from_tree(tree["record"]) if "record" in tree else tree["plain"]
+    return record_of(tree["record"]) if "record" in tree else tree["plain"]
