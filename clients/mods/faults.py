@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from enum import StrEnum
 
 import numpy as np
@@ -10,8 +9,8 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
+from clients.workbench import workbench
 from fedsim.arrays import record_of, values_of
-from fedsim.experiment import Experiment
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
 
@@ -48,8 +47,7 @@ def faults_mod(message: Message, context: Context, call_next: ClientAppCallable)
     Raises:
         RuntimeError: The client crashes.
     """
-    config = context.run_config
-    experiment = _experiment(str(config.get("experiment", "")), str(config.get("set", "")))
+    experiment = workbench(context).experiment
     if not experiment.faults.active:
         return call_next(message, context)
     round_ = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
@@ -63,11 +61,6 @@ def faults_mod(message: Message, context: Context, call_next: ClientAppCallable)
     if fault is Fault.NAN:
         _spoil(reply)
     return reply
-
-
-@functools.lru_cache(maxsize=2)
-def _experiment(text: str, overrides: str) -> Experiment:
-    return Experiment.from_run_config({"experiment": text, "set": overrides})
 
 
 def _spoil(reply: Message) -> None:
