@@ -3,7 +3,7 @@
 The tree is fixed by the cohort alone: its clients in order, cut into blocks; within a block one after another,
 then neighbouring blocks in pairs. So the order in which replies come, and who computes, leave every bit as it
 is; a client that failed leaves its place empty. Sums are in float64. An engine that can (`FoldingGrid`) adds
-a block's replies where they are, so that neither traffic nor memory grows with the cohort.
+replies where they are, so that neither traffic nor memory grows with the cohort.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
-from fedsim.runtime import Fold, PairTree
+from fedsim.runtime import Fold, fold_groups
 from server.replies import Expected, read_update
 
 PIECE = 1 << 14  # numbers: 128 KiB of float64
-BLOCKS = 25  # at most: enough that workers end at about the same time; a block costs about a millisecond
+BLOCKS = 64  # at most, and so many workers find work at most
 
 
 @runtime_checkable
@@ -155,11 +155,5 @@ def send_and_fold(grid: Grid, messages: Sequence[Message], fold: Fold[Any], time
     replies = {
         reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)
     }
-    tree: PairTree[Any] = PairTree(max(len(groups), 1), fold.merge)
-    for leaf, group in enumerate(groups):
-        total = None
-        for message in group:
-            if message.metadata.dst_node_id in replies:
-                total = fold.add(total, replies[message.metadata.dst_node_id])
-        tree.add(leaf, total)
-    return tree.total
+    in_order = (replies.get(message.metadata.dst_node_id) for message in messages)
+    return fold_groups(fold, [len(group) for group in groups], in_order)

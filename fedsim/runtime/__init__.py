@@ -4,11 +4,10 @@ What an engine is changes how long a run takes, never what comes out of it.
 """
 
 from fedsim.runtime.grid import ClientsGrid
-from fedsim.runtime.jobs import Fold
+from fedsim.runtime.jobs import Fold, fold_groups
 from fedsim.runtime.local import LocalGrid
 from fedsim.runtime.ray_cluster import RayGrid
 from fedsim.runtime.sequential import SequentialGrid
 from fedsim.runtime.spec import AppSpec
-from fedsim.runtime.tree import PairTree
 
-__all__ = ["AppSpec", "ClientsGrid", "Fold", "LocalGrid", "PairTree", "RayGrid", "SequentialGrid"]
+__all__ = ["AppSpec", "ClientsGrid", "Fold", "LocalGrid", "RayGrid", "SequentialGrid", "fold_groups"]

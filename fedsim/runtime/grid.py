@@ -17,9 +17,9 @@ from flwr.supercore.date import now
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsim.runtime.jobs import Fold, Job, Outcome
+from fedsim.runtime.jobs import Fold, Groups, Job, Outcome
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id
-from fedsim.runtime.tree import PairTree
+from fedsim.runtime.tree import PairTree, runs
 
 T = TypeVar("T")
 
@@ -29,10 +29,15 @@ class ClientsGrid(Grid):
 
     An engine says how messages are answered (`_submit`, `_abandon`); ids, waiting, and the state of each
     client that has one are here. Use it as a context manager: it ends its workers.
+
+    Args:
+        spec: What the clients run.
+        workers: How many answer side by side.
     """
 
-    def __init__(self, spec: AppSpec) -> None:
+    def __init__(self, spec: AppSpec, workers: int = 1) -> None:
         self.spec = spec
+        self.workers = workers
         self._states: dict[int, RecordDict] = {}
         self._changed: set[int] = set()
         self._pending: dict[str, tuple[Message, Future[Outcome] | None]] = {}
@@ -40,8 +45,8 @@ class ClientsGrid(Grid):
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE_ID, 0
 
     @abstractmethod
-    def _submit(self, groups: Sequence[Sequence[Message]], fold: Fold[Any] | None) -> list[Future[Outcome]]:
-        """Have the clients of each group answer, one after another; the futures never raise."""
+    def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
+        """Have the clients of each job answer, one after another; the futures never raise."""
 
     def _abandon(self, futures: Iterable[Future[Outcome]]) -> None:
         """Give up work that nobody waits for any more."""
@@ -63,33 +68,35 @@ class ClientsGrid(Grid):
         """Return the node of each client, so that a server need not ask them."""
         return {client: node_id(client) for client in range(self.spec.clients)}
 
-    def send_and_fold(
-        self, groups: Sequence[Sequence[Message]], fold: Fold[T], *, timeout: float | None = None
-    ) -> T | None:
+    def send_and_fold(self, groups: Groups, fold: Fold[T], *, timeout: float | None = None) -> T | None:
         """Send messages and return the total of their replies, folded where the replies are.
 
-        The replies of a group are added in its order, in one place; the totals of the groups are merged over a
-        fixed tree. So neither the number of workers nor the order in which they end has a say in any bit, and
-        at most about `log2(groups)` totals are held here, however many clients there are.
+        The replies of a group are added in its order; the totals of the groups are merged over a fixed tree,
+        whose lower part is summed by the workers. So neither the number of workers nor the order in which they
+        end has a say in any bit, and at most about `log2(groups)` totals are held here, however many clients
+        there are.
 
         Args:
             groups: The messages, at least one in a group.
             fold: Travels to where the replies are.
-            timeout: Seconds to wait; of a group that is late, nothing is in the total.
+            timeout: Seconds to wait; of a job that is late, a run of groups, nothing is in the total.
 
         Returns:
-            The total; None if all groups are late.
+            The total; None if all are late.
         """
         for message in itertools.chain.from_iterable(groups):
             message.metadata.__dict__["_message_id"] = f"{next(self._ids)}"
             _check(message)
-        tree: PairTree[T] = PairTree(max(len(groups), 1), fold.merge)
-        leaves = {future: leaf for leaf, future in enumerate(self._submit(groups, fold))}
-        for future in self._done_in(leaves, timeout):
-            tree.add(leaves.pop(future), future.result().folded)
-        self._abandon(leaves)
-        for leaf in leaves.values():
-            tree.add(leaf, None)
+        tree: PairTree[T] = PairTree(len(groups), fold.merge)
+        cut = runs(len(groups), self.workers)
+        jobs = [groups[run.start : run.stop] for run in cut]
+        waiting = dict(zip(self._submit(jobs, fold), cut, strict=True))
+        for future in self._done_in(waiting, timeout):
+            run = waiting.pop(future)
+            tree.add(run.start, future.result().folded, len(run))
+        self._abandon(waiting)
+        for run in waiting.values():
+            tree.add(run.start, None, len(run))
         return tree.total
 
     def changed_states(self) -> dict[int, RecordDict]:
@@ -149,7 +156,7 @@ class ClientsGrid(Grid):
                 accepted.append(message)
         to_clients = [message for message in accepted if message.metadata.dst_node_id != SERVER_NODE_ID]
         futures: dict[str, Future[Outcome]] = {}
-        for message, future in zip(to_clients, self._submit([[m] for m in to_clients], None), strict=True):
+        for message, future in zip(to_clients, self._submit([[[m]] for m in to_clients], None), strict=True):
             message.metadata.delivered_at = now().isoformat()
             futures[message.metadata.message_id] = future
         for message in accepted:

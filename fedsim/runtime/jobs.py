@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from flwr.app import Message, RecordDict
 from fedsim.arrays import Values
 from fedsim.runtime.packing import Packer, unpack
 from fedsim.runtime.spec import AppSpec, answer, client_of
+from fedsim.runtime.tree import PairTree
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -30,6 +32,34 @@ class Fold(Protocol, Generic[T]):
         """Return the total of two; may change either."""
 
 
+Groups = Sequence[
+    Sequence[Message]
+]  # messages; each group is a leaf of the tree over which replies are folded
+
+
+def fold_groups(fold: Fold[T], sizes: Sequence[int], replies: Iterable[Message | None]) -> T | None:
+    """Return the total of replies; None if all are missing.
+
+    Those of a group are added one after another, and the groups' totals over a `PairTree`.
+
+    Args:
+        fold: Adds and merges.
+        sizes: Of the groups, at least one.
+        replies: In the order of their messages; None for one that is missing. Each is let go of before the
+            next is asked for.
+    """
+    tree: PairTree[T] = PairTree(len(sizes), fold.merge)
+    coming = iter(replies)
+    for leaf, size in enumerate(sizes):
+        total: T | None = None
+        for reply in itertools.islice(coming, size):
+            if reply is not None:
+                total = fold.add(total, reply)
+            del reply
+        tree.add(leaf, total)
+    return tree.total
+
+
 @dataclass(frozen=True)
 class Job:
     """Packed messages to some clients, and the fold of their replies, if there is one.
@@ -39,14 +69,19 @@ class Job:
 
     clients: tuple[int, ...]
     messages: tuple[bytes, ...]
+    sizes: tuple[int, ...]  # of the groups that they come in
     fold: bytes | None = None
 
     @classmethod
-    def of(cls, messages: Sequence[Message], fold: Fold[Any] | None, packer: Packer) -> Job:
+    def of(cls, groups: Groups, fold: Fold[Any] | None, packer: Packer) -> Job:
         """Pack messages, their arrays into `packer`."""
-        clients = tuple(client_of(message.metadata.dst_node_id) for message in messages)
-        packed = tuple(packer.pack(message) for message in messages)
-        return cls(clients, packed, None if fold is None else pickle.dumps(fold))
+        messages = list(itertools.chain.from_iterable(groups))
+        return cls(
+            clients=tuple(client_of(message.metadata.dst_node_id) for message in messages),
+            messages=tuple(packer.pack(message) for message in messages),
+            sizes=tuple(len(group) for group in groups),
+            fold=None if fold is None else pickle.dumps(fold),
+        )
 
 
 @dataclass
@@ -77,17 +112,19 @@ def perform(
         states: The states of those of the clients that have any, for this job alone.
     """
     outcome = Outcome()
-    fold = None if job.fold is None else _unpickle_once(job.fold)
-    for client, packed in zip(job.clients, job.messages, strict=True):
+
+    def reply_of(client: int, packed: bytes) -> Message:
         context = spec.context(client, states.get(client))
         reply = answer(app, unpack(packed, arrays), context)
         if reply.has_content() and (client in states or len(context.state)):  # who raises keeps its old state
             outcome.states[client] = context.state
-        if fold is None:
-            outcome.replies.append(reply)
-        else:
-            outcome.folded = fold.add(outcome.folded, reply)
-            del reply  # before the next client: whose arrays nobody has any more need not be copied
+        return reply
+
+    replies = map(reply_of, job.clients, job.messages)  # one by one: arrays that are let go of need no copy
+    if job.fold is None:
+        outcome.replies = list(replies)
+    else:
+        outcome.folded = fold_groups(_unpickle_once(job.fold), job.sizes, replies)
     return outcome
 
 

@@ -6,7 +6,7 @@ and what happens when a worker is lost, is here.
 
 from __future__ import annotations
 
-import functools
+import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,7 +20,7 @@ from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import Values
 from fedsim.runtime.grid import ClientsGrid
-from fedsim.runtime.jobs import Fold, Job, Outcome
+from fedsim.runtime.jobs import Fold, Groups, Job, Outcome, fold_groups
 from fedsim.runtime.packing import Packer, unpack
 from fedsim.runtime.spec import AppSpec
 
@@ -31,7 +31,7 @@ STARTS = 3  # workers in a row that may end before they are ready
 class Ticket:
     """A job on its way."""
 
-    messages: Sequence[Message]
+    groups: Groups
     fold: Fold[Any] | None
     job: Job
     shared: Any  # what the engine's `_share` made of the arrays
@@ -100,7 +100,7 @@ class PoolGrid(ClientsGrid):
     """
 
     def __init__(self, spec: AppSpec, workers: int) -> None:
-        super().__init__(spec)
+        super().__init__(spec, workers)
         self._lock = threading.Lock()  # of what both threads touch: the next three
         self._queue: deque[Ticket] = deque()
         self._abandoned: set[Future[Outcome]] = set()
@@ -138,16 +138,16 @@ class PoolGrid(ClientsGrid):
 
     # --- called by the server's thread --------------------------------------------------------------------
 
-    def _submit(self, groups: Sequence[Sequence[Message]], fold: Fold[Any] | None) -> list[Future[Outcome]]:
+    def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
         packer, shared, count = Packer(), None, 0
         futures: list[Future[Outcome]] = []
-        first = len(self._workers)  # so many go ahead, that no worker waits while we pack the rest
-        for chunk in (groups[:first], groups[first:]):
-            jobs = [Job.of(group, fold, packer) for group in chunk]
+        first = self.workers  # so many go ahead, that no worker waits while we pack the rest
+        for chunk in (jobs[:first], jobs[first:]):
+            packed = [Job.of(groups, fold, packer) for groups in chunk]
             if len(packer.arrays) > count:
                 self._release(shared)
                 shared, count = self._share(packer.arrays), len(packer.arrays)
-            tickets = [Ticket(group, fold, job, shared) for group, job in zip(chunk, jobs, strict=True)]
+            tickets = [Ticket(groups, fold, job, shared) for groups, job in zip(chunk, packed, strict=True)]
             for _ in tickets:
                 self._hold(shared)
             with self._lock:
@@ -252,10 +252,10 @@ class PoolGrid(ClientsGrid):
             ticket.future.set_result(_failure(ticket, f"{reason}, twice"))
             return
         again = []
-        for message in ticket.messages:
+        for message in itertools.chain.from_iterable(ticket.groups):
             packer = Packer()
-            job = Job.of([message], None, packer)
-            again.append(Ticket([message], None, job, self._share(packer.arrays), second_of=ticket.future))
+            job = Job.of([[message]], None, packer)
+            again.append(Ticket([[message]], None, job, self._share(packer.arrays), second_of=ticket.future))
         missing = len(again)
 
         def gather(_: Future[Outcome]) -> None:
@@ -300,11 +300,12 @@ class PoolGrid(ClientsGrid):
 def _failure(ticket: Ticket, reason: str) -> Outcome:
     """Return what a job gives that could not be done."""
     error = Error(ErrorCode.CLIENT_APP_CRASHED, reason)
-    return _outcome(ticket, [Message(error, reply_to=message) for message in ticket.messages])
+    messages = itertools.chain.from_iterable(ticket.groups)
+    return _outcome(ticket, [Message(error, reply_to=message) for message in messages])
 
 
 def _outcome(ticket: Ticket, replies: list[Message]) -> Outcome:
     """Return replies as the job's outcome, folded if it has a fold."""
     if ticket.fold is None:
         return Outcome(replies)
-    return Outcome(folded=functools.reduce(ticket.fold.add, replies, None))
+    return Outcome(folded=fold_groups(ticket.fold, ticket.job.sizes, replies))

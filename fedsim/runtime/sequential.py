@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from flwr.app import Message
-
 from fedsim.runtime.grid import ClientsGrid
-from fedsim.runtime.jobs import Fold, Job, Outcome, perform
+from fedsim.runtime.jobs import Fold, Groups, Job, Outcome, perform
 from fedsim.runtime.packing import Packer, unpack
 from fedsim.runtime.spec import AppSpec
 
@@ -21,11 +19,11 @@ class SequentialGrid(ClientsGrid):
         super().__init__(spec)
         self._app = spec.load()
 
-    def _submit(self, groups: Sequence[Sequence[Message]], fold: Fold[Any] | None) -> list[Future[Outcome]]:
+    def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
         futures = []
-        for group in groups:
+        for groups in jobs:
             packer = Packer()
-            job = Job.of(group, fold, packer)
+            job = Job.of(groups, fold, packer)
             states = unpack(packer.pack(self._states_of(job)), packer.arrays)
             outcome = perform(self._app, self.spec, job, packer.arrays, states)
             done: Future[Outcome] = Future()

@@ -1,4 +1,4 @@
-"""Sums over a fixed tree: the same bits, in whatever order the parts come."""
+"""Sums over a fixed tree: the same bits, whoever makes the parts, and in whatever order they come."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PairTree(Generic[T]):
     are held at a time.
 
     Args:
-        leaves: How many parts there will be, at least 1.
+        leaves: How many parts there will be.
         merge: Returns the sum of a left and a right part; may change either.
 
     Attributes:
@@ -37,10 +37,17 @@ class PairTree(Generic[T]):
         self._widths.pop()
         self._waiting: dict[tuple[int, int], T | None] = {}
 
-    def add(self, leaf: int, part: T | None) -> None:
-        """Put a part, or None where there is none, at its leaf; each leaf once."""
-        index = leaf
-        for level, width in enumerate(self._widths):
+    def add(self, leaf: int, part: T | None, leaves: int = 1) -> None:
+        """Put a part, or None where there is none, at its leaf; each leaf once.
+
+        Args:
+            leaf: Where it stands, or the first of the leaves that it is the total of.
+            part: The part.
+            leaves: How many those are: a power of two, of which `leaf` is a multiple, as `runs` cuts them.
+        """
+        height = leaves.bit_length() - 1
+        index = leaf >> height
+        for level, width in enumerate(self._widths[height:], start=height):
             if index ^ 1 < width:  # else it is the last of an odd number, and goes up alone
                 if (level, index ^ 1) not in self._waiting:
                     self._waiting[level, index] = part
@@ -54,3 +61,23 @@ class PairTree(Generic[T]):
         if left is None or right is None:
             return right if left is None else left
         return self._merge(left, right)
+
+
+def runs(leaves: int, workers: int) -> list[range]:
+    """Cut the leaves of a `PairTree` into runs, each of them all the leaves below one node of the tree.
+
+    A run is a power of two long, and its start a multiple of that. Each takes about one in `2 * workers` of what
+    is left ("Factoring", Hummel et al. 1992): the first ones are long, for few are less trouble than many, the
+    last ones single leaves, so that the workers end at about the same time.
+
+    >>> [len(run) for run in runs(21, 2)]
+    [4, 4, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    """
+    cut: list[range] = []
+    start = 0
+    while start < leaves:
+        share = max((leaves - start) // (2 * workers), 1)
+        length = 1 << (share.bit_length() - 1)  # never longer than the one before: so `start` is a multiple
+        cut.append(range(start, start + length))
+        start += length
+    return cut

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.runtime import PairTree
+from fedsim.runtime.tree import PairTree, runs
 
 
 def by_levels(parts: list[str | None]) -> str | None:
@@ -26,6 +26,35 @@ def test_any_order_gives_the_tree_of_the_leaves(leaves: int, shuffle, missing: s
         assert tree.total is None
         tree.add(leaf, parts[leaf])
     assert tree.total == by_levels(parts)
+
+
+@given(st.integers(1, 70), st.integers(1, 9), st.randoms(use_true_random=False), st.sets(st.integers(0, 69)))
+def test_runs_that_are_summed_elsewhere_give_the_same_tree(
+    leaves: int,
+    workers: int,
+    shuffle,  # type: ignore[no-untyped-def]
+    missing: set[int],
+) -> None:
+    parts = [None if leaf in missing else chr(0x4E00 + leaf) for leaf in range(leaves)]
+    cut = runs(leaves, workers)
+    shuffle.shuffle(cut)
+    tree: PairTree[str] = PairTree(leaves, lambda left, right: f"({left}{right})")
+    for run in cut:
+        tree.add(run.start, by_levels(parts[run.start : run.stop]), len(run))
+    assert tree.total == by_levels(parts)
+
+
+@given(st.integers(0, 2000), st.integers(1, 100))
+def test_runs_hold_each_leaf_once_and_get_shorter(leaves: int, workers: int) -> None:
+    cut = runs(leaves, workers)
+    assert [leaf for run in cut for leaf in run] == list(range(leaves))
+    lengths = [len(run) for run in cut]
+    assert lengths == sorted(lengths, reverse=True)
+    assert all(
+        length <= max((leaves - run.start) / (2 * workers), 1)
+        for run, length in zip(cut, lengths, strict=True)
+    )
+    assert len(cut) >= min(leaves, 2 * workers)
 
 
 @given(st.integers(1, 3000))

@@ -7,8 +7,8 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.runtime import PairTree
 from fedsim.runtime.spec import acting_as
+from fedsim.runtime.tree import PairTree
 from server.fold import BLOCKS, Total, WeightedSum, blocks
 from server.replies import Expected
 
