@@ -1,0 +1,6 @@
+"""DP-SGD (Abadi et al. 2016): the gradient of a batch, clipped example by example and noised."""
+
+from privacy.dp_sgd.gradient import KERNELS, Kernel, PrivateGradient
+from privacy.dp_sgd.validator import check_model
+
+__all__ = ["KERNELS", "Kernel", "PrivateGradient", "check_model"]

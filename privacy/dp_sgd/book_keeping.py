@@ -1,0 +1,171 @@
+"""The fast kernel: no gradient of a weight is computed by autograd, nor one per example where a norm suffices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from privacy.dp_sgd import lstm
+from privacy.dp_sgd.layers import layer_parts
+from privacy.dp_sgd.parts import Part
+
+
+class BookKeepingSum:
+    """Clipped sums by book-keeping (Bu et al. 2023, arXiv 2210.00038).
+
+    1. Forward, in which each layer's input is kept.
+    2. Backward to the layers' outputs only.
+    3. From input and gradient at the output, each layer's squared norms, `(B,)`; their sum over layers gives
+       the examples' clip factors.
+    4. From the same two, each layer's sum over examples, each times its factor: one matrix product.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Callable[[Tensor, Tensor], Tensor],
+        clip: float,
+        buffers: dict[nn.Parameter, Tensor],
+    ) -> None:
+        self._model = model
+        self._losses = losses
+        self._clip = clip
+        self._watches: list[_Watch] = []
+        for path, module in model.named_modules():
+            if own := {n: buffers[p] for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
+                kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
+                self._watches.append(kind(path, module, own))
+
+    def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
+        """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
+        while True:
+            losses, parts = self._backward(inputs, labels)
+            squares = torch.stack([part.squares() for own in parts for part in own]).sum(0)
+            finite = losses.isfinite() & squares.isfinite()
+            if finite.all():
+                break
+            # In a sum over the batch zero times NaN is NaN: start again without these.
+            inputs, labels = inputs[finite], labels[finite]
+            if not len(inputs):
+                for watch in self._watches:
+                    watch.keep(keep)
+                return losses[finite]
+        factors = (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0).mul_(scale)
+        for watch, own in zip(self._watches, parts, strict=True):
+            for part in own:
+                part.add(factors, keep)
+            if not own:
+                watch.keep(keep)
+        return losses
+
+    def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[list[Part]]]:
+        """Return the losses `(B,)`, and each watch's parts: none where no gradient came."""
+        with torch.enable_grad(), _watching(self._watches):
+            losses = self._losses(self._model(inputs), labels)
+            if losses.shape != (len(inputs),):
+                raise ValueError(f"losses of shape {tuple(losses.shape)} for {len(inputs)} examples")
+            seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
+            found = torch.autograd.grad(losses.sum(), [edge for _, edge in seen], allow_unused=True)
+            gradients = {watch: gradient for (watch, _), gradient in zip(seen, found, strict=True)}
+            parts = [list(watch.parts(gradients.get(watch))) for watch in self._watches]
+        return losses.detach(), parts
+
+
+class _Watch:
+    """Sees one module in a pass forward.
+
+    Attributes:
+        buffers: Of the module's own trainable parameters, by name.
+        edge: The module's output in autograd's graph; None before it was seen.
+    """
+
+    def __init__(self, path: str, module: nn.Module, buffers: dict[str, Tensor]) -> None:
+        self.buffers = buffers
+        self.edge: GradientEdge | None = None
+        self._name = f"{path or 'the model'} ({type(module).__name__})"
+        self._module = module
+        self._input: Tensor | None = None
+        self._version = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See the module's forward pass inside the block, and forget what was seen at its end."""
+        handle = self._module.register_forward_hook(self._saw)
+        try:
+            yield
+        finally:
+            handle.remove()
+            self.edge = self._input = None
+
+    def _saw(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        self._once()
+        self._input = arguments[0].detach()
+        self._version = self._input._version
+        # Where an operation in place comes after, the tensor moves on in the graph; the edge stays.
+        self.edge = get_gradient_edge(output)
+
+    def _once(self) -> None:
+        if self.edge is not None:
+            raise ValueError(
+                f"{self._name} is called twice in one forward pass: give each call a layer of its own,"
+                " or use kernel = 'opacus'"
+            )
+
+    def keep(self, factor: float) -> None:
+        """Multiply the module's buffers by a factor: no gradient comes to them."""
+        for buffer in self.buffers.values():
+            buffer.mul_(factor)
+
+    def parts(self, gradient: Tensor | None) -> Iterator[Part]:
+        """Yield the module's parts, if a gradient came to its output."""
+        if self._input is None or gradient is None:
+            return
+        if len(gradient) != len(self._input):
+            raise ValueError(f"{self._name}: its input and output must begin with the batch")
+        if self._input._version != self._version:
+            raise ValueError(f"{self._name}: its input is changed in place after it")
+        yield from layer_parts(self._module, self.buffers, self._input, gradient)
+
+
+class _LstmWatch(_Watch):
+    """Runs an nn.LSTM in a pass forward, with what its per-example gradients need kept."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Run the module's forward pass inside the block, and forget it at its end."""
+        self._layers: list[lstm.LstmLayer] = []
+        self._module.forward = self._run
+        try:
+            yield
+        finally:
+            del self._module.forward
+            self.edge = None
+            self._layers = []
+
+    def _run(self, x: Tensor, state: object = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self._once()
+        if state is not None or not isinstance(x, Tensor) or x.dim() != 3:
+            raise ValueError(
+                f"{self._name}: must be given a batch of equally long sequences and no first state"
+            )
+        anchor = torch.zeros((), requires_grad=True)
+        self.edge = get_gradient_edge(anchor)
+        return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers)
+
+    def parts(self, gradient: Tensor | None) -> Iterator[Part]:
+        """Yield the parts of all layers, if a gradient came to the output."""
+        for layer in self._layers if gradient is not None else []:
+            yield from layer.parts(self.buffers)
+
+
+@contextmanager
+def _watching(watches: Sequence[_Watch]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for watch in watches:
+            stack.enter_context(watch.watching())
+        yield

@@ -1,0 +1,161 @@
+"""The gradient of a DP-SGD step, whichever kernel computes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from privacy.dp_sgd.validator import check_model
+
+Kernel = Literal["auto", "opacus", "fast", "compiled"]
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+Losses = Callable[[Tensor, Tensor], Tensor]
+
+
+class ClippedSum(Protocol):
+    """What a kernel does: one batch's clipped sum, added to a gradient buffer for each trainable parameter."""
+
+    def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
+        """Turn each buffer b into `keep * b + scale * sum_i clip(g_i)`; return the losses that are finite.
+
+        Args:
+            inputs: Of at least one example, `(B, ...)`.
+            labels: Theirs, `(B, ...)`.
+            scale: Factor on the sum, at least 0.
+            keep: Factor on what is in the buffers.
+        """
+
+
+class PrivateGradient:
+    """Clipped, summed and noised per-example gradients of one model.
+
+    Made once, used for every batch of every client: the model's weights may be loaded anew in between, in place.
+    Nothing stays on the model but the gradients (and, with the kernel `opacus`, Opacus' marks on parameters).
+
+    With `g_i` the gradient of example i's loss over all trainable parameters together, flat, and C the clip
+    norm, a step's gradient is `(sum_i g_i * min(1, C / (||g_i||_2 + 1e-6)) + z C N(0, I)) / denominator` (Abadi
+    et al. 2016, algorithm 1; the 1e-6 is Opacus', and errs on the safe side). Unit of privacy: one example.
+    Removing one, or replacing it by nothing, moves the sum by at most C, so that one step is the Gaussian
+    mechanism with noise multiplier z. It holds for the sum: the denominator must be public, not the batch's size.
+
+    | an example with              | contributes                                    |
+    | ---------------------------- | ---------------------------------------------- |
+    | NaN or infinity in its loss or gradient, or a squared norm beyond its dtype | zero, exactly |
+    | gradient zero                | zero                                           |
+    | none at all: an empty batch  | nothing; the noise is added all the same       |
+
+    What stays sensitive: the losses that are returned, and how long a step takes.
+
+    Args:
+        model: Passes `check_model`. Its first dimension, in every layer, is the example.
+        losses: `(outputs, labels) -> (B,)`, one loss an example, each of its own example's outputs alone.
+        clip: The clip norm C, above 0.
+        kernel: How it is computed; it changes speed and the last bits.
+            `opacus`: Opacus' hooks and its DPOptimizer, and its DPLSTM in the place of nn.LSTM.
+            `fast`, and `auto`: one pass forward, one back to the layers' outputs, and from these the norms and
+            the clipped sum ("book-keeping": Bu et al. 2023, arXiv 2210.00038), nn.LSTM included.
+            `compiled`: `torch.compile` of a batch of fixed shape; worth its compilation in a long run.
+        max_batch: The largest batch, at least 1; `compiled` needs it, and pads to it.
+
+    Raises:
+        ValueError: The model, or an argument, is not as it must be.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Losses,
+        *,
+        clip: float,
+        kernel: Kernel = "auto",
+        max_batch: int | None = None,
+    ) -> None:
+        if not (math.isfinite(clip) and clip > 0):
+            raise ValueError(f"clip = {clip}: must be above 0, and finite")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel = {kernel!r}: must be one of {', '.join(KERNELS)}")
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch = {max_batch}: must be at least 1")
+        check_model(model)
+        self._clip = clip
+        self._max_batch = max_batch
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        # In the default order of memory: a generator then fills them fast, and alike for every kernel.
+        self._buffers = [torch.zeros(p.shape, dtype=p.dtype) for p in self._parameters]
+        self._add = _kernel(
+            kernel, model, losses, clip, dict(zip(self._parameters, self._buffers, strict=True)), max_batch
+        )
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        noise_multiplier: float,
+        denominator: float,
+        noise: Callable[[Tensor], None],
+    ) -> float:
+        """Set the `grad` of every trainable parameter, and return the mean loss of the batch.
+
+        The gradients are this object's memory: the next call writes them anew.
+
+        Args:
+            inputs: The batch, `(B, ...)`; B may be 0.
+            labels: Theirs, `(B, ...)`.
+            noise_multiplier: The z above, at least 0: the noise's standard deviation on the sum, in units of C.
+            denominator: What the noised sum is divided by, above 0 and public: the expected batch size.
+            noise: Fills a contiguous tensor with standard normals, in place. Called once for each trainable
+                parameter, in the model's order, whatever the batch; not at all if `noise_multiplier` is 0.
+
+        Returns:
+            The mean over the examples whose loss and gradient are finite; 0 if there is none.
+
+        Raises:
+            ValueError: An argument is out of range.
+        """
+        if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
+            raise ValueError(f"noise_multiplier = {noise_multiplier}: must be at least 0, and finite")
+        if not (math.isfinite(denominator) and denominator > 0):
+            raise ValueError(f"denominator = {denominator}: must be above 0, and finite")
+        if self._max_batch is not None and len(inputs) > self._max_batch:
+            raise ValueError(f"a batch of {len(inputs)} examples; max_batch = {self._max_batch}")
+        for buffer in self._buffers:
+            noise(buffer) if noise_multiplier else buffer.zero_()
+        keep = noise_multiplier * self._clip / denominator
+        if len(inputs):
+            losses = self._add(inputs, labels, scale=1 / denominator, keep=keep)
+        else:
+            losses = torch.empty(0)
+            for buffer in self._buffers:
+                buffer.mul_(keep)
+        for parameter, buffer in zip(self._parameters, self._buffers, strict=True):
+            parameter.grad = buffer
+        return losses.mean().item() if len(losses) else 0.0
+
+
+def _kernel(
+    kernel: Kernel,
+    model: nn.Module,
+    losses: Losses,
+    clip: float,
+    buffers: dict[nn.Parameter, Tensor],
+    max_batch: int | None,
+) -> ClippedSum:
+    """Return what adds clipped sums to the buffers; its module is loaded here, for each has heavy imports."""
+    if kernel == "opacus":
+        from privacy.dp_sgd.hooks import OpacusSum
+
+        return OpacusSum(model, losses, clip, buffers)
+    if kernel == "compiled":
+        from privacy.dp_sgd.compiled import CompiledSum
+
+        if max_batch is None:
+            raise ValueError("kernel = 'compiled' needs max_batch: it compiles one shape, to which it pads")
+        return CompiledSum(model, losses, clip, buffers, max_batch)
+    from privacy.dp_sgd.book_keeping import BookKeepingSum
+
+    return BookKeepingSum(model, losses, clip, buffers)

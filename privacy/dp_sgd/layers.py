@@ -1,0 +1,110 @@
+"""The parts of each layer's parameters, from the layer's input and the loss's gradient at its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from privacy.dp_sgd.parts import Lookup, Part, Product, Rows
+
+Buffers = Mapping[str, Tensor]
+"""The buffers of a module's own trainable parameters, by the parameters' names in it."""
+
+
+def layer_parts(module: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    """Yield a part for each trainable parameter of one module.
+
+    Args:
+        module: Of a kind that the validator lets pass, nn.LSTM excepted.
+        buffers: Of its own trainable parameters.
+        x: Its input `(B, ...)`.
+        gradient: Of the sum of the examples' losses, at its output `(B, ...)`.
+    """
+    kind = _KINDS.get(type(module))
+    return _by_opacus(module, buffers, x, gradient) if kind is None else kind(module, buffers, x, gradient)
+
+
+def _linear(layer: nn.Linear, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    inputs, outputs = _positions(x), _positions(gradient)
+    if (weight := buffers.get("weight")) is not None:
+        yield Product(weight, inputs, outputs)
+    if (bias := buffers.get("bias")) is not None:
+        yield Rows(bias, outputs.sum(1))
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Return `(B, ..., C)` as `(B, T, C)`."""
+    return x.unsqueeze(1) if x.dim() == 2 else x.flatten(1, -2)
+
+
+def _conv2d(layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    if layer.groups > 1:
+        yield from _by_opacus(layer, buffers, x, gradient)
+        return
+    outputs = gradient.flatten(2)  # (B, O, T)
+    if (weight := buffers.get("weight")) is not None:
+        patches = F.unfold(
+            F.pad(x, _margins(layer)), layer.kernel_size, dilation=layer.dilation, stride=layer.stride
+        )
+        yield Product(weight, patches.mT, outputs.mT)
+    if (bias := buffers.get("bias")) is not None:
+        yield Rows(bias, outputs.sum(2))
+
+
+def _margins(layer: nn.Conv2d) -> list[int]:
+    """Return how many zeros stand left, right, above and below of an image."""
+    if layer.padding == "valid":
+        return [0, 0, 0, 0]
+    if layer.padding == "same":
+        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
+    above, left = (int(p) for p in layer.padding)
+    return [left, left, above, above]
+
+
+def _embedding(layer: nn.Embedding, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
+    if layer.padding_idx is not None:
+        outputs = outputs.masked_fill((tokens == layer.padding_idx).unsqueeze(2), 0.0)
+    yield Lookup(buffers["weight"], tokens, outputs)
+
+
+def _group_norm(layer: nn.GroupNorm, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    if (weight := buffers.get("weight")) is not None:
+        normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
+        yield Rows(weight, (normal * gradient).flatten(2).sum(2))
+    if (bias := buffers.get("bias")) is not None:
+        yield Rows(bias, gradient.flatten(2).sum(2))
+
+
+def _layer_norm(layer: nn.LayerNorm, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    size = len(layer.normalized_shape)
+
+    def summed(values: Tensor) -> Tensor:
+        return values.reshape(len(x), -1, *values.shape[-size:]).sum(1)
+
+    if (weight := buffers.get("weight")) is not None:
+        yield Rows(weight, summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient))
+    if (bias := buffers.get("bias")) is not None:
+        yield Rows(bias, summed(gradient))
+
+
+def _by_opacus(layer: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+    """Let Opacus' grad sampler for this kind of layer, or a user's, find the per-example gradients."""
+    from opacus.grad_sample import GradSampleModule
+
+    # Opacus' unfolding of images is wrong for channels_last.
+    found = GradSampleModule.GRAD_SAMPLERS[type(layer)](layer, [x.contiguous()], gradient.contiguous())
+    for name, buffer in buffers.items():
+        yield Rows(buffer, found[layer.get_parameter(name)])
+
+
+_KINDS: dict[type[nn.Module], Callable[..., Iterator[Part]]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv2d,
+    nn.Embedding: _embedding,
+    nn.GroupNorm: _group_norm,
+    nn.LayerNorm: _layer_norm,
+}

@@ -1,0 +1,87 @@
+"""Which models have per-example gradients: those whose examples don't meet before the loss."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+OWN = (nn.Linear, nn.Conv2d, nn.Embedding, nn.GroupNorm, nn.LayerNorm, nn.LSTM)
+"""The layers that the fast kernel knows; exactly these types, since a subclass may compute something else."""
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse a model that DP-SGD can't train: one that mixes examples, or whose gradients no kernel finds.
+
+    All modules are looked at, those without parameters too: batch norm without an affine map mixes examples as
+    much as one with it. What a `forward` does with tensors can't be seen here; the fast kernel compares with
+    plain autograd when it is first used.
+
+    A layer that isn't known here may be made known by Opacus' `register_grad_sampler`.
+
+    Raises:
+        ValueError: Names the first such module by its path and class, the reason, and what to do instead.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no parameters to train")
+    owners: dict[nn.Parameter, str] = {}
+    for path, module in model.named_modules():
+        if reason := _mixes_examples(module) or _unsupported(module):
+            raise ValueError(f"{path or 'the model'} ({type(module).__name__}): {reason}")
+        for name, parameter in module.named_parameters(path, recurse=False):
+            if (first := owners.setdefault(parameter, name)) != name:
+                raise ValueError(
+                    f"{name} and {first} are one parameter: its gradient would be counted in two layers;"
+                    " give each layer its own"
+                )
+
+
+def _mixes_examples(module: nn.Module) -> str | None:
+    if isinstance(module, _BatchNorm):
+        return "batch norm mixes the examples of a batch, with or without an affine map; use nn.GroupNorm"
+    if isinstance(module, _InstanceNorm) and module.track_running_stats:
+        return "its running statistics mix examples, and are released without noise; set track_running_stats=False"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        if module.scale_grad_by_freq:
+            return "scale_grad_by_freq divides by counts over the batch; set it to False"
+        if module.max_norm is not None:
+            return "max_norm changes weights outside of the noised step; set it to None"
+        if module.sparse:
+            return "noise is dense, so the gradient can't be sparse; set sparse=False"
+    return None
+
+
+def _unsupported(module: nn.Module) -> str | None:
+    if isinstance(module, nn.LSTM):
+        odd = [
+            name
+            for name, given in (
+                ("bidirectional", module.bidirectional),
+                ("proj_size", module.proj_size > 0),
+                ("dropout", module.dropout > 0 and module.num_layers > 1),
+            )
+            if given
+        ]
+        return f"nn.LSTM is supported without {odd[0]}" if odd else None
+    if isinstance(module, nn.RNNBase):
+        return "of the recurrent layers only nn.LSTM is supported"
+    if isinstance(module, _ConvNd) and module.padding_mode != "zeros":
+        return "only padding_mode='zeros' is supported"
+    trained = any(p.requires_grad for p in module.parameters(recurse=False))
+    if not trained or (type(module) in OWN) or opacus_knows(type(module)):
+        return None
+    names = ", ".join(f"nn.{kind.__name__}" for kind in OWN)
+    return (
+        f"no kernel has its per-example gradients; use {names}, another layer that Opacus knows,"
+        " or opacus.grad_sample.register_grad_sampler"
+    )
+
+
+def opacus_knows(kind: type[nn.Module]) -> bool:
+    """Return whether Opacus has a grad sampler for this layer, of which it takes one tensor."""
+    from opacus.grad_sample import GradSampleModule
+    from opacus.layers.dp_rnn import RNNLinear
+
+    # RNNLinear gets one time step at a time, EmbeddingBag its batch as offsets: neither begins with the batch.
+    return kind in GradSampleModule.GRAD_SAMPLERS and kind not in (RNNLinear, nn.EmbeddingBag)

@@ -1,0 +1,155 @@
+"""What DP-SGD refuses, and what it says."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from privacy.dp_sgd import PrivateGradient, check_model
+from tests.privacy.dp_sgd.models import Recurrent, losses
+
+
+class Scale(nn.Module):
+    """A layer of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.second.weight = self.first.weight
+
+
+REFUSED = {
+    "batch norm": (nn.BatchNorm2d(2), r"1 \(BatchNorm2d\): batch norm .* nn.GroupNorm"),
+    "batch norm without parameters": (nn.BatchNorm1d(2, affine=False), r"1 \(BatchNorm1d\)"),
+    "batch norm without statistics": (nn.BatchNorm1d(2, track_running_stats=False), r"1 \(BatchNorm1d\)"),
+    "deep inside": (nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm1d(2))), r"1\.1\.0 \(BatchNorm1d\)"),
+    "running statistics": (nn.InstanceNorm1d(2, track_running_stats=True), "track_running_stats=False"),
+    "both directions": (nn.LSTM(2, 2, bidirectional=True), r"1 \(LSTM\): .* without bidirectional"),
+    "projections": (nn.LSTM(2, 2, proj_size=1), "without proj_size"),
+    "dropout between layers": (nn.LSTM(2, 2, 2, dropout=0.5), "without dropout"),
+    "gru": (nn.GRU(2, 2), r"1 \(GRU\): .* only nn.LSTM"),
+    "rnn": (nn.RNN(2, 2), r"1 \(RNN\)"),
+    "own layer": (Scale(), r"1 \(Scale\): no kernel .*register_grad_sampler"),
+    "attention": (nn.MultiheadAttention(2, 1), r"1 \(MultiheadAttention\): no kernel"),
+    "padding": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), "padding_mode='zeros'"),
+    "renormalised embedding": (nn.Embedding(3, 2, max_norm=1.0), "max_norm"),
+    "frequencies": (nn.Embedding(3, 2, scale_grad_by_freq=True), "scale_grad_by_freq"),
+    "sparse": (nn.Embedding(3, 2, sparse=True), "sparse=False"),
+    "bags": (nn.EmbeddingBag(3, 2), r"1 \(EmbeddingBag\): no kernel"),
+    "tied": (Tied(), r"1\.second\.weight and 1\.first\.weight are one parameter"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_path_and_class(name: str) -> None:
+    module, message = REFUSED[name]
+    model = nn.Sequential(nn.Linear(2, 2), module)
+    with pytest.raises(ValueError, match=message):
+        check_model(model)
+    with pytest.raises(ValueError, match=message):
+        PrivateGradient(model, losses, clip=1.0)
+
+
+def test_let_pass() -> None:
+    check_model(Recurrent(5, 2, 3, layers=2))
+    check_model(nn.Sequential(nn.Conv3d(1, 1, 2), nn.InstanceNorm3d(1, affine=True), nn.GroupNorm(1, 1)))
+    check_model(nn.LSTM(2, 2, dropout=0.0))
+
+
+def test_nothing_to_train() -> None:
+    with pytest.raises(ValueError, match="no parameters to train"):
+        check_model(nn.Linear(2, 2).requires_grad_(False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clip": 0.0}, "clip = 0.0"),
+        ({"clip": float("nan")}, "clip = nan"),
+        ({"clip": float("inf")}, "clip = inf"),
+        ({"clip": 1.0, "kernel": "quick"}, "kernel = 'quick': must be one of auto, opacus, fast, compiled"),
+        ({"clip": 1.0, "max_batch": 0}, "max_batch = 0"),
+        ({"clip": 1.0, "kernel": "compiled"}, "needs max_batch"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PrivateGradient(nn.Linear(2, 2), losses, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise_multiplier": -1.0}, "noise_multiplier = -1"),
+        ({"noise_multiplier": float("nan")}, "noise_multiplier = nan"),
+        ({"denominator": 0.0}, "denominator = 0"),
+        ({"inputs": torch.zeros(3, 2)}, "a batch of 3 examples; max_batch = 2"),
+        ({"labels": torch.zeros(1, dtype=torch.long)}, "."),
+    ],
+)
+def test_bad_calls(change: dict, message: str) -> None:
+    private = PrivateGradient(nn.Linear(2, 2), losses, clip=1.0, max_batch=2)
+    call = {
+        "inputs": torch.zeros(2, 2),
+        "labels": torch.zeros(2, dtype=torch.long),
+        "noise_multiplier": 1.0,
+        "denominator": 2.0,
+        "noise": torch.zero_,
+    }
+    with pytest.raises(ValueError, match=message):
+        private(**(call | change))
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.relu(self.layer(x)))
+
+
+class ChangesItsInput(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        x.add_(1.0)
+        return y
+
+
+class FirstState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x, (x[:1], x[:1]))[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Twice(), r"layer \(Linear\) is called twice"),
+        (ChangesItsInput(), r"layer \(Linear\): its input is changed in place"),
+        (FirstState(), r"lstm \(LSTM\): must be given .* no first state"),
+    ],
+)
+def test_what_shows_in_the_pass_forward_only(model: nn.Module, message: str) -> None:
+    private = PrivateGradient(model, losses, clip=1.0)
+    x = torch.zeros(2, 3, 2) if isinstance(model, FirstState) else torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=message):
+        private(
+            x,
+            torch.zeros(x.shape[:-1], dtype=torch.long),
+            noise_multiplier=0.0,
+            denominator=1.0,
+            noise=torch.zero_,
+        )
+    assert not [m for m in model.modules() if m._forward_hooks or "forward" in vars(m)]
