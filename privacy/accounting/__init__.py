@@ -1,0 +1,24 @@
+"""What noised releases cost: epsilon for each adversary, by dp-accounting; imports no PyTorch.
+
+DP-SGD in the clients: `LocalSteps` says what a client releases in a participation, `known_cohort` and
+`released_models` what it costs.
+"""
+
+from privacy.accounting.adversaries import (
+    Adversary,
+    KnownCohort,
+    ReleasedModels,
+    known_cohort,
+    released_models,
+)
+from privacy.accounting.steps import Epsilon, LocalSteps
+
+__all__ = [
+    "Adversary",
+    "Epsilon",
+    "KnownCohort",
+    "LocalSteps",
+    "ReleasedModels",
+    "known_cohort",
+    "released_models",
+]

@@ -1,0 +1,181 @@
+"""Who looks on decides what a record's privacy costs: two adversaries, two laws.
+
+Unit: a record. Neighbouring relation: zero-out, with each client's number of records public (the numbers equal those
+of add/remove). Noise: ideal real Gaussians. Clients hold disjoint records, so a record's epsilon is its own client's,
+and that of all is the largest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+from privacy.accounting import laws, renyi
+from privacy.accounting.laws import Step
+from privacy.accounting.steps import Epsilon, LocalSteps, check_delta
+
+
+class Adversary(Protocol):
+    """Who looks on, and for how long."""
+
+    def epsilon(self, local: LocalSteps) -> Epsilon:
+        """Return what a record of a client may lose to this adversary."""
+
+    def bound(self, step: Step, steps: int) -> float:
+        """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
+
+
+@dataclass(frozen=True)
+class KnownCohort:
+    """Who sees a client's updates and knows when it took part: the server, and whoever watches the traffic.
+
+    All participations' steps compose; being left out of a cohort hides nothing.
+
+    Attributes:
+        participations: In how many rounds the client takes part, 0 or more. Fixed beforehand: a bound; counted
+            afterwards, and not by the data: what was spent.
+        delta: Above 0 and below 1.
+    """
+
+    participations: int
+    delta: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        check_delta(self.delta)
+        if self.participations < 0:
+            raise ValueError(f"participations = {self.participations}: must be 0 or more")
+
+    def epsilon(self, local: LocalSteps) -> Epsilon:
+        """Return what a record of a client may lose to this adversary."""
+        rdp_too = not local.truncated  # dp-accounting has no theorem for batches that are cut
+        if self.participations == 0:
+            return Epsilon(0.0, 0.0 if rdp_too else None)
+        if local.noise_multiplier < renyi.LEAST:
+            return Epsilon(math.inf, math.inf if rdp_too else None)
+        count = local.steps * self.participations
+        return Epsilon(
+            _known(laws.step_of(local), count, self.delta, False),
+            renyi.epsilon(local.noise_multiplier, local.rate, count, self.delta) if rdp_too else None,
+        )
+
+    def bound(self, step: Step, steps: int) -> float:
+        """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
+        if self.participations == 0:
+            return 0.0
+        return _known(step, steps * self.participations, self.delta, True)
+
+
+@dataclass(frozen=True)
+class ReleasedModels:
+    """Who sees each round's model, but neither updates nor cohorts, which are drawn by secret Poisson coins.
+
+    A client's other records can give away that it took part, so a round is *cluster sampling* (Bun, Drechsler,
+    Gaboardi, McMillan, Sarathy 2020, arXiv 2007.12674): its loss law has 0 with probability `1 - client_rate`, else
+    that of the local steps (`laws.sometimes`). Rounds compose. Only delta is amplified. There is no such law for
+    clients that stop after a number of participations, nor for cohorts of fixed size.
+
+    Attributes:
+        client_rate: With which probability a client is in a cohort, above 0 and at most 1.
+        rounds: 0 or more.
+        delta: Above 0 and below 1.
+    """
+
+    client_rate: float
+    rounds: int
+    delta: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        check_delta(self.delta)
+        if not 0 < self.client_rate <= 1:
+            raise ValueError(f"client rate = {self.client_rate}: must be above 0 and at most 1")
+        if self.rounds < 0:
+            raise ValueError(f"rounds = {self.rounds}: must be 0 or more")
+
+    def epsilon(self, local: LocalSteps) -> Epsilon:
+        """Return what a record of a client may lose to this adversary; by RDP there is no theorem."""
+        if self.client_rate == 1:
+            return replace(KnownCohort(self.rounds, self.delta).epsilon(local), rdp=None)
+        if self.rounds == 0:
+            return Epsilon(0.0, None)
+        if local.noise_multiplier < renyi.LEAST:
+            never = (1 - self.client_rate) ** self.rounds
+            return Epsilon(0.0 if 1 - never <= self.delta else math.inf, None)
+        step = laws.step_of(local)
+        return Epsilon(_released(step, local.steps, self.client_rate, self.rounds, self.delta, False), None)
+
+    def bound(self, step: Step, steps: int) -> float:
+        """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
+        if self.rounds == 0:
+            return 0.0
+        if self.client_rate == 1:
+            return KnownCohort(self.rounds, self.delta).bound(step, steps)
+        return _released(step, steps, self.client_rate, self.rounds, self.delta, True)
+
+
+@lru_cache(maxsize=4096)
+def _known(step: Step, count: int, delta: float, coarse: bool) -> float:
+    if step.noise_multiplier < laws.LEAST_NOISE:
+        return laws.epsilon_without_sampling(step, count, delta)
+    grid = laws.coarsest(step, count)
+    return laws.epsilon_of(lambda grid: laws.composed(step, count, grid), grid, delta, coarse=coarse)
+
+
+@lru_cache(maxsize=4096)
+def _released(step: Step, steps: int, client_rate: float, rounds: int, delta: float, coarse: bool) -> float:
+    if step.noise_multiplier < laws.LEAST_NOISE:
+        return laws.epsilon_without_sampling(step, steps * rounds, delta)
+
+    def law(grid: float) -> Any:
+        once = laws.sometimes(step, steps, client_rate, grid)
+        return once if rounds == 1 else once.self_compose(rounds)
+
+    return laws.epsilon_of(law, laws.coarsest(step, steps), delta, coarse=coarse)
+
+
+def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilon:
+    """Return a record's epsilon against who knows the client's participations (`KnownCohort`).
+
+    Args:
+        local: What the client releases in one.
+        participations: How many, 0 or more.
+        delta: Above 0 and below 1.
+
+    Raises:
+        ValueError: A value is out of its range.
+
+    >>> epsilon = known_cohort(LocalSteps(noise_multiplier=1.0, rate=0.1, steps=10), participations=10, delta=1e-5)
+    >>> round(epsilon.pld, 4), round(epsilon.rdp, 4)
+    (7.0466, 7.9039)
+    """
+    return KnownCohort(participations, delta).epsilon(local)
+
+
+def released_models(local: LocalSteps, client_rate: float, rounds: int, delta: float) -> Epsilon:
+    """Return a record's epsilon against who sees the models alone, the cohorts being secret (`ReleasedModels`).
+
+    Args:
+        local: What the client releases in one participation.
+        client_rate: Of the coins that draw the cohorts, above 0 and at most 1.
+        rounds: How many models are released, 0 or more.
+        delta: Above 0 and below 1.
+
+    Raises:
+        ValueError: A value is out of its range.
+
+    >>> local = LocalSteps(noise_multiplier=1.0, rate=0.1, steps=10)
+    >>> round(released_models(local, client_rate=0.1, rounds=100, delta=1e-5).pld, 2)
+    7.84
+    """
+    return ReleasedModels(client_rate, rounds, delta).epsilon(local)

@@ -1,0 +1,142 @@
+"""Privacy loss laws: of one step, of many, and of steps that happen only sometimes.
+
+A law is dp-accounting's `PrivacyLossDistribution`: the distribution of the privacy loss on a grid, in both
+directions, rounded so that what follows from it is an upper bound on any grid (Doroshenko et al. 2022,
+"Connect the dots"). A finer grid gives a tighter bound and costs more, so epsilon is taken on finer and finer grids
+until it hardly changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from privacy.accounting.steps import LocalSteps
+
+# Grids get ten times finer, and the error falls a hundredfold (it is of second order), so a grid that improves epsilon
+# by less than this part is the last, and about a hundredth of that part is left.
+TOLERANCE = 2e-3
+NEGLIGIBLE = 1e-6  # an improvement of epsilon that is not worth a finer grid
+POINTS = 1 << 18  # a grid with more points than this below epsilon is not tried
+LEAST_NOISE = 0.02  # below, a step's loss is in the thousands, and no grid holds it
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, as its law needs it; each larger field, but for the noise, makes a worse law.
+
+    Attributes:
+        noise_multiplier: As in `LocalSteps`, above 0.
+        rate: As in `LocalSteps`.
+        truncation: With which probability a batch that has the record is cut.
+        truncated_rate: With which probability the record is in a batch that is full without it.
+    """
+
+    noise_multiplier: float
+    rate: float
+    truncation: float = 0.0
+    truncated_rate: float = 0.0
+
+
+@lru_cache(maxsize=4096)
+def step_of(local: LocalSteps) -> Step:
+    """Return one of the steps.
+
+    Truncation is what dp-accounting makes of it (section 4.3 of its supplementary material on privacy loss
+    distributions): whether the others fill the batch is a coin that both neighbours share. If they don't, the step
+    is a Poisson-sampled Gaussian; if they do, the record takes another's place, which moves the sum by 2 clip norms.
+    """
+    if not local.truncated or local.max_batch is None or local.records is None:
+        return Step(local.noise_multiplier, local.rate)
+    from scipy.stats import binom
+
+    full = float(binom.sf(local.max_batch - 1, local.records - 1, local.rate))
+    if full == 0:
+        return Step(local.noise_multiplier, local.rate)
+    above = float(binom.sf(local.max_batch, local.records, local.rate))
+    return Step(
+        local.noise_multiplier, local.rate, full, min(above * local.max_batch / full / local.records, 1.0)
+    )
+
+
+@lru_cache(maxsize=256)
+def _step_law(step: Step, grid: float) -> Any:
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    law = from_gaussian_mechanism(
+        step.noise_multiplier,
+        sampling_prob=step.rate,
+        value_discretization_interval=grid,
+        neighboring_relation=NeighboringRelation.REPLACE_SPECIAL,
+    )
+    if step.truncation == 0:
+        return law
+    displacing = from_gaussian_mechanism(
+        step.noise_multiplier / 2,
+        sampling_prob=step.truncated_rate,
+        value_discretization_interval=grid,
+        neighboring_relation=NeighboringRelation.REPLACE_ONE,
+    )
+    return displacing.compute_mixture(law, step.truncation)
+
+
+def composed(step: Step, count: int, grid: float) -> Any:
+    """Return the law of a number of steps, 1 or more."""
+    if step.rate == 1 and step.truncation == 0:  # Gaussians add up to one
+        return _step_law(Step(step.noise_multiplier / math.sqrt(count), 1.0), grid)
+    law = _step_law(step, grid)
+    return law if count == 1 else law.self_compose(count)
+
+
+@lru_cache(maxsize=64)
+def sometimes(step: Step, count: int, probability: float, grid: float) -> Any:
+    """Return the law of a number of steps that all happen with a probability, or none of them does.
+
+    Whether they happen may be seen, so nothing is gained but on delta: the loss is 0 with probability
+    `1 - probability`, else that of the steps. By joint convexity of the hockey-stick divergence,
+    H((1-p) A + p M || (1-p) A + p M') <= (1-p) H(A || A) + p H(M || M') at every order, with equality where A can be
+    told from both M and M'.
+    """
+    from dp_accounting.pld.privacy_loss_distribution import identity
+
+    return composed(step, count, grid).compute_mixture(identity(grid), probability)
+
+
+def coarsest(step: Step, count: int) -> float:
+    """Return a grid that resolves the loss just well enough for a first bound."""
+    sigma = step.noise_multiplier / (math.sqrt(count) if step.rate == 1 and step.truncation == 0 else 1)
+    return 10.0 ** math.floor(math.log10(min(0.1 * max(1 / sigma, 1 / sigma**2), 100)))
+
+
+def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, *, coarse: bool = False) -> float:
+    """Return epsilon on a grid so fine that a finer one would hardly change it.
+
+    Each grid holds the points of the one before, so each bound is at most the one before.
+
+    Args:
+        law: The law on a grid.
+        grid: The first one.
+        delta: Above 0 and below 1.
+        coarse: Whether the bound on the first grid is good enough: some milliseconds, some percent above the last.
+    """
+    epsilon = float(law(grid).get_epsilon_for_delta(delta))
+    while not coarse and math.isfinite(epsilon) and epsilon / (grid / 10) < POINTS:
+        grid /= 10
+        before, epsilon = epsilon, min(epsilon, float(law(grid).get_epsilon_for_delta(delta)))
+        if before - epsilon <= max(TOLERANCE * epsilon, NEGLIGIBLE):
+            break
+    return epsilon
+
+
+def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
+    """Return an upper bound in closed form: epsilon of steps that all take the record.
+
+    Their loss is normal, with mean mu^2 / 2 and deviation mu, and above epsilon with probability delta at most. A
+    record that takes another's place moves the sum by 2 clip norms, hence twice the mu where batches are cut.
+    """
+    mu = (2 if step.truncation > 0 else 1) * math.sqrt(count) / step.noise_multiplier
+    return mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))
