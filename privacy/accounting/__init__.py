@@ -1,7 +1,8 @@
 """What noised releases cost: epsilon for each adversary, by dp-accounting; imports no PyTorch.
 
 DP-SGD in the clients: `LocalSteps` says what a client releases in a participation, `known_cohort` and
-`released_models` what it costs.
+`released_models` what it costs, `smallest_noise` how much noise an epsilon takes, `worst` and `spread` how it is over
+many clients.
 """
 
 from privacy.accounting.adversaries import (
@@ -11,6 +12,8 @@ from privacy.accounting.adversaries import (
     known_cohort,
     released_models,
 )
+from privacy.accounting.calibration import smallest_noise
+from privacy.accounting.clients import spread, worst
 from privacy.accounting.steps import Epsilon, LocalSteps
 
 __all__ = [
@@ -21,4 +24,7 @@ __all__ = [
     "ReleasedModels",
     "known_cohort",
     "released_models",
+    "smallest_noise",
+    "spread",
+    "worst",
 ]

@@ -61,7 +61,7 @@ class KnownCohort:
             return Epsilon(math.inf, math.inf if rdp_too else None)
         count = local.steps * self.participations
         return Epsilon(
-            _known(laws.step_of(local), count, self.delta, False),
+            _known(laws.step_of(local), count, self.delta, laws.TOLERANCE),
             renyi.epsilon(local.noise_multiplier, local.rate, count, self.delta) if rdp_too else None,
         )
 
@@ -69,7 +69,7 @@ class KnownCohort:
         """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
         if self.participations == 0:
             return 0.0
-        return _known(step, steps * self.participations, self.delta, True)
+        return _known(step, steps * self.participations, self.delta, laws.ROUGH)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ class ReleasedModels:
             never = (1 - self.client_rate) ** self.rounds
             return Epsilon(0.0 if 1 - never <= self.delta else math.inf, None)
         step = laws.step_of(local)
-        return Epsilon(_released(step, local.steps, self.client_rate, self.rounds, self.delta, False), None)
+        return Epsilon(
+            _released(step, local.steps, self.client_rate, self.rounds, self.delta, laws.TOLERANCE), None
+        )
 
     def bound(self, step: Step, steps: int) -> float:
         """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
@@ -121,19 +123,21 @@ class ReleasedModels:
             return 0.0
         if self.client_rate == 1:
             return KnownCohort(self.rounds, self.delta).bound(step, steps)
-        return _released(step, steps, self.client_rate, self.rounds, self.delta, True)
+        return _released(step, steps, self.client_rate, self.rounds, self.delta, laws.ROUGH)
 
 
 @lru_cache(maxsize=4096)
-def _known(step: Step, count: int, delta: float, coarse: bool) -> float:
+def _known(step: Step, count: int, delta: float, tolerance: float) -> float:
     if step.noise_multiplier < laws.LEAST_NOISE:
         return laws.epsilon_without_sampling(step, count, delta)
     grid = laws.coarsest(step, count)
-    return laws.epsilon_of(lambda grid: laws.composed(step, count, grid), grid, delta, coarse=coarse)
+    return laws.epsilon_of(lambda grid: laws.composed(step, count, grid), grid, delta, tolerance)
 
 
 @lru_cache(maxsize=4096)
-def _released(step: Step, steps: int, client_rate: float, rounds: int, delta: float, coarse: bool) -> float:
+def _released(
+    step: Step, steps: int, client_rate: float, rounds: int, delta: float, tolerance: float
+) -> float:
     if step.noise_multiplier < laws.LEAST_NOISE:
         return laws.epsilon_without_sampling(step, steps * rounds, delta)
 
@@ -141,7 +145,7 @@ def _released(step: Step, steps: int, client_rate: float, rounds: int, delta: fl
         once = laws.sometimes(step, steps, client_rate, grid)
         return once if rounds == 1 else once.self_compose(rounds)
 
-    return laws.epsilon_of(law, laws.coarsest(step, steps), delta, coarse=coarse)
+    return laws.epsilon_of(law, laws.coarsest(step, steps), delta, tolerance)
 
 
 def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilon:

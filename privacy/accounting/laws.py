@@ -19,6 +19,7 @@ from privacy.accounting.steps import LocalSteps
 # Grids get ten times finer, and the error falls a hundredfold (it is of second order), so a grid that improves epsilon
 # by less than this part is the last, and about a hundredth of that part is left.
 TOLERANCE = 2e-3
+ROUGH = 0.1  # the same for a bound that shall come soon
 NEGLIGIBLE = 1e-6  # an improvement of epsilon that is not worth a finer grid
 POINTS = 1 << 18  # a grid with more points than this below epsilon is not tried
 LEAST_NOISE = 0.02  # below, a step's loss is in the thousands, and no grid holds it
@@ -112,7 +113,7 @@ def coarsest(step: Step, count: int) -> float:
     return 10.0 ** math.floor(math.log10(min(0.1 * max(1 / sigma, 1 / sigma**2), 100)))
 
 
-def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, *, coarse: bool = False) -> float:
+def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, tolerance: float = TOLERANCE) -> float:
     """Return epsilon on a grid so fine that a finer one would hardly change it.
 
     Each grid holds the points of the one before, so each bound is at most the one before.
@@ -121,13 +122,13 @@ def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, *, coarse
         law: The law on a grid.
         grid: The first one.
         delta: Above 0 and below 1.
-        coarse: Whether the bound on the first grid is good enough: some milliseconds, some percent above the last.
+        tolerance: The last grid improves epsilon by less than this part.
     """
     epsilon = float(law(grid).get_epsilon_for_delta(delta))
-    while not coarse and math.isfinite(epsilon) and epsilon / (grid / 10) < POINTS:
+    while math.isfinite(epsilon) and epsilon / (grid / 10) < POINTS:
         grid /= 10
         before, epsilon = epsilon, min(epsilon, float(law(grid).get_epsilon_for_delta(delta)))
-        if before - epsilon <= max(TOLERANCE * epsilon, NEGLIGIBLE):
+        if before - epsilon <= max(tolerance * epsilon, NEGLIGIBLE):
             break
     return epsilon
 
