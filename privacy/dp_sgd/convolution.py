@@ -26,7 +26,9 @@ def convolution_part(layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tens
     x = F.pad(x, _margins(layer))
     positions, inputs, outputs = gradient[0, 0].numel(), buffer[0].numel(), len(buffer)
     if ghost_is_cheaper(positions, inputs, outputs):
-        patches = F.unfold(x, _two(layer.kernel_size), dilation=_two(layer.dilation), stride=_two(layer.stride))
+        patches = F.unfold(
+            x, _two(layer.kernel_size), dilation=_two(layer.dilation), stride=_two(layer.stride)
+        )
         return Product(buffer, patches.mT, gradient.flatten(2).mT)
     return Convolved(layer, buffer, x, gradient)
 
@@ -63,7 +65,11 @@ class Convolved:
         inputs = self._patches[0].numel() // positions
         count = min(batch, max(1, CHUNK // (inputs * positions)))
         room = self._outputs.new_empty(count, *self._patches.shape[1:])
-        unfolded = room.view(count, inputs, positions) if self._by_channel else room.view(count, positions, inputs).mT
+        unfolded = (
+            room.view(count, inputs, positions)
+            if self._by_channel
+            else room.view(count, positions, inputs).mT
+        )
         self._rows = self._outputs.new_empty(batch, inputs, outputs)
         for start in range(0, batch, count):
             some = slice(start, min(start + count, batch))
