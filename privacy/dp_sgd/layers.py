@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privacy.dp_sgd.convolution import convolution_part
 from privacy.dp_sgd.parts import Lookup, Part, Product, Rows
 
 Buffers = Mapping[str, Tensor]
@@ -43,25 +44,10 @@ def _conv2d(layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor) -> 
     if layer.groups > 1:
         yield from _by_opacus(layer, buffers, x, gradient)
         return
-    outputs = gradient.flatten(2)  # (B, O, T)
     if (weight := buffers.get("weight")) is not None:
-        patches = F.unfold(
-            F.pad(x, _margins(layer)), layer.kernel_size, dilation=layer.dilation, stride=layer.stride
-        )
-        yield Product(weight, patches.mT, outputs.mT)
+        yield convolution_part(layer, weight, x, gradient)
     if (bias := buffers.get("bias")) is not None:
-        yield Rows(bias, outputs.sum(2))
-
-
-def _margins(layer: nn.Conv2d) -> list[int]:
-    """Return how many zeros stand left, right, above and below of an image."""
-    if layer.padding == "valid":
-        return [0, 0, 0, 0]
-    if layer.padding == "same":
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
-    above, left = (int(p) for p in layer.padding)
-    return [left, left, above, above]
+        yield Rows(bias, gradient.sum((2, 3)))
 
 
 def _embedding(layer: nn.Embedding, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:

@@ -70,7 +70,7 @@ class Product:
         (_, positions, i), o = self._inputs.shape, self._outputs.shape[2]
         if positions == 1:
             return squared(self._inputs[:, 0]) * squared(self._outputs[:, 0])
-        if positions**2 * (i + o) < MEMORY * i * o:
+        if ghost_is_cheaper(positions, i, o):
             inner = self._inputs @ self._inputs.mT
             return (inner.mul_(self._outputs @ self._outputs.mT)).sum((1, 2)).clamp_(min=0.0)
         self._rows = Rows(self._buffer, self._outputs.mT @ self._inputs)
@@ -121,3 +121,12 @@ def squared(rows: Tensor) -> Tensor:
     """Return the squared norms `(B,)` of rows `(B, ...)`."""
     norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
     return norms.square_()
+
+
+def ghost_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
+    """Return whether an example's norm costs less from products of positions than from its gradient.
+
+    The former takes T^2 (I + O) multiplications, and the weighted sum T I O beside; the latter T I O, and I O
+    floats of memory for norm and sum.
+    """
+    return positions**2 * (inputs + outputs) < MEMORY * inputs * outputs
