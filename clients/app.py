@@ -13,11 +13,13 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.mods.faults import faults_mod
-from clients.training import train
-from clients.workbench import workbench
+from clients.training import Trained, train
+from clients.workbench import Workbench, workbench
+from fedsim.data import Examples
 from fedsim.models import score
 from fedsim.streams import numpy_stream, torch_draws_from
 from fedsim.threads import single_threaded
+from privacy.ledger import Event, Noise
 
 app = ClientApp()
 
@@ -32,32 +34,50 @@ def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
     The message holds `arrays` (the global model) and `config` (`server-round`, and what the strategy adds:
-    `proximal-mu`, `initial-loss`). The reply holds `arrays` and `metrics`: `num-examples`, `train-loss`, and
-    `initial-loss` if it was asked for.
+    `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
+    to note events in, where they have to be there first). The reply holds `arrays` and `metrics`: `num-examples`,
+    `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
+    and losses, which are not part of it, only where the noise is seeded.
     """
-    bench, client = workbench(context), client_index(context)
+    bench = workbench(context)
     config = message.content.config_records["config"]
-    round_ = int(config["server-round"])  # type: ignore[arg-type]
-    seed, settings = bench.experiment.seed, bench.experiment.client
-    examples = bench.data.client(client).train
+    examples = bench.data.client(client_index(context)).train
     bench.load(message.content.array_records["arrays"])
-    bench.optimizer.begin(round_)
+    bench.optimizer.begin(int(config["server-round"]))  # type: ignore[arg-type]
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
+    trained, event = _train(bench, examples, config, context)
+    content = RecordDict({"arrays": bench.arrays(), "metrics": metrics})
+    if event is not None:
+        content["ledger"] = ConfigRecord({"events": [event.dumps()]})
+    if event is None or event.noise is Noise.SEEDED:
+        metrics["train-loss"] = trained.loss
+    return Message(content, reply_to=message)
+
+
+def _train(
+    bench: Workbench, examples: Examples, config: ConfigRecord, context: Context
+) -> tuple[Trained, Event | None]:
+    """Train the workbench's model, by DP-SGD if the experiment says so; the event is that of the release."""
+    client = client_index(context)
+    seed, round_ = bench.experiment.seed, int(config["server-round"])  # type: ignore[arg-type]
     draws = bench.experiment.model.entry.draws
     dropout = torch_draws_from(seed, "dropout", round_=round_, client=client) if draws else nullcontext()
     with single_threaded(), dropout:  # the same bits under any engine, fedsim's or not
+        if bench.gradient is not None:
+            from clients.private_training import train_privately
+
+            return train_privately(bench, bench.gradient, examples, config, context)
         trained = train(
             bench.model,
             bench.optimizer,
             examples,
-            settings,
+            bench.experiment.client,
             numpy_stream(seed, "batches", round_=round_, client=client),
-            float(config.get("proximal-mu", settings.proximal_mu)),  # type: ignore[arg-type]
+            float(config.get("proximal-mu", bench.experiment.client.proximal_mu)),  # type: ignore[arg-type]
         )
-    metrics["train-loss"] = trained.loss
-    return Message(RecordDict({"arrays": bench.arrays(), "metrics": metrics}), reply_to=message)
+        return trained, None
 
 
 @app.evaluate()

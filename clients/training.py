@@ -90,7 +90,7 @@ def train(
     """
     if not model.training:
         model.train()
-    received = [p.detach().clone() for p in optimizer.parameters] if proximal_mu > 0 else []
+    received = received_weights(optimizer, proximal_mu)
     inputs, labels = examples.tensors()
     total, steps = 0.0, 0
     for batch in _batches(len(examples), settings, shuffle):
@@ -98,16 +98,21 @@ def train(
         chosen = torch.from_numpy(batch)
         value = loss(model(inputs.index_select(0, chosen)), labels.index_select(0, chosen))
         value.backward()  # type: ignore[no-untyped-call]
-        _pull(optimizer.parameters, received, proximal_mu)
+        pull_to(received, optimizer, proximal_mu)
         optimizer.step()
         total += value.item()
         steps += 1
     return Trained(loss=total / steps, steps=steps)
 
 
-def _pull(parameters: list[nn.Parameter], received: list[Tensor], mu: float) -> None:
+def received_weights(optimizer: Sgd, mu: float) -> list[Tensor]:
+    """Return a copy of the weights to which a proximal term of `mu` pulls; none where it is 0."""
+    return [p.detach().clone() for p in optimizer.parameters] if mu > 0 else []
+
+
+def pull_to(received: list[Tensor], optimizer: Sgd, mu: float) -> None:
     """Add the gradient of the proximal term, `mu (w - w_t)`."""
-    for parameter, anchor in zip(parameters, received, strict=False):
+    for parameter, anchor in zip(optimizer.parameters, received, strict=False):
         if parameter.grad is not None:
             parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
 

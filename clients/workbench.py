@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context
+from torch import nn
 
 from clients.training import Sgd
 from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.data import FederatedData, prepare
 from fedsim.experiment import Experiment
-from fedsim.models import initial_model
+from fedsim.models import example_losses, initial_model
+from fedsim.privacy_sections import DpSgdSection
+
+if TYPE_CHECKING:
+    from privacy.dp_sgd import PrivateGradient
 
 
 class Workbench:
@@ -24,6 +29,7 @@ class Workbench:
         data: All clients' examples.
         model: Trained in place; its tensors stay where they are in memory.
         optimizer: Of the model's parameters.
+        gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -31,6 +37,7 @@ class Workbench:
         self.data: FederatedData = prepare(experiment)
         self.model = initial_model(experiment, self.data.task)
         self.optimizer = Sgd(self.model, experiment.client)
+        self.gradient = _private_gradient(self.model, experiment.privacy.dp_sgd)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         self._lent: list[weakref.ref[LiveArray]] = []
 
@@ -66,6 +73,16 @@ class Workbench:
             if (array := reference()) is not None:
                 array.detach()
         self._lent.clear()
+
+
+def _private_gradient(model: nn.Module, dp_sgd: DpSgdSection | None) -> PrivateGradient | None:
+    if dp_sgd is None:
+        return None
+    from privacy.dp_sgd import PrivateGradient  # loads Opacus, which takes seconds
+
+    return PrivateGradient(
+        model, example_losses, clip=dp_sgd.clip, kernel=dp_sgd.kernel, max_batch=dp_sgd.max_batch
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -83,11 +83,11 @@ def _allowed(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the table at a path."""
     for part in path:
         field = next((f for name, f in model.model_fields.items() if kebab(name) == part), None)
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, BaseModel)
-        ):
+        kinds = (
+            () if field is None else (field.annotation, *get_args(field.annotation))
+        )  # an optional table, too
+        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not tables:
             return []
-        model = field.annotation
+        model = tables[0]
     return sorted(kebab(name) for name in model.model_fields)

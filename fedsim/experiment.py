@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides, resolve_path
+from fedsim.privacy_sections import DpSgdSection, PrivacySection
 from fedsim.section import Section
 from fedsim.sections import (
     ClientSection,
@@ -27,10 +28,7 @@ from fedsim.sections import (
     RuntimeSection,
     ServerSection,
 )
-
-NOT_YET = {
-    "privacy": "the privacy mechanisms are not available in this version",
-}
+from privacy.ledger import Relation
 
 
 class Experiment(Section):
@@ -50,17 +48,9 @@ class Experiment(Section):
     model: ModelSection = Field(default_factory=ModelSection)
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
+    privacy: PrivacySection = Field(default_factory=PrivacySection)
     faults: FaultsSection = Field(default_factory=FaultsSection)
     runtime: RuntimeSection = Field(default_factory=RuntimeSection)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_not_here_yet(cls, raw: Any) -> Any:
-        for section in sorted(set(NOT_YET) & set(raw)) if isinstance(raw, Mapping) else ():
-            value = raw[section]
-            named = sorted(value) if isinstance(value, Mapping) else []
-            raise complaint(".".join([section, *named[:1]]), "set", NOT_YET[section])
-        return raw
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -72,7 +62,51 @@ class Experiment(Section):
         if evaluation != "none" and self.data.held_out == 0:
             with below("server"):
                 raise complaint("client-evaluation", evaluation, "needs data.held-out above 0")
+        if self.privacy.dp_sgd is not None:
+            self._check_dp_sgd(self.privacy.dp_sgd)
         return self
+
+    def _check_dp_sgd(self, dp_sgd: DpSgdSection) -> None:
+        """Refuse what DP-SGD can't stand beside: each for want of a theorem."""
+        server = self.server
+        if server.strategy_entry.needs_initial_loss:
+            with below("server"):
+                raise complaint(
+                    "strategy", server.strategy, "uses its clients' losses, which are sent without noise"
+                )
+        with below("privacy"), below("dp-sgd"):
+            if dp_sgd.adversary == "released-models" and server.sampling != "poisson":
+                raise complaint(
+                    "adversary",
+                    dp_sgd.adversary,
+                    f"needs server.sampling = 'poisson', not {server.sampling!r}: without coins the cohort "
+                    "hides nobody",
+                )
+            if dp_sgd.neighbours is Relation.ADD_OR_REMOVE_ONE:
+                needs = {
+                    "a public rate": dp_sgd.rate is not None,
+                    "client.steps": self.client.steps is not None,
+                    "server.weighting = 'uniform'": server.weighting == "uniform",
+                }
+                for need in (need for need, met in needs.items() if not met):
+                    raise complaint(
+                        "relation",
+                        dp_sgd.relation,
+                        f"needs {need}: else a record more changes what is public",
+                    )
+            if dp_sgd.rate is not None and self.client.steps is None:
+                raise complaint("rate", dp_sgd.rate, "needs client.steps: epochs are counted by batch size")
+        with below("privacy"):
+            if self.privacy.noise == "os" and self.runtime.engine == "ray":
+                raise complaint(
+                    "noise",
+                    "os",
+                    "needs the clients' ledger on this machine; allowed: engine local, sequential",
+                )
+            if self.privacy.noise == "os" and server.client_evaluation != "none":
+                raise complaint(
+                    "noise", "os", "sends no losses of clients, and server.client-evaluation asks for them"
+                )
 
     # --- in ---------------------------------------------------------------------------------------------
 

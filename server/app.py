@@ -20,9 +20,10 @@ from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.errors import Interrupted, Refused
 from fedsim.experiment import Experiment
-from fedsim.models import Score, initial_model, score
+from fedsim.models import Score, example_losses, initial_model, score
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
+from server.account import Account
 from server.enrolment import enrol
 from server.rounds import Federation
 from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
@@ -72,7 +73,9 @@ def main(grid: Grid, context: Context) -> None:
         opened = RunDirectory.create(path, experiment, data.sha256, not_resumable)
     with opened as directory:
         restore_snapshot(federation, directory)
+        _note_privacy(federation, directory)
         _run(federation, directory, keep=not_resumable is None)
+        _note_privacy(federation, directory)
         if not federation.finished:
             cure = f"fedsim resume {shlex.quote(str(path))} goes on"
             if not_resumable is not None:
@@ -88,6 +91,7 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid) -> Fede
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
     model = initial_model(experiment, data.task)
+    _check_privacy_of(model, experiment)
     strategy = build_strategy(experiment)
     return Federation(
         experiment=experiment,
@@ -96,7 +100,33 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid) -> Fede
         strategy=strategy,
         arrays=record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()}),
         evaluate=lambda arrays: _score(model, arrays, data),
+        account=Account.of(experiment, data),
     )
+
+
+def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
+    """Refuse a model that DP-SGD can't train, and a kernel that can't train it."""
+    dp_sgd = experiment.privacy.dp_sgd
+    if dp_sgd is None:
+        return
+    from privacy.dp_sgd import PrivateGradient, check_model
+
+    try:
+        check_model(model)
+    except ValueError as error:
+        raise Refused(f"model.name = {experiment.model.name!r}: {error}") from None
+    try:
+        PrivateGradient(
+            model, example_losses, clip=dp_sgd.clip, kernel=dp_sgd.kernel, max_batch=dp_sgd.max_batch
+        )
+    except ValueError as error:
+        raise Refused(f"privacy.dp-sgd.kernel = {dp_sgd.kernel!r}: {error}") from None
+
+
+def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
+    """Say in the manifest what the whole run costs at most, and what it has cost so far."""
+    if federation.account is not None:
+        directory.note_privacy(federation.account.report(federation.done))
 
 
 def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
 from fedsim.runtime import Fold, fold_groups
-from server.replies import Expected, read_update
+from privacy.ledger import Event
+from server.replies import Expected, events_of, read_update
 
 PIECE = 1 << 14  # numbers: 128 KiB of float64
 BLOCKS = 64  # at most, and so many workers find work at most
@@ -46,6 +47,7 @@ class Total:
         examples: Sum of the clients' numbers of examples.
         nodes: Whose updates are in it.
         failures: Why others' are not, by node.
+        events: What the clients released, whether or not it is in the sum.
     """
 
     arrays: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -54,6 +56,7 @@ class Total:
     examples: int = 0
     nodes: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
 
     def content(self, like: Expected) -> RecordDict:
         """Return the one reply that a linear strategy gets.
@@ -86,6 +89,7 @@ class WeightedSum:
         """Add an update to the total, or note its failure."""
         total = Total() if total is None else total
         try:
+            total.events += events_of(reply)
             update = read_update(reply, self.expected)
         except ValueError as error:
             total.failures[reply.metadata.src_node_id] = str(error)
@@ -105,7 +109,7 @@ class WeightedSum:
 
     def merge(self, left: Total, right: Total) -> Total:
         """Return the total of two, in the memory of the left one."""
-        failures = left.failures | right.failures
+        failures, events = left.failures | right.failures, left.events + right.events
         if left.nodes and right.nodes:
             for name, array in left.arrays.items():
                 array += right.arrays[name]
@@ -115,7 +119,7 @@ class WeightedSum:
             left.nodes += right.nodes
         elif right.nodes:
             left = right
-        left.failures = failures
+        left.failures, left.events = failures, events
         return left
 
 

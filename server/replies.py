@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
+from privacy.ledger import Event
 
 if TYPE_CHECKING:
     from server.cohort_grid import CohortGrid
@@ -41,25 +42,40 @@ class Replies:
     Attributes:
         messages: What the strategy aggregates: the updates in the order of their clients, or one for all.
         failures: Why a client's update is not among them, by client.
+        events: What the clients released, whether or not it could be used, in their order.
     """
 
     messages: list[Message]
     failures: dict[int, str]
+    events: list[Event]
 
 
 def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:
     """Sort a cohort's train replies into updates and failures."""
     updates: dict[int, Message] = {}
+    events: dict[int, list[Event]] = {}
     failures = dict.fromkeys(grid.clients, LATE)
     for message in messages:
         client = grid.client(message.metadata.src_node_id)
         try:
+            events[client] = events_of(message)
             read_update(message, expected)
             updates[client] = message
             del failures[client]
         except ValueError as error:
             failures[client] = str(error)
-    return Replies([updates[client] for client in sorted(updates)], failures)
+    return Replies(
+        [updates[client] for client in sorted(updates)],
+        failures,
+        [event for client in sorted(events) for event in events[client]],
+    )
+
+
+def events_of(message: Message) -> list[Event]:
+    """Return the privacy events that a reply brings of what it releases; none where it brings no content."""
+    if not message.has_content() or "ledger" not in message.content.config_records:
+        return []
+    return [Event.loads(str(text)) for text in message.content.config_records["ledger"]["events"]]  # type: ignore[union-attr]
 
 
 def read_update(message: Message, expected: Expected) -> Update:

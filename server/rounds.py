@@ -18,6 +18,8 @@ from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
+from privacy.ledger import Event
+from server.account import Account
 from server.cohort import draw
 from server.cohort_grid import CohortGrid
 from server.fold import Total, WeightedSum
@@ -50,7 +52,10 @@ class Federation:
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
         evaluate: Scores a model on the central test set.
+        account: What the rounds cost; None: nothing is to be accounted for.
         done: Rounds that are whole.
+        released: The last round of which something was released that can't be released again: up to it, the
+            rounds that are not whole are abandoned.
         over: Whether they were enough, before the last.
         stopping: Decides that.
     """
@@ -61,7 +66,9 @@ class Federation:
     strategy: Strategy
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
+    account: Account | None = None
     done: int = 0
+    released: int = 0
     over: bool = False
     stopping: Stopping = field(default_factory=Stopping)
 
@@ -81,8 +88,9 @@ class Federation:
             RunFailed: All clients of a round failed, or the strategy returned what is no model.
         """
         while not self.finished and not stop():
-            row = self._round(self.done + 1)
-            self.done += 1
+            round_ = self.done + 1
+            row = self._abandoned(round_) if round_ <= self.released else self._round(round_)
+            self.done = round_
             write(row)
 
     def _round(self, round_: int) -> dict[str, Any]:
@@ -97,6 +105,12 @@ class Federation:
         self.over = bool(scores) and self._is_enough(scores)
         return row | scores | {"seconds": round(time.perf_counter() - started, 4)}
 
+    def _abandoned(self, round_: int) -> dict[str, Any]:
+        """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
+        log.warning("round %d: abandoned: its clients' noise was drawn before the run was cut short", round_)
+        row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
+        return row | self._spend(round_, [])
+
     # --- training ---------------------------------------------------------------------------------------
 
     def _train(self, round_: int) -> dict[str, Any]:
@@ -106,14 +120,17 @@ class Federation:
             server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_)
         )
         if not cohort:
-            return {"clients": 0, "failures": 0}
+            return {"clients": 0, "failures": 0} | self._spend(round_, [])
         grid = self._view(cohort)
         config = ConfigRecord({"server-round": round_})
         if server.strategy_entry.needs_initial_loss:
             config["initial-loss"] = True
+        if self.account is not None:
+            config.update(self.account.for_clients())
         requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
         collect = self._fold if server.strategy_entry.linear else self._gather
         replies = collect(grid, requests)
+        spent = self._spend(round_, replies.events)
         updates = len(cohort) - len(replies.failures)
         if not updates:
             client, reason = next(iter(replies.failures.items()))
@@ -128,7 +145,11 @@ class Federation:
         metrics = self._aggregate(round_, replies.messages, updates)
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
-        return row
+        return row | spent
+
+    def _spend(self, round_: int, events: list[Event]) -> dict[str, Any]:
+        """Note what a round's clients released, and return what that has cost so far, for the row."""
+        return {} if self.account is None else self.account.spend(round_, events)
 
     def _fold(self, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; one message stands for all updates, their weighted mean."""
@@ -138,7 +159,8 @@ class Federation:
         messages = [Message(total.content(expected), reply_to=requests[0])] if total.nodes else []
         came = {grid.client(node) for node in total.nodes}
         failures = {grid.client(node): why for node, why in total.failures.items()}
-        return Replies(messages, {c: failures.get(c, LATE) for c in grid.clients if c not in came})
+        failed = {c: failures.get(c, LATE) for c in grid.clients if c not in came}
+        return Replies(messages, failed, total.events)
 
     def _gather(self, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; each update stays a message, with the weight that it is to have."""

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Protocol, runtime_checkable
 
-from flwr.app import RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedsim.arrays import record_of
 from fedsim.errors import RunFailed
+from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
+from fedsim.results.checkpoint import Checkpoint
+from privacy.ledger import Ledger, Noise
 from server.rounds import Federation, Stopping
 from server.strategies import load_strategy_state, strategy_state, why_not_kept
 from server.strategies.state import arrays_as_tree
@@ -61,8 +64,17 @@ def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
 def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
     """Put a federation that was built anew where the directory's run stood; at its beginning if it has no checkpoint."""
     checkpoint = directory.resumed_from
-    if checkpoint is None:
-        return
+    if federation.account is not None and directory.ledger is not None:
+        federation.account.open(directory.ledger, directory.events)
+    if checkpoint is not None:
+        _restore(federation, checkpoint, directory.client_states)
+    if federation.account is not None and federation.account.noise is Noise.SYSTEM:
+        federation.released = max((event.round for event in directory.events), default=0)
+        _recount_participations(federation, federation.account.ledger, directory.client_states)
+
+
+def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapping[int, bytes]) -> None:
+    """Put a federation where a checkpoint stands."""
     grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
     federation.done, federation.over = checkpoint.round, checkpoint.over
     federation.arrays = record_of(checkpoint.state["model"])
@@ -71,9 +83,20 @@ def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
     grid.restore_states(
         {
             client: recorddict_from_proto(RecordDictProto.FromString(state))
-            for client, state in directory.client_states.items()
+            for client, state in client_states.items()
         }
     )
+
+
+def _recount_participations(
+    federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]
+) -> None:
+    """Have the clients count the rounds that their ledger has, and no checkpoint."""
+    counted = {}
+    for client, count in ledger.participations().items():
+        counted[client] = recorddict_from_proto(RecordDictProto.FromString(client_states.get(client, b"")))
+        counted[client][PARTICIPATIONS] = ConfigRecord({"rounds": count})
+    _keeper(federation).restore_states(counted)
 
 
 def _keeper(federation: Federation) -> KeepsStates:

@@ -1,5 +1,6 @@
 """ClientApps for the tests: one that misbehaves by client, two with per-client state, one of them with a mod."""
 
+import math
 import os
 import signal
 import time
@@ -9,6 +10,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+from torch import nn
+
+from fedsim.data.task import Task
+from fedsim.options import Options
 
 faulty = ClientApp()
 
@@ -123,3 +128,8 @@ def drift(message: Message, context: Context) -> Message:
     arrays = ArrayRecord({name: Array(w.numpy() + moved[name]) for name, w in received.items()})
     metrics = MetricRecord({"num-examples": 10, "train-loss": float(rounds["trained"])})  # type: ignore[arg-type]
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def batch_normed(task: Task, options: Options) -> nn.Module:
+    """Return a model whose batch norm mixes examples, though it has no weights."""
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(math.prod(task.shape), affine=False), nn.Linear(64, 10))

@@ -42,6 +42,24 @@ def _value(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.2%}" if name.endswith("accuracy") else f"{row[name]:.4f}"
 
 
+def privacy_of(row: Mapping[str, Any]) -> str:
+    """Return what a round's row says of epsilon so far, with all that belongs to the number; empty if nothing.
+
+    >>> privacy_of({"epsilon-known-cohort": 1.234, "unit": "example", "relation": "zero-out", "delta": 1e-5,
+    ...     "noise-multiplier": 1.1, "sampling-rate": 0.2, "dp-steps": 15})
+    'epsilon 1.234 known-cohort (example, zero-out, delta 1e-05; z 1.1, q 0.2, 15 steps)'
+    """
+    prefix = "epsilon-"
+    spent = [f"{row[key]:.4g} {key.removeprefix(prefix)}" for key in row if key.startswith(prefix)]
+    if not spent:
+        return ""
+    return (
+        f"epsilon {', '.join(spent)} ({row['unit']}, {row['relation']}, delta {row['delta']:g}; "
+        f"z {row['noise-multiplier']:.4g}, q {row['sampling-rate']:.4g}, "
+        f"{row['dp-steps']} steps)"
+    )
+
+
 class _Follower:
     """What both displays know: how many rounds there are, how many this session began with, how long one takes."""
 
@@ -80,8 +98,9 @@ class PlainLines(_Follower):
         failures = f", {row['failures']} failed" if row["failures"] else ""
         print(
             f"round {row['round']}/{self.rounds}: accuracy {_value(row, 'accuracy')}, loss {_value(row, 'loss')}, "
-            f"train-loss {_value(row, 'train-loss')}, {row['clients']} clients{failures}, {row['seconds']:.1f} s, "
-            f"{self.left(row)} left",
+            f"train-loss {_value(row, 'train-loss')}, {row['clients']} clients{failures}, "
+            + (f"{privacy}, " if (privacy := privacy_of(row)) else "")
+            + f"{row['seconds']:.1f} s, {self.left(row)} left",
             flush=True,
         )
 
@@ -122,7 +141,10 @@ class LiveTable(_Follower):
         done = row["round"] / self.rounds
         bar = "━" * round(30 * done)
         table.caption = Text.assemble(
-            (bar, "green"), ("━" * (30 - len(bar)), "dim"), f"  {done:.0%}, {self.left(row)} left"
+            (f"{privacy_of(row)}\n" if privacy_of(row) else "", ""),
+            (bar, "green"),
+            ("━" * (30 - len(bar)), "dim"),
+            f"  {done:.0%}, {self.left(row)} left",
         )
         table.caption_justify = "left"
         self.live.update(table, refresh=True)

@@ -121,6 +121,11 @@ class FederatedData:
         sizes: NDArray[np.int64] = np.diff(self._starts)
         return sizes
 
+    def training_sizes(self) -> NDArray[np.int64]:
+        """Return the number of examples that each client trains on, `(clients,)`."""
+        sizes: NDArray[np.int64] = self.sizes() - self._held_out
+        return sizes
+
     def labels(self) -> NDArray[np.int64]:
         """Return how often each client has each label, `(clients, classes)`; `(clients, 0)` for next characters."""
         if self._train.y is None:

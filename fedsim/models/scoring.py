@@ -31,6 +31,17 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
+def example_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each example's mean cross-entropy (nats) over its labels, `(examples,)`.
+
+    Args:
+        logits: `(examples, classes)`, or `(examples, length, classes)`.
+        labels: `(examples,)`, or `(examples, length)`.
+    """
+    each = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
+    return each if each.dim() == 1 else each.mean(1)
+
+
 def score(model: nn.Module, examples: Examples, threads: int = 1) -> Score:
     """Evaluate a model on all examples.
 

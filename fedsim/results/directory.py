@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from fedsim.errors import Interrupted, Refused
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
-from fedsim.results.files import LineFile, drafted, sync_folder, write_whole
+from fedsim.results.files import START, LineFile, Position, drafted, sync_folder, write_whole
+from fedsim.results.ledger import LEDGER, LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.resumption import METRICS, Resumption, check_data, examine
 from fedsim.results.trees import Tree
+from privacy.ledger import Event, Noise
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
@@ -79,6 +81,8 @@ class RunDirectory:
         path: The directory.
         resumed_from: The checkpoint that the run goes on from; None: it begins at round 1.
         client_states: The clients' states in that checkpoint, as bytes.
+        ledger: The privacy events; None: the experiment has no mechanism.
+        events: Those that the run goes on from.
     """
 
     def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any]) -> None:
@@ -87,6 +91,10 @@ class RunDirectory:
         self.client_states: dict[int, bytes] = {}
         self._lock = lock
         self._manifest = manifest
+        self.events: list[Event] = []
+        self.ledger: LedgerFile | None = None
+        if (path / LEDGER).exists():
+            self.ledger = LedgerFile(path / LEDGER, by_clients=manifest["noise"] == Noise.SYSTEM)
         self._metrics = LineFile(path / METRICS)
         self._states = ClientStates(path)
         self._started = time.perf_counter()
@@ -111,6 +119,8 @@ class RunDirectory:
             Refused: The path exists or can't be written.
         """
         files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
+        if experiment.privacy.dp_sgd is not None:
+            files[LEDGER] = b""
         return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files)
 
     @classmethod
@@ -180,6 +190,8 @@ class RunDirectory:
             self.client_states = self._states.load(done)
             if checkpoint is not None and self._states.sha256 != checkpoint.client_states:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
+            if self.ledger is not None:
+                self.events = self.ledger.go_on(checkpoint.files[LEDGER] if checkpoint else START)
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None
@@ -232,10 +244,20 @@ class RunDirectory:
             round=round_,
             over=over,
             wall_seconds=self._wall_seconds(),
-            files={METRICS: self._metrics.position},
+            files=self._positions(),
             client_states=self._states.sha256,
             state=state,
         ).write(self.path)
+
+    def _positions(self) -> dict[str, Position]:
+        """Return how far each growing file has come."""
+        ledger = {} if self.ledger is None else {LEDGER: self.ledger.position}
+        return {METRICS: self._metrics.position, **ledger}
+
+    def note_privacy(self, report: Mapping[str, Any]) -> None:
+        """Say in the manifest what the run costs, by adversary, and what has been spent so far."""
+        self._manifest["epsilon"] = dict(report)
+        self._write_manifest()
 
     # --- ending -----------------------------------------------------------------------------------------
 

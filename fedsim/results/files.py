@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +70,18 @@ class LineFile:
 
     def append(self, value: dict[str, Any]) -> None:
         """Add a line; raises `ValueError` for NaN and infinity, which JSON has not."""
-        line = json.dumps(value, allow_nan=False).encode() + b"\n"
+        self.extend([value])
+
+    def extend(self, values: Sequence[dict[str, Any]]) -> None:
+        """Add lines, all of them synced once; raises as `append`."""
+        if not values:
+            return
+        lines = b"".join(json.dumps(value, allow_nan=False).encode() + b"\n" for value in values)
         with self.path.open("ab") as file:
-            file.write(line)
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        self.position = Position(self.position.bytes + len(line), self.position.lines + 1)
+        self.position = Position(self.position.bytes + len(lines), self.position.lines + len(values))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the lines up to the position.

@@ -18,7 +18,17 @@ from fedsim.threads import cores
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
 
-PACKAGES = ("fedsim", "flwr", "flwr-datasets", "numpy", "torch", "safetensors", "scikit-learn")
+PACKAGES = (
+    "fedsim",
+    "flwr",
+    "flwr-datasets",
+    "numpy",
+    "torch",
+    "safetensors",
+    "scikit-learn",
+    "opacus",
+    "dp-accounting",
+)
 
 
 def experiment_manifest(
@@ -41,7 +51,8 @@ def experiment_manifest(
         **({} if not_resumable is None else {"not-resumable": not_resumable}),
         **session(),
         "modules": _users_modules(experiment),
-        "epsilon": {},  # no privacy mechanism, no epsilon
+        "noise": experiment.privacy.noise,
+        "epsilon": {},  # by adversary; of a mechanism's account, if there is one
     }
 
 

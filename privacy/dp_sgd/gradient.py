@@ -81,7 +81,7 @@ class PrivateGradient:
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch = {max_batch}: must be at least 1")
         check_model(model)
-        self._clip = clip
+        self.clip = clip
         self._max_batch = max_batch
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # In the default order of memory: a generator then fills them fast, and alike for every kernel.
@@ -125,7 +125,7 @@ class PrivateGradient:
             raise ValueError(f"a batch of {len(inputs)} examples; max_batch = {self._max_batch}")
         for buffer in self._buffers:
             noise(buffer) if noise_multiplier else buffer.zero_()
-        keep = noise_multiplier * self._clip / denominator
+        keep = noise_multiplier * self.clip / denominator
         if len(inputs):
             losses = self._add(inputs, labels, scale=1 / denominator, keep=keep)
         else:

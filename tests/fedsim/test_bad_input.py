@@ -22,6 +22,8 @@ def arrays(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
     return {name: array for name, array in (usual | changes).items() if array is not None}
 
 
+DP = "[privacy.dp-sgd]\ndelta = 1e-5\nnoise-multiplier = 1.0\n"
+
 # What the file says, overrides, and what the line must say.
 SAYINGS = [
     ("not TOML", "rounds = ", [], "not valid TOML"),
@@ -81,7 +83,25 @@ SAYINGS = [
     ("delay 0", "[faults]\nstraggler = 0.1\ndelay = 0.0\ndeadline = 1.0", [], "faults.delay = 0.0: must be greater than 0"),
     ("infinite deadline", "[faults]\nstraggler = 0.1\ndelay = 1.0\ndeadline = inf", [], "faults.deadline = inf: must be a finite number"),
     ("faults that are a value", "faults = 0.1", [], "faults = 0.1: must be a table"),
-    ("privacy", "[privacy.secagg]", [], "privacy.secagg = 'set': the privacy mechanisms are not available"),
+    ("mechanism to come", "[privacy.secagg]", [], "privacy.secagg = a table: is not available in this version"),
+    ("unknown mechanism", "[privacy.dpsgd]", [], "privacy.dpsgd = a table: is no key here; allowed: dp-sgd, noise"),
+    ("unknown privacy key", DP + "sigma = 1.0", [], "privacy.dp-sgd.sigma = 1.0: is no key here; allowed: adversary, clip"),
+    ("epsilon and noise", DP + "epsilon = 1.0", [], "privacy.dp-sgd.noise-multiplier = 1.0: can't stand beside epsilon"),
+    ("neither epsilon nor noise", "[privacy.dp-sgd]\ndelta = 1e-5", [], "privacy.dp-sgd.epsilon = None: this or noise-multiplier must be set"),
+    ("no delta", "[privacy.dp-sgd]\nepsilon = 1.0", [], "privacy.dp-sgd.delta is missing"),
+    ("delta that publishes a record", DP, ["privacy.dp-sgd.delta=0.0007"], "privacy.dp-sgd.delta = 0.0007: must be below 1 / (all records) = 1 / 1438"),
+    ("clip 0", DP + "clip = 0.0", [], "privacy.dp-sgd.clip = 0.0: must be greater than 0"),
+    ("batch norm", DP + "[model]\nname = 'tests.apps:batch_normed'", [], "model.name = 'tests.apps:batch_normed': "),
+    ("released models of a fixed cohort", DP + "adversary = 'released-models'", [], "privacy.dp-sgd.adversary = 'released-models': needs server.sampling = 'poisson', not 'fixed'"),
+    ("released models with a budget", DP + "adversary = 'released-models'\nmax-participations = 3", ["server.sampling=poisson"], "privacy.dp-sgd.max-participations = 3: a client that stops after a budget"),
+    ("weights by examples under add or remove", DP + "relation = 'add-or-remove-one'\nrate = 0.1", ["client.steps=5"], "privacy.dp-sgd.relation = 'add-or-remove-one': needs server.weighting = 'uniform'"),
+    ("add or remove without a public rate", DP + "relation = 'add-or-remove-one'", ["client.steps=5"], "privacy.dp-sgd.relation = 'add-or-remove-one': needs a public rate"),
+    ("a rate without steps", DP + "rate = 0.1", [], "privacy.dp-sgd.rate = 0.1: needs client.steps"),
+    ("losses without noise", DP + "[server]\nstrategy = 'qfedavg'", [], "server.strategy = 'qfedavg': uses its clients' losses, which are sent without noise"),
+    ("compiled without a shape", DP + "kernel = 'compiled'", [], "privacy.dp-sgd.kernel = 'compiled': needs max-batch"),
+    ("noise of nobody", "[privacy]\nnoise = 'os'", [], "privacy.noise = 'os': there is no mechanism that adds noise"),
+    ("clients' losses and real noise", "[data]\nheld-out = 0.1\n[privacy]\nnoise = 'os'\n" + DP, ["server.client-evaluation=all"], "privacy.noise = 'os': sends no losses of clients"),
+    ("an epsilon out of reach", "[privacy.dp-sgd]\nepsilon = 1e-7\ndelta = 1e-12", [], "privacy.dp-sgd.epsilon = 1e-07: "),
     ("override without value", "", ["rounds"], "override 'rounds': must be section.key=value"),
     ("override of a value's key", "rounds = 3", ["rounds.x=1"], "override rounds.x: rounds is a value, not a table"),
     ("two overrides of one key", "", ["rounds=3", "rounds=4"], "override rounds: is given twice, as 3 and 4"),

@@ -1,0 +1,129 @@
+"""Local training with example-level differential privacy: DP-SGD in the place of SGD."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context
+
+from clients.training import Trained, pull_to, received_weights
+from clients.workbench import Workbench
+from fedsim.data import Examples
+from fedsim.experiment import Experiment
+from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
+from fedsim.streams import numpy_stream, torch_stream
+from privacy.dp_sgd import PrivateGradient
+from privacy.dp_sgd.release import DpSgd
+from privacy.ledger import Event, Noise
+from privacy.randomness import Randomness, SeededRandomness, SystemRandomness
+
+
+class BudgetExhausted(ValueError):
+    """A client has taken part as often as it may."""
+
+
+def take_part(context: Context, most: int | None) -> None:
+    """Count a participation in a client's state.
+
+    Args:
+        context: The client's.
+        most: Participations at most; None: there is no limit.
+
+    Raises:
+        BudgetExhausted: It has had them all.
+    """
+    so_far = int(context.state.config_records.get(PARTICIPATIONS, ConfigRecord()).get("rounds", 0))  # type: ignore[arg-type]
+    if most is not None and so_far >= most:
+        raise BudgetExhausted(f"has taken part in {so_far} rounds, all that max-participations allows")
+    context.state[PARTICIPATIONS] = ConfigRecord({"rounds": so_far + 1})
+
+
+def train_privately(
+    bench: Workbench,
+    gradient: PrivateGradient,
+    examples: Examples,
+    config: Mapping[str, Any],
+    context: Context,
+) -> tuple[Trained, Event]:
+    """Run DP-SGD on a client's examples, in place.
+
+    Where the message names a `ledger`, the event is in that file before this returns.
+
+    Args:
+        bench: Its model holds the round's global weights, and the trained ones afterwards.
+        gradient: Of that model.
+        examples: At least one.
+        config: Of the train message: `server-round`; `noise-multiplier` where it was calibrated; `ledger`.
+        context: The client's, whose state counts its participations.
+
+    Returns:
+        What it reports, which is not part of the release; and the event of the release.
+
+    Raises:
+        BudgetExhausted: It has taken part as often as it may.
+    """
+    experiment, optimizer = bench.experiment, bench.optimizer
+    dp_sgd = experiment.privacy.dp_sgd
+    if dp_sgd is None:
+        raise TypeError("the experiment has no [privacy.dp-sgd]")
+    take_part(context, dp_sgd.max_participations)
+    client, round_ = int(context.node_config["partition-id"]), int(config["server-round"])
+    release = DpSgd(
+        gradient=gradient,
+        batches=dp_sgd.batches(experiment.client, len(examples)),
+        noise_multiplier=_noise_multiplier(dp_sgd, config),
+        relation=dp_sgd.neighbours,
+        randomness=_randomness(experiment, round_, client),
+        noise=Noise(experiment.privacy.noise),
+    )
+    mu = float(config.get("proximal-mu", experiment.client.proximal_mu))
+    anchors = received_weights(optimizer, mu)
+    inputs, labels = examples.tensors()
+    losses = []
+    while release.taken < release.batches.steps:
+        losses.append(release.step(inputs, labels))
+        pull_to(anchors, optimizer, mu)
+        optimizer.step()
+    seen = [loss for loss in losses if loss is not None]
+    mean = math.fsum(seen) / len(seen) if seen else 0.0
+    event = release.event(round_, client)
+    if "ledger" in config:
+        _note_durably(event, Path(str(config["ledger"])))
+    return Trained(loss=mean, steps=release.taken), event
+
+
+def _note_durably(event: Event, ledger: Path) -> None:
+    """Add an event to a ledger that several clients write, before what it describes leaves the client."""
+    file = os.open(ledger, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(file, event.dumps().encode() + b"\n")  # one write: no line of another client comes between
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _noise_multiplier(dp_sgd: DpSgdSection, config: Mapping[str, Any]) -> float:
+    """Return the experiment's own noise multiplier, else the one that was calibrated for its epsilon.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if dp_sgd.noise_multiplier is not None:
+        return dp_sgd.noise_multiplier
+    calibrated = float(config.get("noise-multiplier", 0.0))
+    if not (calibrated > 0 and math.isfinite(calibrated)):
+        raise ValueError(f"the message's noise-multiplier is {calibrated}; a number above 0 is needed")
+    return calibrated
+
+
+def _randomness(experiment: Experiment, round_: int, client: int) -> Randomness:
+    if Noise(experiment.privacy.noise) is Noise.SYSTEM:
+        return SystemRandomness()
+    return SeededRandomness(
+        numpy_stream(experiment.seed, "dp-sgd-batches", round_=round_, client=client),
+        torch_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client),
+    )

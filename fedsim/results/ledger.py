@@ -1,0 +1,82 @@
+"""The file of a run's privacy events, one a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsim.errors import Refused
+from fedsim.results.files import LineFile, Position
+from privacy.ledger import Event
+
+LEDGER = "ledger.jsonl"
+
+
+class LedgerFile:
+    """A run's ledger.
+
+    With seeded noise this process writes it, a round at a time, and on resume what no checkpoint holds is cut
+    off, for the same noise is drawn again. With noise of the operating system each client notes its event before
+    the noised value leaves it, and nothing is ever cut off: what was released once stays released.
+
+    Attributes:
+        path: The file.
+        by_clients: Whether the clients write it.
+    """
+
+    def __init__(self, path: Path, *, by_clients: bool) -> None:
+        self.path = path
+        self.by_clients = by_clients
+        self._file = LineFile(path)
+
+    @property
+    def position(self) -> Position:
+        """How far the file was written or read."""
+        return self._file.position
+
+    def go_on(self, position: Position) -> list[Event]:
+        """Return the events that a run goes on with, from a checkpoint that stands at `position`.
+
+        Raises:
+            Refused: The file does not hold what it should.
+        """
+        self._file.position = position
+        events = self._parsed(self._file.rows())
+        if not self.by_clients:
+            self._file.cut()
+            return events
+        self._drop_half_a_line()
+        return events + self._news()
+
+    def take(self, events: Sequence[Event]) -> list[Event]:
+        """Note a round's events, or return those that its clients have noted, late ones included."""
+        if self.by_clients:
+            return self._news()
+        self._file.extend([event.to_json() for event in events])
+        return list(events)
+
+    def _drop_half_a_line(self) -> None:
+        """Cut off what a client that was killed at it has not written whole: its value has not left it either."""
+        content = self.path.read_bytes()
+        with self.path.open("ab") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+            os.fsync(file.fileno())
+
+    def _news(self) -> list[Event]:
+        """Read the whole lines that are new."""
+        before = self._file.position
+        content = self.path.read_bytes()[before.bytes :]
+        whole = content[: content.rfind(b"\n") + 1]
+        self._file.position = Position(before.bytes + len(whole), before.lines + whole.count(b"\n"))
+        try:
+            return self._parsed([json.loads(line) for line in whole.splitlines()])
+        except ValueError as error:
+            raise Refused(f"{LEDGER}: is damaged: {error}") from None
+
+    def _parsed(self, rows: list[dict[str, object]]) -> list[Event]:
+        try:
+            return [Event.from_json(row) for row in rows]
+        except ValueError as error:
+            raise Refused(f"{LEDGER}: is damaged: {error}") from None

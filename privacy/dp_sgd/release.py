@@ -1,0 +1,77 @@
+"""What a client releases in a round of DP-SGD: noised gradients, and the event that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privacy.dp_sgd.gradient import PrivateGradient
+from privacy.ledger import Event, Noise, Relation, Unit
+from privacy.randomness import Randomness
+from privacy.sampling import Batches
+
+
+@dataclass
+class DpSgd:
+    """DP-SGD by one client in one round (Abadi et al. 2016, algorithm 1).
+
+    Unit: one record. What stays sensitive: the losses that `step` returns, and how many records it drew.
+
+    Attributes:
+        gradient: Of the model, whose clip norm is the sensitivity of each step's sum.
+        batches: How records are drawn; public.
+        noise_multiplier: Standard deviation of the noise, over the clip norm.
+        relation: Which data sets are neighbours.
+        randomness: Draws records and noise.
+        noise: Where `randomness` comes from.
+        taken: Steps so far.
+    """
+
+    gradient: PrivateGradient
+    batches: Batches
+    noise_multiplier: float
+    relation: Relation
+    randomness: Randomness
+    noise: Noise
+    taken: int = 0
+
+    def step(self, inputs: Tensor, labels: Tensor) -> float | None:
+        """Draw a batch and set every parameter's `grad` to its noised mean gradient.
+
+        Args:
+            inputs: All of the client's inputs, `(records, ...)`.
+            labels: Their labels, `(records, ...)`.
+
+        Returns:
+            The mean loss of the batch, un-noised; None if no record was drawn.
+        """
+        drawn = torch.from_numpy(self.batches.draw(self.randomness))
+        self.taken += 1
+        loss = self.gradient(
+            inputs.index_select(0, drawn),
+            labels.index_select(0, drawn),
+            noise_multiplier=self.noise_multiplier,
+            denominator=self.batches.denominator,
+            noise=self.randomness.fill_normal,
+        )
+        return loss if len(drawn) else None
+
+    def event(self, round_: int, client: int) -> Event:
+        """Return the event that describes the steps taken."""
+        return Event(
+            mechanism="dp-sgd",
+            round=round_,
+            client=client,
+            unit=Unit.EXAMPLE,
+            relation=self.relation,
+            sensitivity=self.gradient.clip,
+            noise_multiplier=self.noise_multiplier,
+            sampling=self.batches.sampling,
+            rate=self.batches.rate,
+            max_batch=self.batches.max_batch,
+            records=self.batches.records,
+            steps=self.taken,
+            noise=self.noise,
+        )

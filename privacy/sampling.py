@@ -1,0 +1,84 @@
+"""Which of a client's records a step of DP-SGD uses, from values that are public."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.ledger import Sampling
+from privacy.randomness import Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """A client's batches in a round. All of it is public, the number of records included.
+
+    Attributes:
+        records: The client's records, at least 1.
+        rate: Probability that a record is drawn for a step, above 0 and at most 1.
+        steps: Steps in a round, at least 1.
+        denominator: What the noised sum of a step is divided by: never the number of records drawn, which is
+            secret.
+        max_batch: Records in a step at most; None: as many as are drawn.
+    """
+
+    records: int
+    rate: float
+    steps: int
+    denominator: float
+    max_batch: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        records: int,
+        batch_size: int,
+        *,
+        epochs: int = 1,
+        steps: int | None = None,
+        rate: float | None = None,
+        max_batch: int | None = None,
+    ) -> Self:
+        """Return the batches of a client.
+
+        By default a record is drawn with probability `batch_size / records`, at most 1, so that the batch has
+        `min(batch_size, records)` records on average, which is the denominator; an epoch is
+        `ceil(records / batch_size)` steps. With a public `rate` neither it nor the denominator, `batch_size`,
+        depends on the records, as adding or removing one demands.
+
+        Args:
+            records: The client's, at least 1.
+            batch_size: Expected number of records in a step, at least 1.
+            epochs: Passes in a round, where `steps` is not given.
+            steps: Steps in a round.
+            rate: Sampling probability that is public for itself.
+            max_batch: Records in a step at most.
+        """
+        expected = min(batch_size, records)
+        return cls(
+            records=records,
+            rate=expected / records if rate is None else rate,
+            steps=steps or epochs * -(-records // batch_size),
+            denominator=float(expected if rate is None else batch_size),
+            max_batch=max_batch,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """The scheme by which a step's records are drawn."""
+        return Sampling.POISSON if self.max_batch is None else Sampling.TRUNCATED_POISSON
+
+    def draw(self, randomness: Randomness) -> NDArray[np.int64]:
+        """Draw the records of one step, maybe none, `(batch,)`, ascending.
+
+        Each record is drawn by its own coin; of more than `max_batch`, a uniformly random subset stays, as the
+        analysis of truncated Poisson sampling demands.
+        """
+        drawn = np.flatnonzero(randomness.uniforms(self.records) < self.rate)
+        if self.max_batch is not None and len(drawn) > self.max_batch:
+            keys = randomness.uniforms(len(drawn))
+            drawn = np.sort(drawn[np.argsort(keys, kind="stable")[: self.max_batch]])
+        return drawn

@@ -1,0 +1,216 @@
+"""What a run's privacy costs: the noise that its epsilon needs, before; what was spent, by its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.data import FederatedData
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.privacy_sections import DpSgdSection
+from fedsim.results.ledger import LedgerFile
+from privacy import accounting
+from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
+from privacy.ledger import Event, Ledger, Noise, Unit
+
+KNOWN_COHORT = "known-cohort"
+RELEASED_MODELS = "released-models"
+WHO = {
+    KNOWN_COHORT: "the server, and whoever else sees a client's updates or when it takes part",
+    RELEASED_MODELS: "whoever sees the global models alone, and not who takes part",
+}
+UNAVAILABLE = (
+    "no theorem: cohorts must be drawn by secret coins (server.sampling = 'poisson'), without a budget"
+)
+QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
+NOISE = {
+    Noise.SEEDED: "seeded: epsilon is the mechanism's, not this artefact's; whoever has the seed has the noise",
+    Noise.SYSTEM: "of the operating system; epsilon is that of the ideal, real-valued Gaussian",
+}
+
+
+class Account:
+    """The account of example-level DP over a run.
+
+    Protected is one record of one client; the numbers of records are public. Clients have disjoint records, so
+    what is said is the largest of their epsilons, and not the sum.
+
+    Attributes:
+        noise: Where the noise comes from.
+        noise_multiplier: What the clients add: given, or calibrated for the epsilon of the experiment.
+        ledger: What was released so far.
+    """
+
+    def __init__(self, experiment: Experiment, dp_sgd: DpSgdSection, records: NDArray[np.int64]) -> None:
+        """Make the account of clients with so many training records, `(clients,)`.
+
+        Raises:
+            Refused: delta is too large for so few records, or no noise reaches the epsilon.
+        """
+        total = int(records.sum())
+        if dp_sgd.delta >= 1 / total:
+            raise Refused(
+                f"privacy.dp-sgd.delta = {dp_sgd.delta}: must be below 1 / (all records) = 1 / {total}: "
+                "a mechanism that publishes one record at random would pass"
+            )
+        self._experiment = experiment
+        self._dp_sgd = dp_sgd
+        self._sizes, self._counts = np.unique(records, return_counts=True)
+        self._client_rate = experiment.server.cohort / len(records)
+        self._file: LedgerFile | None = None
+        self.noise = Noise(experiment.privacy.noise)
+        self.ledger = Ledger()
+        self.noise_multiplier = dp_sgd.noise_multiplier or self._calibrated()
+
+    @classmethod
+    def of(cls, experiment: Experiment, data: FederatedData) -> Account | None:
+        """Return the account of an experiment; None where nothing is to be accounted for."""
+        dp_sgd = experiment.privacy.dp_sgd
+        return None if dp_sgd is None else cls(experiment, dp_sgd, data.training_sizes())
+
+    # --- during the run -----------------------------------------------------------------------------------
+
+    def open(self, file: LedgerFile, events: Sequence[Event]) -> None:
+        """Keep the ledger in a file, and go on from the events that are in it."""
+        self._file = file
+        self.ledger.extend(events)
+
+    def for_clients(self) -> dict[str, Any]:
+        """Return what clients have to know of it, for a message's config."""
+        config: dict[str, Any] = {"noise-multiplier": self.noise_multiplier}
+        if self._file is not None and self._file.by_clients:
+            config["ledger"] = str(self._file.path)
+        return config
+
+    def spend(self, round_: int, events: Sequence[Event]) -> dict[str, Any]:
+        """Note what a round's clients released, and return its columns of the round's row: epsilon so far."""
+        self.ledger.extend(events if self._file is None else self._file.take(events))
+        spent = self._spent(round_)
+        worst, _ = spent[KNOWN_COHORT]
+        return {f"epsilon-{name}": epsilon.best for name, (_, epsilon) in spent.items()} | {
+            "noise-multiplier": worst.noise_multiplier,
+            "sampling-rate": worst.rate,
+            "dp-steps": worst.steps if len(self.ledger) else 0,
+            "delta": self._dp_sgd.delta,
+            "unit": Unit.EXAMPLE.value,
+            "relation": self._dp_sgd.relation,
+        }
+
+    # --- what it costs ------------------------------------------------------------------------------------
+
+    def report(self, rounds: int) -> dict[str, Any]:
+        """Return what the manifest says, by adversary: epsilon of the whole run, and spent after some rounds."""
+        spent = self._spent(rounds)
+        report: dict[str, Any] = {}
+        for name, adversary in self._adversaries(self._experiment.rounds).items():
+            worst, epsilon = accounting.worst(self._shapes(self.noise_multiplier), adversary)
+            report[name] = {
+                "who": WHO[name],
+                "epsilon": epsilon.best,
+                "pld": epsilon.pld,
+                "rdp": epsilon.rdp,
+                "spent": spent[name][1].best,
+                **self._terms(worst),
+                **{key.replace("_", "-"): value for key, value in vars(adversary).items()},
+                "by-client": self._spread(adversary),
+            }
+        report.setdefault(RELEASED_MODELS, {"who": WHO[RELEASED_MODELS], "unavailable": UNAVAILABLE})
+        return report
+
+    def _adversaries(self, rounds: int) -> dict[str, Adversary]:
+        """Return those against whom there is an epsilon, after so many rounds, by name."""
+        dp_sgd, delta = self._dp_sgd, self._dp_sgd.delta
+        most = min(dp_sgd.max_participations or rounds, rounds)
+        adversaries: dict[str, Adversary] = {KNOWN_COHORT: KnownCohort(most, delta)}
+        if self._experiment.server.sampling == "poisson" and dp_sgd.max_participations is None:
+            adversaries[RELEASED_MODELS] = ReleasedModels(self._client_rate, rounds, delta)
+        return adversaries
+
+    def _spent(self, rounds: int) -> dict[str, tuple[LocalSteps, Epsilon]]:
+        """Return what the rounds so far have cost, by adversary, with the worst client's release.
+
+        Who knows the cohorts has seen each client as often as the ledger says: an odometer, as participation
+        does not depend on the data. For who doesn't, each client may have been in every round.
+        """
+        adversaries = self._adversaries(rounds)
+        adversaries[KNOWN_COHORT] = KnownCohort(1, self._dp_sgd.delta)
+        shapes = self._shapes(self.noise_multiplier)
+        releases = [
+            LocalSteps(
+                noise_multiplier=release.noise_multiplier,
+                rate=release.rate,
+                steps=steps,
+                max_batch=release.max_batch,
+                records=release.records,
+            )
+            for release, steps in self.ledger.spent()
+        ]
+        if not releases:
+            adversaries[KNOWN_COHORT] = KnownCohort(0, self._dp_sgd.delta)
+        return {
+            name: accounting.worst(releases or shapes if name == KNOWN_COHORT else shapes, adversary)
+            for name, adversary in adversaries.items()
+        }
+
+    def _calibrated(self) -> float:
+        """Return the least noise that keeps the experiment's epsilon for every client, at the end of the run.
+
+        Raises:
+            Refused: There is none.
+        """
+        epsilon, name = self._dp_sgd.epsilon, self._dp_sgd.adversary
+        if epsilon is None:
+            raise TypeError("neither epsilon nor noise-multiplier is set")
+        adversary = self._adversaries(self._experiment.rounds)[name]
+
+        def epsilon_at(noise_multiplier: float) -> Epsilon:
+            return accounting.worst(self._shapes(noise_multiplier), adversary)[1]
+
+        try:
+            return accounting.smallest_noise(epsilon_at, epsilon)
+        except ValueError as error:
+            raise Refused(f"privacy.dp-sgd.epsilon = {epsilon}: {error}") from None
+
+    def _shapes(self, noise_multiplier: float) -> list[LocalSteps]:
+        """Return what a client releases in a round, for each number of records that clients have."""
+        shapes = []
+        for records in self._sizes.tolist():
+            batches = self._dp_sgd.batches(self._experiment.client, records)
+            shapes.append(
+                LocalSteps(
+                    noise_multiplier=noise_multiplier,
+                    rate=batches.rate,
+                    steps=batches.steps,
+                    max_batch=batches.max_batch,
+                    records=records,
+                )
+            )
+        return shapes
+
+    def _spread(self, adversary: Adversary) -> dict[str, float]:
+        """Return how epsilon is spread over the clients, by quantile."""
+        shapes = self._shapes(self.noise_multiplier)
+        clients = [shape for shape, count in zip(shapes, self._counts, strict=True) for _ in range(count)]
+        epsilons = accounting.spread(clients, adversary, list(QUANTILES.values()))
+        return dict(zip(QUANTILES, epsilons, strict=True))
+
+    def _terms(self, worst: LocalSteps) -> dict[str, Any]:
+        """Return what an epsilon is never said without."""
+        return {
+            "unit": Unit.EXAMPLE.value,
+            "relation": self._dp_sgd.relation,
+            "records": "their number is public, for each client",
+            "noise": NOISE[self.noise],
+            "noise-multiplier": worst.noise_multiplier,
+            "clip": self._dp_sgd.clip,
+            "worst-client": {
+                "records": worst.records,
+                "sampling-rate": worst.rate,
+                "steps-in-a-round": worst.steps,
+                "max-batch": worst.max_batch,
+            },
+        }

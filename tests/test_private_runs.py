@@ -1,0 +1,221 @@
+"""Whole runs with DP-SGD: their bits, their ledger, what they say of epsilon, and kills."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fedsim
+from fedsim import Experiment, Refused
+from fedsim.results.files import START
+from fedsim.results.ledger import LedgerFile
+from privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
+from privacy.ledger import Event, Ledger
+from server.rounds import Federation
+from tests.stopping import Killed, stopped
+from tests.test_simulation import LSTM, bits
+
+DIGITS = """
+name = "private"
+rounds = 4
+[data]
+clients = 6
+partition = "linear"
+[model]
+name = "cnn"
+width = 0.125
+[client]
+batch-size = 16
+learning-rate = 0.2
+momentum = 0.5
+proximal-mu = 0.01
+[server]
+cohort = 3
+sampling = "poisson"
+evaluate-every = 2
+[privacy.dp-sgd]
+noise-multiplier = 0.8
+delta = 1e-4
+[runtime]
+engine = "sequential"
+"""
+
+
+def digits(*overrides: str) -> Experiment:
+    return Experiment.from_toml(DIGITS, overrides)
+
+
+def ledger(run: fedsim.Run) -> list[Event]:
+    return [Event.loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+
+
+def private_bits(run: fedsim.Run) -> Any:
+    return bits(run), (run.path / "ledger.jsonl").read_bytes(), run.manifest["epsilon"]
+
+
+def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
+    run = fedsim.run(digits(), "run")
+    events = ledger(run)
+    by_round = {round_: [e.client for e in events if e.round == round_] for round_ in (1, 2, 3, 4)}
+    assert [len(clients) for clients in by_round.values()] == [row["clients"] for row in run.rows]
+    assert all(clients == sorted(clients) for clients in by_round.values())
+    for event in events:
+        assert event.rate == 16 / event.records
+        assert event.steps == -(-event.records // 16)
+        assert (event.noise_multiplier, event.sensitivity, event.noise) == (0.8, 1.0, "seeded")
+    rows = run.rows
+    for row in rows:
+        seen = Ledger(e for e in events if e.round <= row["round"]).spent()
+        epsilons = [
+            KnownCohort(1, 1e-4).epsilon(LocalSteps(noise_multiplier=0.8, rate=r.rate, steps=steps)).best
+            for r, steps in seen
+        ]
+        assert row["epsilon-known-cohort"] == max(epsilons, default=0.0)
+        assert row["epsilon-released-models"] >= (
+            rows[row["round"] - 2]["epsilon-released-models"] if row["round"] > 1 else 0
+        )
+        assert (row["delta"], row["unit"], row["relation"]) == (1e-4, "example", "zero-out")
+    said = run.manifest["epsilon"]
+    worst = said["known-cohort"]["worst-client"]
+    local = LocalSteps(noise_multiplier=0.8, rate=worst["sampling-rate"], steps=worst["steps-in-a-round"])
+    assert said["known-cohort"]["epsilon"] == KnownCohort(4, 1e-4).epsilon(local).best
+    assert (
+        said["known-cohort"]["spent"] == rows[-1]["epsilon-known-cohort"] <= said["known-cohort"]["epsilon"]
+    )
+    assert said["released-models"]["epsilon"] == ReleasedModels(0.5, 4, 1e-4).epsilon(local).best
+
+
+def test_no_number_stands_without_its_terms() -> None:
+    said = fedsim.run(digits("server.sampling=fixed"), "run").manifest["epsilon"]
+    terms = {
+        "who",
+        "unit",
+        "relation",
+        "delta",
+        "noise",
+        "noise-multiplier",
+        "worst-client",
+        "participations",
+    }
+    assert terms <= said["known-cohort"].keys()
+    assert "seed" in said["known-cohort"]["noise"]
+    assert "epsilon" not in said["released-models"]
+    assert "no theorem" in said["released-models"]["unavailable"]
+
+
+@pytest.mark.parametrize(
+    "text", [DIGITS, LSTM + "[privacy.dp-sgd]\nepsilon = 8.0\ndelta = 1e-5\n"], ids=["cnn", "lstm"]
+)
+def test_every_engine_gives_the_same_bits_and_the_same_ledger(text: str) -> None:
+    reference, *others = (
+        private_bits(fedsim.run(Experiment.from_toml(text, overrides), f"run-{i}"))
+        for i, overrides in enumerate(
+            [
+                ["runtime.engine=sequential"],
+                *(["runtime.engine=local", f"runtime.workers={n}"] for n in (1, 3)),
+            ]
+        )
+    )
+    assert all(other == reference for other in others)
+
+
+def test_a_run_is_calibrated_for_the_client_that_loses_most() -> None:
+    setting = Experiment.from_toml(DIGITS.replace("noise-multiplier = 0.8", "epsilon = 3.0"), ["rounds=2"])
+    run = fedsim.run(setting, "run")
+    said = run.manifest["epsilon"]["known-cohort"]
+    assert 2.9 < said["epsilon"] <= 3.0
+    assert {event.noise_multiplier for event in ledger(run)} == {said["noise-multiplier"]}
+
+
+def test_a_client_refuses_to_take_part_more_often_than_it_may() -> None:
+    overrides = ("server.sampling=fixed", "server.cohort=6", "privacy.dp-sgd.max-participations=2")
+    with pytest.raises(
+        fedsim.RunFailed, match="has taken part in 2 rounds, all that max-participations allows"
+    ):
+        fedsim.run(digits(*overrides), "run")
+    run = fedsim.load_run("run")
+    assert Ledger(ledger(run)).participations() == dict.fromkeys(range(6), 2)
+    assert run.manifest["epsilon"]["known-cohort"]["participations"] == 2
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon() -> None:
+    setting = digits("privacy.dp-sgd.max-participations=3", "server.cohort=2")
+    reference = private_bits(fedsim.run(setting, "whole"))
+    path = stopped(setting, "parts")
+    with (path / "ledger.jsonl").open("a") as file:  # a round that no checkpoint holds
+        file.write((path / "ledger.jsonl").read_text())
+    assert private_bits(fedsim.resume(path)) == reference
+
+
+# --- noise of the operating system ------------------------------------------------------------------------
+
+
+def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent() -> None:
+    first, second = (fedsim.run(digits("privacy.noise=os", "rounds=1"), f"run-{i}") for i in range(2))
+    assert bits(first)[0] != bits(second)[0]
+    assert ledger(first)
+    assert {event.noise for event in ledger(first)} == {"os"}
+    assert "train-loss" not in first.rows[0]
+    assert "operating system" in first.manifest["epsilon"]["known-cohort"]["noise"]
+
+
+def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_abandoned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = digits("privacy.noise=os", "server.sampling=fixed", "privacy.dp-sgd.max-participations=4")
+    real = Federation._aggregate
+
+    def dying(self: Federation, round_: int, *rest: Any) -> Any:
+        if round_ == 3:
+            raise Killed  # its clients have trained, and the noised values are here
+        return real(self, round_, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Federation, "_aggregate", dying)
+        with pytest.raises(Killed):
+            fedsim.run(setting, "run")
+    before = (Path("run") / "ledger.jsonl").read_bytes()
+    assert [Event.loads(line).round for line in before.splitlines()] == [1] * 3 + [2] * 3 + [3] * 3
+    run = fedsim.resume("run")
+    assert (run.path / "ledger.jsonl").read_bytes().startswith(before)
+    assert [row.get("abandoned", False) for row in run.rows] == [False, False, True, False]
+    assert [event.round for event in ledger(run)] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert run.rows[3]["epsilon-known-cohort"] >= run.rows[2]["epsilon-known-cohort"]
+
+
+def test_after_a_kill_clients_count_the_participations_that_no_checkpoint_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = digits(
+        "privacy.noise=os", "server.sampling=fixed", "server.cohort=6", "privacy.dp-sgd.max-participations=1"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Federation, "_aggregate", lambda *_: die())
+        with pytest.raises(Killed):
+            fedsim.run(setting, "run")
+    with pytest.raises(fedsim.RunFailed, match=r"round 2: .* has taken part in 1 rounds"):
+        fedsim.resume("run")
+
+
+def die() -> None:
+    raise Killed
+
+
+def test_half_a_line_of_a_client_that_was_killed_is_no_event(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.jsonl"
+    event = ledger(fedsim.run(digits("privacy.noise=os", "rounds=1"), "run"))[0]
+    file.write_text(event.dumps() + "\n" + event.dumps()[:40])
+    reopened = LedgerFile(file, by_clients=True)
+    assert reopened.go_on(reopened.position) == [event]
+    assert file.read_text() == event.dumps() + "\n"
+    file.write_text("{}\n")
+    with pytest.raises(Refused, match=r"ledger.jsonl: is damaged"):
+        LedgerFile(file, by_clients=True).go_on(START)
+
+
+def test_the_ledger_is_json_that_anyone_can_read() -> None:
+    run = fedsim.run(digits("rounds=1"), "run")
+    line = json.loads((run.path / "ledger.jsonl").read_text().splitlines()[0])
+    assert line["mechanism"] == "dp-sgd"
+    assert line["sampling"] == "poisson"
