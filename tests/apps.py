@@ -13,7 +13,6 @@ from flwr.clientapp.typing import ClientAppCallable
 from torch import nn
 
 from fedsim.data.task import Task
-from fedsim.options import Options
 
 faulty = ClientApp()
 
@@ -130,6 +129,6 @@ def drift(message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
-def batch_normed(task: Task, options: Options) -> nn.Module:
+def batch_normed(task: Task) -> nn.Module:
     """Return a model whose batch norm mixes examples, though it has no weights."""
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(math.prod(task.shape), affine=False), nn.Linear(64, 10))

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.data.task import Task
-from fedsim.options import Options
 
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels
 
@@ -37,7 +36,7 @@ class OpacusMnist(nn.Module):
         return logits
 
 
-def model(task: Task, options: Options) -> nn.Module:
+def model(task: Task) -> nn.Module:
     """Return the network; raises `ValueError` for anything but 28x28 grey images."""
     if task.shape != (1, 28, 28):
         raise ValueError(f"images are {task.shape}; (1, 28, 28) is needed")

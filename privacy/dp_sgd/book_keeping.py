@@ -41,6 +41,7 @@ class BookKeepingSum:
                 kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
                 self._watches.append(kind(path, module, own))
 
+    @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
         """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
         while True:

@@ -32,7 +32,7 @@ class LstmLayer:
         names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if lstm.bias else [])]
         self._names = [f"{name}_l{index}" for name in names]
         self._weights = [cast(Tensor, getattr(lstm, name)).detach() for name in self._names]
-        self._inputs = inputs.contiguous()
+        self._inputs = inputs.detach().contiguous()
         self._size = lstm.hidden_size
         self._gates = self._gate_inputs()
         self.states = inputs.new_empty(*inputs.shape[:2], self._size)
@@ -169,7 +169,8 @@ class _Recurrence(Function):
         ctx.layer = layer
         ctx.save_for_backward(layer.states)  # so that autograd sees if someone changes them in place
         ctx.set_materialize_grads(False)
-        return layer.states, layer.last_cell
+        # Others than the layer's own: those would hold the graph, which holds the layer, and none of them would end.
+        return layer.states.detach(), layer.last_cell.detach()
 
     @staticmethod
     def backward(ctx: Any, states: Tensor | None, last_cell: Tensor | None) -> tuple[Tensor | None, ...]:

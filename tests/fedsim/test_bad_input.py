@@ -91,7 +91,7 @@ SAYINGS = [
     ("no delta", "[privacy.dp-sgd]\nepsilon = 1.0", [], "privacy.dp-sgd.delta is missing"),
     ("delta that publishes a record", DP, ["privacy.dp-sgd.delta=0.0007"], "privacy.dp-sgd.delta = 0.0007: must be below 1 / (all records) = 1 / 1438"),
     ("clip 0", DP + "clip = 0.0", [], "privacy.dp-sgd.clip = 0.0: must be greater than 0"),
-    ("batch norm", DP + "[model]\nname = 'tests.apps:batch_normed'", [], "model.name = 'tests.apps:batch_normed': "),
+    ("batch norm", DP + "[model]\nname = 'tests.apps:batch_normed'", [], "model.name = 'tests.apps:batch_normed': 1 (BatchNorm1d)"),
     ("released models of a fixed cohort", DP + "adversary = 'released-models'", [], "privacy.dp-sgd.adversary = 'released-models': needs server.sampling = 'poisson', not 'fixed'"),
     ("released models with a budget", DP + "adversary = 'released-models'\nmax-participations = 3", ["server.sampling=poisson"], "privacy.dp-sgd.max-participations = 3: a client that stops after a budget"),
     ("weights by examples under add or remove", DP + "relation = 'add-or-remove-one'\nrate = 0.1", ["client.steps=5"], "privacy.dp-sgd.relation = 'add-or-remove-one': needs server.weighting = 'uniform'"),

@@ -1,6 +1,7 @@
 """Every kernel gives the gradients that autograd gives one example at a time, and Opacus'."""
 
 import copy
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -266,6 +267,23 @@ def test_the_same_inputs_give_the_same_bits(kernel: Kernel) -> None:
     x, y = torch.randint(9, (6, 20)), torch.randint(5, (6, 20))
     first = step(model, x, y, 0.1, kernel)
     assert all(torch.equal(a, b) for a, b in zip(first, step(model, x, y, 0.1, kernel), strict=True))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nothing_is_left_of_a_batch(kernel: Kernel) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(type(o) is Tensor for o in gc.get_objects())
+
+    model = Recurrent(6, 3, 4, layers=2)
+    x, y = torch.randint(6, (3, 5)), torch.randint(5, (3, 5))
+    private = PrivateGradient(model, losses, clip=0.5, kernel=kernel)
+    counts = []
+    for _ in range(4):
+        private(x, y, noise_multiplier=1.0, denominator=1.0, noise=torch.zero_)
+        counts.append(alive())
+    assert counts[1:] == counts[1:2] * 3
+    assert not any(p.grad.requires_grad for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
