@@ -27,7 +27,7 @@ def smallest_noise(epsilon_at: Callable[[float], Epsilon], target: float) -> flo
 
     >>> from privacy.accounting import LocalSteps, known_cohort
     >>> smallest_noise(lambda z: known_cohort(LocalSteps(noise_multiplier=z, rate=1, steps=1), 1, 1e-5), 1.0)
-    3.731
+    3.7323
     """
     if not 0 < target < math.inf:
         raise ValueError(f"epsilon = {target}: must be above 0, and finite")

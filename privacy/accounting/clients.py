@@ -31,7 +31,7 @@ def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSte
     >>> clients = [LocalSteps(noise_multiplier=1, rate=10 / n, steps=n // 10) for n in range(20, 200)]
     >>> client, epsilon = worst(clients, KnownCohort(participations=5, delta=1e-5))
     >>> client.rate, client.steps, round(epsilon.pld, 2)
-    (0.5, 2, 10.36)
+    (0.5, 2, 10.46)
     """
     order = sorted(set(clients), key=lambda client: (client.rate, client.steps), reverse=True)
     if not order:

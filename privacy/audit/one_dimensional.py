@@ -1,0 +1,156 @@
+"""The worst case on the line: a mechanism's own releases, repeated, bound its epsilon from below.
+
+An (epsilon, delta)-private mechanism keeps P(E) <= e^epsilon Q(E) + delta for each event E, with P and Q its outputs'
+distributions on neighbouring inputs, either way round. So epsilon >= ln((P(E) - delta) / Q(E)), and Clopper-Pearson
+intervals for both probabilities make of it a bound that holds with known confidence (Jagielski, Ullman, Oprea 2020,
+"Auditing differentially private machine learning"; Nasr et al. 2021). A bound above what is claimed proves the claim
+wrong; one below proves nothing. What is sensitive, and what neighbours are, is up to the release.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+EVENLY, CLOSELY = 256, 64  # thresholds that are tried: over all runs, and in each tail
+
+
+class Release(Protocol):
+    """A mechanism on two neighbouring inputs, and a number made of what it releases."""
+
+    def __call__(self, generator: np.random.Generator, trials: int, present: bool) -> NDArray[np.float64]:
+        """Return the number of each of many independent runs, `(trials,)`.
+
+        Any function of the release will do; its log-likelihood ratio finds the most.
+
+        Args:
+            generator: What the mechanism draws from.
+            trials: How many runs.
+            present: Whether the input has the record, or its neighbour.
+        """
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A lower bound on epsilon.
+
+    Attributes:
+        epsilon: 0 or more.
+        delta: At which it holds.
+        confidence: With which probability, at least, it does.
+        trials: Runs on each input.
+        event: What told the inputs apart, in words; empty where nothing did.
+    """
+
+    epsilon: float
+    delta: float
+    confidence: float
+    trials: int
+    event: str
+
+
+@dataclass(frozen=True)
+class _Event:
+    """The number is at or above (below) a threshold."""
+
+    threshold: float
+    above: bool
+
+    def count(self, numbers: NDArray[np.float64]) -> int:
+        return int(np.count_nonzero((numbers >= self.threshold) == self.above))
+
+
+def measure(
+    release: Release,
+    trials: int,
+    delta: float,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+) -> Measured:
+    """Return a lower bound on a mechanism's epsilon.
+
+    Half of the runs find, for each direction, the half-line that tells the inputs apart best; the other half measure
+    it, so that the search costs no confidence. The level is split in four: two directions of two intervals each.
+    The bound can't exceed about ln(trials / 9) at 95 %.
+
+    Args:
+        release: The mechanism, on both inputs.
+        trials: Runs on each, 4 or more.
+        delta: At which epsilon is measured, 0 or more and below 1.
+        generator: What the runs draw from.
+        confidence: With which probability, at least, the bound is one; above 0 and below 1.
+
+    Raises:
+        ValueError: A value is out of its range, or the release returns something other than finite numbers, one for
+            each run.
+    """
+    if trials < 4:
+        raise ValueError(f"trials = {trials}: must be 4 or more")
+    if not 0 <= delta < 1:
+        raise ValueError(f"delta = {delta}: must be 0 or more and below 1")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence = {confidence}: must be above 0 and below 1")
+    level = (1 - confidence) / 4
+    numbers = {present: _numbers(release, generator, trials, present) for present in (True, False)}
+    search = {present: np.sort(every[: trials // 2]) for present, every in numbers.items()}
+    test = {present: every[trials // 2 :] for present, every in numbers.items()}
+    best, name = 0.0, ""
+    for present in (True, False):
+        event = _most_telling(search[present], search[not present], delta, level)
+        likely, rare = event.count(test[present]), event.count(test[not present])
+        runs = len(test[present])
+        epsilon = float(_bound(np.array([likely]), np.array([rare]), runs, delta, level)[0])
+        if epsilon > best:
+            side = "at least" if event.above else "below"
+            best, name = (
+                epsilon,
+                (
+                    f"{side} {event.threshold:.4g}: {likely} of {runs} runs {'with' if present else 'without'} the record, "
+                    f"{rare} of {runs} {'without' if present else 'with'} it"
+                ),
+            )
+    return Measured(best, delta, confidence, trials, name)
+
+
+def _numbers(
+    release: Release, generator: np.random.Generator, trials: int, present: bool
+) -> NDArray[np.float64]:
+    numbers = np.asarray(release(generator, trials, present), dtype=np.float64)
+    if numbers.shape != (trials,) or not np.isfinite(numbers).all():
+        raise ValueError(f"the release must return {trials} finite numbers, and returned {numbers.shape}")
+    return numbers
+
+
+def _most_telling(
+    likely: NDArray[np.float64], rare: NDArray[np.float64], delta: float, level: float
+) -> _Event:
+    """Return the half-line with the largest bound on these (sorted) runs."""
+    # Evenly over all numbers, and closely in the tails, where the largest bounds lie.
+    every = np.unique(np.concatenate([likely, rare]))
+    even = every[np.linspace(0, len(every) - 1, min(len(every), EVENLY)).astype(int)]
+    tails = [tail for numbers in (likely, rare) for tail in (numbers[:CLOSELY], numbers[-CLOSELY:])]
+    thresholds = np.unique(np.concatenate([even, *tails]))
+    runs = len(likely)
+    below = [np.searchsorted(numbers, thresholds, side="left") for numbers in (likely, rare)]
+    bounds = np.stack(
+        [
+            _bound(runs - below[0], runs - below[1], runs, delta, level),
+            _bound(below[0], below[1], runs, delta, level),
+        ]
+    )
+    side, index = np.unravel_index(int(np.argmax(bounds)), bounds.shape)
+    return _Event(float(thresholds[index]), above=bool(side == 0))
+
+
+def _bound(
+    likely: NDArray[np.int64], rare: NDArray[np.int64], runs: int, delta: float, level: float
+) -> NDArray[np.float64]:
+    """Return ln((P - delta) / Q), with P from below and Q from above by Clopper and Pearson, or 0 where it is less."""
+    from scipy.special import betaincinv
+
+    least = np.where(likely == 0, 0.0, betaincinv(np.maximum(likely, 1), runs - likely + 1, level))
+    most = np.where(rare == runs, 1.0, betaincinv(rare + 1, np.maximum(runs - rare, 1), 1 - level))
+    return np.log(np.maximum(least - delta, most) / most)
