@@ -13,6 +13,7 @@ from fedsim import Experiment
 from fedsim.results.checkpoint import read_checkpoint
 from tests.conftest import experiment
 from tests.stopping import Killed
+from tests.test_private_runs import events_of, private_bits
 from tests.test_simulation import bits
 
 
@@ -76,6 +77,51 @@ def test_a_kill_between_any_two_writes_loses_at_most_a_round(disk: Disk) -> None
     assert steps > 25  # every write of a run was the first that did not happen
     assert killed_in >= {("killed", 0), ("killed", 1), ("killed", 2), ("completed", 2)}
     assert not list(Path().glob(".fedsim-draft-*"))
+
+
+PRIVATE = ("rounds=2", "privacy.dp-sgd.noise-multiplier=2.0", "privacy.dp-sgd.delta=1e-5")
+
+
+def crashes(disk: Disk, setting: Experiment) -> Iterator[Path]:
+    """Yield a run directory for each durable step that a kill can keep a run from."""
+    steps = 0
+    while True:
+        path = Path(f"killed-{steps}")
+        disk.left = steps
+        try:
+            fedsim.run(setting, path)
+            return
+        except Killed:
+            disk.left = -1
+        if path.exists() and fedsim.load_run(path).status == "killed":
+            yield path
+        steps += 1
+
+
+def test_with_seeded_noise_a_kill_between_any_two_writes_changes_nothing(disk: Disk) -> None:
+    setting = experiment(*PRIVATE)
+    reference = private_bits(fedsim.run(setting, "whole"))
+    kills = 0
+    for path in crashes(disk, setting):
+        assert private_bits(fedsim.resume(path)) == reference
+        kills += 1
+    assert kills > 15
+
+
+def test_with_real_noise_no_event_is_lost_and_no_round_is_run_twice(disk: Disk) -> None:
+    setting = experiment(*PRIVATE, "privacy.noise=os")
+    abandoned = set()
+    for path in crashes(disk, setting):
+        before = (path / "ledger.jsonl").read_bytes()
+        run = fedsim.resume(path)
+        assert (path / "ledger.jsonl").read_bytes().startswith(before)
+        participations = [(event.round, event.client) for event in events_of(run)]
+        assert len(participations) == len(set(participations))
+        rows = {row["round"]: row for row in run.rows}
+        assert rows.keys() == {1, 2}
+        abandoned |= {round_ for round_, row in rows.items() if row.get("abandoned")}
+        assert run.manifest["epsilon"]["known-cohort"]["spent"] == rows[2]["epsilon-known-cohort"] > 0
+    assert abandoned == {1, 2}
 
 
 @pytest.mark.parametrize("steps", [14, 17, 23])
