@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from fedsim.cli.budget import budget
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(budget, name="budget")
 
 SOURCE = typer.Argument(
     metavar="CONFIG.toml | APP_DIR",
