@@ -63,7 +63,7 @@ def step_of(local: LocalSteps) -> Step:
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=48)  # some megabytes each
 def _step_law(step: Step, grid: float) -> Any:
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
@@ -93,7 +93,7 @@ def composed(step: Step, count: int, grid: float) -> Any:
     return law if count == 1 else law.self_compose(count)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)  # some megabytes each
 def sometimes(step: Step, count: int, probability: float, grid: float) -> Any:
     """Return the law of a number of steps that all happen with a probability, or none of them does.
 

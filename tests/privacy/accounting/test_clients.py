@@ -64,8 +64,8 @@ def epochs_of(
 @pytest.mark.parametrize(
     "clients",
     [
-        epochs_of(range(20, 60, 4)),
-        epochs_of(range(20, 60, 8), max_batch=16),
+        epochs_of(range(20, 60, 8)),
+        epochs_of(range(20, 60, 12), max_batch=16),
         [replace(LOCAL, steps=steps, rate=rate) for steps, rate in ((1, 0.9), (40, 0.1), (7, 0.3), (7, 0.3))],
         [replace(LOCAL, noise_multiplier=z) for z in (1.1, 0.9, 2.0)],
         [LOCAL],
@@ -106,7 +106,7 @@ def test_a_group_is_bounded_by_its_worst_corner(shapes: list[tuple[float, int, i
 
 
 def test_quantiles_are_those_of_all_clients_and_take_one_evaluation_each() -> None:
-    clients = epochs_of(range(20, 120, 4))
+    clients = epochs_of(range(20, 120, 12))
     counting = Counting(KNOWN, [])
     quantiles = spread(clients, counting, (0.0, 0.5, 1.0))
     exact = np.quantile([KNOWN.epsilon(client).best for client in clients], [0.0, 0.5, 1.0])

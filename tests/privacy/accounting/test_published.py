@@ -42,8 +42,34 @@ MNIST = 256 / 60000
 PUBLISHED = [
     ("tf-privacy tutorial, 1 epoch", MNIST, 1.1, 60000 // 256 + 1, 1e-5, 1.03, False, 0.7406, 0.3070),
     ("tf-privacy tutorial, 60 epochs", MNIST, 1.1, 60 * 60000 // 256 + 1, 1e-5, 3.01, False, 2.5967, 2.3818),
-    ("tf-privacy tutorial, 15 epochs", MNIST, 1.3, 15 * 60000 // 256 + 1, 1e-5, 1.19, False, 0.9546, 0.8646),
-    ("tf-privacy tutorial, 45 epochs", MNIST, 0.7, 45 * 60000 // 256 + 1, 1e-5, 7.10, False, 6.3197, 5.6397),
+    pytest.param(
+        (
+            "tf-privacy tutorial, 15 epochs",
+            MNIST,
+            1.3,
+            15 * 60000 // 256 + 1,
+            1e-5,
+            1.19,
+            False,
+            0.9546,
+            0.8646,
+        ),
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        (
+            "tf-privacy tutorial, 45 epochs",
+            MNIST,
+            0.7,
+            45 * 60000 // 256 + 1,
+            1e-5,
+            7.10,
+            False,
+            6.3197,
+            5.6397,
+        ),
+        marks=pytest.mark.slow,
+    ),
     ("Abadi et al. 2016", 0.01, 4.0, 10_000, 1e-5, 1.26, True, 1.0355, 0.9470),
     ("McMahan et al. 2018", 5000 / 763430, 1.0, 5000, 1e-9, 4.634, True, 4.1833, 3.8988),
 ]
@@ -83,7 +109,7 @@ def test_all_cells_of_mcmahans_table_1(row: tuple[float, float, float, list[floa
 # rate, noise multiplier, steps, delta: Opacus RDP, Opacus PRV, our RDP, our PLD.
 CROSS_LIBRARY = [
     (0.01, 1.0, 1000, 1e-5, 2.1014, 1.8384, 2.1014, 1.8282),
-    (0.01, 1.1, 1000, 1e-5, 1.7118, 1.5255, 1.7118, 1.5154),
+    pytest.param((0.01, 1.1, 1000, 1e-5, 1.7118, 1.5255, 1.7118, 1.5154), marks=pytest.mark.slow),
     (0.1, 1.0, 100, 1e-5, 7.8993, 7.0571, 7.9039, 7.0466),
     (0.1, 1.0, 100, 1e-3, 5.6405, 4.7949, 5.6551, 4.7844),
     (0.1, 3.0, 512, 1e-6, 4.0510, 3.7799, 4.0510, 3.7697),
