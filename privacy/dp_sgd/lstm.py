@@ -53,6 +53,7 @@ class LstmLayer:
         bias = self._doubled(self._weights[2] + self._weights[3]) if len(self._weights) > 2 else None
         return F.linear(self._inputs, self._doubled(self._weights[0]), bias)
 
+    @torch.inference_mode()
     def _recur(self) -> None:
         """Run `c_t = f c_{t-1} + i g`, `h_t = o tanh(c_t)`, in terms of 2c, h/2 and `s = sigmoid(2 (g's input))`."""
         recurrent = self._doubled(self._weights[1]).mul_(2).t()
@@ -92,6 +93,14 @@ class LstmLayer:
             if states is None
             else states.clone(memory_format=torch.contiguous_format)
         )
+        cell = torch.zeros_like(self.last_cell) if last_cell is None else last_cell.clone()
+        self._recur_back(of_states, cell, derivatives, to_cell)
+        self._outputs = derivatives.flatten(2)[:, :, self._size :]
+        return self._outputs.flatten(0, 1).mm(self._weights[0]).view_as(self._inputs)
+
+    @torch.inference_mode()
+    def _recur_back(self, of_states: Tensor, cell: Tensor, derivatives: Tensor, to_cell: Tensor) -> None:
+        """Multiply the derivatives, in place, by the gradients of what they are the derivatives of."""
         size, recurrent = self._size, self._weights[1]
         steps = zip(
             of_states.unbind(1),
@@ -102,7 +111,6 @@ class LstmLayer:
             derivatives.flatten(2)[:, :, size:].unbind(1),
             strict=True,
         )
-        cell = torch.zeros_like(self.last_cell) if last_cell is None else last_cell.clone()
         later: Tensor | None = None
         for state, slope, carry, products, output, gates in reversed(list(steps)):
             if later is not None:
@@ -111,8 +119,6 @@ class LstmLayer:
             products.mul_(cell.unsqueeze(1))
             output.mul_(state)
             cell, later = carry, gates
-        self._outputs = derivatives.flatten(2)[:, :, size:]
-        return self._outputs.flatten(0, 1).mm(self._weights[0]).view_as(self._inputs)
 
     def _derivatives(self) -> tuple[Tensor, Tensor]:
         """Return derivatives that depend on no gradient.
@@ -121,17 +127,18 @@ class LstmLayer:
             `(B, T, 5, H)`: of c_t with respect to c_{t-1} and to what enters the gates i, f, g; of h_t with
             respect to what enters o. And `(B, T, H)`: of h_t with respect to c_t.
         """
-        back_of_sigmoid, back_of_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+        back_of_sigmoid = torch.ops.aten.sigmoid_backward.grad_input
+        back_of_tanh = torch.ops.aten.tanh_backward.grad_input
         i, f, s, o = self._gates.chunk(4, 2)
-        g, tanh = s.mul(2).sub_(1), self._squashed.mul_(2).sub_(1)
         made = self._gates.new_empty(*self.states.shape[:2], 5, self._size)
         made[:, :, 0] = f
-        made[:, :, 1] = back_of_sigmoid(g, i)
         made[:, 0, 2] = 0.0
-        made[:, 1:, 2] = back_of_sigmoid(self._cells[:, :-1], f[:, 1:]).div_(2)
-        made[:, :, 3] = back_of_tanh(i, g)
-        made[:, :, 4] = back_of_sigmoid(tanh, o)
-        return made, back_of_tanh(o, tanh)
+        g, tanh = s.mul_(2).sub_(1), self._squashed.mul_(2).sub_(1)
+        back_of_sigmoid(g, i, grad_input=made[:, :, 1])
+        back_of_sigmoid(self._cells[:, :-1].mul_(0.5), f[:, 1:], grad_input=made[:, 1:, 2])
+        back_of_tanh(i, g, grad_input=made[:, :, 3])
+        back_of_sigmoid(tanh, o, grad_input=made[:, :, 4])
+        return made, torch.ops.aten.tanh_backward(o, tanh)
 
     def parts(self, buffers: Mapping[str, Tensor]) -> Iterator[Part]:
         """Yield a part for each trainable parameter, by its name in the nn.LSTM."""
