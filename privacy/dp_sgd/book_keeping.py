@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from privacy.dp_sgd import lstm
+from privacy.dp_sgd.alone import check_alone
 from privacy.dp_sgd.layers import layer_parts
 from privacy.dp_sgd.parts import Part
 
@@ -35,6 +36,7 @@ class BookKeepingSum:
         self._model = model
         self._losses = losses
         self._clip = clip
+        self._checked = False
         self._watches: list[_Watch] = []
         for path, module in model.named_modules():
             if own := {n: buffers[p] for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
@@ -55,6 +57,9 @@ class BookKeepingSum:
                 for watch in self._watches:
                     watch.keep(keep)
                 return losses[finite]
+        if not self._checked and len(inputs) > 1:
+            check_alone(self._model, self._losses, inputs[:1], labels[:1], squares[0].sqrt().item())
+            self._checked = True
         factors = (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0).mul_(scale)
         for watch, own in zip(self._watches, parts, strict=True):
             for part in own:
@@ -72,7 +77,7 @@ class BookKeepingSum:
             seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
             found = torch.autograd.grad(losses.sum(), [edge for _, edge in seen], allow_unused=True)
             gradients = {watch: gradient for (watch, _), gradient in zip(seen, found, strict=True)}
-            parts = [list(watch.parts(gradients.get(watch))) for watch in self._watches]
+            parts = [list(watch.parts(gradients.get(watch), len(inputs))) for watch in self._watches]
         return losses.detach(), parts
 
 
@@ -121,11 +126,11 @@ class _Watch:
         for buffer in self.buffers.values():
             buffer.mul_(factor)
 
-    def parts(self, gradient: Tensor | None) -> Iterator[Part]:
+    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[Part]:
         """Yield the module's parts, if a gradient came to its output."""
         if self._input is None or gradient is None:
             return
-        if len(gradient) != len(self._input):
+        if not len(gradient) == len(self._input) == batch:
             raise ValueError(f"{self._name}: its input and output must begin with the batch")
         if self._input._version != self._version:
             raise ValueError(f"{self._name}: its input is changed in place after it")
@@ -157,9 +162,11 @@ class _LstmWatch(_Watch):
         self.edge = get_gradient_edge(anchor)
         return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers)
 
-    def parts(self, gradient: Tensor | None) -> Iterator[Part]:
+    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[Part]:
         """Yield the parts of all layers, if a gradient came to the output."""
         for layer in self._layers if gradient is not None else []:
+            if len(layer.states) != batch:
+                raise ValueError(f"{self._name}: its batch is not the batch; see batch_first")
             yield from layer.parts(self.buffers)
 
 

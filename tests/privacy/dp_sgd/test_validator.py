@@ -133,6 +133,69 @@ class FirstState(nn.Module):
         return self.lstm(x, (x[:1], x[:1]))[0]
 
 
+class Centred(nn.Module):
+    """Takes the batch's mean from each example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y - y.mean(0)
+
+
+class UsedOutside(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.layer(x)) @ self.layer.weight
+
+
+class StepsFirst(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+class LstmStepsFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (3, 3, 2)], ids=["3 steps", "as many steps as examples"])
+@pytest.mark.parametrize("model", [Centred(), UsedOutside(), StepsFirst(), LstmStepsFirst()])
+def test_examples_that_meet_and_weights_that_are_used_elsewhere(
+    model: nn.Module, shape: tuple[int, ...]
+) -> None:
+    x = torch.arange(float(torch.Size(shape).numel())).view(shape).sin()
+    private = PrivateGradient(model, losses, clip=1.0)
+    with pytest.raises(ValueError, match=r"has norm|batch"):
+        private(
+            x,
+            torch.zeros(x.shape[:-1], dtype=torch.long),
+            noise_multiplier=0.0,
+            denominator=1.0,
+            noise=torch.zero_,
+        )
+
+
+def test_a_model_that_draws_is_let_pass_and_finds_the_generator_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 3))
+    x, y = torch.ones(3, 4), torch.zeros(3, dtype=torch.long)
+    drawn = []
+    for _ in range(2):
+        private = PrivateGradient(model, losses, clip=1.0)
+        for _ in range(2):  # the check is in the first call only
+            state = torch.get_rng_state()
+            torch.default_generator.manual_seed(4)
+            private(x, y, noise_multiplier=0.0, denominator=1.0, noise=torch.zero_)
+            drawn.append(model[0].weight.grad.clone())
+            torch.set_rng_state(state)
+    assert all(torch.equal(drawn[0], other) for other in drawn)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
