@@ -8,7 +8,8 @@ from privacy.dp_sgd import PrivateGradient
 from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, one_by_one
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the compiler takes several seconds
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, on its way to the compiler
 def test_a_padded_batch_has_the_gradient_of_the_batch() -> None:
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(1)
@@ -26,7 +27,7 @@ def test_a_padded_batch_has_the_gradient_of_the_batch() -> None:
 
 
 def test_it_refuses_an_lstm() -> None:
-    with pytest.raises(ValueError, match=r"lstm \(LSTM\): .* no batching rule"):
+    with pytest.raises(ValueError, match=r"lstm \(LSTM\): .*no batching rule"):
         PrivateGradient(Recurrent(5, 2, 3), losses, clip=1.0, kernel="compiled", max_batch=2)
 
 
