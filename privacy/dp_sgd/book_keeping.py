@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from privacy.dp_sgd import lstm
 from privacy.dp_sgd.alone import check_alone
+from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.layers import layer_parts
 from privacy.dp_sgd.parts import Part
 
@@ -37,12 +38,14 @@ class BookKeepingSum:
         self._losses = losses
         self._clip = clip
         self._checked = False
+        self._arena = Arena()
         self._watches: list[_Watch] = []
         for path, module in model.named_modules():
             if own := {n: buffers[p] for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
                 kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
-                self._watches.append(kind(path, module, own))
+                self._watches.append(kind(path, module, own, self._arena))
 
+    @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
         """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
         while True:
@@ -70,6 +73,7 @@ class BookKeepingSum:
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[list[Part]]]:
         """Return the losses `(B,)`, and each watch's parts: none where no gradient came."""
+        self._arena.begin()
         with torch.enable_grad(), _watching(self._watches):
             losses = self._losses(self._model(inputs), labels)
             if losses.shape != (len(inputs),):
@@ -89,8 +93,9 @@ class _Watch:
         edge: The module's output in autograd's graph; None before it was seen.
     """
 
-    def __init__(self, path: str, module: nn.Module, buffers: dict[str, Tensor]) -> None:
+    def __init__(self, path: str, module: nn.Module, buffers: dict[str, Tensor], arena: Arena) -> None:
         self.buffers = buffers
+        self._arena = arena
         self.edge: GradientEdge | None = None
         self._name = f"{path or 'the model'} ({type(module).__name__})"
         self._module = module
@@ -134,7 +139,7 @@ class _Watch:
             raise ValueError(f"{self._name}: its input and output must begin with the batch")
         if self._input._version != self._version:
             raise ValueError(f"{self._name}: its input is changed in place after it")
-        yield from layer_parts(self._module, self.buffers, self._input, gradient)
+        yield from layer_parts(self._module, self.buffers, self._input, gradient, self._arena)
 
 
 class _LstmWatch(_Watch):
@@ -160,7 +165,7 @@ class _LstmWatch(_Watch):
             )
         anchor = torch.zeros((), requires_grad=True)
         self.edge = get_gradient_edge(anchor)
-        return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers)
+        return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers, self._arena)
 
     def parts(self, gradient: Tensor | None, batch: int) -> Iterator[Part]:
         """Yield the parts of all layers, if a gradient came to the output."""

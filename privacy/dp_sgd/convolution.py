@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.parts import Part, Product, ghost_is_cheaper, squared
 
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache
 
 
-def convolution_part(layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tensor) -> Part:
+def convolution_part(layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tensor, arena: Arena) -> Part:
     """Return the part of a convolution's weight.
 
     Args:
@@ -22,6 +23,7 @@ def convolution_part(layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tens
         buffer: `(O, C, R, S)`.
         x: `(B, C, ..., ...)`, in either memory format.
         gradient: `(B, O, H, W)`.
+        arena: Where per-example gradients go.
     """
     x = F.pad(x, _margins(layer))
     positions, inputs, outputs = gradient[0, 0].numel(), buffer[0].numel(), len(buffer)
@@ -29,8 +31,8 @@ def convolution_part(layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tens
         patches = F.unfold(
             x, _two(layer.kernel_size), dilation=_two(layer.dilation), stride=_two(layer.stride)
         )
-        return Product(buffer, patches.mT, gradient.flatten(2).mT)
-    return Convolved(layer, buffer, x, gradient)
+        return Product(buffer, patches.mT, gradient.flatten(2).mT, arena)
+    return Convolved(layer, buffer, x, gradient, arena)
 
 
 class Convolved:
@@ -40,7 +42,7 @@ class Convolved:
     floats of a row of one channel where that is longer, as with one or three channels.
     """
 
-    def __init__(self, layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tensor) -> None:
+    def __init__(self, layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tensor, arena: Arena) -> None:
         batch, outputs, height, width = gradient.shape
         _, channels, rows, columns = buffer.shape
         self._buffer = buffer
@@ -57,6 +59,7 @@ class Convolved:
         sizes, strides = zip(*order, strict=True)
         self._patches = x.as_strided((batch, *sizes), (b, *strides), x.storage_offset())
         self._kernel = tuple(size for size, _ in kernel)
+        self._arena = arena
         self._rows = torch.empty(0)
 
     def squares(self) -> Tensor:
@@ -64,13 +67,13 @@ class Convolved:
         batch, positions, outputs = self._outputs.shape
         inputs = self._patches[0].numel() // positions
         count = min(batch, max(1, CHUNK // (inputs * positions)))
-        room = self._outputs.new_empty(count, *self._patches.shape[1:])
+        room = self._arena.empty(count, *self._patches.shape[1:], like=self._outputs)
         unfolded = (
             room.view(count, inputs, positions)
             if self._by_channel
             else room.view(count, positions, inputs).mT
         )
-        self._rows = self._outputs.new_empty(batch, inputs, outputs)
+        self._rows = self._arena.empty(batch, inputs, outputs, like=self._outputs)
         for start in range(0, batch, count):
             some = slice(start, min(start + count, batch))
             size = some.stop - start

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.convolution import convolution_part
 from privacy.dp_sgd.parts import Lookup, Part, Product, Rows
 
@@ -14,7 +15,9 @@ Buffers = Mapping[str, Tensor]
 """The buffers of a module's own trainable parameters, by the parameters' names in it."""
 
 
-def layer_parts(module: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def layer_parts(
+    module: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[Part]:
     """Yield a part for each trainable parameter of one module.
 
     Args:
@@ -22,15 +25,16 @@ def layer_parts(module: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor
         buffers: Of its own trainable parameters.
         x: Its input `(B, ...)`.
         gradient: Of the sum of the examples' losses, at its output `(B, ...)`.
+        arena: Where per-example gradients go.
     """
     kind = _KINDS.get(type(module))
-    return _by_opacus(module, buffers, x, gradient) if kind is None else kind(module, buffers, x, gradient)
+    return (kind or _by_opacus)(module, buffers, x, gradient, arena)
 
 
-def _linear(layer: nn.Linear, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def _linear(layer: nn.Linear, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena) -> Iterator[Part]:
     inputs, outputs = _positions(x), _positions(gradient)
     if (weight := buffers.get("weight")) is not None:
-        yield Product(weight, inputs, outputs)
+        yield Product(weight, inputs, outputs, arena)
     if (bias := buffers.get("bias")) is not None:
         yield Rows(bias, outputs.sum(1))
 
@@ -40,24 +44,28 @@ def _positions(x: Tensor) -> Tensor:
     return x.unsqueeze(1) if x.dim() == 2 else x.flatten(1, -2)
 
 
-def _conv2d(layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def _conv2d(layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena) -> Iterator[Part]:
     if layer.groups > 1:
-        yield from _by_opacus(layer, buffers, x, gradient)
+        yield from _by_opacus(layer, buffers, x, gradient, arena)
         return
     if (weight := buffers.get("weight")) is not None:
-        yield convolution_part(layer, weight, x, gradient)
+        yield convolution_part(layer, weight, x, gradient, arena)
     if (bias := buffers.get("bias")) is not None:
         yield Rows(bias, gradient.sum((2, 3)))
 
 
-def _embedding(layer: nn.Embedding, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def _embedding(
+    layer: nn.Embedding, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[Part]:
     tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
     if layer.padding_idx is not None:
         outputs = outputs.masked_fill((tokens == layer.padding_idx).unsqueeze(2), 0.0)
     yield Lookup(buffers["weight"], tokens, outputs)
 
 
-def _group_norm(layer: nn.GroupNorm, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def _group_norm(
+    layer: nn.GroupNorm, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[Part]:
     if (weight := buffers.get("weight")) is not None:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
         yield Rows(weight, (normal * gradient).flatten(2).sum(2))
@@ -65,7 +73,9 @@ def _group_norm(layer: nn.GroupNorm, buffers: Buffers, x: Tensor, gradient: Tens
         yield Rows(bias, gradient.flatten(2).sum(2))
 
 
-def _layer_norm(layer: nn.LayerNorm, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def _layer_norm(
+    layer: nn.LayerNorm, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[Part]:
     size = len(layer.normalized_shape)
 
     def summed(values: Tensor) -> Tensor:
@@ -77,7 +87,9 @@ def _layer_norm(layer: nn.LayerNorm, buffers: Buffers, x: Tensor, gradient: Tens
         yield Rows(bias, summed(gradient))
 
 
-def _by_opacus(layer: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor) -> Iterator[Part]:
+def _by_opacus(
+    layer: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[Part]:
     """Let Opacus' grad sampler for this kind of layer, or a user's, find the per-example gradients."""
     from opacus.grad_sample import GradSampleModule
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.parts import Part, Product, Rows
 
 
@@ -28,16 +28,17 @@ class LstmLayer:
         last_cell: `(B, H)`, c after the last step.
     """
 
-    def __init__(self, lstm: nn.LSTM, index: int, inputs: Tensor) -> None:
+    def __init__(self, lstm: nn.LSTM, index: int, inputs: Tensor, arena: Arena) -> None:
+        self._arena = arena
         names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if lstm.bias else [])]
         self._names = [f"{name}_l{index}" for name in names]
         self._weights = [cast(Tensor, getattr(lstm, name)).detach() for name in self._names]
         self._inputs = inputs.contiguous()
         self._size = lstm.hidden_size
         self._gates = self._gate_inputs()
-        self.states = inputs.new_empty(*inputs.shape[:2], self._size)
-        self._cells = torch.empty_like(self.states)  # 2c
-        self._squashed = torch.empty_like(self.states)  # sigmoid(2c)
+        self.states = inputs.new_empty(*inputs.shape[:2], self._size)  # the model's from here on
+        self._cells = arena.empty(*self.states.shape, like=inputs)  # 2c
+        self._squashed = arena.empty(*self.states.shape, like=inputs)  # sigmoid(2c)
         self._outputs = torch.empty(0)  # (B, T, 4H), the loss's gradients before the gates
         self._recur()
         self.last_cell = self._cells[:, -1] / 2
@@ -50,8 +51,14 @@ class LstmLayer:
 
     def _gate_inputs(self) -> Tensor:
         """Return what comes to the gates from the inputs, `(B, T, 4H)`; to the candidate, twice of it."""
-        bias = self._doubled(self._weights[2] + self._weights[3]) if len(self._weights) > 2 else None
-        return F.linear(self._inputs, self._doubled(self._weights[0]), bias)
+        gates = self._arena.empty(*self._inputs.shape[:2], 4 * self._size, like=self._inputs)
+        inputs, weight = self._inputs.flatten(0, 1), self._doubled(self._weights[0]).t()
+        if len(self._weights) > 2:
+            bias = self._doubled(self._weights[2] + self._weights[3])
+            torch.addmm(bias, inputs, weight, out=gates.flatten(0, 1))
+        else:
+            torch.mm(inputs, weight, out=gates.flatten(0, 1))
+        return gates
 
     @torch.inference_mode()
     def _recur(self) -> None:
@@ -88,11 +95,11 @@ class LstmLayer:
             last_cell: The same at the last cell, `(B, H)`.
         """
         derivatives, to_cell = self._derivatives()
-        of_states = (
-            torch.zeros_like(self.states)
-            if states is None
-            else states.clone(memory_format=torch.contiguous_format)
-        )
+        of_states = self._arena.empty(*self.states.shape, like=self.states)
+        if states is None:
+            of_states.zero_()
+        else:
+            of_states.copy_(states)
         cell = torch.zeros_like(self.last_cell) if last_cell is None else last_cell.clone()
         self._recur_back(of_states, cell, derivatives, to_cell)
         self._outputs = derivatives.flatten(2)[:, :, self._size :]
@@ -130,7 +137,8 @@ class LstmLayer:
         back_of_sigmoid = torch.ops.aten.sigmoid_backward.grad_input
         back_of_tanh = torch.ops.aten.tanh_backward.grad_input
         i, f, s, o = self._gates.chunk(4, 2)
-        made = self._gates.new_empty(*self.states.shape[:2], 5, self._size)
+        made = self._arena.empty(*self.states.shape[:2], 5, self._size, like=self.states)
+        to_cell = self._arena.empty(*self.states.shape, like=self.states)
         made[:, :, 0] = f
         made[:, 0, 2] = 0.0
         g, tanh = s.mul_(2).sub_(1), self._squashed.mul_(2).sub_(1)
@@ -138,15 +146,16 @@ class LstmLayer:
         back_of_sigmoid(self._cells[:, :-1].mul_(0.5), f[:, 1:], grad_input=made[:, 1:, 2])
         back_of_tanh(i, g, grad_input=made[:, :, 3])
         back_of_sigmoid(tanh, o, grad_input=made[:, :, 4])
-        return made, torch.ops.aten.tanh_backward(o, tanh)
+        back_of_tanh(o, tanh, grad_input=to_cell)
+        return made, to_cell
 
     def parts(self, buffers: Mapping[str, Tensor]) -> Iterator[Part]:
         """Yield a part for each trainable parameter, by its name in the nn.LSTM."""
         names, outputs = self._names, self._outputs
         if names[0] in buffers:
-            yield Product(buffers[names[0]], self._inputs, outputs)
+            yield Product(buffers[names[0]], self._inputs, outputs, self._arena)
         if names[1] in buffers:  # the state before the first step is zero
-            yield Product(buffers[names[1]], self.states[:, :-1], outputs[:, 1:])
+            yield Product(buffers[names[1]], self.states[:, :-1], outputs[:, 1:], self._arena)
         if biases := [buffers[name] for name in names[2:] if name in buffers]:
             summed = outputs.sum(1)
             for bias in biases:
@@ -162,24 +171,32 @@ class _Recurrence(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, anchor: Tensor, lstm: nn.LSTM, index: int, layers: list[LstmLayer]
+        ctx: Any,
+        inputs: Tensor,
+        anchor: Tensor,
+        lstm: nn.LSTM,
+        index: int,
+        layers: list[LstmLayer],
+        arena: Arena,
     ) -> tuple[Tensor, Tensor]:
-        layer = LstmLayer(lstm, index, inputs)
+        layer = LstmLayer(lstm, index, inputs, arena)
         layers.append(layer)
         ctx.layer = layer
-        ctx.save_for_backward(layer.states)  # so that autograd sees if someone changes them in place
+        # What is returned comes to belong to autograd's graph; the layer keeps tensors that don't.
+        states, last_cell = layer.states.detach(), layer.last_cell.detach()
+        ctx.save_for_backward(states)  # so that autograd sees if someone changes them in place
         ctx.set_materialize_grads(False)
-        return layer.states, layer.last_cell
+        return states, last_cell
 
     @staticmethod
     def backward(ctx: Any, states: Tensor | None, last_cell: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
         anchor = torch.zeros(())
-        return ctx.layer.backward(states, last_cell), anchor, None, None, None
+        return ctx.layer.backward(states, last_cell), anchor, None, None, None, None
 
 
 def run(
-    lstm: nn.LSTM, anchor: Tensor, x: Tensor, layers: list[LstmLayer]
+    lstm: nn.LSTM, anchor: Tensor, x: Tensor, layers: list[LstmLayer], arena: Arena
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Compute what `lstm(x)` does, from zero states, and append its layers to a list.
 
@@ -188,11 +205,12 @@ def run(
         anchor: Requires a gradient; see `_Recurrence`.
         x: `(B, T, I)` if the LSTM has its batch first, else `(T, B, I)`.
         layers: Whose `parts` are right once autograd has been back at them.
+        arena: Where what is kept goes.
     """
     states = x if lstm.batch_first else x.transpose(0, 1)
     hs, cs = [], []
     for index in range(lstm.num_layers):
-        states, cell = _Recurrence.apply(states, anchor, lstm, index, layers)  # type: ignore[no-untyped-call]
+        states, cell = _Recurrence.apply(states, anchor, lstm, index, layers, arena)  # type: ignore[no-untyped-call]
         hs.append(states[:, -1])
         cs.append(cell)
     output = states if lstm.batch_first else states.transpose(0, 1)

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from privacy.dp_sgd.arena import Arena
+
 # What it costs to write a float of per-example gradient and to read it twice, in multiplications and additions
 # inside a matrix product: some 10 bytes against 30 of them a nanosecond.
 MEMORY = 20
@@ -57,23 +59,26 @@ class Product:
         buffer: `(O, ...)`, of O * I numbers, contiguous.
         inputs: `(B, T, I)`.
         outputs: `(B, T, O)`, the loss's gradient there.
+        arena: Where per-example gradients go.
     """
 
-    def __init__(self, buffer: Tensor, inputs: Tensor, outputs: Tensor) -> None:
+    def __init__(self, buffer: Tensor, inputs: Tensor, outputs: Tensor, arena: Arena) -> None:
         self._buffer = buffer.view(len(buffer), -1)
         self._inputs = inputs
         self._outputs = outputs
+        self._arena = arena
         self._rows: Rows | None = None
 
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
-        (_, positions, i), o = self._inputs.shape, self._outputs.shape[2]
+        (batch, positions, i), o = self._inputs.shape, self._outputs.shape[2]
         if positions == 1:
             return squared(self._inputs[:, 0]) * squared(self._outputs[:, 0])
         if ghost_is_cheaper(positions, i, o):
             inner = self._inputs @ self._inputs.mT
             return (inner.mul_(self._outputs @ self._outputs.mT)).sum((1, 2)).clamp_(min=0.0)
-        self._rows = Rows(self._buffer, self._outputs.mT @ self._inputs)
+        gradients = self._arena.empty(batch, o, i, like=self._inputs)
+        self._rows = Rows(self._buffer, torch.bmm(self._outputs.mT, self._inputs, out=gradients))
         return self._rows.squares()
 
     def add(self, factors: Tensor, keep: float) -> None:
