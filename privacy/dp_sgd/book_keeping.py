@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ class BookKeepingSum:
         """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
         while True:
             losses, parts = self._backward(inputs, labels)
-            squares = torch.stack([part.squares() for own in parts for part in own]).sum(0)
+            squares = torch.stack([part.squares() for own in parts for part in own.values()]).sum(0)
             finite = losses.isfinite() & squares.isfinite()
             if finite.all():
                 break
@@ -58,20 +58,17 @@ class BookKeepingSum:
             inputs, labels = inputs[finite], labels[finite]
             if not len(inputs):
                 for watch in self._watches:
-                    watch.keep(keep)
+                    watch.add({}, losses, keep)
                 return losses[finite]
         if not self._checked and len(inputs) > 1:
             check_alone(self._model, self._losses, inputs[:1], labels[:1], squares[0].sqrt().item())
             self._checked = True
         factors = (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0).mul_(scale)
         for watch, own in zip(self._watches, parts, strict=True):
-            for part in own:
-                part.add(factors, keep)
-            if not own:
-                watch.keep(keep)
+            watch.add(own, factors, keep)
         return losses
 
-    def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[list[Part]]]:
+    def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[dict[str, Part]]]:
         """Return the losses `(B,)`, and each watch's parts: none where no gradient came."""
         self._arena.begin()
         with torch.enable_grad(), _watching(self._watches):
@@ -81,7 +78,7 @@ class BookKeepingSum:
             seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
             found = torch.autograd.grad(losses.sum(), [edge for _, edge in seen], allow_unused=True)
             gradients = {watch: gradient for (watch, _), gradient in zip(seen, found, strict=True)}
-            parts = [list(watch.parts(gradients.get(watch), len(inputs))) for watch in self._watches]
+            parts = [dict(watch.parts(gradients.get(watch), len(inputs))) for watch in self._watches]
         return losses.detach(), parts
 
 
@@ -126,13 +123,16 @@ class _Watch:
                 " or use kernel = 'opacus'"
             )
 
-    def keep(self, factor: float) -> None:
-        """Multiply the module's buffers by a factor: no gradient comes to them."""
-        for buffer in self.buffers.values():
-            buffer.mul_(factor)
+    def add(self, parts: Mapping[str, Part], factors: Tensor, keep: float) -> None:
+        """Turn each buffer b into `keep * b + sum_i factors[i] * g_i`; without a part, all of its g_i are zero."""
+        for name, buffer in self.buffers.items():
+            if name in parts:
+                parts[name].add(factors, keep)
+            else:
+                buffer.mul_(keep)
 
-    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[Part]:
-        """Yield the module's parts, if a gradient came to its output."""
+    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
+        """Yield the module's parts after their names, if a gradient came to its output."""
         if self._input is None or gradient is None:
             return
         if not len(gradient) == len(self._input) == batch:
@@ -167,8 +167,8 @@ class _LstmWatch(_Watch):
         self.edge = get_gradient_edge(anchor)
         return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers, self._arena)
 
-    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[Part]:
-        """Yield the parts of all layers, if a gradient came to the output."""
+    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
+        """Yield the parts of all layers after their names, if a gradient came to the output."""
         for layer in self._layers if gradient is not None else []:
             if len(layer.states) != batch:
                 raise ValueError(f"{self._name}: its batch is not the batch; see batch_first")

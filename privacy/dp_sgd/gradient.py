@@ -55,10 +55,12 @@ class PrivateGradient:
         losses: `(outputs, labels) -> (B,)`, one loss an example, each of its own example's outputs alone.
         clip: The clip norm C, above 0.
         kernel: How it is computed; it changes speed and the last bits.
-            `opacus`: Opacus' hooks and its DPOptimizer, and its DPLSTM in the place of nn.LSTM.
+            `opacus`: Opacus' hooks and its DPOptimizer, and its DPLSTM in the place of nn.LSTM; the model must
+            be in training mode, and have no operation in place after a layer.
             `fast`, and `auto`: one pass forward, one back to the layers' outputs, and from these the norms and
             the clipped sum ("book-keeping": Bu et al. 2023, arXiv 2210.00038), nn.LSTM included.
-            `compiled`: `torch.compile` of a batch of fixed shape; worth its compilation in a long run.
+            `compiled`: `torch.compile` of `vmap(grad)` on a batch of fixed shape, which holds each example's
+            whole gradient: for small models in long runs.
         max_batch: The largest batch, at least 1; `compiled` needs it, and pads to it.
 
     Raises:
@@ -85,7 +87,7 @@ class PrivateGradient:
         self._max_batch = max_batch
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # In the default order of memory: a generator then fills them fast, and alike for every kernel.
-        self._buffers = [torch.zeros(p.shape, dtype=p.dtype) for p in self._parameters]
+        self._buffers = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in self._parameters]
         self._add = _kernel(
             kernel, model, losses, clip, dict(zip(self._parameters, self._buffers, strict=True)), max_batch
         )
@@ -124,7 +126,10 @@ class PrivateGradient:
         if self._max_batch is not None and len(inputs) > self._max_batch:
             raise ValueError(f"a batch of {len(inputs)} examples; max_batch = {self._max_batch}")
         for buffer in self._buffers:
-            noise(buffer) if noise_multiplier else buffer.zero_()
+            if noise_multiplier:
+                noise(buffer)
+            else:
+                buffer.zero_()
         keep = noise_multiplier * self._clip / denominator
         if len(inputs):
             losses = self._add(inputs, labels, scale=1 / denominator, keep=keep)

@@ -17,8 +17,8 @@ Buffers = Mapping[str, Tensor]
 
 def layer_parts(
     module: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
-) -> Iterator[Part]:
-    """Yield a part for each trainable parameter of one module.
+) -> Iterator[tuple[str, Part]]:
+    """Yield a part for each trainable parameter of one module, after its name.
 
     Args:
         module: Of a kind that the validator lets pass, nn.LSTM excepted.
@@ -31,12 +31,14 @@ def layer_parts(
     return (kind or _by_opacus)(module, buffers, x, gradient, arena)
 
 
-def _linear(layer: nn.Linear, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena) -> Iterator[Part]:
+def _linear(
+    layer: nn.Linear, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[tuple[str, Part]]:
     inputs, outputs = _positions(x), _positions(gradient)
     if (weight := buffers.get("weight")) is not None:
-        yield Product(weight, inputs, outputs, arena)
+        yield "weight", Product(weight, inputs, outputs, arena)
     if (bias := buffers.get("bias")) is not None:
-        yield Rows(bias, outputs.sum(1))
+        yield "bias", Rows(bias, outputs.sum(1))
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -44,62 +46,67 @@ def _positions(x: Tensor) -> Tensor:
     return x.unsqueeze(1) if x.dim() == 2 else x.flatten(1, -2)
 
 
-def _conv2d(layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena) -> Iterator[Part]:
+def _conv2d(
+    layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+) -> Iterator[tuple[str, Part]]:
     if layer.groups > 1:
         yield from _by_opacus(layer, buffers, x, gradient, arena)
         return
     if (weight := buffers.get("weight")) is not None:
-        yield convolution_part(layer, weight, x, gradient, arena)
+        yield "weight", convolution_part(layer, weight, x, gradient, arena)
     if (bias := buffers.get("bias")) is not None:
-        yield Rows(bias, gradient.sum((2, 3)))
+        yield "bias", Rows(bias, gradient.sum((2, 3)))
 
 
 def _embedding(
     layer: nn.Embedding, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
-) -> Iterator[Part]:
+) -> Iterator[tuple[str, Part]]:
     tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
     if layer.padding_idx is not None:
         outputs = outputs.masked_fill((tokens == layer.padding_idx).unsqueeze(2), 0.0)
-    yield Lookup(buffers["weight"], tokens, outputs)
+    yield "weight", Lookup(buffers["weight"], tokens, outputs)
 
 
 def _group_norm(
     layer: nn.GroupNorm, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
-) -> Iterator[Part]:
+) -> Iterator[tuple[str, Part]]:
     if (weight := buffers.get("weight")) is not None:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
-        yield Rows(weight, (normal * gradient).flatten(2).sum(2))
+        yield "weight", Rows(weight, (normal * gradient).flatten(2).sum(2))
     if (bias := buffers.get("bias")) is not None:
-        yield Rows(bias, gradient.flatten(2).sum(2))
+        yield "bias", Rows(bias, gradient.flatten(2).sum(2))
 
 
 def _layer_norm(
     layer: nn.LayerNorm, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
-) -> Iterator[Part]:
+) -> Iterator[tuple[str, Part]]:
     size = len(layer.normalized_shape)
 
     def summed(values: Tensor) -> Tensor:
         return values.reshape(len(x), -1, *values.shape[-size:]).sum(1)
 
     if (weight := buffers.get("weight")) is not None:
-        yield Rows(weight, summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient))
+        yield (
+            "weight",
+            Rows(weight, summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient)),
+        )
     if (bias := buffers.get("bias")) is not None:
-        yield Rows(bias, summed(gradient))
+        yield "bias", Rows(bias, summed(gradient))
 
 
 def _by_opacus(
     layer: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
-) -> Iterator[Part]:
+) -> Iterator[tuple[str, Part]]:
     """Let Opacus' grad sampler for this kind of layer, or a user's, find the per-example gradients."""
     from opacus.grad_sample import GradSampleModule
 
     # Opacus' unfolding of images is wrong for channels_last.
     found = GradSampleModule.GRAD_SAMPLERS[type(layer)](layer, [x.contiguous()], gradient.contiguous())
     for name, buffer in buffers.items():
-        yield Rows(buffer, found[layer.get_parameter(name)])
+        yield name, Rows(buffer, found[layer.get_parameter(name)])
 
 
-_KINDS: dict[type[nn.Module], Callable[..., Iterator[Part]]] = {
+_KINDS: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Part]]]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv2d,
     nn.Embedding: _embedding,

@@ -39,7 +39,7 @@ class LstmLayer:
         self.states = inputs.new_empty(*inputs.shape[:2], self._size)  # the model's from here on
         self._cells = arena.empty(*self.states.shape, like=inputs)  # 2c
         self._squashed = arena.empty(*self.states.shape, like=inputs)  # sigmoid(2c)
-        self._outputs = torch.empty(0)  # (B, T, 4H), the loss's gradients before the gates
+        self._outputs: Tensor | None = None  # (B, T, 4H), the loss's gradients before the gates
         self._recur()
         self.last_cell = self._cells[:, -1] / 2
 
@@ -102,8 +102,8 @@ class LstmLayer:
             of_states.copy_(states)
         cell = torch.zeros_like(self.last_cell) if last_cell is None else last_cell.clone()
         self._recur_back(of_states, cell, derivatives, to_cell)
-        self._outputs = derivatives.flatten(2)[:, :, self._size :]
-        return self._outputs.flatten(0, 1).mm(self._weights[0]).view_as(self._inputs)
+        self._outputs = outputs = derivatives.flatten(2)[:, :, self._size :]
+        return outputs.flatten(0, 1).mm(self._weights[0]).view_as(self._inputs)
 
     @torch.inference_mode()
     def _recur_back(self, of_states: Tensor, cell: Tensor, derivatives: Tensor, to_cell: Tensor) -> None:
@@ -149,17 +149,20 @@ class LstmLayer:
         back_of_tanh(o, tanh, grad_input=to_cell)
         return made, to_cell
 
-    def parts(self, buffers: Mapping[str, Tensor]) -> Iterator[Part]:
-        """Yield a part for each trainable parameter, by its name in the nn.LSTM."""
-        names, outputs = self._names, self._outputs
-        if names[0] in buffers:
-            yield Product(buffers[names[0]], self._inputs, outputs, self._arena)
-        if names[1] in buffers:  # the state before the first step is zero
-            yield Product(buffers[names[1]], self.states[:, :-1], outputs[:, 1:], self._arena)
-        if biases := [buffers[name] for name in names[2:] if name in buffers]:
+    def parts(self, buffers: Mapping[str, Tensor]) -> Iterator[tuple[str, Part]]:
+        """Yield a part for each trainable parameter, after its name in the nn.LSTM; none before `backward`."""
+        if (outputs := self._outputs) is None:
+            return
+        inputs, recurrent, *biases = self._names
+        if inputs in buffers:
+            yield inputs, Product(buffers[inputs], self._inputs, outputs, self._arena)
+        if recurrent in buffers:  # the state before the first step is zero
+            before = self.states[:, :-1]
+            yield recurrent, Product(buffers[recurrent], before, outputs[:, 1:], self._arena)
+        if trained := [name for name in biases if name in buffers]:
             summed = outputs.sum(1)
-            for bias in biases:
-                yield Rows(bias, summed)
+            for name in trained:
+                yield name, Rows(buffers[name], summed)
 
 
 class _Recurrence(Function):

@@ -108,6 +108,25 @@ def test_lstm_of_numbers_and_without_biases() -> None:
     assert_all_agree(Model(), torch.randn(3, 5, 3), torch.randint(4, (3, 5)))
 
 
+def test_what_gets_no_gradient_gets_noise_only() -> None:
+    class FirstLayer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(2, 3, 2, batch_first=True)
+            self.idle = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[1][0][0]  # the last state of the first of two layers
+
+    model = FirstLayer()
+    x, y = torch.randn(4, 3, 2), torch.randint(3, (4,))
+    found = step(
+        model, x, y, 0.5, "fast", noise_multiplier=3.0, denominator=2.0, noise=lambda t: t.fill_(1.0)
+    )
+    first = [p for name, p in model.lstm.named_parameters() if name.endswith("l0")]
+    assert sum(bool((g == 3.0 * 0.5 / 2.0).all()) for g in found) == len(found) - len(first)
+
+
 def test_a_long_lstm_takes_the_products_that_are_cheaper() -> None:
     model = Recurrent(9, 8, 32, layers=2)
     assert_all_agree(model, torch.randint(9, (3, 40)), torch.randint(5, (3, 40)))
