@@ -143,7 +143,9 @@ def contenders(model: str, batch: int, seed: int, compiled: bool) -> dict[str, S
     if task is IMAGES:
         steps["channels_last"] = _plain(made(), x, y)
     steps["stock opacus"] = _stock(made(torch.contiguous_format), x, y, torch_stream(seed, "noise"))
-    kernels: list[Kernel] = ["opacus", "fast", "compiled"] if compiled and task is IMAGES else ["opacus", "fast"]
+    kernels: list[Kernel] = (
+        ["opacus", "fast", "compiled"] if compiled and task is IMAGES else ["opacus", "fast"]
+    )
     for kernel in kernels:
         steps[kernel] = _private(made(), x, y, kernel, torch_stream(seed, "noise"))
     return steps
