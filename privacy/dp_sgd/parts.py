@@ -75,8 +75,8 @@ class Product:
         if positions == 1:
             return squared(self._inputs[:, 0]) * squared(self._outputs[:, 0])
         if ghost_is_cheaper(positions, i, o):
-            inner = self._inputs @ self._inputs.mT
-            return (inner.mul_(self._outputs @ self._outputs.mT)).sum((1, 2)).clamp_(min=0.0)
+            inner = (self._inputs @ self._inputs.mT).mul_(self._outputs @ self._outputs.mT)
+            return _total(inner, _norms(self._inputs) * _norms(self._outputs))
         gradients = self._arena.empty(batch, o, i, like=self._inputs)
         self._rows = Rows(self._buffer, torch.bmm(self._outputs.mT, self._inputs, out=gradients))
         return self._rows.squares()
@@ -111,7 +111,7 @@ class Lookup:
         inner = self._outputs @ self._outputs.mT
         # Not a product with 0 and 1: an infinite entry must not become NaN, nor hide.
         inner.masked_fill_(self._tokens.unsqueeze(1) != self._tokens.unsqueeze(2), 0.0)
-        return inner.sum((1, 2)).clamp_(min=0.0)
+        return _total(inner, _norms(self._outputs))
 
     def add(self, factors: Tensor, keep: float) -> None:
         """Turn the buffer b into `keep * b + sum_i factors[i] * g_i`."""
@@ -126,6 +126,23 @@ def squared(rows: Tensor) -> Tensor:
     """Return the squared norms `(B,)` of rows `(B, ...)`."""
     norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
     return norms.square_()
+
+
+def _total(inner: Tensor, norms: Tensor) -> Tensor:
+    """Return the sums of `inner`, and what rounding may have taken from them.
+
+    Where the positions' gradients cancel, the sum is a small difference of large numbers, and rounding alone
+    could make it zero: the example would not be clipped. No entry is larger than the product of two of the
+    norms, `(B, T)`, so that a few units of rounding of the square of their sum are added: a norm errs upwards,
+    and what is clipped stays below C.
+    """
+    margin = norms.sum(1).square_().mul_(4 * torch.finfo(norms.dtype).eps)
+    return inner.sum((1, 2)).clamp_(min=0.0).add_(margin)
+
+
+def _norms(vectors: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=2)
+    return norms
 
 
 def ghost_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:

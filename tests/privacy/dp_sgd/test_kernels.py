@@ -29,18 +29,21 @@ def _seeded_and_single_threaded() -> Iterator[None]:
 
 
 def assert_all_agree(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Compare at clip norms that clip nobody, half of them, and everybody."""
+    """Compare at clip norms that clip nobody, half of them, and everybody, in float32 and in float64."""
     for parameter in model.parameters():  # gradients of about 1, whatever the shapes
         parameter.data.mul_(2)
-    _, norms = one_by_one(model, x, y, 1.0)
-    norms.sort()
-    for clip in (2 * norms[-1] + 1, norms[len(norms) // 2] * 1.001 + 1e-3, 0.3 * norms[0] + 1e-3):
-        slow, _ = one_by_one(model, x, y, clip)
-        opacus = step(model, x, y, clip, "opacus")
-        fast = step(model, x, y, clip, "fast")
-        largest = max(1.0, max(t.abs().max().item() for t in slow))
-        assert difference(slow, fast) < CLOSE * largest
-        assert difference(opacus, fast) < CLOSE * largest
+    for dtype, close in ((torch.float32, CLOSE), (torch.float64, 1e-10)):
+        model = model.to(dtype)
+        x = x.to(dtype) if x.is_floating_point() else x
+        _, norms = one_by_one(model, x, y, 1.0)
+        norms.sort()
+        for clip in (2 * norms[-1] + 1, norms[len(norms) // 2] * 1.001 + 1e-3, 0.3 * norms[0] + 1e-3):
+            slow, _ = one_by_one(model, x, y, clip)
+            opacus = step(model, x, y, clip, "opacus")
+            fast = step(model, x, y, clip, "fast")
+            largest = max(1.0, max(t.abs().max().item() for t in slow))
+            assert difference(slow, fast) < close * largest
+            assert difference(opacus, fast) < close * largest
 
 
 @some_shapes
@@ -144,7 +147,7 @@ def test_embedding_with_repeated_tokens(batch: int, tokens: int, size: int, padd
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 4), st.booleans())
 def test_layer_norm(batch: int, positions: int, size: int, wide: bool) -> None:
     model = nn.Sequential(
-        nn.Linear(2, size), nn.LayerNorm([positions, size] if wide else size), nn.Linear(size, 3)
+        nn.Linear(2, size), nn.LayerNorm([positions, size] if wide else size, eps=0.1), nn.Linear(size, 3)
     )
     assert_all_agree(model, torch.randn(batch, positions, 2), torch.randint(3, (batch, positions)))
 
@@ -335,3 +338,19 @@ def test_the_gradient_has_the_noise_that_it_is_said_to_have() -> None:
     deviation = model.weight.grad.std().item()
     assert deviation == pytest.approx(3.0 * 2.0 / 4.0, rel=4 / (2 * 5000) ** 0.5)
     assert deviation != pytest.approx(3.0 * 2.0, rel=4 / (2 * 5000) ** 0.5)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(64, 64, bias=False), nn.Embedding(3, 64)])
+def test_positions_that_cancel_are_clipped_all_the_same(layer: nn.Module) -> None:
+    """The norm is 2^-14 of what the positions' are: its square is below the rounding of theirs."""
+
+    def cancelling(outputs: Tensor, labels: Tensor) -> Tensor:
+        return 1e4 * (outputs[:, 0] - (1 + 2**-14) * outputs[:, 1]).sum(1)
+
+    x = torch.ones(2, 2, 64) if isinstance(layer, nn.Linear) else torch.ones(2, 2, dtype=torch.long)
+    private = PrivateGradient(layer, cancelling, clip=1.0)
+    for scale in (1.0, 1e2, 1e4):
+        rows = x * scale if isinstance(layer, nn.Linear) else x
+        private(rows[:1], torch.zeros(1), noise_multiplier=0.0, denominator=1.0, noise=torch.zero_)
+        norm = layer.weight.grad.double().norm().item()
+        assert 0.0 < norm <= 1 + 1e-3
