@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from fedsim.privacy_sections import DpSgdSection
 from fedsim.results.ledger import LedgerFile
 from privacy import accounting
 from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
-from privacy.ledger import Event, Ledger, Noise, Unit
+from privacy.ledger import Event, Ledger, Noise, Release, Unit
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
@@ -64,6 +64,8 @@ class Account:
         self._file: LedgerFile | None = None
         self.noise = Noise(experiment.privacy.noise)
         self.ledger = Ledger()
+        self._worst_clients: dict[str, LocalSteps] = {}  # by adversary
+        self._known: dict[frozenset[tuple[Release, int]], tuple[LocalSteps, Epsilon]] = {}  # the last answer
         self.noise_multiplier = dp_sgd.noise_multiplier or self._calibrated()
 
     @classmethod
@@ -86,10 +88,13 @@ class Account:
             config["ledger"] = str(self._file.path)
         return config
 
-    def spend(self, round_: int, events: Sequence[Event]) -> dict[str, Any]:
-        """Note what a round's clients released, and return its columns of the round's row: epsilon so far."""
+    def note(self, events: Sequence[Event]) -> None:
+        """Note what a round's clients released."""
         self.ledger.extend(events if self._file is None else self._file.take(events))
-        spent = self._spent(round_)
+
+    def columns(self, rounds: int) -> dict[str, Any]:
+        """Return what a row says after so many rounds: epsilon so far, by adversary, with what belongs to it."""
+        spent = self._spent(rounds)
         worst, _ = spent[KNOWN_COHORT]
         return {f"epsilon-{name}": epsilon.best for name, (_, epsilon) in spent.items()} | {
             "noise-multiplier": worst.noise_multiplier,
@@ -107,7 +112,8 @@ class Account:
         spent = self._spent(rounds)
         report: dict[str, Any] = {}
         for name, adversary in self._adversaries(self._experiment.rounds).items():
-            worst, epsilon = accounting.worst(self._shapes(self.noise_multiplier), adversary)
+            worst = self._worst(name)
+            epsilon = adversary.epsilon(worst)
             report[name] = {
                 "who": WHO[name],
                 "epsilon": epsilon.best,
@@ -130,31 +136,35 @@ class Account:
             adversaries[RELEASED_MODELS] = ReleasedModels(self._client_rate, rounds, delta)
         return adversaries
 
-    def _spent(self, rounds: int) -> dict[str, tuple[LocalSteps, Epsilon]]:
-        """Return what the rounds so far have cost, by adversary, with the worst client's release.
+    def _worst(self, adversary: str) -> LocalSteps:
+        """Return what the client releases in a round that loses most over the whole run."""
+        whole = self._adversaries(self._experiment.rounds)[adversary]
+        if adversary not in self._worst_clients:
+            self._worst_clients[adversary], _ = accounting.worst(self._shapes(self.noise_multiplier), whole)
+        return self._worst_clients[adversary]
 
-        Who knows the cohorts has seen each client as often as the ledger says: an odometer, as participation
-        does not depend on the data. For who doesn't, each client may have been in every round.
+    def _spent(self, rounds: int) -> dict[str, tuple[LocalSteps, Epsilon]]:
+        """Return what has been spent after some rounds, by adversary, with the client's release that it is of.
+
+        For who knows the cohorts it is the most that any client has spent by the ledger: an odometer, as who
+        takes part does not depend on the data. For who doesn't, each client may have been in every round, and
+        it is that of the client that loses most over the whole run.
         """
         adversaries = self._adversaries(rounds)
-        adversaries[KNOWN_COHORT] = KnownCohort(1, self._dp_sgd.delta)
-        shapes = self._shapes(self.noise_multiplier)
-        releases = [
-            LocalSteps(
-                noise_multiplier=release.noise_multiplier,
-                rate=release.rate,
-                steps=steps,
-                max_batch=release.max_batch,
-                records=release.records,
-            )
-            for release, steps in self.ledger.spent()
-        ]
-        if not releases:
-            adversaries[KNOWN_COHORT] = KnownCohort(0, self._dp_sgd.delta)
-        return {
-            name: accounting.worst(releases or shapes if name == KNOWN_COHORT else shapes, adversary)
-            for name, adversary in adversaries.items()
-        }
+        del adversaries[KNOWN_COHORT]
+        spent = {name: (self._worst(name), a.epsilon(self._worst(name))) for name, a in adversaries.items()}
+        return {KNOWN_COHORT: self._spent_by_ledger(), **spent}
+
+    def _spent_by_ledger(self) -> tuple[LocalSteps, Epsilon]:
+        """Return the most that a client has spent; computed only if someone has spent more than all before."""
+        released = frozenset(_not_outdone(self.ledger.spent()))
+        if not released:
+            return self._worst(KNOWN_COHORT), Epsilon(0.0, 0.0)
+        if released not in self._known:
+            self._known = {
+                released: accounting.worst(map(_as_one, released), KnownCohort(1, self._dp_sgd.delta))
+            }
+        return self._known[released]
 
     def _calibrated(self) -> float:
         """Return the least noise that keeps the experiment's epsilon for every client, at the end of the run.
@@ -214,3 +224,18 @@ class Account:
                 "max-batch": worst.max_batch,
             },
         }
+
+
+def _not_outdone(spent: Iterable[tuple[Release, int]]) -> list[tuple[Release, int]]:
+    """Return the releases than which no other has both a rate and steps as large: the others cost no more."""
+    kept: list[tuple[Release, int]] = []
+    for release, steps in sorted(spent, key=lambda one: (one[0].rate, one[1]), reverse=True):
+        if release.max_batch is not None or not kept or steps > max(others for _, others in kept):
+            kept.append((release, steps))
+    return kept
+
+
+def _as_one(spent: tuple[Release, int]) -> LocalSteps:
+    """Return all the steps of a client as those of one participation."""
+    release, steps = spent
+    return LocalSteps(**release._asdict(), steps=steps)

@@ -18,7 +18,6 @@ from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
-from privacy.ledger import Event
 from server.account import Account
 from server.cohort import draw
 from server.cohort_grid import CohortGrid
@@ -99,17 +98,18 @@ class Federation:
         try:
             row = {"round": round_} | self._train(round_)
             scores = self._evaluate(round_) if self._is_due(round_) else {}
+            cost = self._cost(round_) if self._is_due(round_) else {}
         except Exception as error:
             error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
             raise
         self.over = bool(scores) and self._is_enough(scores)
-        return row | scores | {"seconds": round(time.perf_counter() - started, 4)}
+        return row | scores | cost | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
         """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
         log.warning("round %d: abandoned: its clients' noise was drawn before the run was cut short", round_)
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
-        return row | self._spend(round_, [])
+        return row | (self._cost(round_) if self._is_due(round_) else {})
 
     # --- training ---------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Federation:
             server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_)
         )
         if not cohort:
-            return {"clients": 0, "failures": 0} | self._spend(round_, [])
+            return {"clients": 0, "failures": 0}
         grid = self._view(cohort)
         config = ConfigRecord({"server-round": round_})
         if server.strategy_entry.needs_initial_loss:
@@ -130,7 +130,8 @@ class Federation:
         requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
         collect = self._fold if server.strategy_entry.linear else self._gather
         replies = collect(grid, requests)
-        spent = self._spend(round_, replies.events)
+        if self.account is not None:
+            self.account.note(replies.events)
         updates = len(cohort) - len(replies.failures)
         if not updates:
             client, reason = next(iter(replies.failures.items()))
@@ -145,11 +146,7 @@ class Federation:
         metrics = self._aggregate(round_, replies.messages, updates)
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
-        return row | spent
-
-    def _spend(self, round_: int, events: list[Event]) -> dict[str, Any]:
-        """Note what a round's clients released, and return what that has cost so far, for the row."""
-        return {} if self.account is None else self.account.spend(round_, events)
+        return row
 
     def _fold(self, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; one message stands for all updates, their weighted mean."""
@@ -219,6 +216,10 @@ class Federation:
         ]
         metrics = self.strategy.aggregate_evaluate(round_, scored) if scored else None
         return {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")} if metrics else {}  # type: ignore[arg-type]
+
+    def _cost(self, round_: int) -> dict[str, Any]:
+        """Return what privacy has cost after a round that is evaluated, for its row."""
+        return {} if self.account is None else self.account.columns(round_)
 
     def _is_enough(self, scores: Mapping[str, float]) -> bool:
         """Say whether `target-accuracy` or `patience` ends the run."""
