@@ -1,0 +1,58 @@
+"""The audit of what clients really run: `DpSgd`, with its batches, clipping and noise, on one weight."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from privacy.accounting import LocalSteps, known_cohort
+from privacy.audit import Release, measure
+from privacy.dp_sgd import PrivateGradient
+from privacy.dp_sgd.release import DpSgd
+from privacy.ledger import Noise, Relation
+from privacy.randomness import SeededRandomness
+from privacy.sampling import Batches
+
+BATCHES = Batches.of(4, 2, steps=2)  # rate 1/2
+CLAIMED = known_cohort(LocalSteps(noise_multiplier=1, rate=0.5, steps=2), 1, 1e-5).pld
+TRIALS = 3000
+
+
+def steps(noise_multiplier: float, *, clip: float = 1.0) -> Release:
+    """Return the log-likelihood ratio of a client's noised sums, clip norm 1 and noise 1 being claimed.
+
+    Three records have no gradient, the fourth one of 100 before clipping, or none in the neighbour (zero-out).
+    """
+    model = nn.Linear(1, 1, bias=False)
+    gradient = PrivateGradient(model, lambda outputs, labels: outputs.squeeze(1), clip=clip)
+    labels = torch.zeros(4)
+
+    def release(generator: np.random.Generator, trials: int, present: bool) -> NDArray[np.float64]:
+        randomness = SeededRandomness(
+            generator, torch.Generator().manual_seed(int(generator.integers(2**62)))
+        )
+        inputs = torch.tensor([[0.0], [0.0], [0.0], [100.0 * present]])
+        sums = np.empty((trials, BATCHES.steps))
+        for trial in range(trials):
+            client = DpSgd(gradient, BATCHES, noise_multiplier, Relation.ZERO_OUT, randomness, Noise.SEEDED)
+            for step in range(BATCHES.steps):
+                client.step(inputs, labels)
+                sums[trial, step] = model.weight.grad.item() * BATCHES.denominator  # type: ignore[union-attr]
+        return np.log1p(BATCHES.rate * np.expm1(sums - 0.5)).sum(axis=1)
+
+    return release
+
+
+def test_the_clients_step_loses_no_more_than_is_claimed() -> None:
+    found = measure(steps(1.0), TRIALS, 1e-5, np.random.default_rng(0))
+    assert 0.2 * CLAIMED < found.epsilon < CLAIMED
+
+
+@pytest.mark.parametrize(
+    ("noise_multiplier", "clip"), [(0.25, 1.0), (0.25, 4.0)], ids=["too little noise", "clipped too late"]
+)
+def test_a_step_that_loses_more_is_found_out(noise_multiplier: float, clip: float) -> None:
+    assert (
+        measure(steps(noise_multiplier, clip=clip), TRIALS, 1e-5, np.random.default_rng(1)).epsilon > CLAIMED
+    )
