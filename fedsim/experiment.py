@@ -103,6 +103,13 @@ class Experiment(Section):
                     "os",
                     "needs the clients' ledger on this machine; allowed: engine local, sequential",
                 )
+            if self.privacy.noise == "os" and dp_sgd.neighbours is Relation.ADD_OR_REMOVE_ONE:
+                raise complaint(
+                    "noise",
+                    "os",
+                    "clients send their number of records, which relation = 'add-or-remove-one' protects; allowed: "
+                    "seeded, or relation = 'zero-out'",
+                )
             if self.privacy.noise == "os" and server.client_evaluation != "none":
                 raise complaint(
                     "noise", "os", "sends no losses of clients, and server.client-evaluation asks for them"

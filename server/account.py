@@ -15,7 +15,7 @@ from fedsim.privacy_sections import DpSgdSection
 from fedsim.results.ledger import LedgerFile
 from privacy import accounting
 from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
-from privacy.ledger import Event, Ledger, Noise, Release, Unit
+from privacy.ledger import Event, Ledger, Noise, Relation, Release, Unit
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
@@ -26,6 +26,10 @@ WHO = {
 UNAVAILABLE = (
     "no theorem: cohorts must be drawn by secret coins (server.sampling = 'poisson'), without a budget"
 )
+RECORDS = {
+    Relation.ZERO_OUT: "their number is public, for each client",
+    Relation.ADD_OR_REMOVE_ONE: "their number is protected, and what this run says of it is the experimenter's view",
+}
 QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
 NOISE = {
     Noise.SEEDED: "seeded: epsilon is the mechanism's, not this artefact's; whoever has the seed has the noise",
@@ -213,7 +217,7 @@ class Account:
         return {
             "unit": Unit.EXAMPLE.value,
             "relation": self._dp_sgd.relation,
-            "records": "their number is public, for each client",
+            "records": RECORDS[self._dp_sgd.neighbours],
             "noise": NOISE[self.noise],
             "noise-multiplier": worst.noise_multiplier,
             "clip": self._dp_sgd.clip,
@@ -227,10 +231,18 @@ class Account:
 
 
 def _not_outdone(spent: Iterable[tuple[Release, int]]) -> list[tuple[Release, int]]:
-    """Return the releases than which no other has both a rate and steps as large: the others cost no more."""
+    """Return the releases than which no other has as large a rate, as many steps and as little noise.
+
+    The others cost no more. Where batches are cut, more records count too, so all of those are kept.
+    """
     kept: list[tuple[Release, int]] = []
     for release, steps in sorted(spent, key=lambda one: (one[0].rate, one[1]), reverse=True):
-        if release.max_batch is not None or not kept or steps > max(others for _, others in kept):
+        rivals = [
+            more
+            for other, more in kept
+            if other.max_batch is None and other.noise_multiplier <= release.noise_multiplier
+        ]
+        if release.max_batch is not None or steps > max(rivals, default=0):
             kept.append((release, steps))
     return kept
 

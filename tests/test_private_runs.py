@@ -143,6 +143,29 @@ def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon() -
     assert private_bits(fedsim.resume(path)) == reference
 
 
+def test_under_add_or_remove_nothing_depends_on_the_number_of_records() -> None:
+    overrides = (
+        "privacy.dp-sgd.relation=add-or-remove-one",
+        "privacy.dp-sgd.rate=0.1",
+        "client.steps=3",
+        "server.weighting=uniform",
+        "rounds=2",
+    )
+    run = fedsim.run(digits(*overrides), "run")
+    assert {(e.rate, e.steps, e.relation) for e in events_of(run)} == {(0.1, 3, "add-or-remove-one")}
+    assert len({e.records for e in events_of(run)}) > 1
+    assert "protected" in run.manifest["epsilon"]["known-cohort"]["records"]
+
+
+def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
+    run = fedsim.run(digits("privacy.dp-sgd.max-batch=20", "rounds=1"), "run")
+    assert {(e.sampling, e.max_batch) for e in events_of(run)} == {("truncated-poisson", 20)}
+    said = run.manifest["epsilon"]["known-cohort"]
+    plain = fedsim.run(digits("rounds=1"), "plain").manifest["epsilon"]["known-cohort"]
+    assert said["rdp"] is None
+    assert said["epsilon"] > plain["epsilon"]
+
+
 # --- noise of the operating system ------------------------------------------------------------------------
 
 

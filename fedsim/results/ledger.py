@@ -67,7 +67,9 @@ class LedgerFile:
     def _news(self) -> list[Event]:
         """Read the whole lines that are new."""
         before = self._file.position
-        content = self.path.read_bytes()[before.bytes :]
+        with self.path.open("rb") as file:
+            file.seek(before.bytes)
+            content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._file.position = Position(before.bytes + len(whole), before.lines + whole.count(b"\n"))
         try:

@@ -101,6 +101,7 @@ SAYINGS = [
     ("compiled without a shape", DP + "kernel = 'compiled'", [], "privacy.dp-sgd.kernel = 'compiled': needs max-batch"),
     ("noise of nobody", "[privacy]\nnoise = 'os'", [], "privacy.noise = 'os': there is no mechanism that adds noise"),
     ("clients' losses and real noise", "[data]\nheld-out = 0.1\n[privacy]\nnoise = 'os'\n" + DP, ["server.client-evaluation=all"], "privacy.noise = 'os': sends no losses of clients"),
+    ("a protected number that is sent", "[privacy]\nnoise = 'os'\n" + DP + "relation = 'add-or-remove-one'\nrate = 0.1", ["client.steps=5", "server.weighting=uniform"], "privacy.noise = 'os': clients send their number of records"),
     ("an epsilon out of reach", "[privacy.dp-sgd]\nepsilon = 1e-7\ndelta = 1e-12", [], "privacy.dp-sgd.epsilon = 1e-07: "),
     ("override without value", "", ["rounds"], "override 'rounds': must be section.key=value"),
     ("override of a value's key", "rounds = 3", ["rounds.x=1"], "override rounds.x: rounds is a value, not a table"),
