@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from privacy.accounting.steps import LocalSteps
 
 # Grids get ten times finer, and the error falls a hundredfold (it is of second order), so a grid that improves epsilon
@@ -21,6 +23,7 @@ from privacy.accounting.steps import LocalSteps
 TOLERANCE = 2e-3
 ROUGH = 0.1  # the same for a bound that shall come soon
 NEGLIGIBLE = 1e-6  # an improvement of epsilon that is not worth a finer grid
+LARGEST_EXPONENT = 709.0  # of which a float64 holds the exponential
 POINTS = 1 << 18  # a grid with more points than this below epsilon is not tried
 LEAST_NOISE = 0.02  # below, a step's loss is in the thousands, and no grid holds it
 
@@ -124,13 +127,30 @@ def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, tolerance
         delta: Above 0 and below 1.
         tolerance: The last grid improves epsilon by less than this part.
     """
-    epsilon = float(law(grid).get_epsilon_for_delta(delta))
+    epsilon = _epsilon(law(grid), delta)
     while math.isfinite(epsilon) and epsilon / (grid / 10) < POINTS:
         grid /= 10
-        before, epsilon = epsilon, min(epsilon, float(law(grid).get_epsilon_for_delta(delta)))
+        before, epsilon = epsilon, min(epsilon, _epsilon(law(grid), delta))
         if before - epsilon <= max(tolerance * epsilon, NEGLIGIBLE):
             break
     return epsilon
+
+
+def _epsilon(law: Any, delta: float) -> float:
+    """Return the epsilon of a law.
+
+    Where it is some 710 to 745, dp-accounting divides by the smallest of numbers and finds infinity; its delta for an
+    epsilon has no such fault, so there epsilon is looked for by that.
+    """
+    with np.errstate(over="ignore"):
+        epsilon = float(law.get_epsilon_for_delta(delta))
+    low, high = 0.0, 2 * LARGEST_EXPONENT
+    if math.isfinite(epsilon) or law.get_delta_for_epsilon(high) > delta:
+        return epsilon
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if law.get_delta_for_epsilon(middle) <= delta else (middle, high)
+    return high
 
 
 def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:

@@ -4,6 +4,7 @@ A hockey-stick divergence is H(P || Q) = sum of max(P - e^epsilon Q, 0); the sma
 one of both directions.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import combinations, product
 
@@ -260,3 +261,15 @@ def test_what_is_worse_in_everything_costs_no_less(
     assert released[0].pld <= released[1].pld * slack
     # Who sees less learns no more, in as many participations as there are rounds.
     assert released[1].pld <= known[1].pld * slack
+
+
+def test_an_epsilon_at_which_dp_accounting_overflows_is_found_all_the_same() -> None:
+    # Gaussians alone: mu = sqrt(steps) / 0.6, and epsilon is near mu^2 / 2 + 3.09 mu.
+    epsilons = [
+        known_cohort(LocalSteps(noise_multiplier=0.6, rate=1.0, steps=steps), 1, 1e-3).pld
+        for steps in range(430, 480, 6)
+    ]
+    assert any(710 < epsilon < 745 for epsilon in epsilons)
+    for steps, epsilon in zip(range(430, 480, 6), epsilons, strict=True):
+        mu = math.sqrt(steps) / 0.6
+        assert epsilon == pytest.approx(mu**2 / 2 + 3.0902 * mu, rel=2e-3)

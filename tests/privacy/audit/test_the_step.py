@@ -1,7 +1,6 @@
 """The audit of what clients really run: `DpSgd`, with its batches, clipping and noise, on one weight."""
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -49,10 +48,6 @@ def test_the_clients_step_loses_no_more_than_is_claimed() -> None:
     assert 0.2 * CLAIMED < found.epsilon < CLAIMED
 
 
-@pytest.mark.parametrize(
-    ("noise_multiplier", "clip"), [(0.25, 1.0), (0.25, 4.0)], ids=["too little noise", "clipped too late"]
-)
-def test_a_step_that_loses_more_is_found_out(noise_multiplier: float, clip: float) -> None:
-    assert (
-        measure(steps(noise_multiplier, clip=clip), TRIALS, 1e-5, np.random.default_rng(1)).epsilon > CLAIMED
-    )
+def test_a_clip_that_comes_too_late_is_found_out() -> None:
+    late = steps(0.25, clip=4.0)  # the noise that is claimed, on a sum that moves by 4
+    assert measure(late, TRIALS, 1e-5, np.random.default_rng(1)).epsilon > CLAIMED
