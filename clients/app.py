@@ -13,8 +13,9 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.mods.faults import faults_mod
+from clients.private_training import train_privately
 from clients.training import Trained, train
-from clients.workbench import Workbench, workbench
+from clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
 from fedsim.models import score
 from fedsim.streams import numpy_stream, torch_draws_from
@@ -22,11 +23,6 @@ from fedsim.threads import single_threaded
 from privacy.ledger import Event, Noise
 
 app = ClientApp()
-
-
-def client_index(context: Context) -> int:
-    """Return which client this is."""
-    return int(context.node_config["partition-id"])
 
 
 @app.train(mods=[faults_mod])
@@ -66,8 +62,6 @@ def _train(
     dropout = torch_draws_from(seed, "dropout", round_=round_, client=client) if draws else nullcontext()
     with single_threaded(), dropout:  # the same bits under any engine, fedsim's or not
         if bench.gradient is not None:
-            from clients.private_training import train_privately
-
             return train_privately(bench, bench.gradient, examples, config, context)
         trained = train(
             bench.model,

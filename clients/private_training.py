@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context
 
 from clients.training import Trained, pull_to, received_weights
-from clients.workbench import Workbench
+from clients.workbench import Workbench, client_index
 from fedsim.data import Examples
 from fedsim.experiment import Experiment
 from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
@@ -71,7 +71,7 @@ def train_privately(
     if dp_sgd is None:
         raise TypeError("the experiment has no [privacy.dp-sgd]")
     take_part(context, dp_sgd.max_participations)
-    client, round_ = int(context.node_config["partition-id"]), int(config["server-round"])
+    client, round_ = client_index(context), int(config["server-round"])
     release = DpSgd(
         gradient=gradient,
         batches=dp_sgd.batches(experiment.client, len(examples)),

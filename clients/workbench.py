@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context
-from torch import nn
 
 from clients.training import Sgd
 from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.data import FederatedData, prepare
 from fedsim.experiment import Experiment
-from fedsim.models import example_losses, initial_model
-from fedsim.privacy_sections import DpSgdSection
-
-if TYPE_CHECKING:
-    from privacy.dp_sgd import PrivateGradient
+from fedsim.models import initial_model
+from fedsim.models.private import private_gradient
 
 
 class Workbench:
@@ -37,7 +33,8 @@ class Workbench:
         self.data: FederatedData = prepare(experiment)
         self.model = initial_model(experiment, self.data.task)
         self.optimizer = Sgd(self.model, experiment.client)
-        self.gradient = _private_gradient(self.model, experiment.privacy.dp_sgd)
+        dp_sgd = experiment.privacy.dp_sgd
+        self.gradient = None if dp_sgd is None else private_gradient(self.model, dp_sgd)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         self._lent: list[weakref.ref[LiveArray]] = []
 
@@ -75,14 +72,9 @@ class Workbench:
         self._lent.clear()
 
 
-def _private_gradient(model: nn.Module, dp_sgd: DpSgdSection | None) -> PrivateGradient | None:
-    if dp_sgd is None:
-        return None
-    from privacy.dp_sgd import PrivateGradient  # loads Opacus, which takes seconds
-
-    return PrivateGradient(
-        model, example_losses, clip=dp_sgd.clip, kernel=dp_sgd.kernel, max_batch=dp_sgd.max_batch
-    )
+def client_index(context: Context) -> int:
+    """Return which client a context belongs to."""
+    return int(context.node_config["partition-id"])
 
 
 @functools.lru_cache(maxsize=2)

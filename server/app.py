@@ -20,9 +20,11 @@ from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.errors import Interrupted, Refused
 from fedsim.experiment import Experiment
-from fedsim.models import Score, example_losses, initial_model, score
+from fedsim.models import Score, initial_model, score
+from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
+from privacy.dp_sgd import check_model
 from server.account import Account
 from server.enrolment import enrol
 from server.rounds import Federation
@@ -109,16 +111,12 @@ def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
         return
-    from privacy.dp_sgd import PrivateGradient, check_model
-
     try:
         check_model(model)
     except ValueError as error:
         raise Refused(f"model.name = {experiment.model.name!r}: {error}") from None
     try:
-        PrivateGradient(
-            model, example_losses, clip=dp_sgd.clip, kernel=dp_sgd.kernel, max_batch=dp_sgd.max_batch
-        )
+        private_gradient(model, dp_sgd)
     except ValueError as error:
         raise Refused(f"privacy.dp-sgd.kernel = {dp_sgd.kernel!r}: {error}") from None
 

@@ -9,7 +9,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
-from clients.workbench import workbench
+from clients.workbench import client_index, workbench
 from fedsim.arrays import record_of, values_of
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
@@ -51,7 +51,7 @@ def faults_mod(message: Message, context: Context, call_next: ClientAppCallable)
     if not experiment.faults.active:
         return call_next(message, context)
     round_ = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
-    client = int(context.node_config["partition-id"])
+    client = client_index(context)
     fault = fault_of(experiment.faults, experiment.seed, round_, client)
     if fault in (Fault.DROPOUT, Fault.LATE):
         return Message(Error(ErrorCode.NODE_UNAVAILABLE, fault.value), reply_to=message)

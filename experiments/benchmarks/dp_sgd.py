@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from experiments.benchmarks import command, host
 from fedsim.catalogue import Kind
 from fedsim.data import Task
-from fedsim.models import build
+from fedsim.models import build, example_losses
 from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from, torch_stream
 from privacy.dp_sgd import Kernel, PrivateGradient
@@ -117,12 +117,6 @@ TARGETS = [
 ]
 
 
-def losses(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return each example's mean cross-entropy, `(B,)`, of logits `(B, ..., classes)` at labels `(B, ...)`."""
-    each = F.cross_entropy(outputs.flatten(0, -2), labels.flatten(), reduction="none")
-    return each.view(len(labels), -1).mean(1)
-
-
 def contenders(model: str, batch: int, seed: int, compiled: bool) -> dict[str, Step]:
     """Return everybody's step, each on a model of its own with the same weights."""
     section, task = MODELS[model]
@@ -196,7 +190,7 @@ def _stock(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -
 
 
 def _private(model: nn.Module, x: Tensor, y: Tensor, kernel: Kernel, generator: torch.Generator) -> Step:
-    gradient = PrivateGradient(model, losses, clip=CLIP, kernel=kernel, max_batch=len(x))
+    gradient = PrivateGradient(model, example_losses, clip=CLIP, kernel=kernel, max_batch=len(x))
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
 
     def noise(tensor: Tensor) -> None:
