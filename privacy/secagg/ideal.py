@@ -13,8 +13,9 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from privacy.secagg.choice import joint_seed, part_of
 from privacy.secagg.primitives import KEY, Entropy
-from privacy.secagg.progress import Progress, Total, joint_seed
+from privacy.secagg.progress import Progress, Total
 from privacy.secagg.spec import Policy, RoundSpec, Stage
 
 
@@ -24,14 +25,15 @@ class IdealClient:
     Args:
         spec: The round.
         me: Its number.
-        part: Its part in the choice of the graph (32 bytes).
+        graph_secret: Makes its parts in the choice of the graph (32 bytes).
     """
 
-    def __init__(self, spec: RoundSpec, me: int, part: bytes) -> None:
+    def __init__(self, spec: RoundSpec, me: int, graph_secret: bytes, attempt: int = 1) -> None:
         self.spec = spec
         self.me = me
-        self._part = part
         self.closed = False
+        self._graph_secret = graph_secret
+        self._attempt = attempt
 
     @classmethod
     def begin(
@@ -40,6 +42,7 @@ class IdealClient:
         policy: Policy,
         me: int,
         *,
+        identity: bytes | None = None,
         entropy: Entropy = os.urandom,
         graph_entropy: Entropy = os.urandom,
     ) -> tuple[Self, bytes]:
@@ -53,7 +56,8 @@ class IdealClient:
     ) -> bytes:
         """Answer a stage; as `client.ClientSession.answer`."""
         if stage is Stage.REVEAL:
-            return self._part
+            self._attempt += 1
+            return part_of(self._graph_secret, self._attempt - 1)
         if stage is not Stage.UPLOAD:
             self.closed = stage is Stage.UNMASK
             return b""
@@ -63,13 +67,16 @@ class IdealClient:
 
     def dumps(self) -> bytes:
         """Return the session as bytes."""
-        return json.dumps([self.spec.dumps().decode(), self.me, self._part.hex()]).encode()
+        state = [self.spec.dumps().decode(), self.me, self._graph_secret.hex(), self._attempt]
+        return json.dumps(state).encode()
 
     @classmethod
-    def loads(cls, text: bytes, policy: Policy) -> Self:
-        """Read what `dumps` wrote."""
-        spec, me, part = json.loads(text)
-        return cls(RoundSpec.loads(spec.encode()), me, bytes.fromhex(part))
+    def loads(
+        cls, text: bytes, policy: Policy, *, identity: bytes | None = None, entropy: Entropy = os.urandom
+    ) -> Self:
+        """Read what `dumps` wrote; as `client.ClientSession.loads`."""
+        spec, me, graph_secret, attempt = json.loads(text)
+        return cls(RoundSpec.loads(spec.encode()), me, bytes.fromhex(graph_secret), attempt)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from privacy.secagg.graph import neighbours
-from privacy.secagg.primitives import KEY, Entropy, digest
+from privacy.secagg.primitives import KEY, Entropy
 from privacy.secagg.ring import Ring
 from privacy.secagg.spec import ATTEMPTS, RoundSpec, Stage, TooFew
-from privacy.secagg.wire import id_bytes
 
 
 class Total:
@@ -26,18 +25,21 @@ class Total:
         values: Ring elements, as many as the encoding has.
         clients: Whose vectors are in it.
         refused: Why others' are not, by client.
+        transcripts: Of those in it, after the upload.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
         self.clients: list[int] = []
         self.refused: dict[int, str] = {}
+        self.transcripts: dict[int, bytes] = {}
 
     def merged(self, ring: Ring, other: Total) -> Total:
         """Add another sum to this one."""
         ring.add(self.values, other.values)
         self.clients += other.clients
         self.refused |= other.refused
+        self.transcripts |= other.transcripts
         return self
 
 
@@ -258,8 +260,3 @@ class Progress(ABC):
     @abstractmethod
     def _forget(self) -> None:
         """Forget what is secret."""
-
-
-def joint_seed(parts: Mapping[int, bytes]) -> bytes:
-    """Return the graph's seed (32 bytes) that the parts of all clients make, by client."""
-    return digest(b"graph", *(id_bytes(client) + parts[client] for client in sorted(parts)))

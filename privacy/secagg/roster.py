@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from privacy.secagg import merkle
+from privacy.secagg.choice import commitment_to, joint_seed
 from privacy.secagg.graph import neighbours_of
 from privacy.secagg.primitives import KEY, SIGNATURE, digest
-from privacy.secagg.progress import joint_seed
 from privacy.secagg.spec import RoundSpec, Stage
 from privacy.secagg.topology import Adversary
 from privacy.secagg.wire import ID, INDEX, Reader, id_bytes, index_bytes, must_ascend
@@ -67,11 +67,6 @@ class Place:
     neighbours: Mapping[int, tuple[int, Keys]]
 
 
-def commitment_to(client: int, part: bytes) -> bytes:
-    """Return a commitment (32 bytes) to a client's part in the choice of the graph."""
-    return digest(b"graph-commitment", id_bytes(client), part)
-
-
 def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
     """Return the id (32 bytes) that a round, the roster's root and the graph have together."""
     return digest(b"session", spec.dumps(), root, graph_seed)
@@ -91,9 +86,9 @@ class Roster:
 
     def __init__(self, spec: RoundSpec, keys: Mapping[int, Keys]) -> None:
         self._spec = spec
-        self._clients = sorted(keys)
-        self._index = {client: index for index, client in enumerate(self._clients)}
-        self._entries = [_entry(client, keys[client]) for client in self._clients]
+        self.clients = sorted(keys)
+        self._index = {client: index for index, client in enumerate(self.clients)}
+        self._entries = [_entry(client, keys[client]) for client in self.clients]
         self.root = merkle.root(self._entries)
 
     def index(self, client: int) -> int:
@@ -128,7 +123,7 @@ class Roster:
     def _whole(self, extras: Mapping[int, bytes]) -> bytes:
         entries = (
             entry + extras.get(client, b"")
-            for client, entry in zip(self._clients, self._entries, strict=True)
+            for client, entry in zip(self.clients, self._entries, strict=True)
         )
         return b"".join((index_bytes(len(self._entries)), *entries))
 
