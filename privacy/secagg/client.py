@@ -119,12 +119,14 @@ class ClientSession:
         """
         agreed = RoundSpec.loads(spec)
         policy.check(agreed)
-        signing = entropy(KEY) if identity is None else identity
-        if agreed.adversary is Adversary.MALICIOUS_SERVER:
-            if identity is None or policy.registry.get(me) != SigningKey(identity).public:
-                raise ValueError(f"client {me} is not registered with its identity key")
-        fresh = (entropy(KEY), entropy(KEY), signing, entropy(KEY), graph_entropy(KEY))
-        session = cls(agreed, policy, me, _Secrets(*map(bytearray, fresh)))
+        secrets = _Secrets(
+            channel=bytearray(entropy(KEY)),
+            masks=bytearray(entropy(KEY)),
+            signing=bytearray(_signing_key(agreed, policy, me, identity, entropy)),
+            own=bytearray(entropy(KEY)),
+            graph=bytearray(graph_entropy(KEY)),
+        )
+        session = cls(agreed, policy, me, secrets)
         session._entropy = entropy
         reply = session._sign(Stage.ADVERTISE, spec, session._advertised.advertised)
         if agreed.adversary is Adversary.MALICIOUS_SERVER:
@@ -335,8 +337,10 @@ class ClientSession:
             int(client): (bytearray.fromhex(masks), bytearray.fromhex(own))
             for client, (masks, own) in state["shares"].items()
         }
-        signing = bytearray(identity or bytes.fromhex(state["signing"]))
-        secrets = _Secrets(**stored, signing=signing, shares=shares)
+        if "signing" not in state and identity is None:
+            raise ValueError("a session that is signed by an identity key needs it")
+        signing = bytes.fromhex(state["signing"]) if "signing" in state else identity
+        secrets = _Secrets(**stored, signing=bytearray(signing or b""), shares=shares)
         session = cls(RoundSpec.loads(state["spec"].encode()), policy, state["me"], secrets)
         session._entropy = entropy
         session._due = [Stage(stage) for stage in state["due"]]
@@ -420,6 +424,15 @@ class ClientSession:
                 raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
         must_ascend(signers, "signatures of who has uploaded")
         self._check_enough(signers, "have confirmed who has uploaded")
+
+
+def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None, entropy: Entropy) -> bytes:
+    """Return the private key that signs: the client's identity against a malicious server, else a fresh one."""
+    if spec.adversary is not Adversary.MALICIOUS_SERVER:
+        return entropy(KEY)
+    if identity is None or policy.registry.get(me) != SigningKey(identity).public:
+        raise ValueError(f"client {me} is not registered with its identity key")
+    return identity
 
 
 _STORED = ("channel", "masks", "own", "graph", "own_share")

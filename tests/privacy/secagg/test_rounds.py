@@ -36,9 +36,9 @@ def in_theory(round_: Round) -> list[int] | None:
     spec, stages = round_.spec, list(Stage)
 
     def there(clients: set[int], stage: Stage) -> set[int]:
-        return {c for c in clients if stages.index(round_.lost.get(c, Stage.UNMASK)) > stages.index(stage)} | {
-            c for c in clients if c not in round_.lost
-        }
+        return {
+            c for c in clients if stages.index(round_.lost.get(c, Stage.UNMASK)) > stages.index(stage)
+        } | {c for c in clients if c not in round_.lost}
 
     roster = there(set(round_.vectors), Stage.ADVERTISE)
     seed = hashlib.sha256(b"round graph").digest()
@@ -157,7 +157,10 @@ def test_a_whole_transcript_is_as_it_was():
         round_ = Round(policy, vectors_of(policy, [0, 1, 2, 5, 8]), lost={5: Stage.UPLOAD})
         total = round_.run()
         log = b"".join(stage.encode() + bytes([client]) + reply for stage, client, reply in round_.seen)
-        found[adversary] = hashlib.sha256(log).hexdigest()[:16], hashlib.sha256(total.tobytes()).hexdigest()[:16]
+        found[adversary] = (
+            hashlib.sha256(log).hexdigest()[:16],
+            hashlib.sha256(total.tobytes()).hexdigest()[:16],
+        )
     assert found == FROZEN
 
 
@@ -172,14 +175,14 @@ def test_the_real_round_decodes_to_the_mean(adversary):
     draws = np.random.default_rng(0)
     updates = {c: draws.normal(0, 0.1, 1000).astype(np.float32) for c in range(6)}
     weights = {c: int(draws.integers(1, 51)) for c in range(6)}
-    vectors = {
-        c: encoding.encode(updates[c], weights[c], {"train-loss": c / 7}, draws) for c in range(6)
-    }
+    vectors = {c: encoding.encode(updates[c], weights[c], {"train-loss": c / 7}, draws) for c in range(6)}
     round_ = Round(policy, vectors, lost={2: Stage.UPLOAD})
     left = [0, 1, 3, 4, 5]
     decoded = round_.spec.encoding.decode(round_.run(), len(round_.server.uploaded))
     weight = sum(weights[c] for c in left)
     mean = sum(weights[c] * updates[c].astype(float) for c in left) / weight
     assert decoded.weight == weight
-    assert decoded.metrics["train-loss"] == pytest.approx(sum(weights[c] * c / 7 for c in left) / weight, abs=1e-6)
+    assert decoded.metrics["train-loss"] == pytest.approx(
+        sum(weights[c] * c / 7 for c in left) / weight, abs=1e-6
+    )
     assert np.abs(decoded.update - mean).max() < 5 * encoding.clip * 50 / (2**15 - 1) / weight * 1.01
