@@ -1,0 +1,1 @@
+"""Secure aggregation between Flower's messages and `privacy.secagg`: what server and clients have to agree on."""
