@@ -159,7 +159,7 @@ def test_a_whole_transcript_is_as_it_was():
         log = b"".join(stage.encode() + bytes([client]) + reply for stage, client, reply in round_.seen)
         found[adversary] = (
             hashlib.sha256(log).hexdigest()[:16],
-            hashlib.sha256(total.tobytes()).hexdigest()[:16],
+            hashlib.sha256(round_.spec.encoding.ring.pack(total)).hexdigest()[:16],
         )
     assert found == FROZEN
 
