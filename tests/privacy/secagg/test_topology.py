@@ -88,12 +88,14 @@ def tail(population: int, marked: int, drawn: int, least: int) -> Fraction:
 
 
 def searched(
-    n: int, corrupt: int, dropped: int, malicious: bool, sigma: int, eta: int, honest: int
+    n: int, corrupt: int, dropped: int, malicious: bool, sigma: int, eta: int, honest: int, before: int
 ) -> tuple[int, int, int] | None:
     """Try every degree, in exact arithmetic."""
-    for k in range(2, n - 1, 2):
+    for k in range(2, n - before - 1, 2):
         cut = Fraction(n * (n - k - 1), 2) * tail(n, corrupt + dropped, k, k)
-        bad = next(c for c in range(k + 1) if tail(n, corrupt, k, c + 1) <= Fraction(1, n << (sigma + 1)))
+        bad = next(
+            c for c in range(k + 1) if tail(n - before, corrupt, k, c + 1) <= Fraction(1, n << (sigma + 1))
+        )
         most = next(
             t for t in range(k, -1, -1) if tail(n, dropped, k, k - t + 1) <= Fraction(1, n << eta)
         )  # fewer than t are left where more than k - t dropped out
@@ -110,9 +112,10 @@ def searched(
     st.booleans(),
     st.sampled_from([(40, 20), (8, 4), (2, 1)]),
     st.integers(0, 4),
+    st.booleans(),
 )
 def test_no_smaller_degree_would_do(
-    n: int, corrupt: int, dropped: int, malicious: bool, bits: tuple[int, int], honest: int
+    n: int, corrupt: int, dropped: int, malicious: bool, bits: tuple[int, int], honest: int, early: bool
 ) -> None:
     assume(10 * (corrupt + (1 + malicious) * dropped) <= 9 * n)
     found = k_regular(
@@ -123,8 +126,9 @@ def test_no_smaller_degree_would_do(
         privacy_bits=bits[0],
         correctness_bits=bits[1],
         honest=honest,
+        lost_before=dropped * early,
     )
-    expected = searched(n, corrupt, dropped, malicious, *bits, honest)
+    expected = searched(n, corrupt, dropped, malicious, *bits, honest, dropped * early)
     assert (found and (found.degree, found.threshold, found.corrupt_neighbours)) == expected
 
 
@@ -269,7 +273,7 @@ def test_auto_takes_neighbours_where_that_is_worth_it() -> None:
 def test_a_malicious_server_on_a_k_regular_graph_costs_two_bits_and_an_own_share() -> None:
     found = topology(10**4, Assumptions(0.05, 0.05, MALICIOUS))
     published = k_regular(10**4, 500, 500, malicious=True)
-    harder = k_regular(10**4, 500, 500, malicious=True, privacy_bits=42, honest=3)
+    harder = k_regular(10**4, 500, 500, malicious=True, privacy_bits=42, honest=3, lost_before=500)
     assert published is not None
     assert harder is not None
     assert (published.degree, published.threshold) == (62, 44)
@@ -278,7 +282,7 @@ def test_a_malicious_server_on_a_k_regular_graph_costs_two_bits_and_an_own_share
         harder.threshold,
         harder.corrupt_neighbours,
     )
-    assert (found.degree, found.threshold) == (68, 49)
+    assert (found.degree, found.threshold) == (72, 52)
     # By the published rule, 2t > k + c, a client's own share may let the server open both of its secrets.
     assert 2 * published.threshold <= published.degree + 1 + published.corrupt_neighbours + 1
     row = k_regular(100, 5, 5, malicious=True)  # 16, 11, and 5 corrupt ones
