@@ -50,7 +50,7 @@ def refuses(round_: Round, stage: Stage, altered: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         session.answer(stage, altered, vector=vector, task=TASK)
     assert session.closed
-    assert not any(secrets.channel) and not any(secrets.masks) and not any(secrets.own)
+    assert not any((*secrets.channel, *secrets.masks, *secrets.own, *secrets.signing))
     assert not any(any(share) for share in secrets.own_shares.values())
     with pytest.raises(ValueError, match="the session is closed"):
         session.answer(stage, request(round_), vector=vector, task=TASK)
