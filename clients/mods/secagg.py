@@ -51,8 +51,12 @@ class Participant:
     run: str
     uniform: bool = False
     identity: bytes | None = None
-    rounding: Callable[[int], np.random.Generator] = lambda round_: np.random.default_rng()
+    rounding: Callable[[int], np.random.Generator] = lambda round_: _from_the_system()
     graph_entropy: Callable[[int], Entropy] = lambda round_: os.urandom
+
+
+def _from_the_system() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16))))
 
 
 def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
