@@ -103,8 +103,8 @@ class Account:
     def note_planned(self, round_: int, clients: Sequence[int]) -> None:
         """Note what clients that are about to be asked will release at most.
 
-        With secure aggregation nothing else is known of it: who then fails is charged too. A client that has
-        had its last participation refuses, and is not charged.
+        With secure aggregation nothing else is known of it: who then fails is charged too. Nobody is charged
+        beyond `max-participations`, for a client refuses to go beyond it.
         """
         most = self._dp_sgd.max_participations
         so_far = self.ledger.participations() if most is not None else {}

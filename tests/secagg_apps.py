@@ -1,6 +1,9 @@
 """ClientApps for the tests of secure aggregation in Flower, that need no experiment."""
 
+import dataclasses
+import hashlib
 import os
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -8,13 +11,27 @@ from flwr.clientapp import ClientApp
 
 from clients.mods.secagg import Participant, secure
 from privacy.secagg.encoding import Encoding
+from privacy.secagg.primitives import SigningKey
 from privacy.secagg.spec import Policy
-from privacy.secagg.topology import Assumptions
+from privacy.secagg.topology import Adversary, Assumptions
 
 POLICY = Policy(
     assumptions=Assumptions(corrupt=0.1, dropout=0.4),
     encoding=Encoding(3, cohort=1, max_weight=16, metrics=("train-loss",)),
 )
+
+
+def identity(client: int) -> bytes:
+    return hashlib.sha256(f"identity {client}".encode()).digest()
+
+
+def identity_policy(clients: int) -> Policy:
+    """Return the policy against a malicious server, with everyone's identity."""
+    return dataclasses.replace(
+        POLICY,
+        assumptions=Assumptions(corrupt=0.1, dropout=0.2, adversary=Adversary.MALICIOUS_SERVER),
+        registry={client: SigningKey(identity(client)).public for client in range(clients)},
+    )
 
 
 def by_partition(context: Context) -> Participant:
@@ -27,12 +44,19 @@ def by_node(context: Context) -> Participant:
 
 def _participant(number: int, context: Context) -> Participant:
     key = number % 2**63
+    mode: Any = context.run_config.get("mode", "real")
     return Participant(
-        policy=POLICY,
+        policy=dataclasses.replace(POLICY, mode=mode),
         number=number,
         run=str(context.run_id),
         rounding=lambda round_: np.random.Generator(np.random.Philox(key=[key, round_])),
     )
+
+
+def by_identity(context: Context) -> Participant:
+    plain = by_partition(context)
+    policy = identity_policy(int(context.node_config["num-partitions"]))
+    return dataclasses.replace(plain, policy=policy, identity=identity(plain.number))
 
 
 def update_of(client: int) -> np.ndarray:
@@ -55,6 +79,9 @@ def move(message: Message, context: Context) -> Message:
 
 secured = ClientApp()
 secured.train(mods=[secure(by_partition)])(move)
+
+identified = ClientApp()
+identified.train(mods=[secure(by_identity)])(move)
 
 by_nodes = ClientApp()
 by_nodes.train(mods=[secure(by_node)])(move)
