@@ -85,7 +85,7 @@ def test_tables_say_the_same() -> None:
     assert "unmask" not in text
     single = budget("--cohort 100 --parameters 1000 --adversary malicious-server")
     assert all(stage in single for stage in ("advertise", "reveal", "share", "upload", "confirm", "unmask"))
-    assert "Alpha-summation" in single
+    assert "learn one sum at most" in single
 
 
 @pytest.mark.parametrize(

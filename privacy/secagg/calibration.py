@@ -165,6 +165,7 @@ def _spec(degree: int, adversary: Adversary) -> RoundSpec:
         degree=degree,
         threshold=2,
         least=2,
+        quorum=2,
         adversary=adversary,
         task="",
         encoding=Encoding(1, cohort=CLIENTS),

@@ -252,7 +252,7 @@ class ClientSession:
         alive = reader.take(-(-self._place.size // 8))
         around = self._alive_around(alive)
         if self._is_against_server:
-            self._check_confirmed(reader, alive, around)
+            self._check_confirmed(reader, alive)
         reader.end()
         chosen = (
             (secrets.own_shares if client in around else secrets.masks_shares)[client]
@@ -312,22 +312,25 @@ class ClientSession:
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
 
-    def _check_confirmed(self, reader: Reader, alive: bytes, around: set[int]) -> None:
-        """Refuse a list of who has uploaded that not a threshold around has signed, or not oneself."""
+    def _check_confirmed(self, reader: Reader, alive: bytes) -> None:
+        """Refuse a list of who has uploaded that no quorum of all clients has signed, or not oneself."""
+        place, quorum = self._place, self._state.spec.quorum
         if alive != self._state.alive:
             raise ValueError("who has uploaded is not what this client has confirmed")
-        neighbours = self._place.neighbours
-        by_index = {neighbours[client][0]: neighbours[client][1].signing for client in around}
-        statement = alive_statement(self._place.session, alive)
+        members, statement = members_of(alive, place.size), alive_statement(place.session, alive)
         signers = []
         while reader.left:
             signers.append(reader.number(INDEX))
             signature = reader.take(SIGNATURE)
-            public = by_index.get(signers[-1], b"")
-            if not is_signed(public, signature, statement):
+            known = self._policy.registry.get(place.roster[signers[-1]]) if signers[-1] in members else None
+            if known is None or not is_signed(known, signature, statement):
                 raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
         must_ascend(signers, "signatures of who has uploaded")
-        self._check_enough(signers, "have confirmed who has uploaded")
+        confirmed = len({*signers, place.index})
+        if confirmed < quorum:
+            raise ValueError(
+                f"{confirmed} clients have confirmed who has uploaded: allowed: {quorum} at least"
+            )
 
     def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:
         """Sign a reply, and note that its stage is over."""

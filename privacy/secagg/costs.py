@@ -164,9 +164,9 @@ class _Shape:
         return min(self.spec.degree, self.spec.clients - 1)
 
     @property
-    def alive_around(self) -> float:
-        """Neighbours of a survivor that have uploaded, on average."""
-        return self.degree * (self.survivors - 1) / (self.spec.clients - 1)
+    def confirmed(self) -> int:
+        """Signatures of who has uploaded that each survivor is shown."""
+        return min(self.spec.quorum, self.survivors) if self.malicious else 0
 
     @property
     def entry(self) -> int:
@@ -176,7 +176,7 @@ class _Shape:
     def message(self, stage: Stage) -> Message:
         clients, degree, encoding = self.spec.clients, self.degree, self.spec.encoding
         bitmap = -(-clients // 8)
-        signatures = self.alive_around * (INDEX + SIGNATURE) if self.malicious else 0
+        signatures = self.confirmed * (INDEX + SIGNATURE)
         with_proof = INDEX + self.entry + 1 + HASH_BYTES * depth(clients)
         whole = self.spec.complete or self.reveals
         down, body = {
@@ -207,7 +207,7 @@ class _Shape:
             seals=2 * degree,
             signing_keys=signatures + 1 + self.malicious,
             signatures=signatures,
-            verifications=(degree + self.alive_around) * self.malicious,
+            verifications=degree * self.malicious + self.confirmed,
             multiplications=2 * (degree + 1) * (spec.threshold - 1),
             coefficients=2 * (spec.threshold - 1),
             bytes=math.fsum(m.down + m.up for m in messages.values()),

@@ -60,12 +60,14 @@ class Place:
         size: Clients in the roster.
         index: Its own place there.
         neighbours: Place and keys of each neighbour, by client.
+        roster: All clients in order; empty where it was not told of all.
     """
 
     session: bytes
     size: int
     index: int
     neighbours: Mapping[int, tuple[int, Keys]]
+    roster: tuple[int, ...] = ()
 
 
 def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
@@ -229,7 +231,8 @@ def _place_in_whole(
     seed = b"" if spec.complete else _chosen_seed(whole, index, part, fingerprint)
     around = neighbours_of(seed or bytes(KEY), len(whole.clients), spec.degree, index)
     neighbours = {whole.clients[other]: (other, whole.keys(other)) for other in around}
-    return Place(session_id(spec, whole.root, seed), len(whole.clients), index, neighbours)
+    session = session_id(spec, whole.root, seed)
+    return Place(session, len(whole.clients), index, neighbours, tuple(whole.clients))
 
 
 def _chosen_seed(whole: Whole, index: int, part: bytes, fingerprint: bytes) -> bytes:

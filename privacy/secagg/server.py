@@ -114,6 +114,8 @@ class ServerSession(Progress):
             return self._roster.whole({c: self._commitments[c] + self._parts[c] for c in self.roster})
         if self.stage is Stage.CONFIRM:
             return self._alive
+        if self.stage is Stage.UNMASK:
+            return self._alive + self._confirmed
         return None
 
     def _request(self, client: int) -> bytes:
@@ -126,8 +128,13 @@ class ServerSession(Progress):
             return b"".join(
                 index_bytes(self._roster.index(sender)) + self._sealed[client][sender] for sender in senders
             )
-        signers = sorted(self._neighbours[client] & self._confirmations.keys())
-        return self._alive + b"".join(
+        raise ValueError(f"stage {self._present.value!r} has one request for all")
+
+    @property
+    def _confirmed(self) -> bytes:
+        """As many signatures of who has uploaded as clients need to see."""
+        signers = sorted(self._confirmations)[: self.spec.quorum]
+        return b"".join(
             index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
         )
 
