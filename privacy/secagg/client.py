@@ -32,7 +32,7 @@ from privacy.secagg.shamir import split_key
 from privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
 from privacy.secagg.spec import Policy, RoundSpec, Stage
 from privacy.secagg.topology import ATTEMPTS, Adversary
-from privacy.secagg.transcript import beginning, goes_on, is_by, signed
+from privacy.secagg.transcript import beginning, goes_on, hash_of, is_by, signed
 from privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 
 
@@ -282,9 +282,10 @@ class ClientSession:
     def _check_identities(self, place: Place) -> None:
         """Refuse neighbours' keys that are not signed by who is registered."""
         spec = self._state.spec
+        asked = hash_of(spec.dumps())
         for client, (_, keys) in place.neighbours.items():
             known = self._policy.registry.get(client)
-            after = goes_on(beginning(spec, client), Stage.ADVERTISE, spec.dumps(), keys.advertised)
+            after = goes_on(beginning(spec, client), Stage.ADVERTISE, asked, keys.advertised)
             if known is None or known != keys.signing or not is_by(known, keys.signature, after):
                 raise ValueError(f"client {client}'s keys are not signed by its registered identity")
 
@@ -335,7 +336,7 @@ class ClientSession:
     def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:
         """Sign a reply, and note that its stage is over."""
         state = self._state
-        state.transcript = goes_on(state.transcript, stage, request, body)
+        state.transcript = goes_on(state.transcript, stage, hash_of(request), body)
         if stage is state.due[0]:
             del state.due[0]
         return signed(SigningKey(bytes(state.secrets.signing)), state.transcript, body)

@@ -23,7 +23,7 @@ from privacy.secagg.shamir import PRIME, SHARE, combine_key
 from privacy.secagg.shares import SEALED
 from privacy.secagg.spec import RoundSpec, Stage, TooFew
 from privacy.secagg.topology import Adversary
-from privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, is_by
+from privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, hash_of, is_by
 from privacy.secagg.wire import Reader, bitmap, index_bytes
 
 
@@ -33,7 +33,7 @@ class MaskedUploads:
 
     Attributes:
         spec: Of the round.
-        known: Of each client that is asked: its signing key, its transcript, and the request.
+        known: Of each client that is asked: its signing key, its transcript, and the hash of the request.
     """
 
     spec: RoundSpec
@@ -46,8 +46,8 @@ class MaskedUploads:
         try:
             if client not in self.known or client in total.clients:
                 raise ValueError("was not asked, or has answered already")
-            signing, transcript, request = self.known[client]
-            body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, request)
+            signing, transcript, asked = self.known[client]
+            body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, asked)
             encoding.ring.add(total.values, encoding.ring.unpack(body, encoding.length))
             total.clients.append(client)
         except ValueError as error:
@@ -80,7 +80,7 @@ class ServerSession(Progress):
         super().__init__(spec, clients, **kwargs)
         self._registry = registry or {}
         self._transcripts = {client: beginning(spec, client) for client in self.roster}
-        self._requests: dict[int, bytes] = {}
+        self._asked_hashes: dict[int, bytes] = {}  # of the present requests
         self._to_all: bytes | None = None
         self._keys: dict[int, Keys] = {}
         self._commitments: dict[int, bytes] = {}  # to the present part in the choice of the graph
@@ -91,16 +91,20 @@ class ServerSession(Progress):
         self._own_commitments: dict[int, bytes] = {}
         self._confirmations: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # by owner, by the point of its holder
+        self._uploads: MaskedUploads | None = None
+        self._received: Total | None = None
         self._sum: NDArray[Any] | None = None
-        self._is_unmasked = False
 
     # --- what it asks -----------------------------------------------------------------------------------
 
     def requests(self) -> dict[int, bytes]:
         """Return what to send to each client that is still there."""
         self._to_all = self._same_for_all()
-        self._requests = super().requests()
-        return dict(self._requests)
+        requests = super().requests()
+        self._uploads = None
+        same = None if self._to_all is None else hash_of(self._to_all)
+        self._asked_hashes = {client: same or hash_of(request) for client, request in requests.items()}
+        return requests
 
     def _same_for_all(self) -> bytes | None:
         """Return the present stage's request where it is the same for all."""
@@ -154,10 +158,9 @@ class ServerSession(Progress):
 
     def _accept(self, client: int, reply: bytes) -> None:
         if self.stage is Stage.UPLOAD:
-            total = self.uploads.add(None, client, reply)
-            if total.refused:
-                raise ValueError(total.refused[client])
-            self._take(total)
+            self._received = self.uploads.add(self._received, client, reply)
+            if client in self._received.refused:
+                raise ValueError(self._received.refused[client])
             return
         if self.stage is Stage.ADVERTISE:
             self._accept_keys(client, reply)
@@ -167,7 +170,7 @@ class ServerSession(Progress):
             self._keys[client].signing,
             self._transcripts[client],
             self._present,
-            self._requests[client],
+            self._asked_hashes[client],
         )
         reader = Reader(bytes(body))
         accept = {
@@ -190,7 +193,7 @@ class ServerSession(Progress):
         reader = Reader(bytes(body))
         keys = Keys.read(reader, self.spec, signed=False)
         reader.end()
-        after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._requests[client], body)
+        after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
         if not is_by(keys.signing, signature, after):
             raise ValueError(
                 "its signature does not fit what was sent and received: something was altered on the way"
@@ -220,7 +223,7 @@ class ServerSession(Progress):
     def _accept_confirmation(self, client: int, reader: Reader) -> None:
         signature = reader.take(SIGNATURE)
         reader.end()
-        statement = alive_statement(self._session, self._requests[client])
+        statement = alive_statement(self._session, self._to_all or b"")
         if not is_signed(self._keys[client].signing, signature, statement):
             raise ValueError("its confirmation is not signed")
         self._confirmations[client] = signature
@@ -238,18 +241,22 @@ class ServerSession(Progress):
     @property
     def uploads(self) -> MaskedUploads:
         """What adds the uploads, in stage `upload`."""
-        known = {
-            client: (self._keys[client].signing, self._transcripts[client], request)
-            for client, request in self._requests.items()
-        }
-        return MaskedUploads(self.spec, known)
+        if self._uploads is None:
+            known = {
+                client: (self._keys[client].signing, self._transcripts[client], asked)
+                for client, asked in self._asked_hashes.items()
+            }
+            self._uploads = MaskedUploads(self.spec, known)
+        return self._uploads
 
     def _take(self, total: Total) -> None:
-        self._transcripts.update(total.transcripts)
-        if self._sum is None:
-            self._sum = total.values
-        else:
-            self.spec.encoding.ring.add(self._sum, total.values)
+        self._received = total if self._received is None else self.uploads.merge(self._received, total)
+
+    def close_stage(self) -> None:
+        """Go on with those that have answered; raises `TooFew`."""
+        if self.stage is Stage.UPLOAD and self._received is not None:
+            self._transcripts.update(self._received.transcripts)
+        super().close_stage()
 
     def _joint_seed(self) -> bytes:
         return joint_seed({client: self._parts[client] for client in self.roster})
@@ -273,20 +280,17 @@ class ServerSession(Progress):
         Raises:
             ValueError: There is none; or shares of a secret are wrong, and whose can't be told.
         """
-        if self._sum is None or self.stage is not None:
-            raise ValueError("there is no sum")
-        if not self._is_unmasked:
+        if self._sum is None:
+            if self._received is None or self.stage is not None:
+                raise ValueError("there is no sum")
             try:
-                self._unmask(self._sum)
-            except ValueError:
-                self._forget()
-                raise
-            self._is_unmasked = True
-            self._forget_messages()
+                self._sum = self._unmasked(self._received.values)
+            finally:
+                self._forget_messages()
         return self._sum
 
-    def _unmask(self, values: NDArray[Any]) -> None:
-        """Take all masks out of the sum."""
+    def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Take all masks out of the sum, in place."""
         ring, session = self.spec.encoding.ring, self._session
         for client in sorted(self.uploaded):
             secret = self._secret_of(client)
@@ -302,6 +306,7 @@ class ServerSession(Progress):
                 raise TooFew(f"shares of lost client {client}'s key are wrong: there is no sum")
             others = {other: self._keys[other].masks for other in around}
             add_pair_masks(ring, values, key, client, others, session)
+        return values
 
     def _secret_of(self, client: int) -> bytes:
         """Return the secret of a client that a threshold of shares gives."""
@@ -318,5 +323,6 @@ class ServerSession(Progress):
 
     def _forget_messages(self) -> None:
         """Drop all that clients have sent; what Python keeps of it in freed memory is out of reach."""
-        for kept in (self._sealed, self._shares, self._parts, self._confirmations, self._requests):
+        for kept in (self._sealed, self._shares, self._parts, self._confirmations):
             kept.clear()
+        self._received = self._uploads = None

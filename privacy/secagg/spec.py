@@ -71,7 +71,7 @@ class RoundSpec:
         """Whether everyone is everyone's neighbour."""
         return self.degree >= self.clients - 1
 
-    @property
+    @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a round, in order; `REVEAL` may come again."""
         malicious = self.adversary is Adversary.MALICIOUS_SERVER

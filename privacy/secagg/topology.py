@@ -136,7 +136,7 @@ class Topology:
         k-regular, semi-honest: the honest survivors hang together, so that only the sum over all of them can be
         learnt: those who neither dropped out nor are corrupt.
 
-        k-regular, malicious server: as many. A quorum of the whole cohort (`quorum`) makes the honest clients open
+        k-regular, malicious server: as many, by an argument of this project's own. A quorum of the whole cohort (`quorum`) makes the honest clients open
         by one list A of who has uploaded, so that of those on it no masking key is opened, and of the others no own
         mask. Take a client u in a sum that the server learns; it is on A. At least t - 1 - c honest others masked
         with u, where c of its k neighbours are corrupt, and t - c honest clients gave a share of its own mask, itself
@@ -171,10 +171,12 @@ class Topology:
                 f"clients in it at least, and nothing else{chance}. A server that lies, by swapping keys or by "
                 "telling clients different lists of who dropped out, is not withstood."
             )
+        alpha = self.honest_minimum / self.clients
+        kind = "" if self.complete else f" (alpha-summation with alpha = {alpha:.2f}, Bell et al. 2020)"
         return (
             f"Whatever the server does, {who} learn one sum at most, which has {self.honest_minimum:,} honest clients "
-            f"in it at least{chance}. A wrong sum, a failed round, and cohorts chosen or filled by the server are not "
-            "withstood."
+            f"in it at least{kind}{chance}. A wrong sum, a failed round, and cohorts chosen or filled by the server "
+            "are not withstood."
         )
 
 

@@ -311,7 +311,10 @@ def test_claims_say_what_is_and_what_is_not_withstood() -> None:
     assert "learn one sum, which has 90 honest clients" in semi.claim
     assert "A server that lies" in semi.claim
     regular = topology(1000, Assumptions(0.05, 0.05, MALICIOUS))
-    assert "learn one sum at most, which has 900 honest clients in it at least (but for" in regular.claim
+    assert (
+        "learn one sum at most, which has 900 honest clients in it at least (alpha-summation with alpha = 0.90, "
+        in regular.claim
+    )
     assert regular.quorum == 526  # of 1000, where 50 sign twice
     complete = topology(20, Assumptions(0.05, 0.05, MALICIOUS))
     assert "one sum at most, which has 13 honest clients" in complete.claim
