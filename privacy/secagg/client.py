@@ -32,7 +32,7 @@ from privacy.secagg.shamir import split_key
 from privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
 from privacy.secagg.spec import Policy, RoundSpec, Stage
 from privacy.secagg.topology import ATTEMPTS, Adversary
-from privacy.secagg.transcript import beginning, goes_on, is_by, signed
+from privacy.secagg.transcript import beginning, goes_on, hash_of, is_by, signed
 from privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 
 
@@ -254,7 +254,7 @@ class ClientSession:
         alive = reader.take(-(-self._place.size // 8))
         around = self._alive_around(alive)
         if self._is_against_server:
-            self._check_confirmed(reader, alive, around)
+            self._check_confirmed(reader, alive)
         reader.end()
         chosen = (
             (secrets.own_shares if client in around else secrets.masks_shares)[client]
@@ -284,9 +284,10 @@ class ClientSession:
     def _check_identities(self, place: Place) -> None:
         """Refuse neighbours' keys that are not signed by who is registered."""
         spec = self._state.spec
+        asked = hash_of(spec.dumps())
         for client, (_, keys) in place.neighbours.items():
             known = self._policy.registry.get(client)
-            after = goes_on(beginning(spec, client), Stage.ADVERTISE, spec.dumps(), keys.advertised)
+            after = goes_on(beginning(spec, client), Stage.ADVERTISE, asked, keys.advertised)
             if known is None or known != keys.signing or not is_by(known, keys.signature, after):
                 raise ValueError(f"client {client}'s keys are not signed by its registered identity")
 
@@ -314,27 +315,30 @@ class ClientSession:
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
 
-    def _check_confirmed(self, reader: Reader, alive: bytes, around: set[int]) -> None:
-        """Refuse a list of who has uploaded that not a threshold around has signed, or not oneself."""
+    def _check_confirmed(self, reader: Reader, alive: bytes) -> None:
+        """Refuse a list of who has uploaded that no quorum of all clients has signed, or not oneself."""
+        place, quorum = self._place, self._state.spec.quorum
         if alive != self._state.alive:
             raise ValueError("who has uploaded is not what this client has confirmed")
-        neighbours = self._place.neighbours
-        by_index = {neighbours[client][0]: neighbours[client][1].signing for client in around}
-        statement = alive_statement(self._place.session, alive)
+        members, statement = members_of(alive, place.size), alive_statement(place.session, alive)
         signers = []
         while reader.left:
             signers.append(reader.number(INDEX))
             signature = reader.take(SIGNATURE)
-            public = by_index.get(signers[-1], b"")
-            if not is_signed(public, signature, statement):
+            known = self._policy.registry.get(place.roster[signers[-1]]) if signers[-1] in members else None
+            if known is None or not is_signed(known, signature, statement):
                 raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
         must_ascend(signers, "signatures of who has uploaded")
-        self._check_enough(signers, "have confirmed who has uploaded")
+        confirmed = len({*signers, place.index})
+        if confirmed < quorum:
+            raise ValueError(
+                f"{confirmed} clients have confirmed who has uploaded: allowed: {quorum} at least"
+            )
 
     def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:
         """Sign a reply, and note that its stage is over."""
         state = self._state
-        state.transcript = goes_on(state.transcript, stage, request, body)
+        state.transcript = goes_on(state.transcript, stage, hash_of(request), body)
         if stage is state.due[0]:
             del state.due[0]
         return signed(SigningKey(bytes(state.secrets.signing)), state.transcript, body)

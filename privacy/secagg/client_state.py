@@ -103,6 +103,7 @@ class State:
                 size=place["size"],
                 index=place["index"],
                 neighbours={int(c): (at, _keys(keys)) for c, (at, keys) in place["neighbours"].items()},
+                roster=tuple(place["roster"]),
             ),
             alive=bytes.fromhex(tree["alive"]),
         )

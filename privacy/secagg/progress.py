@@ -175,6 +175,8 @@ class Progress(ABC):
         if stage is Stage.UNMASK:
             self._check_unmaskable(came)
             return frozenset()
+        if stage is Stage.CONFIRM:
+            return came
         return self._with_enough_around(came)
 
     def _revealed(self, came: frozenset[int]) -> frozenset[int]:
@@ -205,10 +207,10 @@ class Progress(ABC):
 
     def _check_enough(self, stage: Stage, came: Set[int]) -> None:
         left = len(self.uploaded) if self.uploaded else len(came)
-        if left < self.spec.least or len(came) < self.spec.threshold:
+        needed = self.spec.quorum if stage is Stage.CONFIRM else self.spec.threshold
+        if left < self.spec.least or len(came) < needed:
             raise TooFew(
-                f"{len(came)} clients are left after stage {stage.value!r}; "
-                f"{max(self.spec.least, self.spec.threshold)} are needed"
+                f"{len(came)} clients are left after stage {stage.value!r}; {max(self.spec.least, needed)} are needed"
             )
 
     def _check_unmaskable(self, answered: Set[int]) -> None:

@@ -23,7 +23,7 @@ from privacy.secagg.shamir import PRIME, SHARE, combine_key
 from privacy.secagg.shares import SEALED
 from privacy.secagg.spec import RoundSpec, Stage, TooFew
 from privacy.secagg.topology import Adversary
-from privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, is_by
+from privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, hash_of, is_by
 from privacy.secagg.wire import Reader, bitmap, index_bytes
 
 
@@ -33,7 +33,7 @@ class MaskedUploads:
 
     Attributes:
         spec: Of the round.
-        known: Of each client that is asked: its signing key, its transcript, and the request.
+        known: Of each client that is asked: its signing key, its transcript, and the hash of the request.
     """
 
     spec: RoundSpec
@@ -46,8 +46,8 @@ class MaskedUploads:
         try:
             if client not in self.known or client in total.clients:
                 raise ValueError("was not asked, or has answered already")
-            signing, transcript, request = self.known[client]
-            body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, request)
+            signing, transcript, asked = self.known[client]
+            body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, asked)
             encoding.ring.add(total.values, encoding.ring.unpack(body, encoding.length))
             total.clients.append(client)
         except ValueError as error:
@@ -80,7 +80,8 @@ class ServerSession(Progress):
         super().__init__(spec, clients, **kwargs)
         self._registry = registry or {}
         self._transcripts = {client: beginning(spec, client) for client in self.roster}
-        self._requests: dict[int, bytes] = {}
+        self._asked_hashes: dict[int, bytes] = {}  # of the present requests
+        self._to_all: bytes | None = None
         self._keys: dict[int, Keys] = {}
         self._commitments: dict[int, bytes] = {}  # to the present part in the choice of the graph
         self._next_commitments: dict[int, bytes] = {}
@@ -90,31 +91,61 @@ class ServerSession(Progress):
         self._own_commitments: dict[int, bytes] = {}
         self._confirmations: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # by owner, by the point of its holder
+        self._uploads: MaskedUploads | None = None
+        self._received: Total | None = None
         self._sum: NDArray[Any] | None = None
-        self._is_unmasked = False
 
     # --- what it asks -----------------------------------------------------------------------------------
 
     def requests(self) -> dict[int, bytes]:
         """Return what to send to each client that is still there."""
-        self._requests = super().requests()
-        return dict(self._requests)
+        self._to_all = self._same_for_all()
+        requests = super().requests()
+        self._uploads = None
+        same = None if self._to_all is None else hash_of(self._to_all)
+        self._asked_hashes = {client: same or hash_of(request) for client, request in requests.items()}
+        return requests
 
-    def _request(self, client: int) -> bytes:
+    def _same_for_all(self) -> bytes | None:
+        """Return the present stage's request where it is the same for all."""
         if self.stage is Stage.ADVERTISE:
             return self.spec.dumps()
         if self.stage is Stage.REVEAL:
             return self._roster.to_reveal(self._attempt, self._commitments)
+        if self.stage is Stage.SHARE and self.spec.complete:
+            return self._roster.whole()
+        if self.stage is Stage.SHARE and Stage.REVEAL in self.spec.stages:
+            return self._roster.whole({c: self._commitments[c] + self._parts[c] for c in self.roster})
+        if self.stage is Stage.CONFIRM:
+            return self._alive
+        if self.stage is Stage.UNMASK:
+            return self._alive + self._confirmed
+        return None
+
+    def _request(self, client: int) -> bytes:
+        if self._to_all is not None:
+            return self._to_all
         if self.stage is Stage.SHARE:
-            around = sorted(self._neighbours[client])
-            return self._roster.to_share(client, self._graph_seed, around, self._revealed_parts)
+            return self._roster.around(client, self._graph_seed, sorted(self._neighbours[client]))
         if self.stage is Stage.UPLOAD:
             senders = sorted(self._sealed.get(client, {}))  # in the order of the roster too
             return b"".join(
                 index_bytes(self._roster.index(sender)) + self._sealed[client][sender] for sender in senders
             )
-        alive = bitmap(map(self._roster.index, self.uploaded), len(self.roster))
-        return alive if self.stage is Stage.CONFIRM else alive + self._confirmed_around(client)
+        raise ValueError(f"stage {self._present.value!r} has one request for all")
+
+    @property
+    def _confirmed(self) -> bytes:
+        """As many signatures of who has uploaded as clients need to see."""
+        signers = sorted(self._confirmations)[: self.spec.quorum]
+        return b"".join(
+            index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
+        )
+
+    @property
+    def _alive(self) -> bytes:
+        """Who has uploaded, as bits over the roster."""
+        return bitmap(map(self._roster.index, self.uploaded), len(self.roster))
 
     @property
     def _roster(self) -> Roster:
@@ -123,28 +154,13 @@ class ServerSession(Progress):
             self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
         return self._known_roster
 
-    @property
-    def _revealed_parts(self) -> dict[int, bytes]:
-        """What stands beside each entry where the clients have chosen the graph: commitment and part."""
-        if Stage.REVEAL not in self.spec.stages:
-            return {}
-        return {client: self._commitments[client] + self._parts[client] for client in self.roster}
-
-    def _confirmed_around(self, client: int) -> bytes:
-        """Return the signatures of a client's neighbours that it needs to see."""
-        signers = sorted(self._neighbours[client] & self._confirmations.keys())
-        return b"".join(
-            index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
-        )
-
     # --- what it takes ----------------------------------------------------------------------------------
 
     def _accept(self, client: int, reply: bytes) -> None:
         if self.stage is Stage.UPLOAD:
-            total = self.uploads.add(None, client, reply)
-            if total.refused:
-                raise ValueError(total.refused[client])
-            self._take(total)
+            self._received = self.uploads.add(self._received, client, reply)
+            if client in self._received.refused:
+                raise ValueError(self._received.refused[client])
             return
         if self.stage is Stage.ADVERTISE:
             self._accept_keys(client, reply)
@@ -154,9 +170,9 @@ class ServerSession(Progress):
             self._keys[client].signing,
             self._transcripts[client],
             self._present,
-            self._requests[client],
+            self._asked_hashes[client],
         )
-        reader = Reader(body)
+        reader = Reader(bytes(body))
         accept = {
             Stage.REVEAL: self._accept_part,
             Stage.SHARE: self._accept_shares,
@@ -174,10 +190,10 @@ class ServerSession(Progress):
 
     def _accept_keys(self, client: int, reply: bytes) -> None:
         body, signature = body_of(reply)
-        reader = Reader(body)
+        reader = Reader(bytes(body))
         keys = Keys.read(reader, self.spec, signed=False)
         reader.end()
-        after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._requests[client], body)
+        after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
         if not is_by(keys.signing, signature, after):
             raise ValueError(
                 "its signature does not fit what was sent and received: something was altered on the way"
@@ -207,7 +223,7 @@ class ServerSession(Progress):
     def _accept_confirmation(self, client: int, reader: Reader) -> None:
         signature = reader.take(SIGNATURE)
         reader.end()
-        statement = alive_statement(self._session, self._requests[client])
+        statement = alive_statement(self._session, self._to_all or b"")
         if not is_signed(self._keys[client].signing, signature, statement):
             raise ValueError("its confirmation is not signed")
         self._confirmations[client] = signature
@@ -225,18 +241,22 @@ class ServerSession(Progress):
     @property
     def uploads(self) -> MaskedUploads:
         """What adds the uploads, in stage `upload`."""
-        known = {
-            client: (self._keys[client].signing, self._transcripts[client], request)
-            for client, request in self._requests.items()
-        }
-        return MaskedUploads(self.spec, known)
+        if self._uploads is None:
+            known = {
+                client: (self._keys[client].signing, self._transcripts[client], asked)
+                for client, asked in self._asked_hashes.items()
+            }
+            self._uploads = MaskedUploads(self.spec, known)
+        return self._uploads
 
     def _take(self, total: Total) -> None:
-        self._transcripts.update(total.transcripts)
-        if self._sum is None:
-            self._sum = total.values
-        else:
-            self.spec.encoding.ring.add(self._sum, total.values)
+        self._received = total if self._received is None else self.uploads.merge(self._received, total)
+
+    def close_stage(self) -> None:
+        """Go on with those that have answered; raises `TooFew`."""
+        if self.stage is Stage.UPLOAD and self._received is not None:
+            self._transcripts.update(self._received.transcripts)
+        super().close_stage()
 
     def _joint_seed(self) -> bytes:
         return joint_seed({client: self._parts[client] for client in self.roster})
@@ -260,20 +280,17 @@ class ServerSession(Progress):
         Raises:
             ValueError: There is none; or shares of a secret are wrong, and whose can't be told.
         """
-        if self._sum is None or self.stage is not None:
-            raise ValueError("there is no sum")
-        if not self._is_unmasked:
+        if self._sum is None:
+            if self._received is None or self.stage is not None:
+                raise ValueError("there is no sum")
             try:
-                self._unmask(self._sum)
-            except ValueError:
-                self._forget()
-                raise
-            self._is_unmasked = True
-            self._forget_messages()
+                self._sum = self._unmasked(self._received.values)
+            finally:
+                self._forget_messages()
         return self._sum
 
-    def _unmask(self, values: NDArray[Any]) -> None:
-        """Take all masks out of the sum."""
+    def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Take all masks out of the sum, in place."""
         ring, session = self.spec.encoding.ring, self._session
         for client in sorted(self.uploaded):
             secret = self._secret_of(client)
@@ -289,6 +306,7 @@ class ServerSession(Progress):
                 raise TooFew(f"shares of lost client {client}'s key are wrong: there is no sum")
             others = {other: self._keys[other].masks for other in around}
             add_pair_masks(ring, values, key, client, others, session)
+        return values
 
     def _secret_of(self, client: int) -> bytes:
         """Return the secret of a client that a threshold of shares gives."""
@@ -305,5 +323,6 @@ class ServerSession(Progress):
 
     def _forget_messages(self) -> None:
         """Drop all that clients have sent; what Python keeps of it in freed memory is out of reach."""
-        for kept in (self._sealed, self._shares, self._parts, self._confirmations, self._requests):
+        for kept in (self._sealed, self._shares, self._parts, self._confirmations):
             kept.clear()
+        self._received = self._uploads = None

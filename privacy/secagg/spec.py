@@ -45,6 +45,7 @@ class RoundSpec:
         degree: Neighbours of each; all others on the complete graph.
         threshold: Shares that it takes to learn a secret.
         least: Clients in the sum at least.
+        quorum: Signatures on who has uploaded that it takes, against a malicious server, of all clients.
         adversary: Whom it holds against.
         task: SHA-256 (hex) of what clients are to train on, the global model and its settings.
         encoding: Of a client's vector.
@@ -59,6 +60,7 @@ class RoundSpec:
     degree: int
     threshold: int
     least: int
+    quorum: int
     adversary: Adversary
     task: str
     encoding: Encoding
@@ -69,7 +71,7 @@ class RoundSpec:
         """Whether everyone is everyone's neighbour."""
         return self.degree >= self.clients - 1
 
-    @property
+    @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a round, in order; `REVEAL` may come again."""
         malicious = self.adversary is Adversary.MALICIOUS_SERVER
@@ -154,6 +156,7 @@ class Policy:
             degree=shape.degree,
             threshold=shape.threshold,
             least=max(shape.survivors_minimum, self.minimum),
+            quorum=shape.quorum,
             adversary=shape.adversary,
             task=task,
             encoding=replace(self.encoding, cohort=clients),

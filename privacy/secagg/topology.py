@@ -117,6 +117,15 @@ class Topology:
         return self.degree == self.clients - 1
 
     @property
+    def quorum(self) -> int:
+        """How many of the whole cohort must have signed who has uploaded, against a malicious server.
+
+        So many that any two quorums have an honest client in common, which signs one list only: all honest clients
+        open by the same list. On the complete graph the threshold is as large.
+        """
+        return self.threshold if self.complete else (self.clients + self.corrupt) // 2 + 1
+
+    @property
     def honest_minimum(self) -> int:
         """The least number of honest clients in any sum that the server may learn.
 
@@ -127,18 +136,20 @@ class Topology:
         k-regular, semi-honest: the honest survivors hang together, so that only the sum over all of them can be
         learnt: those who neither dropped out nor are corrupt.
 
-        k-regular, malicious server: take an honest client u whose self-mask was opened. It masked with t - 1
-        others at least, t - 1 - c of them honest where c of its neighbours are corrupt; and t - 1 - c honest
-        others at least gave a share of its self-mask. As it has only k - c honest neighbours, 2t - 2 - k - c of
-        them did both. One who gave a share signed a list of survivors with itself on it, as did t - 1 others
-        around it, so that its own masking key stays closed (2t > k + 1 + c): the mask between the two goes away
-        in a sum that has both. So there are 2t - 1 - k - c honest clients in a sum.
+        k-regular, malicious server: as many, by an argument of this project's own. A quorum of the whole cohort (`quorum`) makes the honest clients open
+        by one list A of who has uploaded, so that of those on it no masking key is opened, and of the others no own
+        mask. Take a client u in a sum that the server learns; it is on A. At least t - 1 - c honest others masked
+        with u, where c of its k neighbours are corrupt, and t - c honest clients gave a share of its own mask, itself
+        or others; as 2t > k + 1 + c, one who gave a share is u or masked with it, and is in the sum. Call such a client
+        v. It has checked that it masked with all its neighbours on A, so that the honest ones of them are in the sum.
+        Those who gave shares of v's own mask are among them: t - 1 - c honest others at least, of which at most
+        k/2 - c' are on the left, where c' of the corrupt ones are; as t > k/2 + 1 + c'' with c'' corrupt ones on the
+        right, one of them is on the right. So there is another such client within k/2 places to the right of v, and
+        from there on, all around the ring: every honest client on A is a neighbour of one, and in the sum.
         """
         if self.complete:
             return self.threshold - self.corrupt
-        if self.adversary is Adversary.SEMI_HONEST:
-            return self.clients - self.dropped - self.corrupt
-        return 2 * self.threshold - 1 - self.degree - self.corrupt_neighbours
+        return self.clients - self.dropped - self.corrupt
 
     @property
     def survivors_minimum(self) -> int:
@@ -153,24 +164,19 @@ class Topology:
     def claim(self) -> str:
         """What is guaranteed, and what is not, in plain sentences."""
         who = f"the server and {self.corrupt:,} of {self.clients:,} clients together"
+        chance = "" if self.complete else f" (but for a probability of 2^-{PRIVACY_BITS})"
         if self.adversary is Adversary.SEMI_HONEST:
-            chance = "" if self.complete else f" (but for a probability of 2^-{PRIVACY_BITS})"
             return (
                 f"If the server follows the protocol, {who} learn one sum, which has {self.honest_minimum:,} honest "
                 f"clients in it at least, and nothing else{chance}. A server that lies, by swapping keys or by "
                 "telling clients different lists of who dropped out, is not withstood."
             )
-        if self.complete:
-            return (
-                f"Whatever the server does, {who} learn one sum at most, which has {self.honest_minimum:,} honest "
-                "clients in it at least. A wrong sum, a failed round, and cohorts chosen or filled by the server "
-                "are not withstood."
-            )
+        alpha = self.honest_minimum / self.clients
+        kind = "" if self.complete else f" (alpha-summation with alpha = {alpha:.2f}, Bell et al. 2020)"
         return (
-            f"Alpha-summation: whatever the server does, {who} learn sums over disjoint sets of clients only, each "
-            f"with {self.honest_minimum:,} honest clients in it at least (but for a probability of "
-            f"2^-{PRIVACY_BITS}); there may be several such sums. A wrong sum, a failed round, and cohorts chosen "
-            "or filled by the server are not withstood."
+            f"Whatever the server does, {who} learn one sum at most, which has {self.honest_minimum:,} honest clients "
+            f"in it at least{kind}{chance}. A wrong sum, a failed round, and cohorts chosen or filled by the server "
+            "are not withstood."
         )
 
 
@@ -182,8 +188,7 @@ def topology(clients: int, assumptions: Assumptions, *, graph: Graph = "auto", m
         assumptions: What is assumed of them.
         graph: "auto" takes a k-regular graph for `LEAST_REGULAR_COHORT` clients or more where it has at most half
             the neighbours of the complete one, which it takes elsewhere.
-        minimum: The smallest cohort that may be; and on a k-regular graph against a malicious server the least
-            number of honest clients in a sum.
+        minimum: The smallest cohort that may be.
 
     Raises:
         ValueError: No threshold both keeps secrets closed to who is corrupt and opens them after the dropouts, or
@@ -203,7 +208,7 @@ def topology(clients: int, assumptions: Assumptions, *, graph: Graph = "auto", m
         raise ValueError(f"a cohort of {clients:,}: must be from {minimum:,} to {MOST_CLIENTS:,} clients")
     if graph == "complete":
         return _complete(clients, assumptions)
-    found = _k_regular(clients, assumptions, minimum)
+    found = _k_regular(clients, assumptions)
     if graph == "auto":
         small = found is not None and 2 * (found.degree + 1) <= clients
         return (
@@ -259,7 +264,7 @@ def _remedy(clients: int, assumptions: Assumptions) -> str:
     return f"lower fractions would do ({sum_of} well below 1)"
 
 
-def _k_regular(clients: int, assumptions: Assumptions, minimum: int) -> Topology | None:
+def _k_regular(clients: int, assumptions: Assumptions) -> Topology | None:
     corrupt, dropped = assumptions.corrupt_of(clients), assumptions.dropped_of(clients)
     malicious = assumptions.malicious
     found = k_regular(
@@ -268,7 +273,7 @@ def _k_regular(clients: int, assumptions: Assumptions, minimum: int) -> Topology
         dropped,
         malicious=malicious,
         privacy_bits=PRIVACY_BITS + (math.ceil(math.log2(ATTEMPTS)) if malicious else 0),
-        honest=minimum,
+        one_sum=True,
         least_degree=LEAST_DEGREE,
         lost_before=dropped,
     )
@@ -303,7 +308,7 @@ def k_regular(
     malicious: bool,
     privacy_bits: int = PRIVACY_BITS,
     correctness_bits: int = CORRECTNESS_BITS,
-    honest: int = 0,
+    one_sum: bool = False,
     least_degree: int = 2,
     lost_before: int = 0,
 ) -> Regular | None:
@@ -317,7 +322,9 @@ def k_regular(
       row have to be bad in two places, and there are n (n - k - 1) / 2 pairs of places;
     - no client has more than c corrupt neighbours but for 2^-(privacy bits + 1) over all clients;
     - no client has fewer than `threshold` neighbours left but for 2^-(correctness bits) over all clients;
-    - threshold > c; against a malicious server 2 threshold > k + c + honest.
+    - threshold > c; against a malicious server 2 threshold > k + c, or with `one_sum` 2 threshold > k + 1 + c and
+      threshold > k/2 + 1 + c'', where no client has more than c'' corrupt neighbours on its right but for
+      2^-(privacy bits + 1) over all clients (that the graph is in one piece then follows, and needs no bits).
 
     Args:
         clients: At least 3.
@@ -326,8 +333,8 @@ def k_regular(
         malicious: Whether the server may lie.
         privacy_bits: Of statistical security.
         correctness_bits: Of statistical correctness.
-        honest: Against a malicious server, the least number of honest clients in a sum where a client keeps a share
-            of its own secrets (see `Topology.honest_minimum`); 0: it keeps none, and a sum may have only one.
+        one_sum: Whether, against a malicious server, a client keeps a share of its own secrets, and there may be one sum
+            only (see `Topology.honest_minimum`).
         least_degree: Where to begin.
         lost_before: Honest clients that may be lost before the graph is drawn over the others.
     """
@@ -340,7 +347,12 @@ def k_regular(
         limit = 2.0 ** -(privacy_bits + 1) * (1 - _ROUNDING)
         bad = law.exceeded_at_most(limit / clients)
         most = left.reached_but_for(2.0**-correctness_bits * (1 - _ROUNDING) / clients)
-        least = max(bad + 1, (degree + bad + honest) // 2 + 1 if malicious else 2, 2)
+        least = max(bad + 1, 2)
+        if malicious:
+            least = max(least, (degree + one_sum + bad) // 2 + 1)
+        if malicious and one_sum:
+            on_one_side = Hypergeometric(clients - lost_before, corrupt, degree // 2)
+            least = max(least, degree // 2 + 2 + on_one_side.exceeded_at_most(limit / clients))
         if most >= least and _log_disconnected(clients, corrupt + dropped, degree) <= math.log(limit):
             return Regular(degree, least, bad)
         # Two neighbours more leave at most two more, and a malicious server's threshold goes up by one at least:

@@ -17,10 +17,14 @@ def beginning(spec: RoundSpec, client: int) -> bytes:
     return digest(b"transcript", spec.dumps(), id_bytes(client))
 
 
-def goes_on(transcript: bytes, stage: Stage, request: bytes, body: bytes) -> bytes:
-    """Return the transcript after a stage."""
-    asked, answered = (hashlib.sha256(message).digest() for message in (request, body))
-    return digest(b"stage", transcript, stage.value.encode(), asked, answered)
+def hash_of(message: bytes | memoryview) -> bytes:
+    """Return a message as the transcript has it: its SHA-256."""
+    return hashlib.sha256(message).digest()
+
+
+def goes_on(transcript: bytes, stage: Stage, asked: bytes, body: bytes | memoryview) -> bytes:
+    """Return the transcript after a stage, of the hash of its request and the body of its reply."""
+    return digest(b"stage", transcript, stage.value.encode(), asked, hash_of(body))
 
 
 def signed(key: SigningKey, transcript: bytes, body: bytes) -> bytes:
@@ -33,16 +37,16 @@ def is_by(public: bytes, signature: bytes, transcript: bytes) -> bool:
     return is_signed(public, signature, joined(PROTOCOL, b"reply", transcript))
 
 
-def body_of(reply: bytes) -> tuple[bytes, bytes]:
-    """Return a reply's body and its signature."""
+def body_of(reply: bytes) -> tuple[memoryview, bytes]:
+    """Return a reply's body, without a copy, and its signature."""
     if len(reply) < SIGNATURE:
         raise ValueError(f"sent {len(reply)} bytes, too few for a signature")
-    return reply[:-SIGNATURE], reply[-SIGNATURE:]
+    return memoryview(reply)[:-SIGNATURE], reply[-SIGNATURE:]
 
 
 def checked_body(
-    reply: bytes, public: bytes, transcript: bytes, stage: Stage, request: bytes
-) -> tuple[bytes, bytes]:
+    reply: bytes, public: bytes, transcript: bytes, stage: Stage, asked: bytes
+) -> tuple[memoryview, bytes]:
     """Return the body of a reply and the transcript after it.
 
     Args:
@@ -50,13 +54,13 @@ def checked_body(
         public: The client's signing key.
         transcript: Before the stage.
         stage: That it answers.
-        request: That it answers.
+        asked: The hash of the request that it answers.
 
     Raises:
         ValueError: It is not signed, or something was altered on the way, now or before.
     """
     body, signature = body_of(reply)
-    after = goes_on(transcript, stage, request, body)
+    after = goes_on(transcript, stage, asked, body)
     if not is_by(public, signature, after):
         raise ValueError(
             "its signature does not fit what was sent and received: something was altered on the way"

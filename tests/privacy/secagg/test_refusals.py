@@ -286,7 +286,7 @@ def test_another_list_than_was_confirmed():
 @pytest.mark.parametrize(
     ("alter", "reason"),
     [
-        (lambda signed: signed[:2], "3 clients around here have confirmed .* allowed: 4"),
+        (lambda signed: signed[:2], "3 clients have confirmed .* allowed: 4"),
         (lambda signed: [*signed[:3], signed[3], signed[3]], "repeated or out of order"),
         (lambda signed: [signed[0][:INDEX] + signed[1][INDEX:], *signed[1:]], "place 0 has not confirmed"),
         (lambda signed: [(9).to_bytes(INDEX, "big") + signed[0][INDEX:]], "place 9 has not confirmed"),
@@ -416,3 +416,20 @@ def test_two_versions_in_one_cohort():
 def test_a_specification_is_read_as_it_was_written():
     spec = spec_of(replace(policy_for("malicious-server"), mode="ideal"), 6)
     assert RoundSpec.loads(spec.dumps()) == spec
+
+
+def test_confirmations_of_the_neighbours_alone_are_no_quorum():
+    policy = policy_of(adversary="malicious-server", corrupt=0.04, dropout=0.1, graph="k-regular")
+    round_ = Round(policy, vectors_of(policy, list(range(60))))
+    assert not round_.spec.complete
+    for stage in round_.stages():
+        if stage is Stage.UNMASK:
+            break
+    asked, size = round_.server.requests()[0], INDEX + SIGNATURE
+    alive = -(-60 // 8)
+    signed = [asked[at : at + size] for at in range(alive, len(asked), size)]
+    assert len(signed) == round_.spec.quorum == 32  # (60 + 3) // 2 + 1
+    assert len(signed[:-2]) > round_.spec.threshold
+    with pytest.raises(ValueError, match="confirmed who has uploaded: allowed: 32 at least"):
+        round_.sessions[0].answer(Stage.UNMASK, asked[:alive] + b"".join(signed[:-2]))
+    assert round_.sessions[0].closed

@@ -88,7 +88,7 @@ def tail(population: int, marked: int, drawn: int, least: int) -> Fraction:
 
 
 def searched(
-    n: int, corrupt: int, dropped: int, malicious: bool, sigma: int, eta: int, honest: int, before: int
+    n: int, corrupt: int, dropped: int, malicious: bool, sigma: int, eta: int, one_sum: bool, before: int
 ) -> tuple[int, int, int] | None:
     """Try every degree, in exact arithmetic."""
     for k in range(2, n - before - 1, 2):
@@ -99,7 +99,14 @@ def searched(
         most = next(
             t for t in range(k, -1, -1) if tail(n, dropped, k, k - t + 1) <= Fraction(1, n << eta)
         )  # fewer than t are left where more than k - t dropped out
-        least = max(2, bad + 1, (k + bad + honest) // 2 + 1 if malicious else 0)
+        least = max(2, bad + 1, (k + bad + one_sum) // 2 + 1 if malicious else 0)
+        if malicious and one_sum:
+            right = next(
+                c
+                for c in range(k // 2 + 1)
+                if tail(n - before, corrupt, k // 2, c + 1) <= Fraction(1, n << (sigma + 1))
+            )
+            least = max(least, k // 2 + 2 + right)
         if cut <= Fraction(1, 1 << (sigma + 1)) and least <= most:
             return k, least, bad
     return None
@@ -111,11 +118,11 @@ def searched(
     st.integers(0, 12),
     st.booleans(),
     st.sampled_from([(40, 20), (8, 4), (2, 1)]),
-    st.integers(0, 4),
+    st.booleans(),
     st.booleans(),
 )
 def test_no_smaller_degree_would_do(
-    n: int, corrupt: int, dropped: int, malicious: bool, bits: tuple[int, int], honest: int, early: bool
+    n: int, corrupt: int, dropped: int, malicious: bool, bits: tuple[int, int], one_sum: bool, early: bool
 ) -> None:
     assume(10 * (corrupt + (1 + malicious) * dropped) <= 9 * n)
     found = k_regular(
@@ -125,10 +132,10 @@ def test_no_smaller_degree_would_do(
         malicious=malicious,
         privacy_bits=bits[0],
         correctness_bits=bits[1],
-        honest=honest,
+        one_sum=one_sum,
         lost_before=dropped * early,
     )
-    expected = searched(n, corrupt, dropped, malicious, *bits, honest, dropped * early)
+    expected = searched(n, corrupt, dropped, malicious, *bits, one_sum, dropped * early)
     assert (found and (found.degree, found.threshold, found.corrupt_neighbours)) == expected
 
 
@@ -214,8 +221,10 @@ def test_what_is_found_keeps_the_rules(
         assert 6 <= found.degree < clients - 1
         assert found.threshold <= found.degree
         if adversary is MALICIOUS:
-            assert found.honest_minimum >= 3
             assert 2 * found.threshold > found.degree + 1 + found.corrupt_neighbours
+            assert found.threshold > found.degree / 2 + 1
+            assert found.quorum <= clients - lost  # there are so many left to sign
+            assert 2 * found.quorum > clients + n_c
     if graph == "auto" and not found.complete:
         assert clients >= 65
         assert found.degree + 1 <= clients / 2
@@ -273,7 +282,7 @@ def test_auto_takes_neighbours_where_that_is_worth_it() -> None:
 def test_a_malicious_server_on_a_k_regular_graph_costs_two_bits_and_an_own_share() -> None:
     found = topology(10**4, Assumptions(0.05, 0.05, MALICIOUS))
     published = k_regular(10**4, 500, 500, malicious=True)
-    harder = k_regular(10**4, 500, 500, malicious=True, privacy_bits=42, honest=3, lost_before=500)
+    harder = k_regular(10**4, 500, 500, malicious=True, privacy_bits=42, one_sum=True, lost_before=500)
     assert published is not None
     assert harder is not None
     assert (published.degree, published.threshold) == (62, 44)
@@ -282,7 +291,7 @@ def test_a_malicious_server_on_a_k_regular_graph_costs_two_bits_and_an_own_share
         harder.threshold,
         harder.corrupt_neighbours,
     )
-    assert (found.degree, found.threshold) == (72, 52)
+    assert (found.degree, found.threshold) == (92, 70)
     # By the published rule, 2t > k + c, a client's own share may let the server open both of its secrets.
     assert 2 * published.threshold <= published.degree + 1 + published.corrupt_neighbours + 1
     row = k_regular(100, 5, 5, malicious=True)  # 16, 11, and 5 corrupt ones
@@ -302,8 +311,11 @@ def test_claims_say_what_is_and_what_is_not_withstood() -> None:
     assert "learn one sum, which has 90 honest clients" in semi.claim
     assert "A server that lies" in semi.claim
     regular = topology(1000, Assumptions(0.05, 0.05, MALICIOUS))
-    assert regular.claim.startswith("Alpha-summation")
-    assert f"with {regular.honest_minimum} honest clients in it at least" in regular.claim
+    assert (
+        "learn one sum at most, which has 900 honest clients in it at least (alpha-summation with alpha = 0.90, "
+        in regular.claim
+    )
+    assert regular.quorum == 526  # of 1000, where 50 sign twice
     complete = topology(20, Assumptions(0.05, 0.05, MALICIOUS))
     assert "one sum at most, which has 13 honest clients" in complete.claim
     assert (semi.survivors_minimum, complete.survivors_minimum) == (95, 14)
@@ -362,4 +374,4 @@ def test_a_cohort_under_the_minimum_is_refused() -> None:
         topology(9, Assumptions(), minimum=10)
     with pytest.raises(ValueError, match="minimum = 1: must be 2 or more"):
         topology(9, Assumptions(), minimum=1)
-    assert topology(10**4, Assumptions(adversary=MALICIOUS), minimum=50).honest_minimum >= 50
+    assert topology(10, Assumptions(), minimum=10).clients == 10
