@@ -3,8 +3,9 @@
 import time
 from collections.abc import Iterator
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 app = ClientApp()
 
@@ -45,6 +46,12 @@ def short(message: Message, context: Context) -> Message:
 def fail(message: Message, context: Context) -> Message:
     _count(context, "queries")
     raise RuntimeError("out of luck")
+
+
+@app.query("decline")
+def decline(message: Message, context: Context) -> Message:
+    _count(context, "queries")
+    return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, "declined"), reply_to=message)
 
 
 @app.query("reconfigure")

@@ -1,5 +1,8 @@
 """Whole runs with secure aggregation: real as ideal, all engines alike, what the server receives, faults, kills."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from tests.stopping import Killed, stopped
 from tests.test_private_runs import events_of, private_bits
 from tests.test_simulation import bits
 
+ROOT = Path(__file__).parents[1]
 TINY = """
 name = "tiny"
 rounds = 4
@@ -135,6 +139,24 @@ def test_strategies_of_the_mean_work_and_differ_by_the_rounding_only(strategy: s
         assert np.quantile(difference, 0.9 if adaptive else 1.0) < (0.02 if adaptive else 1e-3)
     assert mine.rows[-1]["train-loss"] == pytest.approx(plain.rows[-1]["train-loss"], rel=0.02)
     assert mine.accuracy == pytest.approx(plain.accuracy, abs=0.03)
+
+
+@pytest.mark.slow  # Ray takes about 20 s
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
+@pytest.mark.parametrize("mode", ["real", "ideal"])
+def test_flowers_own_runtime_gives_the_same_bits(mode: str) -> None:
+    pytest.importorskip("ray")
+    setting = tiny("rounds=2", f"privacy.secagg.mode={mode}")
+    Path("experiment.toml").write_text(setting.to_toml())
+    config = [f"experiment='{Path('experiment.toml').absolute()}'", f"run-dir='{Path('flower').absolute()}'"]
+    command = [sys.executable, "-m", "tests.flower_runtime", str(ROOT), "14", *config]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    reference = open_bits(fedsim.run(setting, "sequential"))
+    assert open_bits(fedsim.load_run("flower")) == reference
+    ray = Experiment.load("experiment.toml", ["runtime.engine=ray", "runtime.workers=2"])
+    assert open_bits(fedsim.run(ray, "ray")) == reference
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ def arrays(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
     return {name: array for name, array in (usual | changes).items() if array is not None}
 
 
+SECAGG = "[privacy.secagg]\n"
 DP = "[privacy.dp-sgd]\ndelta = 1e-5\nnoise-multiplier = 1.0\n"
 
 # What the file says, overrides, and what the line must say.
@@ -83,8 +84,28 @@ SAYINGS = [
     ("delay 0", "[faults]\nstraggler = 0.1\ndelay = 0.0\ndeadline = 1.0", [], "faults.delay = 0.0: must be greater than 0"),
     ("infinite deadline", "[faults]\nstraggler = 0.1\ndelay = 1.0\ndeadline = inf", [], "faults.deadline = inf: must be a finite number"),
     ("faults that are a value", "faults = 0.1", [], "faults = 0.1: must be a table"),
-    ("mechanism to come", "[privacy.secagg]", [], "privacy.secagg = a table: is not available in this version"),
-    ("unknown mechanism", "[privacy.dpsgd]", [], "privacy.dpsgd = a table: is no key here; allowed: dp-sgd, noise"),
+    ("mechanism to come", "[privacy.local-dp]", [], "privacy.local-dp = a table: is not available in this version"),
+    ("Krum by sums", SECAGG + "[server]\nstrategy = 'krum'", [], "server.strategy = 'krum': needs each client's update, and secure aggregation shows only their sum; allowed: fedavg, fedavgm"),
+    ("median by sums", SECAGG + "[server]\nstrategy = 'fedmedian'", [], "server.strategy = 'fedmedian': needs each client's update"),
+    ("trimmed mean by sums", SECAGG + "[server]\nstrategy = 'fedtrimmedavg'", [], "server.strategy = 'fedtrimmedavg': needs each client's update"),
+    ("Bulyan by sums", SECAGG + "[server]\nstrategy = 'bulyan'\ncohort = 11", [], "server.strategy = 'bulyan': needs each client's update"),
+    ("losses by sums", SECAGG + "[server]\nstrategy = 'qfedavg'", [], "server.strategy = 'qfedavg': needs each client's update"),
+    ("a user's own strategy by sums", SECAGG + "[server]\nstrategy = 'tests.strategies:Kept'", [], "server.strategy = 'tests.strategies:Kept': needs each client's update"),
+    ("clients' losses in clear", SECAGG + "[data]\nheld-out = 0.1", ["server.client-evaluation=all"], "server.client-evaluation = 'all': clients would send their losses"),
+    ("a cohort under the minimum", SECAGG, ["server.cohort=4", "privacy.secagg.minimum=5"], "server.cohort = 4: for privacy.secagg: a cohort of 4: must be from 5 to"),
+    ("too many dropouts for any threshold", SECAGG, ["privacy.secagg.dropout=0.9"], "server.cohort = 10: for privacy.secagg: a cohort of 10 with corrupt = 0.1 (1) and dropout = 0.9 (9), semi-honest: the threshold must be 2 or more"),
+    ("a threshold that the adversary forbids", SECAGG + "adversary = 'malicious-server'", ["privacy.secagg.dropout=0.5"], "server.cohort = 10: for privacy.secagg: a cohort of 10 with corrupt = 0.1 (1) and dropout = 0.5 (5), malicious-server: the threshold must be 6 or more, and only 5"),
+    ("a sparse graph of few", SECAGG + "graph = 'k-regular'", [], "server.cohort = 10: for privacy.secagg: a k-regular graph of 10 clients"),
+    ("a sum over one", SECAGG + "minimum = 1", [], "privacy.secagg.minimum = 1: must be greater than or equal to 2"),
+    ("a clip of nothing", SECAGG + "clip = 0.0", [], "privacy.secagg.clip = 0.0: must be greater than or equal to 0.0000"),
+    ("a modulus too small", SECAGG + "input-bits = 1", [], "privacy.secagg.input-bits = 1: must be greater than or equal to 2"),
+    ("all corrupt", SECAGG + "corrupt = 1.0", [], "privacy.secagg.corrupt = 1.0: must be less than 1"),
+    ("a weight above the largest", SECAGG + "max-weight = 3", [], "privacy.secagg.max-weight = 3: must be at least 71, the most examples of a client"),
+    ("a largest weight of equals", SECAGG + "max-weight = 3", ["server.weighting=uniform"], "privacy.secagg.max-weight = 3: is for server.weighting = 'examples'"),
+    ("an unknown adversary", SECAGG + "adversary = 'evil'", [], "privacy.secagg.adversary = 'evil': must be 'semi-honest' or 'malicious-server'"),
+    ("an unknown mode", SECAGG + "mode = 'fake'", [], "privacy.secagg.mode = 'fake': must be 'real' or 'ideal'"),
+    ("counters that can't be summed", SECAGG + "[model]\nname = 'tests.apps:batch_normed'", [], "model.name = 'tests.apps:batch_normed': 1.num_batches_tracked is int64: secure aggregation sums"),
+    ("unknown mechanism", "[privacy.dpsgd]", [], "privacy.dpsgd = a table: is no key here; allowed: dp-sgd, noise, secagg"),
     ("unknown privacy key", DP + "sigma = 1.0", [], "privacy.dp-sgd.sigma = 1.0: is no key here; allowed: adversary, clip"),
     ("epsilon and noise", DP + "epsilon = 1.0", [], "privacy.dp-sgd.noise-multiplier = 1.0: can't stand beside epsilon"),
     ("neither epsilon nor noise", "[privacy.dp-sgd]\ndelta = 1e-5", [], "privacy.dp-sgd.epsilon = None: this or noise-multiplier must be set"),

@@ -269,6 +269,13 @@ def test_what_a_client_raises_is_an_error_and_its_state_is_as_before(fleet: Flee
     assert (after["queries"], after["begun"], after["ended"]) == (2, 2, 1)
 
 
+def test_a_client_that_answers_with_an_error_keeps_its_new_state(fleet: Fleet) -> None:
+    node = fleet.node()
+    (reply,) = fleet.ask(query(node, "decline"))
+    assert (reply.error.code, reply.error.reason) == (ErrorCode.MOD_FAILED_PRECONDITION, "declined")
+    assert told(*fleet.ask(query(node)))["queries"] == 2
+
+
 def test_a_client_can_not_change_the_run_config(fleet: Fleet) -> None:
     node = fleet.node()
     (reply,) = fleet.ask(query(node, "reconfigure"))

@@ -247,7 +247,7 @@ def test_uploads_are_taken_one_by_one() -> None:
 # --- without fedsim around it ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", [FedAvg, FedAdam])
+@pytest.mark.parametrize("strategy", [FedAvg, pytest.param(FedAdam, marks=pytest.mark.slow)])
 def test_a_plain_flower_strategy_trains_by_it_over_flowers_own_grid(strategy: type[FedAvg]) -> None:
     quiet: dict[str, Any] = {"fraction_evaluate": 0.0}
     arrays = ArrayRecord({"w": Array(np.array([1.0, 2.0, 3.0], np.float32))})
