@@ -1,0 +1,35 @@
+"""A server asks for both secrets of one client.
+
+A client's upload hides under two kinds of masks: those that it shares with its neighbours, and one of its own.
+The neighbours help to remove exactly one kind: the shared ones if it has died, its own if it lives. The server
+names the victim as alive and as dead; Flower's clients never compare the two lists, and hand over a share of each
+secret. All masks come off.
+
+Ours: a request names the dead alone, and is answered with one share for each neighbour: asking for both can't be
+said. (Telling some that it lives and others that it died can: `dead_lists`.)
+"""
+
+from __future__ import annotations
+
+from flwr.common.secure_aggregation.secaggplus_constants import Key
+
+from experiments.attacks import flower
+from experiments.attacks.finding import Finding, recovery
+
+CONTROL = flower.FLOWER
+
+
+def control() -> Finding:
+    """Let Flower's server put the victim into both lists."""
+
+    def both(_: int, fields: flower.Fields) -> flower.Fields:
+        return {Key.DEAD_NODE_ID_LIST: [flower.VICTIM]}
+
+    cohort = flower.cohort()
+    outcome = cohort.round(flower.MODEL, tamper=flower.at(unmask=both))
+    seed, private = flower.handed_over(outcome, flower.VICTIM)
+    weight, update = flower.opened(
+        outcome, flower.VICTIM, seed, flower.mask_keys(outcome, flower.VICTIM, private)
+    )
+    what = f"{len(outcome.client_errors)} clients object; the victim's weight {weight:.3f} and its update"
+    return recovery(what, update, flower.updates()[flower.VICTIM].vector, flower.TOLERANCE)
