@@ -1,0 +1,305 @@
+"""How a client's update, weight and metrics become one vector of integers, and a sum of such vectors a mean.
+
+An update is clipped coordinate by coordinate, scaled by the client's weight and stochastically rounded to centred
+integers; the weight, the number of clipped coordinates and the metrics follow in a *tail*, so that the server sees
+them only summed. The ring is as large as no sum of the cohort's vectors can leave: nothing wraps.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.secagg.ring import MOST_BITS, Ring
+
+METRIC_BITS = 20  # after the point
+METRIC_LIMIT = 2**31  # magnitude of a metric
+MOST_INPUT_BITS = 32
+_PIECE = 1 << 14  # coordinates, a multiple of 4: what is between stays in the cache
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the server learns from a sum.
+
+    Attributes:
+        update: Weighted mean of the clipped and rounded updates, float64, `(dimension,)`.
+        weight: Sum of the weights.
+        clients: Number of summands.
+        clipped: Coordinates that were clipped, over all clients.
+        metrics: Weighted means, by name.
+    """
+
+    update: NDArray[np.float64]
+    weight: int
+    clients: int
+    clipped: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a client's vector looks like. All of it is public.
+
+    A coordinate x of an update of weight w becomes the integer
+    `stochastic_round(clip(x) / clip * (w / max_weight) * B)` with `B = 2^(input_bits - 1) - 1`.
+
+    The number to be rounded has an error of at most 2^-17 of a step for up to 16 input bits (2^-33 above), and of
+    a relative 2^-23 where the update is float32 or float16 and has up to 16 input bits (2^-52 else); of that, the
+    rounding is unbiased, and its own error is below one step.
+
+    Attributes:
+        dimension: Numbers in an update.
+        cohort: Clients whose vectors may be summed, at most.
+        input_bits: Bits p of a rounded coordinate, 2 to 32.
+        clip: A coordinate is clipped to [-clip, clip]; 1e-12 to 1e12.
+        max_weight: A client's weight is a whole number from 1 to this. A weight far below it costs precision: a
+            coordinate then has only `B * w / max_weight` steps.
+        metrics: Names of the metrics whose weighted means are taken, in the order of the tail.
+
+    Raises:
+        ValueError: A field is out of range, or sums need more than 62 bits.
+
+    >>> encoding = Encoding(2, cohort=100, max_weight=50, metrics=("loss",))
+    >>> encoding.ring.bits, encoding.length
+    (23, 8)
+    """
+
+    dimension: int
+    _: KW_ONLY
+    cohort: int
+    input_bits: int = 16
+    clip: float = 1.0
+    max_weight: int = 1
+    metrics: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_int("dimension", self.dimension, 1, 2**40)
+        _check_int("cohort", self.cohort, 1, 2**62)
+        _check_int("input bits", self.input_bits, 2, MOST_INPUT_BITS)
+        _check_int("max weight", self.max_weight, 1, 2**31 - 1)
+        if not _is_real(self.clip) or not 1e-12 <= self.clip <= 1e12:
+            raise ValueError(f"clip = {self.clip!r}: must be a number from 1e-12 to 1e12")
+        object.__setattr__(self, "clip", float(self.clip))
+        names = self.metrics
+        if not isinstance(names, tuple) or not all(isinstance(n, str) and n for n in names):
+            raise ValueError(f"metrics = {names!r}: must be a tuple of names")
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics = {names!r}: must differ from each other")
+        if self._bits > MOST_BITS:
+            most = (2 ** (MOST_BITS - 1) - 1) // self._bound
+            fewer = ((2 ** (MOST_BITS - 1) - 1) // self.cohort).bit_length()
+            raise ValueError(
+                f"cohort = {self.cohort}, input bits = {self.input_bits}: sums need {self._bits} bits, of at most "
+                f"{MOST_BITS}; allowed: a cohort of at most {most}, or at most {fewer} input bits"
+            )
+
+    @property
+    def ring(self) -> Ring:
+        """The least ring that no sum of `cohort` vectors can leave: `2^bits >= 2 * cohort * B + 1`."""
+        return Ring(self._bits)
+
+    @property
+    def length(self) -> int:
+        """Elements of a vector: the dimension and the tail."""
+        return self.dimension + sum(self._digits(limit) for limit in self._tail_limits)
+
+    @property
+    def _bound(self) -> int:
+        return (1 << self.input_bits - 1) - 1
+
+    @property
+    def _bits(self) -> int:
+        return (2 * self.cohort * self._bound).bit_length()
+
+    @property
+    def _tail_limits(self) -> list[int]:
+        """Largest magnitudes of the tail's integers: the weight, the number of clipped coordinates, the metrics."""
+        metric = self.max_weight * METRIC_LIMIT * 2**METRIC_BITS
+        return [self.max_weight, self.dimension] + [metric] * len(self.metrics)
+
+    def encode(
+        self,
+        update: NDArray[np.floating[Any]],
+        weight: int,
+        metrics: Mapping[str, float],
+        rounding: np.random.Generator,
+    ) -> NDArray[Any]:
+        """Return a client's vector, `(length,)` words of the ring. It is as secret as the update.
+
+        Args:
+            update: `(dimension,)`; float16, float32 or float64; finite.
+            weight: A whole number from 1 to `max_weight`.
+            metrics: All that `self.metrics` names, finite, of magnitude at most 2^31; others are left out.
+            rounding: Draws the roundings; how many numbers it draws depends on the encoding alone.
+
+        Raises:
+            ValueError: An argument is not as it must be.
+        """
+        self._check_update(update)
+        _check_int("weight", weight, 1, self.max_weight)
+        numbers_ = [weight * _fixed(name, metrics) for name in self.metrics]
+        vector = self.ring.zeros(self.length)
+        clipped = self._round(update, weight, rounding, vector[: self.dimension])
+        self._write_tail([int(weight), clipped, *numbers_], vector[self.dimension :])
+        return vector
+
+    def decode(self, total: NDArray[Any], clients: int) -> Decoded:
+        """Return what the sum of `clients` vectors means.
+
+        Args:
+            total: `(length,)` words of the ring, without masks.
+            clients: Number of summands, 1 to `cohort`.
+
+        Raises:
+            ValueError: An argument is not as it must be, or the total is no such sum: the masks did not cancel, or
+                a client did not encode by the rules. (That it passes proves neither.)
+        """
+        _check_int("clients", clients, 1, self.cohort)
+        if total.shape != (self.length,):
+            raise ValueError(f"total: shape {total.shape}, must be ({self.length},)")
+        sums = self.ring.centred(total)
+        weight, clipped, *metrics = self._read_tail(sums[self.dimension :].tolist(), clients)
+        _check_sum("weight", weight, clients, clients * self.max_weight)
+        _check_sum("clipped coordinates", clipped, 0, clients * self.dimension)
+        coordinates = sums[: self.dimension]
+        most = self._bound * weight // self.max_weight + 2 * clients
+        for value in (coordinates.min(), coordinates.max()):
+            _check_sum("a coordinate", int(value), -most, most)
+        step = self.clip * self.max_weight / (self._bound * weight)
+        return Decoded(
+            update=np.multiply(coordinates, step, dtype=np.float64),
+            weight=weight,
+            clients=clients,
+            clipped=clipped,
+            metrics={n: m / (weight << METRIC_BITS) for n, m in zip(self.metrics, metrics, strict=True)},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them, exactly."""
+        return {**asdict(self), "metrics": list(self.metrics)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the encoding that `to_dict` wrote.
+
+        Raises:
+            ValueError: A field is missing, unknown or out of range.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(data) != names:
+            raise ValueError(f"encoding: has {sorted(data)}, must have {sorted(names)}")
+        if not isinstance(data["metrics"], list):
+            raise ValueError(f"metrics = {data['metrics']!r}: must be a list of names")
+        return cls(**{**data, "metrics": tuple(data["metrics"])})
+
+    def _check_update(self, update: NDArray[Any]) -> None:
+        if update.dtype not in (np.float16, np.float32, np.float64):
+            raise ValueError(f"update: dtype {update.dtype}, must be float16, float32 or float64")
+        if update.shape != (self.dimension,):
+            raise ValueError(f"update: shape {update.shape}, must be ({self.dimension},)")
+
+    def _round(
+        self, update: NDArray[Any], weight: int, rounding: np.random.Generator, out: NDArray[Any]
+    ) -> int:
+        """Write the update's integers and return how many coordinates were clipped.
+
+        In fixed point: the scaled number, with as many bits after the point as a random integer is added that
+        has just these bits; what is before the point is the rounded number. B itself never becomes B + 1.
+        """
+        narrow = self.input_bits <= 16
+        points = 16 if narrow else 32  # bits after the point: no overflow, (B + 1) * 2^points - 1 is the most
+        real = np.dtype(np.float32 if narrow and update.dtype.itemsize <= 4 else np.float64)
+        fixed = np.dtype(np.int32 if narrow else np.int64)
+        most = float(self._bound << points)
+        scale = most * (weight / self.max_weight) / self.clip
+        signed = out.view(f"<i{out.dtype.itemsize}")
+        clipped = 0
+        for start in range(0, self.dimension, _PIECE):
+            piece = update[start : start + _PIECE].astype(real)
+            high, low = float(piece.max()), float(piece.min())
+            if not (math.isfinite(high) and math.isfinite(low)):
+                raise ValueError("update: has numbers that are not finite, must be finite")
+            if max(high, -low) > self.clip:
+                clipped += int(np.count_nonzero(np.abs(piece) > self.clip))
+                np.clip(piece, -self.clip, self.clip, out=piece)
+            piece *= scale
+            np.clip(piece, -most, most, out=piece)
+            integers = np.rint(piece).astype(fixed)
+            integers += _random_integers(rounding, len(piece), points).astype(fixed)
+            signed[start : start + _PIECE] = integers >> points
+        return clipped
+
+    def _digits(self, limit: int) -> int:
+        """Return how many digits an integer of magnitude up to `limit` has, the top one within [-B, B]."""
+        base = self.input_bits - 1
+        digits = 1
+        while limit > self._bound << (digits - 1) * base:
+            digits += 1
+        return digits
+
+    def _write_tail(self, values: list[int], out: NDArray[Any]) -> None:
+        """Write each integer as digits to the base 2^(input_bits - 1), the lowest first, the top one signed."""
+        base = self.input_bits - 1
+        digits = []
+        for value, limit in zip(values, self._tail_limits, strict=True):
+            count = self._digits(limit)
+            digits += [(value >> i * base) & (2**base - 1) for i in range(count - 1)]
+            digits.append(value >> (count - 1) * base)
+        out[:] = np.array(digits, dtype=np.int64).astype(out.dtype)
+
+    def _read_tail(self, digits: list[int], clients: int) -> list[int]:
+        base = self.input_bits - 1
+        values = []
+        for limit in self._tail_limits:
+            count = self._digits(limit)
+            own, digits = digits[:count], digits[count:]
+            for i, digit in enumerate(own):
+                top = i == count - 1
+                _check_sum(
+                    "a digit of the tail", digit, -clients * self._bound if top else 0, clients * self._bound
+                )
+            values.append(sum(digit << i * base for i, digit in enumerate(own)))
+        return values
+
+
+def _random_integers(rounding: np.random.Generator, count: int, bits: int) -> NDArray[np.uint32]:
+    """Return independent integers, uniform in [0, 2^bits), bits being 16 or 32: two or four of each draw."""
+    words = -(-count * bits // 64)
+    draws = rounding.integers(0, 2**64 - 1, size=words, dtype=np.uint64, endpoint=True).astype(
+        "<u8", copy=False
+    )
+    halves = draws.view("<u4")
+    if bits == 32:
+        return halves[:count]
+    return np.concatenate([halves & 0xFFFF, halves >> 16])[:count]
+
+
+def _fixed(name: str, metrics: Mapping[str, float]) -> int:
+    """Return a metric as an integer number of 2^-20."""
+    if name not in metrics:
+        raise ValueError(f"metrics: {name!r} is missing; given: {', '.join(sorted(metrics)) or 'none'}")
+    value = metrics[name]
+    if not _is_real(value) or not -METRIC_LIMIT <= value <= METRIC_LIMIT:
+        raise ValueError(f"metrics: {name} = {value!r}, must be a finite number from -2^31 to 2^31")
+    return round(float(value) * (1 << METRIC_BITS))
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool)
+
+
+def _check_int(key: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{key} = {value!r}: must be a whole number from {least} to {most}")
+
+
+def _check_sum(key: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"total: {key} = {value}, must be from {least} to {most}")

@@ -1,0 +1,149 @@
+"""The ideal functionality: the same sum by the same stages, and no protection at all.
+
+The vectors are encoded as for the real protocol and sent as they are; clients are lost, and rounds fail, by the
+same rule. So large sweeps are cheap, and their results are the real protocol's to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from privacy.secagg.choice import joint_seed, part_of
+from privacy.secagg.primitives import KEY, Entropy
+from privacy.secagg.progress import Progress, Total
+from privacy.secagg.spec import Policy, RoundSpec, Stage
+
+
+class IdealClient:
+    """A client that keeps nothing secret; its methods are those of `client.ClientSession`.
+
+    Args:
+        spec: The round.
+        me: Its number.
+        graph_secret: Makes its parts in the choice of the graph (32 bytes).
+    """
+
+    def __init__(self, spec: RoundSpec, me: int, graph_secret: bytes, attempt: int = 1) -> None:
+        self.spec = spec
+        self.me = me
+        self.closed = False
+        self._graph_secret = graph_secret
+        self._attempt = attempt
+
+    @classmethod
+    def begin(
+        cls,
+        spec: bytes,
+        policy: Policy,
+        me: int,
+        *,
+        identity: bytes | None = None,
+        entropy: Entropy = os.urandom,
+        graph_entropy: Entropy = os.urandom,
+    ) -> tuple[Self, bytes]:
+        """Begin a round and return the reply to stage `advertise`; as `client.ClientSession.begin`."""
+        agreed = RoundSpec.loads(spec)
+        policy.check(agreed)
+        return cls(agreed, me, graph_entropy(KEY)), b""
+
+    def answer(
+        self, stage: Stage, request: bytes, *, vector: NDArray[Any] | None = None, task: str | None = None
+    ) -> bytes:
+        """Answer a stage; as `client.ClientSession.answer`."""
+        if stage is Stage.REVEAL:
+            self._attempt += 1
+            return part_of(self._graph_secret, self._attempt - 1)
+        if stage is not Stage.UPLOAD:
+            self.closed = stage is Stage.UNMASK
+            return b""
+        if vector is None or task != self.spec.task:
+            raise ValueError(f"task = {task}: allowed: {self.spec.task}, that of the round, and a vector")
+        return self.spec.encoding.ring.pack(vector)
+
+    def dumps(self) -> bytes:
+        """Return the session as bytes."""
+        state = [self.spec.dumps().decode(), self.me, self._graph_secret.hex(), self._attempt]
+        return json.dumps(state).encode()
+
+    @classmethod
+    def loads(
+        cls, text: bytes, policy: Policy, *, identity: bytes | None = None, entropy: Entropy = os.urandom
+    ) -> Self:
+        """Read what `dumps` wrote; as `client.ClientSession.loads`."""
+        spec, me, graph_secret, attempt = json.loads(text)
+        return cls(RoundSpec.loads(spec.encode()), me, bytes.fromhex(graph_secret), attempt)
+
+
+@dataclass(frozen=True)
+class IdealUploads:
+    """Adds vectors that are as they are."""
+
+    spec: RoundSpec
+
+    def add(self, total: Total | None, client: int, reply: bytes) -> Total:
+        """Add a client's vector; as `progress.Uploads`."""
+        encoding = self.spec.encoding
+        total = Total(encoding.ring.zeros(encoding.length)) if total is None else total
+        try:
+            encoding.ring.add(total.values, encoding.ring.unpack(reply, encoding.length))
+            total.clients.append(client)
+        except ValueError as error:
+            total.refused[client] = str(error)
+        return total
+
+    def merge(self, left: Total, right: Total) -> Total:
+        """Add one total to another; as `progress.Uploads`."""
+        return left.merged(self.spec.encoding.ring, right)
+
+
+class IdealServer(Progress):
+    """A server that sees every vector; else as `server.ServerSession`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parts: dict[int, bytes] = {}
+        self._sum: NDArray[Any] | None = None
+
+    @property
+    def uploads(self) -> IdealUploads:
+        """What adds the uploads, in stage `upload`."""
+        return IdealUploads(self.spec)
+
+    def total(self) -> NDArray[Any]:
+        """Return the sum, when the round is over."""
+        if self._sum is None or self.stage is not None:
+            raise ValueError("there is no sum")
+        return self._sum
+
+    def _request(self, client: int) -> bytes:
+        return self.spec.dumps() if self.stage is Stage.ADVERTISE else b""
+
+    def _accept(self, client: int, reply: bytes) -> None:
+        if self.stage is Stage.REVEAL:
+            if len(reply) != KEY:
+                raise ValueError(f"sent {len(reply)} bytes for the graph, not {KEY}")
+            self._parts[client] = reply
+        elif self.stage is Stage.UPLOAD:
+            total = self.uploads.add(None, client, reply)
+            if total.refused:
+                raise ValueError(total.refused[client])
+            self._take(total)
+        elif reply:
+            raise ValueError("sent what was not asked for")
+
+    def _take(self, total: Total) -> None:
+        if self._sum is None:
+            self._sum = total.values
+        else:
+            self.spec.encoding.ring.add(self._sum, total.values)
+
+    def _joint_seed(self) -> bytes:
+        return joint_seed({client: self._parts[client] for client in self.roster})
+
+    def _forget(self) -> None:
+        self._sum = None

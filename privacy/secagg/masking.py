@@ -1,0 +1,54 @@
+"""The masks: one of a client's own, and one that each pair of neighbours has in common, with opposite signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from privacy.secagg.primitives import AgreementKey, derive, digest
+from privacy.secagg.ring import Ring
+from privacy.secagg.wire import id_bytes
+
+
+def own_seed(secret: bytes, session: bytes) -> bytes:
+    """Return the seed of a client's own mask, from the secret that it shares out."""
+    return derive(secret, b"own-mask", session)
+
+
+def own_commitment(client: int, secret: bytes, session: bytes) -> bytes:
+    """Return a commitment (32 bytes) to that secret, by which wrong shares of it are found out."""
+    return digest(b"own-mask", session, id_bytes(client), secret)
+
+
+def pair_seed(key: AgreementKey, client: int, public: bytes, other: int, session: bytes) -> bytes:
+    """Return the seed of a pair's mask, the same from either one's private key and the other's public one."""
+    first, second = sorted((client, other))
+    return derive(key.agree(public), b"pair-mask", session, id_bytes(first), id_bytes(second))
+
+
+def add_pair_masks(
+    ring: Ring,
+    values: NDArray[Any],
+    key: AgreementKey,
+    client: int,
+    others: Mapping[int, bytes],
+    session: bytes,
+    *,
+    remove: bool = False,
+) -> None:
+    """Add to a client's vector the masks that it shares with others: plus those of smaller, minus those of greater.
+
+    Args:
+        ring: Of the vector.
+        values: The vector, in place.
+        key: The client's.
+        client: Its number.
+        others: Their public keys, by number.
+        session: The session's id.
+        remove: Whether to take them away instead.
+    """
+    for other, public in others.items():
+        sign = 1 if (other < client) != remove else -1
+        ring.add_mask(values, pair_seed(key, client, public, other, session), sign)

@@ -1,0 +1,107 @@
+"""The cryptography that the protocol is made of, each with its one use; all of it from `cryptography`.
+
+Key agreement X25519 (RFC 7748), key derivation HKDF-SHA256 (RFC 5869), encryption AES-256-GCM (NIST SP
+800-38D), signatures Ed25519 (RFC 8032), masks AES-256-CTR (NIST SP 800-38A, in `ring`). What is not meant for
+each other can't be mistaken for each other: whatever is hashed or derived names its purpose, and its parts are
+length-prefixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY = 32  # bytes of a key, private or public, of a seed, and of a hash
+SIGNATURE = 64  # bytes
+TAG = 16  # bytes that encryption adds
+PROTOCOL = b"fedsim-secagg/1"
+
+Entropy = Callable[[int], bytes]  # so many random bytes; `os.urandom`, but for tests
+
+
+def joined(*parts: bytes) -> bytes:
+    """Return parts as one, each with its length before it, so that no two lists become the same."""
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def digest(purpose: bytes, *parts: bytes) -> bytes:
+    """Return the SHA-256 of parts (32 bytes), for one purpose."""
+    return hashlib.sha256(joined(PROTOCOL, purpose, *parts)).digest()
+
+
+def derive(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
+    """Return a key of 32 bytes that follows from a secret one, for one purpose."""
+    return HKDF(SHA256(), KEY, salt=None, info=joined(PROTOCOL, purpose, *parts)).derive(key)
+
+
+class AgreementKey:
+    """A private X25519 key.
+
+    Args:
+        private: 32 bytes, any.
+
+    Attributes:
+        public: 32 bytes, which others need for `agree`.
+    """
+
+    def __init__(self, private: bytes) -> None:
+        self.private = private
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.public: bytes = self._key.public_key().public_bytes_raw()
+
+    def agree(self, public: bytes) -> bytes:
+        """Return the 32 bytes that the owner of another key gets from ours.
+
+        Raises:
+            ValueError: The other key is not one, or of small order, so that anyone would know the secret.
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:
+            raise ValueError("a public key is not one that a secret can be agreed on with") from None
+
+
+class SigningKey:
+    """A private Ed25519 key, made from 32 bytes; `public` (32 bytes) checks what it signs."""
+
+    def __init__(self, private: bytes) -> None:
+        self.private = private
+        self._key = Ed25519PrivateKey.from_private_bytes(private)
+        self.public: bytes = self._key.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature (64 bytes) of a message."""
+        return self._key.sign(message)
+
+
+def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Say whether a signature of a message is by the owner of a public key."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def seal(key: bytes, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
+    """Encrypt by AES-256-GCM; a key has a nonce (12 bytes) once. The result is 16 bytes longer."""
+    return AESGCM(key).encrypt(nonce, plain, associated)
+
+
+def unseal(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
+    """Decrypt what `seal` made.
+
+    Raises:
+        ValueError: It was made by another key, for another nonce or other associated data, or was altered.
+    """
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, associated)
+    except InvalidTag:
+        raise ValueError("a ciphertext was altered, or is not meant for this place") from None

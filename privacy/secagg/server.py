@@ -1,0 +1,293 @@
+"""The server's side of secure aggregation: it passes the clients' messages on, and learns the sum.
+
+Bonawitz et al. 2017 (figure 4) and Bell et al. 2020 (algorithms 2 and 3). Everything that comes is checked before
+it counts; who sends something else is lost, as is who sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from privacy.secagg.choice import commitment_to, joint_seed
+from privacy.secagg.client import alive_statement
+from privacy.secagg.masking import add_pair_masks, own_commitment, own_seed
+from privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, is_signed
+from privacy.secagg.progress import Progress, Total
+from privacy.secagg.roster import Keys, Roster, session_id
+from privacy.secagg.shamir import PRIME, SHARE, combine_key
+from privacy.secagg.shares import SEALED
+from privacy.secagg.spec import RoundSpec, Stage, TooFew
+from privacy.secagg.topology import Adversary
+from privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, is_by
+from privacy.secagg.wire import Reader, bitmap, index_bytes
+
+
+@dataclass(frozen=True)
+class MaskedUploads:
+    """Adds masked vectors, each if it is as its client has signed it.
+
+    Attributes:
+        spec: Of the round.
+        known: Of each client that is asked: its signing key, its transcript, and the request.
+    """
+
+    spec: RoundSpec
+    known: Mapping[int, tuple[bytes, bytes, bytes]]
+
+    def add(self, total: Total | None, client: int, reply: bytes) -> Total:
+        """Add a client's vector; as `progress.Uploads`."""
+        encoding = self.spec.encoding
+        total = Total(encoding.ring.zeros(encoding.length)) if total is None else total
+        try:
+            if client not in self.known or client in total.clients:
+                raise ValueError("was not asked, or has answered already")
+            signing, transcript, request = self.known[client]
+            body, total.transcripts[client] = checked_body(
+                reply, signing, transcript, Stage.UPLOAD, request
+            )
+            encoding.ring.add(total.values, encoding.ring.unpack(body, encoding.length))
+            total.clients.append(client)
+        except ValueError as error:
+            total.refused[client] = str(error)
+        return total
+
+    def merge(self, left: Total, right: Total) -> Total:
+        """Add one total to another; as `progress.Uploads`."""
+        return left.merged(self.spec.encoding.ring, right)
+
+
+class ServerSession(Progress):
+    """The server in one round; what it does stage by stage is in `progress.Progress`.
+
+    Args:
+        spec: What the round is.
+        clients: Who is invited.
+        registry: Public identity keys, against a malicious server (an honest one finds forgeries early).
+        kwargs: As `Progress`.
+    """
+
+    def __init__(
+        self, spec: RoundSpec, clients: Any, *, registry: Mapping[int, bytes] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(spec, clients, **kwargs)
+        self._registry = registry or {}
+        self._transcripts = {client: beginning(spec, client) for client in self.roster}
+        self._requests: dict[int, bytes] = {}
+        self._keys: dict[int, Keys] = {}
+        self._commitments: dict[int, bytes] = {}  # to the present part in the choice of the graph
+        self._next_commitments: dict[int, bytes] = {}
+        self._parts: dict[int, bytes] = {}
+        self._known_roster: Roster | None = None
+        self._sealed: dict[int, dict[int, bytes]] = {}  # by receiver, by sender
+        self._own_commitments: dict[int, bytes] = {}
+        self._confirmations: dict[int, bytes] = {}
+        self._shares: dict[int, dict[int, bytes]] = {}  # by owner, by the point of its holder
+        self._sum: NDArray[Any] | None = None
+        self._is_unmasked = False
+
+    # --- what it asks -----------------------------------------------------------------------------------
+
+    def requests(self) -> dict[int, bytes]:
+        """Return what to send to each client that is still there."""
+        self._requests = super().requests()
+        return dict(self._requests)
+
+    def _request(self, client: int) -> bytes:
+        if self.stage is Stage.ADVERTISE:
+            return self.spec.dumps()
+        if self.stage is Stage.REVEAL:
+            return self._roster.to_reveal(self._attempt, self._commitments)
+        if self.stage is Stage.SHARE:
+            around = sorted(self._neighbours[client])
+            return self._roster.to_share(client, self._graph_seed, around, self._revealed_parts)
+        if self.stage is Stage.UPLOAD:
+            senders = sorted(self._sealed.get(client, {}))  # in the order of the roster too
+            return b"".join(
+                index_bytes(self._roster.index(sender)) + self._sealed[client][sender] for sender in senders
+            )
+        alive = bitmap(map(self._roster.index, self.uploaded), len(self.roster))
+        return alive if self.stage is Stage.CONFIRM else alive + self._confirmed_around(client)
+
+    @property
+    def _roster(self) -> Roster:
+        """The clients of the present roster with their keys."""
+        if self._known_roster is None or self._known_roster.clients != self.roster:
+            self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
+        return self._known_roster
+
+    @property
+    def _revealed_parts(self) -> dict[int, bytes]:
+        """What stands beside each entry where the clients have chosen the graph: commitment and part."""
+        if Stage.REVEAL not in self.spec.stages:
+            return {}
+        return {client: self._commitments[client] + self._parts[client] for client in self.roster}
+
+    def _confirmed_around(self, client: int) -> bytes:
+        """Return the signatures of a client's neighbours that it needs to see."""
+        signers = sorted(self._neighbours[client] & self._confirmations.keys())
+        return b"".join(
+            index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
+        )
+
+    # --- what it takes ----------------------------------------------------------------------------------
+
+    def _accept(self, client: int, reply: bytes) -> None:
+        if self.stage is Stage.UPLOAD:
+            total = self.uploads.add(None, client, reply)
+            if total.refused:
+                raise ValueError(total.refused[client])
+            self._take(total)
+            return
+        if self.stage is Stage.ADVERTISE:
+            self._accept_keys(client, reply)
+            return
+        body, after = checked_body(
+            reply, self._keys[client].signing, self._transcripts[client], self._present, self._requests[client]
+        )
+        reader = Reader(body)
+        accept = {
+            Stage.REVEAL: self._accept_part,
+            Stage.SHARE: self._accept_shares,
+            Stage.CONFIRM: self._accept_confirmation,
+            Stage.UNMASK: self._accept_unmasking,
+        }[self._present]
+        accept(client, reader)
+        self._transcripts[client] = after
+
+    @property
+    def _present(self) -> Stage:
+        if self.stage is None:
+            raise ValueError("the round is over")
+        return self.stage
+
+    def _accept_keys(self, client: int, reply: bytes) -> None:
+        body, signature = body_of(reply)
+        reader = Reader(body)
+        keys = Keys.read(reader, self.spec, signed=False)
+        reader.end()
+        after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._requests[client], body)
+        if not is_by(keys.signing, signature, after):
+            raise ValueError("its signature does not fit what was sent and received: something was altered on the way")
+        if self.spec.adversary is Adversary.MALICIOUS_SERVER:
+            if self._registry.get(client) != keys.signing:
+                raise ValueError("its keys are not signed by its registered identity")
+            keys = Keys(keys.channel, keys.masks, keys.signing, keys.commitment, signature)
+        self._keys[client], self._transcripts[client] = keys, after
+        self._commitments[client] = keys.commitment
+
+    def _accept_part(self, client: int, reader: Reader) -> None:
+        part, following = reader.take(KEY), reader.take(KEY)
+        reader.end()
+        if commitment_to(client, part) != self._commitments[client]:
+            raise ValueError("its part in the graph is not the one that it committed to")
+        self._parts[client], self._next_commitments[client] = part, following
+
+    def _accept_shares(self, client: int, reader: Reader) -> None:
+        sealed = {neighbour: reader.take(SEALED) for neighbour in sorted(self._neighbours[client])}
+        commitment = reader.take(KEY)
+        reader.end()
+        for neighbour, shares in sealed.items():
+            self._sealed.setdefault(neighbour, {})[client] = shares
+        self._own_commitments[client] = commitment
+
+    def _accept_confirmation(self, client: int, reader: Reader) -> None:
+        signature = reader.take(SIGNATURE)
+        reader.end()
+        statement = alive_statement(self._session, self._requests[client])
+        if not is_signed(self._keys[client].signing, signature, statement):
+            raise ValueError("its confirmation is not signed")
+        self._confirmations[client] = signature
+
+    def _accept_unmasking(self, client: int, reader: Reader) -> None:
+        owners = [*sorted(self._sealed.get(client, {})), client]
+        shares = {owner: reader.take(SHARE) for owner in owners}
+        reader.end()
+        if any(int.from_bytes(share, "big") >= PRIME for share in shares.values()):
+            raise ValueError("sent what are no shares")
+        point = self._roster.index(client) + 1
+        for owner, share in shares.items():
+            self._shares.setdefault(owner, {})[point] = share
+
+    @property
+    def uploads(self) -> MaskedUploads:
+        """What adds the uploads, in stage `upload`."""
+        known = {
+            client: (self._keys[client].signing, self._transcripts[client], request)
+            for client, request in self._requests.items()
+        }
+        return MaskedUploads(self.spec, known)
+
+    def _take(self, total: Total) -> None:
+        self._transcripts.update(total.transcripts)
+        if self._sum is None:
+            self._sum = total.values
+        else:
+            self.spec.encoding.ring.add(self._sum, total.values)
+
+    def _joint_seed(self) -> bytes:
+        return joint_seed({client: self._parts[client] for client in self.roster})
+
+    def _revealed(self, came: frozenset[int]) -> frozenset[int]:
+        asked = super()._revealed(came)
+        if not self._neighbours:
+            self._commitments = dict(self._next_commitments)
+        return asked
+
+    # --- what it learns ---------------------------------------------------------------------------------
+
+    @property
+    def _session(self) -> bytes:
+        return session_id(self.spec, self._roster.root, b"" if self.spec.complete else self._graph_seed)
+
+    def total(self) -> NDArray[Any]:
+        """Return the sum of the vectors of those in `uploaded`, when the round is over; what led to it is forgotten.
+
+        Raises:
+            ValueError: There is none; or shares of a secret are wrong, and whose can't be told.
+        """
+        if self._sum is None or self.stage is not None:
+            raise ValueError("there is no sum")
+        if not self._is_unmasked:
+            self._unmask(self._sum)
+        self._is_unmasked = True
+        found = self._sum
+        self._forget()
+        self._sum = found
+        return found
+
+    def _unmask(self, values: NDArray[Any]) -> None:
+        """Take all masks out of the sum."""
+        ring, session = self.spec.encoding.ring, self._session
+        for client in sorted(self.uploaded):
+            secret = self._secret_of(client)
+            if own_commitment(client, secret, session) != self._own_commitments[client]:
+                raise TooFew(f"shares of client {client}'s own mask are wrong: there is no sum")
+            ring.add_mask(values, own_seed(secret, session), -1)
+        for client in sorted(self._shared - self.uploaded):
+            around = self._neighbours[client] & self.uploaded
+            if not around:
+                continue
+            key = AgreementKey(self._secret_of(client))
+            if key.public != self._keys[client].masks:
+                raise TooFew(f"shares of lost client {client}'s key are wrong: there is no sum")
+            others = {other: self._keys[other].masks for other in around}
+            add_pair_masks(ring, values, key, client, others, session)
+
+    def _secret_of(self, client: int) -> bytes:
+        """Return the secret of a client that a threshold of shares gives."""
+        shares = self._shares[client]
+        chosen = sorted(shares)[: self.spec.threshold]
+        try:
+            return combine_key({point: shares[point] for point in chosen})
+        except ValueError as error:
+            raise TooFew(f"client {client}: {error}") from None
+
+    def _forget(self) -> None:
+        """Drop all that clients have sent; what Python keeps of it in freed memory is out of reach."""
+        for kept in (self._sealed, self._shares, self._parts, self._confirmations, self._requests):
+            kept.clear()
+        self._sum = None

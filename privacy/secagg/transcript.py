@@ -1,0 +1,60 @@
+"""The transcript of a session: both sides hash all that a client has received and sent, and the client signs it.
+
+So a bit that was changed on the way, in whichever direction, is found out at the client's next reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from privacy.secagg.primitives import PROTOCOL, SIGNATURE, SigningKey, digest, is_signed, joined
+from privacy.secagg.spec import RoundSpec, Stage
+from privacy.secagg.wire import id_bytes
+
+
+def beginning(spec: RoundSpec, client: int) -> bytes:
+    """Return the transcript (32 bytes) before the first message."""
+    return digest(b"transcript", spec.dumps(), id_bytes(client))
+
+
+def goes_on(transcript: bytes, stage: Stage, request: bytes, body: bytes) -> bytes:
+    """Return the transcript after a stage."""
+    asked, answered = (hashlib.sha256(message).digest() for message in (request, body))
+    return digest(b"stage", transcript, stage.value.encode(), asked, answered)
+
+
+def signed(key: SigningKey, transcript: bytes, body: bytes) -> bytes:
+    """Return a reply: its body, and the signature of the transcript with it."""
+    return body + key.sign(joined(PROTOCOL, b"reply", transcript))
+
+
+def is_by(public: bytes, signature: bytes, transcript: bytes) -> bool:
+    """Say whether a client signed a transcript."""
+    return is_signed(public, signature, joined(PROTOCOL, b"reply", transcript))
+
+
+def body_of(reply: bytes) -> tuple[bytes, bytes]:
+    """Return a reply's body and its signature."""
+    if len(reply) < SIGNATURE:
+        raise ValueError(f"sent {len(reply)} bytes, too few for a signature")
+    return reply[:-SIGNATURE], reply[-SIGNATURE:]
+
+
+def checked_body(reply: bytes, public: bytes, transcript: bytes, stage: Stage, request: bytes) -> tuple[bytes, bytes]:
+    """Return the body of a reply and the transcript after it.
+
+    Args:
+        reply: Of a client.
+        public: The client's signing key.
+        transcript: Before the stage.
+        stage: That it answers.
+        request: That it answers.
+
+    Raises:
+        ValueError: It is not signed, or something was altered on the way, now or before.
+    """
+    body, signature = body_of(reply)
+    after = goes_on(transcript, stage, request, body)
+    if not is_by(public, signature, after):
+        raise ValueError("its signature does not fit what was sent and received: something was altered on the way")
+    return body, after
