@@ -1,0 +1,114 @@
+"""The k-regular graph of a round: a ring in random order, each client beside the k/2 to its left and right.
+
+The order follows from a public seed of 32 bytes, so that everybody can check who is whose neighbour. What draws it is
+an extendable hash (SHAKE-256): it has to look random to those who know the seed, which a keyed cipher does not promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED_BYTES = 32
+_PURPOSE = b"fedsim/secagg/graph/1"
+_WORD = 8  # bytes of a draw: one in 2^64 / clients is drawn again
+
+
+def neighbours(seed: bytes, clients: int, degree: int) -> tuple[tuple[int, ...], ...]:
+    """Return each client's neighbours, by index in the roster.
+
+    Args:
+        seed: 32 bytes, public.
+        clients: At least 1.
+        degree: Neighbours of a client: even, or `clients - 1` or more, which is the complete graph.
+
+    Returns:
+        `clients` tuples of `degree` indices, ascending, without the client's own; if i is in j's, j is in i's.
+
+    Raises:
+        ValueError: The seed has another length, or there is no such graph.
+    """
+    _check(seed, clients, degree)
+    if degree >= clients - 1:
+        everyone = tuple(range(clients))
+        return tuple(everyone[:i] + everyone[i + 1 :] for i in range(clients))
+    order, place = _ring(seed, clients)
+    beside = order[(place[:, None] + _steps(degree)) % clients]
+    beside.sort(axis=1)
+    return tuple(tuple(row) for row in beside.tolist())
+
+
+def neighbours_of(seed: bytes, clients: int, degree: int, index: int) -> tuple[int, ...]:
+    """Return one client's neighbours, as `neighbours` has them.
+
+    Raises:
+        ValueError: As there, or the index is out of range.
+    """
+    _check(seed, clients, degree)
+    if not 0 <= index < clients:
+        raise ValueError(f"index {index}: must be from 0 to {clients - 1}")
+    if degree >= clients - 1:
+        return tuple(i for i in range(clients) if i != index)
+    order, place = _ring(seed, clients)
+    return tuple(np.sort(order[(place[index] + _steps(degree)) % clients]).tolist())
+
+
+def _check(seed: bytes, clients: int, degree: int) -> None:
+    if len(seed) != SEED_BYTES:
+        raise ValueError(f"a graph's seed of {len(seed)} bytes: must have {SEED_BYTES}")
+    if clients < 1:
+        raise ValueError(f"a graph of {clients} clients: must have 1 or more")
+    if degree < clients - 1 and (degree < 2 or degree % 2):
+        raise ValueError(
+            f"degree {degree} of {clients} clients: must be even and 2 or more, or {clients - 1}"
+        )
+
+
+def _steps(degree: int) -> NDArray[np.int64]:
+    """Return how far along the ring the neighbours are."""
+    half = np.arange(1, degree // 2 + 1)
+    return np.concatenate([-half, half])
+
+
+@lru_cache(maxsize=4)  # one process may act as many of a round's clients
+def _ring(seed: bytes, clients: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return who is at each place of the ring, and each client's place."""
+    order = np.array(permutation(_words(seed), clients, 8 * _WORD), dtype=np.int64)
+    place = np.empty_like(order)
+    place[order] = np.arange(clients)
+    order.setflags(write=False)
+    place.setflags(write=False)
+    return order, place
+
+
+def permutation(words: Iterator[int], count: int, bits: int) -> list[int]:
+    """Return a permutation of 0 to `count - 1`, all equally likely (Fisher and Yates), given uniform words.
+
+    Args:
+        words: Independent and uniform, of `bits` bits. One above the largest multiple of the range that is drawn
+            from is passed over.
+        count: At most 2^bits.
+        bits: Of a word.
+    """
+    order = list(range(count))
+    for last in range(count - 1, 0, -1):
+        fair = (1 << bits) // (last + 1) * (last + 1)
+        word = next(words)
+        while word >= fair:
+            word = next(words)
+        drawn = word % (last + 1)
+        order[last], order[drawn] = order[drawn], order[last]
+    return order
+
+
+def _words(seed: bytes) -> Iterator[int]:
+    """Yield the seed's words: the little-endian 64-bit words of its SHAKE-256 blocks, one hash a block."""
+    block = 0
+    while True:
+        digest = hashlib.shake_256(_PURPOSE + seed + block.to_bytes(8, "little")).digest(1024 * _WORD)
+        yield from np.frombuffer(digest, dtype="<u8").tolist()
+        block += 1

@@ -1,0 +1,134 @@
+"""Tails of the hypergeometric law, right to about twelve digits for populations to 10^9.
+
+`math.lgamma` of 10^9 leaves five digits of a probability. The law is therefore written as a quotient of three
+binomial probabilities, each by the saddle-point expansion of Loader (2000, "Fast and Accurate Computation of
+Binomial Probabilities"), whose terms are small.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_HALF_LOG_TAU = 0.5 * math.log(math.tau)
+_NEGLIGIBLE = 1e-17  # of the sum so far: where a tail's terms may be cut, as they fall faster and faster
+
+
+@dataclass(frozen=True)
+class Hypergeometric:
+    """How many of `drawn` clients are marked, drawn without replacement.
+
+    Attributes:
+        population: At least 1.
+        marked: 0 to `population`.
+        drawn: 0 to `population`.
+    """
+
+    population: int
+    marked: int
+    drawn: int
+
+    @property
+    def least(self) -> int:
+        """The smallest number that can be marked."""
+        return max(0, self.marked + self.drawn - self.population)
+
+    @property
+    def most(self) -> int:
+        """The largest number that can be marked."""
+        return min(self.marked, self.drawn)
+
+    def log_probability(self, count: int) -> float:
+        """Return the natural logarithm of the probability of a count; minus infinity where it can't be."""
+        if not self.least <= count <= self.most:
+            return -math.inf
+        if self.drawn == self.population or self.drawn == 0:
+            return 0.0
+        rate = self.drawn / self.population
+        unmarked = self.population - self.marked
+        return (
+            _log_binomial(count, self.marked, rate)
+            + _log_binomial(self.drawn - count, unmarked, rate)
+            - _log_binomial(self.drawn, self.population, rate)
+        )
+
+    def at_least(self, count: int) -> float:
+        """Return the probability of a count or more."""
+        if count <= self.least:
+            return 1.0
+        if count > self.most:
+            return 0.0
+        if count <= self.mean:
+            return 1.0 - self.at_most(count - 1)
+        term = total = math.exp(self.log_probability(count))
+        rest = self.population - self.marked - self.drawn
+        while count < self.most and term > _NEGLIGIBLE * total:
+            term *= (self.marked - count) / (count + 1) * ((self.drawn - count) / (rest + count + 1))
+            total += term
+            count += 1
+        return total
+
+    def at_most(self, count: int) -> float:
+        """Return the probability of a count or less."""
+        unmarked = Hypergeometric(self.population, self.population - self.marked, self.drawn)
+        return unmarked.at_least(self.drawn - count)
+
+    @property
+    def mean(self) -> float:
+        """The expected count."""
+        return self.marked * self.drawn / self.population
+
+    def exceeded_at_most(self, chance: float) -> int:
+        """Return the smallest count that is exceeded with a probability of at most `chance` (below 1/2)."""
+        low, high = max(self.least, math.floor(self.mean)) - 1, self.most  # not enough, enough
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.at_least(middle + 1) <= chance else (middle, high)
+        return high
+
+    def reached_but_for(self, chance: float) -> int:
+        """Return the largest count that is missed with a probability of at most `chance` (below 1/2)."""
+        unmarked = Hypergeometric(self.population, self.population - self.marked, self.drawn)
+        return self.drawn - unmarked.exceeded_at_most(chance)
+
+
+def _log_binomial(count: int, trials: int, rate: float) -> float:
+    """Return the log of the binomial probability; `rate` is above 0 and below 1."""
+    if count == 0:
+        return trials * math.log1p(-rate)
+    if count == trials:
+        return trials * math.log(rate)
+    return (
+        _stirling_error(trials)
+        - _stirling_error(count)
+        - _stirling_error(trials - count)
+        - _deviance(count, trials * rate)
+        - _deviance(trials - count, trials * (1.0 - rate))
+        + 0.5 * math.log(trials / (math.tau * count * (trials - count)))
+    )
+
+
+def _stirling_error(count: int) -> float:
+    """Return log(count!) less Stirling's approximation of it."""
+    if count < 16:
+        return math.lgamma(count + 1.0) - (count + 0.5) * math.log(count) + count - _HALF_LOG_TAU
+    square = float(count) * count
+    return (
+        1 / 12 - (1 / 360 - (1 / 1260 - (1 / 1680 - 1 / 1188 / square) / square) / square) / square
+    ) / count
+
+
+def _deviance(count: float, mean: float) -> float:
+    """Return `count log(count / mean) + mean - count` without cancellation where the two are near."""
+    if abs(count - mean) >= 0.1 * (count + mean):
+        return count * math.log(count / mean) + mean - count
+    ratio = (count - mean) / (count + mean)
+    total = (count - mean) * ratio
+    term = 2.0 * count * ratio
+    order = 1
+    while True:
+        term *= ratio * ratio
+        following = total + term / (2 * order + 1)
+        if following == total:
+            return total
+        total, order = following, order + 1

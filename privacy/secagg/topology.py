@@ -1,0 +1,352 @@
+"""Who shares secrets with whom, and how many shares open one: found from what is assumed of the clients.
+
+On the complete graph (Bonawitz et al. 2017) every client is every other's neighbour. On a k-regular one (Bell et
+al. 2020, SecAgg+) a client masks with, and hands shares to, k others that are drawn at random: a ring in random
+order, each beside the k/2 to its left and right. Users state what they assume; degree and threshold follow.
+
+Three rules are conservative here. Corrupt and dropped clients are counted upwards: 5 % of 30 are 2. A client
+may keep a share of its own secrets, so a neighbourhood has k + 1 shares where the published finder counts k. And a
+malicious server may choose among `ATTEMPTS` seeds of the graph, by having the clients reveal anew without one of
+them, so that each seed must be better by as much.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+from privacy.secagg.hypergeometric import Hypergeometric
+
+PRIVACY_BITS = 40  # what the server may see is more than claimed with a probability of at most 2^-40
+CORRECTNESS_BITS = 20  # a round fails, though no more drop out than assumed, with at most 2^-20
+ATTEMPTS = 4  # graph seeds a malicious server may see revealed in a round: costs log2(4) bits of privacy
+LEAST_DEGREE = 6  # fewer neighbours are no crowd, whatever the fractions say of a small cohort
+LEAST_REGULAR_COHORT = 65  # below it, "auto" takes the complete graph, as Google's implementation does
+MOST_CLIENTS = 10**9
+MOST_BAD = Fraction(
+    9, 10
+)  # corrupt + dropped (malicious server: + dropped again), as in the published finder
+_ROUNDING = 1e-9  # relative: far above the error of the tails, far below what a threshold changes
+
+Graph = Literal["auto", "complete", "k-regular"]
+
+
+class Adversary(StrEnum):
+    """What the server may do, beside seeing what the corrupt clients see."""
+
+    SEMI_HONEST = "semi-honest"
+    MALICIOUS_SERVER = "malicious-server"
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is assumed of a cohort; every guarantee stands on it.
+
+    Attributes:
+        corrupt: Fraction of the cohort that shares all it sees with the server, from 0 up to below 1.
+        dropout: Fraction of the cohort that may be lost in a round, from 0 up to below 1.
+        adversary: Whether the server follows the protocol.
+
+    Raises:
+        ValueError: A fraction is out of its range.
+    """
+
+    corrupt: float = 0.05
+    dropout: float = 0.05
+    adversary: Adversary = Adversary.SEMI_HONEST
+
+    def __post_init__(self) -> None:
+        for name, value in (("corrupt", self.corrupt), ("dropout", self.dropout)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} = {value}: must be from 0 up to, but not including, 1")
+
+    @property
+    def malicious(self) -> bool:
+        """Whether the server may lie."""
+        return self.adversary is Adversary.MALICIOUS_SERVER
+
+    def corrupt_of(self, clients: int) -> int:
+        """Return how many of so many clients are corrupt at most, rounded up."""
+        return counted_up(self.corrupt, clients)
+
+    def dropped_of(self, clients: int) -> int:
+        """Return how many of so many clients drop out at most, rounded up."""
+        return counted_up(self.dropout, clients)
+
+
+def counted_up(fraction: float, clients: int) -> int:
+    """Return a fraction of the clients, rounded up; the fraction means its decimal, so that 5 % of 100 are 5.
+
+    >>> counted_up(0.05, 100), counted_up(0.05, 101), counted_up(0.07, 100)
+    (5, 6, 7)
+    """
+    return math.ceil(Fraction(repr(float(fraction))) * clients)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Who shares secrets with whom, and how many shares open one.
+
+    Attributes:
+        clients: In the cohort.
+        degree: Neighbours of a client, which is not its own; `clients - 1` on the complete graph, else even.
+        threshold: Shares that open a secret, of the `degree + 1` that there are.
+        adversary: What it withstands.
+        corrupt: Clients of the cohort that are corrupt at most.
+        dropped: Clients of the cohort that may be lost.
+        corrupt_neighbours: Of one client, corrupt ones at most; on a k-regular graph but for a probability of
+            2^-41 over all clients.
+    """
+
+    clients: int
+    degree: int
+    threshold: int
+    adversary: Adversary
+    corrupt: int
+    dropped: int
+    corrupt_neighbours: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every client is every other's neighbour."""
+        return self.degree == self.clients - 1
+
+    @property
+    def honest_minimum(self) -> int:
+        """The least number of honest clients in any sum that the server may learn.
+
+        Complete graph: at least `threshold` clients survive, or nothing can be opened, and all but `corrupt` of
+        them are honest. Against a malicious server this needs 2t > n + corrupt, so that no two quorums sign
+        different survivors, and clients that refuse to open anything where a survivor's shares never reached them.
+
+        k-regular, semi-honest: the honest survivors hang together, so that only the sum over all of them can be
+        learnt: those who neither dropped out nor are corrupt.
+
+        k-regular, malicious server: take an honest client u whose self-mask was opened. It masked with t - 1
+        others at least, t - 1 - c of them honest where c of its neighbours are corrupt; and t - 1 - c honest
+        others at least gave a share of its self-mask. As it has only k - c honest neighbours, 2t - 2 - k - c of
+        them did both. One who gave a share signed a list of survivors with itself on it, as did t - 1 others
+        around it, so that its own masking key stays closed (2t > k + 1 + c): the mask between the two goes away
+        in a sum that has both. So there are 2t - 1 - k - c honest clients in a sum.
+        """
+        if self.complete:
+            return self.threshold - self.corrupt
+        if self.adversary is Adversary.SEMI_HONEST:
+            return self.clients - self.dropped - self.corrupt
+        return 2 * self.threshold - 1 - self.degree - self.corrupt_neighbours
+
+    @property
+    def survivors_minimum(self) -> int:
+        """With how many survivors a round may end; with fewer it has to fail.
+
+        A semi-honest server on a k-regular graph has to hold to it by itself: where more drop out than assumed,
+        nothing says that the honest survivors hang together.
+        """
+        return self.threshold if self.complete else self.clients - self.dropped
+
+    @property
+    def claim(self) -> str:
+        """What is guaranteed, and what is not, in plain sentences."""
+        who = f"the server and {self.corrupt:,} of {self.clients:,} clients together"
+        if self.adversary is Adversary.SEMI_HONEST:
+            chance = "" if self.complete else f" (but for a probability of 2^-{PRIVACY_BITS})"
+            return (
+                f"If the server follows the protocol, {who} learn one sum, which has {self.honest_minimum:,} honest "
+                f"clients in it at least, and nothing else{chance}. A server that lies, by swapping keys or by "
+                "telling clients different lists of who dropped out, is not withstood."
+            )
+        if self.complete:
+            return (
+                f"Whatever the server does, {who} learn one sum at most, which has {self.honest_minimum:,} honest "
+                "clients in it at least. A wrong sum, a failed round, and cohorts chosen or filled by the server "
+                "are not withstood."
+            )
+        return (
+            f"Alpha-summation: whatever the server does, {who} learn sums over disjoint sets of clients only, each "
+            f"with {self.honest_minimum:,} honest clients in it at least (but for a probability of "
+            f"2^-{PRIVACY_BITS}); there may be several such sums. A wrong sum, a failed round, and cohorts chosen "
+            "or filled by the server are not withstood."
+        )
+
+
+def topology(clients: int, assumptions: Assumptions, *, graph: Graph = "auto", minimum: int = 3) -> Topology:
+    """Return the graph and the threshold for a cohort.
+
+    Args:
+        clients: In the cohort, up to 10^9.
+        assumptions: What is assumed of them.
+        graph: "auto" takes a k-regular graph for `LEAST_REGULAR_COHORT` clients or more where it has at most half
+            the neighbours of the complete one, which it takes elsewhere.
+        minimum: The smallest cohort that may be; and on a k-regular graph against a malicious server the least
+            number of honest clients in a sum.
+
+    Raises:
+        ValueError: No threshold both keeps secrets closed to who is corrupt and opens them after the dropouts, or
+            the cohort is out of range; the message says which number to change.
+
+    >>> found = topology(100, Assumptions(corrupt=0.05, dropout=0.05))
+    >>> found.degree, found.threshold, found.honest_minimum
+    (12, 6, 90)
+    >>> topology(20, Assumptions(corrupt=0.05, dropout=0.05)).threshold
+    14
+    """
+    if graph not in ("auto", "complete", "k-regular"):
+        raise ValueError(f"graph = {graph!r}: must be 'auto', 'complete' or 'k-regular'")
+    if minimum < 2:
+        raise ValueError(f"minimum = {minimum}: must be 2 or more, as a sum over one client is its vector")
+    if not minimum <= clients <= MOST_CLIENTS:
+        raise ValueError(f"a cohort of {clients:,}: must be from {minimum:,} to {MOST_CLIENTS:,} clients")
+    if graph == "complete":
+        return _complete(clients, assumptions)
+    found = _k_regular(clients, assumptions, minimum)
+    if graph == "auto":
+        small = found is not None and 2 * (found.degree + 1) <= clients
+        return (
+            found
+            if found is not None and small and clients >= LEAST_REGULAR_COHORT
+            else _complete(clients, assumptions)
+        )
+    if found is None:
+        raise ValueError(
+            f"a k-regular graph of {clients:,} clients with corrupt = {assumptions.corrupt:g} and dropout = "
+            f"{assumptions.dropout:g} ({assumptions.adversary}): no degree below {clients - 1:,} will do; a larger "
+            "cohort, lower fractions or the complete graph might"
+        )
+    return found
+
+
+def _complete(clients: int, assumptions: Assumptions) -> Topology:
+    least, most = _complete_bounds(clients, assumptions)
+    corrupt, dropped = assumptions.corrupt_of(clients), assumptions.dropped_of(clients)
+    if least > most:
+        raise ValueError(
+            f"a cohort of {clients:,} with corrupt = {assumptions.corrupt:g} ({corrupt:,}) and dropout = "
+            f"{assumptions.dropout:g} ({dropped:,}), {assumptions.adversary}: the threshold must be {least:,} or "
+            f"more, and only {most:,} clients may be left; {_remedy(clients, assumptions)}"
+        )
+    return Topology(
+        clients=clients,
+        degree=clients - 1,
+        threshold=min(max(2 * clients // 3 + 1, least), most),
+        adversary=assumptions.adversary,
+        corrupt=corrupt,
+        dropped=dropped,
+        corrupt_neighbours=min(corrupt, clients - 1),
+    )
+
+
+def _complete_bounds(clients: int, assumptions: Assumptions) -> tuple[int, int]:
+    """Return the least threshold that keeps secrets closed, and the largest that dropouts leave."""
+    corrupt = assumptions.corrupt_of(clients)
+    least = (clients + corrupt) // 2 + 1 if assumptions.malicious else corrupt + 1
+    return max(least, 2), clients - assumptions.dropped_of(clients)
+
+
+def _remedy(clients: int, assumptions: Assumptions) -> str:
+    """Return what would make a complete graph feasible."""
+    weight = 2 if assumptions.malicious else 1
+    sum_of = "corrupt + 2 dropout" if assumptions.malicious else "corrupt + dropout"
+    if assumptions.corrupt + weight * assumptions.dropout < 1:
+        for more in range(clients + 1, 100 * clients):
+            least, most = _complete_bounds(more, assumptions)
+            if least <= most:
+                return f"a cohort of {more:,} would do, or lower fractions"
+    return f"lower fractions would do ({sum_of} well below 1)"
+
+
+def _k_regular(clients: int, assumptions: Assumptions, minimum: int) -> Topology | None:
+    corrupt, dropped = assumptions.corrupt_of(clients), assumptions.dropped_of(clients)
+    malicious = assumptions.malicious
+    found = k_regular(
+        clients,
+        corrupt,
+        dropped,
+        malicious=malicious,
+        privacy_bits=PRIVACY_BITS + (math.ceil(math.log2(ATTEMPTS)) if malicious else 0),
+        honest=minimum,
+        least_degree=LEAST_DEGREE,
+    )
+    if found is None:
+        return None
+    return Topology(
+        clients=clients,
+        degree=found.degree,
+        threshold=found.threshold,
+        adversary=assumptions.adversary,
+        corrupt=corrupt,
+        dropped=dropped,
+        corrupt_neighbours=found.corrupt_neighbours,
+    )
+
+
+@dataclass(frozen=True)
+class Regular:
+    """What `k_regular` found: the degree, the threshold, and how many neighbours are corrupt at most."""
+
+    degree: int
+    threshold: int
+    corrupt_neighbours: int
+
+
+@lru_cache(maxsize=1024)
+def k_regular(
+    clients: int,
+    corrupt: int,
+    dropped: int,
+    *,
+    malicious: bool,
+    privacy_bits: int = PRIVACY_BITS,
+    correctness_bits: int = CORRECTNESS_BITS,
+    honest: int = 0,
+    least_degree: int = 2,
+) -> Regular | None:
+    """Return the smallest degree with a threshold that is both safe and live; None if there is none.
+
+    The conditions are those of Bell et al. (2020), with exact tails of the hypergeometric law as in the published
+    finder (google-parfait/federated-compute, `graph_parameter_finder`), which `honest=0` and counts rounded down
+    reproduce. For a degree k:
+
+    - the graph of the honest survivors is in one piece but for 2^-(privacy bits + 1): to cut it, k/2 clients in a
+      row have to be bad in two places, and there are n (n - k - 1) / 2 pairs of places;
+    - no client has more than c corrupt neighbours but for 2^-(privacy bits + 1) over all clients;
+    - no client has fewer than `threshold` neighbours left but for 2^-(correctness bits) over all clients;
+    - threshold > c; against a malicious server 2 threshold > k + c + honest.
+
+    Args:
+        clients: At least 3.
+        corrupt: Corrupt ones among them.
+        dropped: Clients that may be lost.
+        malicious: Whether the server may lie.
+        privacy_bits: Of statistical security.
+        correctness_bits: Of statistical correctness.
+        honest: Against a malicious server, the least number of honest clients in a sum where a client keeps a share
+            of its own secrets (see `Topology.honest_minimum`); 0: it keeps none, and a sum may have only one.
+        least_degree: Where to begin.
+    """
+    if corrupt + (2 if malicious else 1) * dropped > MOST_BAD * clients:
+        return None
+    degree = least_degree + least_degree % 2
+    while degree < clients - 1:
+        law = Hypergeometric(clients, corrupt, degree)
+        left = Hypergeometric(clients, clients - dropped, degree)
+        limit = 2.0 ** -(privacy_bits + 1) * (1 - _ROUNDING)
+        bad = law.exceeded_at_most(limit / clients)
+        most = left.reached_but_for(2.0**-correctness_bits * (1 - _ROUNDING) / clients)
+        least = max(bad + 1, (degree + bad + honest) // 2 + 1 if malicious else 2, 2)
+        if most >= least and _log_disconnected(clients, corrupt + dropped, degree) <= math.log(limit):
+            return Regular(degree, least, bad)
+        # Two neighbours more leave at most two more, and a malicious server's threshold goes up by one at least:
+        # so many degrees can't do.
+        missing = least - most
+        degree += 2 * max(1, missing if malicious else missing // 2)
+    return None
+
+
+def _log_disconnected(clients: int, bad: int, degree: int) -> float:
+    """Return the log of a bound on the probability that the good clients are not in one piece."""
+    places = 0.5 * clients * (clients - degree - 1)
+    return math.log(places) + Hypergeometric(clients, bad, degree).log_probability(degree)
