@@ -2,7 +2,7 @@
 
 Each commits to a random part before it knows any other; when the roster is fixed, all parts are revealed and make
 the seed. Where a client is lost in between, those that are left begin anew with their next parts; a server that
-feigns losses gains one more graph to choose from with each attempt, and there are at most `spec.ATTEMPTS`.
+feigns losses gains one more graph to choose from with each attempt, and there are at most `topology.ATTEMPTS`.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from privacy.secagg.primitives import (
 from privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
 from privacy.secagg.shamir import split_key
 from privacy.secagg.shares import SEALED, seal_shares, unseal_shares
-from privacy.secagg.spec import ATTEMPTS, Policy, RoundSpec, Stage
-from privacy.secagg.topology import Adversary
+from privacy.secagg.spec import Policy, RoundSpec, Stage
+from privacy.secagg.topology import ATTEMPTS, Adversary
 from privacy.secagg.transcript import beginning, goes_on, is_by, signed
 from privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 
@@ -55,7 +55,9 @@ class _Secrets:
     own: bytearray  # the secret behind the own mask
     graph: bytearray  # behind the parts in the choice of the graph
     own_share: bytearray = field(default_factory=bytearray)  # one's own share of `own`
-    shares: dict[int, tuple[bytearray, bytearray]] = field(default_factory=dict)  # of each neighbour's two secrets
+    shares: dict[int, tuple[bytearray, bytearray]] = field(
+        default_factory=dict
+    )  # of each neighbour's two secrets
 
     def wipe(self) -> None:
         """Overwrite everything with zeros."""
@@ -117,12 +119,14 @@ class ClientSession:
         """
         agreed = RoundSpec.loads(spec)
         policy.check(agreed)
-        signing = entropy(KEY) if identity is None else identity
-        if agreed.adversary is Adversary.MALICIOUS_SERVER:
-            if identity is None or policy.registry.get(me) != SigningKey(identity).public:
-                raise ValueError(f"client {me} is not registered with its identity key")
-        fresh = (entropy(KEY), entropy(KEY), signing, entropy(KEY), graph_entropy(KEY))
-        session = cls(agreed, policy, me, _Secrets(*map(bytearray, fresh)))
+        secrets = _Secrets(
+            channel=bytearray(entropy(KEY)),
+            masks=bytearray(entropy(KEY)),
+            signing=bytearray(_signing_key(agreed, policy, me, identity, entropy)),
+            own=bytearray(entropy(KEY)),
+            graph=bytearray(graph_entropy(KEY)),
+        )
+        session = cls(agreed, policy, me, secrets)
         session._entropy = entropy
         reply = session._sign(Stage.ADVERTISE, spec, session._advertised.advertised)
         if agreed.adversary is Adversary.MALICIOUS_SERVER:
@@ -253,16 +257,16 @@ class ClientSession:
         """Take the neighbours' shares, and mask the vector for those that have sent theirs."""
         place, ring = self._placed, self.spec.encoding.ring
         if task != self.spec.task:
-            raise ValueError(f"task = {task}: allowed: {self.spec.task}: others were given another one to train on")
+            raise ValueError(
+                f"task = {task}: allowed: {self.spec.task}: others were given another one to train on"
+            )
         if vector is None or vector.shape != (self.spec.encoding.length,) or vector.dtype != ring.dtype:
             raise ValueError("the vector to upload is not of the round's encoding")
         self._take_shares(Reader(request), place)
         self._check_enough(self._secrets.shares, "have shared")
         ring.add_mask(vector, own_seed(bytes(self._secrets.own), place.session), 1)
         others = {client: place.neighbours[client][1].masks for client in self._secrets.shares}
-        add_pair_masks(
-            ring, vector, AgreementKey(bytes(self._secrets.masks)), self.me, others, place.session
-        )
+        add_pair_masks(ring, vector, AgreementKey(bytes(self._secrets.masks)), self.me, others, place.session)
         return ring.pack(vector)
 
     def _take_shares(self, reader: Reader, place: Place) -> None:
@@ -284,9 +288,7 @@ class ClientSession:
         """Sign who has uploaded."""
         self._alive_around(request)
         self._alive = request
-        return SigningKey(bytes(self._secrets.signing)).sign(
-            alive_statement(self._placed.session, request)
-        )
+        return SigningKey(bytes(self._secrets.signing)).sign(alive_statement(self._placed.session, request))
 
     def _unmask(self, request: bytes) -> bytes:
         """Give for each neighbour one share: of its own mask's secret if it has uploaded, of its other key if not."""
@@ -335,8 +337,10 @@ class ClientSession:
             int(client): (bytearray.fromhex(masks), bytearray.fromhex(own))
             for client, (masks, own) in state["shares"].items()
         }
-        signing = bytearray(identity or bytes.fromhex(state["signing"]))
-        secrets = _Secrets(**stored, signing=signing, shares=shares)
+        if "signing" not in state and identity is None:
+            raise ValueError("a session that is signed by an identity key needs it")
+        signing = bytes.fromhex(state["signing"]) if "signing" in state else identity
+        secrets = _Secrets(**stored, signing=bytearray(signing or b""), shares=shares)
         session = cls(RoundSpec.loads(state["spec"].encode()), policy, state["me"], secrets)
         session._entropy = entropy
         session._due = [Stage(stage) for stage in state["due"]]
@@ -420,6 +424,15 @@ class ClientSession:
                 raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
         must_ascend(signers, "signatures of who has uploaded")
         self._check_enough(signers, "have confirmed who has uploaded")
+
+
+def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None, entropy: Entropy) -> bytes:
+    """Return the private key that signs: the client's identity against a malicious server, else a fresh one."""
+    if spec.adversary is not Adversary.MALICIOUS_SERVER:
+        return entropy(KEY)
+    if identity is None or policy.registry.get(me) != SigningKey(identity).public:
+        raise ValueError(f"client {me} is not registered with its identity key")
+    return identity
 
 
 _STORED = ("channel", "masks", "own", "graph", "own_share")

@@ -35,10 +35,10 @@ def add_pair_masks(
     client: int,
     others: Mapping[int, bytes],
     session: bytes,
-    *,
-    remove: bool = False,
 ) -> None:
-    """Add to a client's vector the masks that it shares with others: plus those of smaller, minus those of greater.
+    """Add a client's masks that it has in common with others: plus those of smaller, minus those of greater ones.
+
+    Added to a sum that has the others' vectors and lacks the client's, they cancel there.
 
     Args:
         ring: Of the vector.
@@ -47,8 +47,7 @@ def add_pair_masks(
         client: Its number.
         others: Their public keys, by number.
         session: The session's id.
-        remove: Whether to take them away instead.
     """
     for other, public in others.items():
-        sign = 1 if (other < client) != remove else -1
-        ring.add_mask(values, pair_seed(key, client, public, other, session), sign)
+        seed = pair_seed(key, client, public, other, session)
+        ring.add_mask(values, seed, 1 if other < client else -1)

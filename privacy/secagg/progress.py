@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from privacy.secagg.graph import neighbours
 from privacy.secagg.primitives import KEY, Entropy
 from privacy.secagg.ring import Ring
-from privacy.secagg.spec import ATTEMPTS, RoundSpec, Stage, TooFew
+from privacy.secagg.spec import RoundSpec, Stage, TooFew
+from privacy.secagg.topology import ATTEMPTS
 
 
 class Total:

@@ -7,6 +7,7 @@ depend: clients that were shown different rosters, rounds or global models have 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,6 +92,11 @@ class Roster:
         self._entries = [_entry(client, keys[client]) for client in self.clients]
         self.root = merkle.root(self._entries)
 
+    @functools.cached_property
+    def _proofs(self) -> list[list[bytes]]:
+        """The proof of each entry."""
+        return merkle.prove_all(self._entries, range(len(self._entries)))
+
     def index(self, client: int) -> int:
         """Return a client's place."""
         return self._index[client]
@@ -114,16 +120,15 @@ class Roster:
             return self._whole(commitments)
         size = len(self._entries)
         indices = [self._index[client], *sorted(self._index[neighbour] for neighbour in neighbours)]
-        proofs = merkle.prove_all(self._entries, indices)
         parts = [graph_seed, self.root, index_bytes(size)]
-        for index, proof in zip(indices, proofs, strict=True):
+        for index in indices:
+            proof = self._proofs[index]
             parts += [index_bytes(index), self._entries[index], bytes([len(proof)]), *proof]
         return b"".join(parts)
 
     def _whole(self, extras: Mapping[int, bytes]) -> bytes:
         entries = (
-            entry + extras.get(client, b"")
-            for client, entry in zip(self.clients, self._entries, strict=True)
+            entry + extras.get(client, b"") for client, entry in zip(self.clients, self._entries, strict=True)
         )
         return b"".join((index_bytes(len(self._entries)), *entries))
 

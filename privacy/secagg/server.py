@@ -6,7 +6,8 @@ it counts; who sends something else is lost, as is who sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +47,7 @@ class MaskedUploads:
             if client not in self.known or client in total.clients:
                 raise ValueError("was not asked, or has answered already")
             signing, transcript, request = self.known[client]
-            body, total.transcripts[client] = checked_body(
-                reply, signing, transcript, Stage.UPLOAD, request
-            )
+            body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, request)
             encoding.ring.add(total.values, encoding.ring.unpack(body, encoding.length))
             total.clients.append(client)
         except ValueError as error:
@@ -71,7 +70,12 @@ class ServerSession(Progress):
     """
 
     def __init__(
-        self, spec: RoundSpec, clients: Any, *, registry: Mapping[int, bytes] | None = None, **kwargs: Any
+        self,
+        spec: RoundSpec,
+        clients: Iterable[int],
+        *,
+        registry: Mapping[int, bytes] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(spec, clients, **kwargs)
         self._registry = registry or {}
@@ -115,7 +119,7 @@ class ServerSession(Progress):
     @property
     def _roster(self) -> Roster:
         """The clients of the present roster with their keys."""
-        if self._known_roster is None or self._known_roster.clients != self.roster:
+        if self._known_roster is None or len(self._known_roster.clients) != len(self.roster):
             self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
         return self._known_roster
 
@@ -146,7 +150,11 @@ class ServerSession(Progress):
             self._accept_keys(client, reply)
             return
         body, after = checked_body(
-            reply, self._keys[client].signing, self._transcripts[client], self._present, self._requests[client]
+            reply,
+            self._keys[client].signing,
+            self._transcripts[client],
+            self._present,
+            self._requests[client],
         )
         reader = Reader(body)
         accept = {
@@ -171,7 +179,9 @@ class ServerSession(Progress):
         reader.end()
         after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._requests[client], body)
         if not is_by(keys.signing, signature, after):
-            raise ValueError("its signature does not fit what was sent and received: something was altered on the way")
+            raise ValueError(
+                "its signature does not fit what was sent and received: something was altered on the way"
+            )
         if self.spec.adversary is Adversary.MALICIOUS_SERVER:
             if self._registry.get(client) != keys.signing:
                 raise ValueError("its keys are not signed by its registered identity")
@@ -239,8 +249,9 @@ class ServerSession(Progress):
 
     # --- what it learns ---------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def _session(self) -> bytes:
+        """The session's id, once the graph is drawn."""
         return session_id(self.spec, self._roster.root, b"" if self.spec.complete else self._graph_seed)
 
     def total(self) -> NDArray[Any]:
@@ -252,12 +263,14 @@ class ServerSession(Progress):
         if self._sum is None or self.stage is not None:
             raise ValueError("there is no sum")
         if not self._is_unmasked:
-            self._unmask(self._sum)
-        self._is_unmasked = True
-        found = self._sum
-        self._forget()
-        self._sum = found
-        return found
+            try:
+                self._unmask(self._sum)
+            except ValueError:
+                self._forget()
+                raise
+            self._is_unmasked = True
+            self._forget_messages()
+        return self._sum
 
     def _unmask(self, values: NDArray[Any]) -> None:
         """Take all masks out of the sum."""
@@ -287,7 +300,10 @@ class ServerSession(Progress):
             raise TooFew(f"client {client}: {error}") from None
 
     def _forget(self) -> None:
+        self._sum = None
+        self._forget_messages()
+
+    def _forget_messages(self) -> None:
         """Drop all that clients have sent; what Python keeps of it in freed memory is out of reach."""
         for kept in (self._sealed, self._shares, self._parts, self._confirmations, self._requests):
             kept.clear()
-        self._sum = None

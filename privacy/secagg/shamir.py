@@ -11,7 +11,9 @@ PRIME = 2**256 + 297  # the smallest above every secret of 32 bytes
 SHARE = 33  # bytes of an element of that field
 
 
-def split(secret: int, threshold: int, points: Sequence[int], entropy: Entropy, prime: int = PRIME) -> list[int]:
+def split(
+    secret: int, threshold: int, points: Sequence[int], entropy: Entropy, prime: int = PRIME
+) -> list[int]:
     """Return a share of a secret for each point.
 
     The shares are the values of a polynomial of degree `threshold - 1` whose constant is the secret and whose

@@ -10,7 +10,13 @@ SEALED = 2 * SHARE + TAG  # bytes
 
 
 def seal_shares(
-    key: AgreementKey, me: int, public: bytes, other: int, session: bytes, masks_share: bytes, own_share: bytes
+    key: AgreementKey,
+    me: int,
+    public: bytes,
+    other: int,
+    session: bytes,
+    masks_share: bytes,
+    own_share: bytes,
 ) -> bytes:
     """Encrypt for a neighbour its shares of the key of one's pair masks, and of the secret of one's own mask."""
     sealing = _sealing_key(key, me, public, other, session)

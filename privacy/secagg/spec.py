@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -13,7 +13,6 @@ from privacy.secagg.encoding import Encoding
 from privacy.secagg.topology import Adversary, Assumptions, Topology, topology
 
 VERSION = 1
-ATTEMPTS = 4  # at most, to agree on the graph: each gives a server that cheats one graph more to choose from
 
 
 class TooFew(ValueError):
@@ -28,7 +27,9 @@ class Stage(StrEnum):
     SHARE = "share"  # shares of the secrets, for the neighbours
     UPLOAD = "upload"  # the masked vector
     CONFIRM = "confirm"  # a signature on who has uploaded
-    UNMASK = "unmask"  # for each neighbour one share: of its masks' key if it is lost, of its own mask's if not
+    UNMASK = (
+        "unmask"  # for each neighbour one share: of its masks' key if it is lost, of its own mask's if not
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,10 @@ class RoundSpec:
 
     def dumps(self) -> bytes:
         """Return the specification as JSON in its one form."""
+        return self._text
+
+    @functools.cached_property
+    def _text(self) -> bytes:
         tree = asdict(self) | {"encoding": self.encoding.to_dict()}
         return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
@@ -148,17 +153,11 @@ class Policy:
             clients=clients,
             degree=shape.degree,
             threshold=shape.threshold,
-            least=self._least(shape),
+            least=max(shape.survivors_minimum, self.minimum),
             adversary=shape.adversary,
             task=task,
             encoding=replace(self.encoding, cohort=clients),
         )
-
-    def _least(self, shape: Topology) -> int:
-        """Return how many clients must be in a sum: a sparse graph may come apart where more are lost than assumed."""
-        if shape.degree >= shape.clients - 1:
-            return max(shape.threshold, self.minimum)
-        return shape.clients - math.floor(self.assumptions.dropout * shape.clients)
 
     def check(self, spec: RoundSpec) -> None:
         """Refuse a round that is not the one that this policy allows.

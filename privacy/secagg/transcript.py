@@ -40,7 +40,9 @@ def body_of(reply: bytes) -> tuple[bytes, bytes]:
     return reply[:-SIGNATURE], reply[-SIGNATURE:]
 
 
-def checked_body(reply: bytes, public: bytes, transcript: bytes, stage: Stage, request: bytes) -> tuple[bytes, bytes]:
+def checked_body(
+    reply: bytes, public: bytes, transcript: bytes, stage: Stage, request: bytes
+) -> tuple[bytes, bytes]:
     """Return the body of a reply and the transcript after it.
 
     Args:
@@ -56,5 +58,7 @@ def checked_body(reply: bytes, public: bytes, transcript: bytes, stage: Stage, r
     body, signature = body_of(reply)
     after = goes_on(transcript, stage, request, body)
     if not is_by(public, signature, after):
-        raise ValueError("its signature does not fit what was sent and received: something was altered on the way")
+        raise ValueError(
+            "its signature does not fit what was sent and received: something was altered on the way"
+        )
     return body, after

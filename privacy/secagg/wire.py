@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 ID = 8  # bytes of a client's number
@@ -70,5 +71,5 @@ def members_of(bits: bytes, size: int) -> frozenset[int]:
 
 def must_ascend(values: Sequence[int], what: str) -> None:
     """Raise `ValueError` unless values are each greater than the one before."""
-    if any(left >= right for left, right in zip(values, values[1:], strict=False)):
+    if any(left >= right for left, right in itertools.pairwise(values)):
         raise ValueError(f"{what} are repeated or out of order")
