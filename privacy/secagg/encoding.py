@@ -16,12 +16,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.secagg.ring import MOST_BITS, Ring
+from privacy.secagg.ring import MOST_BITS, SEED_SIZE, Ring, key_stream
 
 METRIC_BITS = 20  # after the point
 METRIC_LIMIT = 2**31  # magnitude of a metric
 MOST_INPUT_BITS = 32
-_PIECE = 1 << 14  # coordinates, a multiple of 4: what is between stays in the cache
+_PIECE = 1 << 15  # coordinates: what is between stays in the cache
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Encoding:
             update: `(dimension,)`; float16, float32 or float64; finite.
             weight: A whole number from 1 to `max_weight`.
             metrics: All that `self.metrics` names, finite, of magnitude at most 2^31; others are left out.
-            rounding: Draws the roundings; how many numbers it draws depends on the encoding alone.
+            rounding: Draws a key, 32 bytes, whose AES stream the coordinates are rounded by.
 
         Raises:
             ValueError: An argument is not as it must be.
@@ -210,30 +210,39 @@ class Encoding:
     ) -> int:
         """Write the update's integers and return how many coordinates were clipped.
 
-        In fixed point: the scaled number, with as many bits after the point as a random integer is added that
-        has just these bits; what is before the point is the rounded number. B itself never becomes B + 1.
+        In fixed point: a random integer is added that has just as many bits as the scaled number has after the
+        point, and what is then before the point is the rounded number. B never becomes B + 1.
         """
         narrow = self.input_bits <= 16
-        points = 16 if narrow else 32  # bits after the point: no overflow, (B + 1) * 2^points - 1 is the most
-        real = np.dtype(np.float32 if narrow and update.dtype.itemsize <= 4 else np.float64)
+        points = (
+            16 if narrow else 32
+        )  # bits after the point: (B + 1) * 2^points - 1, the most, is no overflow
         fixed = np.dtype(np.int32 if narrow else np.int64)
+        real = np.dtype(np.float32 if narrow and update.dtype.itemsize <= 4 else np.float64)
         most = float(self._bound << points)
         scale = most * (weight / self.max_weight) / self.clip
+        scaled = np.empty(min(_PIECE, self.dimension), dtype=real)
+        integers = np.empty(len(scaled), dtype=fixed)
         signed = out.view(f"<i{out.dtype.itemsize}")
+        size = points // 8
+        stream = key_stream(rounding.bytes(SEED_SIZE), self.dimension * size, piece=_PIECE * size)
         clipped = 0
-        for start in range(0, self.dimension, _PIECE):
-            piece = update[start : start + _PIECE].astype(real)
-            high, low = float(piece.max()), float(piece.min())
+        for start, draws in zip(range(0, self.dimension, _PIECE), stream, strict=True):
+            piece = update[start : start + _PIECE]
+            scaled, integers = scaled[: len(piece)], integers[: len(piece)]
+            np.copyto(scaled, piece)
+            high, low = float(scaled.max()), float(scaled.min())
             if not (math.isfinite(high) and math.isfinite(low)):
                 raise ValueError("update: has numbers that are not finite, must be finite")
             if max(high, -low) > self.clip:
-                clipped += int(np.count_nonzero(np.abs(piece) > self.clip))
-                np.clip(piece, -self.clip, self.clip, out=piece)
-            piece *= scale
-            np.clip(piece, -most, most, out=piece)
-            integers = np.rint(piece).astype(fixed)
-            integers += _random_integers(rounding, len(piece), points).astype(fixed)
-            signed[start : start + _PIECE] = integers >> points
+                clipped += int(np.count_nonzero(np.abs(scaled) > self.clip))
+                np.clip(scaled, -self.clip, self.clip, out=scaled)
+            scaled *= scale
+            np.clip(scaled, -most, most, out=scaled)
+            np.rint(scaled, out=scaled)
+            np.copyto(integers, scaled, casting="unsafe")
+            integers += draws.view(f"<u{size}")
+            np.right_shift(integers, points, out=signed[start : start + _PIECE], casting="same_kind")
         return clipped
 
     def _digits(self, limit: int) -> int:
@@ -267,18 +276,6 @@ class Encoding:
                 )
             values.append(sum(digit << i * base for i, digit in enumerate(own)))
         return values
-
-
-def _random_integers(rounding: np.random.Generator, count: int, bits: int) -> NDArray[np.uint32]:
-    """Return independent integers, uniform in [0, 2^bits), bits being 16 or 32: two or four of each draw."""
-    words = -(-count * bits // 64)
-    draws = rounding.integers(0, 2**64 - 1, size=words, dtype=np.uint64, endpoint=True).astype(
-        "<u8", copy=False
-    )
-    halves = draws.view("<u4")
-    if bits == 32:
-        return halves[:count]
-    return np.concatenate([halves & 0xFFFF, halves >> 16])[:count]
 
 
 def _fixed(name: str, metrics: Mapping[str, float]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ MOST_BITS = 62
 SEED_SIZE = 32  # bytes: a key of AES-256
 _BLOCK = 16  # bytes of an AES block
 _GROUP = 8  # values: as many bytes as a value has bits
-_PIECE = 1 << 14  # values, whole groups of them: 64 or 128 KiB
+_PIECE = 1 << 15  # values: 128 or 256 KiB
+_STEP = _PIECE // _GROUP
 
 _U4 = np.dtype("<u4")
 _U8 = np.dtype("<u8")
@@ -73,15 +75,16 @@ class Ring:
         """  # noqa: D205
         self._check(values)
         length = len(values)
-        packed = np.empty((-(-length // _GROUP), self.bits), dtype=np.uint8)
-        packing = _Packing(self.bits)
-        for start in range(0, length, _PIECE):
-            piece = np.ascontiguousarray(values[start : start + _PIECE])
+        groups = -(-length // _GROUP)
+        packing = _Packing(self.bits, min(groups, _STEP))
+        packed = BytesIO()
+        for first in range(0, groups, _STEP):
+            piece = np.ascontiguousarray(values[first * _GROUP : (first + _STEP) * _GROUP])
             if len(piece) % _GROUP:
                 piece = np.concatenate([piece, self.zeros(-len(piece) % _GROUP)])
-            first = start // _GROUP
-            packing.pack(piece, packed[first : first + len(piece) // _GROUP])
-        return packed.reshape(-1)[: self.packed_size(length)].tobytes()
+            packed.write(packing.pack(piece))
+        packed.truncate(self.packed_size(length))
+        return packed.getvalue()
 
     def unpack(self, data: bytes, length: int) -> NDArray[Any]:
         """Return the vector that `pack` made `data` of, `(length,)`; no word has a bit above `bits`.
@@ -99,14 +102,14 @@ class Ring:
             raise ValueError(f"packed vector: its last {spare} bits must be 0")
         groups = -(-length // _GROUP)
         values = np.empty(groups * _GROUP, dtype=self.dtype)
-        packing = _Packing(self.bits)
-        raw = np.frombuffer(data, dtype=np.uint8)
-        step = _PIECE // _GROUP
-        for first in range(0, groups, step):
-            piece = raw[first * self.bits : (first + step) * self.bits]
-            if len(piece) % self.bits:
-                piece = np.concatenate([piece, np.zeros(-len(piece) % self.bits, dtype=np.uint8)])
-            packing.unpack(piece.reshape(-1, self.bits), values[first * _GROUP : (first + step) * _GROUP])
+        packing = _Packing(self.bits, min(groups, _STEP))
+        for first in range(0, groups, _STEP):
+            piece = data[first * self.bits : (first + _STEP) * self.bits]
+            piece += bytes(-len(piece) % self.bits)
+            packing.unpack(
+                np.frombuffer(piece, dtype=f"V{self.bits}"),
+                values[first * _GROUP : (first + _STEP) * _GROUP],
+            )
         return values[:length]
 
     def centred(self, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -160,17 +163,19 @@ class Ring:
             )
 
 
-def key_stream(seed: bytes, size: int, counter: bytes = bytes(_BLOCK)) -> Iterator[NDArray[np.uint8]]:
+def key_stream(
+    seed: bytes, size: int, *, counter: bytes = bytes(_BLOCK), piece: int = 4 * _PIECE
+) -> Iterator[NDArray[np.uint8]]:
     """Yield the key stream of AES-256 in counter mode (NIST SP 800-38A) in pieces.
 
     Args:
         seed: The key, 32 bytes.
         size: Bytes in all.
         counter: The first counter block, 16 bytes.
+        piece: Bytes of a piece; the last one may be shorter.
 
     Yields:
-        Pieces of whole 64 KiB, the last one maybe shorter. They share their memory: each is there until the
-        next is asked for.
+        Pieces that share their memory: each is there until the next is asked for.
 
     Raises:
         ValueError: The key or the counter has a wrong size.
@@ -178,10 +183,9 @@ def key_stream(seed: bytes, size: int, counter: bytes = bytes(_BLOCK)) -> Iterat
     if len(seed) != SEED_SIZE:
         raise ValueError(f"seed: {len(seed)} bytes, must be {SEED_SIZE}")
     stream = Cipher(algorithms.AES(seed), modes.CTR(counter)).encryptor()
-    piece = min(size, 4 * _PIECE)
-    zeros = memoryview(bytes(piece))
-    buffer = np.empty(piece + _BLOCK - 1, dtype=np.uint8)  # as much as update_into asks for
-    for start in range(0, size, 4 * _PIECE):
+    zeros = memoryview(bytes(min(size, piece)))
+    buffer = np.empty(len(zeros) + _BLOCK - 1, dtype=np.uint8)  # as much as update_into asks for
+    for start in range(0, size, piece):
         count = stream.update_into(zeros[: size - start], buffer.data)
         yield buffer[:count]
 
@@ -191,52 +195,74 @@ class _Packing:
 
     A group's values become *lanes* of 64 bits (up to 32 bits, two neighbours share one), its lanes become a
     *row* of as few 64-bit words as hold them without gaps, and the row's first `bits` bytes are the result.
+    A lane begins in the row at bit `starts[lane]`, in the word `first[lane]`; it may spill into the next word.
+
+    Args:
+        bits: Of a value.
+        groups: At most in a call.
     """
 
-    def __init__(self, bits: int) -> None:
-        self._bits = bits
+    def __init__(self, bits: int, groups: int) -> None:
         self._paired = bits <= 32
-        self._width = 2 * bits if self._paired else bits
-        self._count = 4 if self._paired else 8
-        groups = _PIECE // _GROUP
-        self._row = np.zeros((groups, -(-bits // 8)), dtype=_U8)
-        self._mask = _U8.type((1 << bits) - 1)
-        self._high_mask = _U8.type(((1 << bits) - 1) << bits) if self._paired else _U8.type(0)
+        self._apart = 32 - bits  # empty bits between two neighbours
+        width, count = (2 * bits, 4) if self._paired else (bits, 8)
+        starts = np.arange(count, dtype=_U8) * _U8.type(width)
+        self._first = (starts // 64).tolist()
+        self._spills = [lane for lane in range(count) if starts[lane] % 64 + width > 64]
+        # As long as all lanes, for NumPy's loops are fast over arrays without gaps and slow over short rows.
+        self._left = np.tile(starts % 64, groups)
+        self._right = 64 - self._left
+        self._lanes, self._spilt = np.zeros((2, groups, count), dtype=_U8)
+        words = -(-bits // 8)
+        self._rows = np.zeros((groups, words), dtype=_U8)
+        self._group = np.dtype(f"V{bits}")
+        self._packed = np.empty(groups, self._group)
+        self._row_groups = np.ndarray(groups, self._group, self._rows.data, strides=8 * words)
+        self._low = _U8.type((1 << bits) - 1)  # the first value in a lane
+        self._high = _U8.type((1 << bits) - 1 << bits if self._paired else 0)  # the second
 
-    def pack(self, values: NDArray[Any], out: NDArray[np.uint8]) -> None:
-        """Pack whole groups of words, at most a piece, to bytes `(groups, bits)`."""
+    def pack(self, values: NDArray[Any]) -> memoryview:
+        """Pack words, `(8 * groups,)`, to `groups * bits` bytes, which are there until the next call."""
+        groups = len(values) // _GROUP
+        rows = self._rows[:groups]
+        lanes, spilt = self._lanes[:groups].reshape(-1), self._spilt[:groups].reshape(-1)
         if self._paired:
             pairs = values.view(_U8)
-            lanes: NDArray[Any] = pairs >> (32 - self._bits)
-            lanes &= self._high_mask
-            lanes |= pairs & self._mask
+            np.right_shift(pairs, self._apart, out=spilt)
+            spilt &= self._high
+            np.bitwise_and(pairs, self._low, out=lanes)
+            lanes |= spilt
         else:
-            lanes = values & self._mask
-        lanes = lanes.reshape(-1, self._count)
-        rows = self._row[: len(lanes)]
-        for i in range(self._count):
-            word, shift = divmod(i * self._width, 64)
-            if shift:
-                rows[:, word] |= lanes[:, i] << shift
-            else:
-                rows[:, word] = lanes[:, i]
-            if shift + self._width > 64:
-                rows[:, word + 1] = lanes[:, i] >> (64 - shift)
-        out[:] = rows.view(np.uint8)[:, : self._bits]
+            np.bitwise_and(values, self._low, out=lanes)
+        np.right_shift(lanes, self._right[: lanes.size], out=spilt)
+        lanes <<= self._left[: lanes.size]
+        columns, spilt_columns = self._lanes[:groups].T, self._spilt[:groups].T
+        for word in range(rows.shape[1]):
+            parts = [spilt_columns[lane] for lane in self._spills if self._first[lane] == word - 1]
+            parts += [columns[lane] for lane, first in enumerate(self._first) if first == word]
+            np.bitwise_or(parts[0], parts[1] if len(parts) > 1 else 0, out=rows[:, word])
+            for part in parts[2:]:
+                rows[:, word] |= part
+        self._packed[:groups] = self._row_groups[:groups]
+        return self._packed[:groups].data
 
-    def unpack(self, data: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        """Unpack bytes `(groups, bits)`, at most a piece, to words."""
-        rows = self._row[: len(data)]
-        rows.view(np.uint8)[:, : self._bits] = data
-        lanes = np.empty((len(data), self._count), dtype=_U8)
-        for i in range(self._count):
-            word, shift = divmod(i * self._width, 64)
-            np.right_shift(rows[:, word], shift, out=lanes[:, i])
-            if shift + self._width > 64:
-                lanes[:, i] |= rows[:, word + 1] << (64 - shift)
-        flat = lanes.reshape(-1)
+    def unpack(self, data: NDArray[np.void], out: NDArray[Any]) -> None:
+        """Unpack bytes, `(groups,)` items of `bits` bytes, to words, `(8 * groups,)`."""
+        groups = len(data)
+        rows = self._rows[:groups]
+        self._row_groups[:groups] = data
+        for lane, first in enumerate(self._first):
+            self._lanes[:groups, lane] = rows[:, first]
+        for lane in self._spills:
+            self._spilt[:groups, lane] = rows[:, self._first[lane] + 1]
+        lanes, spilt = self._lanes[:groups].reshape(-1), self._spilt[:groups].reshape(-1)
+        lanes >>= self._left[: lanes.size]
+        spilt <<= self._right[: lanes.size]
+        lanes |= spilt
         if self._paired:
-            high = (flat & self._high_mask) << (32 - self._bits)
-            np.bitwise_or(flat & self._mask, high, out=out.view(_U8))
+            np.bitwise_and(lanes, self._high, out=spilt)
+            spilt <<= self._apart
+            lanes &= self._low
+            np.bitwise_or(lanes, spilt, out=out.view(_U8))
         else:
-            np.bitwise_and(flat, self._mask, out=out)
+            np.bitwise_and(lanes, self._low, out=out)
