@@ -12,8 +12,10 @@ import numpy as np
 from flwr.common import bytes_to_ndarray, ndarray_to_bytes
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 BIT = 23
@@ -38,3 +40,20 @@ def control() -> Finding:
     error = float(np.abs(outcome.mean - true).max())
     what = f"a bit flipped in an upload: the mean is wrong by {error:.2f}, and nobody says so"
     return Finding(error > 0.1, what, outcome.mean.tolist(), true.tolist())
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Flip the same bit."""
+
+    def flip(stage: Stage, client: int, reply: bytes) -> bytes:
+        if (stage, client) != (Stage.UPLOAD, sessions.VICTIM):
+            return reply
+        return bytes([reply[0], reply[1], reply[2] ^ 1 << BIT - 16]) + reply[3:]
+
+    server, clients = sessions.attacked(adversary, sessions.Attacker)
+    outcome = sessions.run(server, clients, in_transit=flip)
+    others = [update for client, update in sessions.updates().items() if client in server.uploaded]
+    error = np.abs(sessions.mean_of(server).update - sessions.weighted_mean(others)).max()
+    if error > sessions.TOLERANCE or not outcome.rejected:
+        return Finding(True, f"the mean is wrong by {error:.2f}")
+    return Finding(False, f"the server refuses the upload: {outcome.rejected[0][2]}; the mean of the others")

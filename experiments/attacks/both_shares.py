@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
+from privacy.secagg.wire import bitmap
 
 CONTROL = flower.FLOWER
 
@@ -33,3 +36,14 @@ def control() -> Finding:
     )
     what = f"{len(outcome.client_errors)} clients object; the victim's weight {weight:.3f} and its update"
     return recovery(what, update, flower.updates()[flower.VICTIM].vector, flower.TOLERANCE)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Ask everybody to unmask, and then again: now the victim has died."""
+    server, clients = sessions.attacked(adversary, sessions.Attacker)
+    outcome = sessions.run(server, clients)
+    others = bitmap(set(sessions.CLIENTS) - {sessions.VICTIM}, len(sessions.CLIENTS))
+    sessions.ask(clients, Stage.UNMASK, others, outcome)
+    if len(outcome.refused) < len(clients):
+        return Finding(True, "clients give a second share")
+    return sessions.refused(outcome)

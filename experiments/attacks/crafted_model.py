@@ -10,13 +10,17 @@ from the sum. Against it: differential privacy, and clients that accept only an 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
 from experiments.benchmarks.flower_secagg import Cohort, Update
 from fedsim.streams import numpy_stream
+from privacy.secagg.server import ServerSession
+from privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 INPUTS, UNITS, RECORDS = 8, 200, 2
@@ -49,14 +53,14 @@ def read(total: NDArray[np.float64]) -> NDArray[np.float64]:
     return between[np.abs(between[:, -1] - 1) < 0.1, :-1]
 
 
-def compare(total: NDArray[np.float64]) -> Finding:
+def compare(total: NDArray[np.float64], clients: Sequence[int]) -> Finding:
     """Return what of the clients' records is in a sum of their gradients."""
-    true = np.concatenate([records(node) for node in flower.NODES])
+    true = np.concatenate([records(node) for node in clients])
     found = read(total)
     if not len(found):
         return Finding(False, "no record found")
     nearest = true[np.abs(found[:, None] - true[None]).sum(-1).argmin(1)]
-    return recovery(f"{len(found)} of {len(true)} records of six clients", found, nearest, 0.01)
+    return recovery(f"{len(found)} of {len(true)} records of {len(clients)} clients", found, nearest, 0.01)
 
 
 def control() -> Finding:
@@ -65,4 +69,16 @@ def control() -> Finding:
     outcome = Cohort(clients).round(flower.MODEL)
     if outcome.mean is None:
         return Finding(False, f"halted: {outcome.log}")
-    return compare(outcome.mean.reshape(UNITS, INPUTS + 1) * len(clients))
+    return compare(outcome.mean.reshape(UNITS, INPUTS + 1) * len(clients), flower.NODES)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Average the gradients at the crafted model by this project's protocol."""
+    rule = sessions.policy(adversary, UNITS * (INPUTS + 1), max_weight=1)
+    clients = {client: Update(gradient(client).ravel()) for client in sessions.CLIENTS}
+    server = ServerSession(sessions.spec_of(rule), sessions.CLIENTS, registry=rule.registry)
+    outcome = sessions.run(server, sessions.parties(rule, clients))
+    if outcome.refused:
+        return sessions.refused(outcome)
+    mean = sessions.mean_of(server).update.reshape(UNITS, INPUTS + 1)
+    return compare(mean * len(clients), sessions.CLIENTS)

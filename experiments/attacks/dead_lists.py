@@ -3,17 +3,21 @@
 Nobody is asked for both shares, but half of the neighbours give shares of the victim's seed and the other half
 shares of its private key. With a threshold of half the neighbours, both halves are enough.
 
-Ours: semi-honest mode has no defence, and says so. In malicious-server mode all clients sign the set of survivors
-that they were told, and see a threshold of signatures over one set before they hand over anything; of a threshold
-above half of the neighbours and the corrupt ones there aren't two.
+Ours: semi-honest mode has no defence on a k-regular graph, and says so. In malicious-server mode all clients sign the
+list of survivors that they were told, and see a threshold of signatures of one list before they hand over
+anything; there are not neighbours enough for two such thresholds.
 """
 
 from __future__ import annotations
 
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
+from privacy.secagg.shamir import combine_key
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
+from privacy.secagg.wire import bitmap, index_bytes
 
 CONTROL = f"{flower.FLOWER}, 6 clients, threshold 3"
 
@@ -35,3 +39,47 @@ def control() -> Finding:
     weight, update = flower.opened(outcome, flower.VICTIM, seed, keys)
     what = f"3 shares of each secret; the victim's weight {weight:.3f} and its update"
     return recovery(what, update, flower.updates()[flower.VICTIM].vector, flower.TOLERANCE)
+
+
+class TwoFaced(sessions.Attacker):
+    """Tells every other neighbour of the victim that it has died."""
+
+    @property
+    def told_dead(self) -> set[int]:
+        """To whom it says so."""
+        return set(sorted(self._neighbours[sessions.VICTIM])[::2])
+
+    def _request(self, client: int) -> bytes:
+        if self.stage not in (Stage.CONFIRM, Stage.UNMASK):
+            return super()._request(client)
+        alive = self.uploaded - ({sessions.VICTIM} if client in self.told_dead else set())
+        request = bitmap(map(self._roster.index, alive), len(self.roster))
+        return request if self.stage is Stage.CONFIRM else request + self._confirmed_around(client)
+
+    def _confirmed_around(self, client: int) -> bytes:
+        """Return the signatures of those neighbours that were told the same."""
+        lied_to = client in self.told_dead
+        signers = (s for s in self._neighbours[client] if (s in self.told_dead) == lied_to)
+        signed = sorted(self._confirmations.keys() & signers)
+        return b"".join(index_bytes(self._roster.index(s)) + self._confirmations[s] for s in signed)
+
+    def secrets(self) -> tuple[bytes, bytes] | None:
+        """Return the victim's secrets, of its own mask and of those with neighbours; None without shares enough."""
+        given = self._shares.get(sessions.VICTIM, {})
+        lied_to = {self._roster.index(client) + 1 for client in self.told_dead}
+        own = {point: share for point, share in given.items() if point not in lied_to}
+        masks = {point: share for point, share in given.items() if point in lied_to}
+        if min(len(own), len(masks)) < self.spec.threshold:
+            return None
+        return combine_key(own), combine_key(masks)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Tell half of the victim's neighbours that it has died."""
+    server, clients = sessions.attacked(adversary, TwoFaced)
+    outcome = sessions.run(server, clients)
+    if (secrets := server.secrets()) is None:
+        return sessions.refused(outcome)
+    found = server.opened(sessions.VICTIM, outcome.replies[Stage.UPLOAD][sessions.VICTIM], *secrets)
+    what = f"shares of both secrets; the victim's weight {found.weight} and its update"
+    return recovery(what, found.update, sessions.updates()[sessions.VICTIM].vector, sessions.TOLERANCE)

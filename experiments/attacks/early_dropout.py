@@ -9,9 +9,13 @@ stage the round goes on with who is left, down to the threshold.
 
 from __future__ import annotations
 
-from experiments.attacks import flower
+import numpy as np
+
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding
 from experiments.benchmarks.flower_secagg import SETUP, SHARE_KEYS
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, threshold 3 of 6"
 
@@ -24,3 +28,22 @@ def control() -> Finding:
     failed = {text for outcome in outcomes for _, _, text in outcome.client_errors}
     halted = all(outcome.halted for outcome in outcomes)
     return Finding(halted, f"1 of 6 lost: the round halts; the others raise {', '.join(sorted(failed))}")
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Lose one of twenty clients at each stage in turn."""
+    updates = sessions.updates()
+    for lost in sessions.spec_of(sessions.policy(adversary)).stages:
+
+        def gone(stage: Stage, client: int, reply: bytes, lost: Stage = lost) -> bytes | None:
+            late = list(Stage).index(stage) >= list(Stage).index(lost)
+            return None if late and client == sessions.VICTIM else reply
+
+        server, clients = sessions.attacked(adversary, sessions.Attacker)
+        outcome = sessions.run(server, clients, in_transit=gone)
+        if outcome.failed or outcome.refused:
+            return Finding(True, f"lost in stage {lost.value!r}: {outcome.failed or outcome.refusal}")
+        there = [updates[client] for client in sorted(server.uploaded)]
+        if np.abs(sessions.mean_of(server).update - sessions.weighted_mean(there)).max() > sessions.TOLERANCE:
+            return Finding(True, f"lost in stage {lost.value!r}: the mean of the others is wrong")
+    return Finding(False, "one lost at any stage: the mean of those that uploaded")

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from privacy.secagg.topology import Adversary
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -58,3 +60,6 @@ class Attack(Protocol):
 
     def control(self) -> Finding:
         """Run the attack where it succeeds."""
+
+    def ours(self, adversary: Adversary) -> Finding:
+        """Run it against this project's protocol, which guards against a kind of server."""

@@ -112,7 +112,10 @@ def unmasked(masked: list[NDArray[np.int64]], signed: Iterable[tuple[bytes, int]
     return [part % MODULUS for part in masked]
 
 
-def plain(weight: NDArray[np.int64], vector: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the weight and the update of one client from its unmasked integers."""
+def plain(
+    weight: NDArray[np.int64], vector: NDArray[np.int64], clients: int = 1
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the weight and the update of one client, or of some together, from unmasked integers."""
     (scaled,) = dequantize([vector], CLIPPING, LEVELS)
+    scaled -= (clients - 1) * CLIPPING
     return float(weight[0]) * MAX_WEIGHT / LEVELS, scaled * LEVELS / float(weight[0])

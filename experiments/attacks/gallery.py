@@ -16,8 +16,8 @@ from experiments.attacks import (
     overflow,
     reflection,
     replay,
-    restart,
     small_cohort,
+    small_subset,
     weak_seed,
 )
 from experiments.attacks.finding import Attack
@@ -28,7 +28,7 @@ _MODULES: tuple[Attack, ...] = (
     key_swap,
     low_threshold,
     small_cohort,
-    restart,
+    small_subset,
     late_upload,
     replay,
     reflection,

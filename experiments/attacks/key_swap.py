@@ -9,6 +9,9 @@ identity that the others know from elsewhere than the server.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt
 from flwr.common.secure_aggregation.secaggplus_constants import Key
@@ -17,10 +20,14 @@ from flwr.common.secure_aggregation.secaggplus_utils import (
     share_keys_plaintext_separate,
 )
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key_to_bytes, public_key_to_bytes
+from numpy.typing import NDArray
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
 from experiments.benchmarks.flower_secagg import SETUP, SHARE_KEYS
+from privacy.secagg.primitives import SigningKey
+from privacy.secagg.server import ServerSession
+from privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 OTHERS = [node for node in flower.NODES if node != flower.VICTIM]
@@ -66,3 +73,28 @@ def control() -> Finding:
     weight, update = flower.opened(outcome, flower.VICTIM, seed, keys)
     what = f"{len(outcome.client_errors)} clients object; the victim's weight {weight:.3f} and its update"
     return recovery(what, update, flower.updates()[flower.VICTIM].vector, flower.TOLERANCE)
+
+
+class Puppet(sessions.Party):
+    """A client that the server plays: its keys are the server's, and its vector is zero."""
+
+    def vector(self, model: sessions.Model) -> NDArray[Any]:
+        """Return zeros."""
+        return self.policy.encoding.ring.zeros(self.policy.encoding.length)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Play all of the victim's neighbours, as far as it can tell; the others are told that it has left."""
+    rule, update = sessions.policy(adversary), sessions.updates()[sessions.VICTIM]
+    keys = {client: bytes([client]) * 32 for client in sessions.CLIENTS if client != sessions.VICTIM}
+    swapped = {**rule.registry, **{client: SigningKey(key).public for client, key in keys.items()}}
+    theirs = replace(rule, registry=swapped)
+    puppets = {client: Puppet(client, theirs, update, private=key) for client, key in keys.items()}
+    clients = puppets | {sessions.VICTIM: sessions.Party(sessions.VICTIM, rule, update)}
+    server = ServerSession(sessions.spec_of(rule), sessions.CLIENTS, registry=swapped)
+    outcome = sessions.run(server, clients)
+    if outcome.refused:
+        return sessions.refused(outcome)
+    found = rule.encoding.decode(server.total(), 1)
+    what = f"the victim's weight {found.weight} and its update, from a sum with nobody else in it"
+    return recovery(what, found.update, update.vector, sessions.TOLERANCE)

@@ -15,8 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from experiments.attacks import sessions
 from experiments.attacks.finding import Finding, recovery
 from fedsim.streams import numpy_stream
+from privacy.secagg.shamir import combine_key
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
+from privacy.secagg.wire import bitmap
 
 CONTROL = "pairwise masks alone, 5 clients"
 CLIENTS, VICTIM, DIMENSION = 5, 2, 20
@@ -54,3 +59,28 @@ def control() -> Finding:
     for client, seed in told.items():
         late -= mask(seed) * np.uint32(1 if client > VICTIM else 2**32 - 1)
     return recovery("the sum of the survivors, and the late client's vector", late, vectors[VICTIM], 0.0)
+
+
+class Patient(sessions.Attacker):
+    """Declares the victim dead, and keeps its upload."""
+
+    def masks_key(self) -> bytes:
+        """Return the private key behind the victim's masks with neighbours, from their shares."""
+        return combine_key(self._shares[sessions.VICTIM])
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Let the victim's upload come after its neighbours have given shares of its key; ask for the other secret."""
+
+    def late(stage: Stage, client: int, reply: bytes) -> bytes | None:
+        return None if (stage, client) == (Stage.UPLOAD, sessions.VICTIM) else reply
+
+    server, clients = sessions.attacked(adversary, Patient)
+    outcome = sessions.run(server, clients, in_transit=late)
+    upload = outcome.replies[Stage.UPLOAD][sessions.VICTIM]
+    left = server.without_pair_masks(sessions.VICTIM, upload, server.masks_key())
+    sessions.ask(clients, Stage.UNMASK, bitmap(sessions.CLIENTS, len(sessions.CLIENTS)), outcome)
+    vectors = left, clients[sessions.VICTIM].vector(sessions.MODEL)
+    recovered, true = (server.spec.encoding.ring.centred(v)[: sessions.DIMENSION] for v in vectors)
+    found = recovery("the late client's vector", recovered, true, 0.0)
+    return found if found.succeeded else Finding(False, f"its own mask stays on: {outcome.refusal}")

@@ -9,10 +9,13 @@ server may do) and refuses another.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
+from privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, 6 clients, threshold 2"
 
@@ -30,3 +33,14 @@ def control() -> Finding:
     weight, update = flower.opened(outcome, flower.VICTIM, seed, keys)
     what = f"two of six collude; the victim's weight {weight:.3f} and its update"
     return recovery(what, update, flower.updates()[flower.VICTIM].vector, flower.TOLERANCE)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Invite to a round with a threshold of one."""
+    server, clients = sessions.attacked(
+        adversary, sessions.Attacker, change=lambda spec: replace(spec, threshold=1)
+    )
+    outcome = sessions.run(server, clients)
+    if len(outcome.refused) < len(clients):
+        return Finding(True, "clients accept a threshold of one")
+    return sessions.refused(outcome)

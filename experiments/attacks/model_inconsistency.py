@@ -10,16 +10,19 @@ different sessions, whose masks don't cancel. (One crafted model for all: `craft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from experiments.attacks import flower
+from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
 from experiments.benchmarks.flower_secagg import COLLECT, Cohort, Update
 from fedsim.streams import numpy_stream
+from privacy.secagg.spec import RoundSpec
+from privacy.secagg.topology import Adversary
+from privacy.secagg.transcript import beginning
 
 CONTROL = f"{flower.FLOWER}, a network with one hidden layer"
 INPUTS, HIDDEN = 4, 8
@@ -67,3 +70,36 @@ def control() -> Finding:
         return Finding(False, f"halted: {outcome.log}")
     what = f"{len(outcome.client_errors)} clients object; the 'mean' of six is a sixth of the victim's update"
     return recovery(what, outcome.mean * 6, Learner(flower.VICTIM)(alive).vector, flower.TOLERANCE)
+
+
+class ManyModels(sessions.Attacker):
+    """Invites each client to the round of the model that it is going to get."""
+
+    def spec_for(self, client: int) -> RoundSpec:
+        """Return what a client is told."""
+        return (
+            self.spec if client == sessions.VICTIM else replace(self.spec, task=sessions.task_of(models()[1]))
+        )
+
+    def _request(self, client: int) -> bytes:
+        told = self.spec_for(client)
+        if told is self.spec or client in self._keys:
+            return super()._request(client)
+        self._transcripts[client] = beginning(told, client)
+        return told.dumps()
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Send two models, and each client the hash of its own."""
+    alive, dead = models()
+    rule = sessions.policy(adversary, SIZE)
+    server = ManyModels(sessions.spec_of(rule, alive), sessions.CLIENTS, registry=rule.registry)
+    clients = sessions.parties(rule, {client: Learner(client) for client in sessions.CLIENTS})
+    outcome = sessions.run(
+        server, clients, model_of=lambda client: alive if client == sessions.VICTIM else dead
+    )
+    if not outcome.failed:
+        found = rule.encoding.decode(server.total(), len(server.uploaded))
+        what = "the victim's update, from a sum with zeros"
+        return recovery(what, found.update * len(clients), Learner(sessions.VICTIM)(alive).vector, 0.01)
+    return sessions.refused(outcome)

@@ -16,7 +16,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from experiments.attacks import sessions
 from experiments.attacks.finding import Finding
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
 
 CONTROL = "AES-GCM that authenticates no names"
 
@@ -33,3 +36,25 @@ def control() -> Finding:
     return Finding(
         taken == share, "the client takes its own share for its neighbour's", list(taken), list(share)
     )
+
+
+class Mirror(sessions.Attacker):
+    """Sends each client the shares that it has sealed itself, as its neighbours'."""
+
+    def requests(self) -> dict[int, bytes]:
+        """Return what to send, with senders and receivers of all shares exchanged."""
+        if self.stage is Stage.UPLOAD:
+            self._sealed = {
+                sender: {receiver: self._sealed[receiver][sender] for receiver in self._neighbours[sender]}
+                for sender in self._sealed
+            }
+        return super().requests()
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Reflect the shares of everybody."""
+    server, clients = sessions.attacked(adversary, Mirror)
+    outcome = sessions.run(server, clients)
+    if len(outcome.refused) < len(clients):
+        return Finding(True, "clients take their own shares for their neighbours'")
+    return sessions.refused(outcome)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from experiments.attacks import flower
 from experiments.attacks.finding import Finding, recovery
 from experiments.benchmarks.flower_secagg import Cohort
+from privacy.secagg.ring import Ring
+from privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, 3 clients, one colludes"
 COLLUDER, OTHER = 101, 102
@@ -104,3 +106,14 @@ def control() -> Finding:
         f"{2**32 / rate / 3600:.2f} core-hours; the victim's weight {weight:.3f} and its update"
     )
     return recovery(what, update, clients[flower.VICTIM].vector, flower.TOLERANCE)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Mask with two seeds that fold to the same 32 bits."""
+    ring, seeds = Ring(32), (bytes(32), bytes([1, 0, 0, 0, 1]) + bytes(27))
+    masks = [ring.zeros(CHECKED) for _ in seeds]
+    for mask, seed in zip(masks, seeds, strict=True):
+        ring.add_mask(mask, seed)
+    if folded(seeds[0]) == folded(seeds[1]) and np.array_equal(masks[0], masks[1]):
+        return Finding(True, "seeds that fold to the same 32 bits give the same mask")
+    return Finding(False, f"nothing to search: a seed has {8 * len(seeds[0])} bits, and each of them counts")

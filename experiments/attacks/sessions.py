@@ -1,6 +1,6 @@
 """What the attacks on this project's protocol share: twenty clients, their server, and a server that attacks.
 
-The graph is k-regular in both modes, which is the harder one to defend.
+The graph is k-regular in both modes: the harder one to defend.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from privacy.secagg.masking import add_pair_masks, own_seed
 from privacy.secagg.primitives import AgreementKey, SigningKey
 from privacy.secagg.server import ServerSession
 from privacy.secagg.spec import Policy, RoundSpec, Stage, TooFew
-from privacy.secagg.topology import Adversary, Assumptions
+from privacy.secagg.topology import Adversary, Assumptions, Graph
 from privacy.secagg.transcript import body_of
 
 CLIENTS = range(20)
@@ -30,6 +30,7 @@ VICTIM = 7
 DIMENSION = 20
 TOLERANCE = 1e-4
 Model = NDArray[np.float64]
+GRAPH: Graph = "k-regular"
 MODEL: Model = np.zeros(DIMENSION)
 
 
@@ -49,7 +50,7 @@ def policy(adversary: Adversary, dimension: int = DIMENSION, **encoding: Any) ->
     return Policy(
         assumptions=Assumptions(corrupt=0.05, dropout=0.05, adversary=adversary),
         encoding=Encoding(dimension, cohort=len(CLIENTS), **shape),
-        graph="k-regular",
+        graph=GRAPH,
         registry={client: SigningKey(identity(client)).public for client in CLIENTS},
     )
 
@@ -115,14 +116,21 @@ class Attacker(ServerSession):
         ring.add_mask(values, own_seed(own, self._session), -1)
         return self.spec.encoding.decode(values, 1)
 
-    def without_pair_masks(self, client: int, reply: bytes, masks: bytes) -> NDArray[Any]:
-        """Take those masks off an upload that its client shares with others."""
-        encoding = self.spec.encoding
-        values = encoding.ring.unpack(body_of(reply)[0], encoding.length)
-        around = self._neighbours[client] & self._shared
-        others = {other: self._keys[other].masks for other in around}
-        add_pair_masks(encoding.ring, values, AgreementKey(masks), client, others, self._session, remove=True)
-        return values
+    def unpacked(self, reply: bytes) -> NDArray[Any]:
+        """Return the vector in an upload."""
+        return self.spec.encoding.ring.unpack(body_of(reply)[0], self.spec.encoding.length)
+
+    def without_pair_masks(self, client: int, reply: bytes, key: bytes) -> NDArray[Any]:
+        """Take those masks off an upload that its client has in common with others, given its private key."""
+        ring, values = self.spec.encoding.ring, self.unpacked(reply)
+        masks = ring.zeros(len(values))
+        others = {other: self._keys[other].masks for other in self._neighbours[client] & self._shared}
+        add_pair_masks(ring, masks, AgreementKey(key), client, others, self._session)
+        left: NDArray[Any] = values - masks
+        return left
+
+
+Server = TypeVar("Server", bound=Attacker)
 
 
 @dataclass
@@ -201,6 +209,31 @@ def run(
     return outcome
 
 
+def attacked(
+    adversary: Adversary,
+    kind: Callable[..., Server],
+    change: Callable[[RoundSpec], RoundSpec] = lambda spec: spec,
+) -> tuple[Server, dict[int, Party]]:
+    """Return a server that attacks and twenty clients.
+
+    Args:
+        adversary: What the clients guard against.
+        kind: The server's class.
+        change: What the server makes of the round that the clients would accept.
+    """
+    rule = policy(adversary)
+    return kind(change(spec_of(rule)), CLIENTS, registry=rule.registry), parties(rule, updates())
+
+
+def ask(clients: Mapping[int, Party], stage: Stage, request: bytes, outcome: Outcome) -> None:
+    """Ask all clients the same, out of turn, and note who refuses."""
+    for client, party in clients.items():
+        try:
+            party.answer(stage, request, MODEL)
+        except ValueError as error:
+            outcome.refused.append((stage, client, str(error)))
+
+
 def mean_of(server: ServerSession) -> Decoded:
     """Return what the server learns in the end."""
     return server.spec.encoding.decode(server.total(), len(server.uploaded))
@@ -210,13 +243,6 @@ def weighted_mean(updates: Iterable[Update]) -> NDArray[np.float64]:
     """Return the mean that there should be."""
     everyone = list(updates)
     return np.average([u.vector for u in everyone], axis=0, weights=[u.examples for u in everyone])
-
-
-def honest(adversary: Adversary, dimension: int = DIMENSION) -> tuple[ServerSession, Outcome]:
-    """Run a round in which all do what they should."""
-    rule = policy(adversary, dimension)
-    server = ServerSession(spec_of(rule), CLIENTS, registry=rule.registry)
-    return server, run(server, parties(rule, updates(dimension)))
 
 
 def refused(outcome: Outcome) -> Finding:
