@@ -100,7 +100,7 @@ def opened(
 ) -> tuple[float, NDArray[np.float64]]:
     """Take the masks off an upload; return the weight and the update in it."""
     signed = [(seed, -1)] + [(key, -1 if victim > node else 1) for node, key in keys.items()]
-    return plain(*unmasked(outcome.masked(victim), signed))
+    return plain(unmasked(outcome.masked(victim), signed))
 
 
 def unmasked(masked: list[NDArray[np.int64]], signed: Iterable[tuple[bytes, int]]) -> list[NDArray[np.int64]]:
@@ -112,10 +112,9 @@ def unmasked(masked: list[NDArray[np.int64]], signed: Iterable[tuple[bytes, int]
     return [part % MODULUS for part in masked]
 
 
-def plain(
-    weight: NDArray[np.int64], vector: NDArray[np.int64], clients: int = 1
-) -> tuple[float, NDArray[np.float64]]:
+def plain(parts: list[NDArray[np.int64]], clients: int = 1) -> tuple[float, NDArray[np.float64]]:
     """Return the weight and the update of one client, or of some together, from unmasked integers."""
+    weight, vector = parts
     (scaled,) = dequantize([vector], CLIPPING, LEVELS)
     scaled -= (clients - 1) * CLIPPING
     return float(weight[0]) * MAX_WEIGHT / LEVELS, scaled * LEVELS / float(weight[0])

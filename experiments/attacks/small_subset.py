@@ -42,7 +42,7 @@ def control() -> Finding:
     total = [(one + other) % flower.MODULUS for one, other in zip(*parts, strict=True)]
     clients = flower.updates()
     mine, theirs = clients[COLLUDER], clients[flower.VICTIM]
-    weights, sums = flower.plain(*total, clients=2)
+    weights, sums = flower.plain(total, clients=2)
     update = (sums * weights - mine.examples * mine.vector) / (weights - mine.examples)
     what = f"{len(outcome.client_errors)} clients object; less the colluder's own, the victim's update"
     return recovery(what, update, theirs.vector, 2 * flower.TOLERANCE)

@@ -100,7 +100,7 @@ def control() -> Finding:
     rate = TRIED / (time.perf_counter() - begun)
     if len(found) != 1:
         return Finding(False, f"{len(found)} of {TRIED:,} seeds fit")
-    weight, update = flower.plain(*flower.unmasked(left, [(found[0].to_bytes(4, "little"), -1)]))
+    weight, update = flower.plain(flower.unmasked(left, [(found[0].to_bytes(4, "little"), -1)]))
     what = (
         f"the one seed of {TRIED:,} that fits, at {rate / 1e6:.1f} million a second on one core: all 2^32 take "
         f"{2**32 / rate / 3600:.2f} core-hours; the victim's weight {weight:.3f} and its update"
