@@ -7,15 +7,15 @@ after it has refused, or go on with fewer clients than the round's specification
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from privacy.secagg.choice import commitment_to, part_of
+from privacy.secagg.client_state import Secrets, State
 from privacy.secagg.masking import add_pair_masks, own_commitment, own_seed
 from privacy.secagg.primitives import (
     KEY,
@@ -29,7 +29,7 @@ from privacy.secagg.primitives import (
 )
 from privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
 from privacy.secagg.shamir import split_key
-from privacy.secagg.shares import SEALED, seal_shares, unseal_shares
+from privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
 from privacy.secagg.spec import Policy, RoundSpec, Stage
 from privacy.secagg.topology import ATTEMPTS, Adversary
 from privacy.secagg.transcript import beginning, goes_on, is_by, signed
@@ -41,57 +41,20 @@ def alive_statement(session: bytes, alive: bytes) -> bytes:
     return joined(PROTOCOL, b"alive", session, alive)
 
 
-@dataclass
-class _Secrets:
-    """What nobody else may know, and what neighbours have entrusted; wiped at the end.
-
-    `bytearray`s, so that their memory can be overwritten. Copies that Python, the JSON of a stored session and the
-    libraries have made in between are out of reach: they stay until their memory is used again.
-    """
-
-    channel: bytearray  # private key
-    masks: bytearray  # private key
-    signing: bytearray  # private key
-    own: bytearray  # the secret behind the own mask
-    graph: bytearray  # behind the parts in the choice of the graph
-    own_share: bytearray = field(default_factory=bytearray)  # one's own share of `own`
-    shares: dict[int, tuple[bytearray, bytearray]] = field(
-        default_factory=dict
-    )  # of each neighbour's two secrets
-
-    def wipe(self) -> None:
-        """Overwrite everything with zeros."""
-        single = (self.channel, self.masks, self.signing, self.own, self.graph, self.own_share)
-        for secret in (*single, *(share for pair in self.shares.values() for share in pair)):
-            secret[:] = bytes(len(secret))
-        self.shares.clear()
-
-
 class ClientSession:
     """A client in one round: `begin`, then an `answer` to each request, and `closed` in the end.
 
     Between requests a session can be stored (`dumps`, `loads`); what is stored holds its secrets.
 
     Attributes:
-        spec: What the round is.
-        me: The client's number.
         closed: Whether it has ended: all is answered, or something was refused.
     """
 
-    def __init__(self, spec: RoundSpec, policy: Policy, me: int, secrets: _Secrets) -> None:
-        self.spec = spec
-        self.me = me
+    def __init__(self, state: State, policy: Policy, entropy: Entropy) -> None:
         self.closed = False
+        self._state = state
         self._policy = policy
-        self._secrets = secrets
-        self._transcript = beginning(spec, me)
-        self._due: list[Stage] = list(spec.stages)
-        self._advertised = self._own_keys()
-        self._attempts = 0  # to agree on the graph
-        self._fingerprint = b""  # of the roster to which the part in the graph was revealed
-        self._place: Place | None = None
-        self._alive: bytes = b""  # as it was confirmed
-        self._entropy: Entropy = os.urandom
+        self._entropy = entropy
 
     @classmethod
     def begin(
@@ -110,7 +73,7 @@ class ClientSession:
             spec: The request: the round's specification.
             policy: What this client accepts.
             me: Its number.
-            identity: Its private identity key (32 bytes), against a malicious server; else a fresh key signs.
+            identity: Its private identity key (32 bytes), needed against a malicious server.
             entropy: Draws keys and secrets; anything but the operating system's is for tests.
             graph_entropy: Draws the secret behind the client's parts in the choice of the graph, which it reveals.
 
@@ -119,18 +82,19 @@ class ClientSession:
         """
         agreed = RoundSpec.loads(spec)
         policy.check(agreed)
-        secrets = _Secrets(
+        secrets = Secrets(
             channel=bytearray(entropy(KEY)),
             masks=bytearray(entropy(KEY)),
-            signing=bytearray(_signing_key(agreed, policy, me, identity, entropy)),
             own=bytearray(entropy(KEY)),
             graph=bytearray(graph_entropy(KEY)),
+            signing=bytearray(_signing_key(agreed, policy, me, identity) or entropy(KEY)),
         )
-        session = cls(agreed, policy, me, secrets)
-        session._entropy = entropy
-        reply = session._sign(Stage.ADVERTISE, spec, session._advertised.advertised)
-        if agreed.adversary is Adversary.MALICIOUS_SERVER:
-            session._advertised = replace(session._advertised, signature=reply[-SIGNATURE:])
+        keys = _public(secrets, agreed, me)
+        state = State(agreed, me, secrets, list(agreed.stages), beginning(agreed, me), keys)
+        session = cls(state, policy, entropy)
+        reply = session._signed(Stage.ADVERTISE, spec, keys.advertised)
+        if session._is_against_server:
+            state.advertised = replace(keys, signature=reply[-SIGNATURE:])
         return session, reply
 
     def answer(
@@ -153,234 +117,175 @@ class ClientSession:
         if self.closed:
             raise ValueError("the session is closed")
         try:
-            body = self._body(stage, request, vector, task)
-            reply = self._sign(stage, request, body)
+            self._check_due(stage)
+            body = (
+                self._upload(request, vector, task) if stage is Stage.UPLOAD else self._body(stage, request)
+            )
+            reply = self._signed(stage, request, body)
         except ValueError:
             self.close()
             raise
-        if not self._due:
+        if not self._state.due:
             self.close()
         return reply
 
     def close(self) -> None:
         """End the session and wipe its secrets."""
         self.closed = True
-        self._secrets.wipe()
-
-    def _body(self, stage: Stage, request: bytes, vector: NDArray[Any] | None, task: str | None) -> bytes:
-        again = stage is Stage.REVEAL and self._fingerprint and self._due[0] is Stage.SHARE
-        if stage is not self._due[0] and not again:
-            raise ValueError(f"stage {stage.value!r}: allowed: {self._due[0].value!r}")
-        if stage is Stage.REVEAL:
-            return self._reveal(request)
-        if stage is Stage.SHARE:
-            return self._share(request)
-        if stage is Stage.UPLOAD:
-            return self._upload(request, vector, task)
-        if stage is Stage.CONFIRM:
-            return self._confirm(request)
-        return self._unmask(request)
-
-    def _sign(self, stage: Stage, request: bytes, body: bytes) -> bytes:
-        """Sign a reply, and note that its stage is over."""
-        self._transcript = goes_on(self._transcript, stage, request, body)
-        if stage is self._due[0]:
-            del self._due[0]
-        return signed(SigningKey(bytes(self._secrets.signing)), self._transcript, body)
-
-    # --- stage by stage ---------------------------------------------------------------------------------
-
-    def _own_keys(self) -> Keys:
-        """Return what it advertises."""
-        secrets = self._secrets
-        return Keys(
-            channel=AgreementKey(bytes(secrets.channel)).public,
-            masks=AgreementKey(bytes(secrets.masks)).public,
-            signing=SigningKey(bytes(secrets.signing)).public,
-            commitment=self._commitment(1) if Stage.REVEAL in self.spec.stages else b"",
-        )
-
-    def _commitment(self, attempt: int) -> bytes:
-        return commitment_to(self.me, self._part(attempt))
-
-    def _part(self, attempt: int) -> bytes:
-        return part_of(bytes(self._secrets.graph), attempt)
-
-    def _reveal(self, request: bytes) -> bytes:
-        """Reveal one's part in the choice of the graph, once all are committed to; commit to that of a next attempt."""
-        self._attempts += 1
-        if self._attempts > ATTEMPTS:
-            raise ValueError(f"attempt {self._attempts} to agree on the graph: allowed: {ATTEMPTS}")
-        self._fingerprint = read_to_reveal(
-            request,
-            self.spec,
-            me=self.me,
-            own=self._advertised,
-            commitment=self._commitment(self._attempts),
-            attempt=self._attempts,
-        )
-        return self._part(self._attempts) + self._commitment(self._attempts + 1)
-
-    def _share(self, request: bytes) -> bytes:
-        """Find one's neighbours and give each a share of both secrets."""
-        place = read_place(
-            request,
-            self.spec,
-            me=self.me,
-            own=self._advertised,
-            part=self._part(self._attempts),
-            fingerprint=self._fingerprint,
-        )
-        self._check_identities(place)
-        self._place = place
-        secrets = self._secrets
-        points = {self.me: place.index + 1} | {c: index + 1 for c, (index, _) in place.neighbours.items()}
-        masks, own = (
-            dict(
-                zip(
-                    points,
-                    split_key(bytes(secret), self.spec.threshold, [*points.values()], self._entropy),
-                    strict=True,
-                )
-            )
-            for secret in (secrets.masks, secrets.own)
-        )
-        secrets.own_share = bytearray(own[self.me])
-        channel = AgreementKey(bytes(secrets.channel))
-        sealed = (
-            seal_shares(channel, self.me, keys.channel, client, place.session, masks[client], own[client])
-            for client, (_, keys) in sorted(place.neighbours.items())
-        )
-        return b"".join(sealed) + own_commitment(self.me, bytes(secrets.own), place.session)
-
-    def _upload(self, request: bytes, vector: NDArray[Any] | None, task: str | None) -> bytes:
-        """Take the neighbours' shares, and mask the vector for those that have sent theirs."""
-        place, ring = self._placed, self.spec.encoding.ring
-        if task != self.spec.task:
-            raise ValueError(
-                f"task = {task}: allowed: {self.spec.task}: others were given another one to train on"
-            )
-        if vector is None or vector.shape != (self.spec.encoding.length,) or vector.dtype != ring.dtype:
-            raise ValueError("the vector to upload is not of the round's encoding")
-        self._take_shares(Reader(request), place)
-        self._check_enough(self._secrets.shares, "have shared")
-        ring.add_mask(vector, own_seed(bytes(self._secrets.own), place.session), 1)
-        others = {client: place.neighbours[client][1].masks for client in self._secrets.shares}
-        add_pair_masks(ring, vector, AgreementKey(bytes(self._secrets.masks)), self.me, others, place.session)
-        return ring.pack(vector)
-
-    def _take_shares(self, reader: Reader, place: Place) -> None:
-        """Decrypt what neighbours have sealed, and keep it until the end."""
-        channel = AgreementKey(bytes(self._secrets.channel))
-        by_index = {index: (client, keys) for client, (index, keys) in place.neighbours.items()}
-        indices = []
-        while reader.left:
-            indices.append(reader.number(INDEX))
-            sealed = reader.take(SEALED)
-            if indices[-1] not in by_index:
-                raise ValueError(f"shares of the client at place {indices[-1]}, which is no neighbour")
-            client, keys = by_index[indices[-1]]
-            masks, own = unseal_shares(channel, self.me, keys.channel, client, place.session, sealed)
-            self._secrets.shares[client] = bytearray(masks), bytearray(own)
-        must_ascend(indices, "neighbours' shares")
-
-    def _confirm(self, request: bytes) -> bytes:
-        """Sign who has uploaded."""
-        self._alive_around(request)
-        self._alive = request
-        return SigningKey(bytes(self._secrets.signing)).sign(alive_statement(self._placed.session, request))
-
-    def _unmask(self, request: bytes) -> bytes:
-        """Give for each neighbour one share: of its own mask's secret if it has uploaded, of its other key if not."""
-        reader = Reader(request)
-        alive = reader.take(-(-self._placed.size // 8))
-        around = self._alive_around(alive)
-        if self.spec.adversary is Adversary.MALICIOUS_SERVER:
-            self._check_confirmed(reader, alive, around)
-        reader.end()
-        shares = self._secrets.shares
-        chosen = (shares[client][client in around] for client in sorted(shares))
-        return b"".join(map(bytes, chosen)) + bytes(self._secrets.own_share)
-
-    # --- stored between two requests ----------------------------------------------------------------------
+        self._state.secrets.wipe()
 
     def dumps(self) -> bytes:
         """Return the session as JSON, with its secrets, but for an identity key."""
-        secrets, place = self._secrets, self._place
-        state = {
-            "spec": self.spec.dumps().decode(),
-            "me": self.me,
-            "due": self._due,
-            "transcript": self._transcript.hex(),
-            "advertised": _keys_as_hex(self._advertised),
-            "attempts": self._attempts,
-            "fingerprint": self._fingerprint.hex(),
-            "alive": self._alive.hex(),
-            "secrets": {name: getattr(secrets, name).hex() for name in _STORED},
-            "shares": {client: [share.hex() for share in pair] for client, pair in secrets.shares.items()},
-            "place": place and [place.session.hex(), place.size, place.index],
-            "neighbours": place
-            and {client: [index, _keys_as_hex(keys)] for client, (index, keys) in place.neighbours.items()},
-        }
-        if self._is_ephemeral:
-            state["signing"] = secrets.signing.hex()
-        return json.dumps(state).encode()
+        return self._state.dumps(without_signing_key=self._is_against_server)
 
     @classmethod
     def loads(
         cls, text: bytes, policy: Policy, *, identity: bytes | None = None, entropy: Entropy = os.urandom
     ) -> Self:
         """Read what `dumps` wrote; the other arguments are those of `begin`."""
-        state = json.loads(text)
-        stored = {name: bytearray.fromhex(value) for name, value in state["secrets"].items()}
-        shares = {
-            int(client): (bytearray.fromhex(masks), bytearray.fromhex(own))
-            for client, (masks, own) in state["shares"].items()
-        }
-        if "signing" not in state and identity is None:
-            raise ValueError("a session that is signed by an identity key needs it")
-        signing = bytes.fromhex(state["signing"]) if "signing" in state else identity
-        secrets = _Secrets(**stored, signing=bytearray(signing or b""), shares=shares)
-        session = cls(RoundSpec.loads(state["spec"].encode()), policy, state["me"], secrets)
-        session._entropy = entropy
-        session._due = [Stage(stage) for stage in state["due"]]
-        session._transcript = bytes.fromhex(state["transcript"])
-        session._advertised = _keys_from_hex(state["advertised"])
-        session._attempts = state["attempts"]
-        session._fingerprint = bytes.fromhex(state["fingerprint"])
-        session._alive = bytes.fromhex(state["alive"])
-        if state["place"]:
-            root, size, index = state["place"]
-            neighbours = {
-                int(client): (other, _keys_from_hex(keys))
-                for client, (other, keys) in state["neighbours"].items()
-            }
-            session._place = Place(bytes.fromhex(root), size, index, neighbours)
-        return session
+        return cls(State.loads(text, signing=identity or b""), policy, entropy)
 
-    @property
-    def _is_ephemeral(self) -> bool:
-        """Whether the signing key is the session's own, not the client's identity."""
-        return self.spec.adversary is not Adversary.MALICIOUS_SERVER
+    # --- stage by stage ---------------------------------------------------------------------------------
+
+    def _body(self, stage: Stage, request: bytes) -> bytes:
+        """Return what a stage other than `upload` is answered with."""
+        if stage is Stage.REVEAL:
+            return self._reveal(request)
+        if stage is Stage.SHARE:
+            return self._share(request)
+        if stage is Stage.CONFIRM:
+            return self._confirm(request)
+        return self._unmask(request)
+
+    def _reveal(self, request: bytes) -> bytes:
+        """Reveal one's part in the choice of the graph, once all are committed to; commit to that of a next attempt."""
+        state = self._state
+        state.attempts += 1
+        if state.attempts > ATTEMPTS:
+            raise ValueError(f"attempt {state.attempts} to agree on the graph: allowed: {ATTEMPTS}")
+        parts = [part_of(bytes(state.secrets.graph), state.attempts + later) for later in (0, 1)]
+        state.fingerprint = read_to_reveal(
+            request,
+            state.spec,
+            me=state.me,
+            own=state.advertised,
+            commitment=commitment_to(state.me, parts[0]),
+            attempt=state.attempts,
+        )
+        return parts[0] + commitment_to(state.me, parts[1])
+
+    def _share(self, request: bytes) -> bytes:
+        """Find one's neighbours and give each a share of both secrets."""
+        state, secrets = self._state, self._state.secrets
+        place = state.place = read_place(
+            request,
+            state.spec,
+            me=state.me,
+            own=state.advertised,
+            part=part_of(bytes(secrets.graph), max(state.attempts, 1)),
+            fingerprint=state.fingerprint,
+        )
+        if self._is_against_server:
+            self._check_identities(place)
+        channel = AgreementKey(bytes(secrets.channel))
+        for client, (_, keys) in place.neighbours.items():
+            sealing = sealing_key(channel, state.me, keys.channel, client, place.session)
+            secrets.sealing[client] = bytearray(sealing)
+        masks, own = (self._split(bytes(secret), place) for secret in (secrets.masks, secrets.own))
+        secrets.own_share = bytearray(own[state.me])
+        sealed = (
+            seal_shares(bytes(sealing), state.me, client, place.session, (masks[client], own[client]))
+            for client, sealing in sorted(secrets.sealing.items())
+        )
+        return b"".join(sealed) + own_commitment(state.me, bytes(secrets.own), place.session)
+
+    def _split(self, secret: bytes, place: Place) -> dict[int, bytes]:
+        """Return each neighbour's share of a secret, and one's own; a client's point is its place, counted from 1."""
+        indices = {client: index for client, (index, _) in place.neighbours.items()}
+        indices[self._state.me] = place.index
+        points = [index + 1 for index in indices.values()]
+        shares = split_key(secret, self._state.spec.threshold, points, self._entropy)
+        return dict(zip(indices, shares, strict=True))
+
+    def _upload(self, request: bytes, vector: NDArray[Any] | None, task: str | None) -> bytes:
+        """Take the neighbours' shares, and mask the vector for those that have sent theirs."""
+        state, secrets, place = self._state, self._state.secrets, self._place
+        encoding = state.spec.encoding
+        if task != state.spec.task:
+            raise ValueError(f"task = {task}: allowed: {state.spec.task}, which others are to train on")
+        if vector is None or vector.shape != (encoding.length,) or vector.dtype != encoding.ring.dtype:
+            raise ValueError("the vector to upload is not of the round's encoding")
+        self._take_shares(Reader(request), place)
+        self._check_enough(secrets.own_shares, "have shared")
+        encoding.ring.add_mask(vector, own_seed(bytes(secrets.own), place.session), 1)
+        others = {client: place.neighbours[client][1].masks for client in secrets.own_shares}
+        masks = AgreementKey(bytes(secrets.masks))
+        add_pair_masks(encoding.ring, vector, masks, state.me, others, place.session)
+        return encoding.ring.pack(vector)
+
+    def _take_shares(self, reader: Reader, place: Place) -> None:
+        """Decrypt what neighbours have sealed, and keep it until the end."""
+        secrets = self._state.secrets
+        by_index = {index: client for client, (index, _) in place.neighbours.items()}
+        indices = []
+        while reader.left:
+            indices.append(reader.number(INDEX))
+            sealed = reader.take(SEALED)
+            client = by_index.get(indices[-1])
+            if client is None:
+                raise ValueError(f"shares of the client at place {indices[-1]}, which is no neighbour")
+            key = bytes(secrets.sealing[client])
+            masks, own = unseal_shares(key, self._state.me, client, place.session, sealed)
+            secrets.masks_shares[client], secrets.own_shares[client] = bytearray(masks), bytearray(own)
+        must_ascend(indices, "neighbours' shares")
+
+    def _confirm(self, request: bytes) -> bytes:
+        """Sign who has uploaded."""
+        self._alive_around(request)
+        self._state.alive = request
+        signing = SigningKey(bytes(self._state.secrets.signing))
+        return signing.sign(alive_statement(self._place.session, request))
+
+    def _unmask(self, request: bytes) -> bytes:
+        """Give for each neighbour one share: of its own mask's secret if it has uploaded, of its other key if not."""
+        reader, secrets = Reader(request), self._state.secrets
+        alive = reader.take(-(-self._place.size // 8))
+        around = self._alive_around(alive)
+        if self._is_against_server:
+            self._check_confirmed(reader, alive, around)
+        reader.end()
+        chosen = (
+            (secrets.own_shares if client in around else secrets.masks_shares)[client]
+            for client in sorted(secrets.own_shares)
+        )
+        return b"".join((*chosen, secrets.own_share))
 
     # --- what it insists on -----------------------------------------------------------------------------
 
     @property
-    def _placed(self) -> Place:
-        if self._place is None:
+    def _is_against_server(self) -> bool:
+        return self._state.spec.adversary is Adversary.MALICIOUS_SERVER
+
+    @property
+    def _place(self) -> Place:
+        if self._state.place is None:
             raise ValueError("the client has no neighbours yet")
-        return self._place
+        return self._state.place
+
+    def _check_due(self, stage: Stage) -> None:
+        """Refuse a stage that is not the next; `reveal` may come again, where clients were lost in it."""
+        due = self._state.due[0]
+        again = stage is Stage.REVEAL and due is Stage.SHARE and self._state.attempts
+        if stage is not due and not again:
+            raise ValueError(f"stage {stage.value!r}: allowed: {due.value!r}")
 
     def _check_identities(self, place: Place) -> None:
-        """Against a malicious server: neighbours' keys must be signed by who is registered."""
-        if self.spec.adversary is not Adversary.MALICIOUS_SERVER:
-            return
+        """Refuse neighbours' keys that are not signed by who is registered."""
+        spec = self._state.spec
         for client, (_, keys) in place.neighbours.items():
             known = self._policy.registry.get(client)
-            transcript = goes_on(
-                beginning(self.spec, client), Stage.ADVERTISE, self.spec.dumps(), keys.advertised
-            )
-            if known is None or known != keys.signing or not is_by(known, keys.signature, transcript):
+            after = goes_on(beginning(spec, client), Stage.ADVERTISE, spec.dumps(), keys.advertised)
+            if known is None or known != keys.signing or not is_by(known, keys.signature, after):
                 raise ValueError(f"client {client}'s keys are not signed by its registered identity")
 
     def _alive_around(self, alive: bytes) -> set[int]:
@@ -389,58 +294,65 @@ class ClientSession:
         Raises:
             ValueError: The list can't be: too few, not oneself, or one that has never shared.
         """
-        place = self._placed
+        place, least = self._place, self._state.spec.least
         members = members_of(alive, place.size)
-        if len(members) < self.spec.least:
-            raise ValueError(f"{len(members)} clients are in the sum: allowed: {self.spec.least} at least")
+        if len(members) < least:
+            raise ValueError(f"{len(members)} clients are in the sum: allowed: {least} at least")
         if place.index not in members:
             raise ValueError("this client is said to have been lost, and is not")
         around = {client for client, (index, _) in place.neighbours.items() if index in members}
-        if strangers := around - self._secrets.shares.keys():
+        if strangers := around - self._state.secrets.own_shares.keys():
             raise ValueError(f"client {min(strangers)} is said to have uploaded, and has never shared")
         self._check_enough(around, "have uploaded")
         return around
 
     def _check_enough(self, neighbours: Iterable[int], did: str) -> None:
         """Refuse to go on with fewer around, oneself included, than it takes to learn a secret."""
-        around = len(set(neighbours)) + 1
-        if around < self.spec.threshold:
-            raise ValueError(f"{around} clients around here {did}: allowed: {self.spec.threshold} at least")
+        around, threshold = len(set(neighbours)) + 1, self._state.spec.threshold
+        if around < threshold:
+            raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
 
     def _check_confirmed(self, reader: Reader, alive: bytes, around: set[int]) -> None:
-        """Refuse a list of who has uploaded that not a threshold of neighbours has signed, as one has oneself."""
-        place = self._placed
-        if alive != self._alive:
+        """Refuse a list of who has uploaded that not a threshold around has signed, or not oneself."""
+        if alive != self._state.alive:
             raise ValueError("who has uploaded is not what this client has confirmed")
-        by_index = {place.neighbours[client][0]: place.neighbours[client][1] for client in around}
-        statement = alive_statement(place.session, alive)
+        neighbours = self._place.neighbours
+        by_index = {neighbours[client][0]: neighbours[client][1].signing for client in around}
+        statement = alive_statement(self._place.session, alive)
         signers = []
         while reader.left:
             signers.append(reader.number(INDEX))
             signature = reader.take(SIGNATURE)
-            if signers[-1] not in by_index or not is_signed(
-                by_index[signers[-1]].signing, signature, statement
-            ):
+            public = by_index.get(signers[-1], b"")
+            if not is_signed(public, signature, statement):
                 raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
         must_ascend(signers, "signatures of who has uploaded")
         self._check_enough(signers, "have confirmed who has uploaded")
 
+    def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:
+        """Sign a reply, and note that its stage is over."""
+        state = self._state
+        state.transcript = goes_on(state.transcript, stage, request, body)
+        if stage is state.due[0]:
+            del state.due[0]
+        return signed(SigningKey(bytes(state.secrets.signing)), state.transcript, body)
 
-def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None, entropy: Entropy) -> bytes:
-    """Return the private key that signs: the client's identity against a malicious server, else a fresh one."""
+
+def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None) -> bytes | None:
+    """Return the identity key that signs against a malicious server; None: a fresh key will do."""
     if spec.adversary is not Adversary.MALICIOUS_SERVER:
-        return entropy(KEY)
+        return None
     if identity is None or policy.registry.get(me) != SigningKey(identity).public:
         raise ValueError(f"client {me} is not registered with its identity key")
     return identity
 
 
-_STORED = ("channel", "masks", "own", "graph", "own_share")
-
-
-def _keys_as_hex(keys: Keys) -> list[str]:
-    return [getattr(keys, each.name).hex() for each in fields(keys)]
-
-
-def _keys_from_hex(values: list[str]) -> Keys:
-    return Keys(*map(bytes.fromhex, values))
+def _public(secrets: Secrets, spec: RoundSpec, me: int) -> Keys:
+    """Return what a client advertises."""
+    reveals = Stage.REVEAL in spec.stages
+    return Keys(
+        channel=AgreementKey(bytes(secrets.channel)).public,
+        masks=AgreementKey(bytes(secrets.masks)).public,
+        signing=SigningKey(bytes(secrets.signing)).public,
+        commitment=commitment_to(me, part_of(bytes(secrets.graph), 1)) if reveals else b"",
+    )

@@ -9,39 +9,28 @@ from privacy.secagg.wire import id_bytes
 SEALED = 2 * SHARE + TAG  # bytes
 
 
-def seal_shares(
-    key: AgreementKey,
-    me: int,
-    public: bytes,
-    other: int,
-    session: bytes,
-    masks_share: bytes,
-    own_share: bytes,
-) -> bytes:
+def sealing_key(key: AgreementKey, me: int, public: bytes, other: int, session: bytes) -> bytes:
+    """Return the key (32 bytes) of what two clients send each other, from one's private and the other's public key."""
+    first, second = sorted((me, other))
+    return derive(key.agree(public), b"shares", session, id_bytes(first), id_bytes(second))
+
+
+def seal_shares(sealing: bytes, me: int, other: int, session: bytes, shares: tuple[bytes, bytes]) -> bytes:
     """Encrypt for a neighbour its shares of the key of one's pair masks, and of the secret of one's own mask."""
-    sealing = _sealing_key(key, me, public, other, session)
-    return seal(sealing, _nonce(me, other), masks_share + own_share, _meant_for(me, other, session))
+    return seal(sealing, _nonce(me, other), b"".join(shares), _meant_for(me, other, session))
 
 
-def unseal_shares(
-    key: AgreementKey, me: int, public: bytes, other: int, session: bytes, sealed: bytes
-) -> tuple[bytes, bytes]:
+def unseal_shares(sealing: bytes, me: int, other: int, session: bytes, sealed: bytes) -> tuple[bytes, bytes]:
     """Decrypt what a neighbour has sealed for us.
 
     Raises:
         ValueError: It was altered, is of another session or sender or for another client, or holds no shares.
     """
-    sealing = _sealing_key(key, me, public, other, session)
     plain = unseal(sealing, _nonce(other, me), sealed, _meant_for(other, me, session))
     shares = plain[:SHARE], plain[SHARE:]
     if any(len(share) != SHARE or int.from_bytes(share, "big") >= PRIME for share in shares):
         raise ValueError(f"client {other} sent what are no shares")
     return shares
-
-
-def _sealing_key(key: AgreementKey, me: int, public: bytes, other: int, session: bytes) -> bytes:
-    first, second = sorted((me, other))
-    return derive(key.agree(public), b"shares", session, id_bytes(first), id_bytes(second))
 
 
 def _nonce(sender: int, receiver: int) -> bytes:

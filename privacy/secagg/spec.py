@@ -168,9 +168,11 @@ class Policy:
         allowed = self.spec(
             run=spec.run, round_=spec.round, session=spec.session, clients=spec.clients, task=spec.task
         )
-        for key, value in _flat(spec).items():
-            if value != _flat(allowed)[key]:
-                raise ValueError(f"{key} = {value}: allowed: {_flat(allowed)[key]}")
+        if spec == allowed:
+            return
+        asked, may_be = _flat(spec), _flat(allowed)
+        for key in (key for key in asked if asked[key] != may_be[key]):
+            raise ValueError(f"{key} = {asked[key]}: allowed: {may_be[key]}")
 
 
 def _flat(spec: RoundSpec) -> dict[str, Any]:

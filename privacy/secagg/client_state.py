@@ -1,0 +1,125 @@
+"""What a client keeps of a round between its messages, and how it is stored."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from privacy.secagg.roster import Keys, Place
+from privacy.secagg.spec import RoundSpec, Stage
+
+
+@dataclass
+class Secrets:
+    """What nobody else may know, and what neighbours have entrusted; wiped at the end.
+
+    `bytearray`s, so that their memory can be overwritten. Copies that Python, the libraries and the JSON of a stored
+    session have made in between are out of reach: they stay until their memory is used again.
+
+    Attributes:
+        channel: Private key of the channel to each neighbour.
+        masks: Private key of the masks in common with each neighbour.
+        own: The secret behind the own mask.
+        graph: The secret behind the parts in the choice of the graph.
+        signing: Private key of the signatures.
+        own_share: One's own share of `own`.
+        sealing: The key to each neighbour's channel.
+        masks_shares: A share of each neighbour's `masks`.
+        own_shares: A share of each neighbour's `own`.
+    """
+
+    channel: bytearray
+    masks: bytearray
+    own: bytearray
+    graph: bytearray
+    signing: bytearray
+    own_share: bytearray = field(default_factory=bytearray)
+    sealing: dict[int, bytearray] = field(default_factory=dict)
+    masks_shares: dict[int, bytearray] = field(default_factory=dict)
+    own_shares: dict[int, bytearray] = field(default_factory=dict)
+
+    def wipe(self) -> None:
+        """Overwrite everything with zeros."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            for secret in [value] if isinstance(value, bytearray) else value.values():
+                secret[:] = bytes(len(secret))
+
+
+@dataclass
+class State:
+    """A session as it is stored.
+
+    Attributes:
+        spec: What the round is.
+        me: The client's number.
+        secrets: Its secrets.
+        due: The stages that are not over.
+        transcript: Hash of all that it has received and sent.
+        advertised: Its public keys.
+        attempts: To agree on the graph.
+        fingerprint: Of the roster to which its part in the graph was revealed.
+        place: Its place among the others, when it knows it.
+        alive: Who has uploaded, as it has confirmed.
+    """
+
+    spec: RoundSpec
+    me: int
+    secrets: Secrets
+    due: list[Stage]
+    transcript: bytes
+    advertised: Keys
+    attempts: int = 0
+    fingerprint: bytes = b""
+    place: Place | None = None
+    alive: bytes = b""
+
+    def dumps(self, *, without_signing_key: bool) -> bytes:
+        """Return the state as JSON, with its secrets; an identity key is kept elsewhere."""
+        tree = asdict(self) | {"spec": self.spec.dumps().decode()}
+        if without_signing_key:
+            del tree["secrets"]["signing"]
+        return json.dumps(tree, default=_hex).encode()
+
+    @classmethod
+    def loads(cls, text: bytes, *, signing: bytes) -> State:
+        """Read what `dumps` wrote; the signing key is taken where none was stored."""
+        tree: dict[str, Any] = json.loads(text)
+        secrets = {"signing": signing.hex()} | tree["secrets"]
+        place = tree["place"]
+        return cls(
+            spec=RoundSpec.loads(tree["spec"].encode()),
+            me=tree["me"],
+            secrets=Secrets(**{name: _secret(value) for name, value in secrets.items()}),
+            due=[Stage(stage) for stage in tree["due"]],
+            transcript=bytes.fromhex(tree["transcript"]),
+            advertised=_keys(tree["advertised"]),
+            attempts=tree["attempts"],
+            fingerprint=bytes.fromhex(tree["fingerprint"]),
+            place=place
+            and Place(
+                session=bytes.fromhex(place["session"]),
+                size=place["size"],
+                index=place["index"],
+                neighbours={int(c): (at, _keys(keys)) for c, (at, keys) in place["neighbours"].items()},
+            ),
+            alive=bytes.fromhex(tree["alive"]),
+        )
+
+
+def _hex(value: Any) -> str:
+    """Return bytes as JSON can hold them."""
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
+    raise TypeError(f"{type(value).__name__} can't be stored")
+
+
+def _secret(value: str | dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return bytearray.fromhex(value)
+    return {int(client): bytearray.fromhex(text) for client, text in value.items()}
+
+
+def _keys(tree: dict[str, str]) -> Keys:
+    return Keys(**{name: bytes.fromhex(text) for name, text in tree.items()})
