@@ -50,9 +50,9 @@ class Encoding:
     A coordinate x of an update of weight w becomes the integer
     `stochastic_round(clip(x) / clip * (w / max_weight) * B)` with `B = 2^(input_bits - 1) - 1`.
 
-    The number to be rounded has an error of at most 2^-17 of a step for up to 16 input bits (2^-33 above), and of
-    a relative 2^-23 where the update is float32 or float16 and has up to 16 input bits (2^-52 else); of that, the
-    rounding is unbiased, and its own error is below one step.
+    The rounding is unbiased but for the precision of its arithmetic: the expected integer differs from the real
+    number in at most 2^-17 of a step (2^-33 from 17 input bits on) and a relative 2^-22 (2^-50 if the update is
+    float64 or has more than 16 input bits). One integer differs in less than a step, and that much.
 
     Attributes:
         dimension: Numbers in an update.
@@ -80,10 +80,13 @@ class Encoding:
     metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_int("dimension", self.dimension, 1, 2**40)
-        _check_int("cohort", self.cohort, 1, 2**62)
-        _check_int("input bits", self.input_bits, 2, MOST_INPUT_BITS)
-        _check_int("max weight", self.max_weight, 1, 2**31 - 1)
+        for key, least, most in (
+            ("dimension", 1, 2**40),
+            ("cohort", 1, 2**62),
+            ("input_bits", 2, MOST_INPUT_BITS),
+            ("max_weight", 1, 2**31 - 1),
+        ):
+            object.__setattr__(self, key, _whole(key, getattr(self, key), least, most))
         if not _is_real(self.clip) or not 1e-12 <= self.clip <= 1e12:
             raise ValueError(f"clip = {self.clip!r}: must be a number from 1e-12 to 1e12")
         object.__setattr__(self, "clip", float(self.clip))
@@ -93,11 +96,11 @@ class Encoding:
         if len(set(names)) < len(names):
             raise ValueError(f"metrics = {names!r}: must differ from each other")
         if self._bits > MOST_BITS:
-            most = (2 ** (MOST_BITS - 1) - 1) // self._bound
-            fewer = ((2 ** (MOST_BITS - 1) - 1) // self.cohort).bit_length()
+            room = 2 ** (MOST_BITS - 1) - 1
             raise ValueError(
-                f"cohort = {self.cohort}, input bits = {self.input_bits}: sums need {self._bits} bits, of at most "
-                f"{MOST_BITS}; allowed: a cohort of at most {most}, or at most {fewer} input bits"
+                f"cohort = {self.cohort}, input_bits = {self.input_bits}: sums need {self._bits} bits, of at most "
+                f"{MOST_BITS}; allowed: a cohort of at most {room // self._bound}, "
+                f"or at most {(room // self.cohort + 1).bit_length()} input bits"
             )
 
     @property
@@ -143,11 +146,11 @@ class Encoding:
             ValueError: An argument is not as it must be.
         """
         self._check_update(update)
-        _check_int("weight", weight, 1, self.max_weight)
-        numbers_ = [weight * _fixed(name, metrics) for name in self.metrics]
-        vector = self.ring.zeros(self.length)
+        weight = _whole("weight", weight, 1, self.max_weight)
+        weighted = [weight * _fixed(name, metrics) for name in self.metrics]
+        vector = np.empty(self.length, dtype=self.ring.dtype)
         clipped = self._round(update, weight, rounding, vector[: self.dimension])
-        self._write_tail([int(weight), clipped, *numbers_], vector[self.dimension :])
+        self._write_tail([weight, clipped, *weighted], vector[self.dimension :])
         return vector
 
     def decode(self, total: NDArray[Any], clients: int) -> Decoded:
@@ -161,7 +164,7 @@ class Encoding:
             ValueError: An argument is not as it must be, or the total is no such sum: the masks did not cancel, or
                 a client did not encode by the rules. (That it passes proves neither.)
         """
-        _check_int("clients", clients, 1, self.cohort)
+        clients = _whole("clients", clients, 1, self.cohort)
         if total.shape != (self.length,):
             raise ValueError(f"total: shape {total.shape}, must be ({self.length},)")
         sums = self.ring.centred(total)
@@ -214,9 +217,7 @@ class Encoding:
         point, and what is then before the point is the rounded number. B never becomes B + 1.
         """
         narrow = self.input_bits <= 16
-        points = (
-            16 if narrow else 32
-        )  # bits after the point: (B + 1) * 2^points - 1, the most, is no overflow
+        points = 16 if narrow else 32  # bits after the point: not even (B + 1) * 2^points - 1 overflows
         fixed = np.dtype(np.int32 if narrow else np.int64)
         real = np.dtype(np.float32 if narrow and update.dtype.itemsize <= 4 else np.float64)
         most = float(self._bound << points)
@@ -233,7 +234,8 @@ class Encoding:
             np.copyto(scaled, piece)
             high, low = float(scaled.max()), float(scaled.min())
             if not (math.isfinite(high) and math.isfinite(low)):
-                raise ValueError("update: has numbers that are not finite, must be finite")
+                first = int(np.flatnonzero(~np.isfinite(scaled))[0])
+                raise ValueError(f"update[{start + first}] = {scaled[first]}: must be finite")
             if max(high, -low) > self.clip:
                 clipped += int(np.count_nonzero(np.abs(scaled) > self.clip))
                 np.clip(scaled, -self.clip, self.clip, out=scaled)
@@ -269,11 +271,9 @@ class Encoding:
         for limit in self._tail_limits:
             count = self._digits(limit)
             own, digits = digits[:count], digits[count:]
+            most = clients * self._bound
             for i, digit in enumerate(own):
-                top = i == count - 1
-                _check_sum(
-                    "a digit of the tail", digit, -clients * self._bound if top else 0, clients * self._bound
-                )
+                _check_sum("a digit of the tail", digit, -most if i == count - 1 else 0, most)
             values.append(sum(digit << i * base for i, digit in enumerate(own)))
         return values
 
@@ -289,12 +289,13 @@ def _fixed(name: str, metrics: Mapping[str, float]) -> int:
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _check_int(key: str, value: object, least: int, most: int) -> None:
+def _whole(key: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{key} = {value!r}: must be a whole number from {least} to {most}")
+    return int(value)
 
 
 def _check_sum(key: str, value: int, least: int, most: int) -> None:
