@@ -4,10 +4,11 @@ On the complete graph (Bonawitz et al. 2017) every client is every other's neigh
 al. 2020, SecAgg+) a client masks with, and hands shares to, k others that are drawn at random: a ring in random
 order, each beside the k/2 to its left and right. Users state what they assume; degree and threshold follow.
 
-Three rules are conservative here. Corrupt and dropped clients are counted upwards: 5 % of 30 are 2. A client
-may keep a share of its own secrets, so a neighbourhood has k + 1 shares where the published finder counts k. And a
-malicious server may choose among `ATTEMPTS` seeds of the graph, by having the clients reveal anew without one of
-them, so that each seed must be better by as much.
+Four rules are conservative here. Corrupt and dropped clients are counted upwards: 5 % of 30 are 2. Those who drop
+out before the graph is drawn may all be honest, so that the corrupt ones are more of the rest. A client keeps a
+share of its own secrets, so a neighbourhood has k + 1 shares where the published finder counts k. And a malicious
+server may choose among `ATTEMPTS` seeds of the graph, by having the clients reveal anew without one of them, so that
+each seed must be better by as much.
 """
 
 from __future__ import annotations
@@ -269,6 +270,7 @@ def _k_regular(clients: int, assumptions: Assumptions, minimum: int) -> Topology
         privacy_bits=PRIVACY_BITS + (math.ceil(math.log2(ATTEMPTS)) if malicious else 0),
         honest=minimum,
         least_degree=LEAST_DEGREE,
+        lost_before=dropped,
     )
     if found is None:
         return None
@@ -303,11 +305,12 @@ def k_regular(
     correctness_bits: int = CORRECTNESS_BITS,
     honest: int = 0,
     least_degree: int = 2,
+    lost_before: int = 0,
 ) -> Regular | None:
     """Return the smallest degree with a threshold that is both safe and live; None if there is none.
 
     The conditions are those of Bell et al. (2020), with exact tails of the hypergeometric law as in the published
-    finder (google-parfait/federated-compute, `graph_parameter_finder`), which `honest=0` and counts rounded down
+    finder (google-parfait/federated-compute, `graph_parameter_finder`), which the defaults and counts rounded down
     reproduce. For a degree k:
 
     - the graph of the honest survivors is in one piece but for 2^-(privacy bits + 1): to cut it, k/2 clients in a
@@ -326,12 +329,13 @@ def k_regular(
         honest: Against a malicious server, the least number of honest clients in a sum where a client keeps a share
             of its own secrets (see `Topology.honest_minimum`); 0: it keeps none, and a sum may have only one.
         least_degree: Where to begin.
+        lost_before: Honest clients that may be lost before the graph is drawn over the others.
     """
     if corrupt + (2 if malicious else 1) * dropped > MOST_BAD * clients:
         return None
     degree = least_degree + least_degree % 2
-    while degree < clients - 1:
-        law = Hypergeometric(clients, corrupt, degree)
+    while degree < clients - lost_before - 1:
+        law = Hypergeometric(clients - lost_before, corrupt, degree)
         left = Hypergeometric(clients, clients - dropped, degree)
         limit = 2.0 ** -(privacy_bits + 1) * (1 - _ROUNDING)
         bad = law.exceeded_at_most(limit / clients)
