@@ -8,8 +8,6 @@ malicious server alters what it sends, and where all replies are kept, as the se
 from __future__ import annotations
 
 import logging
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +53,7 @@ from flwr.supercore.primitives.asymmetric import (
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
+from experiments.benchmarks.stopwatch import NONE, Seconds, since, total
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, acting_as
 
 SETUP, SHARE_KEYS, COLLECT, UNMASK = "setup", "share_keys", "collect_masked_vectors", "unmask"
@@ -97,8 +96,8 @@ class Outcome:
     """
 
     mean: NDArray[np.float64] | None = None
-    client_seconds: dict[str, float] = field(default_factory=dict)
-    server_seconds: float = 0.0
+    client_seconds: dict[str, Seconds] = field(default_factory=dict)
+    server_seconds: Seconds = NONE
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
     client_errors: list[tuple[str, int, str]] = field(default_factory=list)
@@ -113,9 +112,9 @@ class Outcome:
         return self.mean is None
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Seconds:
         """In all clients and the server together."""
-        return sum(self.client_seconds.values()) + self.server_seconds
+        return total(self.client_seconds.values()) + self.server_seconds
 
     def request(self, stage: str, node: int) -> dict[str, Any]:
         """Return the protocol's fields of what was sent, after any tampering."""
@@ -179,12 +178,12 @@ class Cohort:
         context.state.array_records[MAIN_PARAMS_RECORD] = compat.parameters_to_arrayrecord(start, True)
         workflow = SecAggPlusWorkflow(**self.settings)
         with acting_as(SERVER_NODE_ID), _heard(outcome.log):
-            begun = time.perf_counter()
+            begun = Seconds.now()
             try:
                 workflow(grid, context)
             except Exception as error:  # a malicious server's own bookkeeping may break
                 outcome.server_error = f"{type(error).__name__}: {error}"
-            outcome.server_seconds = time.perf_counter() - begun - grid.seconds
+            outcome.server_seconds = since(begun) - grid.seconds
         if context.history.metrics_distributed_fit.get("done"):
             (outcome.mean,) = parameters_to_ndarrays(_parameters(context.state.array_records))
         return outcome
@@ -208,14 +207,14 @@ class _Wire(Grid):
         self.cohort, self.outcome, self.lost = cohort, outcome, lost
         self.tamper, self.in_transit = tamper, in_transit
         self.gone: set[int] = set()
-        self.seconds = 0.0  # in here, the clients' included
+        self.seconds = NONE  # in here, the clients' included
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        begun = time.perf_counter()
+        begun = Seconds.now()
         replies = [self._answer(message) for message in messages]
-        self.seconds += time.perf_counter() - begun
+        self.seconds += since(begun)
         return replies
 
     def _answer(self, message: Message) -> Message:
@@ -237,18 +236,18 @@ class _Wire(Grid):
         if self.in_transit:
             self.in_transit(stage, node, reply)
         carried, size = _carried(reply)
-        out.client_seconds[stage] = out.client_seconds.get(stage, 0.0) + seconds
+        out.client_seconds[stage] = out.client_seconds.get(stage, NONE) + seconds
         out.bytes_up[stage] = out.bytes_up.get(stage, 0) + size
         out.replies.setdefault(stage, {})[node] = carried
         return Message(_carried(reply)[0], reply_to=message)
 
-    def _in_client(self, node: int, message: Message) -> tuple[RecordDict, float]:
+    def _in_client(self, node: int, message: Message) -> tuple[RecordDict, Seconds]:
         """Return what a client answers, and the seconds in the mod without its training."""
-        training = 0.0
+        training = NONE
 
         def train(message: Message, context: Context) -> Message:
             nonlocal training
-            begun = time.perf_counter()
+            begun = Seconds.now()
             fit = compat.recorddict_to_fitins(message.content, True)
             (model,) = parameters_to_ndarrays(fit.parameters)
             who = self.cohort.clients[node]
@@ -260,13 +259,13 @@ class _Wire(Grid):
                 dict(update.metrics),
             )
             reply = Message(compat.fitres_to_recorddict(result, True), reply_to=message)
-            training = time.perf_counter() - begun
+            training = since(begun)
             return reply
 
         with acting_as(node):
-            begun = time.perf_counter()
+            begun = Seconds.now()
             reply = secaggplus_mod(message, self.cohort.contexts[node], train)
-            seconds = time.perf_counter() - begun
+            seconds = since(begun)
         return reply.content, seconds - training
 
     def set_run(self, run: Run) -> None:
@@ -349,36 +348,31 @@ def _heard(lines: list[str]) -> Iterator[None]:
         logger.setLevel(before[2])
 
 
-def mask_seconds(neighbours: int, dimension: int, repeats: int = 3) -> float:
+def mask_seconds(neighbours: int, dimension: int) -> Seconds:
     """Return how long one client of Flower's takes to make and add all its masks, key agreements included.
 
-    What `secaggplus_mod` does between quantising and uploading: its own mask and one with each neighbour, from
-    Flower's generator, each added to an int64 vector.
+    That is what `secaggplus_mod` does between quantising and uploading: its own mask and one with each neighbour,
+    each from Flower's generator and added to the int64 vector.
 
     Args:
         neighbours: How many.
         dimension: Numbers in the update.
-        repeats: The median of so many.
     """
     mine = private_key_to_bytes(generate_key_pairs()[0])
     theirs = [public_key_to_bytes(generate_key_pairs()[1]) for _ in range(neighbours)]
     shapes: list[tuple[int, ...]] = [(1,), (dimension,)]
-
-    def once() -> float:
-        total: NDArrays = [np.zeros(shape, np.int32) for shape in shapes]
-        begun = time.perf_counter()
-        total = arithmetic.parameters_addition(total, pseudo_rand_gen(bytes(32), 2**32, shapes))
-        for index, public in enumerate(theirs):
-            key = generate_shared_key(bytes_to_private_key(mine), bytes_to_public_key(public))
-            mask = pseudo_rand_gen(key, 2**32, shapes)
-            apply: Callable[[Any, Any], NDArrays] = (
-                arithmetic.parameters_addition if index % 2 else arithmetic.parameters_subtraction
-            )
-            total = apply(total, mask)
-        arithmetic.parameters_mod(total, 2**32)
-        return time.perf_counter() - begun
-
-    return statistics.median(once() for _ in range(repeats))
+    masked: NDArrays = [np.zeros(shape, np.int32) for shape in shapes]
+    begun = Seconds.now()
+    masked = arithmetic.parameters_addition(masked, pseudo_rand_gen(bytes(32), 2**32, shapes))
+    for index, public in enumerate(theirs):
+        key = generate_shared_key(bytes_to_private_key(mine), bytes_to_public_key(public))
+        mask = pseudo_rand_gen(key, 2**32, shapes)
+        if index % 2:
+            masked = arithmetic.parameters_addition(masked, mask)
+        else:
+            masked = arithmetic.parameters_subtraction(masked, mask)
+    arithmetic.parameters_mod(masked, 2**32)
+    return since(begun)
 
 
 def vectors(clients: Sequence[int], dimension: int, generator: np.random.Generator) -> dict[int, Update]:
