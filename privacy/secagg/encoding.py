@@ -196,8 +196,8 @@ class Encoding:
             ValueError: A field is missing, unknown or out of range.
         """
         names = {field.name for field in fields(cls)}
-        if set(data) != names:
-            raise ValueError(f"encoding: has {sorted(data)}, must have {sorted(names)}")
+        if not isinstance(data, Mapping) or set(data) != names:
+            raise ValueError(f"encoding = {data!r}: must have {', '.join(sorted(names))}")
         if not isinstance(data["metrics"], list):
             raise ValueError(f"metrics = {data['metrics']!r}: must be a list of names")
         return cls(**{**data, "metrics": tuple(data["metrics"])})
