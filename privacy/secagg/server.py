@@ -156,7 +156,7 @@ class ServerSession(Progress):
             self._present,
             self._requests[client],
         )
-        reader = Reader(body)
+        reader = Reader(bytes(body))
         accept = {
             Stage.REVEAL: self._accept_part,
             Stage.SHARE: self._accept_shares,
@@ -174,7 +174,7 @@ class ServerSession(Progress):
 
     def _accept_keys(self, client: int, reply: bytes) -> None:
         body, signature = body_of(reply)
-        reader = Reader(body)
+        reader = Reader(bytes(body))
         keys = Keys.read(reader, self.spec, signed=False)
         reader.end()
         after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._requests[client], body)

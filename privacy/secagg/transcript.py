@@ -17,7 +17,7 @@ def beginning(spec: RoundSpec, client: int) -> bytes:
     return digest(b"transcript", spec.dumps(), id_bytes(client))
 
 
-def goes_on(transcript: bytes, stage: Stage, request: bytes, body: bytes) -> bytes:
+def goes_on(transcript: bytes, stage: Stage, request: bytes, body: bytes | memoryview) -> bytes:
     """Return the transcript after a stage."""
     asked, answered = (hashlib.sha256(message).digest() for message in (request, body))
     return digest(b"stage", transcript, stage.value.encode(), asked, answered)
@@ -33,16 +33,16 @@ def is_by(public: bytes, signature: bytes, transcript: bytes) -> bool:
     return is_signed(public, signature, joined(PROTOCOL, b"reply", transcript))
 
 
-def body_of(reply: bytes) -> tuple[bytes, bytes]:
-    """Return a reply's body and its signature."""
+def body_of(reply: bytes) -> tuple[memoryview, bytes]:
+    """Return a reply's body, without a copy, and its signature."""
     if len(reply) < SIGNATURE:
         raise ValueError(f"sent {len(reply)} bytes, too few for a signature")
-    return reply[:-SIGNATURE], reply[-SIGNATURE:]
+    return memoryview(reply)[:-SIGNATURE], reply[-SIGNATURE:]
 
 
 def checked_body(
     reply: bytes, public: bytes, transcript: bytes, stage: Stage, request: bytes
-) -> tuple[bytes, bytes]:
+) -> tuple[memoryview, bytes]:
     """Return the body of a reply and the transcript after it.
 
     Args:

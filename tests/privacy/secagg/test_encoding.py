@@ -146,6 +146,18 @@ def test_a_coordinate_is_off_by_one_step_at_most(
     assert np.all(np.abs(coordinates - exact) <= 1 + arithmetic)
 
 
+@pytest.mark.parametrize("p", [2, 16, 17, 32])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_clip_makes_a_coordinate_larger_than_the_bound(p: int, dtype: type) -> None:
+    # Where clip times scale is rounded up, B and nearly one are rounded to B + 1: not once in 4,096 draws.
+    for clip in np.geomspace(1e-3, 1e3, 64).tolist():
+        encoding = Encoding(4096, cohort=1, input_bits=p, clip=clip)
+        for sign in (1, -1):
+            vector = encoding.encode(np.full(4096, 2 * sign * clip, dtype=dtype), 1, {}, stream(0))
+            coordinates = encoding.ring.centred(vector)[:4096]
+            assert set(coordinates.tolist()) <= {sign * bound(encoding), sign * (bound(encoding) - 1)}
+
+
 @given(st.floats(-1, 1), st.sampled_from(DTYPES), st.integers(2, 16), st.integers(1, 100))
 def test_the_expected_integer_is_the_number(x: float, dtype: type, p: int, weight: int) -> None:
     # Exact: with each of the 65,536 draws once, in place of the stream.
