@@ -91,9 +91,7 @@ def control() -> Finding:
     known = [(flower.handed_over(outcome, flower.VICTIM)[0], -1), (key_with_victim(COLLUDER), -1)]
     left = flower.unmasked(outcome.masked(flower.VICTIM), known)
 
-    right = folded(
-        key_with_victim(OTHER)
-    )  # is used for nothing but to have the seeds that are tried around it
+    right = folded(key_with_victim(OTHER))  # says nothing but around where to search
     start = min(max(right - TRIED // 3, 0), 2**32 - TRIED)
     begun = time.perf_counter()
     found = search(np.concatenate(left)[:CHECKED], range(start, start + TRIED))

@@ -64,12 +64,12 @@ class Update:
     """What a client's training gives.
 
     Attributes:
-        vector: The parameters, float64 of shape (dimension,).
+        vector: The parameters, of shape (dimension,).
         examples: Its weight in the mean.
         metrics: What it reports beside.
     """
 
-    vector: NDArray[np.float64]
+    vector: NDArray[np.floating[Any]]
     examples: int = 1
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
 

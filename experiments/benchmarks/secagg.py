@@ -90,7 +90,9 @@ class Target:
             aim = f"{self.kind}: {self.case}: at least {self.limit:g} times as fast as Flower"
             measured = [f"{statistics.median(case.times):.1f} ({case.what})" for case in found if case.times]
         else:
-            aim = f"{self.kind}: {self.case}: at most {self.limit:g} s" + (" of CPU" if self.clock == "cpu" else "")
+            aim = f"{self.kind}: {self.case}: at most {self.limit:g} s" + (
+                " of CPU" if self.clock == "cpu" else ""
+            )
             measured = [_both(self.clock, case) for case in found]
         return f"{aim}; measured: {', '.join(measured) or 'not measured'}"
 
@@ -205,13 +207,16 @@ def table(cases: Sequence[Case]) -> Table:
     made = Table(title="Secure aggregation: seconds, medians; times by CPU seconds, lowest to highest")
     for name in ("case", "what"):
         made.add_column(name, no_wrap=True)
-    for name in ("CPU s", "s", "Flower CPU s", "Flower s", "times", "over repeats"):
+    for name in ("CPU s", "s", "Flower CPU", "Flower", "times", "over repeats"):
         made.add_column(name, justify="right", no_wrap=True)
     for case in cases:
         cells = [f"{statistics.median(getattr(s, c) for s in case.ours):.3f}" for c in ("cpu", "wall")]
         if case.flower:
             cells += [f"{statistics.median(getattr(s, c) for s in case.flower):.3f}" for c in ("cpu", "wall")]
-            cells += [f"{statistics.median(case.times):.1f}", f"{min(case.times):.1f} to {max(case.times):.1f}"]
+            cells += [
+                f"{statistics.median(case.times):.1f}",
+                f"{min(case.times):.1f} to {max(case.times):.1f}",
+            ]
         made.add_row(case.name, case.what, *cells)
     return made
 
