@@ -1,4 +1,4 @@
-"""`fedsim budget`: what a plan costs in epsilon, or takes in noise, before anything runs."""
+"""`fedsim budget`: what a plan costs, in epsilon or in bytes and seconds, before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from fedsim.errors import Refused
 
 budget = typer.Typer(
-    help="Plan privacy before a run: epsilon from noise, or noise from epsilon.", no_args_is_help=True
+    help="Plan privacy before a run: epsilon from noise, noise from epsilon; bytes and seconds of secure aggregation.",
+    no_args_is_help=True,
 )
 
 
@@ -22,6 +23,21 @@ class Target(StrEnum):
 
     KNOWN_COHORT = "known-cohort"
     RELEASED_MODELS = "released-models"
+
+
+class Server(StrEnum):
+    """What secure aggregation is to withstand."""
+
+    SEMI_HONEST = "semi-honest"
+    MALICIOUS = "malicious-server"
+
+
+class Graph(StrEnum):
+    """Who shares secrets with whom."""
+
+    AUTO = "auto"
+    COMPLETE = "complete"
+    K_REGULAR = "k-regular"
 
 
 @budget.command("dp-sgd")
@@ -127,6 +143,58 @@ def dp_sgd(
         )
         if picture is not None:
             plan.draw(picture)
+        if as_json:
+            typer.echo(json.dumps(plan.as_json()))
+        else:
+            plan.show(Console())
+
+
+@budget.command("secagg")
+def secagg(
+    *,
+    cohort: Annotated[
+        list[str],
+        typer.Option(metavar="N[,N...]", help="Clients in a round; several, to compare.", show_default=False),
+    ],
+    parameters: Annotated[int, typer.Option(metavar="D", help="Numbers in an update.", show_default=False)],
+    corrupt: Annotated[
+        float,
+        typer.Option(metavar="F", help="Fraction of the cohort that is on the server's side at most."),
+    ] = 0.05,
+    dropout: Annotated[
+        float, typer.Option(metavar="F", help="Fraction of the cohort that is lost in a round at most.")
+    ] = 0.05,
+    adversary: Annotated[
+        Server, typer.Option(help="Whether the server follows the protocol.")
+    ] = Server.SEMI_HONEST,
+    graph: Annotated[
+        Graph, typer.Option(help="Who shares secrets with whom; auto: few neighbours where that will do.")
+    ] = Graph.AUTO,
+    minimum: Annotated[int, typer.Option(metavar="M", help="The smallest cohort that may be.")] = 3,
+    input_bits: Annotated[int, typer.Option(metavar="P", help="Of a number in a client's update.")] = 16,
+    max_weight: Annotated[int, typer.Option(metavar="W", help="The largest weight of a client.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Plan secure aggregation: neighbours, threshold, bytes and seconds of a round, without running one.
+
+    Neighbours and threshold follow from what is assumed of the cohort. Bytes are exact; seconds are counted
+    operations times what each takes on one core of this machine, which is measured first (about half a second).
+    """
+    from fedsim.cli.app import exit_codes
+    from fedsim.cli.secagg_view import Plan
+
+    with exit_codes():
+        plan = Plan.of(
+            cohorts=cohort,
+            parameters=parameters,
+            corrupt=corrupt,
+            dropout=dropout,
+            adversary=adversary.value,
+            graph=graph.value,
+            minimum=minimum,
+            input_bits=input_bits,
+            max_weight=max_weight,
+        )
         if as_json:
             typer.echo(json.dumps(plan.as_json()))
         else:

@@ -1,0 +1,194 @@
+"""What the operations of a round take on this machine: each is timed as the protocol calls it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from privacy.secagg import merkle
+from privacy.secagg.choice import commitment_to
+from privacy.secagg.costs import Operations
+from privacy.secagg.encoding import Encoding
+from privacy.secagg.graph import permutation
+from privacy.secagg.primitives import (
+    KEY,
+    SIGNATURE,
+    AgreementKey,
+    SigningKey,
+    derive,
+    digest,
+    is_signed,
+    seal,
+    unseal,
+)
+from privacy.secagg.roster import Keys, Roster, read_place, read_to_reveal
+from privacy.secagg.shamir import PRIME, SHARE, split
+from privacy.secagg.spec import RoundSpec
+from privacy.secagg.topology import Adversary
+from privacy.secagg.wire import Reader, bitmap, members_of
+
+ELEMENTS = 1 << 20  # of the vectors that are timed
+CLIENTS = 128  # of the rosters that are timed
+REPEATS = 3  # of which the middle one counts
+LEAST_SECONDS = 2e-3  # that a repeat takes
+Clock = Callable[[], float]
+
+
+def calibrate(encoding: Encoding, *, clock: Clock = time.thread_time) -> Operations:
+    """Return the seconds of each operation, in about half a second, on one core.
+
+    Args:
+        encoding: Of the vectors; of its dimension, `ELEMENTS` are enough.
+        clock: Seconds since any moment; by default those that this thread computes, whatever else the machine does.
+    """
+    few = Encoding(
+        min(encoding.dimension, ELEMENTS),
+        cohort=encoding.cohort,
+        input_bits=encoding.input_bits,
+        clip=encoding.clip,
+        max_weight=encoding.max_weight,
+    )
+    return Operations(**_of_keys(clock), **_of_messages(clock), **_of_vectors(few, clock))
+
+
+def seconds_of(call: Callable[[], object], clock: Clock) -> float:
+    """Return how long a call takes: the median of a few repeats, each of as many calls as make it long enough."""
+    calls = 1
+    while (took := _repeated(call, calls, clock)) < LEAST_SECONDS:
+        calls *= 2 if took <= 0 else max(2, min(64, math.ceil(LEAST_SECONDS / took)))
+    return statistics.median(_repeated(call, calls, clock) for _ in range(REPEATS)) / calls
+
+
+def _repeated(call: Callable[[], object], calls: int, clock: Clock) -> float:
+    begun = clock()
+    for _ in range(calls):
+        call()
+    return clock() - begun
+
+
+@lru_cache(maxsize=1)
+def _of_keys(clock: Clock) -> dict[str, float]:
+    secret, message = os.urandom(KEY), os.urandom(2 * KEY)
+    key, other, signing = AgreementKey(secret), AgreementKey(os.urandom(KEY)), SigningKey(os.urandom(KEY))
+    signature = signing.sign(message)
+    shares, nonce = os.urandom(2 * SHARE), bytes(12)
+    sealed = seal(secret, nonce, shares, message)
+    number = int.from_bytes(secret, "big") | 1
+
+    points = range(1, 65)
+    coefficient = seconds_of(lambda: int.from_bytes(os.urandom(SHARE), "big"), clock)
+    splitting = seconds_of(lambda: split(1, len(points), points, os.urandom), clock)
+    multiplications = (len(points) - 1) * len(points)
+    return {
+        "key_pairs": seconds_of(lambda: AgreementKey(secret), clock),
+        "agreements": seconds_of(lambda: key.agree(other.public), clock),
+        "derivations": seconds_of(lambda: derive(secret, b"pair-mask", message, nonce), clock),
+        "seals": seconds_of(lambda: unseal(secret, nonce, sealed, message), clock),
+        "signing_keys": seconds_of(lambda: SigningKey(secret), clock),
+        "signatures": seconds_of(lambda: signing.sign(message), clock),
+        "verifications": seconds_of(lambda: is_signed(signing.public, signature, message), clock),
+        "multiplications": (splitting - (len(points) - 1) * coefficient) / multiplications,
+        "coefficients": coefficient,
+        "inversions": seconds_of(lambda: pow(number, -1, PRIME), clock),
+    }
+
+
+@lru_cache(maxsize=1)
+def _of_messages(clock: Clock) -> dict[str, float]:
+    parts = [os.urandom(KEY) for _ in range(CLIENTS)]
+    words = [int.from_bytes(part[:8], "little") for part in parts]
+    alive, message = bitmap(range(CLIENTS), CLIENTS), b"".join(parts)
+    proof = merkle.prove(parts, 0)
+
+    def read_fields() -> None:
+        reader, found = Reader(message), {}
+        for place in range(CLIENTS):
+            found[place] = reader.take(KEY)
+
+    return {
+        "digests": seconds_of(lambda: digest(b"stage", *parts[:4]), clock),
+        "nodes": seconds_of(lambda: merkle.verify(b"", parts[0], 0, CLIENTS, proof), clock) / len(proof),
+        "places": seconds_of(lambda: permutation(iter(words), CLIENTS, 64), clock) / CLIENTS,
+        "members": seconds_of(lambda: members_of(alive, CLIENTS), clock) / CLIENTS,
+        "fields": seconds_of(read_fields, clock) / CLIENTS,
+        **_of_rosters(clock),
+    }
+
+
+def _of_rosters(clock: Clock) -> dict[str, float]:
+    """Time whole rosters, of the complete graph, and of one that the clients choose."""
+    complete = _spec(CLIENTS - 1, Adversary.SEMI_HONEST)
+    keys = {client: Keys(*(os.urandom(KEY) for _ in range(3))) for client in range(CLIENTS)}
+    roster = Roster(complete, keys)
+    share = roster.to_share(0, b"", [], {})
+
+    chosen = _spec(6, Adversary.MALICIOUS_SERVER)
+    parts = {client: os.urandom(KEY) for client in keys}
+    commitments = {client: commitment_to(client, part) for client, part in parts.items()}
+    signed = {c: replace(k, commitment=commitments[c], signature=bytes(SIGNATURE)) for c, k in keys.items()}
+    choosing = Roster(chosen, signed)
+    reveal = choosing.to_reveal(1, commitments)
+    revealed = choosing.to_share(0, b"", [], {c: commitments[c] + parts[c] for c in keys})
+
+    def choose() -> None:
+        own = signed[0]
+        fixed = read_to_reveal(reveal, chosen, me=0, own=own, commitment=commitments[0], attempt=1)
+        read_place(revealed, chosen, me=0, own=own, part=parts[0], fingerprint=fixed)
+
+    def read() -> None:
+        read_place(share, complete, me=0, own=keys[0], part=b"", fingerprint=b"")
+
+    return {
+        "entries": seconds_of(read, clock) / CLIENTS,
+        "choosers": seconds_of(choose, clock) / CLIENTS,
+        "written": seconds_of(lambda: roster.to_share(0, b"", [], {}), clock) / CLIENTS,
+    }
+
+
+def _spec(degree: int, adversary: Adversary) -> RoundSpec:
+    return RoundSpec(
+        run="",
+        round=1,
+        session="",
+        mode="real",
+        clients=CLIENTS,
+        degree=degree,
+        threshold=2,
+        least=2,
+        adversary=adversary,
+        task="",
+        encoding=Encoding(1, cohort=CLIENTS),
+    )
+
+
+def _of_vectors(encoding: Encoding, clock: Clock) -> dict[str, float]:
+    generator = np.random.Generator(np.random.Philox(key=0))
+    update = generator.standard_normal(encoding.dimension, dtype=np.float32) * np.float32(encoding.clip / 4)
+    ring, seed = encoding.ring, bytes(KEY)
+    vector = encoding.encode(update, 1, {}, generator)
+    total, packed = ring.zeros(len(vector)), ring.pack(vector)
+
+    def encode() -> None:
+        encoding.encode(update, encoding.max_weight, {}, generator)
+
+    def unpack() -> None:
+        ring.add(total, ring.unpack(packed, len(vector)))
+
+    def check() -> None:
+        hashlib.sha256(packed[:-1]).digest()  # the body is cut out of the reply, and hashed
+
+    return {
+        "bytes": seconds_of(check, clock) / len(packed),
+        "masked": seconds_of(lambda: ring.add_mask(vector, seed), clock) / len(vector),
+        "encoded": seconds_of(encode, clock) / len(vector),
+        "packed": seconds_of(lambda: ring.pack(vector), clock) / len(vector),
+        "unpacked": seconds_of(unpack, clock) / len(vector),
+    }

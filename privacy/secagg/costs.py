@@ -1,0 +1,267 @@
+"""What a round costs: bytes of each message, exactly, and operations of a client and of the server, in seconds.
+
+The sizes are those of the messages that `client`, `server` and `roster` write. Operations are counted as that code does
+them and multiplied by what one of them takes on a machine (`calibration.calibrate`), so that rounds can be planned for a
+million clients by measuring a few calls. The clients that drop out are taken to do so with their uploads, after their
+neighbours have masked for them, which costs most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from privacy.secagg.merkle import HASH_BYTES, depth
+from privacy.secagg.primitives import KEY, SIGNATURE
+from privacy.secagg.roster import KEYS
+from privacy.secagg.shamir import SHARE
+from privacy.secagg.shares import SEALED
+from privacy.secagg.spec import RoundSpec, Stage
+from privacy.secagg.topology import Adversary
+from privacy.secagg.wire import ID, INDEX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """How often each operation is done; or, as unit costs, how many seconds one takes.
+
+    Attributes:
+        key_pairs: X25519 keys made usable from their 32 bytes.
+        agreements: X25519 agreements.
+        derivations: HKDF.
+        seals: AES-256-GCM of two shares, one way or the other.
+        signing_keys: Ed25519 keys made usable from their 32 bytes.
+        signatures: Ed25519 signatures.
+        verifications: Ed25519 signatures checked.
+        multiplications: Modulo Shamir's prime.
+        inversions: Modulo Shamir's prime.
+        coefficients: Drawn uniformly modulo Shamir's prime.
+        bytes: Hashed by SHA-256.
+        digests: Short SHA-256 hashes over a few parts.
+        nodes: Of a Merkle tree, hashed.
+        entries: Of a roster, read, hashed and checked by a client.
+        choosers: The same where the clients choose the graph: read twice, with commitments and what they are to.
+        written: Entries of a roster, written into a request.
+        places: Of the ring, drawn.
+        members: Of a list of who has uploaded, read.
+        fields: Of a message, read and kept.
+        masked: Elements to which a mask is added, or from which it is taken.
+        encoded: Elements that are clipped, scaled and rounded.
+        packed: Elements packed into bits.
+        unpacked: Elements unpacked and added up.
+    """
+
+    key_pairs: float = 0
+    agreements: float = 0
+    derivations: float = 0
+    seals: float = 0
+    signing_keys: float = 0
+    signatures: float = 0
+    verifications: float = 0
+    multiplications: float = 0
+    inversions: float = 0
+    coefficients: float = 0
+    bytes: float = 0
+    digests: float = 0
+    nodes: float = 0
+    entries: float = 0
+    choosers: float = 0
+    written: float = 0
+    places: float = 0
+    members: float = 0
+    fields: float = 0
+    masked: float = 0
+    encoded: float = 0
+    packed: float = 0
+    unpacked: float = 0
+
+    def seconds(self, unit: Operations) -> float:
+        """Return how long all takes on one core, given the seconds of each."""
+        return math.fsum(getattr(self, f.name) * getattr(unit, f.name) for f in fields(self))
+
+
+@dataclass(frozen=True)
+class Message:
+    """Bytes of a stage's request and reply, for a client that stays to the end; a mean where they differ."""
+
+    down: float
+    up: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a round costs.
+
+    Attributes:
+        spec: The round.
+        survivors: Clients that upload.
+        messages: By stage, in order.
+        client: Operations of a client that stays to the end.
+        server: Operations of the server.
+    """
+
+    spec: RoundSpec
+    survivors: int
+    messages: Mapping[Stage, Message]
+    client: Operations
+    server: Operations
+
+    @property
+    def upload(self) -> float:
+        """Bytes that a client sends, the packed vector included."""
+        return math.fsum(message.up for message in self.messages.values())
+
+    @property
+    def extra_download(self) -> float:
+        """Bytes that a client receives beside the model."""
+        return math.fsum(message.down for message in self.messages.values())
+
+    @property
+    def model(self) -> int:
+        """Bytes of the model that goes down apart from the protocol, in float32."""
+        return 4 * self.spec.encoding.dimension
+
+    @property
+    def expansion(self) -> float:
+        """A client's bytes, in and out, as a multiple of its bare vector of `input_bits` a number; without the model."""
+        bare = self.spec.encoding.dimension * self.spec.encoding.input_bits / 8
+        return (self.upload + self.extra_download) / bare
+
+
+def round_costs(spec: RoundSpec, *, dropped: int) -> Costs:
+    """Return the costs of a round.
+
+    Args:
+        spec: The round; all who are invited take part.
+        dropped: How many are lost after they have shared, before they upload; below the number of clients.
+
+    Raises:
+        ValueError: More drop out than there are clients.
+    """
+    if not 0 <= dropped < spec.clients:
+        raise ValueError(f"dropped = {dropped}: must be from 0 to {spec.clients - 1}")
+    shape = _Shape(spec, spec.clients - dropped)
+    messages = {stage: shape.message(stage) for stage in spec.stages}
+    return Costs(spec, shape.survivors, messages, shape.client(messages), shape.server(messages))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    spec: RoundSpec
+    survivors: int
+
+    @property
+    def malicious(self) -> bool:
+        return self.spec.adversary is Adversary.MALICIOUS_SERVER
+
+    @property
+    def reveals(self) -> bool:
+        return Stage.REVEAL in self.spec.stages
+
+    @property
+    def degree(self) -> int:
+        return min(self.spec.degree, self.spec.clients - 1)
+
+    @property
+    def alive_around(self) -> float:
+        """Neighbours of a survivor that have uploaded, on average."""
+        return self.degree * (self.survivors - 1) / (self.spec.clients - 1)
+
+    @property
+    def entry(self) -> int:
+        """Bytes of a client in the roster."""
+        return ID + KEYS + KEY * self.reveals + SIGNATURE * self.malicious
+
+    def message(self, stage: Stage) -> Message:
+        clients, degree, encoding = self.spec.clients, self.degree, self.spec.encoding
+        bitmap = -(-clients // 8)
+        signatures = self.alive_around * (INDEX + SIGNATURE) if self.malicious else 0
+        with_proof = INDEX + self.entry + 1 + HASH_BYTES * depth(clients)
+        whole = self.spec.complete or self.reveals
+        down, body = {
+            Stage.ADVERTISE: (len(self.spec.dumps()), KEYS + KEY * self.reveals),
+            Stage.REVEAL: (1 + INDEX + clients * (self.entry + KEY), 2 * KEY),
+            Stage.SHARE: (
+                INDEX + clients * (self.entry + 2 * KEY * self.reveals)
+                if whole
+                else 2 * KEY + INDEX + (degree + 1) * with_proof,
+                degree * SEALED + KEY,
+            ),
+            Stage.UPLOAD: (degree * (INDEX + SEALED), encoding.ring.packed_size(encoding.length)),
+            Stage.CONFIRM: (bitmap, SIGNATURE),
+            Stage.UNMASK: (bitmap + signatures, (degree + 1) * SHARE),
+        }[stage]
+        return Message(down, body + SIGNATURE)
+
+    def client(self, messages: Mapping[Stage, Message]) -> Operations:
+        spec, clients, degree = self.spec, self.spec.clients, self.degree
+        length = spec.encoding.length
+        by_proof = not (spec.complete or self.reveals)
+        confirms = Stage.CONFIRM in spec.stages
+        signatures = len(spec.stages) + confirms
+        return Operations(
+            key_pairs=5,
+            agreements=3 * degree,  # to seal, to unseal, to mask
+            derivations=3 * degree + 1 + 4 * self.reveals,
+            seals=2 * degree,
+            signing_keys=signatures + 1 + self.malicious,
+            signatures=signatures,
+            verifications=(degree + self.alive_around) * self.malicious,
+            multiplications=2 * (degree + 1) * (spec.threshold - 1),
+            coefficients=2 * (spec.threshold - 1),
+            bytes=math.fsum(m.down + m.up for m in messages.values()),
+            digests=2 + len(spec.stages) + degree * self.malicious,
+            nodes=(degree + 1) * depth(clients) * by_proof,
+            entries=clients * spec.complete + (degree + 1) * by_proof,
+            choosers=clients * self.reveals,
+            places=0 if spec.complete else clients,
+            members=self.survivors * (1 + confirms),
+            fields=2 * degree,
+            masked=length * (degree + 1),
+            encoded=spec.encoding.dimension,
+            packed=length,
+        )
+
+    def server(self, messages: Mapping[Stage, Message]) -> Operations:
+        spec, clients, degree, left = self.spec, self.spec.clients, self.degree, self.survivors
+        length, lost = spec.encoding.length, clients - self.survivors
+        asked = dict.fromkeys(spec.stages, clients) | {Stage.CONFIRM: left, Stage.UNMASK: left}
+        came = asked | {Stage.UPLOAD: left}
+        pairs = lost * degree * left / (clients - 1)  # of one who was lost and one who was not
+        sets = 1 if spec.complete else clients  # of points: Lagrange's weights are computed once for each
+        traffic = math.fsum(came[s] * (m.down + m.up) for s, m in messages.items())
+        by_proof = not (spec.complete or self.reveals)
+        return Operations(
+            key_pairs=lost,
+            agreements=pairs,
+            derivations=pairs + left,
+            verifications=sum(came[stage] for stage in spec.stages) + left * (Stage.CONFIRM in spec.stages),
+            multiplications=clients * spec.threshold + sets * 2 * spec.threshold**2,
+            inversions=sets * spec.threshold,
+            bytes=traffic,
+            digests=sum(came[stage] for stage in spec.stages) + left + 2 * clients * self.reveals,
+            nodes=2 * clients * (1 + self.reveals) + clients * depth(clients) * by_proof,
+            written=clients * (clients * (1 + self.reveals) if not by_proof else degree + 1),
+            places=0 if spec.complete else 2 * clients,
+            fields=3 * clients * degree,
+            masked=length * (left + pairs),
+            unpacked=length * left,
+        )
+
+
+def bonawitz_expansion(users: int, dimension: int, input_bits: int = 16) -> float:
+    """Return the expansion factor that Bonawitz et al. (2017) state for their protocol, with keys and shares of 256 bits.
+
+    Args:
+        users: n.
+        dimension: Numbers in a vector.
+        input_bits: Of a number.
+
+    >>> [round(bonawitz_expansion(1 << n, 1 << d), 2) for n, d in ((10, 20), (14, 20), (14, 24))]
+    [1.73, 3.62, 1.98]
+    """
+    bits = (users * (2**input_bits - 1)).bit_length()  # ceil(log2(n (2^p - 1) + 1))
+    keys, shares = 2 * users * 256, (5 * users - 4) * 256
+    expansion: float = (keys + shares + dimension * bits) / (input_bits * dimension)
+    return expansion
