@@ -10,6 +10,7 @@ import pytest
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from rich.console import Console
 
+import clients.mods.secagg as secagg_mod
 from experiments.attacks import sessions, weak_seed
 from experiments.attacks.__main__ import main
 from experiments.attacks.finding import Finding, recovery
@@ -71,6 +72,11 @@ def test_ours_falls_to_what_it_says_and_to_nothing_else(name: str, adversary: Ad
 def test_it_is_the_signed_keys_that_stop_the_key_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClientSession, "_check_identities", lambda self, place: None)
     assert ATTACKS["key-swap"].ours(Adversary.MALICIOUS_SERVER).succeeded
+
+
+def test_it_is_the_clients_memory_that_stops_the_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secagg_mod, "_check_new", lambda context, session: None)
+    assert ATTACKS["restart"].ours(Adversary.MALICIOUS_SERVER).succeeded
 
 
 @pytest.mark.parametrize("name", ["dead-lists", "key-swap"])
