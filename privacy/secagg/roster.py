@@ -103,21 +103,10 @@ class Roster:
 
     def to_reveal(self, attempt: int, commitments: Mapping[int, bytes]) -> bytes:
         """Return the request for the clients' parts in the choice of the graph, with everyone's commitment."""
-        return bytes([attempt]) + self._whole(commitments)
+        return bytes([attempt]) + self.whole(commitments)
 
-    def to_share(
-        self, client: int, graph_seed: bytes, neighbours: Sequence[int], commitments: Mapping[int, bytes]
-    ) -> bytes:
-        """Return what a client needs to find its place by itself.
-
-        Args:
-            client: To whom it goes.
-            graph_seed: Of the graph.
-            neighbours: The client's.
-            commitments: On a sparse graph that the clients have chosen, everyone's, and then its part; else none.
-        """
-        if self._spec.complete or commitments:
-            return self._whole(commitments)
+    def around(self, client: int, graph_seed: bytes, neighbours: Sequence[int]) -> bytes:
+        """Return what a client on a sparse graph needs to find its place: the graph, and its neighbours' entries."""
         size = len(self._entries)
         indices = [self._index[client], *sorted(self._index[neighbour] for neighbour in neighbours)]
         parts = [graph_seed, self.root, index_bytes(size)]
@@ -126,7 +115,9 @@ class Roster:
             parts += [index_bytes(index), self._entries[index], bytes([len(proof)]), *proof]
         return b"".join(parts)
 
-    def _whole(self, extras: Mapping[int, bytes]) -> bytes:
+    def whole(self, beside: Mapping[int, bytes] | None = None) -> bytes:
+        """Return all entries, and what is to stand beside each client's."""
+        extras = beside or {}
         entries = (
             entry + extras.get(client, b"") for client, entry in zip(self.clients, self._entries, strict=True)
         )
@@ -135,10 +126,12 @@ class Roster:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole roster as a client has read it: keys, and what stands beside each, by client."""
+    """A whole roster as a client has read it: in order, the clients, their entries, and what stands beside each."""
 
-    keys: dict[int, Keys]
-    extras: dict[int, bytes]
+    spec: RoundSpec
+    clients: list[int]
+    entries: list[bytes]
+    extras: list[bytes]
 
     @classmethod
     def read(cls, reader: Reader, spec: RoundSpec, extra: int) -> Whole:
@@ -147,27 +140,43 @@ class Whole:
         Raises:
             ValueError: It is not in order, or more or fewer clients than may be.
         """
-        size = reader.number(INDEX)
-        if not spec.least <= size <= spec.clients:
-            raise ValueError(f"a roster of {size} clients: allowed: {spec.least} to {spec.clients}")
-        keys, extras, order = {}, {}, []
-        for _ in range(size):
-            client = reader.number(ID)
-            keys[client] = Keys.read(reader, spec, signed=_is_signed(spec))
-            extras[client] = reader.take(extra)
-            order.append(client)
-        must_ascend(order, "clients of the roster")
-        return cls(keys, extras)
+        size = _checked_size(reader, spec)
+        keys = KEYS + (KEY if Stage.REVEAL in spec.stages else 0) + (SIGNATURE if _is_signed(spec) else 0)
+        rows = [(reader.take(ID + keys), reader.take(extra)) for _ in range(size)]
+        reader.end()
+        clients = [int.from_bytes(entry[:ID], "big") for entry, _ in rows]
+        must_ascend(clients, "clients of the roster")
+        return cls(spec, clients, [entry for entry, _ in rows], [beside for _, beside in rows])
 
-    @property
+    def index(self, me: int, own: Keys) -> int:
+        """Return one's place; `ValueError` where one's keys are not there as one has advertised them."""
+        entry = _entry(me, own)
+        if entry not in self.entries:
+            raise ValueError("the roster lacks this client's own keys")
+        return self.entries.index(entry)
+
+    def keys(self, index: int) -> Keys:
+        """Return the keys at a place."""
+        reader = Reader(self.entries[index])
+        reader.take(ID)
+        return Keys.read(reader, self.spec, signed=_is_signed(self.spec))
+
+    @functools.cached_property
     def root(self) -> bytes:
         """The roster's Merkle root."""
-        return merkle.root([_entry(client, keys) for client, keys in self.keys.items()])
+        return merkle.root(self.entries)
 
-    @property
-    def fingerprint(self) -> bytes:
-        """A hash of the roster and what stands beside the entries."""
-        return digest(b"roster", self.root, *self.extras.values())
+    def fingerprint(self, commitments: Sequence[bytes]) -> bytes:
+        """Return a hash of the roster and of commitments to the parts in the choice of the graph."""
+        return digest(b"roster", self.root, *commitments)
+
+
+def _checked_size(reader: Reader, spec: RoundSpec) -> int:
+    """Read the roster's size; `ValueError` where it can't be."""
+    size = reader.number(INDEX)
+    if not spec.least <= size <= spec.clients:
+        raise ValueError(f"a roster of {size} clients: allowed: {spec.least} to {spec.clients}")
+    return size
 
 
 def read_to_reveal(
@@ -182,10 +191,9 @@ def read_to_reveal(
     if (asked := reader.number(1)) != attempt:
         raise ValueError(f"attempt {asked} to agree on the graph: allowed: {attempt}")
     whole = Whole.read(reader, spec, KEY)
-    reader.end()
-    if whole.keys.get(me) != own or whole.extras[me] != commitment:
-        raise ValueError("the roster lacks this client's own keys and commitment")
-    return whole.fingerprint
+    if whole.extras[whole.index(me, own)] != commitment:
+        raise ValueError("the roster lacks this client's own commitment")
+    return whole.fingerprint(whole.extras)
 
 
 def read_place(
@@ -216,37 +224,29 @@ def _place_in_whole(
     request: bytes, spec: RoundSpec, me: int, own: Keys, part: bytes, fingerprint: bytes
 ) -> Place:
     """Find one's place in a roster that is all there."""
-    reader = Reader(request)
-    whole = Whole.read(reader, spec, 0 if spec.complete else 2 * KEY)
-    reader.end()
-    if whole.keys.get(me) != own:
-        raise ValueError("the roster lacks this client's own keys")
-    seed = b"" if spec.complete else _chosen_seed(whole, me, part, fingerprint)
-    clients = list(whole.keys)
-    index = clients.index(me)
-    around = neighbours_of(seed or bytes(KEY), len(clients), spec.degree, index)
-    neighbours = {clients[other]: (other, whole.keys[clients[other]]) for other in around}
-    return Place(session_id(spec, whole.root, seed), len(clients), index, neighbours)
+    whole = Whole.read(Reader(request), spec, 0 if spec.complete else 2 * KEY)
+    index = whole.index(me, own)
+    seed = b"" if spec.complete else _chosen_seed(whole, index, part, fingerprint)
+    around = neighbours_of(seed or bytes(KEY), len(whole.clients), spec.degree, index)
+    neighbours = {whole.clients[other]: (other, whole.keys(other)) for other in around}
+    return Place(session_id(spec, whole.root, seed), len(whole.clients), index, neighbours)
 
 
-def _chosen_seed(whole: Whole, me: int, part: bytes, fingerprint: bytes) -> bytes:
+def _chosen_seed(whole: Whole, index: int, part: bytes, fingerprint: bytes) -> bytes:
     """Return the graph's seed from the parts that clients have revealed, each as it was committed to."""
-    commitments = {client: extra[:KEY] for client, extra in whole.extras.items()}
-    parts = {client: extra[KEY:] for client, extra in whole.extras.items()}
-    if Whole(whole.keys, commitments).fingerprint != fingerprint or parts[me] != part:
+    commitments, parts = [extra[:KEY] for extra in whole.extras], [extra[KEY:] for extra in whole.extras]
+    if whole.fingerprint(commitments) != fingerprint or parts[index] != part:
         raise ValueError("the roster is not the one to which this client revealed its part in the graph")
-    for client, revealed in parts.items():
-        if commitments[client] != commitment_to(client, revealed):
+    for client, revealed, commitment in zip(whole.clients, parts, commitments, strict=True):
+        if commitment != commitment_to(client, revealed):
             raise ValueError(f"client {client}'s part in the graph is not the one that it committed to")
-    return joint_seed(parts)
+    return joint_seed(dict(zip(whole.clients, parts, strict=True)))
 
 
 def _place_by_proofs(request: bytes, spec: RoundSpec, me: int, own: Keys) -> Place:
     """Find one's place from the roster's root and the proofs of the neighbours' entries."""
     reader = Reader(request)
-    seed, root, size = reader.take(KEY), reader.take(KEY), reader.number(INDEX)
-    if not spec.least <= size <= spec.clients:
-        raise ValueError(f"a roster of {size} clients: allowed: {spec.least} to {spec.clients}")
+    seed, root, size = reader.take(KEY), reader.take(KEY), _checked_size(reader, spec)
     found: list[tuple[int, int, Keys]] = []
     while reader.left:
         index = reader.number(INDEX)

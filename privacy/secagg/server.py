@@ -81,6 +81,7 @@ class ServerSession(Progress):
         self._registry = registry or {}
         self._transcripts = {client: beginning(spec, client) for client in self.roster}
         self._requests: dict[int, bytes] = {}
+        self._to_all: bytes | None = None
         self._keys: dict[int, Keys] = {}
         self._commitments: dict[int, bytes] = {}  # to the present part in the choice of the graph
         self._next_commitments: dict[int, bytes] = {}
@@ -97,24 +98,43 @@ class ServerSession(Progress):
 
     def requests(self) -> dict[int, bytes]:
         """Return what to send to each client that is still there."""
+        self._to_all = self._same_for_all()
         self._requests = super().requests()
         return dict(self._requests)
 
-    def _request(self, client: int) -> bytes:
+    def _same_for_all(self) -> bytes | None:
+        """Return the present stage's request where it is the same for all."""
         if self.stage is Stage.ADVERTISE:
             return self.spec.dumps()
         if self.stage is Stage.REVEAL:
             return self._roster.to_reveal(self._attempt, self._commitments)
+        if self.stage is Stage.SHARE and self.spec.complete:
+            return self._roster.whole()
+        if self.stage is Stage.SHARE and Stage.REVEAL in self.spec.stages:
+            return self._roster.whole({c: self._commitments[c] + self._parts[c] for c in self.roster})
+        if self.stage is Stage.CONFIRM:
+            return self._alive
+        return None
+
+    def _request(self, client: int) -> bytes:
+        if self._to_all is not None:
+            return self._to_all
         if self.stage is Stage.SHARE:
-            around = sorted(self._neighbours[client])
-            return self._roster.to_share(client, self._graph_seed, around, self._revealed_parts)
+            return self._roster.around(client, self._graph_seed, sorted(self._neighbours[client]))
         if self.stage is Stage.UPLOAD:
             senders = sorted(self._sealed.get(client, {}))  # in the order of the roster too
             return b"".join(
                 index_bytes(self._roster.index(sender)) + self._sealed[client][sender] for sender in senders
             )
-        alive = bitmap(map(self._roster.index, self.uploaded), len(self.roster))
-        return alive if self.stage is Stage.CONFIRM else alive + self._confirmed_around(client)
+        signers = sorted(self._neighbours[client] & self._confirmations.keys())
+        return self._alive + b"".join(
+            index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
+        )
+
+    @property
+    def _alive(self) -> bytes:
+        """Who has uploaded, as bits over the roster."""
+        return bitmap(map(self._roster.index, self.uploaded), len(self.roster))
 
     @property
     def _roster(self) -> Roster:
@@ -122,20 +142,6 @@ class ServerSession(Progress):
         if self._known_roster is None or len(self._known_roster.clients) != len(self.roster):
             self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
         return self._known_roster
-
-    @property
-    def _revealed_parts(self) -> dict[int, bytes]:
-        """What stands beside each entry where the clients have chosen the graph: commitment and part."""
-        if Stage.REVEAL not in self.spec.stages:
-            return {}
-        return {client: self._commitments[client] + self._parts[client] for client in self.roster}
-
-    def _confirmed_around(self, client: int) -> bytes:
-        """Return the signatures of a client's neighbours that it needs to see."""
-        signers = sorted(self._neighbours[client] & self._confirmations.keys())
-        return b"".join(
-            index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
-        )
 
     # --- what it takes ----------------------------------------------------------------------------------
 
