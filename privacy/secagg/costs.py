@@ -201,9 +201,9 @@ class _Shape:
         confirms = Stage.CONFIRM in spec.stages
         signatures = len(spec.stages) + confirms
         return Operations(
-            key_pairs=5,
-            agreements=3 * degree,  # to seal, to unseal, to mask
-            derivations=3 * degree + 1 + 4 * self.reveals,
+            key_pairs=4,
+            agreements=2 * degree,  # for the channel, for the mask
+            derivations=2 * degree + 2 + 3 * self.reveals,
             seals=2 * degree,
             signing_keys=signatures + 1 + self.malicious,
             signatures=signatures,
