@@ -10,6 +10,8 @@ anything; there are not neighbours enough for two such thresholds.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
 from experiments.attacks import flower, sessions
@@ -17,7 +19,6 @@ from experiments.attacks.finding import Finding, recovery
 from privacy.secagg.shamir import combine_key
 from privacy.secagg.spec import Stage
 from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import bitmap, index_bytes
 
 CONTROL = f"{flower.FLOWER}, 6 clients, threshold 3"
 
@@ -49,19 +50,9 @@ class TwoFaced(sessions.Attacker):
         """To whom it says so."""
         return set(sorted(self._neighbours[sessions.VICTIM])[::2])
 
-    def _request(self, client: int) -> bytes:
-        if self.stage not in (Stage.CONFIRM, Stage.UNMASK):
-            return super()._request(client)
-        alive = self.uploaded - ({sessions.VICTIM} if client in self.told_dead else set())
-        request = bitmap(map(self._roster.index, alive), len(self.roster))
-        return request if self.stage is Stage.CONFIRM else request + self._confirmed_around(client)
-
-    def _confirmed_around(self, client: int) -> bytes:
-        """Return the signatures of those neighbours that were told the same."""
-        lied_to = client in self.told_dead
-        signers = (s for s in self._neighbours[client] if (s in self.told_dead) == lied_to)
-        signed = sorted(self._confirmations.keys() & signers)
-        return b"".join(index_bytes(self._roster.index(s)) + self._confirmations[s] for s in signed)
+    def said_alive(self, client: int) -> Set[int]:
+        """Return who has uploaded, as a client is told."""
+        return self.uploaded - {sessions.VICTIM} if client in self.told_dead else self.uploaded
 
     def secrets(self) -> tuple[bytes, bytes] | None:
         """Return the victim's secrets, of its own mask and of those with neighbours; None without shares enough."""

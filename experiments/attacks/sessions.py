@@ -6,7 +6,7 @@ The graph is k-regular in both modes: the harder one to defend.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from privacy.secagg.server import ServerSession
 from privacy.secagg.spec import Policy, RoundSpec, Stage, TooFew
 from privacy.secagg.topology import Adversary, Assumptions, Graph
 from privacy.secagg.transcript import body_of
+from privacy.secagg.wire import bitmap, index_bytes
 
 CLIENTS = range(20)
 VICTIM = 7
@@ -106,6 +107,25 @@ class Party:
 
 class Attacker(ServerSession):
     """A server that keeps what it has received, and looks at what it must not; attacks derive from it."""
+
+    def said_alive(self, client: int) -> Set[int]:
+        """Return who has uploaded, as a client is told."""
+        return self.uploaded
+
+    def requests(self) -> dict[int, bytes]:
+        """Return what to send to each client."""
+        requests = super().requests()
+        if self.stage in (Stage.CONFIRM, Stage.UNMASK):
+            requests = self._requests = {client: self._lie(client) for client in requests}
+        return requests
+
+    def _lie(self, client: int) -> bytes:
+        """Return who has uploaded, and then who around the client has signed the same."""
+        alive = self.said_alive(client)
+        said = bitmap(map(self._roster.index, alive), len(self.roster))
+        signers = self._neighbours[client] & self._confirmations.keys()
+        same = sorted(signer for signer in signers if self.said_alive(signer) == alive)
+        return said + b"".join(index_bytes(self._roster.index(s)) + self._confirmations[s] for s in same)
 
     def _forget(self) -> None:
         """Forget nothing."""

@@ -9,13 +9,13 @@ but as many as may drop out on a k-regular graph, the threshold on the complete 
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
 from experiments.attacks import flower, sessions
 from experiments.attacks.finding import Finding, recovery
-from privacy.secagg.spec import Stage
 from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import bitmap
 
 CONTROL = f"{flower.FLOWER}, 6 clients, threshold 2"
 COLLUDER = 101
@@ -51,11 +51,9 @@ def control() -> Finding:
 class Undertaker(sessions.Attacker):
     """Declares all dead but the first half of the roster."""
 
-    def _request(self, client: int) -> bytes:
-        if self.stage not in (Stage.CONFIRM, Stage.UNMASK):
-            return super()._request(client)
-        alive = bitmap(range(len(self.roster) // 2), len(self.roster))
-        return alive if self.stage is Stage.CONFIRM else alive + self._confirmed_around(client)
+    def said_alive(self, client: int) -> Set[int]:
+        """Return who has uploaded, as a client is told."""
+        return set(self.roster[: len(self.roster) // 2])
 
 
 def ours(adversary: Adversary) -> Finding:
