@@ -128,7 +128,7 @@ def _of_rosters(clock: Clock) -> dict[str, float]:
     complete = _spec(CLIENTS - 1, Adversary.SEMI_HONEST)
     keys = {client: Keys(*(os.urandom(KEY) for _ in range(3))) for client in range(CLIENTS)}
     roster = Roster(complete, keys)
-    share = roster.to_share(0, b"", [], {})
+    share = roster.whole()
 
     chosen = _spec(6, Adversary.MALICIOUS_SERVER)
     parts = {client: os.urandom(KEY) for client in keys}
@@ -136,7 +136,9 @@ def _of_rosters(clock: Clock) -> dict[str, float]:
     signed = {c: replace(k, commitment=commitments[c], signature=bytes(SIGNATURE)) for c, k in keys.items()}
     choosing = Roster(chosen, signed)
     reveal = choosing.to_reveal(1, commitments)
-    revealed = choosing.to_share(0, b"", [], {c: commitments[c] + parts[c] for c in keys})
+    revealed = choosing.whole({c: commitments[c] + parts[c] for c in keys})
+
+    others = range(1, CLIENTS)
 
     def choose() -> None:
         own = signed[0]
@@ -149,7 +151,7 @@ def _of_rosters(clock: Clock) -> dict[str, float]:
     return {
         "entries": seconds_of(read, clock) / CLIENTS,
         "choosers": seconds_of(choose, clock) / CLIENTS,
-        "written": seconds_of(lambda: roster.to_share(0, b"", [], {}), clock) / CLIENTS,
+        "written": seconds_of(lambda: roster.around(0, parts[0], others), clock) / CLIENTS,
     }
 
 

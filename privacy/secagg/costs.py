@@ -42,7 +42,7 @@ class Operations:
         nodes: Of a Merkle tree, hashed.
         entries: Of a roster, read, hashed and checked by a client.
         choosers: The same where the clients choose the graph: read twice, with commitments and what they are to.
-        written: Entries of a roster, written into a request.
+        written: Entries of a roster, written into a request with their proofs.
         places: Of the ring, drawn.
         members: Of a list of who has uploaded, read.
         fields: Of a message, read and kept.
@@ -242,7 +242,7 @@ class _Shape:
             bytes=traffic,
             digests=sum(came[stage] for stage in spec.stages) + left + 2 * clients * self.reveals,
             nodes=2 * clients * (1 + self.reveals) + clients * depth(clients) * by_proof,
-            written=clients * (clients * (1 + self.reveals) if not by_proof else degree + 1),
+            written=clients * (degree + 1) * by_proof,
             places=0 if spec.complete else 2 * clients,
             fields=3 * clients * degree,
             masked=length * (left + pairs),
