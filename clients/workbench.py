@@ -15,6 +15,8 @@ from fedsim.data import FederatedData, prepare
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import private_gradient
+from fedsim.secagg.setup import policy_of
+from fedsim.secagg.vectors import dimension_of
 
 
 class Workbench:
@@ -26,6 +28,7 @@ class Workbench:
         model: Trained in place; its tensors stay where they are in memory.
         optimizer: Of the model's parameters.
         gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
+        policy: What its clients accept of secure aggregation; None where the experiment has none.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -36,6 +39,8 @@ class Workbench:
         dp_sgd = experiment.privacy.dp_sgd
         self.gradient = None if dp_sgd is None else private_gradient(self.model, dp_sgd)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        dimension = dimension_of(memory.shape for memory in self._memory.values())
+        self.policy = policy_of(experiment, dimension, self.data.training_sizes())
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:

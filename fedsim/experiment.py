@@ -12,13 +12,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from fedsim.catalogue import STRATEGIES
 from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides, resolve_path
-from fedsim.privacy_sections import DpSgdSection, PrivacySection
+from fedsim.privacy_sections import DpSgdSection, PrivacySection, SecaggSection
 from fedsim.section import Section
 from fedsim.sections import (
     ClientSection,
@@ -64,6 +66,8 @@ class Experiment(Section):
                 raise complaint("client-evaluation", evaluation, "needs data.held-out above 0")
         if self.privacy.dp_sgd is not None:
             self._check_dp_sgd(self.privacy.dp_sgd)
+        if self.privacy.secagg is not None:
+            self._check_secagg(self.privacy.secagg)
         return self
 
     def _check_dp_sgd(self, dp_sgd: DpSgdSection) -> None:
@@ -114,6 +118,44 @@ class Experiment(Section):
                 raise complaint(
                     "noise", "os", "sends no losses of clients, and server.client-evaluation asks for them"
                 )
+
+    def _check_secagg(self, secagg: SecaggSection) -> None:
+        """Refuse what secure aggregation can't stand beside, and a cohort that no threshold protects."""
+        server = self.server
+        with below("server"):
+            if not server.strategy_entry.linear:
+                linear = ", ".join(name for name, entry in STRATEGIES.items() if entry.linear)
+                raise complaint(
+                    "strategy",
+                    server.strategy,
+                    f"needs each client's update, and secure aggregation shows only their sum; allowed: {linear}",
+                )
+            if server.client_evaluation != "none":
+                raise complaint(
+                    "client-evaluation",
+                    server.client_evaluation,
+                    "clients would send their losses and numbers of examples in clear; allowed with secure "
+                    "aggregation: none",
+                )
+        with below("privacy"), below("secagg"):
+            if secagg.max_weight is not None and server.weighting == "uniform":
+                raise complaint(
+                    "max-weight", secagg.max_weight, "is for server.weighting = 'examples', not 'uniform'"
+                )
+        if server.sampling == "fixed":
+            self._check_cohort_of_secagg()
+
+    def _check_cohort_of_secagg(self) -> None:
+        """Refuse a cohort for which there is no graph or no ring."""
+        from fedsim.secagg.setup import policy_of  # loads cryptography, which few experiments need
+
+        policy = policy_of(self, 1, np.ones(1, np.int64))
+        try:
+            if policy is not None:
+                policy.spec(run="", round_=1, session="", clients=self.server.cohort, task="")
+        except ValueError as error:
+            with below("server"):
+                raise complaint("cohort", self.server.cohort, f"for privacy.secagg: {error}") from None
 
     # --- in ---------------------------------------------------------------------------------------------
 

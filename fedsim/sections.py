@@ -186,7 +186,7 @@ class ServerSection(Section):
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a lower test loss."""
     timeout: float = Field(default=600.0, gt=0)
-    """Seconds that a round waits for its clients; whoever is late has failed."""
+    """Seconds that a round waits for its clients (with secure aggregation, each stage); whoever is late has failed."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own arguments."""
 
@@ -233,7 +233,8 @@ class FaultsSection(Section):
     """What goes wrong on purpose: a client that was drawn for a round has at most one of these faults.
 
     Which one is drawn by seed, round and client, so a run with faults is as reproducible as one without. All
-    count as failures of the round, with their reasons; the round goes on with the clients that are left.
+    count as failures of the round, with their reasons; the round goes on with the clients that are left. With
+    secure aggregation a client is lost at a random stage; after its upload it is in the sum all the same.
     """
 
     dropout: float = Field(default=0.0, ge=0, le=1)

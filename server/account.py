@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedsim.privacy_sections import DpSgdSection
 from fedsim.results.ledger import LedgerFile
 from privacy import accounting
 from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
+from privacy.dp_sgd.release import planned_event
 from privacy.ledger import Event, Ledger, Noise, Relation, Release, Unit
 
 KNOWN_COHORT = "known-cohort"
@@ -63,6 +65,7 @@ class Account:
             )
         self._experiment = experiment
         self._dp_sgd = dp_sgd
+        self._records = records
         self._sizes, self._counts = np.unique(records, return_counts=True)
         self._client_rate = experiment.server.cohort / len(records)
         self._file: LedgerFile | None = None
@@ -88,13 +91,37 @@ class Account:
     def for_clients(self) -> dict[str, Any]:
         """Return what clients have to know of it, for a message's config."""
         config: dict[str, Any] = {"noise-multiplier": self.noise_multiplier}
-        if self._file is not None and self._file.by_clients:
+        by_clients = self._experiment.privacy.secagg is None
+        if self._file is not None and self._file.lasting and by_clients:
             config["ledger"] = str(self._file.path)
         return config
 
     def note(self, events: Sequence[Event]) -> None:
         """Note what a round's clients released."""
         self.ledger.extend(events if self._file is None else self._file.take(events))
+
+    def note_planned(self, round_: int, clients: Sequence[int]) -> None:
+        """Note what clients that are about to be asked will release at most.
+
+        With secure aggregation nothing else is known of it: who then fails is charged too. A client that has
+        had its last participation refuses, and is not charged.
+        """
+        most = self._dp_sgd.max_participations
+        so_far = self.ledger.participations() if most is not None else {}
+        events = [
+            self._planned(round_, client)
+            for client in clients
+            if most is None or so_far.get(client, 0) < most
+        ]
+        if self._file is not None:
+            self._file.write(events)
+        self.ledger.extend(events)
+
+    def _planned(self, round_: int, client: int) -> Event:
+        dp_sgd = self._dp_sgd
+        batches = dp_sgd.batches(self._experiment.client, int(self._records[client]))
+        event = planned_event(batches, self.noise_multiplier, dp_sgd.clip, dp_sgd.neighbours, self.noise)
+        return replace(event, round=round_, client=client)
 
     def columns(self, rounds: int) -> dict[str, Any]:
         """Return what a row says after so many rounds: epsilon so far, by adversary, with what belongs to it."""

@@ -27,6 +27,7 @@ from fedsim.threads import cores
 from privacy.dp_sgd import check_model
 from server.account import Account
 from server.enrolment import enrol
+from server.protection import policy_for, report, secure_grid
 from server.rounds import Federation
 from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
 from server.strategies import build_strategy
@@ -64,7 +65,7 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     experiment = Experiment.from_run_config(config)
     data = prepare(experiment)
-    federation = _federation(experiment, data, grid)
+    federation = _federation(experiment, data, grid, context.run_id)
     not_resumable = why_not_resumable(federation)
     path = Path(str(config.get("run-dir") or default_run_path(experiment)))
     if config.get("resume"):
@@ -86,7 +87,7 @@ def main(grid: Grid, context: Context) -> None:
         directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
 
 
-def _federation(experiment: Experiment, data: FederatedData, grid: Grid) -> Federation:
+def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id: int) -> Federation:
     """Return the experiment's federation before its first round."""
     if experiment.server.cohort > data.clients:
         raise Refused(
@@ -94,15 +95,19 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid) -> Fede
         )
     model = initial_model(experiment, data.task)
     _check_privacy_of(model, experiment)
+    arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
+    policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
+    nodes = enrol(grid, data.clients, experiment.server.timeout)
     return Federation(
         experiment=experiment,
         grid=grid,
-        nodes=enrol(grid, data.clients, experiment.server.timeout),
+        nodes=nodes,
         strategy=strategy,
-        arrays=record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()}),
+        arrays=arrays,
         evaluate=lambda arrays: _score(model, arrays, data),
         account=Account.of(experiment, data),
+        secure=None if policy is None else secure_grid(grid, experiment, policy, nodes, run_id),
     )
 
 
@@ -122,9 +127,11 @@ def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
 
 
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
-    """Say in the manifest what the whole run costs at most, and what it has cost so far."""
+    """Say in the manifest what the run costs at most and has cost so far, and what the server sees of updates."""
     if federation.account is not None:
         directory.note_privacy(federation.account.report(federation.done))
+    if federation.secure is not None:
+        directory.note_secure_aggregation(report(federation.experiment, federation.secure.policy))
 
 
 def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:

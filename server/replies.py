@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,11 +43,15 @@ class Replies:
         messages: What the strategy aggregates: the updates in the order of their clients, or one for all.
         failures: Why a client's update is not among them, by client.
         events: What the clients released, whether or not it could be used, in their order.
+        no_sum: Why those of the others count for nothing; empty: they count.
+        columns: What else the round's row says.
     """
 
     messages: list[Message]
     failures: dict[int, str]
     events: list[Event]
+    no_sum: str = ""
+    columns: dict[str, Any] = field(default_factory=dict)
 
 
 def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from server.cohort import draw
 from server.cohort_grid import CohortGrid
 from server.fold import Total, WeightedSum
 from server.replies import LATE, Replies, expected_of, read
+from server.secure_grid import SecureGrid
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Federation:
         arrays: The global model.
         evaluate: Scores a model on the central test set.
         account: What the rounds cost; None: nothing is to be accounted for.
+        secure: Has clients train by secure aggregation, over the same grid; None: updates come in clear.
         done: Rounds that are whole.
         released: The last round of which something was released that can't be released again: up to it, the
             rounds that are not whole are abandoned.
@@ -66,6 +68,7 @@ class Federation:
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
     account: Account | None = None
+    secure: SecureGrid | None = None
     done: int = 0
     released: int = 0
     over: bool = False
@@ -84,7 +87,8 @@ class Federation:
             stop: Asked before each round whether to leave it, and those after it, for later.
 
         Raises:
-            RunFailed: All clients of a round failed, or the strategy returned what is no model.
+            RunFailed: All clients of a round failed (with secure aggregation the run goes on: there are always
+                some that may), or the strategy returned what is no model.
         """
         while not self.finished and not stop():
             round_ = self.done + 1
@@ -128,21 +132,25 @@ class Federation:
         if self.account is not None:
             config.update(self.account.for_clients())
         requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
-        collect = self._fold if server.strategy_entry.linear else self._gather
-        replies = collect(grid, requests)
+        if self.secure is not None:
+            replies = self._sum_securely(self.secure, round_, grid, requests)
+        else:
+            replies = (self._fold if server.strategy_entry.linear else self._gather)(grid, requests)
         if self.account is not None:
             self.account.note(replies.events)
-        updates = len(cohort) - len(replies.failures)
-        if not updates:
+        updates = 0 if replies.no_sum else len(cohort) - len(replies.failures)
+        if not updates and not replies.no_sum:
             client, reason = next(iter(replies.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
             )
-        row: dict[str, Any] = {"clients": updates, "failures": len(replies.failures)}
-        if replies.failures:
-            row["failure-reasons"] = [f"client {client}: {why}" for client, why in replies.failures.items()]
-            for line in row["failure-reasons"]:
-                log.warning("round %d: train: %s", round_, line)
+        row: dict[str, Any] = {"clients": updates, "failures": len(cohort) - updates, **replies.columns}
+        reasons = [f"client {client}: {why}" for client, why in replies.failures.items()]
+        reasons += [f"no sum: {replies.no_sum}"] if replies.no_sum else []
+        if reasons:
+            row["failure-reasons"] = reasons
+        for line in reasons:
+            log.warning("round %d: train: %s", round_, line)
         metrics = self._aggregate(round_, replies.messages, updates)
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
@@ -158,6 +166,24 @@ class Federation:
         failures = {grid.client(node): why for node, why in total.failures.items()}
         failed = {c: failures.get(c, LATE) for c in grid.clients if c not in came}
         return Replies(messages, failed, total.events)
+
+    def _sum_securely(
+        self, secure: SecureGrid, round_: int, grid: CohortGrid, requests: list[Message]
+    ) -> Replies:
+        """Have the cohort train by secure aggregation; without a sum, all have failed, and the run goes on."""
+
+        def note(clients: Sequence[int]) -> None:
+            if self.account is not None:
+                self.account.note_planned(round_, clients)
+
+        result = secure.aggregate(requests, timeout=self.experiment.server.timeout, before_upload=note)
+        columns: dict[str, Any] = {"secagg-bytes-up": result.bytes_up, "secagg-bytes-down": result.bytes_down}
+        if result.reply is None:
+            return Replies([], result.lost, [], result.why, columns)
+        columns["secagg-clipped"] = result.clipped
+        rest = sorted(set(grid.clients) - set(result.summed))
+        failures = {client: result.lost.get(client, "lost too many neighbours") for client in rest}
+        return Replies([result.reply], failures, [], columns=columns)
 
     def _gather(self, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; each update stays a message, with the weight that it is to have."""

@@ -15,6 +15,7 @@ from fedsim.errors import RunFailed
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
+from fedsim.secagg.messages import LEDGER, RECORD
 from privacy.ledger import Ledger, Noise
 from server.rounds import Federation, Stopping
 from server.strategies import load_strategy_state, strategy_state, why_not_kept
@@ -52,7 +53,7 @@ def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
         "stopping": asdict(federation.stopping),
     }
     clients = {
-        client: recorddict_to_proto(record).SerializeToString()
+        client: recorddict_to_proto(_without_secrets(record)).SerializeToString()
         for client, record in grid.changed_states().items()
     }
     try:
@@ -70,7 +71,12 @@ def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
         _restore(federation, checkpoint, directory.client_states)
     if federation.account is not None and federation.account.noise is Noise.SYSTEM:
         federation.released = max((event.round for event in directory.events), default=0)
-        _recount_participations(federation, federation.account.ledger, directory.client_states)
+        _go_by_ledger(federation, federation.account.ledger, directory.client_states)
+
+
+def _without_secrets(state: RecordDict) -> RecordDict:
+    """Return a client's state without a session of secure aggregation, which was lost before its end."""
+    return RecordDict({name: record for name, record in state.items() if name != RECORD})
 
 
 def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapping[int, bytes]) -> None:
@@ -88,15 +94,17 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
     )
 
 
-def _recount_participations(
-    federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]
-) -> None:
-    """Have the clients count the rounds that their ledger has, and no checkpoint."""
-    counted = {}
+def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]) -> None:
+    """Have the clients count the rounds that the ledger has, and no checkpoint; so too where they keep their own."""
+    states = {}
     for client, count in ledger.participations().items():
-        counted[client] = recorddict_from_proto(RecordDictProto.FromString(client_states.get(client, b"")))
-        counted[client][PARTICIPATIONS] = ConfigRecord({"rounds": count})
-    _keeper(federation).restore_states(counted)
+        state = recorddict_from_proto(RecordDictProto.FromString(client_states.get(client, b"")))
+        state[PARTICIPATIONS] = ConfigRecord({"rounds": count})
+        if federation.secure is not None:
+            events = [event.dumps() for event in ledger if event.client == client]
+            state[LEDGER] = ConfigRecord({"events": events})
+        states[client] = state
+    _keeper(federation).restore_states(states)
 
 
 def _keeper(federation: Federation) -> KeepsStates:

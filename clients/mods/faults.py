@@ -11,8 +11,10 @@ from flwr.common.constant import ErrorCode
 
 from clients.workbench import client_index, workbench
 from fedsim.arrays import record_of, values_of
+from fedsim.secagg.messages import record_of_stage
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
+from privacy.secagg.spec import Stage
 
 
 class Fault(StrEnum):
@@ -41,26 +43,54 @@ def fault_of(faults: FaultsSection, seed: int, round_: int, client: int) -> Faul
     return fault
 
 
+def stage_of_fault(seed: int, round_: int, client: int) -> Stage:
+    """Return the stage of secure aggregation from which on a client's fault keeps it from answering.
+
+    Each is equally likely; one that a round doesn't have stands for the next.
+    """
+    return list(Stage)[numpy_stream(seed, "fault-stages", round_=round_, client=client).integers(len(Stage))]
+
+
 def faults_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Let a train message go wrong where `[faults]` says so; the time that passes is virtual, nobody sleeps.
+    """Let a client fail to answer where `[faults]` says so; the time that passes is virtual, nobody sleeps.
+
+    With secure aggregation it fails at one of the stages, and at those that follow.
 
     Raises:
         RuntimeError: The client crashes.
     """
-    experiment = workbench(context).experiment
-    if not experiment.faults.active:
-        return call_next(message, context)
-    round_ = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
-    client = client_index(context)
-    fault = fault_of(experiment.faults, experiment.seed, round_, client)
+    fault = _fault(message, context)
     if fault in (Fault.DROPOUT, Fault.LATE):
         return Message(Error(ErrorCode.NODE_UNAVAILABLE, fault.value), reply_to=message)
     if fault is Fault.CRASH:
         raise RuntimeError(fault.value)
+    return call_next(message, context)
+
+
+def nan_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Let a client train and return NaN where `[faults]` says so."""
+    fault = _fault(message, context)
     reply = call_next(message, context)
     if fault is Fault.NAN:
         _spoil(reply)
     return reply
+
+
+def _fault(message: Message, context: Context) -> Fault:
+    """Return what goes wrong with a train message."""
+    experiment = workbench(context).experiment
+    if not experiment.faults.active:
+        return Fault.NONE
+    client, seed = client_index(context), experiment.seed
+    asked = record_of_stage(message)
+    if asked is None:
+        round_ = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
+        return fault_of(experiment.faults, seed, round_, client)
+    round_, stage, _ = asked
+    stages = list(Stage)
+    if stages.index(stage) < stages.index(stage_of_fault(seed, round_, client)):
+        return Fault.NONE
+    return fault_of(experiment.faults, seed, round_, client)
 
 
 def _spoil(reply: Message) -> None:

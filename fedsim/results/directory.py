@@ -94,7 +94,7 @@ class RunDirectory:
         self.events: list[Event] = []
         self.ledger: LedgerFile | None = None
         if (path / LEDGER).exists():
-            self.ledger = LedgerFile(path / LEDGER, by_clients=manifest["noise"] == Noise.SYSTEM)
+            self.ledger = LedgerFile(path / LEDGER, lasting=manifest["noise"] == Noise.SYSTEM)
         self._metrics = LineFile(path / METRICS)
         self._states = ClientStates(path)
         self._started = time.perf_counter()
@@ -257,6 +257,11 @@ class RunDirectory:
     def note_privacy(self, report: Mapping[str, Any]) -> None:
         """Say in the manifest what the run costs, by adversary, and what has been spent so far."""
         self._manifest["epsilon"] = dict(report)
+        self._write_manifest()
+
+    def note_secure_aggregation(self, report: Mapping[str, Any]) -> None:
+        """Say in the manifest what secure aggregation protects, and on what assumptions."""
+        self._manifest["secure-aggregation"] = dict(report)
         self._write_manifest()
 
     # --- ending -----------------------------------------------------------------------------------------

@@ -19,16 +19,17 @@ class LedgerFile:
 
     With seeded noise this process writes it, a round at a time, and on resume what no checkpoint holds is cut
     off, for the same noise is drawn again. With noise of the operating system each client notes its event before
-    the noised value leaves it, and nothing is ever cut off: what was released once stays released.
+    the noised value leaves it (with secure aggregation this process does, before it asks for it), and nothing is
+    ever cut off: what was released once stays released.
 
     Attributes:
         path: The file.
-        by_clients: Whether the clients write it.
+        lasting: Whether nothing is ever cut off.
     """
 
-    def __init__(self, path: Path, *, by_clients: bool) -> None:
+    def __init__(self, path: Path, *, lasting: bool) -> None:
         self.path = path
-        self.by_clients = by_clients
+        self.lasting = lasting
         self._file = LineFile(path)
 
     @property
@@ -44,7 +45,7 @@ class LedgerFile:
         """
         self._file.position = position
         events = self._parsed(self._file.rows())
-        if not self.by_clients:
+        if not self.lasting:
             self._file.cut()
             return events
         self._drop_half_a_line()
@@ -52,10 +53,14 @@ class LedgerFile:
 
     def take(self, events: Sequence[Event]) -> list[Event]:
         """Note a round's events, or return those that its clients have noted, late ones included."""
-        if self.by_clients:
+        if self.lasting:
             return self._news()
-        self._file.extend([event.to_json() for event in events])
+        self.write(events)
         return list(events)
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Note events; they are on the disk when this returns."""
+        self._file.extend([event.to_json() for event in events])
 
     def _drop_half_a_line(self) -> None:
         """Cut off what a client that was killed at it has not written whole: its value has not left it either."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import Values
 from fedsim.runtime.packing import Packer, unpack
@@ -116,7 +117,8 @@ def perform(
     def reply_of(client: int, packed: bytes) -> Message:
         context = spec.context(client, states.get(client))
         reply = answer(app, unpack(packed, arrays), context)
-        if reply.has_content() and (client in states or len(context.state)):  # who raises keeps its old state
+        raised = reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+        if not raised and (client in states or len(context.state)):  # who raises keeps its old state
             outcome.states[client] = context.state
         return reply
 

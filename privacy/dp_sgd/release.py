@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,18 +60,31 @@ class DpSgd:
 
     def event(self, round_: int, client: int) -> Event:
         """Return the event that describes the steps taken."""
-        return Event(
-            mechanism="dp-sgd",
-            round=round_,
-            client=client,
-            unit=Unit.EXAMPLE,
-            relation=self.relation,
-            sensitivity=self.gradient.clip,
-            noise_multiplier=self.noise_multiplier,
-            sampling=self.batches.sampling,
-            rate=self.batches.rate,
-            max_batch=self.batches.max_batch,
-            records=self.batches.records,
-            steps=self.taken,
-            noise=self.noise,
+        planned = planned_event(
+            self.batches, self.noise_multiplier, self.gradient.clip, self.relation, self.noise
         )
+        return replace(planned, round=round_, client=client, steps=self.taken)
+
+
+def planned_event(
+    batches: Batches, noise_multiplier: float, clip: float, relation: Relation, noise: Noise
+) -> Event:
+    """Return what a client releases in a round in which it takes all its steps; whose and which it is stays open.
+
+    Arguments are as in `DpSgd`, and the gradient's clip norm.
+    """
+    return Event(
+        mechanism="dp-sgd",
+        round=0,
+        client=0,
+        unit=Unit.EXAMPLE,
+        relation=relation,
+        sensitivity=clip,
+        noise_multiplier=noise_multiplier,
+        sampling=batches.sampling,
+        rate=batches.rate,
+        max_batch=batches.max_batch,
+        records=batches.records,
+        steps=batches.steps,
+        noise=noise,
+    )

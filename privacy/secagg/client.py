@@ -47,10 +47,12 @@ class ClientSession:
     Between requests a session can be stored (`dumps`, `loads`); what is stored holds its secrets.
 
     Attributes:
+        spec: What the round is.
         closed: Whether it has ended: all is answered, or something was refused.
     """
 
     def __init__(self, state: State, policy: Policy, entropy: Entropy) -> None:
+        self.spec = state.spec
         self.closed = False
         self._state = state
         self._policy = policy

@@ -1,0 +1,199 @@
+"""A client's side of secure aggregation in Flower: a mod that answers the stages, and masks the update.
+
+Wherever a mod says it is on, a client answers no train message but a stage of the protocol, and nothing leaves it
+but the protocol's bytes: no arrays, no metrics, no number of examples, no privacy event, no text of an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from clients.workbench import client_index, workbench
+from fedsim.arrays import Values
+from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
+from fedsim.secagg.setup import graph_entropy, identity_of
+from fedsim.secagg.vectors import difference
+from fedsim.streams import numpy_stream
+from privacy.secagg.client import ClientSession
+from privacy.secagg.ideal import IdealClient
+from privacy.secagg.primitives import Entropy
+from privacy.secagg.spec import Policy, Stage
+
+log = logging.getLogger(__name__)
+
+Session = ClientSession | IdealClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participant:
+    """What a client brings to secure aggregation.
+
+    Attributes:
+        policy: What it accepts.
+        number: Its number among the clients.
+        run: Of which run it accepts rounds.
+        uniform: Whether it weighs 1, or its `num-examples`.
+        identity: Its private identity key (32 bytes); needed against a malicious server.
+        rounding: Draws the roundings of a round.
+        graph_entropy: Draws its part in the choice of a round's graph. (All that is secret is the operating
+            system's.)
+    """
+
+    policy: Policy
+    number: int
+    run: str
+    uniform: bool = False
+    identity: bytes | None = None
+    rounding: Callable[[int], np.random.Generator] = lambda round_: _from_the_system()
+    graph_entropy: Callable[[int], Entropy] = lambda round_: os.urandom
+
+
+def _from_the_system() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16))))
+
+
+def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
+    """Return the mod of clients that take part as said; who is None takes part in no secure aggregation."""
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        participant = participant_of(context)
+        if participant is None:
+            return call_next(message, context)
+        try:
+            body = _answer(participant, message, context, call_next)
+        except Exception as error:  # whatever it says, it may be about the data
+            context.state.pop(RECORD, None)
+            log.warning("client %d refuses: %s: %s", participant.number, type(error).__name__, error)
+            return refusal(message)
+        return Message(reply(body), reply_to=message)
+
+    return mod
+
+
+def _answer(
+    participant: Participant, message: Message, context: Context, call_next: ClientAppCallable
+) -> bytes:
+    """Answer a stage, and keep the session for the next one.
+
+    Raises:
+        Exception: The client refuses, or has failed.
+    """
+    asked = record_of_stage(message)
+    if asked is None:
+        raise ValueError(
+            "a train message outside of secure aggregation, which would ask for the update itself"
+        )
+    round_, stage, request = asked
+    if stage is Stage.ADVERTISE:
+        session, body = _begin(participant, context, round_, request)
+    else:
+        session = _session(participant, context, round_)
+        upload = stage is Stage.UPLOAD
+        vector, task = _trained(participant, session, message, context, call_next) if upload else (None, None)
+        body = session.answer(stage, request, vector=vector, task=task)
+    if session.closed:
+        context.state.pop(RECORD, None)
+    else:
+        context.state[RECORD] = ConfigRecord({"session": session.dumps()})
+    return body
+
+
+def _begin(participant: Participant, context: Context, round_: int, request: bytes) -> tuple[Session, bytes]:
+    """Begin a round, unless one that isn't older has had an upload; a session that is open is forgotten."""
+    kind = ClientSession if participant.policy.mode == "real" else IdealClient
+    session, body = kind.begin(
+        request,
+        participant.policy,
+        participant.number,
+        identity=participant.identity,
+        graph_entropy=participant.graph_entropy(round_),
+    )
+    if (session.spec.run, session.spec.round) != (participant.run, round_):
+        raise ValueError(f"round {session.spec.round} of run {session.spec.run}: not the one of the message")
+    _check_new(context, session)
+    return session, body
+
+
+def _check_new(context: Context, session: Session) -> None:
+    """Refuse a round if this client has uploaded in it, or in a later one of its run."""
+    last = context.state.config_records.get(ROUNDS, ConfigRecord()).get(session.spec.run, 0)
+    if not isinstance(last, int) or session.spec.round <= last:
+        raise ValueError(f"round {session.spec.round}: this client has uploaded in round {last!r}")
+
+
+def _session(participant: Participant, context: Context, round_: int) -> Session:
+    """Take the open session out of the state."""
+    record = context.state.config_records.pop(RECORD, None)
+    if record is None:
+        raise ValueError("no session is open")
+    kind = ClientSession if participant.policy.mode == "real" else IdealClient
+    stored = bytes(record["session"])  # type: ignore[arg-type]
+    session = kind.loads(stored, participant.policy, identity=participant.identity)
+    if session.spec.round != round_:
+        raise ValueError(f"round {round_}: the open session is of round {session.spec.round}")
+    return session
+
+
+def _trained(
+    participant: Participant,
+    session: Session,
+    message: Message,
+    context: Context,
+    call_next: ClientAppCallable,
+) -> tuple[Values, str]:
+    """Have the app train, once in a round; return the encoded update, and what it was trained on."""
+    spec = session.spec
+    _check_new(context, session)
+    context.state.config_records.setdefault(ROUNDS, ConfigRecord())[spec.run] = spec.round
+    message.content.pop(RECORD)
+    task = task_of(message.content)
+    (received,) = message.content.array_records.values()
+    trained = call_next(message, context)
+    if trained.has_error():
+        raise ValueError(f"the ClientApp failed: {trained.error.reason}")
+    _keep_events(context, trained.content)
+    (arrays,) = trained.content.array_records.values()
+    (metrics,) = trained.content.metric_records.values()
+    weight = 1 if participant.uniform else int(metrics["num-examples"])  # type: ignore[arg-type]
+    update = difference(arrays, received)
+    vector = spec.encoding.encode(update, weight, metrics, participant.rounding(spec.round))  # type: ignore[arg-type]
+    return vector, task
+
+
+def _keep_events(context: Context, content: RecordDict) -> None:
+    """Add what a reply says that it releases to the client's own ledger, which stays with it."""
+    if LEDGER in content.config_records:
+        ledger = context.state.config_records.setdefault(LEDGER, ConfigRecord({"events": []}))
+        ledger["events"] = [*ledger["events"], *content.config_records[LEDGER]["events"]]  # type: ignore[misc]
+
+
+# --- fedsim's clients ---------------------------------------------------------------------------------------
+
+
+def _participant(context: Context) -> Participant | None:
+    """Return what a client of an experiment brings."""
+    bench = workbench(context)
+    if bench.policy is None:
+        return None
+    experiment, client = bench.experiment, client_index(context)
+    return Participant(
+        policy=bench.policy,
+        number=client,
+        run=str(context.run_id),
+        uniform=experiment.server.weighting == "uniform",
+        identity=identity_of(experiment.seed, client) if bench.policy.assumptions.malicious else None,
+        rounding=lambda round_: numpy_stream(
+            experiment.seed, "secagg-rounding", round_=round_, client=client
+        ),
+        graph_entropy=lambda round_: graph_entropy(experiment, round_, client),
+    )
+
+
+secagg_mod = secure(_participant)

@@ -1,0 +1,60 @@
+"""What `[privacy.secagg]` makes of a run: the Grid that trains by it, what it can't be with, what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+
+from fedsim.data import FederatedData
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.secagg.setup import described, graph_entropy, policy_of
+from fedsim.secagg.vectors import dimension_of, why_not_summable
+from privacy.secagg.spec import Policy
+from server.secure_grid import SecureGrid
+
+
+def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData) -> Policy | None:
+    """Return what server and clients of a run agree on; None where it has no secure aggregation.
+
+    Raises:
+        Refused: The model's updates can't be summed so, or a client weighs more than any may.
+    """
+    section = experiment.privacy.secagg
+    if section is None:
+        return None
+    why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
+    if why is not None:
+        raise Refused(f"model.name = {experiment.model.name!r}: {why}")
+    records = data.training_sizes()
+    if section.max_weight is not None and section.max_weight < records.max():
+        raise Refused(
+            f"privacy.secagg.max-weight = {section.max_weight}: must be at least {records.max()}, the most examples "
+            "of a client"
+        )
+    return policy_of(experiment, dimension_of(tuple(array.shape) for array in arrays.values()), records)
+
+
+def secure_grid(
+    grid: Grid, experiment: Experiment, policy: Policy, nodes: Mapping[int, int], run_id: int
+) -> SecureGrid:
+    """Return the Grid by which a run's clients train."""
+    return SecureGrid(
+        grid,
+        policy,
+        nodes=nodes,
+        run=str(run_id),
+        graph_seed=lambda round_: graph_entropy(experiment, round_)(32),
+    )
+
+
+def report(experiment: Experiment, policy: Policy) -> dict[str, Any]:
+    """Return what the manifest says of it, for a cohort of the size that is usual."""
+    section = experiment.privacy.secagg
+    if section is None:
+        raise TypeError("the experiment has no [privacy.secagg]")
+    return described(policy, section, experiment.server.cohort)
