@@ -18,13 +18,13 @@ from experiments.benchmarks.flower_secagg import Update
 from fedsim.streams import numpy_stream
 from privacy.secagg.client import ClientSession
 from privacy.secagg.encoding import Decoded, Encoding
-from privacy.secagg.masking import add_pair_masks, own_seed
+from privacy.secagg.masking import own_seed, pair_masks
 from privacy.secagg.primitives import AgreementKey, SigningKey
 from privacy.secagg.server import ServerSession
 from privacy.secagg.spec import Policy, RoundSpec, Stage, TooFew
 from privacy.secagg.topology import Adversary, Assumptions, Graph
-from privacy.secagg.transcript import body_of
-from privacy.secagg.wire import bitmap, index_bytes
+from privacy.secagg.transcript import body_of, hash_of
+from privacy.secagg.wire import Reader, bitmap, index_bytes
 
 CLIENTS = range(20)
 VICTIM = 7
@@ -116,18 +116,24 @@ class Attacker(ServerSession):
         """Return what to send to each client."""
         requests = super().requests()
         if self.stage in (Stage.CONFIRM, Stage.UNMASK):
-            requests = self._requests = {client: self._lie(client) for client in requests}
+            requests = {client: self._lie(client) for client in requests}
+            self._asked_hashes = {client: hash_of(lie) for client, lie in requests.items()}
         return requests
 
     def _lie(self, client: int) -> bytes:
-        """Return who has uploaded, and then who around the client has signed the same."""
+        """Return who has uploaded, and then who has signed the same."""
         alive = self.said_alive(client)
-        said = bitmap(map(self._roster.index, alive), len(self.roster))
-        signers = self._neighbours[client] & self._confirmations.keys()
-        same = sorted(signer for signer in signers if self.said_alive(signer) == alive)
-        return said + b"".join(index_bytes(self._roster.index(s)) + self._confirmations[s] for s in same)
+        same = sorted(signer for signer in self._confirmations if self.said_alive(signer) == alive)
+        return self._said(client) + b"".join(index_bytes(self._roster.index(s)) + self._confirmations[s] for s in same)
 
-    def _forget(self) -> None:
+    def _said(self, client: int) -> bytes:
+        return bitmap(map(self._roster.index, self.said_alive(client)), len(self.roster))
+
+    def _accept_confirmation(self, client: int, reader: Reader) -> None:
+        self._to_all = self._said(client)
+        super()._accept_confirmation(client, reader)
+
+    def _forget_messages(self) -> None:
         """Forget nothing."""
 
     def opened(self, client: int, reply: bytes, own: bytes, masks: bytes) -> Decoded:
@@ -145,7 +151,7 @@ class Attacker(ServerSession):
         ring, values = self.spec.encoding.ring, self.unpacked(reply)
         masks = ring.zeros(len(values))
         others = {other: self._keys[other].masks for other in self._neighbours[client] & self._shared}
-        add_pair_masks(ring, masks, AgreementKey(key), client, others, self._session)
+        ring.add_masks(masks, pair_masks(AgreementKey(key), client, others, self._session))
         left: NDArray[Any] = values - masks
         return left
 

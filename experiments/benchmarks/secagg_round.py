@@ -23,7 +23,7 @@ from experiments.benchmarks.stopwatch import NONE, Seconds, since, total
 from fedsim.streams import numpy_stream
 from privacy.secagg.client import ClientSession
 from privacy.secagg.encoding import Encoding
-from privacy.secagg.masking import add_pair_masks, own_seed
+from privacy.secagg.masking import own_seed, pair_masks
 from privacy.secagg.primitives import KEY, AgreementKey, SigningKey
 from privacy.secagg.progress import Total, Uploads
 from privacy.secagg.server import ServerSession
@@ -309,6 +309,6 @@ def mask_seconds(neighbours: int, dimension: int) -> Seconds:
     vector, session = encoding.ring.zeros(encoding.length), bytes(KEY)
     others = {client: key.public for client, key in enumerate(keys[1:])}
     begun = Seconds.now()
-    encoding.ring.add_mask(vector, own_seed(bytes(KEY), session), 1)
-    add_pair_masks(encoding.ring, vector, keys[0], neighbours // 2, others, session)
+    masks = [(own_seed(bytes(KEY), session), 1), *pair_masks(keys[0], neighbours // 2, others, session)]
+    encoding.ring.add_masks(vector, masks)
     return since(begun)
