@@ -124,7 +124,9 @@ class Attacker(ServerSession):
         """Return who has uploaded, and then who has signed the same."""
         alive = self.said_alive(client)
         same = sorted(signer for signer in self._confirmations if self.said_alive(signer) == alive)
-        return self._said(client) + b"".join(index_bytes(self._roster.index(s)) + self._confirmations[s] for s in same)
+        return self._said(client) + b"".join(
+            index_bytes(self._roster.index(s)) + self._confirmations[s] for s in same
+        )
 
     def _said(self, client: int) -> bytes:
         return bitmap(map(self._roster.index, self.said_alive(client)), len(self.roster))

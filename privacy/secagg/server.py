@@ -103,7 +103,10 @@ class ServerSession(Progress):
         requests = super().requests()
         self._uploads = None
         same = None if self._to_all is None else hash_of(self._to_all)
-        self._asked_hashes = {client: same or hash_of(request) for client, request in requests.items()}
+        self._asked_hashes = {
+            client: same if same is not None and request is self._to_all else hash_of(request)
+            for client, request in requests.items()
+        }
         return requests
 
     def _same_for_all(self) -> bytes | None:

@@ -69,8 +69,12 @@ def test_ours_falls_to_what_it_says_and_to_nothing_else(name: str, adversary: Ad
         assert re.search(REFUSALS[name], found.what), found.what
 
 
-def test_it_is_the_signed_keys_that_stop_the_key_swap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_registered_identities_that_stop_the_key_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClientSession, "_check_identities", lambda self, place: None)
+    assert (
+        not ATTACKS["key-swap"].ours(Adversary.MALICIOUS_SERVER).succeeded
+    )  # nor do they sign who has uploaded
+    monkeypatch.setattr(ClientSession, "_check_confirmed", lambda self, reader, alive: reader.__init__(b""))
     assert ATTACKS["key-swap"].ours(Adversary.MALICIOUS_SERVER).succeeded
 
 
