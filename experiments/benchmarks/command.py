@@ -15,7 +15,7 @@ WIDTH = 132  # of the widest table
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the arguments that the benchmarks have in common."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0] if description else None)
-    parser.add_argument("--json", type=_writable, metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--seed", type=_whole, default=0, help="of data, weights, cohorts and batches (default: 0)"
     )
@@ -35,7 +35,8 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _writable(text: str) -> Path:
+def writable(text: str) -> Path:
+    """Return the path of a file that can be written; for argparse."""
     path = Path(text).absolute()
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: must be a file in a folder that exists")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from privacy.secagg.choice import commitment_to, part_of
 from privacy.secagg.client_state import Secrets, State
-from privacy.secagg.masking import add_pair_masks, own_commitment, own_seed
+from privacy.secagg.masking import own_commitment, own_seed, pair_masks
 from privacy.secagg.primitives import (
     KEY,
     PROTOCOL,
@@ -219,10 +219,10 @@ class ClientSession:
             raise ValueError("the vector to upload is not of the round's encoding")
         self._take_shares(Reader(request), place)
         self._check_enough(secrets.own_shares, "have shared")
-        encoding.ring.add_mask(vector, own_seed(bytes(secrets.own), place.session), 1)
         others = {client: place.neighbours[client][1].masks for client in secrets.own_shares}
         masks = AgreementKey(bytes(secrets.masks))
-        add_pair_masks(encoding.ring, vector, masks, state.me, others, place.session)
+        seeds = [(own_seed(bytes(secrets.own), place.session), 1)]
+        encoding.ring.add_masks(vector, seeds + pair_masks(masks, state.me, others, place.session))
         return encoding.ring.pack(vector)
 
     def _take_shares(self, reader: Reader, place: Place) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from numpy.typing import NDArray
 
 from privacy.secagg.primitives import AgreementKey, derive, digest
-from privacy.secagg.ring import Ring
 from privacy.secagg.wire import id_bytes
 
 
@@ -28,26 +24,21 @@ def pair_seed(key: AgreementKey, client: int, public: bytes, other: int, session
     return derive(key.agree(public), b"pair-mask", session, id_bytes(first), id_bytes(second))
 
 
-def add_pair_masks(
-    ring: Ring,
-    values: NDArray[Any],
-    key: AgreementKey,
-    client: int,
-    others: Mapping[int, bytes],
-    session: bytes,
-) -> None:
-    """Add a client's masks that it has in common with others: plus those of smaller, minus those of greater ones.
+def pair_masks(
+    key: AgreementKey, client: int, others: Mapping[int, bytes], session: bytes
+) -> list[tuple[bytes, int]]:
+    """Return the masks that a client has in common with others, for `Ring.add_masks`: seeds and signs.
 
-    Added to a sum that has the others' vectors and lacks the client's, they cancel there.
+    Plus those of smaller, minus those of greater ones. Added to a sum that has the others' vectors and lacks the
+    client's, they cancel there.
 
     Args:
-        ring: Of the vector.
-        values: The vector, in place.
         key: The client's.
         client: Its number.
         others: Their public keys, by number.
         session: The session's id.
     """
-    for other, public in others.items():
-        seed = pair_seed(key, client, public, other, session)
-        ring.add_mask(values, seed, 1 if other < client else -1)
+    return [
+        (pair_seed(key, client, public, other, session), 1 if other < client else -1)
+        for other, public in others.items()
+    ]

@@ -7,12 +7,12 @@ words are added and subtracted as they are; what stands above `bits` means nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
 from privacy.secagg.packing import pack, unpack
@@ -98,29 +98,35 @@ class Ring:
         return (signed >> above).astype(np.int64, copy=False)
 
     def add_mask(self, values: NDArray[Any], seed: bytes | bytearray, sign: int = 1) -> None:
-        """Add the mask of a seed to a vector, in place, or subtract it.
+        """Add the mask of a seed to a vector, in place, or subtract it: as `add_masks`."""
+        self.add_masks(values, [(seed, sign)])
 
-        The mask is the key stream of AES-256 in counter mode, from counter 0, cut into words. A seed must be
+    def add_masks(self, values: NDArray[Any], masks: Iterable[tuple[bytes | bytearray, int]]) -> None:
+        """Add the masks of some seeds to a vector, in place, or subtract them; all masks of a piece, then the next.
+
+        A mask is the key stream of AES-256 in counter mode, from counter 0, cut into words. A seed must be
         used for one mask only. Other threads run meanwhile: neither the cipher nor NumPy holds the lock.
 
         Args:
             values: Words, `(length,)`.
-            seed: The key, 32 bytes, secret and uniformly random.
-            sign: 1 or -1.
+            masks: Each a seed, the key, 32 bytes, secret and uniformly random; and a sign, 1 or -1.
 
         Raises:
             ValueError: An argument is not as it must be.
         """
         self._check(values)
-        if sign not in (1, -1):
-            raise ValueError(f"sign = {sign}: must be 1 or -1")
-        apply = np.add if sign == 1 else np.subtract
-        start = 0
-        for stream in key_stream(seed, values.nbytes):
-            words = stream.view(self.dtype)
-            piece = values[start : start + len(words)]
-            apply(piece, words, out=piece)
-            start += len(words)
+        streams = []
+        for seed, sign in masks:
+            if sign not in (1, -1):
+                raise ValueError(f"sign = {sign}: must be 1 or -1")
+            streams.append((_cipher(seed), np.add if sign == 1 else np.subtract))
+        zeros, buffer = _memory(values.nbytes, _PIECE)
+        step = _PIECE // self.dtype.itemsize
+        for start in range(0, len(values), step):
+            piece = values[start : start + step]
+            for cipher, apply in streams:
+                cipher.update_into(zeros[: piece.nbytes], buffer.data)
+                apply(piece, buffer[: piece.nbytes].view(self.dtype), out=piece)
 
     def add(self, total: NDArray[Any], values: NDArray[Any]) -> None:
         """Add a vector to a total, in place.
@@ -158,11 +164,21 @@ def key_stream(
     Raises:
         ValueError: The key or the counter has a wrong size.
     """
-    if len(seed) != SEED_SIZE:
-        raise ValueError(f"seed: {len(seed)} bytes, must be {SEED_SIZE}")
-    stream = Cipher(algorithms.AES(seed), modes.CTR(counter)).encryptor()
-    zeros = memoryview(bytes(min(size, piece)))
-    buffer = np.empty(len(zeros) + _BLOCK - 1, dtype=np.uint8)  # as much as update_into asks for
+    stream = _cipher(seed, counter)
+    zeros, buffer = _memory(size, piece)
     for start in range(0, size, piece):
         count = stream.update_into(zeros[: size - start], buffer.data)
         yield buffer[:count]
+
+
+def _cipher(seed: bytes | bytearray, counter: bytes = bytes(_BLOCK)) -> CipherContext:
+    """Return AES-256 in counter mode; `ValueError` where the key or the counter has a wrong size."""
+    if len(seed) != SEED_SIZE:
+        raise ValueError(f"seed: {len(seed)} bytes, must be {SEED_SIZE}")
+    return Cipher(algorithms.AES(seed), modes.CTR(counter)).encryptor()
+
+
+def _memory(size: int, piece: int) -> tuple[memoryview, NDArray[np.uint8]]:
+    """Return zeros to encrypt, and where to: as much as a piece needs, with what `update_into` asks for."""
+    zeros = memoryview(bytes(min(size, piece)))
+    return zeros, np.empty(len(zeros) + _BLOCK - 1, dtype=np.uint8)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from privacy.secagg.choice import commitment_to, joint_seed
 from privacy.secagg.client import alive_statement
-from privacy.secagg.masking import add_pair_masks, own_commitment, own_seed
+from privacy.secagg.masking import own_commitment, own_seed, pair_masks
 from privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, is_signed
 from privacy.secagg.progress import Progress, Total
 from privacy.secagg.roster import Keys, Roster, session_id
@@ -103,7 +103,10 @@ class ServerSession(Progress):
         requests = super().requests()
         self._uploads = None
         same = None if self._to_all is None else hash_of(self._to_all)
-        self._asked_hashes = {client: same or hash_of(request) for client, request in requests.items()}
+        self._asked_hashes = {
+            client: same if same is not None and request is self._to_all else hash_of(request)
+            for client, request in requests.items()
+        }
         return requests
 
     def _same_for_all(self) -> bytes | None:
@@ -291,12 +294,13 @@ class ServerSession(Progress):
 
     def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
         """Take all masks out of the sum, in place."""
-        ring, session = self.spec.encoding.ring, self._session
+        session = self._session
+        masks: list[tuple[bytes, int]] = []
         for client in sorted(self.uploaded):
             secret = self._secret_of(client)
             if own_commitment(client, secret, session) != self._own_commitments[client]:
                 raise TooFew(f"shares of client {client}'s own mask are wrong: there is no sum")
-            ring.add_mask(values, own_seed(secret, session), -1)
+            masks.append((own_seed(secret, session), -1))
         for client in sorted(self._shared - self.uploaded):
             around = self._neighbours[client] & self.uploaded
             if not around:
@@ -305,7 +309,8 @@ class ServerSession(Progress):
             if key.public != self._keys[client].masks:
                 raise TooFew(f"shares of lost client {client}'s key are wrong: there is no sum")
             others = {other: self._keys[other].masks for other in around}
-            add_pair_masks(ring, values, key, client, others, session)
+            masks += pair_masks(key, client, others, session)
+        self.spec.encoding.ring.add_masks(values, masks)
         return values
 
     def _secret_of(self, client: int) -> bytes:

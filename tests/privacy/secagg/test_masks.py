@@ -12,7 +12,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from privacy.secagg.masking import add_pair_masks, own_seed, pair_seed
+from privacy.secagg.masking import own_seed, pair_masks, pair_seed
 from privacy.secagg.primitives import AgreementKey
 from privacy.secagg.ring import Ring
 
@@ -43,7 +43,8 @@ def upload(client: int, number: int, *, own: bool = True) -> np.ndarray:
     if own:
         RING.add_mask(values, OWN[client], 1)
     others = {other: KEYS[other].public for other in CLIENTS if other != client}
-    add_pair_masks(RING, values, KEYS[client], client, others, SESSION)
+    for seed, sign in pair_masks(KEYS[client], client, others, SESSION):
+        RING.add_mask(values, seed, sign)
     return values
 
 

@@ -1,0 +1,49 @@
+"""A server asks for both secrets of one client.
+
+A client's upload hides under two kinds of masks: those that it shares with its neighbours, and one of its own.
+The neighbours help to remove exactly one kind: the shared ones if it has died, its own if it lives. The server
+names the victim as alive and as dead; Flower's clients never compare the two lists, and hand over a share of each
+secret. All masks come off.
+
+Ours: a request names the dead alone, and is answered with one share for each neighbour: asking for both can't be
+said. (Telling some that it lives and others that it died can: `dead_lists`.)
+"""
+
+from __future__ import annotations
+
+from flwr.common.secure_aggregation.secaggplus_constants import Key
+
+from experiments.attacks import flower, sessions
+from experiments.attacks.finding import Finding, recovery
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
+from privacy.secagg.wire import bitmap
+
+CONTROL = flower.FLOWER
+
+
+def control() -> Finding:
+    """Let Flower's server put the victim into both lists."""
+
+    def both(_: int, fields: flower.Fields) -> flower.Fields:
+        return {Key.DEAD_NODE_ID_LIST: [flower.VICTIM]}
+
+    cohort = flower.cohort()
+    outcome = cohort.round(flower.MODEL, tamper=flower.at(unmask=both))
+    seed, private = flower.handed_over(outcome, flower.VICTIM)
+    weight, update = flower.opened(
+        outcome, flower.VICTIM, seed, flower.mask_keys(outcome, flower.VICTIM, private)
+    )
+    what = f"{len(outcome.client_errors)} clients object; the victim's weight {weight:.3f} and its update"
+    return recovery(what, update, flower.updates()[flower.VICTIM].vector, flower.TOLERANCE)
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Ask everybody to unmask, and then again: now the victim has died."""
+    server, clients = sessions.attacked(adversary, sessions.Attacker)
+    outcome = sessions.run(server, clients)
+    others = bitmap(set(sessions.CLIENTS) - {sessions.VICTIM}, len(sessions.CLIENTS))
+    sessions.ask(clients, Stage.UNMASK, others, outcome)
+    if len(outcome.refused) < len(clients):
+        return Finding(True, "clients give a second share")
+    return sessions.refused(outcome)

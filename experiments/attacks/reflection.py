@@ -1,0 +1,60 @@
+"""A server sends a client its own ciphertext back, as if a neighbour had written it.
+
+Two clients have one key for both directions. If nothing in the ciphertext says who wrote it to whom, the client
+takes its own share for its neighbour's; later the neighbour's secret is put together from a share of another one,
+and the sum is wrong.
+
+Ours: sender, receiver and session are authenticated with each ciphertext, and the two directions have nonces of
+their own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from experiments.attacks import sessions
+from experiments.attacks.finding import Finding
+from privacy.secagg.spec import Stage
+from privacy.secagg.topology import Adversary
+
+CONTROL = "AES-GCM that authenticates no names"
+
+
+def control() -> Finding:
+    """Reflect a share."""
+    one, other = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    nonce, share = os.urandom(12), os.urandom(33)
+    sent = AESGCM(one.exchange(other.public_key())).encrypt(nonce, share, None)
+    try:
+        taken = AESGCM(one.exchange(other.public_key())).decrypt(nonce, sent, None)
+    except InvalidTag:
+        return Finding(False, "the client doesn't decrypt its own ciphertext")
+    return Finding(
+        taken == share, "the client takes its own share for its neighbour's", list(taken), list(share)
+    )
+
+
+class Mirror(sessions.Attacker):
+    """Sends each client the shares that it has sealed itself, as its neighbours'."""
+
+    def requests(self) -> dict[int, bytes]:
+        """Return what to send, with senders and receivers of all shares exchanged."""
+        if self.stage is Stage.UPLOAD:
+            self._sealed = {
+                sender: {receiver: self._sealed[receiver][sender] for receiver in self._neighbours[sender]}
+                for sender in self._sealed
+            }
+        return super().requests()
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Reflect the shares of everybody."""
+    server, clients = sessions.attacked(adversary, Mirror)
+    outcome = sessions.run(server, clients)
+    if len(outcome.refused) < len(clients):
+        return Finding(True, "clients take their own shares for their neighbours'")
+    return sessions.refused(outcome)

@@ -1,0 +1,65 @@
+"""A server that has everybody's upload unmasks those of the victim and of a client that colludes.
+
+It declares all others dead. Whatever threshold protects a secret, the clients that are asked must also insist on
+how many are in the sum; Flower's insist on the threshold alone, which the server chooses.
+
+Ours: a client refuses a list of survivors below what the round's specification says, which it computes itself: all
+but as many as may drop out on a k-regular graph, the threshold on the complete one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from flwr.common.secure_aggregation.secaggplus_constants import Key
+
+from experiments.attacks import flower, sessions
+from experiments.attacks.finding import Finding, recovery
+from privacy.secagg.topology import Adversary
+
+CONTROL = f"{flower.FLOWER}, 6 clients, threshold 2"
+COLLUDER = 101
+
+
+def control() -> Finding:
+    """Let Flower's server declare four of six clients dead that have uploaded."""
+    alive = [COLLUDER, flower.VICTIM]
+    dead = [node for node in flower.NODES if node not in alive]
+
+    def four_dead(_: int, fields: flower.Fields) -> flower.Fields:
+        return {Key.ACTIVE_NODE_ID_LIST: alive, Key.DEAD_NODE_ID_LIST: dead}
+
+    outcome = flower.cohort(reconstruction_threshold=2).round(
+        flower.MODEL, tamper=flower.at(unmask=four_dead)
+    )
+    seeds = {node: flower.handed_over(outcome, node)[0] for node in alive}
+    pairs = {node: flower.mask_keys(outcome, node, flower.handed_over(outcome, node)[1]) for node in dead}
+    # The mask between the two goes away in their sum; those with the dead are known from the dead's keys.
+    parts = []
+    for node in alive:
+        known = [(seeds[node], -1)] + [(pairs[d][node], -1 if node > d else 1) for d in dead]
+        parts.append(flower.unmasked(outcome.masked(node), known))
+    total = [(one + other) % flower.MODULUS for one, other in zip(*parts, strict=True)]
+    clients = flower.updates()
+    mine, theirs = clients[COLLUDER], clients[flower.VICTIM]
+    weights, sums = flower.plain(total, clients=2)
+    update = (sums * weights - mine.examples * mine.vector) / (weights - mine.examples)
+    what = f"{len(outcome.client_errors)} clients object; less the colluder's own, the victim's update"
+    return recovery(what, update, theirs.vector, 2 * flower.TOLERANCE)
+
+
+class Undertaker(sessions.Attacker):
+    """Declares all dead but the first half of the roster."""
+
+    def said_alive(self, client: int) -> Set[int]:
+        """Return who has uploaded, as a client is told."""
+        return set(self.roster[: len(self.roster) // 2])
+
+
+def ours(adversary: Adversary) -> Finding:
+    """Declare half of the clients dead."""
+    server, clients = sessions.attacked(adversary, Undertaker)
+    outcome = sessions.run(server, clients)
+    if len(outcome.refused) < len(clients):
+        return Finding(True, "clients help to unmask a half")
+    return sessions.refused(outcome)
