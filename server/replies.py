@@ -53,6 +53,12 @@ class Replies:
     no_sum: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> list[str]:
+        """A line for each client that has failed, and one for the sum if it has."""
+        lines = [f"client {client}: {why}" for client, why in self.failures.items()]
+        return [*lines, f"no sum: {self.no_sum}"] if self.no_sum else lines
+
 
 def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:
     """Sort a cohort's train replies into updates and failures."""

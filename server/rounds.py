@@ -132,12 +132,7 @@ class Federation:
         if self.account is not None:
             config.update(self.account.for_clients())
         requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
-        if self.secure is not None:
-            replies = self._sum_securely(self.secure, round_, grid, requests)
-        else:
-            replies = (self._fold if server.strategy_entry.linear else self._gather)(grid, requests)
-        if self.account is not None:
-            self.account.note(replies.events)
+        replies = self._collect(round_, grid, requests)
         updates = 0 if replies.no_sum else len(cohort) - len(replies.failures)
         if not updates and not replies.no_sum:
             client, reason = next(iter(replies.failures.items()))
@@ -145,16 +140,26 @@ class Federation:
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
             )
         row: dict[str, Any] = {"clients": updates, "failures": len(cohort) - updates, **replies.columns}
-        reasons = [f"client {client}: {why}" for client, why in replies.failures.items()]
-        reasons += [f"no sum: {replies.no_sum}"] if replies.no_sum else []
-        if reasons:
-            row["failure-reasons"] = reasons
-        for line in reasons:
+        if updates < len(cohort):
+            row["failure-reasons"] = replies.reasons
+        for line in replies.reasons:
             log.warning("round %d: train: %s", round_, line)
         metrics = self._aggregate(round_, replies.messages, updates)
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
         return row
+
+    def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
+        """Have the cohort train, in the way that serves the strategy, and note what that released."""
+        if self.secure is not None:
+            replies = self._sum_securely(self.secure, round_, grid, requests)
+        elif self.experiment.server.strategy_entry.linear:
+            replies = self._fold(grid, requests)
+        else:
+            replies = self._gather(grid, requests)
+        if self.account is not None:
+            self.account.note(replies.events)
+        return replies
 
     def _fold(self, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; one message stands for all updates, their weighted mean."""

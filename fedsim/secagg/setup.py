@@ -22,6 +22,7 @@ from privacy.secagg.topology import Adversary, Assumptions
 UNPROTECTED = "unprotected: the ideal functionality, in which the server sees every client's vector"
 PROTECTED = "real: the server learns the sum of the updates, and who is in it"
 NOT_CLAIMED = (
+    "anything on nodes that take their code or their settings from the server, as Flower's do unless told otherwise",
     "integrity against the server, which may add what it likes to a sum, or say a wrong one",
     "anything against a global model that was crafted to make one client's update stand out of the sum",
     "that the sum of a small cohort says little of one client, or several sums with some of the same clients: for "
