@@ -21,9 +21,10 @@ from flwr.supercore.run import Run
 
 from fedsim.secagg.messages import RECORD, request, task_of
 from fedsim.secagg.vectors import moved
+from privacy.secagg.encoding import Decoded
 from privacy.secagg.ideal import IdealServer
 from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Policy, Stage
+from privacy.secagg.spec import Policy, Stage, TooFew
 from server.fold import FoldingGrid, send_and_fold
 from server.replies import LATE
 from server.secure_fold import Came, StageFold
@@ -139,8 +140,8 @@ class SecureGrid(Grid):
                 if session.stage is Stage.UPLOAD:
                     before_upload(sorted(session.requests()))
                 self._stage(session, asked, result, timeout)
-            decoded = session.spec.encoding.decode(session.total(), len(session.uploaded))
-        except ValueError as error:  # TooFew, or a sum that is none
+            decoded = _decoded(session)
+        except TooFew as error:
             session.close()
             result.why = str(error)
             return result
@@ -278,6 +279,15 @@ class SecureGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes of the Grid inside."""
         return self._grid.get_node_ids()
+
+
+def _decoded(session: Session) -> Decoded:
+    """Return what the sum says; raises `TooFew` where there is none, or a client did not encode by the rules."""
+    total = session.total()
+    try:
+        return session.spec.encoding.decode(total, len(session.uploaded))
+    except ValueError as error:
+        raise TooFew(f"the sum is not one of updates: {error}") from None
 
 
 def _trains(message: Message) -> bool:

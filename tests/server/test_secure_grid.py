@@ -155,6 +155,31 @@ def test_too_few_are_no_sum_and_the_next_round_is_as_ever(stage: Stage) -> None:
     assert secured.aggregate(training(HEALTHY, 3)).summed == HEALTHY
 
 
+def test_a_sum_that_is_none_is_told_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from privacy.secagg.encoding import Encoding
+
+    encode = Encoding.encode
+
+    def cheating(self: Encoding, *args: Any) -> Any:
+        vector = encode(self, *args)
+        vector[3] += 17  # the weight: beyond the largest
+        return vector
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoding, "encode", cheating)
+        result = secure(grid_of()).aggregate(training(HEALTHY))
+    assert result.reply is None
+    assert result.why.startswith("the sum is not one of updates: ")
+
+
+def test_what_else_goes_wrong_is_no_failed_round() -> None:
+    def broken(clients: Any) -> None:
+        raise ValueError("not our business")
+
+    with pytest.raises(ValueError, match="not our business"):
+        secure(grid_of()).aggregate(training(HEALTHY), before_upload=broken)
+
+
 def test_a_cohort_too_small_for_any_graph_is_no_sum() -> None:
     result = secure(grid_of()).aggregate(training([0, 1]))
     assert result.reply is None
