@@ -95,6 +95,7 @@ def _answer(
         session, body = _begin(participant, context, round_, request)
     else:
         session = _session(participant, context, round_)
+        session.check_due(stage)
         upload = stage is Stage.UPLOAD
         vector, task = _trained(participant, session, message, context, call_next) if upload else (None, None)
         body = session.answer(stage, request, vector=vector, task=task)
@@ -106,7 +107,10 @@ def _answer(
 
 
 def _begin(participant: Participant, context: Context, round_: int, request: bytes) -> tuple[Session, bytes]:
-    """Begin a round, unless one that isn't older has had an upload; a session that is open is forgotten."""
+    """Begin a round, for the first and only time; a session that is open is forgotten.
+
+    A second try, even before an upload, would let a server that cheats try for another graph.
+    """
     kind = ClientSession if participant.policy.mode == "real" else IdealClient
     session, body = kind.begin(
         request,
@@ -118,14 +122,15 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
     if (session.spec.run, session.spec.round) != (participant.run, round_):
         raise ValueError(f"round {session.spec.round} of run {session.spec.run}: not the one of the message")
     _check_new(context, session)
+    context.state.config_records.setdefault(ROUNDS, ConfigRecord())[session.spec.run] = session.spec.round
     return session, body
 
 
 def _check_new(context: Context, session: Session) -> None:
-    """Refuse a round if this client has uploaded in it, or in a later one of its run."""
+    """Refuse a round if this client has begun it, or a later one of its run, before."""
     last = context.state.config_records.get(ROUNDS, ConfigRecord()).get(session.spec.run, 0)
     if not isinstance(last, int) or session.spec.round <= last:
-        raise ValueError(f"round {session.spec.round}: this client has uploaded in round {last!r}")
+        raise ValueError(f"round {session.spec.round}: this client has begun round {last!r}")
 
 
 def _session(participant: Participant, context: Context, round_: int) -> Session:
@@ -150,8 +155,6 @@ def _trained(
 ) -> tuple[Values, str]:
     """Have the app train, once in a round; return the encoded update, and what it was trained on."""
     spec = session.spec
-    _check_new(context, session)
-    context.state.config_records.setdefault(ROUNDS, ConfigRecord())[spec.run] = spec.round
     message.content.pop(RECORD)
     task = task_of(message.content)
     (received,) = message.content.array_records.values()

@@ -22,7 +22,7 @@ RECORD = "secagg"  # in a message: the protocol's; in a client's state: its open
 LEDGER = (
     "ledger"  # in a reply: the events of what it releases; in a client's state: those of all that it released
 )
-ROUNDS = "secagg-rounds"  # in a client's state: the last round of each run in which it has uploaded
+ROUNDS = "secagg-rounds"  # in a client's state: the last round of each run that it has begun
 REFUSED = "refused (secure aggregation)"  # all that is said of whatever goes wrong in a client
 
 

@@ -30,7 +30,7 @@ from privacy.secagg.primitives import (
 from privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
 from privacy.secagg.shamir import split_key
 from privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
-from privacy.secagg.spec import Policy, RoundSpec, Stage
+from privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 from privacy.secagg.topology import ATTEMPTS, Adversary
 from privacy.secagg.transcript import beginning, goes_on, hash_of, is_by, signed
 from privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
@@ -119,7 +119,7 @@ class ClientSession:
         if self.closed:
             raise ValueError("the session is closed")
         try:
-            self._check_due(stage)
+            self.check_due(stage)
             body = (
                 self._upload(request, vector, task) if stage is Stage.UPLOAD else self._body(stage, request)
             )
@@ -130,6 +130,10 @@ class ClientSession:
         if not self._state.due:
             self.close()
         return reply
+
+    def check_due(self, stage: Stage) -> None:
+        """Raise `ValueError` for a stage that is not the next, before anything is done for it."""
+        check_due(stage, self._state.due, self._state.attempts)
 
     def close(self) -> None:
         """End the session and wipe its secrets."""
@@ -273,13 +277,6 @@ class ClientSession:
         if self._state.place is None:
             raise ValueError("the client has no neighbours yet")
         return self._state.place
-
-    def _check_due(self, stage: Stage) -> None:
-        """Refuse a stage that is not the next; `reveal` may come again, where clients were lost in it."""
-        due = self._state.due[0]
-        again = stage is Stage.REVEAL and due is Stage.SHARE and self._state.attempts
-        if stage is not due and not again:
-            raise ValueError(f"stage {stage.value!r}: allowed: {due.value!r}")
 
     def _check_identities(self, place: Place) -> None:
         """Refuse neighbours' keys that are not signed by who is registered."""

@@ -171,6 +171,9 @@ class Encoding:
         weight, clipped, *metrics = self._read_tail(sums[self.dimension :].tolist(), clients)
         _check_sum("weight", weight, clients, clients * self.max_weight)
         _check_sum("clipped coordinates", clipped, 0, clients * self.dimension)
+        limit = weight * METRIC_LIMIT << METRIC_BITS
+        for name, metric in zip(self.metrics, metrics, strict=True):
+            _check_sum(f"metric {name}", metric, -limit, limit)
         coordinates = sums[: self.dimension]
         most = self._bound * weight // self.max_weight + 2 * clients
         for value in (coordinates.min(), coordinates.max()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from privacy.secagg.choice import joint_seed, part_of
 from privacy.secagg.primitives import KEY, Entropy
 from privacy.secagg.progress import Progress, Total
-from privacy.secagg.spec import Policy, RoundSpec, Stage
+from privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 
 
 class IdealClient:
@@ -26,14 +27,28 @@ class IdealClient:
         spec: The round.
         me: Its number.
         graph_secret: Makes its parts in the choice of the graph (32 bytes).
+        due: Stages that are not over; unset: all but the first.
+        attempts: To agree on the graph.
     """
 
-    def __init__(self, spec: RoundSpec, me: int, graph_secret: bytes, attempt: int = 1) -> None:
+    def __init__(
+        self,
+        spec: RoundSpec,
+        me: int,
+        graph_secret: bytes,
+        due: Sequence[Stage] | None = None,
+        attempts: int = 0,
+    ) -> None:
         self.spec = spec
         self.me = me
-        self.closed = False
         self._graph_secret = graph_secret
-        self._attempt = attempt
+        self._due = list(spec.stages[1:] if due is None else due)
+        self._attempts = attempts
+
+    @property
+    def closed(self) -> bool:
+        """Whether all is answered."""
+        return not self._due
 
     @classmethod
     def begin(
@@ -55,19 +70,25 @@ class IdealClient:
         self, stage: Stage, request: bytes, *, vector: NDArray[Any] | None = None, task: str | None = None
     ) -> bytes:
         """Answer a stage; as `client.ClientSession.answer`."""
+        self.check_due(stage)
+        if stage is self._due[0]:
+            del self._due[0]
         if stage is Stage.REVEAL:
-            self._attempt += 1
-            return part_of(self._graph_secret, self._attempt - 1)
+            self._attempts += 1
+            return part_of(self._graph_secret, self._attempts)
         if stage is not Stage.UPLOAD:
-            self.closed = stage is Stage.UNMASK
             return b""
         if vector is None or task != self.spec.task:
             raise ValueError(f"task = {task}: allowed: {self.spec.task}, that of the round, and a vector")
         return self.spec.encoding.ring.pack(vector)
 
+    def check_due(self, stage: Stage) -> None:
+        """Raise `ValueError` for a stage that is not the next; as `client.ClientSession.check_due`."""
+        check_due(stage, self._due, self._attempts)
+
     def dumps(self) -> bytes:
         """Return the session as bytes."""
-        state = [self.spec.dumps().decode(), self.me, self._graph_secret.hex(), self._attempt]
+        state = [self.spec.dumps().decode(), self.me, self._graph_secret.hex(), self._due, self._attempts]
         return json.dumps(state).encode()
 
     @classmethod
@@ -75,8 +96,9 @@ class IdealClient:
         cls, text: bytes, policy: Policy, *, identity: bytes | None = None, entropy: Entropy = os.urandom
     ) -> Self:
         """Read what `dumps` wrote; as `client.ClientSession.loads`."""
-        spec, me, graph_secret, attempt = json.loads(text)
-        return cls(RoundSpec.loads(spec.encode()), me, bytes.fromhex(graph_secret), attempt)
+        spec, me, graph_secret, due, attempts = json.loads(text)
+        stages = [Stage(stage) for stage in due]
+        return cls(RoundSpec.loads(spec.encode()), me, bytes.fromhex(graph_secret), stages, attempts)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -30,6 +30,17 @@ class Stage(StrEnum):
     UNMASK = (
         "unmask"  # for each neighbour one share: of its masks' key if it is lost, of its own mask's if not
     )
+
+
+def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
+    """Raise `ValueError` for a stage that is not the next one due.
+
+    `reveal` may come again, where clients were lost in it: then there were attempts to agree on the graph before.
+    """
+    if not due:
+        raise ValueError(f"stage {stage.value!r}: allowed: none, the session has ended")
+    if stage is not due[0] and not (stage is Stage.REVEAL and due[0] is Stage.SHARE and attempts):
+        raise ValueError(f"stage {stage.value!r}: allowed: {due[0].value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

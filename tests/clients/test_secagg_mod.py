@@ -245,14 +245,18 @@ def test_a_client_uploads_once_in_a_round_and_never_in_an_older_one() -> None:
     assert client.trained == 1
 
 
-def test_a_round_may_begin_anew_before_the_upload_with_new_keys() -> None:
+def test_a_round_is_begun_once_and_the_next_one_with_new_keys() -> None:
     round_ = Federation()
     round_.play(until=Stage.UPLOAD)
-    before = round_.clients[0].context.state[RECORD]["session"]
+    client = round_.clients[0]
+    before = client.context.state[RECORD]["session"]
     round_.begin(1, session="cd" * 32)
+    assert refused(client.ask(round_.requests()[0]))
+    assert RECORD not in client.context.state
+    round_.begin(2, session="cd" * 32)
     round_.play()
-    assert round_.clients[0].trained == 1
-    assert before not in [record.get("session") for record in round_.clients[0].context.state.values()]
+    assert client.trained == 1
+    assert before not in [record.get("session") for record in client.context.state.values()]
 
 
 def test_rounds_of_another_run_are_refused() -> None:

@@ -36,7 +36,7 @@ REFUSALS = {
     "low-threshold": "20 clients refuse; client 0 in stage 'advertise': threshold = 1: allowed: ",
     "small-cohort": "2 clients refuse; client 0 in stage 'advertise': a cohort of 2: must be from 3",
     "small-subset": "20 clients refuse; client 0 in stage '.*': 10 clients are in the sum: allowed: 19 at least",
-    "restart": "19 clients refuse; client 0 in stage 'advertise': round 1: this client has uploaded in round 1",
+    "restart": "19 clients refuse; client 0 in stage 'advertise': round 1: this client has begun round 1",
     "late-upload": "its own mask stays on: .* clients refuse; client 0 in stage 'unmask': the session is closed",
     "replay": "in stage 'upload': a ciphertext was altered, or is not meant for this place",
     "reflection": "20 clients refuse; client 0 in stage 'upload': a ciphertext was altered, or is not meant",
