@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedsim.runtime import ClientsGrid, Fold
 from server.fold import send_and_fold
+from server.grid_around import GridAround
 
 T = TypeVar("T")
 
 
-class CohortGrid(Grid):
+class CohortGrid(GridAround):
     """A view of a Grid in which only the cohort's nodes exist.
 
     A Flower strategy samples from the nodes that it sees; here it sees just the clients that were drawn, so
@@ -24,7 +24,7 @@ class CohortGrid(Grid):
 
     def __init__(self, grid: Grid, nodes: Mapping[int, int]) -> None:
         """Make a view; `nodes` maps the cohort's clients to their nodes."""
-        self._grid = grid
+        super().__init__(grid)
         self._client = {node: client for client, node in nodes.items()}
 
     @property
@@ -48,26 +48,6 @@ class CohortGrid(Grid):
                 raise ValueError(f"node {message.metadata.dst_node_id} is not in this round's cohort")
         return sorted(listed, key=lambda message: self._client[message.metadata.dst_node_id])
 
-    def set_run(self, run: Run) -> None:
-        """Set the run of the whole Grid."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run of the whole Grid."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
     def get_node_ids(self) -> Iterable[int]:
         """Return the cohort's nodes."""
         return list(self._client)
@@ -75,10 +55,6 @@ class CohortGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages to the cohort; raises `ValueError` for anyone else."""
         return self._grid.push_messages(self.checked(messages))
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull replies."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

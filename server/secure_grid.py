@@ -17,7 +17,6 @@ from typing import Any
 
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedsim.secagg.messages import RECORD, request, task_of
 from fedsim.secagg.vectors import moved
@@ -26,6 +25,7 @@ from privacy.secagg.ideal import IdealServer
 from privacy.secagg.server import ServerSession
 from privacy.secagg.spec import Policy, Stage, TooFew
 from server.fold import FoldingGrid, send_and_fold
+from server.grid_around import GridAround
 from server.replies import LATE
 from server.secure_fold import Came, StageFold
 
@@ -79,7 +79,7 @@ class Aggregate:
         return sum(stage.bytes_up for stage in self.stages)
 
 
-class SecureGrid(Grid):
+class SecureGrid(GridAround):
     """A Grid that trains by secure aggregation; clients need the mod `clients.mods.secagg.secure`.
 
     Args:
@@ -100,7 +100,7 @@ class SecureGrid(Grid):
         graph_seed: Callable[[int], bytes] = lambda round_: os.urandom(32),
     ) -> None:
         self.policy = policy
-        self._grid = grid
+        super().__init__(grid)
         self._clients = None if nodes is None else {node: client for client, node in nodes.items()}
         self._run = run
         self._graph_seed = graph_seed
@@ -251,34 +251,6 @@ class SecureGrid(Grid):
         if any(map(_trains, listed)):
             raise ValueError("train messages go by send_and_receive: a reply to one would be an update")
         return self._grid.push_messages(listed)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull replies."""
-        return self._grid.pull_messages(message_ids)
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the Grid inside."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run of the Grid inside."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the Grid inside."""
-        return self._grid.get_node_ids()
 
 
 def _decoded(session: Session) -> Decoded:

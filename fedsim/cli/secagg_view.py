@@ -166,10 +166,10 @@ class Plan:
         return list({row.topology.complete: row for row in reversed(self.rows)}.values())[::-1]
 
     def _table(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        names = "cohort neighbours threshold bits upload extra-download expansion client server honest"
-        for name in names.split():
-            table.add_column(name.replace("-", " "), justify="right", no_wrap=True)
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+        names = ("cohort", "neigh-\nbours", "thres-\nhold", "bits", "upload", "extra\ndownload", "expan-\nsion")
+        for name in (*names, "client", "server", "honest"):  # 80 columns wide, up to a million clients
+            table.add_column(name, justify="right", no_wrap=True)
         for row in self.rows:
             shape = row.topology
             table.add_row(
