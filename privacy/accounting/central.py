@@ -7,17 +7,18 @@ ideal real Gaussians.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 from privacy.accounting import laws, renyi
+from privacy.accounting.calibration import smallest_noise
 from privacy.accounting.steps import Epsilon, NoTheorem, check_delta
 from privacy.ledger import CohortRelease, Relation, Sampling
 
 SERVER = "server"
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
+ADVERSARIES = (SERVER, KNOWN_COHORT, RELEASED_MODELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,12 @@ def known_cohort(release: CohortSum, participations: int, delta: float) -> Answe
 
 
 def released_models(
-    release: CohortSum, rounds: int, delta: float, *, max_participations: int | None = None
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    *,
+    max_participations: int | None = None,
+    tolerance: float = laws.TOLERANCE,
 ) -> Answer:
     """Return epsilon against who sees each round's model alone, the cohorts being secret.
 
@@ -182,6 +188,7 @@ def released_models(
         rounds: How many models are released, 0 or more.
         delta: Above 0, and below 1 / the clients where their number is given.
         max_participations: A client takes part no more often, whatever the coins say; None: as the coins say.
+        tolerance: Of the PLD's grid (`laws.epsilon_of`); a larger one takes less time, and its bound is as valid.
 
     Raises:
         NoTheorem: There is none for this combination.
@@ -210,36 +217,93 @@ def released_models(
         step = laws.truncated_step(noise, release.rate, release.max_cohort, release.clients)
     rdp = None if truncated else renyi.epsilon(noise, release.rate, count, delta)
     return Answer(
-        Epsilon(laws.epsilon_of_steps(step, count, delta), rdp),
+        Epsilon(laws.epsilon_of_steps(step, count, delta, tolerance), rdp),
         release.relation,
-        "RDP: there is no theorem for cohorts that are cut" if truncated else "",
+        "no RDP, for there is no theorem for cohorts that are cut" if truncated else "",
     )
 
 
 def side_by_side(
-    release: CohortSum, rounds: int, delta: float, *, max_participations: int | None = None
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    *,
+    max_participations: int | None = None,
+    tolerance: float = laws.TOLERANCE,
 ) -> dict[str, Answer]:
     """Return what each adversary learns, by name, after so many rounds; arguments as in `released_models`.
 
     Raises:
         ValueError: A value is out of its range.
     """
-    most = release.chances(rounds)
-    participations = most if max_participations is None else min(max_participations, most)
-    return {
-        SERVER: server(release),
-        KNOWN_COHORT: _or_why(lambda: known_cohort(release, participations, delta)),
-        RELEASED_MODELS: _or_why(
-            lambda: released_models(release, rounds, delta, max_participations=max_participations)
-        ),
-    }
+    answers = {}
+    for name in ADVERSARIES:
+        try:
+            answers[name] = _answer(name, release, rounds, delta, max_participations, tolerance)
+        except NoTheorem as reason:
+            answers[name] = Answer(None, None, str(reason))
+    return answers
 
 
-def _or_why(answer: Callable[[], Answer]) -> Answer:
-    try:
-        return answer()
-    except NoTheorem as reason:
-        return Answer(None, None, str(reason))
+def noise_for(
+    epsilon: float,
+    adversary: str,
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    *,
+    max_participations: int | None = None,
+) -> float:
+    """Return the smallest noise multiplier (up to 0.2 %) that keeps an epsilon against an adversary.
+
+    Args:
+        epsilon: Above 0.
+        adversary: `known-cohort` or `released-models`.
+        release: Of a round; its own noise does not matter.
+        rounds: How many, 1 or more.
+        delta: As in `released_models`.
+        max_participations: As in `released_models`.
+
+    Raises:
+        NoTheorem: There is none that gives an epsilon against this adversary.
+        ValueError: A value is out of its range, or no noise gets there, as against the server.
+
+    >>> noise_for(1.0, "released-models", CohortSum(noise_multiplier=1.0, rate=0.1), rounds=512, delta=1e-6)
+    9.6698
+    """
+    if adversary == SERVER:
+        raise ValueError("adversary = server: it is trusted, and no noise on the sums hides them from it")
+
+    def at(noise: float) -> Epsilon:
+        noised = replace(release, noise_multiplier=noise)
+        answer = _answer(adversary, noised, rounds, delta, max_participations, laws.ROUGH)
+        if answer.epsilon is None:
+            raise NoTheorem(answer.why)
+        return answer.epsilon
+
+    return smallest_noise(at, epsilon)
+
+
+def _answer(
+    adversary: str,
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    max_participations: int | None,
+    tolerance: float,
+) -> Answer:
+    if adversary == RELEASED_MODELS:
+        return released_models(
+            release, rounds, delta, max_participations=max_participations, tolerance=tolerance
+        )
+    if adversary == KNOWN_COHORT:
+        most = release.chances(rounds)
+        return known_cohort(
+            release, most if max_participations is None else min(max_participations, most), delta
+        )
+    if adversary == SERVER:
+        return server(release)
+    raise ValueError(f"adversary = {adversary!r}: allowed: {', '.join(ADVERSARIES)}")
 
 
 def _all_drawn(noise_multiplier: float, count: int, delta: float) -> Epsilon:
@@ -265,7 +329,7 @@ def _without_replacement(release: CohortSum, count: int, delta: float) -> Answer
     return Answer(
         Epsilon(everyone.pld, rdp),
         Relation.ZERO_OUT,
-        "fixed cohorts: PLD without amplification, for there is no theorem; RDP under replace-one, which includes "
+        "PLD without amplification, for there is no theorem for fixed cohorts; RDP under replace-one, which includes "
         "zero-out, with sensitivity 2 C",
     )
 

@@ -32,7 +32,7 @@ def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> floa
     >>> round(sensitivity_after_rounding(1.0, 10**6, step), 4)
     1.0305
     >>> round(sensitivity_after_rounding(1.0, 10**6, 1 / (2**7 - 1)), 4)
-    8.0629
+    8.0623
     """
     if not 0 < clip < math.inf:
         raise ValueError(f"clip norm = {clip}: must be above 0, and finite")
