@@ -104,7 +104,7 @@ class LocalPlan:
         table(
             console,
             f"Over participations: noise multiplier {self.noise_multiplier:.4g}, delta {self.delta:g}",
-            ("participations", "epsilon (exact)", "(RDP)"),
+            ("participations", *self._columns),
             [
                 (f"{count:,}", *replace(self, participations=count)._said())
                 for count in up_to(self.participations)
@@ -114,7 +114,7 @@ class LocalPlan:
         table(
             console,
             f"Over noise: {times} at most, delta {self.delta:g}",
-            ("noise multiplier", "epsilon (exact)", "(RDP)"),
+            ("noise multiplier", *self._columns),
             [(f"{plan.noise_multiplier:.4g}", *plan._said()) for plan in noises],
         )
         console.print(
@@ -123,8 +123,12 @@ class LocalPlan:
             f"{2 * self.noise_multiplier:.4g} clip norms."
         )
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return ("epsilon",) if self.law == "laplace" else ("epsilon (exact)", "(RDP)")
+
     def _said(self) -> tuple[str, ...]:
-        return tuple(shown(value) for value in both(self.epsilon()))
+        return tuple(shown(value) for value in both(self.epsilon())[: len(self._columns)])
 
 
 def _local_noise(epsilon: float, participations: int, delta: float | None) -> float:

@@ -24,20 +24,23 @@ def scaled(noise_multiplier: float, factor: float) -> float:
 
 
 def both(epsilon: Epsilon | None) -> tuple[float | None, float | None]:
+    """Return both bounds; None where there is none."""
     return (None, None) if epsilon is None else (epsilon.pld, epsilon.rdp)
 
 
 def say_noise(console: Console, epsilon: float, adversary: str, noise: float) -> None:
+    """Print what noise was found for an epsilon."""
     console.print(
         f"The smallest noise for epsilon {epsilon:g} against {adversary}: [bold]{noise:.6g}[/bold]."
     )
 
 
 def table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table under a title."""
     console.print(f"\n[bold]{title}[/bold]", highlight=False)
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+    grid = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column, justify="right")
+        grid.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        grid.add_row(*row)
+    console.print(grid)

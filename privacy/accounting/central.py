@@ -202,7 +202,10 @@ def released_models(
     _check(release, rounds, delta)
     noise, count = release.noise_multiplier, release.chances(rounds)
     if max_participations is not None:
-        raise NoTheorem("a client that stops after so many rounds is not drawn by independent coins")
+        raise NoTheorem(
+            "a client that stops after so many rounds is not drawn by independent coins (under zero-out, what holds "
+            "for known-cohort holds here too)"
+        )
     if release.everyone:
         return Answer(_all_drawn(noise, count, delta), release.relation)
     if release.sampling is Sampling.FIXED:
