@@ -6,6 +6,8 @@ import math
 
 _ARITHMETIC = 2.0**-22  # relative error of a rounded number's scaling (`privacy.secagg.Encoding`)
 
+_MANY_STEPS = 1e12  # within the clip norm: the triangle inequality is as good, and no square overflows
+
 
 def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> float:
     """Return the L2 norm that an update clipped to `clip` has at most after each number was rounded to a grid.
@@ -15,10 +17,10 @@ def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> floa
     `clip_range * max_weight / B` (`privacy.secagg.Encoding`), here with weights of `max_weight`.
 
     Proof. Let a rounded number be +-a step, with a whole. Where a >= 1, the number was above (a - 1) step, for
-    rounding moves by less than a step; with b = max(a - 1, 0), sum b^2 <= (clip / step)^2 =: r^2. Then
-    sum a^2 <= sum (b + 1)^2 = sum b^2 + 2 sum b + d. Of sum b there are two bounds: sqrt(d) r (Cauchy-Schwarz), and
-    r^2, as b <= b^2 for whole numbers. The first gives the known (r + sqrt(d))^2; the second is smaller where there
-    are more numbers than r^2. A number of 0 stays 0.
+    rounding moves by less than a step. With b = max(a - 1, 0), sum b^2 <= (clip / step)^2, and as it is whole,
+    sum b^2 <= F, that number's floor. Then sum a^2 <= sum (b + 1)^2 = sum b^2 + 2 sum b + d. Of sum b there are two
+    bounds: sqrt(d F) (Cauchy-Schwarz), and F, as b <= b^2. The first gives the known clip + sqrt(d) step; the
+    second is smaller where there are more numbers than F.
 
     Args:
         clip: L2 norm of an update before it is rounded, above 0.
@@ -42,6 +44,8 @@ def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> floa
         raise ValueError(f"step = {step}: must be 0 or more, and finite")
     if step == 0:
         return clip
-    clip *= 1 + _ARITHMETIC
-    added = min(math.sqrt(dimension) * step * clip, clip * clip)
-    return math.sqrt(clip * clip + 2 * added + dimension * step * step)
+    ratio = clip * (1 + _ARITHMETIC) / step
+    if ratio > _MANY_STEPS:
+        return step * ratio + math.sqrt(dimension) * step
+    whole = math.floor(ratio * ratio)
+    return step * math.sqrt(whole + 2 * min(math.sqrt(dimension * whole), whole) + dimension)
