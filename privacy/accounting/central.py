@@ -180,8 +180,9 @@ def released_models(
     | poisson | the Poisson-sampled Gaussian, by PLD and RDP (Mironov, Talwar, Zhang 2019) |
     | truncated-poisson | by PLD (dp-accounting's TruncatedSubsampledGaussian); by RDP there is none |
     | b-min-sep | poisson, in the rounds of the client's group alone, which others' rounds tell nothing of |
-    | fixed | without replacement, by RDP under replace-one with sensitivity 2 C, which includes zero-out; by PLD
-    there is none, and its bound is that of everyone each time |
+    | fixed | by RDP, without replacement, under replace-one with sensitivity 2 C, which includes zero-out |
+
+    For cohorts of fixed size there is none by PLD, and its bound is that of everyone each time.
 
     Args:
         release: Of a round.
