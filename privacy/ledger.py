@@ -7,11 +7,12 @@ An event says what the mechanism did, not what it costs: epsilon is derived from
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 
 class Unit(StrEnum):
@@ -24,20 +25,24 @@ class Unit(StrEnum):
 class Relation(StrEnum):
     """Which data sets are neighbours.
 
-    `ZERO_OUT`: one record's contribution is replaced by nothing while the number of records stays public
-    (dp-accounting's REPLACE_SPECIAL); `ADD_OR_REMOVE_ONE`: a data set has one record more than the other. The
-    Gaussian mechanism on a sum of clipped terms has the same sensitivity, the clip norm, under both.
+    `ZERO_OUT`: one record's (or client's) contribution is replaced by nothing while their number stays public
+    (dp-accounting's REPLACE_SPECIAL); `ADD_OR_REMOVE_ONE`: a data set has one more than the other. The Gaussian
+    mechanism on a sum of clipped terms has the same sensitivity, the clip norm, under both. `REPLACE_ONE`: one is
+    replaced by any other, which moves such a sum by twice the clip norm; it includes `ZERO_OUT`.
     """
 
     ZERO_OUT = "zero-out"
     ADD_OR_REMOVE_ONE = "add-or-remove-one"
+    REPLACE_ONE = "replace-one"
 
 
 class Sampling(StrEnum):
-    """How the records of a step are drawn."""
+    """How the records of a step, or the clients of a round, are drawn."""
 
     POISSON = "poisson"  # each by its own coin
-    TRUNCATED_POISSON = "truncated-poisson"  # of those, at most `max_batch`, chosen uniformly
+    TRUNCATED_POISSON = "truncated-poisson"  # of those, at most so many, chosen uniformly
+    FIXED = "fixed"  # always so many, each set equally likely
+    SEPARATED = "b-min-sep"  # each at most once in so many rounds: by coins within the group whose turn it is
 
 
 class Noise(StrEnum):
@@ -47,8 +52,48 @@ class Noise(StrEnum):
     SYSTEM = "os"
 
 
+class Law(StrEnum):
+    """What the noise is distributed as."""
+
+    GAUSSIAN = "gaussian"  # scale: the standard deviation
+    LAPLACE = "laplace"  # scale: the mean absolute value
+
+
+class _Json:
+    """To JSON, as a line of `ledger.jsonl` has it, and back."""
+
+    _kinds: ClassVar[dict[str, Any]] = {}  # what makes of a plain value what a field holds
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as a line of `ledger.jsonl` has it."""
+        return {name.replace("_", "-"): _plain(value) for name, value in asdict(self).items()}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Return the event of a line; raises `ValueError` where it is none."""
+        values = {key.replace("-", "_"): value for key, value in tree.items()}
+        if values.keys() != {field.name for field in fields(cls)}:  # type: ignore[arg-type]
+            raise ValueError(f"no event has the keys {', '.join(sorted(tree))}")
+        return cls(**values | {name: kind(values[name]) for name, kind in cls._kinds.items()})
+
+    def dumps(self) -> str:
+        """Return the event as JSON text, as it travels with what was released."""
+        return json.dumps(self.to_json())
+
+    @classmethod
+    def loads(cls, text: str) -> Self:
+        """Return the event of a JSON text; raises `ValueError` where it is none."""
+        return cls.from_json(json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [{name.replace("_", "-"): inner for name, inner in part.items()} for part in value]
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class Event(_Json):
     """One client's participation in one round: `steps` releases of a sum of sampled, clipped gradients.
 
     Attributes:
@@ -67,6 +112,13 @@ class Event:
         noise: Where the noise comes from.
     """
 
+    _kinds: ClassVar[dict[str, Any]] = {
+        "unit": Unit,
+        "relation": Relation,
+        "sampling": Sampling,
+        "noise": Noise,
+    }
+
     mechanism: str
     round: int
     client: int
@@ -81,27 +133,134 @@ class Event:
     steps: int
     noise: Noise
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the event as a line of `ledger.jsonl` has it."""
-        return {name.replace("_", "-"): value for name, value in asdict(self).items()}
 
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> Self:
-        """Return the event of a line; raises `ValueError` where it is none."""
-        values = {key.replace("-", "_"): value for key, value in tree.items()}
-        if values.keys() != {field.name for field in fields(cls)}:
-            raise ValueError(f"no event has the keys {', '.join(sorted(tree))}")
-        kinds = {"unit": Unit, "relation": Relation, "sampling": Sampling, "noise": Noise}
-        return cls(**values | {name: kind(values[name]) for name, kind in kinds.items()})
+@dataclass(frozen=True, kw_only=True)
+class LocalEvent(_Json):
+    """One client's update of one round, which it noised itself.
 
-    def dumps(self) -> str:
-        """Return the event as JSON text, as it travels with what was released."""
-        return json.dumps(self.to_json())
+    Attributes:
+        mechanism: What released it.
+        round: From 1.
+        client: The client's index.
+        unit: Whose presence is hidden: the client's.
+        relation: Which data sets are neighbours: replace-one, for nobody is trusted with the update.
+        law: What the noise is distributed as.
+        sensitivity: Of the update, in the norm that `law` goes with (L2 or L1): twice the clip norm.
+        noise_multiplier: Scale of the noise, over `sensitivity`; above 0.
+        noise: Where the noise comes from.
+    """
 
-    @classmethod
-    def loads(cls, text: str) -> Self:
-        """Return the event of a JSON text; raises `ValueError` where it is none."""
-        return cls.from_json(json.loads(text))
+    _kinds: ClassVar[dict[str, Any]] = {"unit": Unit, "relation": Relation, "law": Law, "noise": Noise}
+
+    mechanism: str
+    round: int
+    client: int
+    unit: Unit
+    relation: Relation
+    law: Law
+    sensitivity: float
+    noise_multiplier: float
+    noise: Noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the noised sums over a cohort that are released together.
+
+    Attributes:
+        name: What is summed.
+        sensitivity: L2 sensitivity of the sum, above 0: how far one client moves it.
+        noise_multiplier: Standard deviation of the noise on the sum, over `sensitivity`; above 0.
+    """
+
+    name: str
+    sensitivity: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortEvent(_Json):
+    """One round of central client-level privacy: noised sums over one cohort, which is drawn by a public rule.
+
+    Who was drawn, and how many, is not in it: the cohort is secret where sampling is to amplify.
+
+    Attributes:
+        mechanism: What released it.
+        round: From 1.
+        unit: Whose presence is hidden: a client's.
+        relation: Which data sets are neighbours.
+        parts: The sums, one or more.
+        sampling: How the cohort is drawn.
+        clients: The population, public.
+        cohort: Clients in a cohort, expected.
+        max_cohort: Clients in a cohort at most, where `sampling` truncates, else None.
+        separation: A client takes part at most once in so many rounds, where `sampling` sees to it, else None.
+        denominator: What the noised sums are divided by, a public constant.
+        noise: Where the noise comes from.
+    """
+
+    _kinds: ClassVar[dict[str, Any]] = {
+        "unit": Unit,
+        "relation": Relation,
+        "sampling": Sampling,
+        "noise": Noise,
+        "parts": lambda parts: tuple(_part(part) for part in parts),
+    }
+
+    mechanism: str
+    round: int
+    unit: Unit
+    relation: Relation
+    parts: tuple[Part, ...]
+    sampling: Sampling
+    clients: int
+    cohort: int
+    max_cohort: int | None
+    separation: int | None
+    denominator: float
+    noise: Noise
+
+    @property
+    def noise_multiplier(self) -> float:
+        """That of one Gaussian release that costs what the parts cost together.
+
+        Scaled to sensitivity 1 and noise 1, the parts are one vector with noise 1 that a client moves by at most
+        sqrt(sum of z_i^-2).
+        """
+        return joint_noise_multiplier(self.parts)
+
+
+def joint_noise_multiplier(parts: Iterable[Part]) -> float:
+    """Return the noise multiplier of one Gaussian release that costs what some over the same cohort cost together.
+
+    >>> update = Part(name="update", sensitivity=0.3, noise_multiplier=1.1547005)
+    >>> bits = Part(name="bits", sensitivity=0.5, noise_multiplier=2.0)
+    >>> round(joint_noise_multiplier([update, bits]), 6)
+    1.0
+    """
+    return 1 / math.hypot(*(1 / part.noise_multiplier for part in parts))
+
+
+def _part(tree: Mapping[str, Any]) -> Part:
+    values = {key.replace("-", "_"): value for key, value in tree.items()}
+    if values.keys() != {field.name for field in fields(Part)}:
+        raise ValueError(f"no part of an event has the keys {', '.join(sorted(tree))}")
+    return Part(**values)
+
+
+AnyEvent = Event | LocalEvent | CohortEvent
+
+
+def event_of(tree: Mapping[str, Any]) -> AnyEvent:
+    """Return the event of a line of `ledger.jsonl`, of whichever kind; raises `ValueError` where it is none."""
+    if tree.get("unit") != Unit.CLIENT:
+        return Event.from_json(tree)
+    return LocalEvent.from_json(tree) if "client" in tree else CohortEvent.from_json(tree)
+
+
+def loads(text: str) -> AnyEvent:
+    """Return the event of a JSON text, of whichever kind; raises `ValueError` where it is none."""
+    return event_of(json.loads(text))
 
 
 class Release(NamedTuple):
@@ -113,42 +272,92 @@ class Release(NamedTuple):
     records: int
 
 
+class LocalRelease(NamedTuple):
+    """What a client's own releases have in common."""
+
+    law: Law
+    noise_multiplier: float
+
+
+class CohortRelease(NamedTuple):
+    """What rounds of central client-level privacy have in common."""
+
+    noise_multiplier: float
+    relation: Relation
+    sampling: Sampling
+    clients: int
+    cohort: int
+    max_cohort: int | None
+    separation: int | None
+
+
 class Ledger:
     """Events, in the order in which they were noted; none is ever taken back."""
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        self._events: list[Event] = []
-        self._rounds: dict[int, set[int]] = {}
-        self._steps: dict[int, Counter[Release]] = {}
+    def __init__(self, events: Iterable[AnyEvent] = ()) -> None:
+        self._events: list[AnyEvent] = []
+        self._participations: dict[int, set[int]] = {}
+        self._by_client: dict[int, Counter[Release | LocalRelease]] = {}
+        self._by_cohorts: Counter[CohortRelease] = Counter()
         self.extend(events)
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[AnyEvent]:
         return iter(self._events)
 
-    def extend(self, events: Iterable[Event]) -> None:
+    def extend(self, events: Iterable[AnyEvent]) -> None:
         """Note events."""
         for event in events:
             self._events.append(event)
-            self._rounds.setdefault(event.client, set()).add(event.round)
-            release = Release(event.noise_multiplier, event.rate, event.max_batch, event.records)
-            self._steps.setdefault(event.client, Counter())[release] += event.steps
+            if isinstance(event, CohortEvent):
+                terms = {name: getattr(event, name) for name in CohortRelease._fields}
+                self._by_cohorts[CohortRelease(**terms)] += 1
+                continue
+            self._participations.setdefault(event.client, set()).add(event.round)
+            release: Release | LocalRelease
+            if isinstance(event, Event):
+                release = Release(event.noise_multiplier, event.rate, event.max_batch, event.records)
+                count = event.steps
+            else:
+                release, count = LocalRelease(event.law, event.noise_multiplier), 1
+            self._by_client.setdefault(event.client, Counter())[release] += count
 
     def participations(self) -> dict[int, int]:
-        """Return in how many rounds each client that is in the ledger took part."""
-        return {client: len(rounds) for client, rounds in self._rounds.items()}
+        """Return in how many rounds each client that has an event of its own in the ledger took part."""
+        return {client: len(rounds) for client, rounds in self._participations.items()}
 
     def spent(self) -> set[tuple[Release, int]]:
-        """Return what clients have released so far, and in how many steps; what several have alike, once.
+        """Return what clients have released of DP-SGD so far, and in how many steps; what several have alike, once.
 
         Raises:
             ValueError: A client's noise or sampling has changed, so that its steps are not of one mechanism.
         """
+        return {(release, count) for release, count in self._spent() if isinstance(release, Release)}
+
+    def spent_locally(self) -> set[tuple[LocalRelease, int]]:
+        """Return what clients have noised themselves so far, and how often; what several have alike, once.
+
+        Raises:
+            ValueError: A client's noise has changed, so that its releases are not of one mechanism.
+        """
+        return {(release, count) for release, count in self._spent() if isinstance(release, LocalRelease)}
+
+    def spent_by_cohorts(self) -> tuple[CohortRelease, int] | None:
+        """Return what rounds of central client-level privacy have released, and how many; None: there were none.
+
+        Raises:
+            ValueError: The noise or the cohorts have changed, so that the rounds are not of one mechanism.
+        """
+        if len(self._by_cohorts) > 1:
+            raise ValueError("the noise or the cohorts' rule has changed between the rounds")
+        return next(iter(self._by_cohorts.items()), None)
+
+    def _spent(self) -> set[tuple[Release | LocalRelease, int]]:
         spent = set()
-        for client, steps in self._steps.items():
-            if len(steps) > 1:
+        for client, releases in self._by_client.items():
+            if len(releases) > 1:
                 raise ValueError(f"client {client}'s noise or sampling has changed between its events")
-            spent |= set(steps.items())
+            spent |= set(releases.items())
         return spent

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.ledger import Noise
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,8 +19,15 @@ _MANTISSA = 53  # bits of a float64
 class Randomness(Protocol):
     """What a mechanism draws: all of it is secret, for whoever knows it can subtract the noise."""
 
+    @property
+    def source(self) -> Noise:
+        """Where it comes from."""
+
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return independent uniform numbers in [0, 1), `(count,)`."""
+
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`."""
 
     def fill_normal(self, tensor: torch.Tensor) -> None:
         """Fill a tensor with independent standard normals, in place."""
@@ -32,6 +41,8 @@ class SeededRandomness:
         noise: For the normal ones.
     """
 
+    source = Noise.SEEDED
+
     def __init__(self, coins: np.random.Generator, noise: torch.Generator) -> None:
         self._coins = coins
         self._noise = noise
@@ -40,9 +51,43 @@ class SeededRandomness:
         """Return independent uniform numbers in [0, 1), `(count,)`."""
         return self._coins.random(count)
 
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`."""
+        import torch
+
+        normals: NDArray[np.float64] = (
+            torch.empty(count, dtype=torch.float64).normal_(generator=self._noise).numpy()
+        )
+        return normals
+
     def fill_normal(self, tensor: torch.Tensor) -> None:
         """Fill a tensor with independent standard normals, in place."""
         tensor.normal_(generator=self._noise)
+
+
+class NumpyRandomness:
+    """For simulation, as `SeededRandomness`, where no PyTorch is wanted.
+
+    Args:
+        generator: For all of it.
+    """
+
+    source = Noise.SEEDED
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """Return independent uniform numbers in [0, 1), `(count,)`."""
+        return self._generator.random(count)
+
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`."""
+        return self._generator.standard_normal(count)
+
+    def fill_normal(self, tensor: torch.Tensor) -> None:
+        """Fill a tensor with independent standard normals, in place."""
+        _fill(tensor, self)
 
 
 class SystemRandomness:
@@ -52,17 +97,35 @@ class SystemRandomness:
     (2012) on the low bits open: the guarantee is that of the ideal, real-valued Gaussian.
     """
 
+    source = Noise.SYSTEM
+
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return independent uniform numbers in [0, 1), `(count,)`: multiples of 2^-53."""
         bits = np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
         return (bits >> np.uint64(64 - _MANTISSA)).astype(np.float64) * 2.0**-_MANTISSA
 
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        import torch
-
-        pairs = (tensor.numel() + 1) // 2
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`."""
+        pairs = (count + 1) // 2
         radius = np.sqrt(-2.0 * np.log1p(-self.uniforms(pairs)))  # of 1 - u, which is never 0
         angle = 2.0 * np.pi * self.uniforms(pairs)
-        normals = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: tensor.numel()]
-        tensor.copy_(torch.from_numpy(normals).reshape(tensor.shape))
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+    def fill_normal(self, tensor: torch.Tensor) -> None:
+        """Fill a tensor with independent standard normals, in place."""
+        _fill(tensor, self)
+
+
+def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
+    """Return independent numbers of Laplace's distribution of scale 1 (variance 2), `(count,)`.
+
+    Each is the difference of two exponentials, so no number of a half-open interval has to be left out.
+    """
+    first, second = (-np.log1p(-randomness.uniforms(count)) for _ in range(2))
+    return first - second
+
+
+def _fill(tensor: torch.Tensor, randomness: Randomness) -> None:
+    import torch
+
+    tensor.copy_(torch.from_numpy(randomness.normals(tensor.numel())).reshape(tensor.shape))

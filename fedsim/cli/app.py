@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from fedsim.cli.budget import budget
+from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+budget.command("dp-fedavg")(dp_fedavg)
+budget.command("local-dp")(local_dp)
 app.add_typer(budget, name="budget")
 
 SOURCE = typer.Argument(

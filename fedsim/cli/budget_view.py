@@ -125,8 +125,8 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Return epsilons (null: no theorem, or infinite) and inputs."""
         tree: dict[str, Any] = {
-            "known-cohort": _plain(self.known()),
-            "released-models": _plain(self.released()),
+            "known-cohort": plain(self.known()),
+            "released-models": plain(self.released()),
             "unit": UNIT,
             "neighbouring-relation": RELATION,
             "noise-multiplier": self.local.noise_multiplier,
@@ -153,7 +153,7 @@ class Plan:
                 f"The smallest noise for epsilon {epsilon:g} against {adversary}: "
                 f"[bold]{self.local.noise_multiplier:g}[/bold]."
             )
-        rounds = [replace(self, rounds=count) for count in _up_to(self.rounds)]
+        rounds = [replace(self, rounds=count) for count in up_to(self.rounds)]
         _show(
             console,
             f"Over rounds: {self.said('rounds')}",
@@ -237,16 +237,17 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def _up_to(rounds: int, points: int = 7) -> list[int]:
+def up_to(rounds: int, points: int = 7) -> list[int]:
     """Return a few counts up to a number, roughly in proportion.
 
-    >>> _up_to(100), _up_to(3)
+    >>> up_to(100), up_to(3)
     ([1, 2, 5, 10, 22, 46, 100], [1, 2, 3])
     """
     return sorted({round(rounds ** (k / (points - 1))) for k in range(points)} | {1, rounds})
 
 
-def _plain(epsilon: Epsilon | None) -> dict[str, float | None] | None:
+def plain(epsilon: Epsilon | None) -> dict[str, float | None] | None:
+    """Return an epsilon for JSON, which knows no infinity."""
     if epsilon is None:
         return None
     return {

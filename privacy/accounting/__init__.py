@@ -2,9 +2,11 @@
 
 DP-SGD in the clients: `LocalSteps` says what a client releases in a participation, `known_cohort` and
 `released_models` what it costs, `smallest_noise` how much noise an epsilon takes, `worst` and `spread` how it is over
-many clients.
+many clients. Client-level privacy has a module for each trust: `central` (the server noises a cohort's sum) and `local`
+(each client its own update).
 """
 
+from privacy.accounting import central, local
 from privacy.accounting.adversaries import (
     Adversary,
     KnownCohort,
@@ -14,15 +16,18 @@ from privacy.accounting.adversaries import (
 )
 from privacy.accounting.calibration import smallest_noise
 from privacy.accounting.clients import spread, worst
-from privacy.accounting.steps import Epsilon, LocalSteps
+from privacy.accounting.steps import Epsilon, LocalSteps, NoTheorem
 
 __all__ = [
     "Adversary",
     "Epsilon",
     "KnownCohort",
     "LocalSteps",
+    "NoTheorem",
     "ReleasedModels",
+    "central",
     "known_cohort",
+    "local",
     "released_models",
     "smallest_noise",
     "spread",

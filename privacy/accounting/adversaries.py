@@ -61,7 +61,7 @@ class KnownCohort:
             return Epsilon(math.inf, math.inf if rdp_too else None)
         count = local.steps * self.participations
         return Epsilon(
-            _known(laws.step_of(local), count, self.delta, laws.TOLERANCE),
+            laws.epsilon_of_steps(laws.step_of(local), count, self.delta),
             renyi.epsilon(local.noise_multiplier, local.rate, count, self.delta) if rdp_too else None,
         )
 
@@ -69,7 +69,7 @@ class KnownCohort:
         """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
         if self.participations == 0:
             return 0.0
-        return _known(step, steps * self.participations, self.delta, laws.ROUGH)
+        return laws.epsilon_of_steps(step, steps * self.participations, self.delta, laws.ROUGH)
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,6 @@ class ReleasedModels:
         if self.client_rate == 1:
             return KnownCohort(self.rounds, self.delta).bound(step, steps)
         return _released(step, steps, self.client_rate, self.rounds, self.delta, laws.ROUGH)
-
-
-@lru_cache(maxsize=4096)
-def _known(step: Step, count: int, delta: float, tolerance: float) -> float:
-    if step.noise_multiplier < laws.LEAST_NOISE:
-        return laws.epsilon_without_sampling(step, count, delta)
-    grid = laws.coarsest(step, count)
-    return laws.epsilon_of(lambda grid: laws.composed(step, count, grid), grid, delta, tolerance)
 
 
 @lru_cache(maxsize=4096)

@@ -47,23 +47,27 @@ class Step:
 
 @lru_cache(maxsize=4096)
 def step_of(local: LocalSteps) -> Step:
-    """Return one of the steps.
-
-    Truncation is what dp-accounting makes of it (section 4.3 of its supplementary material on privacy loss
-    distributions): whether the others fill the batch is a coin that both neighbours share. If they don't, the step
-    is a Poisson-sampled Gaussian; if they do, the record takes another's place, which moves the sum by 2 clip norms.
-    """
+    """Return one of the steps."""
     if not local.truncated or local.max_batch is None or local.records is None:
         return Step(local.noise_multiplier, local.rate)
+    return truncated_step(local.noise_multiplier, local.rate, local.max_batch, local.records)
+
+
+@lru_cache(maxsize=4096)
+def truncated_step(noise_multiplier: float, rate: float, most: int, population: int) -> Step:
+    """Return the step on a Poisson sample of a population, of which a random subset of so many at most stays.
+
+    It is what dp-accounting makes of it (section 4.3 of its supplementary material on privacy loss distributions):
+    whether the others fill the sample is a coin that both neighbours share. If they don't, the step is a
+    Poisson-sampled Gaussian; if they do, the record takes another's place, which moves the sum by 2 clip norms.
+    """
     from scipy.stats import binom
 
-    full = float(binom.sf(local.max_batch - 1, local.records - 1, local.rate))
+    full = float(binom.sf(most - 1, population - 1, rate))
     if full == 0:
-        return Step(local.noise_multiplier, local.rate)
-    above = float(binom.sf(local.max_batch, local.records, local.rate))
-    return Step(
-        local.noise_multiplier, local.rate, full, min(above * local.max_batch / full / local.records, 1.0)
-    )
+        return Step(noise_multiplier, rate)
+    above = float(binom.sf(most, population, rate))
+    return Step(noise_multiplier, rate, full, min(above * most / full / population, 1.0))
 
 
 @lru_cache(maxsize=48)  # some megabytes each
@@ -153,6 +157,14 @@ def _epsilon(law: Any, delta: float) -> float:
     return high
 
 
+@lru_cache(maxsize=4096)
+def epsilon_of_steps(step: Step, count: int, delta: float, tolerance: float = TOLERANCE) -> float:
+    """Return epsilon of a number of steps, 1 or more, whose noise is above 0."""
+    if step.noise_multiplier < LEAST_NOISE:
+        return epsilon_without_sampling(step, count, delta)
+    return epsilon_of(lambda grid: composed(step, count, grid), coarsest(step, count), delta, tolerance)
+
+
 def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
     """Return an upper bound in closed form: epsilon of steps that all take the record.
 
@@ -161,3 +173,16 @@ def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
     """
     mu = (2 if step.truncation > 0 else 1) * math.sqrt(count) / step.noise_multiplier
     return mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))
+
+
+def epsilon_of_gaussians(noise_multiplier: float, count: int, delta: float) -> float:
+    """Return epsilon of a number of Gaussian releases without sampling, exactly (Balle and Wang 2018, theorem 8).
+
+    They are one whose noise multiplier is sqrt(count) times smaller, whose law of losses is known in closed form.
+
+    >>> round(epsilon_of_gaussians(1.0, 1, 1e-5), 6)
+    4.377178
+    """
+    from dp_accounting import get_epsilon_gaussian
+
+    return float(get_epsilon_gaussian(noise_multiplier / math.sqrt(count), delta))

@@ -1,4 +1,4 @@
-"""Renyi differential privacy of Poisson-sampled Gaussian steps, by dp-accounting (Mironov et al. 2019)."""
+"""Renyi differential privacy of sampled Gaussian steps, by dp-accounting (Mironov et al. 2019, Wang et al. 2019)."""
 
 from __future__ import annotations
 
@@ -50,4 +50,39 @@ def epsilon(noise_multiplier: float, rate: float, count: int, delta: float) -> f
 
     # The series for low noise don't converge; all steps taking the record is an upper bound.
     orders, divergences = _curve(noise_multiplier, rate if noise_multiplier >= LOW else 1.0)
+    return float(compute_epsilon(orders, divergences * count, delta)[0])
+
+
+@lru_cache(maxsize=64)
+def _curve_without_replacement(
+    noise_multiplier: float, sample: int, population: int
+) -> tuple[Any, NDArray[np.float64]]:
+    import dp_accounting as dpa
+
+    accountant = dpa.rdp.RdpAccountant(neighboring_relation=dpa.NeighboringRelation.REPLACE_ONE)
+    # Under this relation dp-accounting takes the noise over the sensitivity to replacement, twice the clip norm.
+    gaussian = dpa.GaussianDpEvent(noise_multiplier / 2)
+    with _without_excluded_orders():
+        accountant.compose(dpa.SampledWithoutReplacementDpEvent(population, sample, gaussian))
+    return accountant._orders, np.maximum(accountant._rdp, 0.0) + ROUNDING
+
+
+def epsilon_without_replacement(
+    noise_multiplier: float, sample: int, population: int, count: int, delta: float
+) -> float:
+    """Return epsilon of Gaussian steps on samples of fixed size, under replace-one.
+
+    Wang, Balle, Kasiviswanathan 2019 ("Subsampled Renyi differential privacy and analytical moments accountant",
+    theorem 27), for the Gaussian whose sum a replaced term moves by twice the clip norm.
+
+    Args:
+        noise_multiplier: Standard deviation over the clip norm, `LEAST` or more.
+        sample: Size of a sample, 1 to `population`.
+        population: Public.
+        count: Steps, 1 or more.
+        delta: Above 0 and below 1.
+    """
+    from dp_accounting.rdp import compute_epsilon
+
+    orders, divergences = _curve_without_replacement(noise_multiplier, sample, population)
     return float(compute_epsilon(orders, divergences * count, delta)[0])

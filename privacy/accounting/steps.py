@@ -71,6 +71,10 @@ class Epsilon:
         return self.pld if self.rdp is None else min(self.pld, self.rdp)
 
 
+class NoTheorem(ValueError):
+    """For this adversary, sampling and relation there is no theorem that gives an epsilon."""
+
+
 def check_delta(delta: float) -> None:
     """Refuse a delta outside of (0, 1).
 

@@ -3,7 +3,24 @@ from dataclasses import replace
 
 import pytest
 
-from privacy.ledger import Event, Ledger, Noise, Relation, Release, Sampling, Unit
+from privacy.ledger import (
+    CohortEvent,
+    CohortRelease,
+    Event,
+    Law,
+    Ledger,
+    LocalEvent,
+    LocalRelease,
+    Noise,
+    Part,
+    Relation,
+    Release,
+    Sampling,
+    Unit,
+    event_of,
+    joint_noise_multiplier,
+    loads,
+)
 
 EVENT = Event(
     mechanism="dp-sgd",
@@ -18,6 +35,35 @@ EVENT = Event(
     max_batch=None,
     records=50,
     steps=5,
+    noise=Noise.SEEDED,
+)
+
+LOCAL = LocalEvent(
+    mechanism="local-dp",
+    round=1,
+    client=3,
+    unit=Unit.CLIENT,
+    relation=Relation.REPLACE_ONE,
+    law=Law.GAUSSIAN,
+    sensitivity=2.0,
+    noise_multiplier=4.0,
+    noise=Noise.SYSTEM,
+)
+COHORT = CohortEvent(
+    mechanism="dp-fedavg-adaptive",
+    round=1,
+    unit=Unit.CLIENT,
+    relation=Relation.ZERO_OUT,
+    parts=(
+        Part(name="update", sensitivity=0.3, noise_multiplier=2.0),
+        Part(name="below-clip", sensitivity=0.5, noise_multiplier=2.0),
+    ),
+    sampling=Sampling.POISSON,
+    clients=1000,
+    cohort=20,
+    max_cohort=None,
+    separation=None,
+    denominator=20.0,
     noise=Noise.SEEDED,
 )
 
@@ -57,3 +103,55 @@ def test_a_change_of_noise_has_no_single_composition() -> None:
     ledger = Ledger([EVENT, replace(EVENT, round=2, noise_multiplier=2.0)])
     with pytest.raises(ValueError, match="client 3's noise or sampling has changed"):
         ledger.spent()
+
+
+@pytest.mark.parametrize("event", [EVENT, LOCAL, COHORT], ids=lambda event: type(event).__name__)
+def test_each_kind_of_event_is_known_by_its_line(event) -> None:  # type: ignore[no-untyped-def]
+    assert loads(event.dumps()) == event
+    assert type(event).loads(event.dumps()) == event
+    tree = json.loads(event.dumps())
+    assert event_of(tree) == event
+    assert not any("_" in key for key in tree)
+    del tree["mechanism"]
+    with pytest.raises(ValueError, match="no event has the keys"):
+        event_of(tree)
+
+
+def test_the_parts_of_a_cohorts_release_are_named_in_its_line() -> None:
+    tree = json.loads(COHORT.dumps())
+    assert tree["parts"][0] == {"name": "update", "sensitivity": 0.3, "noise-multiplier": 2.0}
+    tree["parts"][0]["more"] = 1
+    with pytest.raises(ValueError, match="no part of an event has the keys more"):
+        event_of(tree)
+
+
+def test_parts_over_one_cohort_cost_as_one_gaussian() -> None:
+    # Two releases of noise multiplier 2 on the same clients are one of 2 / sqrt(2), whatever their sensitivities.
+    assert COHORT.noise_multiplier == pytest.approx(2 / 2**0.5)
+    assert joint_noise_multiplier([COHORT.parts[0]]) == 2.0
+
+
+def test_rounds_of_a_cohort_are_counted_and_belong_to_no_client() -> None:
+    again = replace(COHORT, round=2, parts=(replace(COHORT.parts[0], sensitivity=0.9), COHORT.parts[1]))
+    ledger = Ledger([COHORT, again, EVENT])  # another clip norm, the same noise over it
+    assert ledger.spent_by_cohorts() == (
+        CohortRelease(COHORT.noise_multiplier, Relation.ZERO_OUT, Sampling.POISSON, 1000, 20, None, None),
+        2,
+    )
+    assert ledger.participations() == {3: 1}
+    assert Ledger([EVENT]).spent_by_cohorts() is None
+    ledger.extend([replace(COHORT, round=3, cohort=21)])
+    with pytest.raises(ValueError, match="the noise or the cohorts' rule has changed"):
+        ledger.spent_by_cohorts()
+
+
+def test_local_releases_are_counted_by_client() -> None:
+    ledger = Ledger([LOCAL, replace(LOCAL, round=2), replace(LOCAL, client=5)])
+    assert ledger.spent_locally() == {
+        (LocalRelease(Law.GAUSSIAN, 4.0), 2),
+        (LocalRelease(Law.GAUSSIAN, 4.0), 1),
+    }
+    assert (ledger.spent(), ledger.participations()) == (set(), {3: 2, 5: 1})
+    ledger.extend([replace(LOCAL, round=3, law=Law.LAPLACE)])
+    with pytest.raises(ValueError, match="client 3's noise"):
+        ledger.spent_locally()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy.ledger import Sampling
-from privacy.randomness import Randomness, SeededRandomness, SystemRandomness
+from privacy.ledger import Noise, Sampling
+from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 from privacy.sampling import Batches
 
 LEVEL = 1e-6  # of the tests whose draws are the operating system's, and new each time
@@ -64,7 +64,14 @@ def test_a_batch_may_be_empty() -> None:
     assert 0 in sizes
 
 
-@pytest.mark.parametrize("randomness", [seeded(3), SystemRandomness()], ids=["seeded", "system"])
+SOURCES = {
+    "seeded": seeded(3),
+    "numpy": NumpyRandomness(np.random.default_rng(3)),
+    "system": SystemRandomness(),
+}
+
+
+@pytest.mark.parametrize("randomness", SOURCES.values(), ids=SOURCES)
 @pytest.mark.parametrize("shape", [(30_001,), (3, 10_000)])
 def test_normals_are_standard_normals(randomness: Randomness, shape: tuple[int, ...]) -> None:
     tensor = torch.zeros(shape)
@@ -75,5 +82,18 @@ def test_normals_are_standard_normals(randomness: Randomness, shape: tuple[int, 
     assert stats.pearsonr(values[:15_000], values[15_000:30_000]).pvalue > LEVEL  # Box and Muller's pairs
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_normals_for_numpy_are_float64_of_any_count(name: str) -> None:
+    randomness = SOURCES[name]
+    assert randomness.source is (Noise.SYSTEM if name == "system" else Noise.SEEDED)
+    assert [randomness.normals(count).shape for count in (0, 1, 7)] == [(0,), (1,), (7,)]
+    values = randomness.normals(30_000)
+    assert values.dtype == np.float64
+    assert stats.kstest(values, "norm").pvalue > LEVEL
+    assert stats.kstest(1.1 * values, "norm").pvalue < LEVEL  # the control
+    assert len(np.unique(values)) == len(values)  # no float32 in between, of which some would meet
+
+
 def test_the_system_repeats_nothing() -> None:
+    assert not np.array_equal(SystemRandomness().normals(8), SystemRandomness().normals(8))
     assert not np.array_equal(SystemRandomness().uniforms(8), SystemRandomness().uniforms(8))

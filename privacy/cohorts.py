@@ -1,0 +1,69 @@
+"""How a round's clients are drawn, in values that are public: the server draws by it, and the accountant counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from privacy.ledger import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohorts:
+    """A rule for cohorts. All of it is public; who is drawn is not, where sampling is to amplify.
+
+    Attributes:
+        sampling: The scheme.
+        clients: The population, 1 or more.
+        cohort: Clients in a cohort, expected; from 1 to `clients`. Of what is released, the denominator.
+        max_cohort: Clients in a cohort at most, `cohort` or more: of more, a uniformly random subset stays. For
+            truncated Poisson cohorts alone.
+        separation: A client takes part at most once in so many rounds, 1 or more. For b-min-separated cohorts alone.
+
+    Raises:
+        ValueError: A value is out of its range, or does not belong to the scheme.
+    """
+
+    sampling: Sampling
+    clients: int
+    cohort: int
+    max_cohort: int | None = None
+    separation: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cohort <= self.clients:
+            raise ValueError(f"cohort = {self.cohort}: must be 1 to {self.clients} clients")
+        if (self.max_cohort is None) != (self.sampling is not Sampling.TRUNCATED_POISSON):
+            raise ValueError(
+                f"max cohort = {self.max_cohort}: goes with truncated-poisson sampling, and only with it"
+            )
+        if self.max_cohort is not None and self.max_cohort < self.cohort:
+            raise ValueError(
+                f"max cohort = {self.max_cohort}: must be the expected cohort, {self.cohort}, or more"
+            )
+        if (self.separation is None) != (self.sampling is not Sampling.SEPARATED):
+            raise ValueError(
+                f"separation = {self.separation}: goes with b-min-sep sampling, and only with it"
+            )
+        if self.separation is not None and not 1 <= self.separation * self.cohort <= self.clients:
+            raise ValueError(
+                f"separation = {self.separation}: {self.separation} groups of {self.cohort} clients or more need "
+                f"more than {self.clients} clients"
+            )
+
+    @property
+    def rate(self) -> float:
+        """With which probability a client is drawn for a round in which it may be.
+
+        With a separation b it may be in one round of b, and is drawn b times as often.
+        """
+        return (self.separation or 1) * self.cohort / self.clients
+
+
+def roomy_cohort(cohort: int, clients: int) -> int:
+    """Return a maximum that a Poisson cohort stays below but once in millions: five deviations above the mean.
+
+    >>> roomy_cohort(100, 10_000)
+    150
+    """
+    return min(math.ceil(cohort + 5 * math.sqrt(cohort * (1 - cohort / clients))), clients)

@@ -1,0 +1,159 @@
+"""Adaptive clipping: the clip norm follows a quantile of the updates' norms, within the same noise budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.cohorts import Cohorts
+from privacy.ledger import CohortEvent, Part, Relation
+from privacy.mechanisms.clipping import Clipped
+from privacy.mechanisms.gaussian import (
+    UPDATE,
+    Mean,
+    check_central,
+    check_part,
+    cohort_event,
+    noised_mean,
+)
+from privacy.randomness import Randomness
+
+BITS = "below-clip"
+LEAST, MOST = 1e-12, 1e12  # the clip norm: without an update that isn't zero it would shrink for ever
+
+
+class AdaptiveRelease(NamedTuple):
+    """What may leave the server after a round.
+
+    Attributes:
+        mean: Noised sum of the updates over the public denominator, float64, by name.
+        clip: The clip norm of the next round: all the state there is, and as public as `mean`.
+        event: For the ledger.
+    """
+
+    mean: Mean
+    clip: float
+    event: CohortEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveClipping:
+    """DP-FedAvg whose clip norm C follows a quantile (Andrew, Thakkar, McMahan, Ramaswamy 2021, arXiv 1905.03871).
+
+    Each client also reports whether its update's norm is at most C, as b = 1 or 0, shifted to b - 1/2 = +-1/2. With a
+    public m, `b~ = 1/2 + (sum of (b - 1/2) + N(0, sigma_b^2)) / m` estimates the part of the norms that are below C,
+    and `C <- C exp(-eta (b~ - gamma))`. A client moves the sum of updates by at most C, the clip norm of this round,
+    and that of the shifted bits by 1/2 (unshifted bits would move by 1). Both are one Gaussian release of noise
+    multiplier z if `z^-2 = z_update^-2 + (2 sigma_b)^-2`, so the updates get z_update.
+
+    Unit: a client. Neighbouring relation: zero-out or add-or-remove-one; replacing a client moves the bits by 1 and
+    breaks the split. Trusted: the server. What stays sensitive: the sums, each client's bit, who was in the cohort
+    and how many they were.
+
+    Attributes:
+        noise_multiplier: z, of both together: what is accounted for. Above 0 and below `2 bit_noise`.
+        bit_noise: sigma_b, standard deviation of the noise on the sum of bits; the paper takes m / 20.
+        quantile: gamma, above 0 and below 1.
+        rate: eta, above 0.
+        cohorts: How cohorts are drawn; m is the expected cohort.
+        relation: Which data sets are neighbours.
+        randomness: Draws the noise.
+        mechanism: Its name in the ledger.
+
+    Raises:
+        ValueError: A value is out of its range: with z of `2 sigma_b` or more the bits alone cost more than all may.
+
+    >>> from privacy.ledger import Sampling
+    >>> cohorts = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)
+    >>> adaptive = AdaptiveClipping(
+    ...     noise_multiplier=1.0, bit_noise=5.0, cohorts=cohorts, relation=Relation.ZERO_OUT, randomness=None
+    ... )
+    >>> round(adaptive.update_noise_multiplier, 7)
+    1.0050378
+    """
+
+    noise_multiplier: float
+    bit_noise: float
+    quantile: float = 0.5
+    rate: float = 0.2
+    cohorts: Cohorts
+    relation: Relation
+    randomness: Randomness
+    mechanism: str = "dp-fedavg-adaptive"
+
+    def __post_init__(self) -> None:
+        check_central(self.relation)
+        check_part(self._bits)
+        if not 0 < self.noise_multiplier < 2 * self.bit_noise:
+            raise ValueError(
+                f"noise multiplier = {self.noise_multiplier}: must be above 0 and below 2 sigma_b = "
+                f"{2 * self.bit_noise:g}; with so much noise in all, the bits' noise must be more"
+            )
+        if not 0 < self.quantile < 1:
+            raise ValueError(f"quantile = {self.quantile}: must be above 0 and below 1")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate = {self.rate}: must be above 0, and finite")
+
+    @property
+    def update_noise_multiplier(self) -> float:
+        """z_update: standard deviation of the noise on the sum of updates, over the clip norm."""
+        ratio = self.noise_multiplier / self._bits.noise_multiplier
+        return self.noise_multiplier / math.sqrt((1 - ratio) * (1 + ratio))
+
+    @property
+    def _bits(self) -> Part:
+        return Part(name=BITS, sensitivity=0.5, noise_multiplier=2 * self.bit_noise)
+
+    def release(
+        self,
+        clip: float,
+        total: Mapping[str, NDArray[Any]],
+        bits: float,
+        round_: int,
+        *,
+        sensitivity: float | None = None,
+    ) -> AdaptiveRelease:
+        """Return the noised mean of a round, the next clip norm, and the event that says so.
+
+        Args:
+            clip: The norm that this round's updates were clipped to, above 0.
+            total: Sum of the clipped updates, float64, by name; zeros where the cohort is empty.
+            bits: Sum of the clients' `shifted_bit`; 0 where the cohort is empty.
+            round_: From 1.
+            sensitivity: How far one client moves the total; None: the clip norm. Rounding makes it more.
+
+        Raises:
+            ValueError: The total is of nothing, or not finite, or the clip norm or the sensitivity is out
+                of its range.
+        """
+        if not 0 < clip < math.inf:
+            raise ValueError(f"clip norm = {clip}: must be above 0, and finite")
+        update = Part(
+            name=UPDATE,
+            sensitivity=clip if sensitivity is None else sensitivity,
+            noise_multiplier=self.update_noise_multiplier,
+        )
+        check_part(update)
+        mean = noised_mean(total, update, self.cohorts, self.randomness)
+        noised = noised_mean({BITS: np.array(bits)}, self._bits, self.cohorts, self.randomness)
+        below = 0.5 + float(noised[BITS])
+        moved = clip * math.exp(min(-self.rate * (below - self.quantile), 100.0))
+        event = cohort_event(
+            self.mechanism, round_, (update, self._bits), self.cohorts, self.relation, self.randomness.source
+        )
+        return AdaptiveRelease(mean, min(max(moved, LEAST), MOST), event)
+
+
+def shifted_bit(clipped: Clipped, clip: float) -> float:
+    """Return a client's term in the sum of bits: 1/2 if its norm was at most the clip norm, else -1/2.
+
+    An invalid update, which has no norm, says nothing: 0, as if the client were not there. As secret as the update.
+    """
+    if clipped.invalid:
+        return 0.0
+    return 0.5 if clipped.norm_before <= clip else -0.5

@@ -1,0 +1,139 @@
+"""An update clipped jointly over all of its tensors, so that no client moves a sum by more than the clip norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FLOATS = (np.float16, np.float32, np.float64)
+_UNIT = 2.0**-53  # half of a float64's precision: an operation's relative error
+_PIECE = 1 << 14  # numbers: what is between stays in the cache
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """A client's contribution to a sum. All of it is as secret as the update.
+
+    Attributes:
+        arrays: By name, in the dtypes and shapes of the update; the update's own where nothing had to change.
+        norm_before: Of the update; infinite or NaN where it is `invalid`.
+        clipped: Whether it was scaled down.
+        invalid: Whether a NaN or an infinity was in it, so that `arrays` are zero.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    norm_before: float
+    clipped: bool
+    invalid: bool
+
+
+def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Clipped:
+    """Scale an update down to a norm that is taken over all of its arrays together.
+
+    Unit: a client. The norm of the result never exceeds `norm`, not even as the dtypes round it: rounding to a
+    number of precision eps moves x by at most eps/2 |x|, or by half of the smallest number tiny, so the result's norm
+    is at most (1 + eps/2) times what was aimed at, plus d^(1/order) tiny/2 for d numbers; and a float64 sum of d
+    terms is wrong by at most d 2^-53 of itself. What is aimed at is so much less. So a sum in which a client is
+    there, or zeroed, or missing, differs by at most `norm`.
+
+    | update | result |
+    | --- | --- |
+    | zero, or without a number | as it is |
+    | norm below `norm` | as it is |
+    | huge, its norm overflowing even | scaled to `norm` |
+    | NaN or infinity anywhere | zero everywhere, `invalid` |
+
+    Args:
+        update: float16, float32 or float64 arrays of any shape, by name.
+        norm: Above 0 and finite.
+        order: Of the norm: 2, the Euclidean one that Gaussian noise goes with, or 1, that Laplace's goes with.
+
+    Raises:
+        ValueError: `norm` is out of its range, or an array is not of these dtypes (a counter, as of batch
+            normalisation, has to be left out of what is released).
+
+    >>> clipped = clip_jointly({"weight": np.array([3.0, 0.0]), "bias": np.array([4.0])}, 2.5)
+    >>> clipped.norm_before, {name: array.round(6).tolist() for name, array in clipped.arrays.items()}
+    (5.0, {'weight': [1.5, 0.0], 'bias': [2.0]})
+    """
+    if not 0 < norm < math.inf:
+        raise ValueError(f"clip norm = {norm}: must be above 0, and finite")
+    for name, array in update.items():
+        if array.dtype not in _FLOATS:
+            raise ValueError(
+                f"update[{name!r}]: dtype {array.dtype} can't be clipped; allowed: float16, float32, float64"
+            )
+    scale, scaled_norm = _norm(update, order)
+    before = scale * scaled_norm
+    if not math.isfinite(scaled_norm):
+        zeros = {name: np.zeros_like(array) for name, array in update.items()}
+        return Clipped(zeros, before, clipped=False, invalid=True)
+    numbers = sum(array.size for array in update.values())
+    error = (numbers + 8) * _UNIT
+    if scaled_norm * (1 + error) <= norm / scale:
+        return Clipped(dict(update), before, clipped=False, invalid=False)
+    factor = _aim(update, norm, numbers, order) / (scaled_norm * (1 + error))
+    return Clipped(
+        {name: _scaled(array, scale, factor) for name, array in update.items()},
+        before,
+        clipped=True,
+        invalid=False,
+    )
+
+
+def _norm(update: Arrays, order: int) -> tuple[float, float]:
+    """Return a scale, a power of two, and the norm of the update over it; the product may overflow.
+
+    The scale is 1 unless squares would overflow or vanish, as they can in float64 alone. The order of the sum is
+    that of the arrays, and the same on any machine's number of threads.
+    """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        total = _sum_of_powers(update, 1.0, order)
+        if 1e-200 < total < 1e300:
+            return 1.0, total ** (1 / order)
+        largest = float(np.max([np.abs(array).max() for array in update.values() if array.size], initial=0.0))
+        if largest == 0 or not math.isfinite(largest):
+            return 1.0, largest
+        scale = 2.0 ** (math.frexp(largest)[1] - 1)
+        return scale, _sum_of_powers(update, scale, order) ** (1 / order)
+
+
+def _sum_of_powers(update: Arrays, scale: float, order: int) -> float:
+    return sum(
+        float((np.abs(piece) if order == 1 else piece * piece).sum())
+        for array in update.values()
+        for piece in _pieces(array, scale)
+    )
+
+
+def _pieces(array: NDArray[Any], scale: float) -> Iterator[NDArray[np.float64]]:
+    """Yield an array's numbers over a scale, as float64."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        piece = flat[start : start + _PIECE].astype(np.float64, copy=False)
+        yield piece if scale == 1 else piece / scale
+
+
+def _aim(update: Arrays, norm: float, numbers: int, order: int) -> float:
+    """Return the norm to scale to, so that the result's is at most `norm` after rounding; 0 where there is none."""
+    infos = [np.finfo(array.dtype) for array in update.values() if array.size]
+    precision = max(float(info.eps) for info in infos) + 4 * _UNIT
+    tiny = max(float(info.smallest_subnormal) for info in infos)
+    room = norm / (1 + 2 * (numbers + 8) * _UNIT) - tiny * float(numbers ** (1 / order))
+    return max(room, 0.0) / (1 + precision)
+
+
+def _scaled(array: NDArray[Any], scale: float, factor: float) -> NDArray[Any]:
+    """Return array / scale * factor in the array's dtype, computed in float64."""
+    with np.errstate(under="ignore"):
+        scaled = array if scale == 1 else array.astype(np.float64) / scale
+        result = np.empty_like(array)
+        np.multiply(scaled, factor, out=result, dtype=np.float64, casting="same_kind")
+        return result

@@ -1,0 +1,113 @@
+"""Local client-level privacy: each client clips and noises its own update, and trusts nobody."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.ledger import Law, LocalEvent, Relation, Unit
+from privacy.mechanisms.clipping import Arrays, Clipped, clip_jointly
+from privacy.randomness import Randomness, laplaces
+
+
+class LocallyReleased(NamedTuple):
+    """What may leave the client, and what must not.
+
+    Attributes:
+        arrays: The noised update, in its dtypes, by name.
+        event: For the ledger.
+        clipped: What the noise was added to; as secret as the update.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    event: LocalEvent
+    clipped: Clipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalNoise:
+    """A client's own release: its update, clipped jointly, with noise on each number.
+
+    Unit: a client. Neighbouring relation: replace-one, for who sees the update shall not tell what the client's data
+    are; two clipped updates differ by twice the clip norm. Nobody is trusted. That the client takes part is not
+    hidden. What stays sensitive: the update, its norm, whether it was clipped. `LAPLACE` (Dwork, McSherry, Nissim,
+    Smith 2006) goes with a clip in L1 norm and has delta 0; `GAUSSIAN` (Balle and Wang 2018, arXiv 1805.06530)
+    with one in L2 norm. The noise is that of ideal real numbers; the dtype's rounding comes after it.
+
+    Attributes:
+        law: What the noise is distributed as.
+        clip: Norm that an update has at most, above 0: L2 for Gaussian noise, L1 for Laplace's.
+        noise_multiplier: Scale of the noise (standard deviation; for Laplace's, mean absolute value) over the
+            sensitivity, which is twice `clip`; above 0.
+        randomness: Draws the noise.
+        mechanism: Its name in the ledger.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    law: Law = Law.GAUSSIAN
+    clip: float
+    noise_multiplier: float
+    randomness: Randomness
+    mechanism: str = "local-dp"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip norm = {self.clip}: must be above 0, and finite")
+        if not 0 < self.noise_multiplier < math.inf:
+            raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be above 0, and finite")
+
+    @property
+    def sensitivity(self) -> float:
+        """How far replacing its data moves a client's clipped update, in the law's norm."""
+        return 2 * self.clip
+
+    @property
+    def scale(self) -> float:
+        """Of the noise on each number."""
+        return self.noise_multiplier * self.sensitivity
+
+    def release(self, update: Arrays, round_: int, client: int) -> LocallyReleased:
+        """Return a client's noised update of a round, and the event that says so.
+
+        Arrays get their noise in the order of their names.
+
+        Args:
+            update: float16, float32 or float64 arrays of any shape, by name. With a NaN or an infinity in it, it
+                counts as zero.
+            round_: From 1.
+            client: The client's index.
+
+        Raises:
+            ValueError: The update has no arrays, or one that can't be clipped.
+        """
+        if not update:
+            raise ValueError("update: has no arrays")
+        order: Literal[1, 2] = 2 if self.law is Law.GAUSSIAN else 1
+        clipped = clip_jointly(update, self.clip, order=order)
+        noised = {name: self._noised(clipped.arrays[name]) for name in sorted(update)}
+        event = LocalEvent(
+            mechanism=self.mechanism,
+            round=round_,
+            client=client,
+            unit=Unit.CLIENT,
+            relation=Relation.REPLACE_ONE,
+            law=self.law,
+            sensitivity=self.sensitivity,
+            noise_multiplier=self.noise_multiplier,
+            noise=self.randomness.source,
+        )
+        return LocallyReleased({name: noised[name] for name in update}, event, clipped)
+
+    def _noised(self, array: NDArray[Any]) -> NDArray[Any]:
+        if self.law is Law.GAUSSIAN:
+            noise = self.randomness.normals(array.size)
+        else:
+            noise = laplaces(self.randomness, array.size)
+        with np.errstate(over="ignore"):  # of a float16
+            return (array + self.scale * noise.reshape(array.shape)).astype(array.dtype)
