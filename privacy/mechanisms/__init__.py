@@ -1,0 +1,3 @@
+"""Mechanisms that protect a whole client."""
+
+__all__: list[str] = []
