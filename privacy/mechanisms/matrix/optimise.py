@@ -85,10 +85,10 @@ def buffers(
         column, column_slopes = _column(decays, scales, rounds)
         inverse, inverse_slopes = _column(hats, hat_scales, rounds)
         moved, sums = overlap(column, participation), np.cumsum(inverse)
-        squares, errors = moved @ moved, np.sum(part * sums**2)
+        squares, errors = np.sum(moved**2), np.sum(part * sums**2)
         to_column = 2 / squares * overlap(moved[::-1], participation)[::-1]
         to_inverse = 2 / errors * np.cumsum((part * sums)[::-1])[::-1]
-        slopes = np.concatenate([column_slopes @ to_column[1:], inverse_slopes @ to_inverse[1:]])
+        slopes: Vector = np.concatenate([column_slopes @ to_column[1:], inverse_slopes @ to_inverse[1:]])
         return float(np.log(squares * errors)), slopes @ jacobian
 
     found = [
@@ -103,7 +103,8 @@ def _start(least: float, count: int) -> Vector:
     """Return the logits of distances from 1 in a geometric series, from the least to 0.8."""
     logs = np.append(np.linspace(np.log(min(least, 0.5)), np.log(0.8), 2 * count), 0.0)
     ratios = np.exp(-np.diff(logs))
-    return np.log(ratios / (1 - ratios))
+    logits: Vector = np.log(ratios / (1 - ratios))
+    return logits
 
 
 def _decays(free: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -114,7 +115,12 @@ def _decays(free: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 
 
 def _scales(own: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """Return the residues of prod(1 - other_decay x) / prod(1 - own_decay x), the decays given by distances from 1."""
+    """Return s for which prod(1 - other_j x) / prod(1 - own_j x) is 1 + sum(s_j x / (1 - own_j x)).
+
+    Args:
+        own: Distances of the decays from 1, `(count,)`.
+        other: The same.
+    """
     apart = own[None, :] - own[:, None]
     np.fill_diagonal(apart, 1)
     scales: NDArray[Any] = np.prod(other[None, :] - own[:, None], axis=1) / np.prod(apart, axis=1)
