@@ -108,9 +108,11 @@ def _start(least: float, count: int) -> Vector:
 
 
 def _decays(free: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Return decays and scales of C, then of its inverse, each `(count,)`; complex where `free` is."""
-    gaps = np.cumprod(1 / (1 + np.exp(-free[::-1])))[::-1]  # distances from 1, the least first
-    own, other = gaps[0::2], gaps[1::2]
+    """Return decays and scales of C, then of its inverse, each `(..., count)`; complex where `free` is."""
+    gaps = np.cumprod(1 / (1 + np.exp(-free[..., ::-1])), axis=-1)[
+        ..., ::-1
+    ]  # distances from 1, the least first
+    own, other = gaps[..., 0::2], gaps[..., 1::2]
     return (1 - own, _scales(own, other), 1 - other, _scales(other, own))
 
 
@@ -118,19 +120,18 @@ def _scales(own: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """Return s for which prod(1 - other_j x) / prod(1 - own_j x) is 1 + sum(s_j x / (1 - own_j x)).
 
     Args:
-        own: Distances of the decays from 1, `(count,)`.
+        own: Distances of the decays from 1, `(..., count)`.
         other: The same.
     """
-    apart = own[None, :] - own[:, None]
-    np.fill_diagonal(apart, 1)
-    scales: NDArray[Any] = np.prod(other[None, :] - own[:, None], axis=1) / np.prod(apart, axis=1)
+    apart = own[..., None, :] - own[..., :, None] + np.eye(own.shape[-1])
+    scales: NDArray[Any] = np.prod((other[..., None, :] - own[..., :, None]) / apart, axis=-1)
     return scales
 
 
 def _jacobian(free: Vector) -> Vector:
     """Return the derivatives of what `_decays` returns, `(4 * count, 2 * count)` (Squire, Trapp 1998)."""
     steps = free + 1j * IMAGINARY * np.eye(len(free))
-    jacobian: Vector = np.stack([np.concatenate(_decays(step)).imag / IMAGINARY for step in steps], axis=1)
+    jacobian: Vector = np.concatenate(_decays(steps), axis=-1).imag.T / IMAGINARY
     return jacobian
 
 

@@ -64,10 +64,11 @@ def test_it_goes_on_from_its_state_with_the_same_bits(mechanism: Mechanism, stop
     state = first.state()
     for row in normals[stop:]:
         first.next(row)  # leaves the state alone
-    second = mechanism.noise(6, state)
-    assert second.row == stop
-    rest = [second.next(row) for row in normals[stop:]]
-    assert np.array_equal(np.array(rest).reshape(-1, 6), whole[stop:])
+    for _ in range(2):  # the first leaves the state to the second as it was
+        second = mechanism.noise(6, state)
+        assert second.row == stop
+        rest = [second.next(row) for row in normals[stop:]]
+        assert np.array_equal(np.array(rest).reshape(-1, 6), whole[stop:])
 
 
 def test_memory_is_a_vector_for_each_band_but_one_or_each_buffer() -> None:
