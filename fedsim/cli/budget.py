@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedsim.cli.budget_ftrl import dp_ftrl
 from fedsim.errors import Refused
 
 budget = typer.Typer(
     help="Plan privacy before a run: epsilon from noise, noise from epsilon; bytes and seconds of secure aggregation.",
     no_args_is_help=True,
 )
+budget.command("dp-ftrl")(dp_ftrl)
 
 
 class Target(StrEnum):

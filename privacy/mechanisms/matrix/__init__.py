@@ -1,0 +1,42 @@
+"""Correlated noise by matrix factorisation (DP-FTRL): privacy that rests on no sampling; imports no PyTorch.
+
+`Participation` says how often and how far apart a client takes part, `History` holds it to that; `banded`, `buffered`
+(BLT) and others make a `Mechanism` of it, which knows its sensitivity and error and streams its `Noise`; `plan` finds
+the noise for an epsilon. What it costs: `privacy.accounting.matrix`.
+"""
+
+from privacy.mechanisms.matrix.mechanism import (
+    BUFFERS,
+    Mechanism,
+    banded,
+    buffered,
+    independent,
+    square_root_banded,
+    square_root_toeplitz,
+)
+from privacy.mechanisms.matrix.noise import Noise
+from privacy.mechanisms.matrix.participation import History, Participation, group_of
+from privacy.mechanisms.matrix.plan import Plan, alternatives, plan
+from privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
+from privacy.mechanisms.matrix.toeplitz import Objective
+
+__all__ = [
+    "BUFFERS",
+    "Banded",
+    "Buffered",
+    "History",
+    "Mechanism",
+    "Noise",
+    "Objective",
+    "Participation",
+    "Plan",
+    "Strategy",
+    "alternatives",
+    "banded",
+    "buffered",
+    "group_of",
+    "independent",
+    "plan",
+    "square_root_banded",
+    "square_root_toeplitz",
+]
