@@ -167,7 +167,15 @@ class Plan:
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-        names = ("cohort", "neigh-\nbours", "thres-\nhold", "bits", "upload", "extra\ndownload", "expan-\nsion")
+        names = (
+            "cohort",
+            "neigh-\nbours",
+            "thres-\nhold",
+            "bits",
+            "upload",
+            "extra\ndownload",
+            "expan-\nsion",
+        )
         for name in (*names, "client", "server", "honest"):  # 80 columns wide, up to a million clients
             table.add_column(name, justify="right", no_wrap=True)
         for row in self.rows:
