@@ -16,7 +16,7 @@ from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import private_gradient
 from fedsim.secagg.setup import policy_of
-from fedsim.secagg.vectors import dimension_of
+from fedsim.vectors import dimension_of
 
 
 class Workbench:

@@ -66,9 +66,39 @@ class Experiment(Section):
                 raise complaint("client-evaluation", evaluation, "needs data.held-out above 0")
         if self.privacy.dp_sgd is not None:
             self._check_dp_sgd(self.privacy.dp_sgd)
+        if self.privacy.dp_fedavg is not None:
+            self._check_dp_fedavg()
         if self.privacy.secagg is not None:
             self._check_secagg(self.privacy.secagg)
         return self
+
+    def _check_dp_fedavg(self) -> None:
+        """Refuse what client-level privacy can't stand beside; weights that are not set become the same for all."""
+        server = self.server
+        with below("server"):
+            if not server.strategy_entry.linear:
+                linear = ", ".join(name for name, entry in STRATEGIES.items() if entry.linear)
+                raise complaint(
+                    "strategy",
+                    server.strategy,
+                    f"needs each client's update, which moves its answer by more than any noise is made for; allowed with "
+                    f"privacy.dp-fedavg: {linear}",
+                )
+            if server.weighting == "examples" and "weighting" in server.model_fields_set:
+                raise complaint(
+                    "weighting",
+                    server.weighting,
+                    "one client could weigh as much as all others, and the noise is made for equal weights; allowed "
+                    "with privacy.dp-fedavg: uniform",
+                )
+            if self.privacy.noise == "os" and server.client_evaluation != "none":
+                raise complaint(
+                    "client-evaluation",
+                    server.client_evaluation,
+                    "asks for losses of clients, and privacy.noise = 'os' sends none; allowed: none",
+                )
+        if server.weighting != "uniform":
+            object.__setattr__(self, "server", server.model_copy(update={"weighting": "uniform"}))
 
     def _check_dp_sgd(self, dp_sgd: DpSgdSection) -> None:
         """Refuse what DP-SGD can't stand beside: each for want of a theorem."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from fedsim.client_level_sections import DpFedavgSection
 from fedsim.complaints import complaint
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
@@ -14,7 +15,7 @@ from privacy.ledger import Relation
 from privacy.sampling import Batches
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
-NOT_YET = ("audit", "distributed-dp", "dp-fedavg", "dp-ftrl", "local-dp")
+NOT_YET = ("audit", "distributed-dp", "dp-ftrl", "local-dp")
 
 
 class DpSgdSection(Section):
@@ -116,6 +117,8 @@ class PrivacySection(Section):
     """`seeded`: reproducible, for simulation; `os`: the operating system's, which nobody can repeat."""
     dp_sgd: DpSgdSection | None = None
     """Example-level: DP-SGD in each client."""
+    dp_fedavg: DpFedavgSection | None = None
+    """Client-level: a trusted server adds noise."""
     secagg: SecaggSection | None = None
     """Secure aggregation: the server sees sums only."""
 
@@ -124,11 +127,24 @@ class PrivacySection(Section):
     def _refuse_what_is_not_here_yet(cls, raw: Any) -> Any:
         for name in sorted(raw) if isinstance(raw, Mapping) else ():
             if kebab(str(name)) in NOT_YET:
-                raise complaint(name, raw[name], "is not available in this version; allowed: dp-sgd, secagg")
+                raise complaint(
+                    name, raw[name], "is not available in this version; allowed: dp-fedavg, dp-sgd, secagg"
+                )
         return raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.noise == "os" and self.dp_sgd is None:
+        if self.dp_sgd is not None and self.dp_fedavg is not None:
+            raise complaint(
+                "dp-fedavg",
+                "a table",
+                "can't stand beside dp-sgd: a run has one account; allowed: one of them",
+            )
+        if self.noise == "os" and not self.releases:
             raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
         return self
+
+    @property
+    def releases(self) -> bool:
+        """Whether there is a mechanism that adds noise, and so a ledger."""
+        return self.dp_sgd is not None or self.dp_fedavg is not None

@@ -172,9 +172,12 @@ class ServerSection(Section):
     strategy: str = "fedavg"
     """A strategy's name (see `fedsim strategies`) or `"module:callable"`."""
     cohort: int = Field(default=10, ge=1)
-    """Clients in a round; the expected number where the sampling is `poisson`."""
-    sampling: Literal["fixed", "poisson"] = "fixed"
-    """`fixed`: that many clients, without replacement; `poisson`: each client by its own coin."""
+    """Clients in a round; the expected number where each client has its own coin."""
+    sampling: Literal["fixed", "poisson", "truncated-poisson"] = "fixed"
+    """`fixed`: that many clients, without replacement; `poisson`: each client by its own coin; `truncated-poisson`:
+    of those, at most `max-cohort`."""
+    max_cohort: int | None = Field(default=None, ge=1)
+    """Clients in a round at most, for `truncated-poisson`; unset: five standard deviations above the mean."""
     weighting: Literal["examples", "uniform"] = "examples"
     """What a client's model counts in a weighted mean: its number of examples, or the same for all."""
     evaluate_every: int = Field(default=1, ge=1)
@@ -206,7 +209,15 @@ class ServerSection(Section):
     @model_validator(mode="after")
     def _check_cohort(self) -> Self:
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
-        if least > 1 and self.sampling == "poisson":
+        if self.max_cohort is not None and self.sampling != "truncated-poisson":
+            raise complaint(
+                "max-cohort",
+                self.max_cohort,
+                f"is for sampling = 'truncated-poisson', not {self.sampling!r}",
+            )
+        if self.max_cohort is not None and self.max_cohort < self.cohort:
+            raise complaint("max-cohort", self.max_cohort, f"must be at least the cohort, {self.cohort}")
+        if least > 1 and self.sampling != "fixed":
             raise complaint(
                 "sampling",
                 self.sampling,

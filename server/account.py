@@ -17,7 +17,7 @@ from fedsim.results.ledger import LedgerFile
 from privacy import accounting
 from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
 from privacy.dp_sgd.release import planned_event
-from privacy.ledger import Event, Ledger, Noise, Relation, Release, Unit
+from privacy.ledger import AnyEvent, Event, Ledger, Noise, Relation, Release, Unit
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
@@ -83,7 +83,7 @@ class Account:
 
     # --- during the run -----------------------------------------------------------------------------------
 
-    def open(self, file: LedgerFile, events: Sequence[Event]) -> None:
+    def open(self, file: LedgerFile, events: Sequence[AnyEvent]) -> None:
         """Keep the ledger in a file, and go on from the events that are in it."""
         self._file = file
         self.ledger.extend(events)
@@ -96,7 +96,7 @@ class Account:
             config["ledger"] = str(self._file.path)
         return config
 
-    def note(self, events: Sequence[Event]) -> None:
+    def note(self, events: Sequence[AnyEvent]) -> None:
         """Note what a round's clients released."""
         self.ledger.extend(events if self._file is None else self._file.take(events))
 

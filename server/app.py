@@ -25,7 +25,9 @@ from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
 from privacy.dp_sgd import check_model
-from server.account import Account
+from server.account import NOISE, Account
+from server.central import Central
+from server.cohort_account import CohortAccount
 from server.enrolment import enrol
 from server.protection import policy_for, report, secure_grid
 from server.rounds import Federation
@@ -98,6 +100,10 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
+    account = _account(experiment, data)
+    central = None
+    if isinstance(account, CohortAccount):
+        central = Central.of(experiment, arrays, account.cohorts, account.noise_multiplier)
     nodes = enrol(grid, data.clients, experiment.server.timeout)
     return Federation(
         experiment=experiment,
@@ -106,9 +112,17 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
         strategy=strategy,
         arrays=arrays,
         evaluate=lambda arrays: _score(model, arrays, data),
-        account=Account.of(experiment, data),
+        account=account,
+        central=central,
         secure=None if policy is None else secure_grid(grid, experiment, policy, nodes, run_id),
     )
+
+
+def _account(experiment: Experiment, data: FederatedData) -> Account | CohortAccount | None:
+    """Return the account of an experiment; None where nothing is to be accounted for."""
+    if experiment.privacy.dp_fedavg is not None:
+        return CohortAccount(experiment, experiment.privacy.dp_fedavg, data.clients, NOISE)
+    return Account.of(experiment, data)
 
 
 def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:

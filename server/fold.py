@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
 from fedsim.runtime import Fold, fold_groups
-from privacy.ledger import Event
+from privacy.ledger import AnyEvent
 from server.replies import Expected, events_of, read_update
 
 PIECE = 1 << 14  # numbers: 128 KiB of float64
@@ -56,7 +56,7 @@ class Total:
     examples: int = 0
     nodes: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[AnyEvent] = field(default_factory=list)
 
     def content(self, like: Expected) -> RecordDict:
         """Return the one reply that a linear strategy gets.

@@ -13,7 +13,7 @@ from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.secagg.setup import described, graph_entropy, policy_of
-from fedsim.secagg.vectors import dimension_of, why_not_summable
+from fedsim.vectors import dimension_of, why_not_summable
 from privacy.secagg.spec import Policy
 from server.secure_grid import SecureGrid
 

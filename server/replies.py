@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
-from privacy.ledger import Event
+from privacy.ledger import AnyEvent, loads
 
 if TYPE_CHECKING:
     from server.cohort_grid import CohortGrid
@@ -49,7 +49,7 @@ class Replies:
 
     messages: list[Message]
     failures: dict[int, str]
-    events: list[Event]
+    events: list[AnyEvent]
     no_sum: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class Replies:
 def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:
     """Sort a cohort's train replies into updates and failures."""
     updates: dict[int, Message] = {}
-    events: dict[int, list[Event]] = {}
+    events: dict[int, list[AnyEvent]] = {}
     failures = dict.fromkeys(grid.clients, LATE)
     for message in messages:
         client = grid.client(message.metadata.src_node_id)
@@ -81,11 +81,11 @@ def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> R
     )
 
 
-def events_of(message: Message) -> list[Event]:
+def events_of(message: Message) -> list[AnyEvent]:
     """Return the privacy events that a reply brings of what it releases; none where it brings no content."""
     if not message.has_content() or "ledger" not in message.content.config_records:
         return []
-    return [Event.loads(str(text)) for text in message.content.config_records["ledger"]["events"]]  # type: ignore[union-attr]
+    return [loads(str(text)) for text in message.content.config_records["ledger"]["events"]]  # type: ignore[union-attr]
 
 
 def read_update(message: Message, expected: Expected) -> Update:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -18,8 +18,12 @@ from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
+from fedsim.vectors import SHIFTED_BIT, split
+from privacy.cohorts import roomy_cohort
 from server.account import Account
+from server.central import Central, Sums, plus, zeros_like
 from server.cohort import draw
+from server.cohort_account import CohortAccount
 from server.cohort_grid import CohortGrid
 from server.fold import Total, WeightedSum
 from server.replies import LATE, Replies, expected_of, read
@@ -53,6 +57,7 @@ class Federation:
         arrays: The global model.
         evaluate: Scores a model on the central test set.
         account: What the rounds cost; None: nothing is to be accounted for.
+        central: Noises what the clients' clipped updates sum to; None: nothing is noised here.
         secure: Has clients train by secure aggregation, over the same grid; None: updates come in clear.
         done: Rounds that are whole.
         released: The last round of which something was released that can't be released again: up to it, the
@@ -67,7 +72,8 @@ class Federation:
     strategy: Strategy
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
-    account: Account | None = None
+    account: Account | CohortAccount | None = None
+    central: Central | None = None
     secure: SecureGrid | None = None
     done: int = 0
     released: int = 0
@@ -121,20 +127,18 @@ class Federation:
         """Train one round, make the next global model out of it, and return its part of the row."""
         server, seed = self.experiment.server, self.experiment.seed
         cohort = draw(
-            server.sampling, server.cohort, len(self.nodes), numpy_stream(seed, "cohort", round_=round_)
+            server.sampling,
+            server.cohort,
+            len(self.nodes),
+            numpy_stream(seed, "cohort", round_=round_),
+            max_cohort=self._max_cohort,
         )
-        if not cohort:
+        if not cohort and self.central is None:
             return {"clients": 0, "failures": 0}
-        grid = self._view(cohort)
-        config = ConfigRecord({"server-round": round_})
-        if server.strategy_entry.needs_initial_loss:
-            config["initial-loss"] = True
-        if self.account is not None:
-            config.update(self.account.for_clients())
-        requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
-        replies = self._collect(round_, grid, requests)
+        grid, requests = self._requests(round_, cohort)
+        replies = self._collect(round_, grid, requests) if cohort else self._nobody(round_)
         updates = 0 if replies.no_sum else len(cohort) - len(replies.failures)
-        if not updates and not replies.no_sum:
+        if not updates and not replies.no_sum and self.central is None:
             client, reason = next(iter(replies.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
@@ -144,29 +148,84 @@ class Federation:
             row["failure-reasons"] = replies.reasons
         for line in replies.reasons:
             log.warning("round %d: train: %s", round_, line)
-        metrics = self._aggregate(round_, replies.messages, updates)
+        metrics = self._aggregate(round_, replies.messages, len(replies.messages) and max(updates, 1))
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
         return row
+
+    @property
+    def _max_cohort(self) -> int | None:
+        """Clients in a cohort at most, where the sampling truncates."""
+        server = self.experiment.server
+        if server.sampling != "truncated-poisson":
+            return None
+        return server.max_cohort or roomy_cohort(server.cohort, len(self.nodes))
+
+    def _requests(self, round_: int, cohort: list[int]) -> tuple[CohortGrid, list[Message]]:
+        """Return the cohort's grid and what to send it.
+
+        For an empty cohort somebody else's request is made and not sent: some strategies note the model in it, and
+        Flower's sampling waits for ever where there is nobody.
+        """
+        grid = self._view(cohort or [0])
+        config = ConfigRecord({"server-round": round_})
+        if self.experiment.server.strategy_entry.needs_initial_loss:
+            config["initial-loss"] = True
+        for part in (self.account, self.central):
+            if part is not None:
+                config.update(part.for_clients())
+        return grid, grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+
+    def _nobody(self, round_: int) -> Replies:
+        """Release what a cohort without clients sums to: zeros, with the noise that is due."""
+        return Replies(self._noised(round_, zeros_like(self.arrays), {}, 0), {}, [])
+
+    def _noised(self, round_: int, total: Sums, metrics: Mapping[str, float], clients: int) -> list[Message]:
+        """Noise a sum of clipped updates, note its release, and return the one message that stands for all.
+
+        Args:
+            round_: From 1.
+            total: The sum.
+            metrics: Means over the clients.
+            clients: How many are in it.
+        """
+        if self.central is None or self.account is None:
+            raise TypeError("the experiment has no [privacy.dp-fedavg]")
+        bits = metrics.get(SHIFTED_BIT, 0.0) * clients
+        mean, event = self.central.release(total, bits, round_)
+        self.account.note([event])
+        said = {name: value for name, value in metrics.items() if name != SHIFTED_BIT}
+        content = RecordDict(
+            {
+                "arrays": record_of(plus(self.arrays, mean)),
+                "metrics": MetricRecord({**said, "num-examples": self.experiment.server.cohort}),
+            }
+        )
+        return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)]
 
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train, in the way that serves the strategy, and note what that released."""
         if self.secure is not None:
             replies = self._sum_securely(self.secure, round_, grid, requests)
         elif self.experiment.server.strategy_entry.linear:
-            replies = self._fold(grid, requests)
+            replies = self._fold(round_, grid, requests)
         else:
             replies = self._gather(grid, requests)
         if self.account is not None:
             self.account.note(replies.events)
         return replies
 
-    def _fold(self, grid: CohortGrid, requests: list[Message]) -> Replies:
+    def _fold(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; one message stands for all updates, their weighted mean."""
         server, expected = self.experiment.server, expected_of(self.arrays)
         fold = WeightedSum(expected, uniform=server.weighting == "uniform")
         total = grid.send_and_fold(requests, fold, timeout=server.timeout) or Total()
-        messages = [Message(total.content(expected), reply_to=requests[0])] if total.nodes else []
+        if self.central is not None:
+            metrics = {name: value / total.weight for name, value in total.metrics.items()}
+            summed = total.arrays or zeros_like(self.arrays)
+            messages = self._noised(round_, summed, metrics, len(total.nodes))
+        else:
+            messages = [Message(total.content(expected), reply_to=requests[0])] if total.nodes else []
         came = {grid.client(node) for node in total.nodes}
         failures = {grid.client(node): why for node, why in total.failures.items()}
         failed = {c: failures.get(c, LATE) for c in grid.clients if c not in came}
@@ -188,7 +247,12 @@ class Federation:
         columns["secagg-clipped"] = result.clipped
         rest = sorted(set(grid.clients) - set(result.summed))
         failures = {client: result.lost.get(client, "lost too many neighbours") for client in rest}
-        return Replies([result.reply], failures, [], columns=columns)
+        messages = [result.reply]
+        if self.central is not None and result.decoded is not None:
+            decoded = result.decoded
+            total = split(decoded.update * decoded.weight, self.arrays)
+            messages = self._noised(round_, total, decoded.metrics, decoded.clients)
+        return Replies(messages, failures, [], columns=columns)
 
     def _gather(self, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; each update stays a message, with the weight that it is to have."""

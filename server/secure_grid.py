@@ -19,7 +19,7 @@ from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedsim.secagg.messages import RECORD, request, task_of
-from fedsim.secagg.vectors import moved
+from fedsim.vectors import moved
 from privacy.secagg.encoding import Decoded
 from privacy.secagg.ideal import IdealServer
 from privacy.secagg.server import ServerSession
@@ -54,6 +54,7 @@ class Aggregate:
 
     Attributes:
         reply: Stands for all updates; None: there is no sum.
+        decoded: What the sum says.
         why: Why there is none.
         summed: Whose updates are in it.
         lost: Why a client is not, with the stage; some of those in the sum were lost after it.
@@ -62,6 +63,7 @@ class Aggregate:
     """
 
     reply: Message | None = None
+    decoded: Decoded | None = None
     why: str = ""
     summed: list[int] = field(default_factory=list)
     lost: dict[int, str] = field(default_factory=dict)
@@ -145,7 +147,7 @@ class SecureGrid(GridAround):
             session.close()
             result.why = str(error)
             return result
-        result.summed = sorted(session.uploaded)
+        result.summed, result.decoded = sorted(session.uploaded), decoded
         result.clipped = decoded.clipped / (decoded.clients * len(decoded.update))
         metrics: dict[str, Any] = {**decoded.metrics, "num-examples": decoded.weight}
         (name,) = content.array_records

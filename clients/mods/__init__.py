@@ -1,6 +1,7 @@
 """Flower mods: every transform of a client's update is one (more arrive with their mechanisms)."""
 
+from clients.mods.clip import clip_mod
 from clients.mods.faults import faults_mod, nan_mod
 from clients.mods.secagg import secagg_mod
 
-__all__ = ["faults_mod", "nan_mod", "secagg_mod"]
+__all__ = ["clip_mod", "faults_mod", "nan_mod", "secagg_mod"]

@@ -19,8 +19,8 @@ from clients.workbench import client_index, workbench
 from fedsim.arrays import Values
 from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
-from fedsim.secagg.vectors import difference
 from fedsim.streams import numpy_stream
+from fedsim.vectors import CLIPPED, difference, joined
 from privacy.secagg.client import ClientSession
 from privacy.secagg.ideal import IdealClient
 from privacy.secagg.primitives import Entropy
@@ -162,10 +162,10 @@ def _trained(
     if trained.has_error():
         raise ValueError(f"the ClientApp failed: {trained.error.reason}")
     _keep_events(context, trained.content)
-    (arrays,) = trained.content.array_records.values()
+    ((name, arrays),) = trained.content.array_records.items()
     (metrics,) = trained.content.metric_records.values()
     weight = 1 if participant.uniform else int(metrics["num-examples"])  # type: ignore[arg-type]
-    update = difference(arrays, received)
+    update = joined(arrays) if name == CLIPPED else difference(arrays, received)
     vector = spec.encoding.encode(update, weight, metrics, participant.rounding(spec.round))  # type: ignore[arg-type]
     return vector, task
 

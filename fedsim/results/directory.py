@@ -27,7 +27,7 @@ from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.resumption import METRICS, Resumption, check_data, examine
 from fedsim.results.trees import Tree
-from privacy.ledger import Event, Noise
+from privacy.ledger import AnyEvent, Noise
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
@@ -91,7 +91,7 @@ class RunDirectory:
         self.client_states: dict[int, bytes] = {}
         self._lock = lock
         self._manifest = manifest
-        self.events: list[Event] = []
+        self.events: list[AnyEvent] = []
         self.ledger: LedgerFile | None = None
         if (path / LEDGER).exists():
             self.ledger = LedgerFile(path / LEDGER, lasting=manifest["noise"] == Noise.SYSTEM)
@@ -119,7 +119,7 @@ class RunDirectory:
             Refused: The path exists or can't be written.
         """
         files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
-        if experiment.privacy.dp_sgd is not None:
+        if experiment.privacy.releases:
             files[LEDGER] = b""
         return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files)
 

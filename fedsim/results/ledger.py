@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsim.errors import Refused
 from fedsim.results.files import LineFile, Position
-from privacy.ledger import Event
+from privacy.ledger import AnyEvent, event_of
 
 LEDGER = "ledger.jsonl"
 
@@ -37,7 +37,7 @@ class LedgerFile:
         """How far the file was written or read."""
         return self._file.position
 
-    def go_on(self, position: Position) -> list[Event]:
+    def go_on(self, position: Position) -> list[AnyEvent]:
         """Return the events that a run goes on with, from a checkpoint that stands at `position`.
 
         Raises:
@@ -51,14 +51,14 @@ class LedgerFile:
         self._drop_half_a_line()
         return events + self._news()
 
-    def take(self, events: Sequence[Event]) -> list[Event]:
+    def take(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
         """Note a round's events, or return those that its clients have noted, late ones included."""
         if self.lasting:
             return self._news()
         self.write(events)
         return list(events)
 
-    def write(self, events: Sequence[Event]) -> None:
+    def write(self, events: Sequence[AnyEvent]) -> None:
         """Note events; they are on the disk when this returns."""
         self._file.extend([event.to_json() for event in events])
 
@@ -69,7 +69,7 @@ class LedgerFile:
             file.truncate(content.rfind(b"\n") + 1)
             os.fsync(file.fileno())
 
-    def _news(self) -> list[Event]:
+    def _news(self) -> list[AnyEvent]:
         """Read the whole lines that are new."""
         before = self._file.position
         with self.path.open("rb") as file:
@@ -82,8 +82,8 @@ class LedgerFile:
         except ValueError as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None
 
-    def _parsed(self, rows: list[dict[str, object]]) -> list[Event]:
+    def _parsed(self, rows: list[dict[str, object]]) -> list[AnyEvent]:
         try:
-            return [Event.from_json(row) for row in rows]
+            return [event_of(row) for row in rows]
         except ValueError as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None

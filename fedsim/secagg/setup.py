@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedsim.experiment import Experiment
 from fedsim.privacy_sections import SecaggSection
 from fedsim.streams import numpy_stream
+from fedsim.vectors import SHIFTED_BIT
 from privacy.ledger import Noise
 from privacy.secagg.encoding import Encoding
 from privacy.secagg.primitives import Entropy, SigningKey
@@ -63,8 +64,10 @@ def policy_of(experiment: Experiment, dimension: int, records: NDArray[np.int64]
 
 def _metrics(experiment: Experiment) -> tuple[str, ...]:
     """Return the metrics whose means are taken: what clients say only where noise is seeded is not among them."""
-    private = experiment.privacy.dp_sgd is not None and Noise(experiment.privacy.noise) is Noise.SYSTEM
-    return () if private else ("train-loss",)
+    seeded = Noise(experiment.privacy.noise) is Noise.SEEDED
+    dp_fedavg = experiment.privacy.dp_fedavg
+    adaptive = dp_fedavg is not None and dp_fedavg.adaptive is not None
+    return ("train-loss",) * seeded + (SHIFTED_BIT,) * adaptive
 
 
 # --- randomness that makes runs reproducible ---------------------------------------------------------------

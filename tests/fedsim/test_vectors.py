@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedsim.arrays import record_of
 from fedsim.secagg.setup import Registry, graph_entropy, identity_of, policy_of
-from fedsim.secagg.vectors import difference, dimension_of, moved, why_not_summable
+from fedsim.vectors import difference, dimension_of, moved, why_not_summable
 from privacy.secagg.primitives import SigningKey
 from tests.conftest import experiment
 

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import Values, record_of, values_of
 
+CLIPPED = (
+    "clipped-update"  # the record of a train reply that holds what has changed, clipped, instead of a model
+)
+SHIFTED_BIT = "shifted-bit"  # the metric that says whether it was below the clip norm: 1/2 or -1/2
+
 
 def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
     """Return how many numbers arrays of such shapes hold."""
@@ -18,10 +23,10 @@ def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
 
 
 def why_not_summable(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
-    """Return why a model's updates can't be summed securely, None if they can."""
+    """Return why a model's updates can't be clipped and summed, None if they can."""
     for name, dtype in dtypes.items():
         if dtype.kind != "f":
-            return f"{name} is {dtype}: secure aggregation sums updates of floating-point numbers"
+            return f"{name} is {dtype}: only updates of floating-point numbers are summed so"
     return None
 
 
@@ -50,13 +55,25 @@ def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
     return vector
 
 
+def split(vector: NDArray[Any], like: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return a vector, `(dimension,)`, as views in the names and shapes of arrays."""
+    pieces, start = {}, 0
+    for name, array in like.items():
+        size = int(np.prod(array.shape))
+        pieces[name] = vector[start : start + size].reshape(tuple(array.shape))
+        start += size
+    return pieces
+
+
+def joined(arrays: ArrayRecord) -> Values:
+    """Return arrays as one vector, `(dimension,)`."""
+    return np.concatenate([values_of(array).reshape(-1) for array in arrays.values()])
+
+
 def moved(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:
     """Return arrays with an update, `(dimension,)`, added to them, in their own dtypes."""
     result = {}
-    start = 0
-    for name, array in arrays.items():
-        old = values_of(array)
-        piece = update[start : start + old.size].reshape(old.shape)
+    for name, piece in split(update, arrays).items():
+        old = values_of(arrays[name])
         result[name] = np.asarray(np.add(old, piece, dtype=np.float64)).astype(old.dtype)
-        start += old.size
     return record_of(result)
