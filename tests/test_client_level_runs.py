@@ -1,0 +1,351 @@
+"""Whole runs with DP-FedAvg: what is clipped, summed, noised and released; their bits, their ledger, kills, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+import fedsim
+from clients.mods import clip_mod
+from fedsim import Experiment, Refused
+from fedsim.arrays import record_of, values_of
+from fedsim.data import prepare
+from fedsim.streams import numpy_stream
+from fedsim.vectors import CLIPPED, SHIFTED_BIT
+from privacy.accounting.central import CohortSum, released_models
+from privacy.ledger import CohortEvent, Sampling, loads
+from server.central import Central
+from server.rounds import Federation
+from tests.stopping import Killed
+from tests.test_simulation import bits
+
+DIGITS = """
+name = "clients"
+rounds = 4
+[data]
+clients = 30
+partition = "iid"
+[model]
+name = "linear"
+[client]
+batch-size = 16
+learning-rate = 0.2
+[server]
+cohort = 6
+sampling = "poisson"
+evaluate-every = 2
+[privacy.dp-fedavg]
+noise-multiplier = 0.8
+delta = 1e-3
+clip = 0.05
+[runtime]
+engine = "sequential"
+"""
+ADAPTIVE = ("privacy.dp-fedavg.adaptive.quantile=0.5", "privacy.dp-fedavg.adaptive.bit-noise=2.0")
+SECAGG = (
+    "privacy.secagg.mode='ideal'",
+    "privacy.secagg.minimum=2",
+    "server.sampling='fixed'",
+    "privacy.secagg.dropout=0.0",
+)
+
+
+def digits(*overrides: str) -> Experiment:
+    return Experiment.from_toml(DIGITS, overrides)
+
+
+def events_of(run: fedsim.Run) -> list[CohortEvent]:
+    events = [loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    assert all(isinstance(event, CohortEvent) for event in events)
+    return events  # type: ignore[return-value]
+
+
+def private_bits(run: fedsim.Run) -> Any:
+    return bits(run), (run.path / "ledger.jsonl").read_bytes(), run.manifest["epsilon"]
+
+
+def test_each_round_is_an_event_and_epsilon_follows_from_them() -> None:
+    run = fedsim.run(digits(), "run")
+    assert [event.round for event in events_of(run)] == [1, 2, 3, 4]
+    for event in events_of(run):
+        assert (event.unit, event.sampling, event.clients, event.cohort) == ("client", "poisson", 30, 6)
+        assert (event.noise_multiplier, event.parts[0].sensitivity, event.denominator) == (0.8, 0.05, 6.0)
+    release = CohortSum(noise_multiplier=0.8, rate=0.2, clients=30)
+    for row in run.rows[1::2]:
+        said = released_models(release, row["round"], 1e-3).epsilon
+        assert said is not None
+        assert row["epsilon-released-models"] == pytest.approx(said.best, rel=0.05)
+        assert row["epsilon-known-cohort"] > row["epsilon-released-models"]
+        assert (row["unit"], row["relation"], row["dp-steps"]) == ("client", "zero-out", row["round"])
+    said = released_models(release, 4, 1e-3).epsilon
+    assert said is not None
+    assert run.manifest["epsilon"]["released-models"]["epsilon"] == said.best
+    assert run.manifest["epsilon"]["server"]["epsilon"] == "infinite"
+
+
+class Recorder:
+    """Keeps what a run's central mechanism is given and returns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.totals: list[dict[str, Any]] = []
+        self.means: list[dict[str, Any]] = []
+        self.clips: list[float] = []
+        real = Central.release
+
+        def release(central: Central, total: Any, bits: float, round_: int) -> Any:
+            self.clips.append(central.clip)
+            self.totals.append({name: np.array(array) for name, array in total.items()})
+            mean, event = real(central, total, bits, round_)
+            self.means.append(mean)
+            return mean, event
+
+        monkeypatch.setattr(Central, "release", release)
+
+
+def test_what_is_released_is_the_noised_sum_over_the_expected_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    run = fedsim.run(digits("rounds=2"), "run")
+    for round_, (total, mean, row) in enumerate(
+        zip(recorder.totals, recorder.means, run.rows, strict=True), 1
+    ):
+        norm = np.sqrt(sum(float((array**2).sum()) for array in total.values()))
+        assert 0 < norm <= 0.05 * row["clients"] * (1 + 1e-12)
+        stream = numpy_stream(0, "dp-fedavg-noise", round_=round_)
+        for name in sorted(total):
+            noise = 0.8 * 0.05 * stream.standard_normal(total[name].size).reshape(total[name].shape)
+            np.testing.assert_allclose(mean[name], (total[name] + noise) / 6, rtol=1e-12, atol=1e-15)
+
+
+def test_the_model_is_the_last_one_plus_the_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    run = fedsim.run(digits("rounds=2"), "run")
+    from fedsim.models import initial_model
+
+    experiment = digits("rounds=2")
+    start = initial_model(experiment, prepare(experiment).task).state_dict()
+    for name, tensor in run.model().state_dict().items():
+        array = tensor.numpy()
+        expected = start[name].numpy().astype(np.float32)
+        for mean in recorder.means:
+            expected = (expected + mean[name]).astype(np.float32)
+        np.testing.assert_allclose(array, expected, atol=1e-6)
+
+
+def test_one_client_moves_the_released_sum_by_at_most_the_clip_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same cohorts, with one client's data made useless: the sums differ by one clipped update."""
+    recorder = Recorder(monkeypatch)
+    fedsim.run(digits("rounds=1"), "with")
+    monkeypatch.setattr("clients.mods.faults.fault_of", _drops_out)
+    fedsim.run(digits("rounds=1", "faults.dropout=0.5"), "without")
+    first, second = recorder.totals
+    moved = np.sqrt(sum(float(((first[name] - second[name]) ** 2).sum()) for name in first))
+    assert 0 < moved <= 0.05
+
+
+def _drops_out(faults: Any, seed: int, round_: int, client: int, *rest: Any) -> Any:
+    from clients.mods.faults import Fault
+    from server.cohort import draw
+
+    victim = draw("poisson", 6, 30, numpy_stream(seed, "cohort", round_=round_))[0]
+    return Fault.DROPOUT if client == victim else Fault.NONE
+
+
+def test_an_empty_cohort_releases_noise_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    run = fedsim.run(digits("server.cohort=1", "data.clients=60", "rounds=6"), "run")
+    empty = [row["round"] for row in run.rows if row["clients"] == 0]
+    assert empty
+    assert len(events_of(run)) == 6
+    for round_ in empty:
+        assert all(not total.any() for total in recorder.totals[round_ - 1].values())
+        assert any(mean.any() for mean in recorder.means[round_ - 1].values())
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ADAPTIVE, SECAGG, (*SECAGG, *ADAPTIVE), ("server.strategy='fedadam'",)]
+)
+def test_engines_and_kills_leave_every_bit(
+    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = private_bits(fedsim.run(digits(*overrides), "whole"))
+    assert private_bits(fedsim.run(digits(*overrides, "runtime.engine='local'"), "local")) == whole
+    real = Federation._evaluate
+
+    def dies(federation: Federation, round_: int) -> Any:
+        if round_ == 4:
+            raise Killed
+        return real(federation, round_)
+
+    monkeypatch.setattr(Federation, "_evaluate", dies)
+    with pytest.raises(Killed):
+        fedsim.run(digits(*overrides), "killed")
+    monkeypatch.setattr(Federation, "_evaluate", real)
+    assert private_bits(fedsim.resume("killed")) == whole
+
+
+def test_noise_of_the_operating_system_is_charged_before_it_is_used_and_never_drawn_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    overrides = ("privacy.noise='os'",)
+    real = Federation._evaluate
+
+    def dies(federation: Federation, round_: int) -> Any:
+        if federation.done == 1:
+            raise Killed
+        return real(federation, round_)
+
+    monkeypatch.setattr(Federation, "_evaluate", dies)
+    with pytest.raises(Killed):
+        fedsim.run(digits(*overrides), "killed")
+    monkeypatch.setattr(Federation, "_evaluate", real)
+    assert [event.round for event in events_of(fedsim.load_run("killed"))] == [1, 2]
+    run = fedsim.resume("killed")
+    assert [event.round for event in events_of(run)] == [1, 2, 3, 4]
+    assert [row.get("abandoned", False) for row in run.rows] == [False, True, False, False]
+    assert "train-loss" not in run.rows[2]
+
+
+def test_adaptive_clipping_moves_towards_the_quantile(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    overrides = ("rounds=25", "server.cohort=30", "server.sampling='fixed'", "privacy.dp-fedavg.clip=10.0")
+    fedsim.run(digits(*ADAPTIVE, *overrides, "server.evaluate-every=25"), "run")
+    assert recorder.clips[0] == 10.0
+    assert recorder.clips[-1] < 2.0
+    assert all(
+        later < sooner * 1.3 for sooner, later in zip(recorder.clips, recorder.clips[1:], strict=False)
+    )
+
+
+def test_what_calibration_promises_is_kept() -> None:
+    overrides = ("privacy.dp-fedavg.epsilon=3.0",)
+    text = DIGITS.replace("noise-multiplier = 0.8\n", "")
+    run = fedsim.run(Experiment.from_toml(text, overrides), "run")
+    said = run.manifest["epsilon"]["released-models"]
+    assert 2.9 < said["epsilon"] <= 3.0
+    assert events_of(run)[0].noise_multiplier == said["noise-multiplier"]
+
+
+def test_truncated_cohorts_are_accounted_as_such() -> None:
+    run = fedsim.run(digits("server.sampling='truncated-poisson'", "server.max-cohort=8", "rounds=2"), "run")
+    (event, _) = events_of(run)
+    assert (event.sampling, event.max_cohort) == (Sampling.TRUNCATED_POISSON, 8)
+    assert all(row["clients"] <= 8 for row in run.rows)
+    assert run.manifest["epsilon"]["released-models"]["rdp"] is None
+
+
+def test_a_hypothetical_population_stands_beside_the_simulations_epsilon_and_not_instead() -> None:
+    overrides = ("privacy.dp-fedavg.population=900", "privacy.dp-fedavg.population-cohort=60")
+    said = fedsim.run(digits(*overrides, "rounds=1"), "run").manifest["epsilon"]
+    assert said["population"]["epsilon"] < said["released-models"]["epsilon"]
+    assert said["population"]["noise-multiplier"] == pytest.approx(8.0)
+    assert "says nothing of the simulated clients" in said["population"]["who"]
+
+
+# --- the client ------------------------------------------------------------------------------------------------
+
+
+def clipped(update: float, norm: float = 1.0) -> RecordDict:
+    """Return what a client answers whose training adds a number to each of four weights."""
+    experiment = digits()
+    from flwr.app import Context, Message
+
+    model = {"weight": np.zeros((2, 2), np.float32)}
+    context = Context(
+        run_id=1,
+        node_id=1,
+        node_config={"partition-id": 0},
+        state=RecordDict(),
+        run_config=experiment.to_run_config(),
+    )  # type: ignore[arg-type]
+    message = Message(
+        RecordDict(
+            {"arrays": record_of(model), "config": ConfigRecord({"clip-norm": norm, "clip-bit": True})}
+        ),
+        1,
+        "train",
+    )
+
+    def app(message: Message, context: Context) -> Message:
+        arrays = record_of({"weight": model["weight"] + np.float32(update)})
+        metrics = MetricRecord({"num-examples": 42, "train-loss": 0.5})
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+    return clip_mod(message, context, app).content
+
+
+@pytest.mark.parametrize(
+    ("update", "sent", "bit"),
+    [
+        (0.0, 0.0, 0.5),
+        (0.25, 0.25, 0.5),
+        (10.0, 0.5, -0.5),
+        (1e30, 0.5, -0.5),
+        (np.nan, 0.0, 0.0),
+        (np.inf, 0.0, 0.0),
+    ],
+)
+def test_the_client_sends_a_clipped_difference_that_weighs_one(
+    update: float, sent: float, bit: float
+) -> None:
+    content = clipped(update)
+    (arrays,) = content.array_records.values()
+    assert isinstance(arrays, ArrayRecord)
+    assert list(content.array_records) == [CLIPPED]
+    np.testing.assert_allclose(values_of(arrays["weight"]), np.full((2, 2), sent), rtol=1e-6)
+    assert dict(content.metric_records["metrics"]) == {"num-examples": 1, "train-loss": 0.5, SHIFTED_BIT: bit}
+
+
+# --- bad input --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (("server.weighting='examples'",), "server.weighting = 'examples': one client could weigh as much"),
+        (
+            ("server.strategy='krum'", "server.sampling='fixed'"),
+            "server.strategy = 'krum': needs each client's update",
+        ),
+        (("server.strategy='fedmedian'",), "server.strategy = 'fedmedian': needs each client's update"),
+        (
+            ("privacy.dp-fedavg.epsilon=1.0",),
+            "privacy.dp-fedavg.noise-multiplier = 0.8: can't stand beside epsilon",
+        ),
+        (
+            ("privacy.dp-fedavg.delta=0.05",),
+            "privacy.dp-fedavg.delta = 0.05: must be below 1 / clients = 1 / 30",
+        ),
+        (("privacy.dp-fedavg.clip=0.0",), "privacy.dp-fedavg.clip = 0.0: must be greater than 0"),
+        (
+            ("privacy.dp-sgd.noise-multiplier=1.0", "privacy.dp-sgd.delta=1e-5"),
+            "privacy.dp-fedavg = 'a table'",
+        ),
+        (("privacy.dp-fedavg.adaptive.bit-noise=0.3",), "below 2 sigma_b = 0.6"),
+        (
+            ("privacy.dp-fedavg.population=10",),
+            "privacy.dp-fedavg.population = 10: goes with population-cohort",
+        ),
+        (("server.max-cohort=8",), "server.max-cohort = 8: is for sampling = 'truncated-poisson'"),
+        (
+            ("server.sampling='truncated-poisson'", "server.max-cohort=3"),
+            "server.max-cohort = 3: must be at least the cohort, 6",
+        ),
+    ],
+)
+def test_what_has_no_theorem_is_refused(overrides: tuple[str, ...], line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        fedsim.run(digits(*overrides), "refused")
+    assert line in str(refused.value)
+    assert not Path("refused").exists()
+
+
+def test_unset_weights_become_the_same_for_all_and_stay_so_in_the_file() -> None:
+    experiment = digits()
+    assert experiment.server.weighting == "uniform"
+    assert Experiment.from_toml(experiment.to_toml()) == experiment
+    assert json.dumps(digits().to_run_config()) == json.dumps(experiment.to_run_config())
