@@ -201,6 +201,8 @@ class Channel:
         if sizes:
             with socket.socket(fileno=os.dup(self.fileno())) as line:
                 _, fds, _, _ = socket.recv_fds(line, 1, len(sizes))
+            if len(fds) < len(sizes):
+                raise EOFError("the peer was gone before it could pass its memory on")
             for (segment, size), fd in zip(sizes.items(), fds, strict=True):
                 self._maps[segment] = mmap.mmap(fd, size)
                 os.close(fd)
