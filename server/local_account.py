@@ -39,7 +39,7 @@ class LocalAccount:
         """Make the account of so many clients; `said` is what the manifest says of where noise comes from.
 
         Raises:
-            Refused: delta is too large for so few clients, or no noise reaches the epsilon.
+            Refused: delta is too large for so few clients, no noise reaches the epsilon, or the noise reaches none.
         """
         if section.delta is not None and section.delta >= 1 / clients:
             raise Refused(
@@ -57,6 +57,10 @@ class LocalAccount:
             self.noise_multiplier = section.calibrated(experiment.rounds)
         except ValueError as error:
             raise Refused(f"privacy.local-dp.epsilon = {section.epsilon}: {error}") from None
+        if not math.isfinite(self._epsilon(self._participations).best):
+            raise Refused(
+                f"privacy.local-dp.noise-multiplier = {self.noise_multiplier}: so little noise has no finite epsilon"
+            )
 
     # --- during the run -----------------------------------------------------------------------------------
 
