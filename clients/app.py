@@ -33,7 +33,8 @@ def on_train(message: Message, context: Context) -> Message:
     `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
     to note events in, where they have to be there first). The reply holds `arrays` and `metrics`: `num-examples`,
     `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
-    and losses, which are not part of it, only where the noise is seeded.
+    and losses, which are not part of it, only where the noise is seeded. The mods of client-level privacy make of
+    this what may leave the client.
     """
     bench = workbench(context)
     config = message.content.config_records["config"]

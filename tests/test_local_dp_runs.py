@@ -287,6 +287,13 @@ def test_under_secure_aggregation_no_client_says_what_it_releases_and_all_are_ch
     assert "secure-aggregation" in run.manifest
 
 
+def test_under_secure_aggregation_nobody_is_charged_for_what_it_refuses() -> None:
+    overrides = "privacy.secagg.mode=ideal", "server.cohort=6", "privacy.local-dp.max-participations=1"
+    run = fedsim.run(digits(*overrides, "rounds=2"), "run")
+    assert [row["failures"] for row in run.rows] == [0, 6]
+    assert [event.round for event in events_of(run)] == [1] * 6
+
+
 def test_the_sum_under_secure_aggregation_is_of_the_same_noised_updates() -> None:
     plain = fedsim.run(digits("rounds=1"), "plain")
     summed = fedsim.run(digits("rounds=1", "privacy.secagg.clip=8", "privacy.secagg.input-bits=24"), "summed")
@@ -383,5 +390,5 @@ def test_a_ledger_of_another_mechanism_is_no_account_of_this_one() -> None:
     other = digits("privacy.local-dp.noise-multiplier=0.9")
     louder = LocalAccount(other, other.privacy.local_dp, 6, {})  # type: ignore[arg-type]
     louder.ledger.extend(account.ledger)
-    with pytest.raises(ValueError, match="the ledger's noise is gaussian, multiplier 0.8; this run's"):
+    with pytest.raises(ValueError, match=r"the ledger's noise is gaussian, multiplier 0\.8; this run's"):
         louder.columns(1)
