@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.mods import clip_mod, faults_mod, nan_mod, secagg_mod
+from clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
 from clients.private_training import train_privately
 from clients.training import Trained, train
 from clients.workbench import Workbench, client_index, workbench
@@ -25,7 +25,7 @@ from privacy.ledger import Event, Noise
 app = ClientApp()
 
 
-@app.train(mods=[faults_mod, secagg_mod, clip_mod, nan_mod])  # the first is outermost
+@app.train(mods=[faults_mod, secagg_mod, clip_mod, local_noise_mod, nan_mod])  # the first is outermost
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
@@ -33,7 +33,8 @@ def on_train(message: Message, context: Context) -> Message:
     `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
     to note events in, where they have to be there first). The reply holds `arrays` and `metrics`: `num-examples`,
     `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
-    and losses, which are not part of it, only where the noise is seeded.
+    and losses, which are not part of it, only where the noise is seeded. The mods of client-level privacy make of
+    this what may leave the client.
     """
     bench = workbench(context)
     config = message.content.config_records["config"]

@@ -18,7 +18,7 @@ from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.streams import numpy_stream, torch_stream
 from privacy.dp_sgd import PrivateGradient
 from privacy.dp_sgd.release import DpSgd
-from privacy.ledger import Event, Noise
+from privacy.ledger import AnyEvent, Event, Noise
 from privacy.randomness import Randomness, SeededRandomness, SystemRandomness
 
 
@@ -92,11 +92,11 @@ def train_privately(
     mean = math.fsum(seen) / len(seen) if seen else 0.0
     event = release.event(round_, client)
     if "ledger" in config:
-        _note_durably(event, Path(str(config["ledger"])))
+        note_durably(event, Path(str(config["ledger"])))
     return Trained(loss=mean, steps=release.taken), event
 
 
-def _note_durably(event: Event, ledger: Path) -> None:
+def note_durably(event: AnyEvent, ledger: Path) -> None:
     """Add an event to a ledger that several clients write, before what it describes leaves the client."""
     file = os.open(ledger, os.O_WRONLY | os.O_APPEND)
     try:

@@ -28,6 +28,7 @@ class Workbench:
         model: Trained in place; its tensors stay where they are in memory.
         optimizer: Of the model's parameters.
         gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
+        local_noise: The noise multiplier of clients that noise their own updates; None where they don't.
         policy: What its clients accept of secure aggregation; None where the experiment has none.
     """
 
@@ -38,6 +39,8 @@ class Workbench:
         self.optimizer = Sgd(self.model, experiment.client)
         dp_sgd = experiment.privacy.dp_sgd
         self.gradient = None if dp_sgd is None else private_gradient(self.model, dp_sgd)
+        local_dp = experiment.privacy.local_dp
+        self.local_noise = None if local_dp is None else local_dp.calibrated(experiment.rounds)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         dimension = dimension_of(memory.shape for memory in self._memory.values())
         self.policy = policy_of(experiment, dimension, self.data.training_sizes())

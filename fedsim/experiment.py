@@ -68,12 +68,14 @@ class Experiment(Section):
             self._check_dp_sgd(self.privacy.dp_sgd)
         if self.privacy.dp_fedavg is not None:
             self._check_dp_fedavg()
+        if self.privacy.local_dp is not None:
+            self._check_local_dp()
         if self.privacy.secagg is not None:
             self._check_secagg(self.privacy.secagg)
         return self
 
     def _check_dp_fedavg(self) -> None:
-        """Refuse what client-level privacy can't stand beside; weights that are not set become the same for all."""
+        """Refuse what a trusted server's noise can't stand beside."""
         server = self.server
         with below("server"):
             if not server.strategy_entry.linear:
@@ -84,13 +86,36 @@ class Experiment(Section):
                     f"needs each client's update, which moves its answer by more than any noise is made for; allowed with "
                     f"privacy.dp-fedavg: {linear}",
                 )
-            if server.weighting == "examples" and "weighting" in server.model_fields_set:
+        self._weigh_alike(
+            "one client could weigh as much as all others, and the noise is made for equal weights; allowed with "
+            "privacy.dp-fedavg: uniform"
+        )
+
+    def _check_local_dp(self) -> None:
+        """Refuse what clients that noise their own updates would say without noise."""
+        server = self.server
+        if server.strategy_entry.needs_initial_loss:
+            with below("server"):
                 raise complaint(
-                    "weighting",
-                    server.weighting,
-                    "one client could weigh as much as all others, and the noise is made for equal weights; allowed "
-                    "with privacy.dp-fedavg: uniform",
+                    "strategy", server.strategy, "uses its clients' losses, which are sent without noise"
                 )
+        if self.privacy.noise == "os" and self.runtime.engine == "ray":
+            with below("privacy"):
+                raise complaint(
+                    "noise",
+                    "os",
+                    "needs the clients' ledger on this machine; allowed: engine local, sequential",
+                )
+        self._weigh_alike(
+            "clients would send their numbers of examples without noise; allowed with privacy.local-dp: uniform"
+        )
+
+    def _weigh_alike(self, why: str) -> None:
+        """Have all clients weigh the same where nothing else was asked for; else refuse, and losses with real noise."""
+        server = self.server
+        with below("server"):
+            if server.weighting == "examples" and "weighting" in server.model_fields_set:
+                raise complaint("weighting", server.weighting, why)
             if self.privacy.noise == "os" and server.client_evaluation != "none":
                 raise complaint(
                     "client-evaluation",

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.client_level_sections import DpFedavgSection
+from fedsim.client_level_sections import DpFedavgSection, LocalDpSection
 from fedsim.complaints import complaint
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
@@ -15,7 +15,7 @@ from privacy.ledger import Relation
 from privacy.sampling import Batches
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
-NOT_YET = ("audit", "distributed-dp", "dp-ftrl", "local-dp")
+NOT_YET = ("audit", "distributed-dp", "dp-ftrl")
 
 
 class DpSgdSection(Section):
@@ -119,6 +119,8 @@ class PrivacySection(Section):
     """Example-level: DP-SGD in each client."""
     dp_fedavg: DpFedavgSection | None = None
     """Client-level: a trusted server adds noise."""
+    local_dp: LocalDpSection | None = None
+    """Client-level: each client adds noise, and trusts nobody."""
     secagg: SecaggSection | None = None
     """Secure aggregation: the server sees sums only."""
 
@@ -128,23 +130,33 @@ class PrivacySection(Section):
         for name in sorted(raw) if isinstance(raw, Mapping) else ():
             if kebab(str(name)) in NOT_YET:
                 raise complaint(
-                    name, raw[name], "is not available in this version; allowed: dp-fedavg, dp-sgd, secagg"
+                    name,
+                    raw[name],
+                    "is not available in this version; allowed: dp-fedavg, dp-sgd, local-dp, secagg",
                 )
         return raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.dp_sgd is not None and self.dp_fedavg is not None:
+        if len(self.mechanisms) > 1:
+            first, second = self.mechanisms[:2]
+            both = "" if first == "dp-sgd" else "two client-level mechanisms at once, and "
             raise complaint(
-                "dp-fedavg",
+                second,
                 "a table",
-                "can't stand beside dp-sgd: a run has one account; allowed: one of them",
+                f"can't stand beside {first}: {both}a run has one account; allowed: one of them",
             )
         if self.noise == "os" and not self.releases:
             raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
         return self
 
     @property
+    def mechanisms(self) -> list[str]:
+        """Names of those that add noise."""
+        tables = {"dp-sgd": self.dp_sgd, "dp-fedavg": self.dp_fedavg, "local-dp": self.local_dp}
+        return [name for name, table in tables.items() if table is not None]
+
+    @property
     def releases(self) -> bool:
         """Whether there is a mechanism that adds noise, and so a ledger."""
-        return self.dp_sgd is not None or self.dp_fedavg is not None
+        return bool(self.mechanisms)

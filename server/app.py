@@ -24,11 +24,13 @@ from fedsim.models import Score, initial_model, score
 from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
+from fedsim.vectors import why_not_summable
 from privacy.dp_sgd import check_model
 from server.account import NOISE, Account
 from server.central import Central
 from server.cohort_account import CohortAccount
 from server.enrolment import enrol
+from server.local_account import LocalAccount
 from server.protection import policy_for, report, secure_grid
 from server.rounds import Federation
 from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
@@ -118,15 +120,21 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     )
 
 
-def _account(experiment: Experiment, data: FederatedData) -> Account | CohortAccount | None:
+def _account(experiment: Experiment, data: FederatedData) -> Account | CohortAccount | LocalAccount | None:
     """Return the account of an experiment; None where nothing is to be accounted for."""
     if experiment.privacy.dp_fedavg is not None:
         return CohortAccount(experiment, experiment.privacy.dp_fedavg, data.clients, NOISE)
+    if experiment.privacy.local_dp is not None:
+        return LocalAccount(experiment, experiment.privacy.local_dp, data.clients, NOISE)
     return Account.of(experiment, data)
 
 
 def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
-    """Refuse a model that DP-SGD can't train, and a kernel that can't train it."""
+    """Refuse a model that DP-SGD can't train or clients can't clip, and a kernel that can't train it."""
+    if experiment.privacy.local_dp is not None:
+        why = why_not_summable({name: t.numpy().dtype for name, t in model.state_dict().items()})
+        if why is not None:
+            raise Refused(f"model.name = {experiment.model.name!r}: {why}")
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
         return

@@ -26,6 +26,7 @@ from server.cohort import draw
 from server.cohort_account import CohortAccount
 from server.cohort_grid import CohortGrid
 from server.fold import Total, WeightedSum
+from server.local_account import LocalAccount
 from server.replies import LATE, Replies, expected_of, read
 from server.secure_grid import SecureGrid
 
@@ -72,7 +73,7 @@ class Federation:
     strategy: Strategy
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
-    account: Account | CohortAccount | None = None
+    account: Account | CohortAccount | LocalAccount | None = None
     central: Central | None = None
     secure: SecureGrid | None = None
     done: int = 0

@@ -2,6 +2,7 @@
 
 from clients.mods.clip import clip_mod
 from clients.mods.faults import faults_mod, nan_mod
+from clients.mods.local_noise import local_noise_mod
 from clients.mods.secagg import secagg_mod
 
-__all__ = ["clip_mod", "faults_mod", "nan_mod", "secagg_mod"]
+__all__ = ["clip_mod", "faults_mod", "local_noise_mod", "nan_mod", "secagg_mod"]

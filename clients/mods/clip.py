@@ -9,6 +9,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from clients.workbench import workbench
 from fedsim.arrays import record_of
+from fedsim.experiment import Experiment
 from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference, split
 from privacy.mechanisms import clip_jointly, shifted_bit
 
@@ -32,11 +33,19 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     update = difference(reply.content.array_records.pop("arrays"), received)
     clipped = clip_jointly({CLIPPED: update}, norm)
     reply.content[CLIPPED] = record_of(split(clipped.arrays[CLIPPED], received))
-    metrics = MetricRecord({"num-examples": 1})
-    if experiment.privacy.noise == "seeded":  # the experimenter's view, and not part of the release
-        trained = reply.content.metric_records["metrics"]
-        metrics.update({n: v for n, v in trained.items() if n != "num-examples" and math.isfinite(v)})  # type: ignore[arg-type]
+    metrics = sayable(reply.content.metric_records["metrics"], experiment)
     if config.get("clip-bit"):
         metrics[SHIFTED_BIT] = shifted_bit(clipped, norm)
     reply.content["metrics"] = metrics
     return reply
+
+
+def sayable(trained: MetricRecord, experiment: Experiment) -> MetricRecord:
+    """Return what a client whose update is protected says beside it: that it weighs 1; losses where noise is seeded.
+
+    Those are the experimenter's view, and not part of the release.
+    """
+    metrics = MetricRecord({"num-examples": 1})
+    if experiment.privacy.noise == "seeded":
+        metrics.update({n: v for n, v in trained.items() if n != "num-examples" and math.isfinite(v)})  # type: ignore[arg-type]
+    return metrics

@@ -1,0 +1,69 @@
+"""Local client-level privacy: a client's update, clipped and noised before anybody sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+
+from clients.mods.clip import sayable
+from clients.private_training import note_durably, take_part
+from clients.workbench import Workbench, client_index, workbench
+from fedsim.streams import numpy_stream
+from fedsim.vectors import difference, moved
+from privacy.ledger import Law, Noise
+from privacy.mechanisms import LocalNoise
+from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
+
+UPDATE = "update"
+
+
+def local_noise_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Clip and noise what training has changed, jointly over all arrays, where `[privacy.local-dp]` is on.
+
+    The reply holds the model that came, moved by the noised difference; it weighs 1, however many examples the client
+    has; `ledger` holds the `events` of the release. Clip norm and noise are the experiment's: the message has no
+    say in them. An update with NaN or infinity in it counts as zero. Where the message names a `ledger`, the event
+    is in that file before this returns.
+
+    Raises:
+        BudgetExhausted: The client has taken part as often as it may.
+    """
+    bench = workbench(context)
+    local_dp = bench.experiment.privacy.local_dp
+    if local_dp is None:
+        return call_next(message, context)
+    take_part(context, local_dp.participations(bench.experiment.rounds))
+    config, received = message.content.config_records["config"], message.content.array_records["arrays"]
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    round_, client = int(config["server-round"]), client_index(context)  # type: ignore[arg-type]
+    update = difference(reply.content.array_records["arrays"], received)
+    released = _noise(bench, round_, client).release({UPDATE: update}, round_, client)
+    if "ledger" in config:
+        note_durably(released.event, Path(str(config["ledger"])))
+    reply.content["arrays"] = moved(received, released.arrays[UPDATE])
+    reply.content["metrics"] = sayable(reply.content.metric_records["metrics"], bench.experiment)
+    reply.content["ledger"] = ConfigRecord({"events": [released.event.dumps()]})
+    return reply
+
+
+def _noise(bench: Workbench, round_: int, client: int) -> LocalNoise:
+    local_dp = bench.experiment.privacy.local_dp
+    if local_dp is None or bench.local_noise is None:
+        raise TypeError("the experiment has no [privacy.local-dp]")
+    return LocalNoise(
+        law=Law(local_dp.law),
+        clip=local_dp.clip,
+        noise_multiplier=bench.local_noise,
+        randomness=_randomness(bench, round_, client),
+    )
+
+
+def _randomness(bench: Workbench, round_: int, client: int) -> Randomness:
+    if Noise(bench.experiment.privacy.noise) is Noise.SYSTEM:
+        return SystemRandomness()
+    seed = bench.experiment.seed
+    return NumpyRandomness(numpy_stream(seed, "local-dp-noise", round_=round_, client=client))

@@ -1,0 +1,394 @@
+"""Whole runs with local client-level privacy: what leaves a client, its ledger, its epsilon, kills, refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from scipy import stats
+
+import fedsim
+from fedsim import Experiment, Refused
+from fedsim.data import prepare
+from fedsim.models import initial_model
+from fedsim.vectors import difference
+from privacy.accounting import local
+from privacy.ledger import Ledger, LocalEvent, loads
+from server.fold import WeightedSum
+from server.local_account import LocalAccount
+from server.rounds import Federation
+from tests.stopping import Killed, stopped
+from tests.test_simulation import bits
+
+DIGITS = """
+name = "local"
+rounds = 4
+[data]
+clients = 6
+partition = "linear"
+[model]
+name = "linear"
+[server]
+cohort = 3
+evaluate-every = 2
+[privacy.local-dp]
+noise-multiplier = 0.8
+delta = 1e-3
+clip = 0.5
+[runtime]
+engine = "sequential"
+"""
+LAPLACE = DIGITS.replace("delta = 1e-3", 'law = "laplace"')
+
+
+def digits(*overrides: str) -> Experiment:
+    return Experiment.from_toml(DIGITS, overrides)
+
+
+def events_of(run: fedsim.Run) -> list[LocalEvent]:
+    events = [loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    assert all(isinstance(event, LocalEvent) for event in events)
+    return events  # type: ignore[return-value]
+
+
+def private_bits(run: fedsim.Run) -> Any:
+    return bits(run), (run.path / "ledger.jsonl").read_bytes(), run.manifest["epsilon"]
+
+
+class Eavesdropper:
+    """Notes, on the server's side, how far each client's reply is from the model that was sent, and what else it says."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.updates: list[NDArray[np.float32]] = []
+        self.metrics: list[dict[str, Any]] = []
+        sent: list[Any] = []
+        fold, add = Federation._fold, WeightedSum.add
+
+        def folding(federation: Federation, *rest: Any) -> Any:
+            sent.append(federation.arrays)
+            return fold(federation, *rest)
+
+        def adding(self_: WeightedSum, total: Any, reply: Message) -> Any:
+            self.updates.append(np.array(difference(reply.content.array_records["arrays"], sent[-1])))
+            self.metrics.append(dict(reply.content.metric_records["metrics"]))
+            return add(self_, total, reply)
+
+        patch.setattr(Federation, "_fold", folding)
+        patch.setattr(WeightedSum, "add", adding)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Eavesdropper:
+    return Eavesdropper(monkeypatch)
+
+
+# --- what leaves a client -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "law"), [(DIGITS, stats.norm), (LAPLACE, stats.laplace)], ids=["gauss", "laplace"]
+)
+def test_each_update_leaves_with_the_noise_that_its_event_says(
+    text: str, law: Any, heard: Eavesdropper
+) -> None:
+    still = ["client.learning-rate=1e-9", "rounds=2"]  # what is left of the update is the noise
+    run = fedsim.run(Experiment.from_toml(text, still), "run")
+    events = events_of(run)
+    assert len(events) == len(heard.updates) == 6
+    assert {event.sensitivity for event in events} == {
+        1.0
+    }  # twice the clip norm: one is replaced by any other
+    pairs = zip(heard.updates, events, strict=True)
+    noise = np.concatenate([u / (e.sensitivity * e.noise_multiplier) for u, e in pairs])
+    assert stats.kstest(noise, law.cdf).pvalue > 1e-3
+    assert stats.kstest(noise, law(scale=0.5).cdf).pvalue < 1e-9  # made for the clip norm, not twice that
+    correlations = np.corrcoef(heard.updates)[np.triu_indices(6, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(heard.updates[0].size)  # each has noise of its own
+
+
+@pytest.mark.parametrize(("text", "order"), [(DIGITS, 2), (LAPLACE, 1)], ids=["gauss", "laplace"])
+def test_an_update_is_clipped_before_its_noise(text: str, order: int, heard: Eavesdropper) -> None:
+    far = ["client.learning-rate=10", "rounds=1", "privacy.local-dp.noise-multiplier=1e-7"]
+    fedsim.run(Experiment.from_toml(text, far), "run")
+    norms = [float(np.linalg.norm(update.astype(np.float64), order)) for update in heard.updates]
+    assert norms == pytest.approx([0.5] * 3, rel=1e-3)
+
+
+def test_the_next_model_is_this_one_and_the_mean_of_the_noised_updates(heard: Eavesdropper) -> None:
+    setting = digits("rounds=1")
+    before = initial_model(setting, prepare(setting).task).state_dict()
+    run = fedsim.run(setting, "run")
+    after = load_file(run.path / "model.safetensors")
+    moved = np.concatenate([(after[name] - before[name].numpy()).reshape(-1) for name in before])
+    np.testing.assert_allclose(moved, np.mean(heard.updates, axis=0), atol=1e-5)
+
+
+def test_a_reply_says_nothing_without_noise_where_the_noise_is_real(heard: Eavesdropper) -> None:
+    fedsim.run(digits("privacy.noise=os", "rounds=1"), "run")
+    assert heard.metrics == [{"num-examples": 1}] * 3
+    heard.metrics.clear()
+    fedsim.run(digits("rounds=1"), "seeded")
+    assert [sorted(said) for said in heard.metrics] == [["num-examples", "train-loss"]] * 3
+
+
+def test_nan_becomes_zero_and_leaves_as_noise(heard: Eavesdropper) -> None:
+    run = fedsim.run(digits("faults.nan=1.0", "rounds=1"), "run")
+    assert run.rows[0]["failures"] == 0
+    assert stats.kstest(np.concatenate(heard.updates) / 0.8, stats.norm.cdf).pvalue > 1e-3
+
+
+def test_a_client_takes_nobodys_word_for_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = DIGITS.replace("noise-multiplier = 0.8", "epsilon = 2.0")
+    setting = Experiment.from_toml(text, ["rounds=1"])
+    reference = private_bits(fedsim.run(setting, "run"))
+    lies = {"noise-multiplier": 1e-9, "clip-norm": 1e9}
+    monkeypatch.setattr(LocalAccount, "for_clients", lambda self: lies)
+    assert private_bits(fedsim.run(setting, "lied-to")) == reference
+
+
+# --- the account --------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
+    run = fedsim.run(digits(), "run")
+    events = events_of(run)
+    assert [event.round for event in events] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert {(e.noise_multiplier, e.law, e.noise, e.unit) for e in events} == {
+        (0.8, "gaussian", "seeded", "client")
+    }
+    assert ["epsilon-server" in row for row in run.rows] == [False, True, False, True]
+    for row in run.rows[1::2]:
+        most = max(Ledger(e for e in events if e.round <= row["round"]).participations().values())
+        assert row["epsilon-server"] == local.gaussian(0.8, most, 1e-3).best
+        assert (row["dp-steps"], row["sampling-rate"]) == (most, 1.0)
+        assert (row["delta"], row["unit"], row["relation"]) == (1e-3, "client", "replace-one")
+    said = run.manifest["epsilon"]["server"]
+    whole = local.gaussian(0.8, 4, 1e-3)
+    assert (said["epsilon"], said["pld"], said["rdp"]) == (whole.best, whole.pld, whole.rdp)
+    assert said["spent"] == run.rows[-1]["epsilon-server"] <= said["epsilon"]
+    assert (said["participations"], said["clip"], said["relation"]) == (4, 0.5, "replace-one")
+
+
+def test_coins_for_cohorts_amplify_nothing() -> None:
+    fixed, coins = (
+        fedsim.run(digits(f"server.sampling={sampling}", "rounds=2"), sampling)
+        for sampling in ("fixed", "poisson")
+    )
+    assert fixed.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
+    assert coins.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
+
+
+def test_epsilon_is_composed_over_the_participations_that_a_client_may_have() -> None:
+    text = DIGITS.replace("noise-multiplier = 0.8", "epsilon = 3.0")
+    setting = Experiment.from_toml(text, ["privacy.local-dp.max-participations=2", "rounds=2"])
+    run = fedsim.run(setting, "run")
+    said = run.manifest["epsilon"]["server"]
+    assert 2.999 < said["epsilon"] <= 3.0
+    assert {e.noise_multiplier for e in events_of(run)} == {local.gaussian_noise(3.0, 2, 1e-3)}
+
+
+def test_laplace_noise_has_no_delta_and_adds_up() -> None:
+    text = LAPLACE.replace("noise-multiplier = 0.8", "epsilon = 3.0")
+    run = fedsim.run(Experiment.from_toml(text, ["server.cohort=6"]), "run")
+    said = run.manifest["epsilon"]["server"]
+    assert (said["epsilon"], said["spent"], said["delta"]) == (pytest.approx(3.0), pytest.approx(3.0), 0.0)
+    assert {e.noise_multiplier for e in events_of(run)} == {4 / 3}
+    assert run.rows[1]["epsilon-server"] == pytest.approx(1.5)
+
+
+def test_a_client_refuses_to_take_part_more_often_than_it_may() -> None:
+    with pytest.raises(
+        fedsim.RunFailed, match="has taken part in 2 rounds, all that max-participations allows"
+    ):
+        fedsim.run(digits("server.cohort=6", "privacy.local-dp.max-participations=2"), "run")
+    run = fedsim.load_run("run")
+    assert Ledger(events_of(run)).participations() == dict.fromkeys(range(6), 2)
+    said = run.manifest["epsilon"]["server"]
+    assert said["participations"] == 2
+    assert said["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
+
+
+# --- the same bits ------------------------------------------------------------------------------------------
+
+
+def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
+    engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=2"]
+    text = DIGITS.replace("noise-multiplier = 0.8", "epsilon = 2.0")
+    reference, other = (
+        private_bits(fedsim.run(Experiment.from_toml(text, engine), f"run-{i}"))
+        for i, engine in enumerate(engines)
+    )
+    assert other == reference
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon() -> None:
+    setting = digits("privacy.local-dp.max-participations=3", "server.cohort=2")
+    reference = private_bits(fedsim.run(setting, "whole"))
+    path = stopped(setting, "parts")
+    with (path / "ledger.jsonl").open("a") as file:  # a round that no checkpoint holds
+        file.write((path / "ledger.jsonl").read_text())
+    assert private_bits(fedsim.resume(path)) == reference
+
+
+def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = digits("privacy.noise=os", "server.cohort=6", "privacy.local-dp.max-participations=1")
+
+    def die(*_: Any) -> None:
+        raise Killed  # the clients have answered
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Federation, "_aggregate", die)
+        with pytest.raises(Killed):
+            fedsim.run(setting, "run")
+    before = (Path("run") / "ledger.jsonl").read_bytes()
+    assert len(before.splitlines()) == 6
+    with pytest.raises(fedsim.RunFailed, match=r"round 2: .* has taken part in 1 rounds"):
+        fedsim.resume("run")
+    assert (Path("run") / "ledger.jsonl").read_bytes() == before
+
+
+def test_the_systems_event_is_on_the_disk_before_the_value_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk: list[int] = []
+    real = WeightedSum.add
+
+    def adding(self: WeightedSum, total: Any, reply: Message) -> Any:
+        on_disk.append(len((Path("run") / "ledger.jsonl").read_text().splitlines()))
+        return real(self, total, reply)
+
+    monkeypatch.setattr(WeightedSum, "add", adding)
+    run = fedsim.run(digits("privacy.noise=os", "rounds=1"), "run")
+    assert all(count >= nth for nth, count in enumerate(on_disk, 1))
+    assert {event.noise for event in events_of(run)} == {"os"}
+    assert len(events_of(run)) == 3
+
+
+# --- what it stands beside ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "fedmedian", "krum"])
+def test_whatever_is_made_of_noised_updates_costs_nothing_more(strategy: str) -> None:
+    run = fedsim.run(digits(f"server.strategy={strategy}", "rounds=2"), "run")
+    assert len(events_of(run)) == 6
+    assert run.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
+
+
+def test_under_secure_aggregation_no_client_says_what_it_releases_and_all_are_charged() -> None:
+    setting = digits("privacy.secagg.mode=real", "privacy.secagg.clip=8", "rounds=2", "faults.dropout=0.2")
+    run = fedsim.run(setting, "run")
+    planned = events_of(run)
+    assert {(e.noise_multiplier, e.sensitivity, e.law) for e in planned} == {(0.8, 1.0, "gaussian")}
+    uploaded = sum(row["clients"] - row["failures"] for row in run.rows)
+    assert uploaded <= len(planned) <= sum(row["clients"] for row in run.rows)
+    assert "secure-aggregation" in run.manifest
+
+
+def test_under_secure_aggregation_nobody_is_charged_for_what_it_refuses() -> None:
+    overrides = "privacy.secagg.mode=ideal", "server.cohort=6", "privacy.local-dp.max-participations=1"
+    run = fedsim.run(digits(*overrides, "rounds=2"), "run")
+    assert [row["failures"] for row in run.rows] == [0, 6]
+    assert [event.round for event in events_of(run)] == [1] * 6
+
+
+def test_the_sum_under_secure_aggregation_is_of_the_same_noised_updates() -> None:
+    plain = fedsim.run(digits("rounds=1"), "plain")
+    summed = fedsim.run(digits("rounds=1", "privacy.secagg.clip=8", "privacy.secagg.input-bits=24"), "summed")
+    one, other = (load_file(run.path / "model.safetensors") for run in (plain, summed))
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], atol=1e-5)
+    assert (plain.path / "ledger.jsonl").read_bytes() == (summed.path / "ledger.jsonl").read_bytes()
+
+
+def test_weights_that_are_not_set_are_the_same_for_all() -> None:
+    assert digits().server.weighting == "uniform"
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+OTHERS = {
+    "dp-sgd": "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n",
+    "dp-fedavg": "[privacy.dp-fedavg]\nnoise-multiplier = 1.0\ndelta = 1e-3\nclip = 1.0\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        ("dp-sgd", "privacy.local-dp = 'a table': can't stand beside dp-sgd: a run has one account"),
+        (
+            "dp-fedavg",
+            "privacy.local-dp = 'a table': can't stand beside dp-fedavg: two client-level mechanisms at once",
+        ),
+    ],
+)
+def test_a_second_mechanism_is_refused(other: str, line: str) -> None:
+    with pytest.raises(Refused, match=line):
+        Experiment.from_toml(DIGITS + OTHERS[other])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["server.weighting=examples"], r"server.weighting = 'examples': clients would send their numbers"),
+        (["server.strategy=qfedavg"], r"server.strategy = 'qfedavg': uses its clients' losses"),
+        (["privacy.local-dp.epsilon=1"], r"privacy.local-dp.noise-multiplier = 0.8: can't stand beside epsilon"),
+        (["privacy.local-dp.clip=0"], r"privacy.local-dp.clip = 0: must be greater than 0"),
+        (["privacy.local-dp.law=cauchy"], r"privacy.local-dp.law = 'cauchy'"),
+        (["privacy.local-dp.law=laplace"], r"privacy.local-dp.delta = 0.001: is for law = 'gaussian'"),
+        (["privacy.local-dp.max-participations=0"], r"max-participations = 0: must be greater than or equal"),
+        (["privacy.noise=os", "runtime.engine=ray"], r"privacy.noise = 'os': needs the clients' ledger"),
+        (
+            ["privacy.noise=os", "server.client-evaluation=cohort", "data.held-out=0.2"],
+            r"server.client-evaluation = 'cohort': asks for losses of clients",
+        ),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_is_refused_before_anything_runs(overrides: list[str], line: str) -> None:
+    with pytest.raises(Refused, match=line):
+        digits(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("old", "line"),
+    [("noise-multiplier = 0.8\n", "epsilon = None: this or noise"), ("delta = 1e-3\n", "delta = None: must")],
+)
+def test_what_is_missing_is_said(old: str, line: str) -> None:
+    with pytest.raises(Refused, match=f"privacy.local-dp.{line}"):
+        Experiment.from_toml(DIGITS.replace(old, ""))
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "privacy.local-dp.delta=0.2",
+            r"privacy.local-dp.delta = 0.2: must be below 1 / clients = 1 / 6",
+        ),
+        ("privacy.local-dp.noise-multiplier=1e-200", r"noise-multiplier = 1e-200: so little noise"),
+        (
+            "model.name=tests.apps:batch_normed",
+            r"1.num_batches_tracked is int64: only updates of floating-point numbers",
+        ),
+    ],
+)
+def test_what_only_the_data_or_the_model_tells_is_refused_before_the_first_round(
+    override: str, line: str
+) -> None:
+    with pytest.raises(Refused, match=line):
+        fedsim.run(digits(override), "run")
+    assert not Path("run").exists()
+
+
+def test_a_ledger_of_another_mechanism_is_no_account_of_this_one() -> None:
+    account = LocalAccount(digits(), digits().privacy.local_dp, 6, dict.fromkeys(["seeded"], ""))  # type: ignore[arg-type]
+    account.note_planned(1, [0, 1])
+    assert account.columns(1)["dp-steps"] == 1
+    other = digits("privacy.local-dp.noise-multiplier=0.9")
+    louder = LocalAccount(other, other.privacy.local_dp, 6, {})  # type: ignore[arg-type]
+    louder.ledger.extend(account.ledger)
+    with pytest.raises(ValueError, match=r"the ledger's noise is gaussian, multiplier 0\.8; this run's"):
+        louder.columns(1)
