@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.client_level_sections import DpFedavgSection
+from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection
 from fedsim.complaints import complaint
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
@@ -15,7 +15,7 @@ from privacy.ledger import Relation
 from privacy.sampling import Batches
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
-NOT_YET = ("audit", "distributed-dp", "dp-ftrl", "local-dp")
+NOT_YET = ("audit", "distributed-dp", "local-dp")
 
 
 class DpSgdSection(Section):
@@ -119,6 +119,8 @@ class PrivacySection(Section):
     """Example-level: DP-SGD in each client."""
     dp_fedavg: DpFedavgSection | None = None
     """Client-level: a trusted server adds noise."""
+    dp_ftrl: DpFtrlSection | None = None
+    """Client-level: a trusted server adds noise that is correlated over rounds."""
     secagg: SecaggSection | None = None
     """Secure aggregation: the server sees sums only."""
 
@@ -128,17 +130,28 @@ class PrivacySection(Section):
         for name in sorted(raw) if isinstance(raw, Mapping) else ():
             if kebab(str(name)) in NOT_YET:
                 raise complaint(
-                    name, raw[name], "is not available in this version; allowed: dp-fedavg, dp-sgd, secagg"
+                    name,
+                    raw[name],
+                    "is not available in this version; allowed: dp-fedavg, dp-ftrl, dp-sgd, secagg",
                 )
         return raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.dp_sgd is not None and self.dp_fedavg is not None:
+        tables = {"dp-sgd": self.dp_sgd, "dp-fedavg": self.dp_fedavg, "dp-ftrl": self.dp_ftrl}
+        on = [name for name, table in tables.items() if table is not None]
+        if len(on) > 1:
             raise complaint(
-                "dp-fedavg",
+                on[1],
                 "a table",
-                "can't stand beside dp-sgd: a run has one account; allowed: one of them",
+                f"can't stand beside {on[0]}: a run has one account; allowed: one of them",
+            )
+        if self.noise == "os" and self.dp_ftrl is not None:
+            raise complaint(
+                "noise",
+                self.noise,
+                "is not for dp-ftrl in this version: later rows go on from the noise of a round that was cut short, "
+                "which nobody could draw again; allowed: seeded",
             )
         if self.noise == "os" and not self.releases:
             raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
@@ -147,4 +160,9 @@ class PrivacySection(Section):
     @property
     def releases(self) -> bool:
         """Whether there is a mechanism that adds noise, and so a ledger."""
-        return self.dp_sgd is not None or self.dp_fedavg is not None
+        return self.dp_sgd is not None or self.central is not None
+
+    @property
+    def central(self) -> DpFedavgSection | DpFtrlSection | None:
+        """The mechanism by which a trusted server noises the sum of clipped updates; None: there is none."""
+        return self.dp_fedavg or self.dp_ftrl

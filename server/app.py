@@ -28,7 +28,9 @@ from privacy.dp_sgd import check_model
 from server.account import NOISE, Account
 from server.central import Central
 from server.cohort_account import CohortAccount
+from server.correlated import Correlated
 from server.enrolment import enrol
+from server.matrix_account import MatrixAccount
 from server.protection import policy_for, report, secure_grid
 from server.rounds import Federation
 from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
@@ -101,9 +103,11 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
     account = _account(experiment, data)
-    central = None
+    central: Central | Correlated | None = None
     if isinstance(account, CohortAccount):
         central = Central.of(experiment, arrays, account.cohorts, account.noise_multiplier)
+    if isinstance(account, MatrixAccount):
+        central = Correlated.of(experiment, arrays, account.cohorts, account.plan)
     nodes = enrol(grid, data.clients, experiment.server.timeout)
     return Federation(
         experiment=experiment,
@@ -118,10 +122,12 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     )
 
 
-def _account(experiment: Experiment, data: FederatedData) -> Account | CohortAccount | None:
+def _account(experiment: Experiment, data: FederatedData) -> Account | CohortAccount | MatrixAccount | None:
     """Return the account of an experiment; None where nothing is to be accounted for."""
     if experiment.privacy.dp_fedavg is not None:
         return CohortAccount(experiment, experiment.privacy.dp_fedavg, data.clients, NOISE)
+    if experiment.privacy.dp_ftrl is not None:
+        return MatrixAccount(experiment, experiment.privacy.dp_ftrl, data.clients, NOISE)
     return Account.of(experiment, data)
 
 
