@@ -16,7 +16,7 @@ from fedsim.arrays import values_of
 from fedsim.streams import numpy_stream
 from fedsim.vectors import joined
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
-from privacy.ledger import Ledger, MatrixEvent, event_of
+from privacy.ledger import MatrixEvent, event_of
 from server.correlated import Correlated
 from server.rounds import Federation
 from tests.stopping import stopped
@@ -274,12 +274,6 @@ def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
         private_bits(fedsim.run(setting(*engine, "rounds=4"), f"run-{i}")) for i, engine in enumerate(engines)
     )
     assert other == reference
-
-
-def test_a_ledger_with_a_row_twice_has_no_epsilon() -> None:
-    run = fedsim.run(setting("rounds=2"), "run")
-    with pytest.raises(ValueError, match="released twice"):
-        Ledger(events_of(run) * 2).spent_by_rows()
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
