@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from fedsim.catalogue import STRATEGIES
+from fedsim.client_level_sections import DpFtrlSection
 from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides, resolve_path
@@ -66,30 +67,48 @@ class Experiment(Section):
                 raise complaint("client-evaluation", evaluation, "needs data.held-out above 0")
         if self.privacy.dp_sgd is not None:
             self._check_dp_sgd(self.privacy.dp_sgd)
-        if self.privacy.dp_fedavg is not None:
-            self._check_dp_fedavg()
+        if self.privacy.central is not None:
+            self._check_central("dp-fedavg" if self.privacy.dp_fedavg is not None else "dp-ftrl")
         if self.privacy.local_dp is not None:
             self._check_local_dp()
+        self._check_separation(self.privacy.dp_ftrl)
         if self.privacy.secagg is not None:
             self._check_secagg(self.privacy.secagg)
         return self
 
-    def _check_dp_fedavg(self) -> None:
+    def _check_central(self, name: str) -> None:
         """Refuse what a trusted server's noise can't stand beside."""
         server = self.server
         with below("server"):
             if not server.strategy_entry.linear:
-                linear = ", ".join(name for name, entry in STRATEGIES.items() if entry.linear)
+                linear = ", ".join(known for known, entry in STRATEGIES.items() if entry.linear)
                 raise complaint(
                     "strategy",
                     server.strategy,
                     f"needs each client's update, which moves its answer by more than any noise is made for; allowed with "
-                    f"privacy.dp-fedavg: {linear}",
+                    f"privacy.{name}: {linear}",
                 )
+        if self.privacy.secagg is not None:
+            self._check_central_under_secagg()
         self._weigh_alike(
             "one client could weigh as much as all others, and the noise is made for equal weights; allowed with "
-            "privacy.dp-fedavg: uniform"
+            f"privacy.{name}: uniform"
         )
+
+    def _check_central_under_secagg(self) -> None:
+        """Refuse secret cohorts: that a round had too few clients for a sum would say how many there were."""
+        why = (
+            "with privacy.secagg a round fails where too few are drawn, and secret coins have no theorem then"
+        )
+        dp_ftrl = self.privacy.dp_ftrl
+        if dp_ftrl is None and self.server.sampling != "fixed":
+            with below("server"):
+                raise complaint(
+                    "sampling", self.server.sampling, f"{why}; allowed with privacy.dp-fedavg: fixed"
+                )
+        if dp_ftrl is not None and dp_ftrl.adversary == "released-models":
+            with below("privacy"), below("dp-ftrl"):
+                raise complaint("adversary", dp_ftrl.adversary, f"{why}; allowed: known-cohort")
 
     def _check_local_dp(self) -> None:
         """Refuse what clients that noise their own updates would say without noise."""
@@ -124,6 +143,26 @@ class Experiment(Section):
                 )
         if server.weighting != "uniform":
             object.__setattr__(self, "server", server.model_copy(update={"weighting": "uniform"}))
+
+    def _check_separation(self, dp_ftrl: DpFtrlSection | None) -> None:
+        """Refuse cohorts that don't keep the separation that noise is made for, and a separation that nothing needs."""
+        server, clients = self.server, self.data.clients
+        if (dp_ftrl is not None) != (server.sampling == "b-min-sep"):
+            why = (
+                "is for privacy.dp-ftrl, whose min-separation it keeps; allowed: fixed, poisson, truncated-poisson"
+                if dp_ftrl is None
+                else "lets a client take part in rounds that are too close together for the noise; allowed with "
+                "privacy.dp-ftrl: b-min-sep"
+            )
+            with below("server"):
+                raise complaint("sampling", server.sampling, why)
+        if dp_ftrl is not None and clients is not None and dp_ftrl.min_separation * server.cohort > clients:
+            with below("privacy"), below("dp-ftrl"):
+                raise complaint(
+                    "min-separation",
+                    dp_ftrl.min_separation,
+                    f"{dp_ftrl.min_separation} groups of {server.cohort} clients need more than data.clients = {clients}",
+                )
 
     def _check_dp_sgd(self, dp_sgd: DpSgdSection) -> None:
         """Refuse what DP-SGD can't stand beside: each for want of a theorem."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.client_level_sections import DpFedavgSection, LocalDpSection
+from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection, LocalDpSection
 from fedsim.complaints import complaint
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
@@ -15,7 +15,7 @@ from privacy.ledger import Relation
 from privacy.sampling import Batches
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
-NOT_YET = ("audit", "distributed-dp", "dp-ftrl")
+NOT_YET = ("audit", "distributed-dp")
 
 
 class DpSgdSection(Section):
@@ -119,6 +119,8 @@ class PrivacySection(Section):
     """Example-level: DP-SGD in each client."""
     dp_fedavg: DpFedavgSection | None = None
     """Client-level: a trusted server adds noise."""
+    dp_ftrl: DpFtrlSection | None = None
+    """Client-level: a trusted server adds noise that is correlated over rounds."""
     local_dp: LocalDpSection | None = None
     """Client-level: each client adds noise, and trusts nobody."""
     secagg: SecaggSection | None = None
@@ -132,7 +134,7 @@ class PrivacySection(Section):
                 raise complaint(
                     name,
                     raw[name],
-                    "is not available in this version; allowed: dp-fedavg, dp-sgd, local-dp, secagg",
+                    "is not available in this version; allowed: dp-fedavg, dp-ftrl, dp-sgd, local-dp, secagg",
                 )
         return raw
 
@@ -146,6 +148,13 @@ class PrivacySection(Section):
                 "a table",
                 f"can't stand beside {first}: {both}a run has one account; allowed: one of them",
             )
+        if self.noise == "os" and self.dp_ftrl is not None:
+            raise complaint(
+                "noise",
+                self.noise,
+                "is not for dp-ftrl in this version: later rows go on from the noise of a round that was cut short, "
+                "which nobody could draw again; allowed: seeded",
+            )
         if self.noise == "os" and not self.releases:
             raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
         return self
@@ -153,10 +162,20 @@ class PrivacySection(Section):
     @property
     def mechanisms(self) -> list[str]:
         """Names of those that add noise."""
-        tables = {"dp-sgd": self.dp_sgd, "dp-fedavg": self.dp_fedavg, "local-dp": self.local_dp}
+        tables = {
+            "dp-sgd": self.dp_sgd,
+            "dp-fedavg": self.dp_fedavg,
+            "dp-ftrl": self.dp_ftrl,
+            "local-dp": self.local_dp,
+        }
         return [name for name, table in tables.items() if table is not None]
 
     @property
     def releases(self) -> bool:
         """Whether there is a mechanism that adds noise, and so a ledger."""
         return bool(self.mechanisms)
+
+    @property
+    def central(self) -> DpFedavgSection | DpFtrlSection | None:
+        """The mechanism by which a trusted server noises the sum of clipped updates; None: there is none."""
+        return self.dp_fedavg or self.dp_ftrl

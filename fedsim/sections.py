@@ -173,9 +173,10 @@ class ServerSection(Section):
     """A strategy's name (see `fedsim strategies`) or `"module:callable"`."""
     cohort: int = Field(default=10, ge=1)
     """Clients in a round; the expected number where each client has its own coin."""
-    sampling: Literal["fixed", "poisson", "truncated-poisson"] = "fixed"
+    sampling: Literal["fixed", "poisson", "truncated-poisson", "b-min-sep"] = "fixed"
     """`fixed`: that many clients, without replacement; `poisson`: each client by its own coin; `truncated-poisson`:
-    of those, at most `max-cohort`."""
+    of those, at most `max-cohort`; `b-min-sep`: by its own coin in the round that is its group's turn, for
+    `privacy.dp-ftrl`, whose `min-separation` is the number of groups."""
     max_cohort: int | None = Field(default=None, ge=1)
     """Clients in a round at most, for `truncated-poisson`; unset: five standard deviations above the mean."""
     weighting: Literal["examples", "uniform"] = "examples"

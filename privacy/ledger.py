@@ -248,13 +248,69 @@ def _part(tree: Mapping[str, Any]) -> Part:
     return Part(**values)
 
 
-AnyEvent = Event | LocalEvent | CohortEvent
+@dataclass(frozen=True, kw_only=True)
+class MatrixEvent(_Json):
+    """One round of central client-level privacy by correlated noise: a cohort's sum, and one row of the noise.
+
+    The rounds are one Gaussian mechanism together. Who was drawn, and how many, is not in it.
+
+    Attributes:
+        mechanism: What released it.
+        strategy: What correlates the noise, by name: the matrix C.
+        round: From 1; the row of C.
+        rounds: How many are planned: the rows of C.
+        unit: Whose presence is hidden: a client's, with all its participations.
+        relation: Which data sets are neighbours.
+        sum_sensitivity: L2 sensitivity of one round's sum, above 0: how far one participation moves it.
+        sensitivity: L2 sensitivity of C x to a client with all its participations, x being the rounds' sums.
+        noise_multiplier: Standard deviation of the noise before it is correlated, over `sensitivity`; above 0.
+        bands: Of C, where it is banded, else None.
+        buffers: Of C, where it is a buffered linear Toeplitz matrix, else None.
+        separation: A client takes part at most once in so many rounds.
+        participations: In how many rounds a client takes part at most.
+        sampling: How the cohort is drawn.
+        clients: The population, public.
+        cohort: Clients in a cohort, expected.
+        denominator: What the noised sum is divided by, a public constant.
+        noise: Where the noise comes from.
+    """
+
+    _kinds: ClassVar[dict[str, Any]] = {
+        "unit": Unit,
+        "relation": Relation,
+        "sampling": Sampling,
+        "noise": Noise,
+    }
+
+    mechanism: str
+    strategy: str
+    round: int
+    rounds: int
+    unit: Unit
+    relation: Relation
+    sum_sensitivity: float
+    sensitivity: float
+    noise_multiplier: float
+    bands: int | None
+    buffers: int | None
+    separation: int
+    participations: int
+    sampling: Sampling
+    clients: int
+    cohort: int
+    denominator: float
+    noise: Noise
+
+
+AnyEvent = Event | LocalEvent | CohortEvent | MatrixEvent
 
 
 def event_of(tree: Mapping[str, Any]) -> AnyEvent:
     """Return the event of a line of `ledger.jsonl`, of whichever kind; raises `ValueError` where it is none."""
     if tree.get("unit") != Unit.CLIENT:
         return Event.from_json(tree)
+    if "strategy" in tree:
+        return MatrixEvent.from_json(tree)
     return LocalEvent.from_json(tree) if "client" in tree else CohortEvent.from_json(tree)
 
 
@@ -291,6 +347,24 @@ class CohortRelease(NamedTuple):
     separation: int | None
 
 
+class MatrixRelease(NamedTuple):
+    """What rounds with correlated noise have in common."""
+
+    strategy: str
+    rounds: int
+    relation: Relation
+    sum_sensitivity: float
+    sensitivity: float
+    noise_multiplier: float
+    bands: int | None
+    buffers: int | None
+    separation: int
+    participations: int
+    sampling: Sampling
+    clients: int
+    cohort: int
+
+
 class Ledger:
     """Events, in the order in which they were noted; none is ever taken back."""
 
@@ -299,6 +373,7 @@ class Ledger:
         self._participations: dict[int, set[int]] = {}
         self._by_client: dict[int, Counter[Release | LocalRelease]] = {}
         self._by_cohorts: Counter[CohortRelease] = Counter()
+        self._rows: dict[MatrixRelease, list[int]] = {}
         self.extend(events)
 
     def __len__(self) -> int:
@@ -314,6 +389,10 @@ class Ledger:
             if isinstance(event, CohortEvent):
                 terms = {name: getattr(event, name) for name in CohortRelease._fields}
                 self._by_cohorts[CohortRelease(**terms)] += 1
+                continue
+            if isinstance(event, MatrixEvent):
+                matrix = MatrixRelease(**{name: getattr(event, name) for name in MatrixRelease._fields})
+                self._rows.setdefault(matrix, []).append(event.round)
                 continue
             self._participations.setdefault(event.client, set()).add(event.round)
             release: Release | LocalRelease
@@ -353,6 +432,20 @@ class Ledger:
         if len(self._by_cohorts) > 1:
             raise ValueError("the noise or the cohorts' rule has changed between the rounds")
         return next(iter(self._by_cohorts.items()), None)
+
+    def spent_by_rows(self) -> tuple[MatrixRelease, int] | None:
+        """Return what rounds with correlated noise have released, and the last of them; None: there were none.
+
+        Raises:
+            ValueError: The mechanism has changed between the rounds, or a row of its noise was released twice.
+        """
+        if len(self._rows) > 1:
+            raise ValueError("the noise or the cohorts' rule has changed between the rounds")
+        for release, rows in self._rows.items():
+            if len(set(rows)) < len(rows):
+                raise ValueError("a row of the noise was released twice: their difference has no noise")
+            return release, max(rows)
+        return None
 
     def _spent(self) -> set[tuple[Release | LocalRelease, int]]:
         spent = set()

@@ -29,8 +29,10 @@ from privacy.dp_sgd import check_model
 from server.account import NOISE, Account
 from server.central import Central
 from server.cohort_account import CohortAccount
+from server.correlated import Correlated
 from server.enrolment import enrol
 from server.local_account import LocalAccount
+from server.matrix_account import MatrixAccount
 from server.protection import policy_for, report, secure_grid
 from server.rounds import Federation
 from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
@@ -103,9 +105,11 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
     account = _account(experiment, data)
-    central = None
+    central: Central | Correlated | None = None
     if isinstance(account, CohortAccount):
         central = Central.of(experiment, arrays, account.cohorts, account.noise_multiplier)
+    if isinstance(account, MatrixAccount):
+        central = Correlated.of(experiment, arrays, account.cohorts, account.plan)
     nodes = enrol(grid, data.clients, experiment.server.timeout)
     return Federation(
         experiment=experiment,
@@ -120,10 +124,14 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     )
 
 
-def _account(experiment: Experiment, data: FederatedData) -> Account | CohortAccount | LocalAccount | None:
+def _account(
+    experiment: Experiment, data: FederatedData
+) -> Account | CohortAccount | MatrixAccount | LocalAccount | None:
     """Return the account of an experiment; None where nothing is to be accounted for."""
     if experiment.privacy.dp_fedavg is not None:
         return CohortAccount(experiment, experiment.privacy.dp_fedavg, data.clients, NOISE)
+    if experiment.privacy.dp_ftrl is not None:
+        return MatrixAccount(experiment, experiment.privacy.dp_ftrl, data.clients, NOISE)
     if experiment.privacy.local_dp is not None:
         return LocalAccount(experiment, experiment.privacy.local_dp, data.clients, NOISE)
     return Account.of(experiment, data)

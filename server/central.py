@@ -78,7 +78,7 @@ class Central:
                 cohorts,
                 noise_multiplier,
                 lambda round_: _randomness(experiment, round_),
-                _rounding(experiment, dimension_of(tuple(array.shape) for array in arrays.values())),
+                rounding(experiment, dimension_of(tuple(array.shape) for array in arrays.values())),
             )
         except ValueError as error:
             raise Refused(f"privacy.dp-fedavg: {error}") from None
@@ -109,6 +109,14 @@ class Central:
         adaptive = self._adaptive(randomness).release(self.clip, total, bits, round_, sensitivity=sensitivity)
         self.clip = adaptive.clip
         return adaptive.mean, adaptive.event
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next rounds depend on, for the checkpoint."""
+        return {"clip": self.clip}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.clip = state["clip"]
 
     def _adaptive(self, randomness: Randomness) -> AdaptiveClipping:
         adaptive = self._section.adaptive
@@ -144,7 +152,7 @@ def _randomness(experiment: Experiment, round_: int) -> Randomness:
     return NumpyRandomness(numpy_stream(experiment.seed, "dp-fedavg-noise", round_=round_))
 
 
-def _rounding(experiment: Experiment, dimension: int) -> Callable[[float], float]:
+def rounding(experiment: Experiment, dimension: int) -> Callable[[float], float]:
     """Return what a clip norm becomes as a sensitivity: more, where secure aggregation rounds the clipped updates."""
     secagg = experiment.privacy.secagg
     if secagg is None:

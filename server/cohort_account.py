@@ -22,42 +22,18 @@ WHO = {
 }
 
 
-class CohortAccount:
-    """The account of client-level privacy over a run.
-
-    Protected is all of one client's data. The number of clients is public.
+class CentralAccount:
+    """What accounts of client-level privacy by a trusted server have in common: this server notes its own releases.
 
     Attributes:
         noise: Where the noise comes from.
-        noise_multiplier: Of what is released in a round: given, or calibrated for the epsilon of the experiment.
-        cohorts: How cohorts are drawn.
         ledger: What was released so far.
     """
 
-    def __init__(
-        self, experiment: Experiment, section: DpFedavgSection, clients: int, said: dict[Noise, str]
-    ) -> None:
-        """Make the account of so many clients; `said` is what the manifest says of where noise comes from.
-
-        Raises:
-            Refused: delta is too large for so few clients, or no noise reaches the epsilon.
-        """
-        if section.delta >= 1 / clients:
-            raise Refused(
-                f"privacy.dp-fedavg.delta = {section.delta}: must be below 1 / clients = 1 / {clients}: a mechanism "
-                "that publishes one client at random would pass"
-            )
-        self._section = section
-        self._rounds = experiment.rounds
-        self._said = said
-        self._file: LedgerFile | None = None
-        self._answers: dict[int, dict[str, Answer]] = {}  # the last answer, by rounds
-        self.noise = Noise(experiment.privacy.noise)
-        self.cohorts = _cohorts(experiment, clients)
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
         self.ledger = Ledger()
-        self.noise_multiplier = section.noise_multiplier or self._calibrated()
-
-    # --- during the run -----------------------------------------------------------------------------------
+        self._file: LedgerFile | None = None
 
     def open(self, file: LedgerFile, events: Sequence[AnyEvent]) -> None:
         """Keep the ledger in a file, and go on from the events that are in it."""
@@ -76,6 +52,40 @@ class CohortAccount:
 
     def note_planned(self, round_: int, clients: Sequence[int]) -> None:
         """Note nothing: this server notes what it releases itself."""
+
+
+class CohortAccount(CentralAccount):
+    """The account of client-level privacy over a run.
+
+    Protected is all of one client's data. The number of clients is public.
+
+    Attributes:
+        noise_multiplier: Of what is released in a round: given, or calibrated for the epsilon of the experiment.
+        cohorts: How cohorts are drawn.
+    """
+
+    def __init__(
+        self, experiment: Experiment, section: DpFedavgSection, clients: int, said: dict[Noise, str]
+    ) -> None:
+        """Make the account of so many clients; `said` is what the manifest says of where noise comes from.
+
+        Raises:
+            Refused: delta is too large for so few clients, or no noise reaches the epsilon.
+        """
+        super().__init__(Noise(experiment.privacy.noise))
+        if section.delta >= 1 / clients:
+            raise Refused(
+                f"privacy.dp-fedavg.delta = {section.delta}: must be below 1 / clients = 1 / {clients}: a mechanism "
+                "that publishes one client at random would pass"
+            )
+        self._section = section
+        self._rounds = experiment.rounds
+        self._said = said
+        self._answers: dict[int, dict[str, Answer]] = {}  # the last answer, by rounds
+        self.cohorts = _cohorts(experiment, clients)
+        self.noise_multiplier = section.noise_multiplier or self._calibrated()
+
+    # --- during the run -----------------------------------------------------------------------------------
 
     def columns(self, rounds: int) -> dict[str, Any]:
         """Return what a row says: epsilon so far, by adversary, with what belongs to it."""
@@ -100,7 +110,7 @@ class CohortAccount:
         """Return what the manifest says, by adversary: epsilon of the whole run, and what is spent."""
         spent = self._side_by_side(self._released)
         report = {
-            name: self._entry(answer) | {"who": WHO[name], "spent": _plain(spent[name])}
+            name: self._entry(answer) | {"who": WHO[name], "spent": plain(spent[name])}
             for name, answer in self._side_by_side(self._rounds).items()
         }
         section = self._section
@@ -112,7 +122,7 @@ class CohortAccount:
         release, section = self._release, self._section
         bounds = {} if answer.epsilon is None else {"pld": answer.epsilon.pld, "rdp": answer.epsilon.rdp}
         return {
-            "epsilon": _plain(answer),
+            "epsilon": plain(answer),
             **{name: value for name, value in bounds.items() if value is None or math.isfinite(value)},
             "why": answer.why,
             "relation": answer.relation.value if answer.relation is not None else section.relation,
@@ -198,7 +208,7 @@ def _cohorts(experiment: Experiment, clients: int) -> Cohorts:
     return Cohorts(sampling=sampling, clients=clients, cohort=server.cohort, max_cohort=most)
 
 
-def _plain(answer: Answer) -> float | str | None:
+def plain(answer: Answer) -> float | str | None:
     """Return an epsilon as JSON can say it."""
     if answer.epsilon is None:
         return None

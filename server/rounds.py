@@ -25,8 +25,10 @@ from server.central import Central, Sums, plus, zeros_like
 from server.cohort import draw
 from server.cohort_account import CohortAccount
 from server.cohort_grid import CohortGrid
+from server.correlated import Correlated
 from server.fold import Total, WeightedSum
 from server.local_account import LocalAccount
+from server.matrix_account import MatrixAccount
 from server.replies import LATE, Replies, expected_of, read
 from server.secure_grid import SecureGrid
 
@@ -73,8 +75,8 @@ class Federation:
     strategy: Strategy
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
-    account: Account | CohortAccount | LocalAccount | None = None
-    central: Central | None = None
+    account: Account | CohortAccount | MatrixAccount | LocalAccount | None = None
+    central: Central | Correlated | None = None
     secure: SecureGrid | None = None
     done: int = 0
     released: int = 0
@@ -126,14 +128,7 @@ class Federation:
 
     def _train(self, round_: int) -> dict[str, Any]:
         """Train one round, make the next global model out of it, and return its part of the row."""
-        server, seed = self.experiment.server, self.experiment.seed
-        cohort = draw(
-            server.sampling,
-            server.cohort,
-            len(self.nodes),
-            numpy_stream(seed, "cohort", round_=round_),
-            max_cohort=self._max_cohort,
-        )
+        cohort = self._drawn(round_)
         if not cohort and self.central is None:
             return {"clients": 0, "failures": 0}
         grid, requests = self._requests(round_, cohort)
@@ -153,6 +148,16 @@ class Federation:
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
         return row
+
+    def _drawn(self, round_: int) -> list[int]:
+        """Draw a round's cohort."""
+        server = self.experiment.server
+        if isinstance(self.central, Correlated):
+            return self.central.draw(round_)
+        if server.sampling == "b-min-sep":
+            raise TypeError("the experiment has no [privacy.dp-ftrl], which says how far apart")
+        generator = numpy_stream(self.experiment.seed, "cohort", round_=round_)
+        return draw(server.sampling, server.cohort, len(self.nodes), generator, max_cohort=self._max_cohort)
 
     @property
     def _max_cohort(self) -> int | None:
@@ -191,7 +196,7 @@ class Federation:
             clients: How many are in it.
         """
         if self.central is None or self.account is None:
-            raise TypeError("the experiment has no [privacy.dp-fedavg]")
+            raise TypeError("the experiment has no mechanism of a trusted server")
         bits = metrics.get(SHIFTED_BIT, 0.0) * clients
         mean, event = self.central.release(total, bits, round_)
         self.account.note([event])

@@ -16,7 +16,7 @@ from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import LEDGER, RECORD
-from privacy.ledger import CohortEvent, Ledger, Noise
+from privacy.ledger import CohortEvent, Ledger, MatrixEvent, Noise
 from server.rounds import Federation, Stopping
 from server.strategies import load_strategy_state, strategy_state, why_not_kept
 from server.strategies.state import arrays_as_tree
@@ -53,7 +53,7 @@ def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
         "stopping": asdict(federation.stopping),
     }
     if federation.central is not None:
-        state["clip"] = federation.central.clip
+        state["central"] = federation.central.state()
     clients = {
         client: recorddict_to_proto(_without_secrets(record)).SerializeToString()
         for client, record in grid.changed_states().items()
@@ -89,7 +89,7 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
     federation.stopping = Stopping(**checkpoint.state["stopping"])
     load_strategy_state(federation.strategy, entry, checkpoint.state["strategy"])
     if federation.central is not None:
-        federation.central.clip = checkpoint.state["clip"]
+        federation.central.restore(checkpoint.state["central"])
     grid.restore_states(
         {
             client: recorddict_from_proto(RecordDictProto.FromString(state))
@@ -105,7 +105,7 @@ def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping
         state = recorddict_from_proto(RecordDictProto.FromString(client_states.get(client, b"")))
         state[PARTICIPATIONS] = ConfigRecord({"rounds": count})
         if federation.secure is not None:
-            own = [event for event in ledger if not isinstance(event, CohortEvent)]
+            own = [event for event in ledger if not isinstance(event, CohortEvent | MatrixEvent)]
             events = [event.dumps() for event in own if event.client == client]
             state[LEDGER] = ConfigRecord({"events": events})
         states[client] = state

@@ -51,7 +51,9 @@ class Killer(Silent):
         victim = workers()[0]
         os.kill(victim, signal.SIGKILL)
         self.killed += 1
-        while victim in workers():  # until it has been missed: else the next round's first job may go to a corpse
+        while (
+            victim in workers()
+        ):  # until it has been missed: else the next round's first job may go to a corpse
             time.sleep(0.01)
 
 

@@ -15,14 +15,14 @@ from privacy.mechanisms import clip_jointly, shifted_bit
 
 
 def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Clip what training has changed, jointly over all arrays, where `[privacy.dp-fedavg]` is on.
+    """Clip what training has changed, jointly over all arrays, where a trusted server is to noise the sum.
 
     The train message's config says `clip-norm`, and `clip-bit` where the reply is to say whether the norm was below.
     The reply holds the clipped difference and no model; it weighs 1, however many examples the client has. An update
     with NaN or infinity in it becomes zero.
     """
     experiment = workbench(context).experiment
-    if experiment.privacy.dp_fedavg is None:
+    if experiment.privacy.central is None:
         return call_next(message, context)
     config = message.content.config_records["config"]
     norm = float(config["clip-norm"])  # type: ignore[arg-type]

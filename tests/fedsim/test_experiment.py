@@ -120,5 +120,5 @@ def test_the_schema_takes_what_an_experiment_takes() -> None:
 
 
 def test_what_is_not_here_yet_says_so() -> None:
-    with pytest.raises(Refused, match=r"privacy\.dp-ftrl .*not available"):
-        Experiment.from_toml("[privacy.dp-ftrl]\nepsilon = 3.0")
+    with pytest.raises(Refused, match=r"privacy\.audit .*not available"):
+        Experiment.from_toml("[privacy.audit]\nepsilon = 3.0")

@@ -11,6 +11,7 @@ from privacy.ledger import (
     Ledger,
     LocalEvent,
     LocalRelease,
+    MatrixEvent,
     Noise,
     Part,
     Relation,
@@ -67,6 +68,27 @@ COHORT = CohortEvent(
     noise=Noise.SEEDED,
 )
 
+ROW = MatrixEvent(
+    mechanism="dp-ftrl",
+    strategy="banded",
+    round=1,
+    rounds=8,
+    unit=Unit.CLIENT,
+    relation=Relation.ZERO_OUT,
+    sum_sensitivity=0.5,
+    sensitivity=0.8,
+    noise_multiplier=2.0,
+    bands=4,
+    buffers=None,
+    separation=4,
+    participations=2,
+    sampling=Sampling.SEPARATED,
+    clients=1000,
+    cohort=20,
+    denominator=20.0,
+    noise=Noise.SEEDED,
+)
+
 
 def test_an_event_travels_as_json_and_comes_back_as_it_was() -> None:
     tree = json.loads(EVENT.dumps())
@@ -105,7 +127,7 @@ def test_a_change_of_noise_has_no_single_composition() -> None:
         ledger.spent()
 
 
-@pytest.mark.parametrize("event", [EVENT, LOCAL, COHORT], ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", [EVENT, LOCAL, COHORT, ROW], ids=lambda event: type(event).__name__)
 def test_each_kind_of_event_is_known_by_its_line(event) -> None:  # type: ignore[no-untyped-def]
     assert loads(event.dumps()) == event
     assert type(event).loads(event.dumps()) == event
@@ -155,3 +177,18 @@ def test_local_releases_are_counted_by_client() -> None:
     ledger.extend([replace(LOCAL, round=3, law=Law.LAPLACE)])
     with pytest.raises(ValueError, match="client 3's noise"):
         ledger.spent_locally()
+
+
+def test_rows_of_correlated_noise_are_one_mechanism_and_each_comes_once() -> None:
+    later = replace(ROW, round=5)  # rounds 2 to 4 released nothing
+    ledger = Ledger([ROW, later])
+    assert ledger.participations() == {}
+    release, last = ledger.spent_by_rows() or (None, 0)
+    assert release is not None
+    assert (release.noise_multiplier, release.bands, last) == (2.0, 4, 5)
+    assert Ledger().spent_by_rows() is None
+    ledger.extend([later])
+    with pytest.raises(ValueError, match="a row of the noise was released twice"):
+        ledger.spent_by_rows()
+    with pytest.raises(ValueError, match="the noise or the cohorts' rule has changed"):
+        Ledger([ROW, replace(later, noise_multiplier=1.0)]).spent_by_rows()

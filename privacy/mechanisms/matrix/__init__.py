@@ -2,7 +2,7 @@
 
 `Participation` says how often and how far apart a client takes part, `History` holds it to that; `banded`, `buffered`
 (BLT) and others make a `Mechanism` of it, which knows its sensitivity and error and streams its `Noise`; `plan` finds
-the noise for an epsilon. What it costs: `privacy.accounting.matrix`.
+the noise for an epsilon; `CorrelatedGaussian` releases a training's rounds. What it costs: `privacy.accounting.matrix`.
 """
 
 from privacy.mechanisms.matrix.mechanism import (
@@ -17,6 +17,7 @@ from privacy.mechanisms.matrix.mechanism import (
 from privacy.mechanisms.matrix.noise import Noise
 from privacy.mechanisms.matrix.participation import History, Participation, group_of
 from privacy.mechanisms.matrix.plan import Plan, alternatives, plan
+from privacy.mechanisms.matrix.release import CorrelatedGaussian
 from privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
 from privacy.mechanisms.matrix.toeplitz import Objective
 
@@ -24,6 +25,7 @@ __all__ = [
     "BUFFERS",
     "Banded",
     "Buffered",
+    "CorrelatedGaussian",
     "History",
     "Mechanism",
     "Noise",

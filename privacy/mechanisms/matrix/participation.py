@@ -91,6 +91,10 @@ class History:
             return f"round {round_}: client {client} took part {self._count[client]} times, which is the most"
         return None
 
+    def is_spent(self, client: int) -> bool:
+        """Return whether a client has taken part as often as it may, and stays out from now on."""
+        return self._count.get(client, 0) >= self._participation.participations
+
     def admit(self, round_: int, clients: Iterable[int]) -> None:
         """Note a cohort, before it trains; nothing is noted if one of its clients is refused.
 

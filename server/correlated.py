@@ -1,0 +1,153 @@
+"""DP-FTRL by this server: cohorts that keep their distance, and sums that are released with correlated noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fedsim.client_level_sections import DpFtrlSection
+from fedsim.errors import Refused, RunFailed
+from fedsim.experiment import Experiment
+from fedsim.streams import numpy_stream
+from fedsim.vectors import dimension_of, split, why_not_summable
+from privacy.cohorts import Cohorts
+from privacy.ledger import MatrixEvent
+from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
+from privacy.randomness import NumpyRandomness, Randomness
+from server.central import Sums, rounding
+from server.cohort import draw_separated, group_of
+
+
+class Correlated:
+    """DP-FTRL in a run: who is drawn, and the release of each round.
+
+    Its state, the noise's and who took part when, is secret, and is in the checkpoint.
+
+    Args:
+        section: What is asked for.
+        plan: The mechanism and its noise.
+        cohorts: How cohorts are drawn.
+        arrays: The model.
+        sum_sensitivity: How far one client moves a round's sum.
+        seed: The experiment's.
+
+    Raises:
+        ValueError: There is no theorem for these values.
+    """
+
+    def __init__(
+        self,
+        section: DpFtrlSection,
+        plan: Plan,
+        cohorts: Cohorts,
+        arrays: ArrayRecord,
+        sum_sensitivity: float,
+        seed: int,
+    ) -> None:
+        self._section = section
+        self._plan = plan
+        self._cohorts = cohorts
+        self._arrays = arrays
+        self._sum_sensitivity = sum_sensitivity
+        self._seed = seed
+        self._groups = [
+            group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
+        ]
+        self._history = History(plan.mechanism.participation)
+        self._releases = self._begun(None)
+
+    @classmethod
+    def of(cls, experiment: Experiment, arrays: ArrayRecord, cohorts: Cohorts, plan: Plan) -> Correlated:
+        """Return that of an experiment with `[privacy.dp-ftrl]`.
+
+        Raises:
+            Refused: The model has arrays that can't be clipped, or there is no theorem for these values.
+        """
+        section = experiment.privacy.dp_ftrl
+        if section is None:
+            raise TypeError("the experiment has no [privacy.dp-ftrl]")
+        why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
+        if why is not None:
+            raise Refused(f"model.name = {experiment.model.name!r}: {why}")
+        dimension = dimension_of(tuple(array.shape) for array in arrays.values())
+        try:
+            sum_sensitivity = rounding(experiment, dimension)(section.clip)
+            return cls(section, plan, cohorts, arrays, sum_sensitivity, experiment.seed)
+        except ValueError as error:
+            raise Refused(f"privacy.dp-ftrl: {error}") from None
+
+    def for_clients(self) -> dict[str, Any]:
+        """Return what clients have to know of it, for a message's config."""
+        return {"clip-norm": self._section.clip}
+
+    def draw(self, round_: int) -> list[int]:
+        """Draw a round's clients, in ascending order, and note that they take part, whether or not they answer.
+
+        Clients who have taken part as often as they may stay out.
+
+        Raises:
+            RunFailed: One may not take part: the separation would be broken.
+        """
+        drawn = draw_separated(
+            round_,
+            self._section.min_separation,
+            self._cohorts.cohort,
+            self._groups,
+            numpy_stream(self._seed, "cohort", round_=round_),
+        )
+        cohort = [client for client in drawn if not self._history.is_spent(client)]
+        try:
+            self._history.admit(round_, cohort)
+        except ValueError as error:
+            raise RunFailed(f"privacy.dp-ftrl: {error}") from None
+        return cohort
+
+    def release(self, total: Sums, bits: float, round_: int) -> tuple[Sums, MatrixEvent]:
+        """Return the noised mean of the updates of a round, and the event that says so.
+
+        Args:
+            total: Sum of the clipped updates, by name; zeros where there were none.
+            bits: Not used: the clip norm is fixed.
+            round_: From 1.
+
+        Raises:
+            RunFailed: The row of the round has been made before.
+        """
+        vector = np.concatenate([total[name].reshape(-1) for name in self._arrays]).astype(np.float64)
+        try:
+            released = self._releases.release(vector, round_)
+        except ValueError as error:
+            raise RunFailed(f"privacy.dp-ftrl: {error}") from None
+        return split(released.mean, self._arrays), released.event
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next rounds depend on, as a tree of arrays for the checkpoint; secret."""
+        return {"noise": self._releases.state(), "history": self._history.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            Refused: It is of another mechanism.
+        """
+        try:
+            self._releases = self._begun(state["noise"])
+            self._history = History(self._plan.mechanism.participation, state["history"])
+        except ValueError as error:
+            raise Refused(f"privacy.dp-ftrl: the checkpoint's state: {error}") from None
+
+    def _begun(self, state: Mapping[str, Any] | None) -> CorrelatedGaussian:
+        return CorrelatedGaussian(
+            self._plan,
+            self._cohorts,
+            sum_sensitivity=self._sum_sensitivity,
+            size=dimension_of(tuple(array.shape) for array in self._arrays.values()),
+            randomness=self._randomness,
+            state=state,
+        )
+
+    def _randomness(self, round_: int) -> Randomness:
+        return NumpyRandomness(numpy_stream(self._seed, "dp-ftrl-noise", round_=round_))

@@ -1,0 +1,327 @@
+"""Whole runs with correlated noise: what is released, what it costs, who takes part, kills, and what is refused."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fedsim
+from fedsim import Experiment, Refused
+from fedsim.arrays import values_of
+from fedsim.streams import numpy_stream
+from fedsim.vectors import joined
+from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
+from privacy.ledger import MatrixEvent, event_of
+from server.correlated import Correlated
+from server.rounds import Federation
+from tests.stopping import stopped
+from tests.test_private_runs import private_bits
+
+BASE = """
+name = "ftrl"
+seed = 3
+rounds = 7
+[data]
+clients = 24
+partition = "iid"
+[model]
+name = "linear"
+[client]
+learning-rate = 0.1
+[server]
+cohort = 6
+sampling = "b-min-sep"
+evaluate-every = 2
+[privacy.dp-ftrl]
+noise-multiplier = 0.7
+delta = 1e-3
+clip = 0.4
+min-separation = 3
+[runtime]
+engine = "sequential"
+"""
+ROUNDS, SEPARATION, COHORT, CLIENTS, CLIP, NOISE, DELTA = 7, 3, 6, 24, 0.4, 0.7, 1e-3
+
+
+def setting(*overrides: str) -> Experiment:
+    return Experiment.from_toml(BASE, overrides)
+
+
+def events_of(run: fedsim.Run) -> list[MatrixEvent]:
+    events = [MatrixEvent.loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    assert events == [event_of(event.to_json()) for event in events]
+    return events
+
+
+# --- what is released ---------------------------------------------------------------------------------------
+
+
+def dense(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return C, in full, of its first column."""
+    rows = len(column)
+    return np.array([[column[i - j] if i >= j else 0.0 for j in range(rows)] for i in range(rows)])
+
+
+def of_bands(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([parameters, np.zeros(ROUNDS - len(parameters))])
+
+
+def of_buffers(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    decays, scales = np.split(parameters, 2)
+    return np.array([1.0] + [float(np.sum(scales * decays**power)) for power in range(ROUNDS - 1)])
+
+
+def of_square_root(_: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([math.comb(2 * i, i) / 4**i for i in range(ROUNDS)])
+
+
+def most_of_a_client(matrix: NDArray[np.float64]) -> float:
+    """Return the largest norm of C x over all patterns that the separation leaves, by trying them all."""
+    patterns: list[list[int]] = [[]]
+    for row in range(ROUNDS):
+        patterns += [[*rows, row] for rows in patterns if not rows or row - rows[-1] >= SEPARATION]
+    return max(float(np.linalg.norm(matrix[:, rows].sum(axis=1))) for rows in patterns)
+
+
+MECHANISMS: list[tuple[str, list[str], Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = [
+    ("banded", [], of_bands),
+    ("banded", ["privacy.dp-ftrl.bands=1"], of_bands),
+    ("blt", ["privacy.dp-ftrl.buffers=2"], of_buffers),
+    ("sqrt-toeplitz", [], of_square_root),
+]
+
+
+@pytest.mark.parametrize(("mechanism", "more", "column_of"), MECHANISMS)
+def test_a_round_releases_its_sum_with_its_row_of_the_noise(
+    mechanism: str, more: list[str], column_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums: list[NDArray[np.float64]] = []
+    models: list[NDArray[np.float64]] = []
+    release, aggregate = Correlated.release, Federation._aggregate
+
+    def heard(self: Correlated, total: Any, bits: float, round_: int) -> Any:
+        sums.append(np.concatenate([array.reshape(-1) for array in total.values()]))
+        return release(self, total, bits, round_)
+
+    def kept(self: Federation, *rest: Any) -> Any:
+        models.append(joined(self.arrays).astype(np.float64))
+        result = aggregate(self, *rest)
+        assert all(values_of(array).dtype == np.float32 for array in self.arrays.values())
+        models.append(joined(self.arrays).astype(np.float64))
+        return result
+
+    monkeypatch.setattr(Correlated, "release", heard)
+    monkeypatch.setattr(Federation, "_aggregate", kept)
+    run = fedsim.run(setting(f"privacy.dp-ftrl.mechanism={mechanism}", *more), "run")
+
+    said = run.manifest["epsilon"]["known-cohort"]
+    matrix = dense(column_of(np.array(said["parameters"])))
+    sensitivity = most_of_a_client(matrix)
+    assert said["sensitivity"] == pytest.approx(sensitivity, rel=1e-12)
+    normals = np.array(
+        [
+            numpy_stream(3, "dp-ftrl-noise", round_=t).standard_normal(len(sums[0]))
+            for t in range(1, ROUNDS + 1)
+        ]
+    )
+    noise = NOISE * sensitivity * CLIP * np.linalg.solve(matrix, normals)
+    for t, total in enumerate(sums):
+        assert 0 < np.linalg.norm(total) <= CLIP * run.rows[t]["clients"]
+        moved = models[2 * t + 1] - models[2 * t]
+        np.testing.assert_allclose(moved, (total + noise[t]) / COHORT, atol=2e-7)
+
+    for t, event in enumerate(events_of(run)):
+        assert (event.round, event.rounds, event.strategy) == (t + 1, ROUNDS, said["mechanism"])
+        assert (event.sum_sensitivity, event.denominator, event.relation) == (CLIP, COHORT, "zero-out")
+        assert event.sensitivity == pytest.approx(sensitivity * CLIP)
+        assert event.noise_multiplier == pytest.approx(NOISE)
+    assert len(sums) == len(events_of(run)) == ROUNDS
+
+
+# --- what it costs ------------------------------------------------------------------------------------------
+
+
+def test_epsilon_is_that_of_one_gaussian_and_of_groups_against_who_knows_no_cohort() -> None:
+    run = fedsim.run(setting(), "run")
+    said = run.manifest["epsilon"]
+    assert said["server"]["epsilon"] == "infinite"
+    assert said["known-cohort"]["epsilon"] == pytest.approx(epsilon_gaussian(NOISE, DELTA).best, rel=1e-9)
+    parameters = np.array(said["known-cohort"]["parameters"])
+    once = float(np.linalg.norm(parameters))
+    by_one = NOISE * said["known-cohort"]["sensitivity"] / once
+    groups = Groups(count=SEPARATION, rounds=ROUNDS, client_rate=COHORT / CLIENTS)
+    amplified = said["released-models"]
+    assert amplified["noise-multiplier"] == pytest.approx(by_one)
+    assert amplified["epsilon"] == pytest.approx(epsilon_amplified(by_one, groups, DELTA).best, rel=1e-9)
+    assert (amplified["client-rate"], amplified["group-rate"]) == (0.25, 0.75)
+    last = run.rows[-1]
+    for name in ("known-cohort", "released-models"):
+        assert said[name]["spent"] == said[name]["epsilon"] == last[f"epsilon-{name}"]
+    spent = [row["epsilon-known-cohort"] for row in run.rows if "epsilon-known-cohort" in row]
+    first_two = np.linalg.norm(parameters[:2])  # of one participation in the first of two rounds
+    assert spent[0] == pytest.approx(
+        epsilon_gaussian(NOISE * said["known-cohort"]["sensitivity"] / first_two, DELTA).best
+    )
+    assert spent == sorted(spent)
+
+
+@pytest.mark.parametrize("adversary", ["known-cohort", "released-models"])
+def test_the_noise_is_the_least_for_an_epsilon(adversary: str) -> None:
+    text = BASE.replace("noise-multiplier = 0.7", f"epsilon = 3.0\nadversary = '{adversary}'")
+    run = fedsim.run(Experiment.from_toml(text, ["rounds=6"]), "run")
+    said = run.manifest["epsilon"][adversary]
+    assert 2.98 < said["epsilon"] <= 3.0
+    assert run.rows[-1]["noise-multiplier"] == pytest.approx(said["noise-multiplier"])
+
+
+def test_given_noise_against_released_models_is_over_one_participation() -> None:
+    given = fedsim.run(setting("privacy.dp-ftrl.adversary=released-models"), "run").manifest["epsilon"]
+    assert given["released-models"]["noise-multiplier"] == pytest.approx(NOISE)
+    known = given["known-cohort"]
+    once = np.linalg.norm(known["parameters"])
+    assert known["noise-multiplier"] == pytest.approx(NOISE * once / known["sensitivity"])
+
+
+@pytest.mark.parametrize("more", ["mechanism=blt", "max-participations=2"])
+def test_without_a_theorem_for_secret_cohorts_the_bound_of_known_ones_stands(more: str) -> None:
+    said = fedsim.run(setting(f"privacy.dp-ftrl.{more}"), "run").manifest["epsilon"]
+    assert said["released-models"]["epsilon"] == said["known-cohort"]["epsilon"]
+    assert "secret ones have a theorem for banded noise" in said["released-models"]["why"]
+
+
+def test_sums_that_are_rounded_are_more_sensitive() -> None:
+    run = fedsim.run(setting("privacy.secagg.mode=ideal", "privacy.secagg.minimum=2", "rounds=3"), "run")
+    (sensitivity,) = {event.sum_sensitivity for event in events_of(run)}
+    assert CLIP < sensitivity < 1.01 * CLIP
+
+
+# --- who takes part -----------------------------------------------------------------------------------------
+
+
+def cohorts_of(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    cohorts: list[list[int]] = []
+    draw = Correlated.draw
+
+    def heard(self: Correlated, round_: int) -> list[int]:
+        cohorts.append(draw(self, round_))
+        return cohorts[-1]
+
+    monkeypatch.setattr(Correlated, "draw", heard)
+    fedsim.run(experiment, "run")
+    return cohorts
+
+
+def test_nobody_takes_part_twice_within_the_separation(monkeypatch: pytest.MonkeyPatch) -> None:
+    cohorts = cohorts_of(setting("rounds=12"), monkeypatch)
+    rounds = {c: [t for t, cohort in enumerate(cohorts) if c in cohort] for c in range(CLIENTS)}
+    gaps = [later - earlier for ts in rounds.values() for earlier, later in pairwise(ts)]
+    assert min(gaps) == SEPARATION
+    assert 0.6 * COHORT < np.mean([len(cohort) for cohort in cohorts]) < 1.4 * COHORT
+
+
+def test_who_has_taken_part_as_often_as_it_may_stays_out_and_empty_rounds_are_noised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cohorts = cohorts_of(
+        setting("rounds=12", "privacy.dp-ftrl.max-participations=1", "server.cohort=8"), monkeypatch
+    )
+    drawn = [client for cohort in cohorts for client in cohort]
+    assert len(set(drawn)) == len(drawn)
+    assert [] in cohorts
+    run = fedsim.load_run("run")
+    assert [event.round for event in events_of(run)] == list(range(1, 13))
+    assert {event.participations for event in events_of(run)} == {1}
+
+
+def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.correlated.draw_separated", lambda *_: [0, 5])
+    with pytest.raises(
+        fedsim.RunFailed, match=r"privacy.dp-ftrl: round 2: client 0 took part in round 1, and .* 3 or more"
+    ):
+        fedsim.run(setting(), "run")
+    assert [event.round for event in events_of(fedsim.load_run("run"))] == [1]
+
+
+def test_the_history_holds_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stopped(setting(), "run", after=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("server.correlated.draw_separated", lambda *_: list(range(CLIENTS)))
+        with pytest.raises(fedsim.RunFailed, match=r"round 2: client \d+ took part in round 1"):
+            fedsim.resume(path)
+
+
+# --- engines and kills --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mechanism", ["banded", "blt", "sqrt-toeplitz"])
+def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon(mechanism: str) -> None:
+    experiment = setting(f"privacy.dp-ftrl.mechanism={mechanism}", "server.strategy=fedadam")
+    reference = private_bits(fedsim.run(experiment, "whole"))
+    path = stopped(experiment, "parts", after=3)
+    with (path / "ledger.jsonl").open("a") as file:  # a round that no checkpoint holds
+        file.write((path / "ledger.jsonl").read_text().splitlines()[0] + "\n")
+    assert private_bits(fedsim.resume(path)) == reference
+
+
+def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
+    engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=2"]
+    reference, other = (
+        private_bits(fedsim.run(setting(*engine, "rounds=4"), f"run-{i}")) for i, engine in enumerate(engines)
+    )
+    assert other == reference
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+FTRL = "privacy.dp-ftrl."
+REFUSED = [
+    (["server.sampling=poisson"], "server.sampling = 'poisson': lets a client take part in rounds"),
+    (["server.sampling=fixed"], "allowed with privacy.dp-ftrl: b-min-sep"),
+    (["server.weighting=examples"], "server.weighting = 'examples': one client could weigh"),
+    (["server.strategy=qfedavg"], "server.strategy = 'qfedavg': needs each client's update"),
+    (["privacy.noise=os"], "privacy.noise = 'os': is not for dp-ftrl in this version"),
+    ([FTRL + "epsilon=1.0"], "privacy.dp-ftrl.noise-multiplier = 0.7: can't stand beside epsilon"),
+    ([FTRL + "bands=4"], "privacy.dp-ftrl.bands = 4: must be at most min-separation, 3"),
+    ([FTRL + "buffers=2"], "privacy.dp-ftrl.buffers = 2: is for mechanism = 'blt', not 'banded'"),
+    ([FTRL + "mechanism=blt", FTRL + "bands=2"], "privacy.dp-ftrl.bands = 2: is for mechanism = 'banded'"),
+    ([FTRL + "mechanism=tree"], "privacy.dp-ftrl.mechanism = 'tree': must be 'banded', 'blt' or"),
+    (
+        [FTRL + "mechanism=blt", FTRL + "adversary=released-models"],
+        "privacy.dp-ftrl.adversary = 'released-models': needs mechanism = 'banded', not 'blt'",
+    ),
+    (
+        [FTRL + "adversary=released-models", FTRL + "max-participations=1"],
+        "privacy.dp-ftrl.max-participations = 1: a client that stops",
+    ),
+    ([FTRL + "min-separation=5"], "privacy.dp-ftrl.min-separation = 5: 5 groups of 6 clients need more than"),
+    (
+        ["privacy.dp-fedavg.noise-multiplier=1.0", "privacy.dp-fedavg.delta=1e-3", "privacy.dp-fedavg.clip=1.0"],
+        "privacy.dp-ftrl = 'a table': can't stand beside dp-fedavg",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "line"), REFUSED)
+def test_what_has_no_theorem_is_refused(overrides: list[str], line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        setting(*overrides)
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_separation_needs_noise_that_it_is_for() -> None:
+    with pytest.raises(
+        Refused, match=r"server.sampling = 'b-min-sep': is for privacy.dp-ftrl, whose min-separation"
+    ):
+        Experiment.from_toml("[server]\nsampling = 'b-min-sep'")
+
+
+def test_delta_must_be_below_one_client_and_nothing_is_written() -> None:
+    with pytest.raises(Refused, match=r"privacy.dp-ftrl.delta = 0.05: must be below 1 / clients = 1 / 24"):
+        fedsim.run(setting("privacy.dp-ftrl.delta=0.05"), "run")
+    assert not Path("run").exists()
