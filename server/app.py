@@ -83,8 +83,10 @@ def main(grid: Grid, context: Context) -> None:
     with opened as directory:
         restore_snapshot(federation, directory)
         _note_privacy(federation, directory)
-        _run(federation, directory, keep=not_resumable is None)
-        _note_privacy(federation, directory)
+        try:
+            _run(federation, directory, keep=not_resumable is None)
+        finally:  # what was released before a failure is spent too
+            _note_privacy(federation, directory)
         if not federation.finished:
             cure = f"fedsim resume {shlex.quote(str(path))} goes on"
             if not_resumable is not None:
