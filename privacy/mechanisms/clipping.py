@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 _FLOATS = (np.float16, np.float32, np.float64)
 _UNIT = 2.0**-53  # half of a float64's precision: an operation's relative error
+_LEAST_FACTOR = (
+    1e-30  # that float32 holds to its full precision, products with its numbers too where they count
+)
 _PIECE = 1 << 14  # numbers: what is between stays in the cache
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -131,8 +134,11 @@ def _aim(update: Arrays, norm: float, numbers: int, order: int) -> float:
 
 
 def _scaled(array: NDArray[Any], scale: float, factor: float) -> NDArray[Any]:
-    """Return array / scale * factor in the array's dtype, computed in float64."""
+    """Return array / scale * factor in the array's dtype; the factor may be rounded towards 0, to a float32."""
     with np.errstate(under="ignore"):
+        if array.dtype == np.float32 and scale == 1 and factor > _LEAST_FACTOR:
+            rounded = np.float32(factor)
+            return array * (rounded if rounded <= factor else np.nextafter(rounded, np.float32(0)))
         scaled = array if scale == 1 else array.astype(np.float64) / scale
         result = np.empty_like(array)
         np.multiply(scaled, factor, out=result, dtype=np.float64, casting="same_kind")
