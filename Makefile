@@ -8,7 +8,7 @@ run: .venv/installed
 	$(BIN)/fedsim run experiments/configs/quickstart.toml
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # The tests that take minutes, alone.
 slow: .venv/installed

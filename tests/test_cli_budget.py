@@ -102,7 +102,12 @@ def test_infinite_is_null_for_machines_and_said_to_people() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", ["--rounds 2 --client-rate 0.1", "--rounds 1", "--rounds 3 --max-participations 2"]
+    "more",
+    [
+        pytest.param("--rounds 2 --client-rate 0.1", marks=pytest.mark.slow),
+        "--rounds 1",
+        "--rounds 3 --max-participations 2",
+    ],
 )
 def test_a_picture_is_drawn(more: str, tmp_path: Path) -> None:
     picture = tmp_path / "plan.png"

@@ -82,6 +82,7 @@ def test_tables_compare_mechanisms_and_say_what_they_stand_on() -> None:
     assert float(table["banded"][4]) == pytest.approx(5.13056 / (2 * 64.5**0.5), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_tables_of_groups_compare_bands() -> None:
     text = budget(f"--noise-multiplier 1 {SAMPLED}")
     assert "5 groups in turn, client rate 0.02, hence 0.1 in a group" in text

@@ -167,7 +167,14 @@ def test_an_empty_cohort_releases_noise_and_counts(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ADAPTIVE, SECAGG, (*SECAGG, *ADAPTIVE), ("server.strategy='fedadam'",)]
+    "overrides",
+    [
+        (),
+        (*SECAGG, *ADAPTIVE),
+        pytest.param(ADAPTIVE, marks=pytest.mark.slow),
+        pytest.param(SECAGG, marks=pytest.mark.slow),
+        pytest.param(("server.strategy='fedadam'",), marks=pytest.mark.slow),
+    ],
 )
 def test_engines_and_kills_leave_every_bit(
     overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -214,6 +214,7 @@ def test_a_client_refuses_to_take_part_more_often_than_it_may() -> None:
 # --- the same bits ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
     engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=2"]
     text = DIGITS.replace("noise-multiplier = 0.8", "epsilon = 2.0")

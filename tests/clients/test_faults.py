@@ -110,9 +110,8 @@ deadline = 1.0
 """
 
 
-@pytest.mark.parametrize(
-    "strategy", ["fedavg", pytest.param("fedmedian", marks=pytest.mark.slow)]
-)  # folded in the workers, and gathered
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])  # folded in the workers, and gathered
 def test_every_engine_has_the_same_faults_and_the_same_bits(strategy: str) -> None:
     choice = f"server.strategy={strategy}"
     run = fedsim.run(Experiment.from_toml(SETTING, [choice, "runtime.engine=sequential"]), "sequential")

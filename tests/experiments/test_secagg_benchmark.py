@@ -66,6 +66,7 @@ def test_the_settings_are_those_that_the_targets_speak_of() -> None:
     assert (thousand.spec.degree, thousand.processes) == (30, 2)
 
 
+@pytest.mark.slow
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secagg, "MILLION", 1000)
     for name, setting in ROUNDS.items():

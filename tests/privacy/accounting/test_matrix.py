@@ -128,6 +128,7 @@ def test_plans_are_equally_private_and_their_errors_are_those_of_the_noise() -> 
     assert errors[1] < errors[2] < 0.5 * errors[0]
 
 
+@pytest.mark.slow
 def test_with_amplification_bands_still_gain_at_equal_epsilon() -> None:
     rounds, rate = 60, 0.02
     single = plan(independent(Participation(rounds=rounds)), 4.0, 1e-5, rate)
