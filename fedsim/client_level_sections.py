@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.complaints import complaint
+from fedsim.complaints import check_one_of, complaint
 from fedsim.section import Section
 from privacy.ledger import Relation
 
@@ -54,12 +54,7 @@ class DpFedavgSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            raise complaint(
-                "noise-multiplier", self.noise_multiplier, "can't stand beside epsilon; allowed: one of them"
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise complaint("epsilon", None, "this or noise-multiplier must be set")
+        check_one_of(self.epsilon, self.noise_multiplier)
         if (self.population is None) != (self.population_cohort is None):
             raise complaint("population", self.population, "goes with population-cohort, and only with it")
         if (self.population_cohort or 0) > (self.population or 0):
@@ -99,12 +94,7 @@ class LocalDpSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            raise complaint(
-                "noise-multiplier", self.noise_multiplier, "can't stand beside epsilon; allowed: one of them"
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise complaint("epsilon", None, "this or noise-multiplier must be set")
+        check_one_of(self.epsilon, self.noise_multiplier)
         if self.law == "gaussian" and self.delta is None:
             raise complaint("delta", None, "must be set: Gaussian noise keeps no epsilon for certain")
         if self.law == "laplace" and self.delta is not None:
@@ -168,12 +158,7 @@ class DpFtrlSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            raise complaint(
-                "noise-multiplier", self.noise_multiplier, "can't stand beside epsilon; allowed: one of them"
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise complaint("epsilon", None, "this or noise-multiplier must be set")
+        check_one_of(self.epsilon, self.noise_multiplier)
         for name, value, mechanism in (("bands", self.bands, "banded"), ("buffers", self.buffers, "blt")):
             if value is not None and self.mechanism != mechanism:
                 raise complaint(name, value, f"is for mechanism = {mechanism!r}, not {self.mechanism!r}")

@@ -17,6 +17,16 @@ def complaint(key: str, value: Any, message: str) -> ValidationError:
     return _error([((key,), value, message)])
 
 
+def check_one_of(epsilon: float | None, noise_multiplier: float | None) -> None:
+    """Refuse a mechanism's table that says both what it may cost and how much noise there is, or neither."""
+    if epsilon is not None and noise_multiplier is not None:
+        raise complaint(
+            "noise-multiplier", noise_multiplier, "can't stand beside epsilon; allowed: one of them"
+        )
+    if epsilon is None and noise_multiplier is None:
+        raise complaint("epsilon", None, "this or noise-multiplier must be set")
+
+
 @contextmanager
 def below(table: str) -> Iterator[None]:
     """Move the errors raised inside the block one table down, so that their keys are whole."""

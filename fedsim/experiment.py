@@ -78,22 +78,23 @@ class Experiment(Section):
 
     def _check_central(self, name: str) -> None:
         """Refuse what a trusted server's noise can't stand beside."""
-        server = self.server
-        with below("server"):
-            if not server.strategy_entry.linear:
-                linear = ", ".join(known for known, entry in STRATEGIES.items() if entry.linear)
-                raise complaint(
-                    "strategy",
-                    server.strategy,
-                    f"needs each client's update, which moves its answer by more than any noise is made for; allowed with "
-                    f"privacy.{name}: {linear}",
-                )
+        self._need_sums_only(
+            f"which moves its answer by more than any noise is made for; allowed with privacy.{name}"
+        )
         if self.privacy.secagg is not None:
             self._check_central_under_secagg()
         self._weigh_alike(
             "one client could weigh as much as all others, and the noise is made for equal weights; allowed with "
             f"privacy.{name}: uniform"
         )
+
+    def _need_sums_only(self, why: str) -> None:
+        """Refuse a strategy that needs each client's update; `why` ends with what comes before the allowed ones."""
+        server = self.server
+        if not server.strategy_entry.linear:
+            linear = ", ".join(name for name, entry in STRATEGIES.items() if entry.linear)
+            with below("server"):
+                raise complaint("strategy", server.strategy, f"needs each client's update, {why}: {linear}")
 
     def _check_central_under_secagg(self) -> None:
         """Refuse secret cohorts: that a round had too few clients for a sum would say how many there were."""
@@ -216,14 +217,8 @@ class Experiment(Section):
     def _check_secagg(self, secagg: SecaggSection) -> None:
         """Refuse what secure aggregation can't stand beside, and a cohort that no threshold protects."""
         server = self.server
+        self._need_sums_only("and secure aggregation shows only their sum; allowed")
         with below("server"):
-            if not server.strategy_entry.linear:
-                linear = ", ".join(name for name, entry in STRATEGIES.items() if entry.linear)
-                raise complaint(
-                    "strategy",
-                    server.strategy,
-                    f"needs each client's update, and secure aggregation shows only their sum; allowed: {linear}",
-                )
             if server.client_evaluation != "none":
                 raise complaint(
                     "client-evaluation",

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection, LocalDpSection
-from fedsim.complaints import complaint
+from fedsim.complaints import check_one_of, complaint
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
 from privacy.ledger import Relation
@@ -48,12 +48,7 @@ class DpSgdSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            raise complaint(
-                "noise-multiplier", self.noise_multiplier, "can't stand beside epsilon; allowed: one of them"
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise complaint("epsilon", None, "this or noise-multiplier must be set")
+        check_one_of(self.epsilon, self.noise_multiplier)
         if self.adversary == "released-models" and self.max_participations is not None:
             raise complaint(
                 "max-participations",

@@ -70,10 +70,15 @@ def joined(arrays: ArrayRecord) -> Values:
     return np.concatenate([values_of(array).reshape(-1) for array in arrays.values()])
 
 
+def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return arrays with an update, by name, added to them in float64, in their own dtypes."""
+    result = {}
+    for name, array in arrays.items():
+        old = values_of(array)
+        result[name] = np.asarray(np.add(old, update[name], dtype=np.float64)).astype(old.dtype)
+    return record_of(result)
+
+
 def moved(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:
     """Return arrays with an update, `(dimension,)`, added to them, in their own dtypes."""
-    result = {}
-    for name, piece in split(update, arrays).items():
-        old = values_of(arrays[name])
-        result[name] = np.asarray(np.add(old, piece, dtype=np.float64)).astype(old.dtype)
-    return record_of(result)
+    return plus(arrays, split(update, arrays))

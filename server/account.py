@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy_sections import DpSgdSection
-from fedsim.results.ledger import LedgerFile
 from privacy import accounting
 from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
 from privacy.dp_sgd.release import planned_event
-from privacy.ledger import AnyEvent, Event, Ledger, Noise, Relation, Release, Unit
+from privacy.ledger import Event, Noise, Relation, Release, Unit
+from server.kept_ledger import KeptByClients
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
@@ -39,7 +39,7 @@ NOISE = {
 }
 
 
-class Account:
+class Account(KeptByClients):
     """The account of example-level DP over a run.
 
     Protected is one record of one client; the numbers of records are public. Clients have disjoint records, so
@@ -57,6 +57,7 @@ class Account:
         Raises:
             Refused: delta is too large for so few records, or no noise reaches the epsilon.
         """
+        super().__init__(experiment, dp_sgd.max_participations)
         total = int(records.sum())
         if dp_sgd.delta >= 1 / total:
             raise Refused(
@@ -68,9 +69,6 @@ class Account:
         self._records = records
         self._sizes, self._counts = np.unique(records, return_counts=True)
         self._client_rate = experiment.server.cohort / len(records)
-        self._file: LedgerFile | None = None
-        self.noise = Noise(experiment.privacy.noise)
-        self.ledger = Ledger()
         self._worst_clients: dict[str, LocalSteps] = {}  # by adversary
         self._known: dict[frozenset[tuple[Release, int]], tuple[LocalSteps, Epsilon]] = {}  # the last answer
         self.noise_multiplier = dp_sgd.noise_multiplier or self._calibrated()
@@ -83,39 +81,9 @@ class Account:
 
     # --- during the run -----------------------------------------------------------------------------------
 
-    def open(self, file: LedgerFile, events: Sequence[AnyEvent]) -> None:
-        """Keep the ledger in a file, and go on from the events that are in it."""
-        self._file = file
-        self.ledger.extend(events)
-
     def for_clients(self) -> dict[str, Any]:
         """Return what clients have to know of it, for a message's config."""
-        config: dict[str, Any] = {"noise-multiplier": self.noise_multiplier}
-        by_clients = self._experiment.privacy.secagg is None
-        if self._file is not None and self._file.lasting and by_clients:
-            config["ledger"] = str(self._file.path)
-        return config
-
-    def note(self, events: Sequence[AnyEvent]) -> None:
-        """Note what a round's clients released."""
-        self.ledger.extend(events if self._file is None else self._file.take(events))
-
-    def note_planned(self, round_: int, clients: Sequence[int]) -> None:
-        """Note what clients that are about to be asked will release at most.
-
-        With secure aggregation nothing else is known of it: who then fails is charged too. Nobody is charged
-        beyond `max-participations`, for a client refuses to go beyond it.
-        """
-        most = self._dp_sgd.max_participations
-        so_far = self.ledger.participations() if most is not None else {}
-        events = [
-            self._planned(round_, client)
-            for client in clients
-            if most is None or so_far.get(client, 0) < most
-        ]
-        if self._file is not None:
-            self._file.write(events)
-        self.ledger.extend(events)
+        return {"noise-multiplier": self.noise_multiplier} | super().for_clients()
 
     def _planned(self, round_: int, client: int) -> Event:
         dp_sgd = self._dp_sgd

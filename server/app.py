@@ -24,7 +24,6 @@ from fedsim.models import Score, initial_model, score
 from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
-from fedsim.vectors import why_not_summable
 from privacy.dp_sgd import check_model
 from server.account import NOISE, Account
 from server.central import Central
@@ -37,6 +36,7 @@ from server.protection import policy_for, report, secure_grid
 from server.rounds import Federation
 from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
 from server.strategies import build_strategy
+from server.summable import check_summable
 
 app = ServerApp()
 
@@ -104,6 +104,8 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     model = initial_model(experiment, data.task)
     _check_privacy_of(model, experiment)
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
+    if experiment.privacy.local_dp is not None:
+        check_summable(experiment, arrays)
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
     account = _account(experiment, data)
@@ -140,11 +142,7 @@ def _account(
 
 
 def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
-    """Refuse a model that DP-SGD can't train or clients can't clip, and a kernel that can't train it."""
-    if experiment.privacy.local_dp is not None:
-        why = why_not_summable({name: t.numpy().dtype for name, t in model.state_dict().items()})
-        if why is not None:
-            raise Refused(f"model.name = {experiment.model.name!r}: {why}")
+    """Refuse a model that DP-SGD can't train, and a kernel that can't train it."""
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
         return

@@ -9,16 +9,16 @@ import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
-from fedsim.arrays import values_of
 from fedsim.client_level_sections import DpFedavgSection
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.streams import numpy_stream
-from fedsim.vectors import dimension_of, why_not_summable
+from fedsim.randomness import randomness_of
+from fedsim.vectors import dimension_of
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent, Noise
+from privacy.ledger import CohortEvent
 from privacy.mechanisms import AdaptiveClipping, CentralGaussian, sensitivity_after_rounding
-from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
+from privacy.randomness import Randomness
+from server.summable import check_summable
 
 Sums = Mapping[str, NDArray[np.float64]]
 
@@ -69,15 +69,13 @@ class Central:
         section = experiment.privacy.dp_fedavg
         if section is None:
             raise TypeError("the experiment has no [privacy.dp-fedavg]")
-        why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
-        if why is not None:
-            raise Refused(f"model.name = {experiment.model.name!r}: {why}")
+        check_summable(experiment, arrays)
         try:
             return cls(
                 section,
                 cohorts,
                 noise_multiplier,
-                lambda round_: _randomness(experiment, round_),
+                lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_),
                 rounding(experiment, dimension_of(tuple(array.shape) for array in arrays.values())),
             )
         except ValueError as error:
@@ -136,20 +134,6 @@ class Central:
 def zeros_like(model: ArrayRecord) -> Sums:
     """Return the sum of no updates."""
     return {name: np.zeros(tuple(array.shape)) for name, array in model.items()}
-
-
-def plus(model: ArrayRecord, mean: Sums) -> dict[str, NDArray[Any]]:
-    """Return a model with a mean update added to it, in its own dtypes."""
-    return {
-        name: np.asarray(np.add(values_of(array), mean[name], dtype=np.float64)).astype(array.dtype)
-        for name, array in model.items()
-    }
-
-
-def _randomness(experiment: Experiment, round_: int) -> Randomness:
-    if Noise(experiment.privacy.noise) is Noise.SYSTEM:
-        return SystemRandomness()
-    return NumpyRandomness(numpy_stream(experiment.seed, "dp-fedavg-noise", round_=round_))
 
 
 def rounding(experiment: Experiment, dimension: int) -> Callable[[float], float]:

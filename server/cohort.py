@@ -9,6 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.sections import ServerSection
+from privacy.cohorts import roomy_cohort
+
 
 def draw(
     sampling: Literal["fixed", "poisson", "truncated-poisson"],
@@ -60,6 +63,13 @@ def group_of(identity: str, groups: int) -> int:
     """
     digest = hashlib.blake2b(identity.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % groups
+
+
+def max_cohort_of(server: ServerSection, clients: int) -> int | None:
+    """Return how many clients a cohort of so many has at most; None where the sampling does not truncate."""
+    if server.sampling != "truncated-poisson":
+        return None
+    return server.max_cohort or roomy_cohort(server.cohort, clients)
 
 
 def draw_separated(

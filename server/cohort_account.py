@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from fedsim.client_level_sections import DpFedavgSection
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.results.ledger import LedgerFile
 from privacy.accounting import laws
 from privacy.accounting.central import Answer, CohortSum, noise_for, released_models, side_by_side
-from privacy.cohorts import Cohorts, roomy_cohort
-from privacy.ledger import AnyEvent, Ledger, Noise, Sampling, Unit
+from privacy.cohorts import Cohorts
+from privacy.ledger import Noise, Sampling, Unit
+from server.cohort import max_cohort_of
+from server.kept_ledger import KeptByServer
 
 WHO = {
     "server": "the server: it is trusted, and sees the sums before the noise",
@@ -22,39 +22,7 @@ WHO = {
 }
 
 
-class CentralAccount:
-    """What accounts of client-level privacy by a trusted server have in common: this server notes its own releases.
-
-    Attributes:
-        noise: Where the noise comes from.
-        ledger: What was released so far.
-    """
-
-    def __init__(self, noise: Noise) -> None:
-        self.noise = noise
-        self.ledger = Ledger()
-        self._file: LedgerFile | None = None
-
-    def open(self, file: LedgerFile, events: Sequence[AnyEvent]) -> None:
-        """Keep the ledger in a file, and go on from the events that are in it."""
-        self._file = file
-        self.ledger.extend(events)
-
-    def for_clients(self) -> dict[str, Any]:
-        """Return what clients have to know of it, for a message's config: nothing."""
-        return {}
-
-    def note(self, events: Sequence[AnyEvent]) -> None:
-        """Note what was released; it is on the disk when this returns."""
-        if self._file is not None and events:
-            self._file.write(events)
-        self.ledger.extend(events)
-
-    def note_planned(self, round_: int, clients: Sequence[int]) -> None:
-        """Note nothing: this server notes what it releases itself."""
-
-
-class CohortAccount(CentralAccount):
+class CohortAccount(KeptByServer):
     """The account of client-level privacy over a run.
 
     Protected is all of one client's data. The number of clients is public.
@@ -73,11 +41,7 @@ class CohortAccount(CentralAccount):
             Refused: delta is too large for so few clients, or no noise reaches the epsilon.
         """
         super().__init__(Noise(experiment.privacy.noise))
-        if section.delta >= 1 / clients:
-            raise Refused(
-                f"privacy.dp-fedavg.delta = {section.delta}: must be below 1 / clients = 1 / {clients}: a mechanism "
-                "that publishes one client at random would pass"
-            )
+        check_delta_of_clients("dp-fedavg", section.delta, clients)
         self._section = section
         self._rounds = experiment.rounds
         self._said = said
@@ -201,11 +165,12 @@ class CohortAccount(CentralAccount):
 def _cohorts(experiment: Experiment, clients: int) -> Cohorts:
     """Return an experiment's rule for cohorts."""
     server = experiment.server
-    sampling = Sampling(server.sampling)
-    most = None
-    if sampling is Sampling.TRUNCATED_POISSON:
-        most = server.max_cohort or roomy_cohort(server.cohort, clients)
-    return Cohorts(sampling=sampling, clients=clients, cohort=server.cohort, max_cohort=most)
+    return Cohorts(
+        sampling=Sampling(server.sampling),
+        clients=clients,
+        cohort=server.cohort,
+        max_cohort=max_cohort_of(server, clients),
+    )
 
 
 def plain(answer: Answer) -> float | str | None:
@@ -213,3 +178,12 @@ def plain(answer: Answer) -> float | str | None:
     if answer.epsilon is None:
         return None
     return answer.epsilon.best if math.isfinite(answer.epsilon.best) else "infinite"
+
+
+def check_delta_of_clients(table: str, delta: float, clients: int) -> None:
+    """Raise `Refused` for a delta of a table under `[privacy]` that is too large for so few clients."""
+    if delta >= 1 / clients:
+        raise Refused(
+            f"privacy.{table}.delta = {delta}: must be below 1 / clients = 1 / {clients}: a mechanism "
+            "that publishes one client at random would pass"
+        )

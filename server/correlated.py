@@ -12,13 +12,14 @@ from fedsim.client_level_sections import DpFtrlSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.streams import numpy_stream
-from fedsim.vectors import dimension_of, split, why_not_summable
+from fedsim.vectors import dimension_of, split
 from privacy.cohorts import Cohorts
 from privacy.ledger import MatrixEvent
 from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
 from privacy.randomness import NumpyRandomness, Randomness
 from server.central import Sums, rounding
 from server.cohort import draw_separated, group_of
+from server.summable import check_summable
 
 
 class Correlated:
@@ -69,9 +70,7 @@ class Correlated:
         section = experiment.privacy.dp_ftrl
         if section is None:
             raise TypeError("the experiment has no [privacy.dp-ftrl]")
-        why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
-        if why is not None:
-            raise Refused(f"model.name = {experiment.model.name!r}: {why}")
+        check_summable(experiment, arrays)
         dimension = dimension_of(tuple(array.shape) for array in arrays.values())
         try:
             sum_sensitivity = rounding(experiment, dimension)(section.clip)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from fedsim.client_level_sections import LocalDpSection
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.results.ledger import LedgerFile
 from privacy.accounting import local
 from privacy.accounting.steps import Epsilon
-from privacy.ledger import AnyEvent, Law, Ledger, LocalEvent, Noise, Relation, Unit
+from privacy.ledger import Law, LocalEvent, Noise, Relation, Unit
+from server.cohort_account import check_delta_of_clients
+from server.kept_ledger import KeptByClients
 
 SERVER = "server"
 WHO = (
@@ -21,7 +21,7 @@ WHO = (
 )
 
 
-class LocalAccount:
+class LocalAccount(KeptByClients):
     """The account of local client-level privacy over a run.
 
     Protected is all of one client's data, against everybody. Clients have disjoint data, so what is said is the
@@ -41,18 +41,12 @@ class LocalAccount:
         Raises:
             Refused: delta is too large for so few clients, no noise reaches the epsilon, or the noise reaches none.
         """
-        if section.delta is not None and section.delta >= 1 / clients:
-            raise Refused(
-                f"privacy.local-dp.delta = {section.delta}: must be below 1 / clients = 1 / {clients}: a mechanism "
-                "that publishes one client at random would pass"
-            )
+        super().__init__(experiment, section.participations(experiment.rounds))
+        if section.delta is not None:
+            check_delta_of_clients("local-dp", section.delta, clients)
         self._section = section
         self._participations = section.participations(experiment.rounds)
-        self._by_clients = experiment.privacy.secagg is None
         self._said = said
-        self._file: LedgerFile | None = None
-        self.noise = Noise(experiment.privacy.noise)
-        self.ledger = Ledger()
         try:
             self.noise_multiplier = section.calibrated(experiment.rounds)
         except ValueError as error:
@@ -63,37 +57,6 @@ class LocalAccount:
             )
 
     # --- during the run -----------------------------------------------------------------------------------
-
-    def open(self, file: LedgerFile, events: Sequence[AnyEvent]) -> None:
-        """Keep the ledger in a file, and go on from the events that are in it."""
-        self._file = file
-        self.ledger.extend(events)
-
-    def for_clients(self) -> dict[str, Any]:
-        """Return what clients have to know of it, for a message's config: where to note what they release."""
-        if self._file is not None and self._file.lasting and self._by_clients:
-            return {"ledger": str(self._file.path)}
-        return {}
-
-    def note(self, events: Sequence[AnyEvent]) -> None:
-        """Note what a round's clients released."""
-        self.ledger.extend(events if self._file is None else self._file.take(events))
-
-    def note_planned(self, round_: int, clients: Sequence[int]) -> None:
-        """Note what clients that are about to be asked will release at most.
-
-        With secure aggregation nothing else is known of it: who then fails is charged too. Nobody is charged
-        beyond the participations that it may have, for a client refuses to go beyond them.
-        """
-        so_far = self.ledger.participations()
-        events = [
-            self._planned(round_, client)
-            for client in clients
-            if so_far.get(client, 0) < self._participations
-        ]
-        if self._file is not None:
-            self._file.write(events)
-        self.ledger.extend(events)
 
     def _planned(self, round_: int, client: int) -> LocalEvent:
         return LocalEvent(

@@ -24,7 +24,8 @@ from privacy.mechanisms.matrix import (
     plan,
     square_root_toeplitz,
 )
-from server.cohort_account import WHO, CentralAccount, plain
+from server.cohort_account import WHO, check_delta_of_clients, plain
+from server.kept_ledger import KeptByServer
 
 TRUSTED = "the server is trusted"
 UNAMPLIFIED = (
@@ -33,7 +34,7 @@ UNAMPLIFIED = (
 )
 
 
-class MatrixAccount(CentralAccount):
+class MatrixAccount(KeptByServer):
     """The account of DP-FTRL over a run.
 
     Protected is all of one client's data, under zero-out. The number of clients is public.
@@ -54,11 +55,7 @@ class MatrixAccount(CentralAccount):
                 reaches the epsilon, or there is no theorem for these values.
         """
         super().__init__(Noise(experiment.privacy.noise))
-        if section.delta >= 1 / clients:
-            raise Refused(
-                f"privacy.dp-ftrl.delta = {section.delta}: must be below 1 / clients = 1 / {clients}: a mechanism "
-                "that publishes one client at random would pass"
-            )
+        check_delta_of_clients("dp-ftrl", section.delta, clients)
         self._section = section
         self._has_secagg = experiment.privacy.secagg is not None
         self._rounds = experiment.rounds

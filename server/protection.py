@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
@@ -13,9 +12,10 @@ from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.secagg.setup import described, graph_entropy, policy_of
-from fedsim.vectors import dimension_of, why_not_summable
+from fedsim.vectors import dimension_of
 from privacy.secagg.spec import Policy
 from server.secure_grid import SecureGrid
+from server.summable import check_summable
 
 
 def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData) -> Policy | None:
@@ -27,9 +27,7 @@ def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData)
     section = experiment.privacy.secagg
     if section is None:
         return None
-    why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
-    if why is not None:
-        raise Refused(f"model.name = {experiment.model.name!r}: {why}")
+    check_summable(experiment, arrays)
     records = data.training_sizes()
     if section.max_weight is not None and section.max_weight < records.max():
         raise Refused(

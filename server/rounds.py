@@ -18,11 +18,10 @@ from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
-from fedsim.vectors import SHIFTED_BIT, split
-from privacy.cohorts import roomy_cohort
+from fedsim.vectors import SHIFTED_BIT, plus, split
 from server.account import Account
-from server.central import Central, Sums, plus, zeros_like
-from server.cohort import draw
+from server.central import Central, Sums, zeros_like
+from server.cohort import draw, max_cohort_of
 from server.cohort_account import CohortAccount
 from server.cohort_grid import CohortGrid
 from server.correlated import Correlated
@@ -157,15 +156,8 @@ class Federation:
         if server.sampling == "b-min-sep":
             raise TypeError("the experiment has no [privacy.dp-ftrl], which says how far apart")
         generator = numpy_stream(self.experiment.seed, "cohort", round_=round_)
-        return draw(server.sampling, server.cohort, len(self.nodes), generator, max_cohort=self._max_cohort)
-
-    @property
-    def _max_cohort(self) -> int | None:
-        """Clients in a cohort at most, where the sampling truncates."""
-        server = self.experiment.server
-        if server.sampling != "truncated-poisson":
-            return None
-        return server.max_cohort or roomy_cohort(server.cohort, len(self.nodes))
+        most = max_cohort_of(server, len(self.nodes))
+        return draw(server.sampling, server.cohort, len(self.nodes), generator, max_cohort=most)
 
     def _requests(self, round_: int, cohort: list[int]) -> tuple[CohortGrid, list[Message]]:
         """Return the cohort's grid and what to send it.
@@ -203,7 +195,7 @@ class Federation:
         said = {name: value for name, value in metrics.items() if name != SHIFTED_BIT}
         content = RecordDict(
             {
-                "arrays": record_of(plus(self.arrays, mean)),
+                "arrays": plus(self.arrays, mean),
                 "metrics": MetricRecord({**said, "num-examples": self.experiment.server.cohort}),
             }
         )

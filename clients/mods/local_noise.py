@@ -10,11 +10,10 @@ from flwr.clientapp.typing import ClientAppCallable
 from clients.mods.clip import sayable
 from clients.private_training import note_durably, take_part
 from clients.workbench import Workbench, client_index, workbench
-from fedsim.streams import numpy_stream
+from fedsim.randomness import randomness_of
 from fedsim.vectors import difference, moved
-from privacy.ledger import Law, Noise
+from privacy.ledger import Law
 from privacy.mechanisms import LocalNoise
-from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 
 UPDATE = "update"
 
@@ -58,12 +57,5 @@ def _noise(bench: Workbench, round_: int, client: int) -> LocalNoise:
         law=Law(local_dp.law),
         clip=local_dp.clip,
         noise_multiplier=bench.local_noise,
-        randomness=_randomness(bench, round_, client),
+        randomness=randomness_of(bench.experiment, "local-dp-noise", round_=round_, client=client),
     )
-
-
-def _randomness(bench: Workbench, round_: int, client: int) -> Randomness:
-    if Noise(bench.experiment.privacy.noise) is Noise.SYSTEM:
-        return SystemRandomness()
-    seed = bench.experiment.seed
-    return NumpyRandomness(numpy_stream(seed, "local-dp-noise", round_=round_, client=client))

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fedsim.cli.budget_ftrl import dp_ftrl
+from fedsim.cli.budget_options import EPSILON, JSON, exactly_one
 from fedsim.errors import Refused
 
 budget = typer.Typer(
@@ -53,12 +54,7 @@ def dp_sgd(
             show_default=False,
         ),
     ] = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(
-            metavar="E", help="Find the smallest noise multiplier that gives it.", show_default=False
-        ),
-    ] = None,
+    epsilon: Annotated[float | None, EPSILON] = None,
     rate: Annotated[
         float,
         typer.Option(
@@ -112,7 +108,7 @@ def dp_sgd(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Plan DP-SGD in the clients: a record's epsilon for each adversary, without running anything.
 
@@ -124,11 +120,7 @@ def dp_sgd(
     from fedsim.cli.budget_view import Plan
 
     with exit_codes():
-        if (noise_multiplier is None) == (epsilon is None):
-            raise Refused(
-                "--noise-multiplier, --epsilon: exactly one of them is needed; "
-                f"given: {'none' if epsilon is None else 'both'}"
-            )
+        exactly_one(noise_multiplier, epsilon)
         if adversary is not None and epsilon is None:
             raise Refused(f"--adversary {adversary.value}: is for --epsilon; with noise given, all are shown")
         plan = Plan.of(
@@ -175,7 +167,7 @@ def secagg(
     minimum: Annotated[int, typer.Option(metavar="M", help="The smallest cohort that may be.")] = 3,
     input_bits: Annotated[int, typer.Option(metavar="P", help="Of a number in a client's update.")] = 16,
     max_weight: Annotated[int, typer.Option(metavar="W", help="The largest weight of a client.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Plan secure aggregation: neighbours, threshold, bytes and seconds of a round, without running one.
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from fedsim.cli.budget import Target
+from fedsim.cli.budget_options import EPSILON, JSON, ROUNDS, exactly_one
 from fedsim.errors import Refused
 
 NOISE = typer.Option(
@@ -17,11 +18,6 @@ NOISE = typer.Option(
     help="Standard deviation of the noise on the cohort's sum / the clip norm.",
     show_default=False,
 )
-EPSILON = typer.Option(
-    metavar="E", help="Find the smallest noise multiplier that gives it.", show_default=False
-)
-ROUNDS = typer.Option(metavar="T", help="Rounds.", show_default=False)
-JSON = typer.Option("--json", help="Print JSON instead.")
 
 
 class CohortSampling(StrEnum):
@@ -130,7 +126,7 @@ def dp_fedavg(
     from fedsim.cli.budget_central_view import CentralPlan
 
     with exit_codes():
-        _exactly_one(noise_multiplier, epsilon)
+        exactly_one(noise_multiplier, epsilon)
         if epsilon is None and adversary is not None:
             raise Refused(f"--adversary {adversary.value}: is for --epsilon; with noise given, all are shown")
         if epsilon is None and mean_noise is not None:
@@ -201,7 +197,7 @@ def local_dp(
     from fedsim.cli.budget_local_view import LocalPlan
 
     with exit_codes():
-        _exactly_one(noise_multiplier, epsilon)
+        exactly_one(noise_multiplier, epsilon)
         plan = LocalPlan.of(
             law=law.value,
             noise_multiplier=noise_multiplier,
@@ -214,11 +210,3 @@ def local_dp(
             typer.echo(json.dumps(plan.as_json()))
         else:
             plan.show(Console())
-
-
-def _exactly_one(noise_multiplier: float | None, epsilon: float | None) -> None:
-    if (noise_multiplier is None) == (epsilon is None):
-        raise Refused(
-            "--noise-multiplier, --epsilon: exactly one of them is needed; "
-            f"given: {'none' if epsilon is None else 'both'}"
-        )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedsim.cli.budget_options import EPSILON, JSON, ROUNDS, exactly_one
 from fedsim.errors import Refused
 
 
@@ -30,13 +31,8 @@ def dp_ftrl(
             show_default=False,
         ),
     ] = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(
-            metavar="E", help="Find the smallest noise multiplier that gives it.", show_default=False
-        ),
-    ] = None,
-    rounds: Annotated[int, typer.Option(metavar="T", help="Rounds.", show_default=False)],
+    epsilon: Annotated[float | None, EPSILON] = None,
+    rounds: Annotated[int, ROUNDS],
     delta: Annotated[float, typer.Option(metavar="D", help="Must be below 1 / clients.", show_default=False)],
     mechanism: Annotated[Strategy, typer.Option(help="Of the noise.")] = Strategy.BANDED,
     bands: Annotated[
@@ -76,7 +72,7 @@ def dp_ftrl(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Plan DP-FTRL: a client's epsilon, and the model's error against independent noise at the same epsilon.
 
@@ -87,11 +83,7 @@ def dp_ftrl(
     from fedsim.cli.budget_ftrl_view import View
 
     with exit_codes():
-        if (noise_multiplier is None) == (epsilon is None):
-            raise Refused(
-                "--noise-multiplier, --epsilon: exactly one of them is needed; "
-                f"given: {'none' if epsilon is None else 'both'}"
-            )
+        exactly_one(noise_multiplier, epsilon)
         if bands is not None and mechanism is not Strategy.BANDED:
             raise Refused(f"--bands {bands}: is for --mechanism banded, not for {mechanism.value}")
         if buffers is not None and mechanism is not Strategy.BLT:

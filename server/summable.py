@@ -1,0 +1,17 @@
+"""Whether a model's updates can be clipped and summed, as all that protects a whole client asks."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.vectors import why_not_summable
+
+
+def check_summable(experiment: Experiment, arrays: ArrayRecord) -> None:
+    """Raise `Refused` for a model with arrays that are not of floating-point numbers."""
+    why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
+    if why is not None:
+        raise Refused(f"model.name = {experiment.model.name!r}: {why}")
