@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.deployment.bundle import installed_code
-
 from fedsim.deployment.environment import KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
