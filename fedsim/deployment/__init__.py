@@ -1,0 +1,3 @@
+"""Server and clients as separate processes, over Flower's SuperLink and its Fleet API."""
+
+__all__: list[str] = []
