@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.deployment.bundle import installed_code
 from fedsim.deployment.environment import KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
@@ -66,8 +65,9 @@ class Deployment:
                 "privacy.secagg.adversary = 'malicious-server': clients sign with keys that are registered, and "
                 "this server has none; allowed without keys: 'semi-honest'"
             )
-        registry = json.loads((self.keys / "registry.json").read_text())
-        return {int(client): bytes.fromhex(key) for client, key in registry.items()}
+        from fedsim.deployment.keys import load_registry  # which simulations need not load
+
+        return load_registry(self.keys)
 
     def check(self, experiment: Experiment, code: str) -> None:
         """Refuse an experiment that would not mean here what it means to whoever submits it.
@@ -79,6 +79,8 @@ class Deployment:
         Raises:
             Refused: The code differs; or its noise follows from its seed, and clients may be elsewhere.
         """
+        from fedsim.deployment.bundle import installed_code
+
         if code != installed_code():
             raise Refused(
                 f"code = {code[:12]!r}: this server's is {installed_code()[:12]!r}; both must be the same fedsim"
