@@ -125,6 +125,9 @@ class WeightedSum:
 
 def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float) -> None:
     """Add `weight * array` to a total, a piece at a time, so that what is between stays in the cache."""
+    if weight == 1.0:  # uniform weights: the array is the product, to the last bit
+        np.add(total, array, out=total)
+        return
     flat_total, flat_array = total.reshape(-1), array.reshape(-1)
     product = np.empty(min(PIECE, flat_array.size))
     for start in range(0, flat_array.size, PIECE):
