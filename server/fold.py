@@ -99,7 +99,10 @@ class WeightedSum:
             if total.nodes:
                 _add_product(total.arrays[name], array, weight)
             else:
-                total.arrays[name] = np.multiply(array, weight, dtype=np.float64, order="C")
+                total.arrays[name] = np.empty(
+                    array.shape
+                )  # of a product without axes NumPy would make a number
+                np.multiply(array, weight, out=total.arrays[name], dtype=np.float64)
         metrics = {name: weight * float(value) for name, value in update.metrics.items()}
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
