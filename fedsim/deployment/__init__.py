@@ -1,1 +1,1 @@
-"""Server and clients as processes of their own: nothing here is imported by who only simulates."""
+"""Server and clients as processes of their own: Flower's SuperLink and Fleet API, with what they leave open closed."""

@@ -1,0 +1,127 @@
+"""The bundle (FAB) of a deployed run. It holds no code: every machine runs what is installed on it.
+
+Flower ships an app's modules from the caller to the server and to every client, where they come before the
+installed ones. What fedsim submits is a `pyproject.toml` alone, which names the apps and the keys of the run config.
+The code that caller and clients have installed is compared by its digest, which travels in the run config.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import io
+import tomllib
+import warnings
+import zipfile
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
+
+NAME = "fedsim"
+PACKAGES = ("clients", "fedsim", "privacy", "server")  # what a deployed run executes
+CONFIG_FILE, CONTENT_FILE = "pyproject.toml", ".info/CONTENT"
+MAX_BYTES = 64 * 1024  # of a bundle, and of each file in it: it has about 1 KiB
+
+RUN_CONFIG: dict[str, str | bool] = {
+    "experiment": "",
+    "set": "",
+    "run-dir": "",
+    "run-name": "",
+    "resume": False,
+    "code": "",
+}
+"""The keys that a run may override, with their defaults: the experiment as TOML text, overrides as after `--set`,
+the run directory, the run's name at the server, whether it goes on, and the submitter's `installed_code()`."""
+
+
+@functools.cache
+def installed_code() -> str:
+    """Return the SHA-256 (hex) of fedsim's installed modules: of the sorted paths and bytes of all `*.py` files.
+
+    Raises:
+        RuntimeError: A package is not installed.
+    """
+    digest = hashlib.sha256()
+    for path, content in sorted((path, content) for name in PACKAGES for path, content in _modules(name)):
+        digest.update(f"{path}\n{len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _modules(package: str) -> list[tuple[str, bytes]]:
+    """Return the path (from the package's name on) and the bytes of each module, without importing any."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.origin:
+        raise RuntimeError(f"the package {package!r} is not installed")
+    folder = Path(found.origin).parent
+    return [(f"{package}/{p.relative_to(folder).as_posix()}", p.read_bytes()) for p in folder.rglob("*.py")]
+
+
+@functools.cache
+def make_bundle() -> bytes:
+    """Return the bundle that the installed version submits."""
+    from flwr.cli.build import build_fab_from_files
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a pattern's name, inside Flower
+        return build_fab_from_files({CONFIG_FILE: tomli_w.dumps(_config()).encode()})[0]
+
+
+def _config() -> dict[str, Any]:
+    """Return the tables of the bundle's `pyproject.toml`."""
+    components = {"serverapp": SERVER_APP, "clientapp": CLIENT_APP}
+    app = {"publisher": NAME, "components": components, "config": RUN_CONFIG}
+    return {"project": {"name": NAME, "version": version(NAME)}, "tool": {"flwr": {"app": app}}}
+
+
+def check_bundle(fab: bytes) -> None:
+    """Check that a bundle is one that the installed version submits.
+
+    Raises:
+        ValueError: It is not; says what is wrong with it.
+    """
+    config = _config_of(fab)
+    expected = _config()
+    for keys in (("project", "name"), ("project", "version"), ("tool", "flwr", "app", "components")):
+        given, needed = _at(config, keys), _at(expected, keys)
+        if given != needed:
+            raise ValueError(f"its {'.'.join(keys)} is {given!r}, not this installation's {needed!r}")
+    if config != expected:
+        raise ValueError(
+            f"its {CONFIG_FILE} says more than, or other things than, the one that fedsim submits"
+        )
+
+
+def _config_of(fab: bytes) -> dict[str, Any]:
+    """Read the `pyproject.toml` of a bundle that holds nothing else; raises `ValueError`."""
+    if len(fab) > MAX_BYTES:
+        raise ValueError(f"it has {len(fab)} bytes; allowed are {MAX_BYTES}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(fab)) as archive:
+            names = archive.namelist()
+            odd = sorted(set(names) - {CONFIG_FILE, CONTENT_FILE})
+            if odd:
+                raise ValueError(f"it holds files of its own: {', '.join(map(repr, odd[:3]))}")
+            if sorted(names) != [CONTENT_FILE, CONFIG_FILE]:
+                raise ValueError(f"it must hold one {CONFIG_FILE} and one {CONTENT_FILE}")
+            if archive.getinfo(CONFIG_FILE).file_size > MAX_BYTES:
+                raise ValueError(f"its {CONFIG_FILE} has more than {MAX_BYTES} bytes")
+            text = archive.read(CONFIG_FILE)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        raise ValueError(f"it is no zip archive that can be read ({error})") from None
+    try:
+        return tomllib.loads(text.decode())
+    except ValueError as error:
+        raise ValueError(f"its {CONFIG_FILE} is no TOML ({error})") from None
+
+
+def _at(tree: Any, keys: tuple[str, ...]) -> Any:
+    """Return what a tree of tables has under keys; None where there is nothing."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

@@ -1,0 +1,131 @@
+"""The bundle holds no code, and a client takes no other."""
+
+import io
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsim.deployment import bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def files_of(fab: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(fab)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_what_is_submitted_is_accepted_and_holds_no_module() -> None:
+    fab = bundle.make_bundle()
+    bundle.check_bundle(fab)
+    assert fab == bundle.make_bundle()
+    assert set(files_of(fab)) == {"pyproject.toml", ".info/CONTENT"}
+
+
+def test_flower_can_read_it_and_fuses_the_run_config() -> None:
+    from flwr.cli.config_utils import get_fab_metadata
+    from flwr.common.config import get_fused_config_from_fab
+    from flwr.supercore.run import Run
+
+    run = Run.create_empty(1)
+    run.override_config = {"experiment": "rounds = 1\n", "code": "a"}
+    assert get_fab_metadata(bundle.make_bundle()) == ("fedsim/fedsim", "0.1.0")
+    fused = get_fused_config_from_fab(bundle.make_bundle(), run)
+    assert fused == {**bundle.RUN_CONFIG, "experiment": "rounds = 1\n", "code": "a"}
+
+
+def with_toml(change: Callable[[dict[str, dict[str, object]]], None]) -> bytes:
+    import tomllib
+
+    files = files_of(bundle.make_bundle())
+    tree = tomllib.loads(files["pyproject.toml"].decode())
+    change(tree)
+    return zipped({**files, "pyproject.toml": tomli_w.dumps(tree).encode()})
+
+
+def app_of(tree: dict) -> dict:  # type: ignore[type-arg]
+    return tree["tool"]["flwr"]["app"]  # type: ignore[no-any-return]
+
+
+OTHERS: list[tuple[str, Callable[[], bytes], str]] = [
+    ("module", lambda: zipped({**files_of(bundle.make_bundle()), "clients/app.py": b"import os"}), "files of its own: 'clients/app.py'"),
+    ("up and out", lambda: zipped({**files_of(bundle.make_bundle()), "../x": b""}), "files of its own: '../x'"),
+    ("version", lambda: with_toml(lambda t: t["project"].update(version="9.9")), "project.version is '9.9', not this installation's"),
+    ("name", lambda: with_toml(lambda t: t["project"].update(name="other")), "project.name is 'other'"),
+    ("component", lambda: with_toml(lambda t: app_of(t)["components"].update(clientapp="os:path")), "components is"),
+    ("no components", lambda: with_toml(lambda t: app_of(t).pop("components")), "components is None"),
+    ("more keys", lambda: with_toml(lambda t: app_of(t)["config"].update(more=1)), "says more than"),
+    ("dependency", lambda: with_toml(lambda t: t["project"].update(dependencies=["evil"])), "says more than"),
+    ("tables that are none", lambda: zipped({"pyproject.toml": b"project = 3", ".info/CONTENT": b""}), "project.name is None"),
+    ("no TOML", lambda: zipped({"pyproject.toml": b"[[", ".info/CONTENT": b""}), "is no TOML"),
+    ("no text", lambda: zipped({"pyproject.toml": b"\xff", ".info/CONTENT": b""}), "is no TOML"),
+    ("nothing in it", lambda: zipped({}), "must hold one pyproject.toml"),
+    ("bomb", lambda: zipped({"pyproject.toml": b"#" * 10_000_000, ".info/CONTENT": b""}), "has more than 65536 bytes"),
+    ("large", lambda: bytes(65_537), "it has 65537 bytes"),
+    ("no zip", lambda: b"abc", "is no zip archive"),
+    ("empty", lambda: b"", "is no zip archive"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "saying"), [o[1:] for o in OTHERS], ids=[o[0] for o in OTHERS])
+def test_any_other_is_refused(make: Callable[[], bytes], saying: str) -> None:
+    with pytest.raises(ValueError, match=r".") as raised:
+        bundle.check_bundle(make())
+    assert saying in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@given(at=st.integers(0, 10_000), value=st.integers(0, 255))
+@settings(max_examples=500)
+def test_a_damaged_bundle_is_the_same_or_refused(at: int, value: int) -> None:
+    fab = bytearray(bundle.make_bundle())
+    fab[at % len(fab)] = value
+    try:
+        bundle.check_bundle(bytes(fab))
+    except ValueError:
+        return
+    with zipfile.ZipFile(io.BytesIO(fab)) as archive:
+        assert archive.read("pyproject.toml") == files_of(bundle.make_bundle())["pyproject.toml"]
+
+
+def test_the_digest_of_the_code_changes_with_any_module(tmp_path: Path) -> None:
+    for name in bundle.PACKAGES:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    digests = {code_of(tmp_path)}
+    assert digests == {bundle.installed_code()}
+    module = tmp_path / "privacy" / "more.py"
+    module.write_text("x = 1")
+    digests.add(code_of(tmp_path))
+    module.write_text("x = 2")
+    digests.add(code_of(tmp_path))
+    module.rename(module.with_name("other.py"))
+    digests.add(code_of(tmp_path))
+    assert len(digests) == 4
+
+
+def code_of(folder: Path) -> str:
+    """Return the digest where the packages are those of a folder; none but fedsim is imported."""
+    script = (
+        "import sys; from fedsim.deployment.bundle import installed_code; print(installed_code())\n"
+        "assert not {'clients', 'server', 'privacy'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
