@@ -13,6 +13,7 @@ from flwr.app import Context, RecordDict, UserConfig
 from fedsim import progress as listeners
 from fedsim.data import prepare
 from fedsim.engines import start_engine
+from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible
 from fedsim.progress import Progress, Silent

@@ -1,6 +1,5 @@
 """The copy of a run directory, made while fedsim itself writes the directory."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,29 +9,12 @@ import pytest
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.deployment.copying import Listing, RunCopy, deployment_of
-from fedsim.results.lock import Lock
 from tests.conftest import experiment
-from tests.stopping import stopped
+from tests.fedsim.deployment.directories import Source, files_of
+from tests.stopping import change, stopped
 
 THERE = {"address": "127.0.0.1:9091", "run": "r"}
 PRIVATE = ["privacy.dp-fedavg.noise-multiplier=1.0", "privacy.dp-fedavg.delta=1e-3", "privacy.dp-fedavg.clip=1.0"]
-
-
-class Source:
-    """A run directory, as a server shows it; counts the bytes that were read of each file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.read: dict[str, int] = {}
-
-    def listing(self) -> Listing:
-        files = {str(f.relative_to(self.path)): f.stat().st_size for f in self.path.rglob("*") if f.is_file()}
-        return Listing(json.loads((self.path / "manifest.json").read_text()), files)
-
-    def fetch(self, file: str, offset: int, into: BinaryIO) -> None:
-        content = (self.path / file).read_bytes()[offset:]
-        self.read[file] = self.read.get(file, 0) + len(content)
-        into.write(content)
 
 
 class Copying:
@@ -50,12 +32,6 @@ class Copying:
         self.seen.append(len(self.copy.rows))
 
     def stopping(self) -> None: ...
-
-
-def files_of(path: Path) -> dict[str, bytes]:
-    """Return every file but the manifest and what is hidden."""
-    found = {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
-    return {name: content for name, content in found.items() if name != "manifest.json" and name[0] != "."}
 
 
 @pytest.mark.parametrize("overrides", [[], PRIVATE], ids=["plain", "private"])
@@ -122,12 +98,12 @@ def test_half_a_line_waits_for_its_end(tiny: Experiment) -> None:
 
 def test_a_detached_copy_is_not_said_to_be_killed(tiny: Experiment) -> None:
     stopped(tiny, "r", after=1)
+    change(Path("r"), "manifest.json", lambda tree: tree.update(status="running"))
     source = Source(Path("r"))
-    lock = Lock(Path("r"))
     with RunCopy(Path("copy").absolute(), THERE, source.fetch) as copy:
         copy.update(source.listing())
+    assert fedsim.load_run("r").status == "killed"  # nobody writes it, and here that can be known
     assert fedsim.load_run("copy").status == "running"
-    lock.release()
 
 
 def test_a_copy_can_not_be_resumed_here(tiny: Experiment) -> None:
