@@ -29,7 +29,9 @@ KEYS = typer.Option(
 INSECURE = typer.Option("--insecure", help="The server was started with --insecure, on this machine.")
 DETACH = typer.Option("--detach", help="Start the run, and don't wait for it.")
 COPY = typer.Option(metavar="DIR", help="The copy of the run. Default: runs/NAME.", show_default=False)
-NAME = typer.Argument(metavar="NAME", help="The run's name, which `fedsim run --on` says.", show_default=False)
+NAME = typer.Argument(
+    metavar="NAME", help="The run's name, which `fedsim run --on` says.", show_default=False
+)
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
 
@@ -77,11 +79,13 @@ class Where:
         """Follow a run to its end, and tell of it."""
         from fedsim.cli.display import following
         from fedsim.cli.running import tell
-        from fedsim.deployment.submission import follow
+        from fedsim.deployment.following import follow
 
         console = Console()
         with following(console, self.silent, name) as progress:
-            finished = follow(run, out or Path("runs") / run.name, progress, _teller(console, self.silent), done)
+            finished = follow(
+                run, out or Path("runs") / run.name, progress, _teller(console, self.silent), done
+            )
         tell(finished, self.silent, self.as_json)
 
 
@@ -165,22 +169,34 @@ def stop(
 
 
 def up(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The experiment file.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The experiment file.", show_default=False)
+    ],
     clients: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How many; sets data.clients. Default: data.clients.", show_default=False),
+        typer.Option(
+            metavar="N", min=1, help="How many; sets data.clients. Default: data.clients.", show_default=False
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5.", show_default=False),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run directory, which must not exist. Default: runs/NAME.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="The run directory, which must not exist. Default: runs/NAME.",
+            show_default=False,
+        ),
     ] = None,
     keep: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep keys, states and logs in this new folder.", show_default=False),
+        typer.Option(
+            metavar="DIR", help="Keep keys, states and logs in this new folder.", show_default=False
+        ),
     ] = None,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
@@ -197,7 +213,13 @@ def up(
 
 
 def _up(
-    config: Path, clients: int | None, overrides: list[str], out: Path | None, keep: Path | None, silent: bool, as_json: bool
+    config: Path,
+    clients: int | None,
+    overrides: list[str],
+    out: Path | None,
+    keep: Path | None,
+    silent: bool,
+    as_json: bool,
 ) -> None:
     from fedsim.cli.display import following
     from fedsim.cli.running import tell

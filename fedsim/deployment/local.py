@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from fedsim import interruption
 from fedsim.data import prepare
 from fedsim.deployment.children import Child, Children
 from fedsim.deployment.copying import RunCopy
-from fedsim.deployment.keys import make_keys
+from fedsim.deployment.following import Follower
+from fedsim.deployment.key_making import make_keys
 from fedsim.deployment.remote import Remote, Unreachable
-from fedsim.deployment.submission import Follower, Submitted, submit
+from fedsim.deployment.submission import Submitted, submit
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible
@@ -27,6 +29,7 @@ from fedsim.results.directory import check_free
 
 HOST = "127.0.0.1"
 READY = re.compile(r"fedsim server: ready on https://(\S+)")
+VALID = timedelta(days=365)  # of keys that --keep may leave for later
 PAUSE = 0.1  # seconds between two looks at whether someone is ready
 
 
@@ -61,7 +64,7 @@ def up(
     clients = prepare(experiment).clients
     with interruptible(progress.stopping), _folder(keep) as folder, Children(folder / "logs") as children:
         (folder / "logs").mkdir()
-        make_keys(folder / "keys", clients)
+        make_keys(folder / "keys", clients, [HOST], VALID)
         party = _Party(children, folder, tell)
         address = party.start_server()
         party.start_clients(address, clients)

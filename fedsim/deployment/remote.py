@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
+from flwr.common.constant import Status
 from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.run_pb2 import Run as FlowerRunProto
-from flwr.supercore.constant import Status
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 

@@ -14,7 +14,11 @@ from tests.fedsim.deployment.directories import Source, files_of
 from tests.stopping import change, stopped
 
 THERE = {"address": "127.0.0.1:9091", "run": "r"}
-PRIVATE = ["privacy.dp-fedavg.noise-multiplier=1.0", "privacy.dp-fedavg.delta=1e-3", "privacy.dp-fedavg.clip=1.0"]
+PRIVATE = [
+    "privacy.dp-fedavg.noise-multiplier=1.0",
+    "privacy.dp-fedavg.delta=1e-3",
+    "privacy.dp-fedavg.clip=1.0",
+]
 
 
 class Copying:
@@ -56,7 +60,9 @@ def test_a_run_that_goes_on_is_cut_in_the_copy_too(tiny: Experiment) -> None:
     """The server's rows after the last checkpoint are written anew; the copy had them already."""
     stopped(tiny, "r", after=2)
     with Path("r/metrics.jsonl").open("a") as file:
-        file.write('{"round": 3, "accuracy": 0.0, "a": "row that no checkpoint holds, and that will be longer"}\n')
+        file.write(
+            '{"round": 3, "accuracy": 0.0, "a": "row that no checkpoint holds, and that will be longer"}\n'
+        )
     source = Source(Path("r"))
     with RunCopy(Path("copy").absolute(), THERE, source.fetch) as copy:
         copy.update(source.listing())
@@ -111,7 +117,9 @@ def test_a_copy_can_not_be_resumed_here(tiny: Experiment) -> None:
     source = Source(Path("r"))
     with RunCopy(Path("copy").absolute(), THERE, source.fetch) as copy:
         copy.complete(source.listing(), "failed", "lost")
-    with pytest.raises(Refused, match="'.*copy': is the copy of a run at 127.0.0.1:9091; fedsim resume r --on"):
+    with pytest.raises(
+        Refused, match=r"'.*copy': is the copy of a run at 127.0.0.1:9091; fedsim resume r --on"
+    ):
         fedsim.resume("copy")
 
 
