@@ -230,5 +230,6 @@ def _up(
     experiment = experiment_for(config, changes, loopback=True)
     console = Console()
     with following(console, silent, experiment.name) as progress:
-        done = local.up(experiment, out, keep, progress, _teller(console, silent))
+        tell_ = (lambda line: None) if silent else _teller(console, silent)
+        done = local.up(experiment, out, keep, progress, tell_)
     tell(done, silent, as_json)

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -15,11 +15,10 @@ from pathlib import Path
 from fedsim import interruption
 from fedsim.data import prepare
 from fedsim.deployment.children import Child, Children
-from fedsim.deployment.copying import RunCopy
 from fedsim.deployment.following import Follower
 from fedsim.deployment.key_making import make_keys
 from fedsim.deployment.remote import Remote, Unreachable
-from fedsim.deployment.submission import Submitted, submit
+from fedsim.deployment.submission import submit
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible
@@ -30,6 +29,7 @@ from fedsim.results.directory import check_free
 HOST = "127.0.0.1"
 READY = re.compile(r"fedsim server: ready on https://(\S+)")
 VALID = timedelta(days=365)  # of keys that --keep may leave for later
+LOGS = " (--keep DIR keeps the logs)"
 PAUSE = 0.1  # seconds between two looks at whether someone is ready
 
 
@@ -62,20 +62,37 @@ def up(
     if out is not None:
         check_free(out)
     clients = prepare(experiment).clients
-    with interruptible(progress.stopping), _folder(keep) as folder, Children(folder / "logs") as children:
-        (folder / "logs").mkdir()
-        make_keys(folder / "keys", clients, [HOST], VALID)
-        party = _Party(children, folder, tell)
-        address = party.start_server()
-        party.start_clients(address, clients)
-        keys = folder / "keys" / "operator"
-        with Remote.connect(address, keys) as remote:
-            party.wait_for(remote, clients)
-            run = replace(submit(remote, experiment, keys), stays=False)
-            with run.copy_at(out or Path("runs") / run.name) as copy:
-                watch = _Watch(party, run, copy)
-                Follower(run, copy, progress, tell, done=0, watch=watch.look).follow()
-    return Run(copy.path)
+    with interruptible(progress.stopping), _folder(keep) as folder, started(folder, clients) as party:
+        tell(f"{clients} clients have joined the server at {party.remote.address}")
+        return party.run(experiment, out, progress, tell)
+
+
+@contextmanager
+def started(folder: Path, clients: int) -> Iterator[Party]:
+    """Start a server and clients, and end them after the block.
+
+    Args:
+        folder: For keys, states and logs; empty.
+        clients: How many.
+
+    Raises:
+        RunFailed: One of them could not be started.
+    """
+    keys, logs = folder / "keys", folder / "logs"
+    logs.mkdir()
+    make_keys(keys, clients, [HOST], VALID)
+    with Children(logs) as children:
+        server = children.start("server", *_server(folder))
+        while (ready := next(filter(None, map(READY.search, server.lines)), None)) is None:
+            _need([server])
+            time.sleep(PAUSE)
+        for client in range(clients):
+            children.start(f"client-{client}", *_client(folder, client, ready[1]))
+        with Remote.connect(ready[1], keys / "operator") as remote:
+            while _online(remote) < clients:
+                _need(children.started)
+                time.sleep(PAUSE)
+            yield Party(remote, keys / "operator", children)
 
 
 @contextmanager
@@ -96,78 +113,66 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 @dataclass
-class _Party:
-    """The server and the clients."""
+class Party:
+    """A server and its clients, all of them there.
 
+    Attributes:
+        remote: The server, as its operator sees it.
+        keys: The operator's folder.
+        children: The server's process, and then the clients'.
+        gone: The clients that are known to have ended.
+    """
+
+    remote: Remote
+    keys: Path
     children: Children
-    folder: Path
-    tell: Callable[[str], None]
     gone: set[str] = field(default_factory=set)
 
-    def start_server(self) -> str:
-        """Start the server and return where it listens, once it does."""
-        server = self.children.start(
-            "server",
-            "server",
-            *("--keys", str(self.folder / "keys" / "server")),
-            *("--state", str(self.folder / "server")),
-            *("--host", HOST, "--port", "0"),
-        )
-        while (ready := next(filter(None, map(READY.search, server.lines)), None)) is None:
-            self._need(server)
-            time.sleep(PAUSE)
-        return ready[1]
+    def run(
+        self, experiment: Experiment, out: Path | None, progress: Progress, tell: Callable[[str], None]
+    ) -> Run:
+        """Run an experiment; a signal ends it after the round in flight. Arguments and errors as of `up`."""
+        run = replace(submit(self.remote, experiment, self.keys), stays=False)
+        has_asked = False
+        with run.copy_at(out or Path("runs") / run.name) as copy:
 
-    def start_clients(self, address: str, clients: int) -> None:
-        """Start the clients, all at once."""
-        for client in range(clients):
-            name = f"client-{client}"
-            self.children.start(
-                name,
-                "client",
-                *("--on", address),
-                *("--keys", str(self.folder / "keys" / name)),
-                *("--state", str(self.folder / name)),
-            )
+            def watch() -> None:
+                nonlocal has_asked
+                self.check(tell)
+                # Before the first round a signal ends everything at once, so nobody asks for one.
+                if copy.has_begun and interruption.asked() and not has_asked:
+                    has_asked = self.remote.ask_to_stop(run.name)
 
-    def wait_for(self, remote: Remote, clients: int) -> None:
-        """Wait until all clients have joined."""
-        while _online(remote) < clients:
-            for child in self.children.started:
-                self._need(child)
-            time.sleep(PAUSE)
-        self.tell(f"{clients} clients have joined the server at {remote.address}")
+            Follower(run, copy, progress, tell, done=0, watch=watch).follow()
+        return Run(copy.path)
 
-    def check(self) -> None:
+    def check(self, tell: Callable[[str], None]) -> None:
         """Tell once of a client that has ended; raises `RunFailed` where the server has, or all clients."""
         server, *clients = self.children.started
-        self._need(server)
+        _need([server])
         ends = {client.name: end for client in clients if (end := client.end) is not None}
         for name in ends.keys() - self.gone:
-            self.tell(ends[name])
+            tell(ends[name])
         self.gone |= ends.keys()
         if len(ends) == len(clients):
-            raise RunFailed("all clients have ended (--keep DIR keeps the logs)")
+            raise RunFailed(f"all clients have ended{LOGS}")
 
-    def _need(self, child: Child) -> None:
+
+def _server(folder: Path) -> list[str]:
+    where = ["--keys", str(folder / "keys" / "server"), "--state", str(folder / "server")]
+    return ["server", *where, "--host", HOST, "--port", "0"]
+
+
+def _client(folder: Path, client: int, address: str) -> list[str]:
+    name = f"client-{client}"
+    where = ["--keys", str(folder / "keys" / name), "--state", str(folder / name)]
+    return ["client", *where, "--on", address]
+
+
+def _need(children: Iterable[Child]) -> None:
+    for child in children:
         if (end := child.end) is not None:
-            raise RunFailed(f"{end} (--keep DIR keeps the logs)")
-
-
-@dataclass
-class _Watch:
-    """Looks after the processes while a run is followed, and ends the run where a signal has come."""
-
-    party: _Party
-    run: Submitted
-    copy: RunCopy
-    has_asked: bool = False
-
-    def look(self) -> None:
-        """Look once; before the first round a signal ends everything at once, so nobody asks for one."""
-        self.party.check()
-        if self.copy.has_begun and interruption.asked() and not self.has_asked:
-            self.has_asked = self.run.remote.ask_to_stop(self.run.name)
+            raise RunFailed(f"{end}{LOGS}")
 
 
 def _online(remote: Remote) -> int:
