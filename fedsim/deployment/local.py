@@ -61,6 +61,11 @@ def up(
     """
     if out is not None:
         check_free(out)
+    if experiment.data.source_entry.by_clients:
+        raise Refused(
+            f"data.source = {experiment.data.source!r}: is for clients that bring their own; `fedsim client --data PATH` "
+            "starts one"
+        )
     clients = prepare(experiment).clients
     with interruptible(progress.stopping), _folder(keep) as folder, started(folder, clients) as party:
         tell(f"{clients} clients have joined the server at {party.remote.address}")
