@@ -1,1 +1,3 @@
-"""Server and clients as processes of their own: Flower's SuperLink and Fleet API, with what they leave open closed."""
+"""Server and clients as separate processes, over Flower's SuperLink and its Fleet API."""
+
+__all__: list[str] = []

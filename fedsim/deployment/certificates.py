@@ -1,0 +1,131 @@
+"""X.509 by `cryptography`: a certificate authority of one's own, and the certificate of one server.
+
+Keys are ECDSA over P-256. Only the server has a certificate: clients and the operator are known by other keys.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+CLOCKS_DIFFER = timedelta(hours=1)  # a certificate made just now is good on a machine whose clock is behind
+
+
+def make_authority(valid: timedelta) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """Make a certificate authority that signs server certificates and nothing else."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedsim certificate authority")])
+    certificate = (
+        _builder(name, name, key.public_key(), key.public_key(), valid)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return key, certificate
+
+
+def make_server_certificate(
+    authority_key: ec.EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    hosts: Sequence[str],
+    valid: timedelta,
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """Make a server's key and certificate.
+
+    Args:
+        authority_key: Signs it.
+        authority: Its issuer.
+        hosts: Names and addresses that clients call it by, beside those of its own machine.
+        valid: From now on; may be negative, for a certificate that has expired.
+
+    Raises:
+        ValueError: A host is neither a name nor an address.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [subject_name(host) for host in dict.fromkeys([*hosts, *LOCAL_NAMES])]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedsim server")])
+    certificate = (
+        _builder(subject, authority.subject, key.public_key(), authority_key.public_key(), valid)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return key, certificate
+
+
+def subject_name(host: str) -> x509.GeneralName:
+    """Return what a certificate says for a host; raises `ValueError` where it is neither a name nor an address."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        labels = host.split(".")
+        if len(host) > 253 or not all(map(_is_label, labels)) or labels[-1].isdigit():
+            raise ValueError("is neither a host name nor an IP address") from None
+        return x509.DNSName(host)
+
+
+def _is_label(label: str) -> bool:
+    plain = label.replace("-", "a").replace("_", "a")
+    return len(label) <= 63 and plain.isascii() and plain.isalnum() and label.strip("-") == label
+
+
+def check_certificate(certificate: x509.Certificate) -> None:
+    """Raise `ValueError` where a certificate's time has not come or is over."""
+    now = datetime.now(UTC)
+    if certificate.not_valid_after_utc < now:
+        raise ValueError(f"has expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    if certificate.not_valid_before_utc > now:
+        raise ValueError(f"is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on")
+
+
+def check_issued(certificate: x509.Certificate, authority: x509.Certificate) -> None:
+    """Raise `ValueError` where a certificate is not an authority's."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise ValueError("is not signed by the certificate authority in ca.pem") from None
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
+    valid: timedelta,
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(now, now + valid) - CLOCKS_DIFFER)
+        .not_valid_after(now + valid)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+    )
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
