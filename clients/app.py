@@ -17,6 +17,7 @@ from clients.private_training import train_privately
 from clients.training import Trained, train
 from clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
+from fedsim.data.task import TASK
 from fedsim.models import score
 from fedsim.streams import numpy_stream, torch_draws_from
 from fedsim.threads import single_threaded
@@ -90,7 +91,14 @@ def on_evaluate(message: Message, context: Context) -> Message:
 
 @app.query()
 def on_query(message: Message, context: Context) -> Message:
-    """Say which client this node is, so that a server that knows only node ids can tell."""
+    """Say which client this node is, so that a server that knows only node ids can tell.
+
+    A client that couldn't take part says why instead: its experiment and its data are looked at first. The message
+    may hold a record `task`, with the `task` of the run, for clients that bring their own data.
+    """
+    if TASK in message.content.config_records:
+        context.state[TASK] = message.content.config_records[TASK]
+    workbench(context)
     return Message(
         RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
+from clients.place import note_released
 from clients.training import Trained, pull_to, received_weights
 from clients.workbench import Workbench, client_index
 from fedsim.data import Examples
@@ -18,7 +17,7 @@ from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.streams import numpy_stream, torch_stream
 from privacy.dp_sgd import PrivateGradient
 from privacy.dp_sgd.release import DpSgd
-from privacy.ledger import AnyEvent, Event, Noise
+from privacy.ledger import Event, Noise
 from privacy.randomness import Randomness, SeededRandomness, SystemRandomness
 
 
@@ -26,20 +25,25 @@ class BudgetExhausted(ValueError):
     """A client has taken part as often as it may."""
 
 
-def take_part(context: Context, most: int | None) -> None:
+def take_part(context: Context, most: int | None, round_: int, noise: Noise) -> None:
     """Count a participation in a client's state.
 
     Args:
         context: The client's.
         most: Participations at most; None: there is no limit.
+        round_: The round. Where the noise is seeded, one that a resumed server runs again is the same release.
+        noise: Where the noise comes from.
 
     Raises:
         BudgetExhausted: It has had them all.
     """
-    so_far = int(context.state.config_records.get(PARTICIPATIONS, ConfigRecord()).get("rounds", 0))  # type: ignore[arg-type]
+    count = context.state.config_records.get(PARTICIPATIONS, ConfigRecord())
+    so_far = int(count.get("rounds", 0))  # type: ignore[arg-type]
+    if noise is Noise.SEEDED and count.get("last") == round_:
+        return
     if most is not None and so_far >= most:
         raise BudgetExhausted(f"has taken part in {so_far} rounds, all that max-participations allows")
-    context.state[PARTICIPATIONS] = ConfigRecord({"rounds": so_far + 1})
+    context.state[PARTICIPATIONS] = ConfigRecord({"rounds": so_far + 1, "last": round_})
 
 
 def train_privately(
@@ -51,7 +55,7 @@ def train_privately(
 ) -> tuple[Trained, Event]:
     """Run DP-SGD on a client's examples, in place.
 
-    Where the message names a `ledger`, the event is in that file before this returns.
+    The event is in the ledger that the client keeps, or that the message names, before this returns.
 
     Args:
         bench: Its model holds the round's global weights, and the trained ones afterwards.
@@ -70,15 +74,16 @@ def train_privately(
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
         raise TypeError("the experiment has no [privacy.dp-sgd]")
-    take_part(context, dp_sgd.max_participations)
     client, round_ = client_index(context), int(config["server-round"])
+    noise = Noise(experiment.privacy.noise)
+    take_part(context, dp_sgd.max_participations, round_, noise)
     release = DpSgd(
         gradient=gradient,
         batches=dp_sgd.batches(experiment.client, len(examples)),
         noise_multiplier=_noise_multiplier(dp_sgd, config),
         relation=dp_sgd.neighbours,
         randomness=_randomness(experiment, round_, client),
-        noise=Noise(experiment.privacy.noise),
+        noise=noise,
     )
     mu = float(config.get("proximal-mu", experiment.client.proximal_mu))
     anchors = received_weights(optimizer, mu)
@@ -91,19 +96,8 @@ def train_privately(
     seen = [loss for loss in losses if loss is not None]
     mean = math.fsum(seen) / len(seen) if seen else 0.0
     event = release.event(round_, client)
-    if "ledger" in config:
-        note_durably(event, Path(str(config["ledger"])))
+    note_released(event, context, config)
     return Trained(loss=mean, steps=release.taken), event
-
-
-def note_durably(event: AnyEvent, ledger: Path) -> None:
-    """Add an event to a ledger that several clients write, before what it describes leaves the client."""
-    file = os.open(ledger, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(file, event.dumps().encode() + b"\n")  # one write: no line of another client comes between
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _noise_multiplier(dp_sgd: DpSgdSection, config: Mapping[str, Any]) -> float:

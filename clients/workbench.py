@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 import weakref
+from pathlib import Path
 from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context
 
+from clients.place import Place
 from clients.training import Sgd
 from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.data import FederatedData, prepare
+from fedsim.data.own import OwnData, read_own
+from fedsim.data.task import TASK, Task
+from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import private_gradient
@@ -24,7 +29,7 @@ class Workbench:
 
     Attributes:
         experiment: Says how.
-        data: All clients' examples.
+        data: All clients' examples, or those of the one client that brings its own.
         model: Trained in place; its tensors stay where they are in memory.
         optimizer: Of the model's parameters.
         gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
@@ -32,9 +37,9 @@ class Workbench:
         policy: What its clients accept of secure aggregation; None where the experiment has none.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, data: FederatedData | OwnData) -> None:
         self.experiment = experiment
-        self.data: FederatedData = prepare(experiment)
+        self.data = data
         self.model = initial_model(experiment, self.data.task)
         self.optimizer = Sgd(self.model, experiment.client)
         dp_sgd = experiment.privacy.dp_sgd
@@ -86,11 +91,42 @@ def client_index(context: Context) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _workbench(experiment: str, overrides: str) -> Workbench:
-    return Workbench(Experiment.from_run_config({"experiment": experiment, "set": overrides}))
+def _workbench(experiment: str, overrides: str, own: str, task: str) -> Workbench:
+    known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
+    return Workbench(
+        known, _own_data(known, own, task) if own or known.data.source_entry.by_clients else prepare(known)
+    )
+
+
+def _own_data(experiment: Experiment, path: str, task: str) -> OwnData:
+    """Return the examples in a client's own file.
+
+    Raises:
+        Refused: The client has none, or the experiment has the clients' data already.
+    """
+    data = experiment.data
+    if not path:
+        raise Refused(
+            f"data.source = {data.source!r}: a client needs its own file: fedsim client --data PATH"
+        )
+    if not data.source_entry.by_clients:
+        raise Refused(f"data.source = {data.source!r}: has the clients' data; with --data it must be 'own'")
+    file = read_own(Path(path), f"--data {path!r}")
+    return OwnData(file, Task.loads(task), data.held_out, data.clients or 0)
 
 
 def workbench(context: Context) -> Workbench:
-    """Return this process's workbench for the experiment in the run config of a context."""
+    """Return this process's workbench for the experiment in the run config of a context.
+
+    Raises:
+        ValueError: A client process does not run that experiment.
+    """
     config = context.run_config
-    return _workbench(str(config.get("experiment", "")), str(config.get("set", "")))
+    place, own, task = Place.of(context), "", ""
+    if place is not None and place.data is not None:
+        own = str(place.data)
+        task = str(context.state.config_records.get(TASK, ConfigRecord()).get("task", ""))
+    bench = _workbench(str(config.get("experiment", "")), str(config.get("set", "")), own, task)
+    if place is not None:
+        place.check(bench.experiment)
+    return bench

@@ -45,6 +45,7 @@ class SourceEntry(Entry):
     """A source of data: `reference` is a function `(options, generator) -> fedsim.data.raw.Raw`."""
 
     has_users: bool = False  # examples belong to users, so the natural partitions are possible
+    by_clients: bool = False  # clients bring their own examples: there is nothing to deal, nor to simulate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,13 @@ SOURCES = _table(
         reference="fedsim.data.sources.images:npz",
         summary="a NumPy file with x_train, y_train, x_test, y_test",
         options=o.PathOptions,
+    ),
+    SourceEntry(
+        name="own",
+        reference="fedsim.data.sources.own:own",
+        summary="what clients in processes of their own bring; the file (.npz, .parquet, .txt) is the test set",
+        options=o.OwnOptions,
+        by_clients=True,
     ),
     SourceEntry(
         name="text-json",

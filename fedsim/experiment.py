@@ -74,7 +74,28 @@ class Experiment(Section):
         self._check_separation(self.privacy.dp_ftrl)
         if self.privacy.secagg is not None:
             self._check_secagg(self.privacy.secagg)
+        if self.data.source_entry.by_clients:
+            self._check_own()
         return self
+
+    def _check_own(self) -> None:
+        """Refuse what needs to know how many examples clients have, where they bring them."""
+        if self.privacy.dp_sgd is not None:
+            with below("privacy"):
+                raise complaint(
+                    "dp-sgd",
+                    "a table",
+                    "is accounted for by each client's number of examples, which stays with clients that bring their "
+                    f"own; allowed with data.source = {self.data.source!r}: client-level mechanisms",
+                )
+        secagg = self.privacy.secagg
+        if secagg is not None and secagg.max_weight is None and self.server.weighting == "examples":
+            with below("privacy"), below("secagg"):
+                raise complaint(
+                    "max-weight",
+                    None,
+                    "the most examples of a client must be agreed on, or server.weighting = 'uniform'",
+                )
 
     def _check_central(self, name: str) -> None:
         """Refuse what a trusted server's noise can't stand beside."""

@@ -57,6 +57,15 @@ class PathOptions(Options):
     """The file; a relative path starts at the folder of the experiment file."""
 
 
+class OwnOptions(PathOptions):
+    """Options of `own`."""
+
+    classes: int | None = Field(default=None, ge=2)
+    """Number of labels, which no client may exceed; unset for text."""
+    sequence_length: int = Field(default=80, ge=2, le=4096)
+    """Characters that the model reads in one example of text."""
+
+
 class TextJsonOptions(PathOptions, TextOptions):
     """Options of `text-json`."""
 

@@ -191,6 +191,9 @@ class ServerSection(Section):
     """Stop after this many evaluations without a lower test loss."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds that a round waits for its clients (with secure aggregation, each stage); whoever is late has failed."""
+    min_clients: int = Field(default=1, ge=1)
+    """Clients that must be there for a round to begin, and updates for it to count: with fewer the model stays as it
+    is (but where a trusted server adds noise, whose release counts whoever is in it)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own arguments."""
 

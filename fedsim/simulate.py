@@ -13,6 +13,7 @@ from flwr.app import Context, RecordDict, UserConfig
 from fedsim import progress as listeners
 from fedsim.data import prepare
 from fedsim.engines import start_engine
+from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible
 from fedsim.progress import Progress, Silent
@@ -42,6 +43,10 @@ def run(experiment: Experiment, out: str | Path | None = None, progress: Progres
         Interrupted: SIGINT or SIGTERM came, in the main thread; `resume` goes on. A second signal raises
             `KeyboardInterrupt` at once.
     """
+    if experiment.data.source_entry.by_clients:
+        raise Refused(
+            f"data.source = {experiment.data.source!r}: its clients are processes of their own: fedsim run --on ADDRESS"
+        )
     path = default_run_path(experiment) if out is None else Path(out).absolute()
     check_free(path)
     _simulate(experiment, {"run-dir": str(path)}, progress)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict, UserConfig
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 from torch import nn
@@ -18,6 +18,7 @@ from torch import nn
 from fedsim import interruption, progress
 from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
+from fedsim.data.task import TASK
 from fedsim.errors import Interrupted, Refused
 from fedsim.experiment import Experiment
 from fedsim.models import Score, initial_model, score
@@ -25,11 +26,15 @@ from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
 from privacy.dp_sgd import check_model
+from privacy.ledger import Noise
 from server.account import NOISE, Account
 from server.central import Central
 from server.cohort_account import CohortAccount
 from server.correlated import Correlated
-from server.enrolment import enrol
+from server.deployed_grid import DeployedGrid
+from server.deployment import Deployment
+from server.enrolment import Enrolment
+from server.kept_ledger import KeptByClients
 from server.local_account import LocalAccount
 from server.matrix_account import MatrixAccount
 from server.protection import policy_for, report, secure_grid
@@ -66,14 +71,19 @@ def main(grid: Grid, context: Context) -> None:
     """Run the experiment of the run config.
 
     `run-dir` names the run directory, if it isn't empty; with `resume` it is one that goes on (`fedsim.resume`
-    sets that).
+    sets that). In a server process it is `run-name` in the server's own folder.
     """
     config = context.run_config
     experiment = Experiment.from_run_config(config)
+    deployment = Deployment.current()
+    path = _run_path(experiment, config, deployment)
     data = prepare(experiment)
-    federation = _federation(experiment, data, grid, context.run_id)
+    if deployment is None:
+        federation = _federation(experiment, data, grid, label=context.run_id)
+    else:
+        deployed = DeployedGrid(grid, ttl=experiment.server.timeout)
+        federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
-    path = Path(str(config.get("run-dir") or default_run_path(experiment)))
     if config.get("resume"):
         if not_resumable is not None:
             raise Refused(f"run {str(path)!r}: can't be resumed: {not_resumable}")
@@ -82,6 +92,8 @@ def main(grid: Grid, context: Context) -> None:
         opened = RunDirectory.create(path, experiment, data.sha256, not_resumable)
     with opened as directory:
         restore_snapshot(federation, directory)
+        if deployment is not None and _begins_once(federation):
+            federation.begin = directory.note_begun
         _note_privacy(federation, directory)
         try:
             _run(federation, directory, keep=not_resumable is None)
@@ -95,8 +107,32 @@ def main(grid: Grid, context: Context) -> None:
         directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
 
 
-def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id: int) -> Federation:
-    """Return the experiment's federation before its first round."""
+def _run_path(experiment: Experiment, config: UserConfig, deployment: Deployment | None) -> Path:
+    """Return where the run is written; a server process checks first that it may run the experiment."""
+    if deployment is None:
+        return Path(str(config.get("run-dir") or default_run_path(experiment)))
+    deployment.check(experiment, str(config.get("code", "")))
+    return deployment.run_path(str(config.get("run-name", "")))
+
+
+def _begins_once(federation: Federation) -> bool:
+    """Say whether a round that clients have begun may not be run again, though this server has released nothing.
+
+    They may have sent what they can't take back: noise that nobody can draw again, shares of secrets.
+    """
+    account = federation.account
+    return federation.secure is not None or (account is not None and account.charges_ahead)
+
+
+def _federation(
+    experiment: Experiment,
+    data: FederatedData,
+    grid: Grid,
+    *,
+    label: int,
+    deployment: Deployment | None = None,
+) -> Federation:
+    """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
     if experiment.server.cohort > data.clients:
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
@@ -109,23 +145,41 @@ def _federation(experiment: Experiment, data: FederatedData, grid: Grid, run_id:
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
     account = _account(experiment, data)
+    if deployment is not None and isinstance(account, KeptByClients) and account.noise is Noise.SYSTEM:
+        account.charges_ahead = True
     central: Central | Correlated | None = None
     if isinstance(account, CohortAccount):
         central = Central.of(experiment, arrays, account.cohorts, account.noise_multiplier)
     if isinstance(account, MatrixAccount):
         central = Correlated.of(experiment, arrays, account.cohorts, account.plan)
-    nodes = enrol(grid, data.clients, experiment.server.timeout)
+    enrolment = _enrol(experiment, data, grid, deployment)
     return Federation(
         experiment=experiment,
         grid=grid,
-        nodes=nodes,
+        enrolment=enrolment,
         strategy=strategy,
         arrays=arrays,
         evaluate=lambda arrays: _score(model, arrays, data),
         account=account,
         central=central,
-        secure=None if policy is None else secure_grid(grid, experiment, policy, nodes, run_id),
+        secure=None
+        if policy is None
+        else secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment),
     )
+
+
+def _enrol(
+    experiment: Experiment, data: FederatedData, grid: Grid, deployment: Deployment | None
+) -> Enrolment:
+    """Wait for the clients: for all of them, but in a server process no longer than a round for those who are away."""
+    registered = None if deployment is None else deployment.registered()
+    query = RecordDict()
+    if experiment.data.source_entry.by_clients:
+        query[TASK] = ConfigRecord({"task": data.task.dumps()})
+    enrolment = Enrolment(grid, data.clients, query=query, registered=registered)
+    least = data.clients if deployment is None else min(experiment.server.min_clients, data.clients)
+    enrolment.wait(experiment.server.timeout, hoped=data.clients, least=least)
+    return enrolment
 
 
 def _account(
@@ -175,7 +229,7 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
             write_snapshot(federation, directory)
         listener.round_done(row)
 
-    federation.run(write, stop=interruption.asked)
+    federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())
 
 
 def _score(model: nn.Module, arrays: ArrayRecord, data: FederatedData) -> Score:

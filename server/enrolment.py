@@ -1,19 +1,24 @@
-"""Which client is behind which node.
+"""Which client is behind which node, and who is there.
 
-Flower's node ids are random and new in each run; a client is its partition. An engine of fedsim knows both;
-other Grids (a SuperLink's, Flower's own simulation) are asked, node by node.
+Flower's node ids are random; a client is its partition. An engine of fedsim knows both; other Grids (a SuperLink's,
+Flower's own simulation) are asked, node by node, once. A client that is away has no node until it comes back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from logging import INFO, WARNING
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore import log
 
 from fedsim.errors import RunFailed
+
+PAUSE = 0.2  # seconds between two looks at who is there
+PATIENCE = 60.0  # seconds that nodes have to say who they are
 
 
 @runtime_checkable
@@ -24,34 +29,100 @@ class KnowsClients(Protocol):
         """Return the node of each client."""
 
 
-def enrol(grid: Grid, clients: int, timeout: float) -> dict[int, int]:
-    """Return the node of each of `clients` clients.
+class Enrolment:
+    """The clients of a run.
+
+    Attributes:
+        clients: How many there are, whether they are there or not: cohorts are drawn over all of them.
+        nodes: The node of each client that is there.
 
     Args:
         grid: Knows its clients, or has nodes that answer a query.
-        clients: How many there must be.
-        timeout: Seconds to wait for them.
-
-    Raises:
-        RunFailed: A client is missing, or two nodes say that they are the same one.
+        clients: How many there are.
+        query: What nodes are told when they are asked who they are.
+        registered: The client of each node, where the server knows it: nobody else is believed to be that client.
     """
-    if isinstance(grid, KnowsClients):
-        return dict(grid.client_nodes())
-    end = time.monotonic() + timeout
-    while len(nodes := list(grid.get_node_ids())) < clients and time.monotonic() < end:
-        time.sleep(0.2)
-    queries = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
-    enrolled: dict[int, int] = {}
-    for reply in grid.send_and_receive(queries, timeout=max(end - time.monotonic(), 1.0)):
-        if reply.has_error():
-            continue
-        client = int(reply.content.config_records["identity"]["client"])  # type: ignore[arg-type]
-        if client in enrolled:
-            raise RunFailed(f"enrolment: two nodes say that they are client {client}")
-        enrolled[client] = reply.metadata.src_node_id
-    missing = sorted(set(range(clients)) - set(enrolled))
-    if missing:
-        raise RunFailed(
-            f"enrolment: {len(missing)} of {clients} clients did not come, the first is {missing[0]}"
-        )
-    return {client: enrolled[client] for client in range(clients)}
+
+    def __init__(
+        self,
+        grid: Grid,
+        clients: int,
+        *,
+        query: RecordDict | None = None,
+        registered: Mapping[int, int] | None = None,
+    ) -> None:
+        self.clients = clients
+        self.nodes: dict[int, int] = {}
+        self._grid = grid
+        self._query = query or RecordDict()
+        self._registered = registered
+        self._client_of: dict[int, int] = {}  # of each node that has said who it is
+        self._refused: set[int] = set()
+        if isinstance(grid, KnowsClients):
+            self.nodes.update(grid.client_nodes())
+        else:
+            self.look()
+
+    def look(self) -> None:
+        """See who is there now.
+
+        Raises:
+            RunFailed: Two nodes say that they are the same client.
+        """
+        if isinstance(self._grid, KnowsClients):
+            return
+        online = list(self._grid.get_node_ids())
+        self._ask(node for node in online if node not in self._client_of and node not in self._refused)
+        there = {self._client_of[node]: node for node in online if node in self._client_of}
+        self.nodes.clear()
+        self.nodes.update(sorted(there.items()))
+
+    def wait(self, timeout: float, *, hoped: int, least: int) -> None:
+        """Wait until enough clients are there, or the time is over.
+
+        Args:
+            timeout: Seconds.
+            hoped: How many are enough.
+            least: How many must have come when the time is over.
+
+        Raises:
+            RunFailed: They have not.
+        """
+        end, told = time.monotonic() + timeout, -1
+        while len(self.nodes) < hoped and time.monotonic() < end:
+            if len(self.nodes) != told:
+                told = len(self.nodes)
+                log(INFO, "fedsim: %d of %d clients are there; waiting for others", told, self.clients)
+            time.sleep(PAUSE)
+            self.look()
+        if len(self.nodes) < least:
+            missing = sorted(set(range(self.clients)) - set(self.nodes))
+            raise RunFailed(
+                f"enrolment: {len(missing)} of {self.clients} clients did not come, the first is {missing[0]}"
+            )
+
+    def _ask(self, nodes: Iterable[int]) -> None:
+        """Ask nodes who they are."""
+        queries = [Message(self._query, node, MessageType.QUERY) for node in nodes]
+        if not queries:
+            return
+        for reply in self._grid.send_and_receive(queries, timeout=PATIENCE):
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                self._refuse(node, reply.error.reason or f"error {reply.error.code}")
+                continue
+            client = int(reply.content.config_records["identity"]["client"])  # type: ignore[arg-type]
+            if not 0 <= client < self.clients:
+                self._refuse(node, f"says that it is client {client} of {self.clients}")
+            elif self._registered is not None and self._registered.get(node) != client:
+                self._refuse(node, f"says that it is client {client}, and its key is another one's")
+            elif client in self._client_of.values():
+                raise RunFailed(f"enrolment: two nodes say that they are client {client}")
+            else:
+                self._client_of[node] = client
+
+    def _refuse(self, node: int, why: str) -> None:
+        """Do without a node for the rest of the run."""
+        self._refused.add(node)
+        who = (self._registered or {}).get(node)
+        log(WARNING, "%s does not take part: %s", f"node {node}" if who is None else f"client {who}", why)

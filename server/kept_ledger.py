@@ -17,7 +17,10 @@ class KeptLedger:
     Attributes:
         noise: Where the noise comes from.
         ledger: What was released so far.
+        charges_ahead: Whether what clients are asked for is noted before they are, and not what they say of it.
     """
+
+    charges_ahead = False
 
     def __init__(self, noise: Noise) -> None:
         self.noise = noise
@@ -62,11 +65,11 @@ class KeptByClients(KeptLedger, ABC):
     def __init__(self, experiment: Experiment, most: int | None) -> None:
         super().__init__(Noise(experiment.privacy.noise))
         self._most = most
-        self._by_clients = experiment.privacy.secagg is None
+        self.charges_ahead = experiment.privacy.secagg is not None
 
     def for_clients(self) -> dict[str, Any]:
         """Return what clients have to know of it, for a message's config: where to note what they release."""
-        if self._file is not None and self._file.lasting and self._by_clients:
+        if self._file is not None and self._file.lasting and not self.charges_ahead:
             return {"ledger": str(self._file.path)}
         return {}
 
@@ -77,7 +80,8 @@ class KeptByClients(KeptLedger, ABC):
     def note_planned(self, round_: int, clients: Sequence[int]) -> None:
         """Note what clients that are about to be asked will release at most.
 
-        With secure aggregation nothing else is known of it: who then fails is charged too. Nobody is charged
+        With secure aggregation nothing else is known of it, and from a client of another machine nothing may come
+        any more once this process has ended: who then fails is charged too. Nobody is charged
         beyond the participations that it may have, for a client refuses to go beyond them.
         """
         so_far = {} if self._most is None else self.ledger.participations()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord
@@ -14,6 +15,7 @@ from fedsim.experiment import Experiment
 from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.vectors import dimension_of
 from privacy.secagg.spec import Policy
+from server.deployment import Deployment
 from server.secure_grid import SecureGrid
 from server.summable import check_summable
 
@@ -38,15 +40,29 @@ def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData)
 
 
 def secure_grid(
-    grid: Grid, experiment: Experiment, policy: Policy, nodes: Mapping[int, int], run_id: int
+    grid: Grid,
+    experiment: Experiment,
+    policy: Policy,
+    nodes: Mapping[int, int],
+    label: int,
+    deployment: Deployment | None,
 ) -> SecureGrid:
-    """Return the Grid by which a run's clients train."""
+    """Return the Grid by which a run's clients train; `label` is what the run is called.
+
+    Raises:
+        Refused: A server process has no keys of its clients, and is not to be trusted.
+    """
+    secret = False
+    if deployment is not None:
+        secret = not deployment.loopback
+        if policy.assumptions.malicious:
+            policy = replace(policy, registry=deployment.identities())
     return SecureGrid(
         grid,
         policy,
         nodes=nodes,
-        run=str(run_id),
-        graph_seed=lambda round_: graph_entropy(experiment, round_)(32),
+        run=str(label),
+        graph_seed=lambda round_: graph_entropy(experiment, round_, secret=secret)(32),
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from server.cohort_grid import CohortGrid
 
 LATE = "did not answer in time"  # what is said of a client whose reply is not there
+AWAY = "is away"  # and of one that could not be asked
 
 Expected = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and dtype of each array of the model
 

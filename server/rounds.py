@@ -25,10 +25,11 @@ from server.cohort import draw, max_cohort_of
 from server.cohort_account import CohortAccount
 from server.cohort_grid import CohortGrid
 from server.correlated import Correlated
+from server.enrolment import Enrolment
 from server.fold import Total, WeightedSum
 from server.local_account import LocalAccount
 from server.matrix_account import MatrixAccount
-from server.replies import LATE, Replies, expected_of, read
+from server.replies import AWAY, LATE, Replies, expected_of, read
 from server.secure_grid import SecureGrid
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,14 @@ class Federation:
     Attributes:
         experiment: Says how.
         grid: Reaches the clients.
-        nodes: The node of each client.
+        enrolment: Knows the clients, and the nodes of those that are there.
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
         evaluate: Scores a model on the central test set.
         account: What the rounds cost; None: nothing is to be accounted for.
         central: Noises what the clients' clipped updates sum to; None: nothing is noised here.
         secure: Has clients train by secure aggregation, over the same grid; None: updates come in clear.
+        begin: Called with a round before any client is asked to train in it.
         done: Rounds that are whole.
         released: The last round of which something was released that can't be released again: up to it, the
             rounds that are not whole are abandoned.
@@ -70,13 +72,14 @@ class Federation:
 
     experiment: Experiment
     grid: Grid
-    nodes: Mapping[int, int]
+    enrolment: Enrolment
     strategy: Strategy
     arrays: ArrayRecord
     evaluate: Callable[[ArrayRecord], Score]
     account: Account | CohortAccount | MatrixAccount | LocalAccount | None = None
     central: Central | Correlated | None = None
     secure: SecureGrid | None = None
+    begin: Callable[[int], None] = lambda round_: None
     done: int = 0
     released: int = 0
     over: bool = False
@@ -119,7 +122,7 @@ class Federation:
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
         """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
-        log.warning("round %d: abandoned: its clients' noise was drawn before the run was cut short", round_)
+        log.warning("round %d: abandoned: its clients had begun it when the run was cut short", round_)
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
         return row | (self._cost(round_) if self._is_due(round_) else {})
 
@@ -130,10 +133,12 @@ class Federation:
         cohort = self._drawn(round_)
         if not cohort and self.central is None:
             return {"clients": 0, "failures": 0}
-        grid, requests = self._requests(round_, cohort)
-        replies = self._collect(round_, grid, requests) if cohort else self._nobody(round_)
+        there = self._there(cohort)
+        grid, requests = self._requests(round_, there)
+        replies = self._collect(round_, grid, requests) if there else self._nobody(round_)
+        replies.failures.update((client, AWAY) for client in cohort if client not in there)
         updates = 0 if replies.no_sum else len(cohort) - len(replies.failures)
-        if not updates and not replies.no_sum and self.central is None:
+        if there and not updates and not replies.no_sum and self.central is None:
             client, reason = next(iter(replies.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
@@ -150,14 +155,22 @@ class Federation:
 
     def _drawn(self, round_: int) -> list[int]:
         """Draw a round's cohort."""
-        server = self.experiment.server
+        server, clients = self.experiment.server, self.enrolment.clients
         if isinstance(self.central, Correlated):
             return self.central.draw(round_)
         if server.sampling == "b-min-sep":
             raise TypeError("the experiment has no [privacy.dp-ftrl], which says how far apart")
         generator = numpy_stream(self.experiment.seed, "cohort", round_=round_)
-        most = max_cohort_of(server, len(self.nodes))
-        return draw(server.sampling, server.cohort, len(self.nodes), generator, max_cohort=most)
+        most = max_cohort_of(server, clients)
+        return draw(server.sampling, server.cohort, clients, generator, max_cohort=most)
+
+    def _there(self, cohort: list[int]) -> list[int]:
+        """Return those of a cohort who are there; waits for `min-clients` clients, whoever they are."""
+        server, enrolment = self.experiment.server, self.enrolment
+        enrolment.look()
+        least = min(server.min_clients, enrolment.clients)
+        enrolment.wait(server.timeout, hoped=least, least=least)
+        return [client for client in cohort if client in enrolment.nodes]
 
     def _requests(self, round_: int, cohort: list[int]) -> tuple[CohortGrid, list[Message]]:
         """Return the cohort's grid and what to send it.
@@ -165,7 +178,7 @@ class Federation:
         For an empty cohort somebody else's request is made and not sent: some strategies note the model in it, and
         Flower's sampling waits for ever where there is nobody.
         """
-        grid = self._view(cohort or [0])
+        grid = self._view(cohort or [next(iter(self.enrolment.nodes))])
         config = ConfigRecord({"server-round": round_})
         if self.experiment.server.strategy_entry.needs_initial_loss:
             config["initial-loss"] = True
@@ -176,6 +189,8 @@ class Federation:
 
     def _nobody(self, round_: int) -> Replies:
         """Release what a cohort without clients sums to: zeros, with the noise that is due."""
+        if self.central is None:
+            return Replies([], {}, [])
         return Replies(self._noised(round_, zeros_like(self.arrays), {}, 0), {}, [])
 
     def _noised(self, round_: int, total: Sums, metrics: Mapping[str, float], clients: int) -> list[Message]:
@@ -203,13 +218,16 @@ class Federation:
 
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train, in the way that serves the strategy, and note what that released."""
+        self.begin(round_)
+        if self.account is not None and self.account.charges_ahead and self.secure is None:
+            self.account.note_planned(round_, grid.clients)
         if self.secure is not None:
             replies = self._sum_securely(self.secure, round_, grid, requests)
         elif self.experiment.server.strategy_entry.linear:
             replies = self._fold(round_, grid, requests)
         else:
             replies = self._gather(grid, requests)
-        if self.account is not None:
+        if self.account is not None and not self.account.charges_ahead:
             self.account.note(replies.events)
         return replies
 
@@ -267,8 +285,10 @@ class Federation:
         """Make the next global model out of the replies; too few for the strategy leave it as it is."""
         server = self.experiment.server
         least = server.strategy_entry.smallest_cohort(server.strategy_options)
+        if self.central is None:
+            least = max(least, min(server.min_clients, self.enrolment.clients))
         if updates < least:
-            log.warning("round %d: %d updates; %s needs %d", round_, updates, server.strategy, least)
+            log.warning("round %d: %d updates; %d are needed", round_, updates, least)
             return None
         arrays, metrics = self.strategy.aggregate_train(round_, replies)
         if arrays is not None:
@@ -289,7 +309,7 @@ class Federation:
         server, seed = self.experiment.server, self.experiment.seed
         if server.client_evaluation == "none":
             return {}
-        everyone = list(self.nodes)
+        everyone = list(self.enrolment.nodes)
         cohort = (
             everyone
             if server.client_evaluation == "all"
@@ -325,7 +345,7 @@ class Federation:
         return reached or (server.patience is not None and stopping.evaluations_since_best >= server.patience)
 
     def _view(self, cohort: list[int]) -> CohortGrid:
-        return CohortGrid(self.grid, {client: self.nodes[client] for client in cohort})
+        return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
 
 
 def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:

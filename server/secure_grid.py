@@ -103,7 +103,7 @@ class SecureGrid(GridAround):
     ) -> None:
         self.policy = policy
         super().__init__(grid)
-        self._clients = None if nodes is None else {node: client for client, node in nodes.items()}
+        self._nodes = nodes
         self._run = run
         self._graph_seed = graph_seed
         self._rounds = itertools.count(1)
@@ -129,7 +129,9 @@ class SecureGrid(GridAround):
         """
         result = Aggregate()
         content, task = _common(messages)
-        asked = {self._client(message.metadata.dst_node_id): message for message in messages}
+        clients = None if self._nodes is None else {node: client for client, node in self._nodes.items()}
+        to = [message.metadata.dst_node_id for message in messages]
+        asked = dict(zip(to if clients is None else [clients[node] for node in to], messages, strict=True))
         if len(asked) < len(messages):
             raise ValueError("two train messages go to one client")
         try:
@@ -212,9 +214,6 @@ class SecureGrid(GridAround):
         for reply in _as_they_come(self._grid, messages, timeout):
             came = fold.add(came, reply)
         return came
-
-    def _client(self, node: int) -> int:
-        return node if self._clients is None else self._clients[node]
 
     def _round_of(self, content: RecordDict) -> int:
         """Return the round that the strategy says, else how many there were."""

@@ -71,8 +71,9 @@ def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
         federation.account.open(directory.ledger, directory.events)
     if checkpoint is not None:
         _restore(federation, checkpoint, directory.client_states)
+    federation.released = directory.begun
     if federation.account is not None and federation.account.noise is Noise.SYSTEM:
-        federation.released = max((event.round for event in directory.events), default=0)
+        federation.released = max([federation.released, *(event.round for event in directory.events)])
         _go_by_ledger(federation, federation.account.ledger, directory.client_states)
 
 

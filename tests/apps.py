@@ -111,6 +111,13 @@ def sleep(message: Message, context: Context) -> Message:
 drifting = ClientApp()
 
 
+@drifting.query()
+def drifter(message: Message, context: Context) -> Message:
+    """Say which client this is."""
+    client = int(context.node_config["partition-id"])
+    return Message(RecordDict({"identity": ConfigRecord({"client": client})}), reply_to=message)
+
+
 @drifting.train()
 def drift(message: Message, context: Context) -> Message:
     """Move the weights further each time: by what this client remembers of its own former moves."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.mods.clip import sayable
-from clients.private_training import note_durably, take_part
+from clients.place import note_released
+from clients.private_training import take_part
 from clients.workbench import Workbench, client_index, workbench
 from fedsim.randomness import randomness_of
 from fedsim.vectors import difference, moved
-from privacy.ledger import Law
+from privacy.ledger import Law, Noise
 from privacy.mechanisms import LocalNoise
 
 UPDATE = "update"
@@ -23,8 +22,8 @@ def local_noise_mod(message: Message, context: Context, call_next: ClientAppCall
 
     The reply holds the model that came, moved by the noised difference; it weighs 1, however many examples the client
     has; `ledger` holds the `events` of the release. Clip norm and noise are the experiment's: the message has no
-    say in them. An update with NaN or infinity in it counts as zero. Where the message names a `ledger`, the event
-    is in that file before this returns.
+    say in them. An update with NaN or infinity in it counts as zero. The event is in the
+    ledger that the client keeps, or that the message names, before this returns.
 
     Raises:
         BudgetExhausted: The client has taken part as often as it may.
@@ -33,16 +32,16 @@ def local_noise_mod(message: Message, context: Context, call_next: ClientAppCall
     local_dp = bench.experiment.privacy.local_dp
     if local_dp is None:
         return call_next(message, context)
-    take_part(context, local_dp.participations(bench.experiment.rounds))
     config, received = message.content.config_records["config"], message.content.array_records["arrays"]
+    round_, client = int(config["server-round"]), client_index(context)  # type: ignore[arg-type]
+    noise = Noise(bench.experiment.privacy.noise)
+    take_part(context, local_dp.participations(bench.experiment.rounds), round_, noise)
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    round_, client = int(config["server-round"]), client_index(context)  # type: ignore[arg-type]
     update = difference(reply.content.array_records["arrays"], received)
     released = _noise(bench, round_, client).release({UPDATE: update}, round_, client)
-    if "ledger" in config:
-        note_durably(released.event, Path(str(config["ledger"])))
+    note_released(released.event, context, config)
     reply.content["arrays"] = moved(received, released.arrays[UPDATE])
     reply.content["metrics"] = sayable(reply.content.metric_records["metrics"], bench.experiment)
     reply.content["ledger"] = ConfigRecord({"events": [released.event.dumps()]})

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from clients.place import Place, run_label
 from clients.workbench import client_index, workbench
 from fedsim.arrays import Values
 from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
@@ -185,17 +186,25 @@ def _participant(context: Context) -> Participant | None:
     bench = workbench(context)
     if bench.policy is None:
         return None
-    experiment, client = bench.experiment, client_index(context)
+    experiment, client, policy = bench.experiment, client_index(context), bench.policy
+    identity, place = None, Place.of(context)
+    if policy.assumptions.malicious and place is not None:  # nothing that the server could have chosen
+        keys = place.own_keys()
+        policy, identity = replace(policy, registry=keys.registry), keys.identity
+    elif policy.assumptions.malicious:
+        identity = identity_of(experiment.seed, client)
     return Participant(
-        policy=bench.policy,
+        policy=policy,
         number=client,
-        run=str(context.run_id),
+        run=run_label(context),
         uniform=experiment.server.weighting == "uniform",
-        identity=identity_of(experiment.seed, client) if bench.policy.assumptions.malicious else None,
+        identity=identity,
         rounding=lambda round_: numpy_stream(
             experiment.seed, "secagg-rounding", round_=round_, client=client
         ),
-        graph_entropy=lambda round_: graph_entropy(experiment, round_, client),
+        graph_entropy=lambda round_: graph_entropy(
+            experiment, round_, client, secret=place is not None and not place.loopback
+        ),
     )
 
 

@@ -183,7 +183,7 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     dealt, names = partition(raw, section, numpy_stream(seed, "data-partition"))
     order = np.concatenate(dealt)
     sizes = np.array([len(indices) for indices in dealt])
-    held_out = np.minimum(np.round(sizes * section.held_out), sizes - 1).astype(np.int64)
+    held_out = np.minimum(np.round(sizes * section.held_out), np.maximum(sizes - 1, 0)).astype(np.int64)
     arrays = {
         "train_x": raw.x_train[order],
         "test_x": raw.x_test,
@@ -193,7 +193,7 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     classes = raw.vocabulary
     if raw.y_train is not None and raw.y_test is not None:
         arrays |= {"train_y": raw.y_train[order], "test_y": raw.y_test}
-        classes = int(max(raw.y_train.max(), raw.y_test.max())) + 1
+        classes = raw.classes or int(max(raw.y_train.max(initial=0), raw.y_test.max())) + 1
     meta = {
         "kind": str(raw.kind),
         "classes": classes,

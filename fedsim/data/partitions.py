@@ -67,6 +67,8 @@ def partition(
     Raises:
         Refused: The partition is impossible, leaves a client empty, or leaves examples over.
     """
+    if section.source_entry.by_clients:
+        return [np.zeros(0, np.int64)] * (section.clients or 0), ()
     entry = section.partition_entry
     where = f"data.partition = {section.partition!r}"
     if entry.by_label and raw.y_train is None:

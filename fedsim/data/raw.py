@@ -24,6 +24,7 @@ class Raw:
         x_test: As `x_train`.
         y_test: As `y_train`.
         vocabulary: Number of different tokens of a text; 0 for other kinds.
+        classes: Number of labels; 0: as many as the highest of them says.
         user: The user of each training example, `(examples,)` int64 into `users`; None where there are none.
         users: Names of the users.
     """
@@ -34,5 +35,6 @@ class Raw:
     x_test: NDArray[Any]
     y_test: NDArray[np.int64] | None
     vocabulary: int = 0
+    classes: int = 0
     user: NDArray[np.int64] | None = None
     users: tuple[str, ...] = ()

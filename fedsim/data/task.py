@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from fedsim.catalogue import Kind
+
+TASK = (
+    "task"  # the record in which a server tells clients that bring their own data what they are asked to do
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +29,13 @@ class Task:
     classes: int
     vocabulary: int = 0
     per_token: bool = False
+
+    def dumps(self) -> str:
+        """Return the task as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> Task:
+        """Return a task from what `dumps` has made."""
+        tree = json.loads(text)
+        return cls(**{**tree, "kind": Kind(tree["kind"]), "shape": tuple(tree["shape"])})

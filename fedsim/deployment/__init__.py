@@ -1,3 +1,3 @@
-"""Server and clients as separate processes, over Flower's SuperLink and its Fleet API."""
+"""Server and clients as processes of their own: Flower's SuperLink and Fleet API, with what they leave open closed."""
 
 __all__: list[str] = []

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAFT = ".fedsim-draft-"
+BEGUN = "round-begun"
+STOP = "stop"
 STALE = 3600.0  # seconds after which a draft, written in an instant, is surely one that a kill left
 
 
@@ -211,6 +213,7 @@ class RunDirectory:
             )
         self._manifest.setdefault("resumed", []).append({"from-round": done + 1, **session()})
         self._manifest["status"] = "running"
+        (self.path / STOP).unlink(missing_ok=True)
         for key in ("error", "final", "wall-seconds"):
             self._manifest.pop(key, None)
         self._write_manifest()
@@ -253,6 +256,20 @@ class RunDirectory:
         """Return how far each growing file has come."""
         ledger = {} if self.ledger is None else {LEDGER: self.ledger.position}
         return {METRICS: self._metrics.position, **ledger}
+
+    def note_begun(self, round_: int) -> None:
+        """Note, durably, that clients are about to be asked to train in a round that can't be run again."""
+        write_whole(self.path / BEGUN, f"{round_}\n".encode())
+
+    @property
+    def begun(self) -> int:
+        """The last round that was noted so, 0 if none was."""
+        file = self.path / BEGUN
+        return int(file.read_text()) if file.exists() else 0
+
+    def stop_asked(self) -> bool:
+        """Say whether somebody has asked the run to end after the round in flight, by a file `stop`."""
+        return (self.path / STOP).exists()
 
     def note_privacy(self, report: Mapping[str, Any]) -> None:
         """Say in the manifest what the run costs, by adversary, and what has been spent so far."""

@@ -73,13 +73,15 @@ def _metrics(experiment: Experiment) -> tuple[str, ...]:
 # --- randomness that makes runs reproducible ---------------------------------------------------------------
 
 
-def graph_entropy(experiment: Experiment, round_: int, client: int | None = None) -> Entropy:
+def graph_entropy(
+    experiment: Experiment, round_: int, client: int | None = None, *, secret: bool = False
+) -> Entropy:
     """Return what a party draws its part in the choice of the graph from; the server is no client.
 
     The graph decides who is lost together with whom, so where noise is seeded it follows from the seed, like all
-    that changes a result. Keys and masks never do.
+    that changes a result; unless it is to be `secret`, among parties on several machines. Keys and masks never do.
     """
-    if Noise(experiment.privacy.noise) is Noise.SYSTEM:
+    if secret or Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return os.urandom
     purpose = "secagg-graph" if client is None else "secagg-graph-part"
     return numpy_stream(experiment.seed, purpose, round_=round_, client=client or 0).bytes

@@ -9,7 +9,7 @@ from fedsim import Experiment, RunFailed
 from fedsim.models import Score
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
 from server.cohort_grid import CohortGrid
-from server.enrolment import enrol
+from server.enrolment import Enrolment
 from server.replies import read
 from server.rounds import Federation
 from server.strategies import build_strategy
@@ -26,7 +26,7 @@ def federation(
     return Federation(
         experiment=setting,
         grid=grid,
-        nodes=grid.client_nodes(),
+        enrolment=Enrolment(grid, clients),
         strategy=build_strategy(setting),
         arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
         evaluate=lambda arrays: Score(losses(next(evaluations)), 0.5, 10),
@@ -158,6 +158,56 @@ class Stranger(SequentialGrid):
 def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
     spec = AppSpec(3, {}, "clients.app:app")
     known: ClientsGrid = SequentialGrid(spec)
-    assert enrol(known, 3, timeout=1.0) == enrol(Stranger(spec), 3, timeout=1.0) == dict(known.client_nodes())
+    nodes = dict(known.client_nodes())
+    assert Enrolment(known, 3).nodes == Enrolment(Stranger(spec), 3).nodes == nodes
+    few = Enrolment(Stranger(spec), 4)
     with pytest.raises(RunFailed, match="1 of 4 clients did not come, the first is 3"):
-        enrol(Stranger(spec), 4, timeout=0.3)
+        few.wait(0.3, hoped=4, least=4)
+    few.wait(0.3, hoped=4, least=3)
+    assert few.nodes == nodes
+
+
+def test_only_the_key_of_a_client_is_believed_to_be_that_client() -> None:
+    spec = AppSpec(3, {}, "clients.app:app")
+    nodes = dict(SequentialGrid(spec).client_nodes())
+    swapped = {nodes[0]: 1, nodes[1]: 0, nodes[2]: 2}
+    assert Enrolment(Stranger(spec), 3, registered=swapped).nodes == {2: nodes[2]}
+    assert Enrolment(Stranger(spec), 2).nodes == {0: nodes[0], 1: nodes[1]}, "there is no client 2 of 2"
+
+
+class Leaving(Stranger):
+    """A Grid whose nodes come and go."""
+
+    def __init__(self, spec: AppSpec) -> None:
+        super().__init__(spec)
+        self.away: set[int] = set()
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in super().get_node_ids() if node not in self.away]
+
+
+def test_whoever_is_away_has_failed_and_the_round_goes_on_without() -> None:
+    setting = experiment("data.clients=2", "server.cohort=2", "rounds=4", "server.timeout=0.3")
+    grid = Leaving(AppSpec(2, {}, "tests.apps:drifting"))
+    second, first = grid.get_node_ids()
+    rounds = federation(setting, 2)
+    rounds.grid, rounds.enrolment = grid, Enrolment(grid, 2)
+    leaving = iter([{second}, set(), {first, second}])
+    seen: list[dict[str, Any]] = []
+
+    def write(row: dict[str, Any]) -> None:
+        seen.append(row)
+        grid.away = next(leaving)
+
+    with pytest.raises(RunFailed, match="2 of 2 clients did not come, the first is 0"):
+        rounds.run(write)
+    assert [(row["clients"], row["failures"]) for row in seen] == [(2, 0), (1, 1), (2, 0)]
+    assert seen[1]["failure-reasons"] == ["client 1: is away"]
+
+
+def test_a_round_with_too_few_updates_leaves_the_model_as_it_is() -> None:
+    setting = experiment("data.clients=11", "server.cohort=11", "rounds=1", "server.min-clients=4")
+    rounds = federation(setting, 11)
+    (row,) = rows(rounds)
+    assert (row["clients"], row["failures"]) == (3, 8)
+    assert rounds.arrays["w"].numpy().tolist() == [0, 0, 0]

@@ -1,0 +1,192 @@
+"""One party's own file: a client's examples, or the test set of a server whose clients bring theirs."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.catalogue import Kind
+from fedsim.data.federated import ClientData, Examples
+from fedsim.data.sources.images import as_inputs, as_labels
+from fedsim.data.sources.text import windows
+from fedsim.data.task import Task
+from fedsim.errors import Refused
+
+LABEL = "label"
+SUFFIXES = (".npz", ".parquet", ".txt")
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """What a file holds, before it is known which task it is for.
+
+    Attributes:
+        where: Names the file in errors.
+        x: Inputs, `(examples, *shape)`, uint8 or float32, images with their channels first; None: it is text.
+        y: Labels, `(examples,)` int64 from 0; None: it is text.
+        text: The text.
+    """
+
+    where: str
+    x: NDArray[Any] | None = None
+    y: NDArray[np.int64] | None = None
+    text: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What one input is."""
+        if self.x is None:
+            return Kind.TEXT
+        return Kind.FEATURES if self.x.ndim == 2 else Kind.IMAGE
+
+    def examples(self, task: Task) -> Examples:
+        """Return the examples of a task.
+
+        Raises:
+            Refused: They are not of that task.
+        """
+        if self.kind is not task.kind or (self.kind is Kind.TEXT and not task.per_token):
+            raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {task.kind}")
+        if self.x is None or self.y is None:
+            (length,) = task.shape
+            x = windows(self.text, length)
+            if not len(x):
+                raise Refused(
+                    f"{self.where}: has {len(self.text)} characters; at least {length + 1} are needed"
+                )
+            return Examples(x, None, task.kind)
+        if self.x.shape[1:] != task.shape:
+            raise Refused(f"{self.where}: its inputs have shape {self.x.shape[1:]}, the task's {task.shape}")
+        if self.y.max() >= task.classes:
+            raise Refused(f"{self.where}: has label {self.y.max()}; the task has 0 to {task.classes - 1}")
+        return Examples(self.x, self.y, task.kind)
+
+
+def read_own(path: Path, where: str) -> OwnFile:
+    """Read a file.
+
+    `.npz`: NumPy arrays `x` and `y` (or `x_train` and `y_train`); nothing is unpickled. `.parquet`: a column `label`,
+    and one column of lists or any number of columns of numbers. `.txt`: UTF-8 text, for next-character prediction.
+
+    Args:
+        path: The file.
+        where: Names it in errors, such as `--data 'scans.npz'`.
+
+    Raises:
+        Refused: It is missing, damaged, empty, or not such a file.
+    """
+    readers = {".npz": _read_npz, ".parquet": _read_parquet, ".txt": _read_text}
+    if path.suffix not in readers:
+        raise Refused(f"{where}: is of no known kind; allowed: {', '.join(SUFFIXES)}")
+    try:
+        path.open("rb").close()
+        return readers[path.suffix](path, where)
+    except OSError as error:
+        raise Refused(f"{where}: {error.strerror or error}") from None
+
+
+def _read_npz(path: Path, where: str) -> OwnFile:
+    try:
+        if not zipfile.is_zipfile(path):
+            raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays x and y")
+        with np.load(path, allow_pickle=False) as file:
+            names = next(
+                (pair for pair in (("x", "y"), ("x_train", "y_train")) if set(pair) <= set(file)), None
+            )
+            if names is None:
+                raise Refused(f"{where}: has no arrays x and y, but {', '.join(file) or 'none'}")
+            x, y = (file[name] for name in names)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise Refused(f"{where}: is damaged: {error}") from None
+    except ValueError as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"{where}: holds pickled objects, which are never loaded; numbers are needed") from None
+    return _labelled(x, y, where)
+
+
+def _read_parquet(path: Path, where: str) -> OwnFile:
+    import polars as pl
+
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise Refused(f"{where}: is not a parquet file: {str(error).splitlines()[0]}") from None
+    inputs = [name for name in table.columns if name != LABEL]
+    if LABEL not in table.columns or not inputs:
+        raise Refused(f"{where}: has the columns {', '.join(table.columns)}; needed are {LABEL!r} and inputs")
+    if len(inputs) == 1 and table[inputs[0]].dtype.is_nested():
+        try:
+            x = np.asarray(table[inputs[0]].to_list())
+        except ValueError:
+            raise Refused(f"{where}: the lists of {inputs[0]!r} have several shapes; one is needed") from None
+    else:
+        x = table.select(inputs).to_numpy()
+    return _labelled(x, table[LABEL].to_numpy(), where)
+
+
+def _read_text(path: Path, where: str) -> OwnFile:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused(f"{where}: is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    if not text:
+        raise Refused(f"{where}: is empty")
+    return OwnFile(where, text=text)
+
+
+def _labelled(x: NDArray[Any], y: NDArray[Any], where: str) -> OwnFile:
+    """Return inputs with their labels, as fedsim keeps them."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or len(x) != len(y):
+        raise Refused(
+            f"{where}: inputs of shape {x.shape} and labels of {y.shape}; one label an input is needed"
+        )
+    if len(x) == 0:
+        raise Refused(f"{where}: is empty; at least one example is needed")
+    return OwnFile(where, as_inputs(x, f"{where}: inputs"), as_labels(y, f"{where}: labels"))
+
+
+class OwnData:
+    """A client's own examples, as all clients' data would hold them.
+
+    Attributes:
+        task: What a model is asked to do.
+        clients: How many clients there are.
+
+    Args:
+        file: The client's.
+        task: Of the run.
+        held_out: Share of the examples, from 0 to 1, that the client keeps for its own evaluation: the last ones.
+        clients: How many clients there are.
+
+    Raises:
+        Refused: The examples are not of that task.
+    """
+
+    def __init__(self, file: OwnFile, task: Task, held_out: float, clients: int) -> None:
+        self.task = task
+        self.clients = clients
+        everything = file.examples(task)
+        middle = len(everything) - min(round(len(everything) * held_out), len(everything) - 1)
+        first, rest = slice(None, middle), slice(middle, None)
+        self._data = ClientData(*(_part(everything, part) for part in (first, rest)))
+
+    def client(self, index: int) -> ClientData:
+        """Return the examples, whatever the client's number is."""
+        return self._data
+
+    def training_sizes(self) -> NDArray[np.int64]:
+        """Return how many examples others have, `(clients,)`: nobody knows, which is one at least."""
+        return np.ones(self.clients, np.int64)
+
+
+def _part(examples: Examples, part: slice) -> Examples:
+    return Examples(examples.x[part], None if examples.y is None else examples.y[part], examples.kind)

@@ -1,0 +1,5 @@
+"""The names under which `fedsim server` tells the ServerApps that it starts where they are."""
+
+STATE = "FEDSIM_DEPLOYED"  # the server's state directory
+KEYS = "FEDSIM_KEYS"  # the folder of its keys; empty: none
+LOOPBACK = "FEDSIM_LOOPBACK"  # set where only this machine can reach it
