@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
+from fedsim.cli.client import client
 from fedsim.cli.keys import keys
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
@@ -32,6 +33,7 @@ app = typer.Typer(
 budget.command("dp-fedavg")(dp_fedavg)
 budget.command("local-dp")(local_dp)
 app.add_typer(budget, name="budget")
+app.command("client")(client)
 app.command("keys")(keys)
 
 SOURCE = typer.Argument(

@@ -142,8 +142,10 @@ class Link:
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
     def leave(self) -> None:
-        """Say goodbye, if the server is there."""
+        """Say goodbye, if this client has joined and the server is there."""
         self._ended.set()
+        if not self.node_id:
+            return
         with suppress(httpx.HTTPError, ValueError):
             self._pulse.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
 
