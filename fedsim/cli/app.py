@@ -15,6 +15,7 @@ from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.cli.client import client
 from fedsim.cli.keys import keys
+from fedsim.cli.server import server
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
 
@@ -35,6 +36,7 @@ budget.command("local-dp")(local_dp)
 app.add_typer(budget, name="budget")
 app.command("client")(client)
 app.command("keys")(keys)
+app.command("server")(server)
 
 SOURCE = typer.Argument(
     metavar="CONFIG.toml | APP_DIR",
