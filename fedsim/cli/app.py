@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
+from fedsim.cli.client import client
 from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
 from fedsim.cli.keys import keys
 from fedsim.cli.server import server
@@ -34,6 +35,7 @@ app = typer.Typer(
 budget.command("dp-fedavg")(dp_fedavg)
 budget.command("local-dp")(local_dp)
 app.add_typer(budget, name="budget")
+app.command("client")(client)
 app.command("keys")(keys)
 app.command("server")(server)
 

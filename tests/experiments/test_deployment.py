@@ -40,7 +40,7 @@ def test_the_containers_commands_are_known() -> None:
         assert service["volumes"] == [f"./keys/{name}:/keys:ro", f"./state/{name}:/state"]
     server = parsed(services["server"]["command"])
     for client in (service for name, service in services.items() if name != "server"):
-        assert parsed(client["command"])["on"] == f"server:{server['port']}"
+        assert parsed(client["command"])["address"] == f"server:{server['port']}"
 
 
 @pytest.mark.parametrize("unit", UNITS)
