@@ -92,11 +92,14 @@ def stages_of(setting: Experiment) -> int:
 def measure(party: Party, name: str, setting: Experiment, folder: Path) -> Case:
     """Run a case by the local engine, and then by processes."""
     local = fedsim.run(setting, folder / f"{name}-local")
-    begun = time.perf_counter()
-    watch = _Watch()
+    begun, watch = time.perf_counter(), _Watch()
     deployed = party.run(setting, folder / f"{name}-deployed", watch, print)
-    timed = ([row["seconds"] for row in run.rows[WARMUP:-1]] for run in (local, deployed))
-    return Case(name, stages_of(setting), *timed, start=watch.first - begun)
+    return Case(name, stages_of(setting), _timed(local), _timed(deployed), watch.first - begun)
+
+
+def _timed(run: fedsim.Run) -> list[float]:
+    """Return the seconds of the rounds, without those that warm up and the one that evaluates."""
+    return [row["seconds"] for row in run.rows[WARMUP:-1]]
 
 
 class _Watch(Silent):

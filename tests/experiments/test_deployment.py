@@ -49,7 +49,7 @@ def test_the_units_commands_are_known(unit: str) -> None:
     command = shlex.split(line.partition("=")[2])
     assert command[0] == "/opt/fedsim/bin/fedsim"
     options = parsed(command[1:])
-    assert options["state"] == Path("/var/lib") / unit.removesuffix(".service")
+    assert Path(options["state"]) == Path("/var/lib") / unit.removesuffix(".service")
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -115,7 +115,9 @@ class Server:
 @contextmanager
 def served(app: Starlette, port: int = 0) -> Iterator[int]:
     """Serve an app on this machine in a thread; yields the port."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none", lifespan="off")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
