@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -146,7 +146,8 @@ class Party:
                 self.check(tell)
                 # Before the first round a signal ends everything at once, so nobody asks for one.
                 if copy.has_begun and interruption.asked() and not has_asked:
-                    has_asked = self.remote.ask_to_stop(run.name)
+                    with suppress(Refused):  # it has just ended
+                        has_asked = self.remote.ask_to_stop(run.name)
 
             Follower(run, copy, progress, tell, done=0, watch=watch).follow()
         return Run(copy.path)
