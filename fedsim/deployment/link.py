@@ -19,6 +19,7 @@ from typing import NoReturn, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
+from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
 from flwr.common.serde import fab_from_proto, message_to_proto, run_from_proto
 from flwr.proto.fab_pb2 import GetFabRequest
@@ -65,7 +66,7 @@ from fedsim.deployment.refusals import (
     TooLarge,
     clock_difference,
     flower_code,
-    is_unknown,
+    is_not_activated,
     reason_of,
     speaks_tls,
     tls_problem,
@@ -77,6 +78,7 @@ HOLD = 10  # seconds that a server may hold an empty answer
 TIMEOUTS = (30.0, HOLD + 5.0, 3.0)  # seconds: of calls, of polls for a message, of heartbeats
 BEAT = 5.0  # seconds; a server lets another process have this client's key 15 s after it last heard of it
 FIRST_PAUSE, LAST_PAUSE, PAUSE_IF_TURNED_AWAY = 0.2, 5.0, 3.0  # seconds
+MOST_ACTIVATIONS = 10  # failed ones; a server takes a client that was killed for joined for 20 s
 LONGEST_PULL = 120.0  # seconds that objects of a message may take to come
 CLOCK_TOLERANCE = 60.0  # seconds; Flower's server takes signatures up to 300 s old
 
@@ -138,7 +140,7 @@ class Link:
 
     def join(self) -> None:
         """Join, and go on saying that this client is alive; raises `Refused`."""
-        self._steadily(self._activate)
+        self._steadily(self._rejoin)
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
     def leave(self) -> None:
@@ -215,11 +217,22 @@ class Link:
         try:
             answer = self._fleet.ActivateNode(request)
         except httpx.HTTPStatusError as error:
-            if self._server.root_certificates is not None or not is_unknown(error.response):
+            if self._server.root_certificates is not None or not is_not_activated(error.response):
                 raise
             self._fleet.RegisterNode(RegisterNodeFleetRequest(public_key=self._public))
             answer = self._fleet.ActivateNode(request)
         self._node = Node(node_id=answer.node_id)
+
+    def _rejoin(self) -> None:
+        """See that the server has this client; one that is joined can't be activated again."""
+        if self.node_id:
+            try:
+                if self._fleet.SendNodeHeartbeat(self._heartbeat()).success:
+                    return
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.UNAUTHORIZED:
+                    raise
+        self._activate()
 
     def _objects(self, run_id: int, ids: list[str]) -> dict[str, bytes]:
         def pull(id_: str) -> bytes:
@@ -246,8 +259,7 @@ class Link:
         run_id = reply.metadata.run_id
         if reply.metadata.src_node_id != self.node_id:
             raise Dropped("the server has forgotten this client, and the run with it")
-        head = message_to_proto(reply)
-        head.ClearField("content")
+        head = message_to_proto(remove_content_from_message(reply) if reply.has_content() else reply)
         answer = self._fleet.PushMessages(
             PushMessagesRequest(
                 node=self._node,
@@ -274,9 +286,10 @@ class Link:
         """Say that this client is alive; whether the server hears it is the other calls' business."""
         while not self._ended.wait(BEAT):
             with suppress(httpx.HTTPError, ValueError):
-                self._pulse.SendNodeHeartbeat(
-                    SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
-                )
+                self._pulse.SendNodeHeartbeat(self._heartbeat())
+
+    def _heartbeat(self) -> SendNodeHeartbeatRequest:
+        return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
 
     # --- when it is not answered ----------------------------------------------------------------------------
 
@@ -285,7 +298,7 @@ class Link:
         for failures in itertools.count():
             try:
                 if failures:
-                    self._activate()
+                    self._rejoin()
                 result = step()
             except httpx.HTTPStatusError as error:
                 self._turned_away(error, failures)
@@ -309,6 +322,12 @@ class Link:
             self._wait(f"{address} answers {code} ({reason})", failures)
         elif code in (httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS):
             self._wait(f"{address} turns this client away: {reason}", failures, PAUSE_IF_TURNED_AWAY)
+        elif joining and is_not_activated(response) and failures < MOST_ACTIVATIONS:
+            self._wait(
+                f"{address} turns this client away: its key is, or was until now, in use",
+                failures,
+                PAUSE_IF_TURNED_AWAY,
+            )
         elif joining:
             self._not_admitted(response, reason)
         elif code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
@@ -318,7 +337,7 @@ class Link:
 
     def _not_admitted(self, response: httpx.Response, reason: str) -> NoReturn:
         address = self._server.address
-        if response.status_code != httpx.codes.UNAUTHORIZED and not is_unknown(response):
+        if response.status_code != httpx.codes.UNAUTHORIZED and not is_not_activated(response):
             raise Refused(f"{address} refuses this client: {reason}")
         if (off := clock_difference(response)) > CLOCK_TOLERANCE:
             raise Refused(

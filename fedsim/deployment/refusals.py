@@ -37,9 +37,10 @@ def flower_code(response: httpx.Response) -> int | None:
     return None if error is None else error.code
 
 
-def is_unknown(response: httpx.Response) -> bool:
-    """Say whether Flower has no node of this client's key."""
-    return flower_code(response) == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+def is_not_activated(response: httpx.Response) -> bool:
+    """Say whether Flower has no node of this client's key, or has one that is joined already: it doesn't say which."""
+    codes = ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
+    return flower_code(response) in codes
 
 
 def clock_difference(response: httpx.Response) -> float:
