@@ -120,10 +120,8 @@ class Gate:
         except Gone:
             return
         app = self._own if request.path.startswith(OWN) else self._flower
-        await app(request.scope, replay(body, receive), request.watching(send))
-        if request.status < HTTPStatus.BAD_REQUEST:
-            self._note_served(request)
-        elif app is self._flower:
+        await app(request.scope, replay(body, receive), self._watching(request, send))
+        if request.status >= HTTPStatus.BAD_REQUEST and app is self._flower:
             log.warning("refused %s: %s: %d %s", request.who, request.path, request.status, request.reason)
 
     async def _admit_operator(self, request: _Request, receive: Receive) -> bytes:
@@ -168,6 +166,17 @@ class Gate:
         except (ValueError, TypeError, InvalidSignature) as error:
             raise Denied(401, str(error) or "the signature is not by the client's key") from None
 
+    def _watching(self, request: _Request, send: Send) -> Send:
+        """Return a `send` that notes how a request was answered, before whoever asked can ask again."""
+
+        async def watched(message: Message) -> None:
+            request.note(message)
+            if message["type"] == "http.response.start" and request.status < HTTPStatus.BAD_REQUEST:
+                self._note_served(request)
+            await send(message)
+
+        return watched
+
     def _note_served(self, request: _Request) -> None:
         if not request.path.startswith(FLEET) or not request.key:
             return
@@ -201,17 +210,12 @@ class _Request:
         """What Flower answered, on one line."""
         return " ".join(self._answer.decode("utf-8", "replace").split())[:LOGGED]
 
-    def watching(self, send: Send) -> Send:
-        """Return a `send` by which this request learns how it was answered."""
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.status = message["status"]
-            elif self.status >= HTTPStatus.BAD_REQUEST and len(self._answer) < LOGGED:
-                self._answer += message.get("body", b"")
-            await send(message)
-
-        return watched
+    def note(self, message: Message) -> None:
+        """Note a part of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif self.status >= HTTPStatus.BAD_REQUEST and len(self._answer) < LOGGED:
+            self._answer += message.get("body", b"")
 
 
 def _admit_own_machine(scope: Scope) -> None:
