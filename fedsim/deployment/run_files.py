@@ -19,10 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route, Router
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fedsim.deployment.bundle import installed_code
@@ -45,16 +46,16 @@ def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIAp
         return JSONResponse({"version": version("fedsim"), "code": installed_code(), "clients": clients()})
 
     def list_runs(request: Request) -> Response:
-        folders = sorted(p for p in runs.iterdir() if NAME.fullmatch(p.name) and p.is_dir())
-        return JSONResponse([_summary(folder) for folder in folders])
+        return JSONResponse([_summary(folder) for folder in sorted(runs.iterdir()) if _is_run(folder)])
 
     def show_run(request: Request) -> Response:
         folder = _folder(runs, request)
         return JSONResponse({"files": _files(folder), "manifest": _manifest(folder)})
 
     def read_file(request: Request) -> Response:
+        offset = _offset(request)
         file = _open(_folder(runs, request), request.path_params["path"])
-        return StreamingResponse(_content(file, _offset(request)), media_type="application/octet-stream")
+        return StreamingResponse(_content(file, offset), media_type="application/octet-stream")
 
     def stop_run(request: Request) -> Response:
         folder = _folder(runs, request)
@@ -64,24 +65,27 @@ def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIAp
         (folder / STOP).touch()
         return JSONResponse({"run": folder.name}, status_code=202)
 
-    return Router(
-        [
+    return Starlette(
+        routes=[
             Route("/fedsim/server", show_server),
             Route("/fedsim/runs", list_runs),
             Route("/fedsim/runs/{name}", show_run),
             Route("/fedsim/runs/{name}/files/{path:path}", read_file),
             Route("/fedsim/runs/{name}/stop", stop_run, methods=["POST"]),
         ],
-        default=_nothing,
+        exception_handlers={HTTPException: _refuse},
     )
 
 
 def _folder(runs: Path, request: Request) -> Path:
     name: str = request.path_params["name"]
-    folder = runs / name
-    if not NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
+    if not NAME.fullmatch(name) or not _is_run(runs / name):
         raise HTTPException(404, f"there is no run {name!r} here")
-    return folder
+    return runs / name
+
+
+def _is_run(folder: Path) -> bool:
+    return bool(NAME.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink()
 
 
 def _offset(request: Request) -> int:
@@ -104,7 +108,7 @@ def _open(folder: Path, path: str) -> BinaryIO:
             os.close(at)
             at = deeper
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
-    except OSError:
+    except (OSError, ValueError):  # of a null byte
         raise HTTPException(404, f"the run {folder.name!r} has no file {path!r}") from None
     finally:
         if at >= 0:
@@ -175,5 +179,8 @@ def _rounds(path: Path) -> int | None:
         return None
 
 
-async def _nothing(scope: Any, receive: Any, send: Any) -> None:
-    await JSONResponse({"error": "there is nothing here"}, status_code=404)(scope, receive, send)
+def _refuse(request: Request, error: Exception) -> Response:
+    status, reason = (
+        (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
+    )
+    return JSONResponse({"error": reason}, status_code=status)

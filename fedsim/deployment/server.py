@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
         _set_environment(settings)
         _set_logging()
         secret = _write_secret(settings.state)
-        app = _flower_app(settings, port, secret.read_bytes())
+        app = _open_flower(settings, port, secret.read_bytes())
         from fedsim.deployment.tls import Loop
 
         with asyncio.Runner(loop_factory=Loop) as runner:
@@ -217,6 +217,29 @@ class _Front:
         """Take leave of those that wait."""
         self.is_ready = False
         self._holding.close()
+
+
+def _open_flower(settings: Settings, port: int, secret: bytes) -> FastAPI:
+    """Return Flower's app, whose database may be one that it can't read; raises `Refused`."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        app = _flower_app(settings, port, secret)
+        _end_lost_runs(app)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"--state {str(settings.state)!r}: {DATABASE}: {reason}") from None
+    return app
+
+
+def _end_lost_runs(flower: FastAPI) -> None:
+    """Have Flower take the runs for failed whose ServerApps ended with the server before this one."""
+    from flwr.common.constant import Status, SubStatus
+
+    state = flower.state.linkstate_factory.state()
+    for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
+        state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
+        log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
 
 
 async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socket], secret: Path) -> None:
