@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedsim.deployment.keys import NODES, load_nodes
 from fedsim.errors import Refused
@@ -45,6 +45,10 @@ class Registration:
                 log.warning("%s; the clients registered before stay", refused)
         return self._clients.get(public_key)
 
+    def take_offline(self, client: int) -> None:
+        """Have Flower take a client for offline: it lets nobody join that it takes for online, as after a kill."""
+        self._state.deactivate_node(self.nodes[client])
+
     def _changed(self) -> int:
         try:
             return (self._folder / NODES).stat().st_mtime_ns
@@ -64,6 +68,19 @@ class Registration:
         if known is not None:
             return known
         return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT)
+
+
+def client_list(state: LinkState, registration: Registration | None) -> list[dict[str, Any]]:
+    """Return what is known of each client: number, node, and whether it was heard of lately.
+
+    Without registration there are no numbers, and only those that have joined once.
+    """
+    numbers = {} if registration is None else {node: client for client, node in registration.nodes.items()}
+    found = state.get_node_info(node_ids=None if registration is None else list(numbers))
+    return [
+        {"client": numbers.get(info.node_id), "node-id": info.node_id, "online": info.status == "online"}
+        for info in sorted(found, key=lambda info: numbers.get(info.node_id, 0))
+    ]
 
 
 def fingerprint(public_key: bytes) -> str:
