@@ -88,29 +88,32 @@ def load_server_app(reference: str) -> ServerApp:
 
 
 @contextmanager
-def acting_as(node: int) -> Iterator[None]:
-    """Let messages that are made inside the block come from a node of the simulation's run."""
+def acting_as(node: int, run: int = RUN_ID) -> Iterator[None]:
+    """Let messages that are made inside the block come from a node of a run; left out: the simulation's."""
     before = TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, node, 0
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 0
     try:
         yield
     finally:
         TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
 
 
-def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Let one client answer one message, on one thread; what it raises becomes its error reply."""
+def play(app: ClientApp, message: Message, context: Context) -> Message:
+    """Let one client answer one message, on one thread; raises whatever it raises, and `TypeError`, `ValueError`."""
     run_config = dict(context.run_config)
+    with acting_as(context.node_id, context.run_id), single_threaded():
+        reply = app(message, context)
+    if not isinstance(reply, Message) or reply.metadata.src_node_id != context.node_id:
+        raise TypeError(f"answered with {type(reply).__name__}; a Message(..., reply_to=message) is needed")
+    if context.run_config != run_config:
+        raise ValueError("changed its run config, which is the same for all clients")
+    return reply
+
+
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """Let one client answer one message; what it raises becomes its error reply."""
     try:
-        with acting_as(context.node_id), single_threaded():
-            reply = app(message, context)
-        if not isinstance(reply, Message) or reply.metadata.src_node_id != context.node_id:
-            raise TypeError(
-                f"answered with {type(reply).__name__}; a Message(..., reply_to=message) is needed"
-            )
-        if context.run_config != run_config:
-            raise ValueError("changed its run config, which is the same for all clients")
+        return play(app, message, context)
     except Exception as error:  # a client may raise anything, and the round goes on
         reason = f"{type(error).__name__}: {error}"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
-    return reply

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedsim.deployment import bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

@@ -1,0 +1,48 @@
+"""When a process ends that runs until it is told to: at SIGTERM, at SIGINT, or with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fedsim.interruption import SIGNALS
+
+PAUSE = 0.5  # seconds between looks at the parent
+
+
+class Ended(BaseException):
+    """The process is to end, whatever it does; only what must not be left half done catches this."""
+
+
+@contextmanager
+def until_ended(parent: int | None) -> Iterator[None]:
+    """Let a signal, or the parent's end, be the end of the block; a second signal ends the process at once.
+
+    Args:
+        parent: Its process; None: nobody's end matters.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise Ended
+
+    for number in SIGNALS:
+        signal.signal(number, end)
+    if parent is not None:
+        threading.Thread(target=_watch, args=[parent], daemon=True).start()
+    try:
+        yield
+    except Ended:
+        return
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PAUSE)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,140 @@
+"""The operator's credential: a signature (Ed25519) over each request, good for that request once.
+
+    Fedsim-Operator: <time, ISO>;<nonce, hex>;<signature, base64>
+
+It is over the method, the path with its query, the body's hash, the time and the nonce, so a request that was seen can be
+neither changed nor sent again; not even to a server that has been restarted since.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import httpx
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+if TYPE_CHECKING:
+    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+
+HEADER = "Fedsim-Operator"
+VALID = 65.0  # seconds: a minute on the way, and clocks that differ by a little
+
+
+def sign(key: Ed25519PrivateKey, method: str, target: str, body: bytes) -> dict[str, str]:
+    """Return the header of a request.
+
+    Args:
+        key: The operator's.
+        method: As `POST`.
+        target: The path, with `?` and the query where there is one.
+        body: All of it.
+    """
+    time, nonce = datetime.now(UTC).isoformat(), secrets.token_hex(16)
+    signature = key.sign(_signed(method, target, body, time, nonce))
+    return {HEADER: f"{time};{nonce};{base64.b64encode(signature).decode()}"}
+
+
+class Verifier:
+    """Checks the operator's requests.
+
+    It remembers nonces for as long as their time is good, and takes nothing that was signed before it was made, since
+    it can't know what was used then.
+    """
+
+    def __init__(
+        self, public_key: Ed25519PublicKey, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._public_key = public_key
+        self._now = now
+        self._since = now()
+        self._used: dict[str, datetime] = {}
+        self._lock = threading.Lock()
+
+    def check_time(self, header: str | None) -> None:
+        """Check what can be checked before the body has come; raises as `check`."""
+        self._read(header)
+
+    def check(self, method: str, target: str, body: bytes, header: str | None) -> None:
+        """Check a request, whose nonce is used up then.
+
+        Raises:
+            ValueError: The header is missing or malformed, too old, was used before, or doesn't fit the request.
+        """
+        time, nonce, signature = self._read(header)
+        try:
+            self._public_key.verify(signature, _signed(method, target, body, time.isoformat(), nonce))
+        except InvalidSignature:
+            raise ValueError("the credential is not the operator's, or is of another request") from None
+        with self._lock:
+            self._forget()
+            if nonce in self._used:
+                raise ValueError("the credential was used before: the request is sent again")
+            self._used[nonce] = time
+
+    def _read(self, header: str | None) -> tuple[datetime, str, bytes]:
+        if not header:
+            raise ValueError("the operator's credential is missing")
+        try:
+            text, nonce, encoded = header.split(";")
+            time, signature = datetime.fromisoformat(text), base64.b64decode(encoded, validate=True)
+            if time.tzinfo is None or time.isoformat() != text or len(bytes.fromhex(nonce)) != 16:
+                raise ValueError
+        except (ValueError, binascii.Error):
+            raise ValueError("the operator's credential is malformed") from None
+        age = (self._now() - time).total_seconds()
+        if abs(age) > VALID:
+            raise ValueError(
+                f"the credential was signed {age:.0f} s ago, by its time; {VALID:.0f} are allowed"
+            )
+        if time < self._since:
+            raise ValueError("the credential was signed before this server was started, by its time")
+        return time, nonce, signature
+
+    def _forget(self) -> None:
+        """Drop the nonces whose time is over anyway."""
+        now = self._now()
+        self._used = {n: t for n, t in self._used.items() if (now - t).total_seconds() <= VALID}
+
+
+def _signed(method: str, target: str, body: bytes, time: str, nonce: str) -> bytes:
+    digest = hashlib.sha256(body).hexdigest()
+    return f"fedsim operator 1\n{method}\n{target}\n{digest}\n{time}\n{nonce}".encode()
+
+
+class OperatorInterceptor:
+    """Has the requests of Flower's `ControlHttpClient` carry the credential."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Sign a request and send it."""
+        _sign_request(self._key, context.request)
+        return call_next(context)
+
+
+class OperatorAuth(httpx.Auth):
+    """Has the requests of an httpx client carry the credential."""
+
+    requires_request_body = True
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign a request."""
+        _sign_request(self._key, request)
+        yield request
+
+
+def _sign_request(key: Ed25519PrivateKey, request: httpx.Request) -> None:
+    target = request.url.raw_path.decode("ascii")
+    request.headers.update(sign(key, request.method, target, request.content))

@@ -1,0 +1,88 @@
+"""Who may join: the keys in the server's `nodes.json`, known to Flower as nodes.
+
+Flower's own registration is closed: keys come in by this file alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.deployment.keys import NODES, load_nodes
+from fedsim.errors import Refused
+
+if TYPE_CHECKING:
+    from flwr.server.superlink.linkstate import LinkState
+
+log = logging.getLogger("fedsim.server")
+
+HEARTBEAT = 30.0  # seconds; a client says its own when it joins
+
+
+class Registration:
+    """The registered clients; `fedsim keys --add` adds to them while the server runs.
+
+    Attributes:
+        nodes: The Flower node that each client is.
+    """
+
+    def __init__(self, folder: Path, state: LinkState) -> None:
+        self._folder = folder
+        self._state = state
+        self._clients: dict[bytes, int] = {}
+        self._read_at = 0
+        self.nodes: dict[int, int] = {}
+        self._read()
+
+    def client(self, public_key: bytes) -> int | None:
+        """Return the client that a key (PEM) is registered for; an unknown key has `nodes.json` looked at again."""
+        if public_key not in self._clients and self._changed() != self._read_at:
+            try:
+                self._read()
+            except Refused as refused:
+                log.warning("%s; the clients registered before stay", refused)
+        return self._clients.get(public_key)
+
+    def take_offline(self, client: int) -> None:
+        """Have Flower take a client for offline: it lets nobody join that it takes for online, as after a kill."""
+        self._state.deactivate_node(self.nodes[client])
+
+    def _changed(self) -> int:
+        try:
+            return (self._folder / NODES).stat().st_mtime_ns
+        except OSError:
+            return self._read_at
+
+    def _read(self) -> None:
+        changed, keys = self._changed(), load_nodes(self._folder)
+        self._clients = {key: client for client, key in keys.items()}
+        self.nodes = {client: self._node(key) for client, key in keys.items()}
+        self._read_at = changed
+
+    def _node(self, public_key: bytes) -> int:
+        from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+
+        known = self._state.get_node_id_by_public_key(public_key)
+        if known is not None:
+            return known
+        return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT)
+
+
+def client_list(state: LinkState, registration: Registration | None) -> list[dict[str, Any]]:
+    """Return what is known of each client: number, node, and whether it was heard of lately.
+
+    Without registration there are no numbers, and only those that have joined once.
+    """
+    numbers = {} if registration is None else {node: client for client, node in registration.nodes.items()}
+    found = state.get_node_info(node_ids=None if registration is None else list(numbers))
+    return [
+        {"client": numbers.get(info.node_id), "node-id": info.node_id, "online": info.status == "online"}
+        for info in sorted(found, key=lambda info: numbers.get(info.node_id, 0))
+    ]
+
+
+def fingerprint(public_key: bytes) -> str:
+    """Return what a log calls a key that it has no better name for."""
+    return hashlib.sha256(public_key).hexdigest()[:16]

@@ -1,0 +1,83 @@
+"""The process that keeps Flower's SuperExec, which starts a ServerApp for each run, and ends them all.
+
+    server --> this process --> flower-superexec --> flwr-serverapp ...   (a process group of their own)
+
+It ends the whole group when it gets SIGTERM, and when the server is gone, however that ended: SIGTERM first, SIGKILL
+after a while. It ends by itself when SuperExec does. Nothing but the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+GRACE = 5.0  # seconds from SIGTERM to SIGKILL
+PAUSE = 0.1
+RUN = "from flwr.supercore.cli import flower_superexec; flower_superexec()"
+
+
+def start(address: str, root_certificates: Path | None, secret: Path) -> subprocess.Popen[bytes]:
+    """Start the process; it takes what it is to hand on from the environment.
+
+    Args:
+        address: Of the server, as `host:port`.
+        root_certificates: Of the server's authority; None: without TLS.
+        secret: A file whose bytes SuperExec and server share.
+    """
+    trust = ["--insecure"] if root_certificates is None else ["--root-certificates", str(root_certificates)]
+    options = ["--runtime-api-address", address, "--superexec-auth-secret-file", str(secret), *trust]
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(os.getpid()), *options], start_new_session=True
+    )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it has started."""
+    process.terminate()
+    try:
+        process.wait(GRACE + 2.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(parent: int, options: Sequence[str]) -> int:
+    """Keep SuperExec until SIGTERM, or the end of the parent; returns an exit code."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.append(number))
+    bin_folder = str(Path(sys.executable).parent)  # where flwr-serverapp is
+    environment = {**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")])}
+    superexec = subprocess.Popen(
+        [sys.executable, "-c", RUN, *options, "--parent-pid", str(os.getpid())],
+        env=environment,
+        stdout=sys.stderr,
+        start_new_session=True,
+    )
+    while not asked and os.getppid() == parent and superexec.poll() is None:
+        time.sleep(PAUSE)
+    ended = superexec.poll() is not None
+    _end_group(superexec)
+    return 1 if ended else 0
+
+
+def _end_group(leader: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + GRACE
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+            leader.poll()  # so that it is no longer of the group once it has ended
+            os.killpg(leader.pid, 0)
+            time.sleep(PAUSE)
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
