@@ -72,6 +72,7 @@ def test_it_says_where_it_is_and_how_it_is(server: Server, keys: ClientKeys) -> 
     for path in ("/health", "/health/ready"):
         answer = httpx.get(f"https://{server.address}{path}", verify=verify)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok", "version": "0.1.0"})
+    assert server.log.read_text() == ""  # and what Flower has to tell is not said
 
 
 def test_a_registered_client_joins_and_the_operator_sees_it(
@@ -243,4 +244,4 @@ def test_only_this_machine_gets_to_what_is_flowers_own(server: Server, keys: Cli
     url = f"https://{server.address}/v1/runtime/acquire-task"
     answer = httpx.post(url, verify=verify, headers={"content-type": PROTOBUF_MEDIA_TYPE})
     assert answer.status_code == 401  # SuperExec has a secret
-    server.lines("/v1/runtime/acquire-task: 401")
+    assert len(server.lines("/v1/runtime/acquire-task")) == 1
