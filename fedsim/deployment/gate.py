@@ -185,8 +185,11 @@ class Gate:
             return
         if request.path == LEAVE:
             self._presence.left(request.key)
-        else:
-            self._presence.served(request.key, request.instance)
+            log.info("%s has left", request.who)
+            return
+        self._presence.served(request.key, request.instance)
+        if request.path == JOIN:
+            log.info("%s has joined", request.who)
 
 
 class _Request:

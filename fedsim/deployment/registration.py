@@ -41,8 +41,8 @@ class Registration:
         if public_key not in self._clients and self._changed() != self._read_at:
             try:
                 self._read()
-            except Refused as refused:
-                log.warning("%s; the clients registered before stay", refused)
+            except (Refused, OSError) as error:
+                log.warning("%s; the clients registered before stay", error)
         return self._clients.get(public_key)
 
     def _changed(self) -> int:

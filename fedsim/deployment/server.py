@@ -260,9 +260,7 @@ async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socke
         await asyncio.sleep(0.01)
     port = sockets[0].getsockname()[1]
     keys = settings.keys
-    process = superexec.start(
-        own_address(settings.host, port), None if keys is None else keys.authority, secret
-    )
+    process = superexec.start(own_address(sockets), None if keys is None else keys.authority, secret)
     try:
         front.is_ready = True
         print(_ready_line(settings, port, front.clients), flush=True)

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,8 +53,8 @@ def main(parent: int, options: Sequence[str]) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: asked.append(number))
-    bin_folder = str(Path(sys.executable).parent)  # where flwr-serverapp is
-    environment = {**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")])}
+    scripts = sysconfig.get_path("scripts")  # where flwr-serverapp is
+    environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
     superexec = subprocess.Popen(
         [sys.executable, "-c", RUN, *options, "--parent-pid", str(os.getpid())],
         env=environment,

@@ -89,6 +89,8 @@ def test_a_registered_client_joins_and_the_operator_sees_it(
     client.DeactivateNode(DeactivateNodeRequest(node_id=node))
     with operator(server, master) as http:
         assert not http.get("/fedsim/server").json()["clients"][1]["online"]
+    for what in ("has joined", "has left"):
+        assert len(server.lines("INFO client 1 (127.0.0.1:", what)) == 1
 
 
 def test_an_unregistered_client_is_refused(server: Server, tmp_path: Path, keys: ClientKeys) -> None:
@@ -230,6 +232,14 @@ def test_a_client_with_a_foreign_authority_is_refused(server: Server, tmp_path: 
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         fleet(server, other).ActivateNode(join(other))
     server.lines("refused 127.0.0.1:", "connection: it does not trust this server's certificate authority")
+
+
+def test_a_client_that_calls_the_server_by_another_name_is_refused(server: Server, keys: ClientKeys) -> None:
+    name = {"sni_hostname": "fl.example.org"}
+    refused = pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED")
+    with httpx.Client(verify=trusting(keys.root_certificates)) as http, refused:
+        http.get(f"https://{server.address}/health", extensions=name)
+    server.lines("refused 127.0.0.1:", "connection: it does not accept this server's certificate")
 
 
 def test_clients_that_were_added_join_without_a_restart(server: Server, folder: Path) -> None:
