@@ -31,6 +31,7 @@ from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, client_list, take_offline
 from fedsim.deployment.run_files import run_files
+from fedsim.deployment.superlink import open_superlink
 from fedsim.deployment.tls import Loop, server_context
 from fedsim.errors import Refused, RunFailed
 from fedsim.results.lock import NAME as LOCK_NAME
@@ -86,11 +87,10 @@ def serve(settings: Settings) -> None:
     """
     with _claimed(settings.state):
         sockets = listen(settings.host, settings.port)
-        port = sockets[0].getsockname()[1]
         _set_environment(settings)
         _set_logging()
         secret = _write_secret(settings.state)
-        app = _open_flower(settings, port, secret.read_bytes())
+        app = open_superlink(settings.state / DATABASE, secret.read_bytes(), settings.keys is not None)
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(_serve(settings, app, sockets, secret))
 
@@ -154,41 +154,6 @@ def _write_secret(state: Path) -> Path:
     return path
 
 
-def _flower_app(settings: Settings, port: int, secret: bytes) -> FastAPI:
-    """Return Flower's app over the state's database, without processes of its own."""
-    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
-    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-    from flwr.superlink.config_loader import SuperLinkLifespanConfig
-    from flwr.superlink.main import create_app
-
-    config = SuperLinkLifespanConfig(
-        control_address="",
-        health_server_address=None,
-        host=settings.host,
-        port=port,
-        insecure=settings.keys is None,
-        certificates=None,
-        superexec_auth_secret=secret,
-        authn_plugin=NoOpControlAuthnPlugin(),
-        event_log_plugin=None,
-        fleet_event_log_plugin=None,
-        enable_event_log=False,
-        artifact_provider=None,
-        enable_supernode_auth=settings.keys is not None,
-        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
-        fleet_api_address=None,
-        simulation=False,
-        ssl_ca_certfile=None,
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        database=str(settings.state / DATABASE),
-        isolation=ISOLATION_MODE_PROCESS,
-        runtime_dependency_install=False,
-    )
-    return create_app(config, SuperLinkLifespan)
-
-
 class _Front:
     """What stands before Flower's app: the gate, long polls, run directories.
 
@@ -222,29 +187,6 @@ class _Front:
         """Take leave of those that wait."""
         self.is_ready = False
         self._holding.close()
-
-
-def _open_flower(settings: Settings, port: int, secret: bytes) -> FastAPI:
-    """Return Flower's app, whose database may be one that it can't read; raises `Refused`."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        app = _flower_app(settings, port, secret)
-        _end_lost_runs(app)
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"--state {str(settings.state)!r}: {DATABASE}: {reason}") from None
-    return app
-
-
-def _end_lost_runs(flower: FastAPI) -> None:
-    """Have Flower take the runs for failed whose ServerApps ended with the server before this one."""
-    from flwr.common.constant import Status, SubStatus
-
-    state = flower.state.linkstate_factory.state()
-    for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
-        state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
-        log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
 
 
 async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socket], secret: Path) -> None:
