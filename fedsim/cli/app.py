@@ -14,6 +14,7 @@ from rich.console import Console
 from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.cli.client import client
+from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
 from fedsim.cli.keys import keys
 from fedsim.cli.server import server
 from fedsim.errors import Interrupted, Refused, RunFailed
@@ -125,6 +126,10 @@ def run(
     workers: Annotated[int | None, WORKERS] = None,
     address: Annotated[str | None, ADDRESS] = None,
     out: Annotated[Path | None, OUT] = None,
+    on: Annotated[str | None, ON] = None,
+    keys: Annotated[Path | None, KEYS] = None,
+    insecure: Annotated[bool, INSECURE] = False,
+    detach: Annotated[bool, DETACH] = False,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -132,11 +137,25 @@ def run(
 
     The engine and the number of workers change how long it takes, never the result: the same experiment with
     the same seed gives the same bits. An experiment takes --set; an app takes --run-config and --clients.
+
+    With --on the experiment runs on a server, by its clients, and the run directory is copied here. Ctrl-C lets go
+    of it, and the run goes on: `fedsim follow` and `fedsim stop` are for it.
     """
     from fedsim.cli import running
 
     how = running.How(engine, workers, address, out, quiet or as_json, as_json)
+    where = Where(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes():
+        where.check(
+            {"--detach": detach},
+            {"--engine": engine, "--workers": workers, "--address": address, "--clients": clients},
+        )
+        if on is not None:
+            if source.is_dir() or run_config:
+                raise Refused("--on: takes an experiment file; `flwr run` runs other Flower apps on a server")
+            see_folders([Path.cwd(), source.absolute().parent])
+            run_on(source, overrides or [], where, out, detach)
+            return
         if source.is_dir():
             running.run_app(source, overrides or [], run_config or [], clients, how)
             return
@@ -158,17 +177,26 @@ def resume(
     engine: Annotated[str | None, ENGINE] = None,
     workers: Annotated[int | None, WORKERS] = None,
     address: Annotated[str | None, ADDRESS] = None,
+    on: Annotated[str | None, ON] = None,
+    keys: Annotated[Path | None, KEYS] = None,
+    insecure: Annotated[bool, INSECURE] = False,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Go on with a run that was killed, interrupted or failed.
 
     It goes on after its last whole round, and ends with the bits that it would have had without the interruption,
-    on any engine and with any number of workers.
+    on any engine and with any number of workers. With --on it goes on at the server where it is, and RUN is its copy
+    here or its name.
     """
     from fedsim.cli import running
 
+    where = Where(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes():
+        where.check({}, {"--engine": engine, "--workers": workers, "--address": address})
+        if on is not None:
+            resume_on(path, where)
+            return
         see_folders([Path.cwd()])
         running.resume(path, running.How(engine, workers, address, None, quiet or as_json, as_json))
 
@@ -235,3 +263,7 @@ def schema() -> None:
     from fedsim.schema import schema as tree
 
     typer.echo(json.dumps(tree(), indent=2))
+
+
+for command in (up, follow, stop):
+    app.command()(command)

@@ -69,7 +69,7 @@ def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: 
             address=how.address,
             quiet=how.silent,
         )
-    _tell(done, how)
+    tell(done, how.silent, how.as_json)
 
 
 def resume(path: Path, how: How) -> None:
@@ -82,7 +82,7 @@ def resume(path: Path, how: How) -> None:
         from fedsim.simulate import resume as go_on
 
         done = go_on(path, progress, engine=how.engine, workers=how.workers, address=how.address)
-    _tell(done, how)
+    tell(done, how.silent, how.as_json)
 
 
 def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
@@ -92,14 +92,14 @@ def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
         from fedsim.simulate import run
 
         done = run(experiment, out, progress)
-    _tell(done, how)
+    tell(done, how.silent, how.as_json)
 
 
-def _tell(done: Run, how: How) -> None:
+def tell(done: Run, silent: bool, as_json: bool) -> None:
     """Print how a run has ended."""
-    if how.as_json:
+    if as_json:
         typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
-    elif not how.silent:
+    elif not silent:
         from fedsim.cli.display import summary_of
 
         typer.echo(summary_of(done))

@@ -6,12 +6,14 @@ Flower's own registration is closed: keys come in by this file alone.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedsim.deployment.keys import NODES, load_nodes
 from fedsim.errors import Refused
+from fedsim.results.files import write_whole
 
 if TYPE_CHECKING:
     from flwr.server.superlink.linkstate import LinkState
@@ -26,11 +28,17 @@ class Registration:
 
     Attributes:
         nodes: The Flower node that each client is.
+
+    Args:
+        folder: The server's keys.
+        state: Flower's.
+        list_file: Where ServerApps read which node is which client.
     """
 
-    def __init__(self, folder: Path, state: LinkState) -> None:
+    def __init__(self, folder: Path, state: LinkState, list_file: Path) -> None:
         self._folder = folder
         self._state = state
+        self._list_file = list_file
         self._clients: dict[bytes, int] = {}
         self._read_at = 0
         self.nodes: dict[int, int] = {}
@@ -45,6 +53,10 @@ class Registration:
                 log.warning("%s; the clients registered before stay", refused)
         return self._clients.get(public_key)
 
+    def take_offline(self, client: int) -> None:
+        """Have Flower take a client for offline: it lets nobody join that it takes for online, as after a kill."""
+        self._state.deactivate_node(self.nodes[client])
+
     def _changed(self) -> int:
         try:
             return (self._folder / NODES).stat().st_mtime_ns
@@ -56,6 +68,7 @@ class Registration:
         self._clients = {key: client for client, key in keys.items()}
         self.nodes = {client: self._node(key) for client, key in keys.items()}
         self._read_at = changed
+        write_whole(self._list_file, json.dumps(self.nodes).encode())
 
     def _node(self, public_key: bytes) -> int:
         from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
@@ -64,6 +77,19 @@ class Registration:
         if known is not None:
             return known
         return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT)
+
+
+def client_list(state: LinkState, registration: Registration | None) -> list[dict[str, Any]]:
+    """Return what is known of each client: number, node, and whether it was heard of lately.
+
+    Without registration there are no numbers, and only those that have joined once.
+    """
+    numbers = {} if registration is None else {node: client for client, node in registration.nodes.items()}
+    found = state.get_node_info(node_ids=None if registration is None else list(numbers))
+    return [
+        {"client": numbers.get(info.node_id), "node-id": info.node_id, "online": info.status == "online"}
+        for info in sorted(found, key=lambda info: numbers.get(info.node_id, 0))
+    ]
 
 
 def fingerprint(public_key: bytes) -> str:

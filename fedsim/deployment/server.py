@@ -12,14 +12,15 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fedsim.deployment import superexec
+from fedsim.deployment import environment, superexec
 from fedsim.deployment.keys import ServerKeys
 from fedsim.deployment.listening import is_loopback, listen, own_address
 from fedsim.errors import Refused, RunFailed
@@ -27,6 +28,7 @@ from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 log = logging.getLogger("fedsim.server")
@@ -34,6 +36,7 @@ log = logging.getLogger("fedsim.server")
 DATABASE, RUNS, FLOWER_HOME, SECRET = "superlink.db", "runs", "flwr", "superexec.secret"
 IDLE = 75  # seconds that a connection may rest
 PAUSE = 0.2  # seconds between looks at whether the parent and SuperExec are there
+LEAVE = 3  # seconds that requests in flight have once the server is told to end
 TASK_POLL = "0.1"  # seconds between SuperExec's looks for a new run
 
 
@@ -79,7 +82,7 @@ def serve(settings: Settings) -> None:
         _set_environment(settings)
         _set_logging()
         secret = _write_secret(settings.state)
-        app = _flower_app(settings, port, secret.read_bytes())
+        app = _open_flower(settings, port, secret.read_bytes())
         from fedsim.deployment.tls import Loop
 
         with asyncio.Runner(loop_factory=Loop) as runner:
@@ -113,12 +116,12 @@ def _set_environment(settings: Settings) -> None:
         "FLWR_LOG_LEVEL": "WARNING",
         "FLWR_HOME": str(settings.state / FLOWER_HOME),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": TASK_POLL,
-        "FEDSIM_DEPLOYED": str(settings.state),
-        "FEDSIM_KEYS": "" if settings.keys is None else str(settings.keys.folder),
+        environment.STATE: str(settings.state),
+        environment.KEYS: "" if settings.keys is None else str(settings.keys.folder),
     }
-    os.environ.pop("FEDSIM_LOOPBACK", None)
+    os.environ.pop(environment.LOOPBACK, None)
     if is_loopback(settings.host):
-        os.environ["FEDSIM_LOOPBACK"] = "1"
+        os.environ[environment.LOOPBACK] = "1"
 
 
 def _set_logging() -> None:
@@ -175,19 +178,105 @@ def _flower_app(settings: Settings, port: int, secret: bytes) -> FastAPI:
     return create_app(config, SuperLinkLifespan)
 
 
-async def _serve(settings: Settings, app: Any, sockets: list[socket.socket], secret: Path) -> None:
+class _Front:
+    """What stands before Flower's app: the gate, long polls, run directories.
+
+    Attributes:
+        app: All of it.
+        is_ready: Whether runs can start; `/health/ready` says so.
+        clients: What is registered, in words.
+    """
+
+    def __init__(self, settings: Settings, flower: FastAPI) -> None:
+        from fedsim.deployment.gate import Credentials, Gate
+        from fedsim.deployment.holding import Holding
+        from fedsim.deployment.operator import Verifier
+        from fedsim.deployment.presence import Presence
+        from fedsim.deployment.registration import Registration, client_list
+        from fedsim.deployment.run_files import run_files
+
+        state = flower.state.linkstate_factory.state()
+        self.is_ready = False
+        self.clients = "any client"
+        credentials = registration = None
+        if settings.keys is not None:
+            registration = Registration(settings.keys.folder, state, settings.state / environment.CLIENTS)
+            credentials = Credentials(Verifier(settings.keys.operator), registration)
+            self.clients = f"{len(registration.nodes)} clients registered"
+        self._holding = Holding(flower)
+        self.app = Gate(
+            self._holding,
+            run_files(settings.state / RUNS, lambda: client_list(state, registration)),
+            credentials,
+            Presence(settings.max_nodes, settings.joins_per_minute),
+            settings.max_message,
+            lambda: self.is_ready,
+        )
+
+    def close(self) -> None:
+        """Take leave of those that wait."""
+        self.is_ready = False
+        self._holding.close()
+
+
+def _open_flower(settings: Settings, port: int, secret: bytes) -> FastAPI:
+    """Return Flower's app, whose database may be one that it can't read; raises `Refused`."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        app = _flower_app(settings, port, secret)
+        _end_lost_runs(app)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"--state {str(settings.state)!r}: {DATABASE}: {reason}") from None
+    return app
+
+
+def _end_lost_runs(flower: FastAPI) -> None:
+    """Have Flower take the runs for failed whose ServerApps ended with the server before this one."""
+    from flwr.common.constant import Status, SubStatus
+
+    state = flower.state.linkstate_factory.state()
+    for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
+        state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
+        log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
+
+
+async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socket], secret: Path) -> None:
+    front = _Front(settings, flower)
+    server = _uvicorn(settings, front)
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    serving = asyncio.create_task(server._serve(sockets))  # without its own signal handlers
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    port = sockets[0].getsockname()[1]
+    keys = settings.keys
+    process = superexec.start(
+        own_address(settings.host, port), None if keys is None else keys.authority, secret
+    )
+    try:
+        front.is_ready = True
+        print(_ready_line(settings, port, front.clients), flush=True)
+        await _until(ending, serving, process, settings.parent)
+        ended = process.poll() is not None and not ending.is_set()
+    finally:
+        front.close()
+        await asyncio.to_thread(superexec.stop, process)
+        server.should_exit = True
+        await serving
+    if ended:
+        raise RunFailed("Flower's SuperExec ended by itself; its reason is above")
+
+
+def _uvicorn(settings: Settings, front: _Front) -> uvicorn.Server:
     import uvicorn
 
-    from fedsim.deployment.registration import Registration
     from fedsim.deployment.tls import server_context
 
-    keys = settings.keys
-    clients = "any client"
-    if keys is not None:
-        registration = Registration(keys.folder, app.state.linkstate_factory.state())
-        clients = f"{len(registration.nodes)} clients registered"
     config = uvicorn.Config(
-        app,
+        front.app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -195,33 +284,12 @@ async def _serve(settings: Settings, app: Any, sockets: list[socket.socket], sec
         ws="none",
         lifespan="on",
         timeout_keep_alive=IDLE,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=LEAVE,
     )
     config.load()
-    config.ssl = None if keys is None else server_context(keys.certificate, keys.private_key)
-    server = uvicorn.Server(config)
-    ending = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
-    serving = asyncio.create_task(server._serve(sockets))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
-    port = sockets[0].getsockname()[1]
-    process = superexec.start(
-        own_address(settings.host, port), None if keys is None else keys.authority, secret
-    )
-    try:
-        print(_ready_line(settings, port, clients), flush=True)
-        await _until(ending, serving, process.poll, settings.parent)
-        ended = process.poll() is not None and not ending.is_set()
-    finally:
-        await asyncio.to_thread(superexec.stop, process)
-        server.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await serving
-    if ended:
-        raise RunFailed("Flower's SuperExec ended by itself; its reason is above")
+    if settings.keys is not None:
+        config.ssl = server_context(settings.keys.certificate, settings.keys.private_key)
+    return uvicorn.Server(config)
 
 
 def _ready_line(settings: Settings, port: int, clients: str) -> str:
@@ -230,11 +298,13 @@ def _ready_line(settings: Settings, port: int, clients: str) -> str:
     return f"fedsim server: ready on {scheme}://{host}:{port} ({clients})"
 
 
-async def _until(ending: asyncio.Event, serving: asyncio.Task[None], ended: Any, parent: int | None) -> None:
+async def _until(
+    ending: asyncio.Event, serving: asyncio.Task[None], process: subprocess.Popen[bytes], parent: int | None
+) -> None:
     """Wait until the server is told to end, or something that it needs has ended."""
-    while not ending.is_set() and not serving.done() and ended() is None:
+    while not ending.is_set() and not serving.done() and process.poll() is None:
         if parent is not None and os.getppid() != parent:
             log.warning("process %d, which started this server, is gone", parent)
-            return
+            ending.set()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(ending.wait(), PAUSE)

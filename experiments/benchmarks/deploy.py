@@ -1,0 +1,189 @@
+"""What it costs that server and clients are processes of their own: seconds a round, and a stage of secure aggregation.
+
+    python -m experiments.benchmarks.deploy --json deploy.json
+
+A round that has next to nothing to do, of 5 clients that all take part: one step of a linear model on a batch of
+digits. First by the local engine, then by a server and clients that are processes of this machine and speak TLS, which
+are started once and warm when rounds are timed. `plain`: one message to each client and its reply. `secagg`: the same
+by secure aggregation, a message and its reply a stage. No round that is timed evaluates the model.
+
+The overhead of a round is the difference of the medians; that of a stage is what the rounds of `secagg` have more of it
+than the plain ones, for each message more.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+import fedsim
+from experiments.benchmarks import command, host
+from fedsim import Experiment
+from fedsim.deployment.local import Party, started
+from fedsim.progress import Silent
+from fedsim.secagg.setup import policy_of
+
+CASES = {"plain": (), "secagg": ("privacy.secagg.dropout=0.2",)}
+WARMUP = 3
+TARGET = 1.0  # seconds a plain round
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was measured of one case.
+
+    Attributes:
+        name: Of `CASES`.
+        stages: Messages to each client in a round.
+        local: Seconds of each timed round by the local engine.
+        deployed: The same by processes.
+        start: Seconds from the submission of the run to the end of its first round.
+    """
+
+    name: str
+    stages: int
+    local: list[float]
+    deployed: list[float]
+    start: float
+
+    @property
+    def overhead(self) -> float:
+        """Seconds that a round by processes takes longer, by the medians."""
+        return statistics.median(self.deployed) - statistics.median(self.local)
+
+
+def experiment(clients: int, rounds: int, seed: int, overrides: Sequence[str]) -> Experiment:
+    """Return the round with nothing to do; the last one evaluates, and is not timed."""
+    text = f"""
+        name = "benchmark"
+        seed = {seed}
+        rounds = {WARMUP + rounds + 1}
+        [data]
+        clients = {clients}
+        partition = "iid"
+        [model]
+        name = "linear"
+        [client]
+        steps = 1
+        [server]
+        cohort = {clients}
+        evaluate-every = {WARMUP + rounds + 1}
+    """
+    return Experiment.from_toml(text, overrides)
+
+
+def stages_of(setting: Experiment) -> int:
+    """Return how many messages each client gets in a round."""
+    policy = policy_of(setting, 1, np.ones(1, np.int64))
+    if policy is None:
+        return 1
+    spec = policy.spec(run="", round_=1, session="", clients=setting.server.cohort, task="")
+    return len(spec.stages)
+
+
+def measure(party: Party, name: str, setting: Experiment, folder: Path) -> Case:
+    """Run a case by the local engine, and then by processes."""
+    local = fedsim.run(setting, folder / f"{name}-local")
+    begun, watch = time.perf_counter(), _Watch()
+    deployed = party.run(setting, folder / f"{name}-deployed", watch, print)
+    return Case(name, stages_of(setting), _timed(local), _timed(deployed), watch.first - begun)
+
+
+def _timed(run: fedsim.Run) -> list[float]:
+    """Return the seconds of the rounds, without those that warm up and the one that evaluates."""
+    return [row["seconds"] for row in run.rows[WARMUP:-1]]
+
+
+class _Watch(Silent):
+    """Notes when the first round has ended."""
+
+    first = 0.0
+
+    def round_done(self, row: object) -> None:
+        """Note the first."""
+        self.first = self.first or time.perf_counter()
+
+
+def stage_overhead(cases: Sequence[Case]) -> float | None:
+    """Return the seconds of one more message to each client; None where only one case was measured."""
+    found = {case.name: case for case in cases}
+    if len(found) < len(CASES):
+        return None
+    plain, secagg = (found[name] for name in CASES)
+    return (secagg.overhead - plain.overhead) / (secagg.stages - plain.stages)
+
+
+def table(cases: Sequence[Case]) -> Table:
+    """Return a line a case."""
+    made = Table(title="seconds a round: median, and lowest to highest")
+    for column in ("case", "messages", "local engine", "", "processes", "", "overhead", "first round after"):
+        made.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
+    for case in cases:
+        cells = [cell for seconds in (case.local, case.deployed) for cell in _spread(seconds)]
+        made.add_row(case.name, str(case.stages), *cells, f"{case.overhead:.3f}", f"{case.start:.1f} s")
+    return made
+
+
+def _spread(seconds: Sequence[float]) -> tuple[str, str]:
+    return f"{statistics.median(seconds):.3f}", f"{min(seconds):.3f} to {max(seconds):.3f}"
+
+
+def verdicts(cases: Sequence[Case]) -> list[str]:
+    """Return a line for what was aimed at, and one for a stage."""
+    lines = [
+        f"target: a plain round with warm clients in less than {TARGET:g} s; measured: "
+        f"{statistics.median(case.deployed):.3f} s"
+        for case in cases
+        if case.name == "plain"
+    ]
+    stage = stage_overhead(cases)
+    return lines if stage is None else [*lines, f"overhead of a stage of secure aggregation: {stage:.3f} s"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table, and write it where asked."""
+    parser = command.arguments(__doc__)
+    parser.add_argument("--clients", type=command.positive, default=5, help="processes (default: 5)")
+    parser.add_argument("--rounds", type=command.positive, default=20, help="timed, in a run (default: 20)")
+    asked = parser.parse_args(argv)
+    console, before = command.console(), host.describe()
+    with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-") as place:
+        folder = Path(place)
+        (folder / "party").mkdir()
+        begun = time.perf_counter()
+        try:
+            with started(folder / "party", asked.clients) as party:
+                joined = time.perf_counter() - begun
+                cases = [
+                    measure(
+                        party, name, experiment(asked.clients, asked.rounds, asked.seed, overrides), folder
+                    )
+                    for name, overrides in CASES.items()
+                ]
+        except fedsim.Refused as refused:
+            command.refuse(f"deploy: {refused}")
+    if asked.json:
+        tree = {
+            "host": {"before": before, "after": host.describe()},
+            "settings": {"clients": asked.clients, "rounds": asked.rounds, "seed": asked.seed},
+            "joined": joined,
+            "cases": [asdict(case) | {"overhead": case.overhead} for case in cases],
+            "stage-overhead": stage_overhead(cases),
+        }
+        asked.json.write_text(json.dumps(tree, indent=2) + "\n")
+    console.print(table(cases))
+    lines = [f"server and {asked.clients} clients started and joined in {joined:.1f} s", *verdicts(cases)]
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()

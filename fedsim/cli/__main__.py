@@ -1,0 +1,6 @@
+"""`python -m fedsim.cli`: the command, where it starts itself."""
+
+from fedsim.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="fedsim")

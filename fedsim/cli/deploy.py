@@ -1,0 +1,235 @@
+"""Runs on a server: `fedsim run --on` and `resume --on`, `follow`, `stop` and `up`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fedsim.errors import Refused
+from fedsim.references import see_folders
+
+if TYPE_CHECKING:
+    from fedsim.deployment.remote import Remote
+    from fedsim.deployment.submission import Submitted
+
+ON = typer.Option(
+    "--on", metavar="HOST:PORT", help="The server, which `fedsim server` starts.", show_default=False
+)
+KEYS = typer.Option(
+    metavar="DIR", help="The operator's folder of those that `fedsim keys` makes.", show_default=False
+)
+INSECURE = typer.Option("--insecure", help="The server was started with --insecure, on this machine.")
+DETACH = typer.Option("--detach", help="Start the run, and don't wait for it.")
+COPY = typer.Option(metavar="DIR", help="The copy of the run. Default: runs/NAME.", show_default=False)
+NAME = typer.Argument(
+    metavar="NAME", help="The run's name, which `fedsim run --on` says.", show_default=False
+)
+QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
+JSON = typer.Option("--json", help="Print JSON instead.")
+
+
+@dataclass(frozen=True)
+class Where:
+    """The options that say which server, and how this command shows its run."""
+
+    address: str | None
+    keys: Path | None
+    insecure: bool
+    silent: bool
+    as_json: bool
+
+    @contextmanager
+    def connect(self) -> Iterator[Remote]:
+        """Connect to the server; raises `Refused`."""
+        from fedsim.deployment.remote import Remote
+
+        if self.address is None:
+            raise Refused("--on: must be HOST:PORT, as in 127.0.0.1:9091")
+        with Remote.connect(self.address, self.keys, insecure=self.insecure) as remote:
+            yield remote
+
+    def check(self, for_servers: Mapping[str, object], for_engines: Mapping[str, object]) -> None:
+        """Refuse options that go with a server where none is named, and those of engines where one is.
+
+        Args:
+            for_servers: Options of this command that need --on, and what was given.
+            for_engines: Options that can't stand beside it.
+
+        Raises:
+            Refused: One was given that should not be.
+        """
+        if self.address is None:
+            needing = {"--keys": self.keys, "--insecure": self.insecure, **for_servers}
+            why = "is for a run on a server; --on HOST:PORT says which"
+        else:
+            needing, why = dict(for_engines), "is for a simulation, and can't stand beside --on"
+        for option, given in needing.items():
+            if given not in (None, False):
+                raise Refused(f"{option}: {why}")
+
+    def follow(self, run: Submitted, out: Path | None, name: str, done: int | None) -> None:
+        """Follow a run to its end, and tell of it."""
+        from fedsim.cli.display import following
+        from fedsim.cli.running import tell
+        from fedsim.deployment.following import follow
+
+        console = Console()
+        with following(console, self.silent, name) as progress:
+            finished = follow(
+                run, out or Path("runs") / run.name, progress, _teller(console, self.silent), done
+            )
+        tell(finished, self.silent, self.as_json)
+
+
+def _teller(console: Console, silent: bool) -> Callable[[str], None]:
+    """Return what says a line beside the progress: on stderr where stdout is kept clean."""
+    return partial(typer.echo, err=True) if silent else partial(console.print, highlight=False, markup=False)
+
+
+def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, detach: bool) -> None:
+    """Start an experiment on a server, and follow it."""
+    from fedsim.deployment.submission import experiment_for, submit
+    from fedsim.results.directory import check_free
+
+    if out is not None:
+        if detach:
+            raise Refused("--out: is for the copy, which --detach makes none of; `fedsim follow` does")
+        check_free(out)
+    with where.connect() as remote:
+        experiment = experiment_for(source, overrides, loopback=remote.address.is_loopback)
+        run = submit(remote, experiment, where.keys)
+        if not detach:
+            where.follow(run, out, experiment.name, 0)
+        elif where.as_json:
+            typer.echo(json.dumps(run.deployment))
+        elif not where.silent:
+            typer.echo(f"{run.name}: started\n{run.command('follow')}\n{run.command('stop')}")
+
+
+def resume_on(path: Path, where: Where) -> None:
+    """Go on with a run on a server; `path` is its copy, or its name."""
+    from fedsim.deployment.copying import deployment_of
+    from fedsim.deployment.submission import resume
+
+    name = str(deployment_of(path).get("run", path))
+    with where.connect() as remote:
+        run = resume(remote, name, where.keys)
+        where.follow(run, path if path.is_dir() else None, name, None)
+
+
+def follow(
+    name: Annotated[str, NAME],
+    on: Annotated[str, ON],
+    keys: Annotated[Path | None, KEYS] = None,
+    insecure: Annotated[bool, INSECURE] = False,
+    out: Annotated[Path | None, COPY] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Follow a run on a server, and copy its run directory.
+
+    Ctrl-C lets go of it, and the run goes on.
+    """
+    from fedsim.cli.app import exit_codes
+
+    where = Where(on, keys, insecure, quiet or as_json, as_json)
+    with exit_codes(), where.connect() as remote:
+        from fedsim.deployment.submission import find
+
+        where.follow(find(remote, name, keys), out, name, None)
+
+
+def stop(
+    name: Annotated[str, NAME],
+    on: Annotated[str, ON],
+    keys: Annotated[Path | None, KEYS] = None,
+    insecure: Annotated[bool, INSECURE] = False,
+    now: Annotated[bool, typer.Option("--now", help="End it at once, in the middle of a round.")] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """End a run on a server after the round in flight; `fedsim resume --on` goes on with it."""
+    from fedsim.cli.app import exit_codes
+
+    where = Where(on, keys, insecure, quiet, False)
+    with exit_codes(), where.connect() as remote:
+        from fedsim.deployment.submission import find
+        from fedsim.deployment.submission import stop as end
+
+        said = end(find(remote, name, keys), now=now)
+        if not quiet:
+            typer.echo(said)
+
+
+def up(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The experiment file.", show_default=False)
+    ],
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="How many; sets data.clients. Default: data.clients.", show_default=False
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run directory, which must not exist. Default: runs/NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep keys, states and logs in this new folder.", show_default=False
+        ),
+    ] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Run an experiment by a server and clients that are processes of this machine.
+
+    They are started for it, with keys of their own and TLS between them, and all ended with it.
+    """
+    from fedsim.cli.app import exit_codes
+
+    with exit_codes():
+        see_folders([Path.cwd(), config.absolute().parent])
+        _up(config, clients, overrides or [], out, keep, quiet or as_json, as_json)
+
+
+def _up(
+    config: Path,
+    clients: int | None,
+    overrides: list[str],
+    out: Path | None,
+    keep: Path | None,
+    silent: bool,
+    as_json: bool,
+) -> None:
+    from fedsim.cli.display import following
+    from fedsim.cli.running import tell
+    from fedsim.deployment import local
+    from fedsim.deployment.submission import experiment_for
+
+    changes = overrides if clients is None else [*overrides, f"data.clients={clients}"]
+    experiment = experiment_for(config, changes, loopback=True)
+    console = Console()
+    with following(console, silent, experiment.name) as progress:
+        tell_ = (lambda line: None) if silent else _teller(console, silent)
+        done = local.up(experiment, out, keep, progress, tell_)
+    tell(done, silent, as_json)

@@ -1,0 +1,261 @@
+"""A server, as its operator sees it over the network: the control API and the run directories."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypeVar
+
+import httpx
+from flwr.common.constant import Status
+from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
+from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
+from flwr.proto.run_pb2 import Run as FlowerRunProto
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+
+from fedsim.deployment.copying import Listing
+from fedsim.deployment.keys import OperatorKeys
+from fedsim.deployment.operator import OperatorAuth, OperatorInterceptor
+from fedsim.errors import Refused, RunFailed
+
+TIMEOUT = 30.0  # seconds without an answer after which a server counts as away
+RUNS = 1000  # the latest of a server's runs, in which a name is looked for
+RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+Answer = TypeVar("Answer")
+
+
+class Unreachable(Exception):
+    """The server does not answer at the moment; the message says why."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens.
+
+    >>> Address.parse("127.0.0.1:9091").is_loopback, Address.parse("[2001:db8::1]:9091").is_loopback
+    (True, False)
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `HOST:PORT`; raises `Refused`."""
+        host, colon, port = text.rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not colon or not re.fullmatch(r"[A-Za-z0-9._:%-]+", host) or not port.isdecimal():
+            raise Refused(f"--on {text!r}: must be HOST:PORT, as in 127.0.0.1:9091")
+        if not 0 < int(port) < 2**16:
+            raise Refused(f"--on {text!r}: the port must be from 1 to 65535")
+        return cls(host, int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can be meant."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class FlowerRun:
+    """What Flower knows of a run.
+
+    Attributes:
+        run_id: Flower's.
+        series_id: Of the runs that go on with each other.
+        config: What the run was started with.
+        is_finished: Whether its ServerApp has ended.
+        outcome: `completed`, `failed` or `stopped`; empty before it has ended.
+        details: Why it failed.
+    """
+
+    run_id: int
+    series_id: int
+    config: Mapping[str, Any]
+    is_finished: bool
+    outcome: str
+    details: str
+
+    @classmethod
+    def of(cls, proto: FlowerRunProto) -> FlowerRun:
+        """Read Flower's own description."""
+        status = proto.status
+        return cls(
+            proto.run_id,
+            proto.series_id,
+            user_config_from_proto(proto.override_config),
+            status.status == Status.FINISHED,
+            status.sub_status,
+            status.details.removeprefix("ServerApp failed with exception: ").strip(),
+        )
+
+
+class Remote:
+    """The connection to a server, with the operator's key.
+
+    Every method raises `Refused` where the server (or what answers in its place) says no, and `Unreachable` where
+    nothing answers, or the server can't at the moment.
+
+    Args:
+        address: Where it listens.
+        keys: The operator's; None: a server that was started with `--insecure`, on this machine.
+    """
+
+    def __init__(self, address: Address, keys: OperatorKeys | None) -> None:
+        if keys is None and not address.is_loopback:
+            raise Refused(f"--insecure: is for this machine alone; --on {address} needs --keys")
+        self.address = address
+        verify: ssl.SSLContext | bool = True
+        if keys is not None:
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            verify.load_verify_locations(cadata=keys.root_certificates.decode("ascii"))
+        base = f"{'http' if keys is None else 'https'}://{address}"
+        self._control = ControlHttpClient(
+            base,
+            interceptors=[] if keys is None else [OperatorInterceptor(keys.key)],
+            verify=verify,
+            timeout=TIMEOUT,
+        )
+        auth = None if keys is None else OperatorAuth(keys.key)
+        self._http = httpx.Client(base_url=base, auth=auth, verify=verify, timeout=TIMEOUT)
+
+    @classmethod
+    def connect(cls, address: str, keys: Path | None, *, insecure: bool = False) -> Remote:
+        """Return the connection that `--on`, `--keys` and `--insecure` say; nothing is sent yet."""
+        if insecure and keys is not None:
+            raise Refused(f"--keys {str(keys)!r}: can't stand beside --insecure; allowed: one of them")
+        if not insecure and keys is None:
+            raise Refused("--keys: the operator's folder is needed, which `fedsim keys` makes")
+        return cls(Address.parse(address), None if keys is None else OperatorKeys.load(keys))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+        self._http.close()
+
+    # --- runs, as Flower has them -----------------------------------------------------------------------
+
+    def start_run(self, fab: Fab, config: Mapping[str, Any], series_id: int | None = None) -> FlowerRun:
+        """Start a run, of a new series or of one that is there."""
+        request = StartRunRequest(
+            fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config)), series_id=series_id
+        )
+        answer = self._call(lambda: self._control.StartRun(request))
+        if not answer.run_id:
+            raise Refused(f"{self.address}: the server did not start the run; its log says why")
+        return FlowerRun(answer.run_id, answer.series_id, config, False, "", "")
+
+    def stop_run(self, run_id: int) -> None:
+        """End a run at once."""
+        if not self._call(lambda: self._control.StopRun(StopRunRequest(run_id=run_id))).success:
+            raise RunFailed(f"{self.address}: the server could not stop run {run_id}")
+
+    def flower_run(self, run_id: int) -> FlowerRun:
+        """Return what Flower says of a run."""
+        answer = self._call(lambda: self._control.ListRuns(ListRunsRequest(run_id=run_id)))
+        return FlowerRun.of(answer.run_dict[run_id])
+
+    def latest(self, name: str) -> FlowerRun:
+        """Return the latest of the runs that write the run directory `name`."""
+        answer = self._call(lambda: self._control.ListRuns(ListRunsRequest(limit=RUNS)))
+        runs = sorted(answer.run_dict.values(), key=lambda run: str(run.pending_at), reverse=True)
+        for run in map(FlowerRun.of, runs):
+            if run.config.get("run-name") == name:
+                return run
+        raise Refused(f"run {name!r}: there is none at {self.address}")
+
+    # --- run directories --------------------------------------------------------------------------------
+
+    def server(self) -> dict[str, Any]:
+        """Return the server's version, the digest of its code, and its clients."""
+        tree: dict[str, Any] = self._call(lambda: self._checked(self._http.get("/fedsim/server"))).json()
+        return tree
+
+    def listing(self, name: str) -> Listing | None:
+        """Return what a run's directory holds, None where there is none yet."""
+        answer = self._call(lambda: self._http.get(f"/fedsim/runs/{name}"))
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        tree = self._call(lambda: self._checked(answer)).json()
+        return Listing(tree["manifest"], tree["files"]) if tree["manifest"] else None
+
+    def fetch(self, name: str, file: str, offset: int, into: BinaryIO) -> None:
+        """Write the bytes of a run's file from `offset` on into a file that is open."""
+
+        def copy() -> None:
+            target, parameters = f"/fedsim/runs/{name}/files/{file}", {"offset": str(offset)}
+            with self._http.stream("GET", target, params=parameters) as answer:
+                if answer.is_error:
+                    answer.read()
+                for chunk in self._checked(answer).iter_bytes():
+                    into.write(chunk)
+
+        self._call(copy)
+
+    def ask_to_stop(self, name: str) -> bool:
+        """Have a run end after the round in flight; False where it has no directory yet."""
+        answer = self._call(lambda: self._http.post(f"/fedsim/runs/{name}/stop"))
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return False
+        self._call(lambda: self._checked(answer))
+        return True
+
+    # --- what can go wrong ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _checked(answer: httpx.Response) -> httpx.Response:
+        return answer.raise_for_status()
+
+    def _call(self, ask: Callable[[], Answer]) -> Answer:
+        """Return an answer, or say in one line why there is none."""
+        try:
+            return ask()
+        except httpx.HTTPStatusError as error:
+            reason = _said(error.response)
+            if error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise Unreachable(reason) from None
+            raise Refused(f"{self.address}: the server refuses: {reason}") from None
+        except httpx.TransportError as error:
+            if (why := _tls_trouble(error)) is not None:
+                raise Refused(f"--on {self.address}: {why}") from None
+            raise Unreachable(_plain(error)) from None
+
+
+def _said(answer: httpx.Response) -> str:
+    """Return the reason that stands in an error's body: the gate's, or Flower's."""
+    try:
+        tree = answer.json()
+    except ValueError:
+        tree = {}
+    fields = tree if isinstance(tree, Mapping) else {}
+    reason = fields.get("error") or fields.get("public_message") or fields.get("detail")
+    return str(reason or f"HTTP status {answer.status_code}")
+
+
+def _tls_trouble(error: httpx.TransportError) -> str | None:
+    """Return what is wrong with the other side's TLS, None if that is not what failed."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]
+        return f"its certificate is not one to trust by the ca.pem in --keys: {reason or text}"
+    if any(sign in text for sign in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")):
+        return "what listens there does not speak TLS"
+    return None
+
+
+def _plain(error: httpx.TransportError) -> str:
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)).lower() or type(error).__name__
