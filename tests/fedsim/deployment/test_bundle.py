@@ -92,7 +92,7 @@ def test_any_other_is_refused(make: Callable[[], bytes], saying: str) -> None:
 
 
 @given(at=st.integers(0, 10_000), value=st.integers(0, 255))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_a_damaged_bundle_is_the_same_or_refused(at: int, value: int) -> None:
     fab = bytearray(bundle.make_bundle())
     fab[at % len(fab)] = value
