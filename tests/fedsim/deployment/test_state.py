@@ -2,8 +2,6 @@
 
 import json
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,6 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedsim.arrays import record_of, values_of
 from fedsim.deployment.state import State
 from fedsim.errors import Refused
-from tests.fedsim.deployment.servers import environment
 
 SERIES = 2**64 - 1
 
@@ -126,15 +123,11 @@ def test_where_nothing_can_be_written_what_was_there_stays(tmp_path: Path) -> No
     assert set(state.load(1)) == {"arrays"}
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    state = State(tmp_path)
-    code = "import sys; from pathlib import Path; from fedsim.deployment.state import State; State(Path(sys.argv[1]))"
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    second = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    assert "another process uses it; each client has its own" in second.stderr
-    state._lock.release()
-    third = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    assert (third.returncode, third.stderr) == (0, "")
+def test_one_at_a_time(tmp_path: Path) -> None:
+    state = State(tmp_path / "s")
+    with pytest.raises(Refused, match=r"^--state '.*/s': another process uses it; each client has its own$"):
+        State(tmp_path / "s")
+    reopened(state)
 
 
 def test_folders_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
