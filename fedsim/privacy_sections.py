@@ -143,13 +143,6 @@ class PrivacySection(Section):
                 "a table",
                 f"can't stand beside {first}: {both}a run has one account; allowed: one of them",
             )
-        if self.noise == "os" and self.dp_ftrl is not None:
-            raise complaint(
-                "noise",
-                self.noise,
-                "is not for dp-ftrl in this version: later rows go on from the noise of a round that was cut short, "
-                "which nobody could draw again; allowed: seeded",
-            )
         if self.noise == "os" and not self.releases:
             raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -90,8 +91,8 @@ class NumpyRandomness:
         _fill(tensor, self)
 
 
-class SystemRandomness:
-    """From the operating system's generator, by nobody to be repeated.
+class SecretRandomness(ABC):
+    """From bits that nobody else has.
 
     Normals are Box and Muller's (1958), in float64; what a float32 keeps of them leaves the attack of Mironov
     (2012) on the low bits open: the guarantee is that of the ideal, real-valued Gaussian.
@@ -99,9 +100,13 @@ class SystemRandomness:
 
     source = Noise.SYSTEM
 
+    @abstractmethod
+    def _bytes(self, count: int) -> bytes:
+        """Return independent, uniform bytes."""
+
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return independent uniform numbers in [0, 1), `(count,)`: multiples of 2^-53."""
-        bits = np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
+        bits = np.frombuffer(self._bytes(8 * count), dtype=np.uint64)
         return (bits >> np.uint64(64 - _MANTISSA)).astype(np.float64) * 2.0**-_MANTISSA
 
     def normals(self, count: int) -> NDArray[np.float64]:
@@ -114,6 +119,40 @@ class SystemRandomness:
     def fill_normal(self, tensor: torch.Tensor) -> None:
         """Fill a tensor with independent standard normals, in place."""
         _fill(tensor, self)
+
+
+class SystemRandomness(SecretRandomness):
+    """From the operating system's generator, by nobody to be repeated."""
+
+    def _bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+
+class KeyedRandomness(SecretRandomness):
+    """From a secret key of the operating system's making, to be drawn again by whoever keeps the key.
+
+    The bits are AES-256-CTR's of zeros, under a key that HKDF-SHA256 makes of the secret and the purpose.
+
+    Args:
+        secret: 32 bytes of the operating system's generator.
+        purpose: What is drawn; each purpose has bits of its own.
+    """
+
+    def __init__(self, secret: bytes, purpose: str) -> None:
+        from cryptography.hazmat.primitives.ciphers import Cipher
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES
+        from cryptography.hazmat.primitives.ciphers.modes import CTR
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        if len(secret) != 32:
+            raise ValueError(f"secret: has {len(secret)} bytes; 32 are needed")
+        info = f"fedsim randomness 1: {purpose}".encode()
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)
+        self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
+
+    def _bytes(self, count: int) -> bytes:
+        return self._stream.update(bytes(count))
 
 
 def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:

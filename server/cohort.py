@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -98,6 +99,11 @@ def draw_separated(
         raise ValueError(f"cohort {cohort} in {separation} groups of {len(groups)} clients")
     turn = np.asarray(groups) == round_ % separation
     return _ascending(np.flatnonzero(turn & (generator.random(len(groups)) < rate)))
+
+
+def secret_generator() -> np.random.Generator:
+    """Return a stream for coins that nobody can toss again, with a key of the operating system's."""
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16))))
 
 
 def _random_subset(drawn: NDArray[np.int64], most: int, generator: np.random.Generator) -> NDArray[np.int64]:

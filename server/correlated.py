@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,18 +15,19 @@ from fedsim.experiment import Experiment
 from fedsim.streams import numpy_stream
 from fedsim.vectors import dimension_of, split
 from privacy.cohorts import Cohorts
-from privacy.ledger import MatrixEvent
+from privacy.ledger import MatrixEvent, Noise
 from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
-from privacy.randomness import NumpyRandomness, Randomness
+from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
 from server.central import Sums, rounding
-from server.cohort import draw_separated, group_of
+from server.cohort import draw_separated, group_of, secret_generator
 from server.summable import check_summable
 
 
 class Correlated:
     """DP-FTRL in a run: who is drawn, and the release of each round.
 
-    Its state, the noise's and who took part when, is secret, and is in the checkpoint.
+    Its state, the noise's and who took part when, is secret, and is in the checkpoint. So is the key of the noise
+    that is not seeded: later rows go on from the noise of a round that a kill cut short.
 
     Args:
         section: What is asked for.
@@ -33,7 +35,7 @@ class Correlated:
         cohorts: How cohorts are drawn.
         arrays: The model.
         sum_sensitivity: How far one client moves a round's sum.
-        seed: The experiment's.
+        seed: The experiment's; None: noise and cohorts are drawn from a secret key.
 
     Raises:
         ValueError: There is no theorem for these values.
@@ -46,7 +48,7 @@ class Correlated:
         cohorts: Cohorts,
         arrays: ArrayRecord,
         sum_sensitivity: float,
-        seed: int,
+        seed: int | None,
     ) -> None:
         self._section = section
         self._plan = plan
@@ -54,6 +56,7 @@ class Correlated:
         self._arrays = arrays
         self._sum_sensitivity = sum_sensitivity
         self._seed = seed
+        self._key = b"" if seed is not None else os.urandom(32)
         self._groups = [
             group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
         ]
@@ -74,7 +77,8 @@ class Correlated:
         dimension = dimension_of(tuple(array.shape) for array in arrays.values())
         try:
             sum_sensitivity = rounding(experiment, dimension)(section.clip)
-            return cls(section, plan, cohorts, arrays, sum_sensitivity, experiment.seed)
+            seed = experiment.seed if Noise(experiment.privacy.noise) is Noise.SEEDED else None
+            return cls(section, plan, cohorts, arrays, sum_sensitivity, seed)
         except ValueError as error:
             raise Refused(f"privacy.dp-ftrl: {error}") from None
 
@@ -95,7 +99,7 @@ class Correlated:
             self._section.min_separation,
             self._cohorts.cohort,
             self._groups,
-            numpy_stream(self._seed, "cohort", round_=round_),
+            self._coins(round_),
         )
         cohort = [client for client in drawn if not self._history.is_spent(client)]
         try:
@@ -124,7 +128,8 @@ class Correlated:
 
     def state(self) -> dict[str, Any]:
         """Return what the next rounds depend on, as a tree of arrays for the checkpoint; secret."""
-        return {"noise": self._releases.state(), "history": self._history.state()}
+        state: dict[str, Any] = {"noise": self._releases.state(), "history": self._history.state()}
+        return state | ({"key": np.frombuffer(self._key, np.uint8)} if self._key else {})
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
@@ -132,6 +137,8 @@ class Correlated:
         Raises:
             Refused: It is of another mechanism.
         """
+        if self._key:
+            self._key = state["key"].tobytes()
         try:
             self._releases = self._begun(state["noise"])
             self._history = History(self._plan.mechanism.participation, state["history"])
@@ -148,5 +155,12 @@ class Correlated:
             state=state,
         )
 
+    def _coins(self, round_: int) -> np.random.Generator:
+        if self._seed is None:
+            return secret_generator()
+        return numpy_stream(self._seed, "cohort", round_=round_)
+
     def _randomness(self, round_: int) -> Randomness:
+        if self._seed is None:
+            return KeyedRandomness(self._key, f"dp-ftrl noise, round {round_}")
         return NumpyRandomness(numpy_stream(self._seed, "dp-ftrl-noise", round_=round_))

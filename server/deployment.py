@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.deployment.environment import KEYS, LOOPBACK, STATE
+from fedsim.deployment.environment import CLIENTS, KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -51,7 +51,7 @@ class Deployment:
         """Return the client of each node whose key is registered; None where the server has no keys."""
         if self.keys is None:
             return None
-        numbers = json.loads((self.state / "clients.json").read_text())
+        numbers = json.loads((self.state / CLIENTS).read_text())
         return {int(node): int(client) for client, node in numbers.items()}
 
     def identities(self) -> dict[int, bytes]:

@@ -99,7 +99,10 @@ class WeightedSum:
             if total.nodes:
                 _add_product(total.arrays[name], array, weight)
             else:
-                total.arrays[name] = np.multiply(array, weight, dtype=np.float64, order="C")
+                total.arrays[name] = np.empty(
+                    array.shape
+                )  # of a product without axes NumPy would make a number
+                np.multiply(array, weight, out=total.arrays[name], dtype=np.float64)
         metrics = {name: weight * float(value) for name, value in update.metrics.items()}
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
@@ -125,6 +128,9 @@ class WeightedSum:
 
 def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float) -> None:
     """Add `weight * array` to a total, a piece at a time, so that what is between stays in the cache."""
+    if weight == 1.0:  # uniform weights: the array is the product, to the last bit
+        np.add(total, array, out=total)
+        return
     flat_total, flat_array = total.reshape(-1), array.reshape(-1)
     product = np.empty(min(PIECE, flat_array.size))
     for start in range(0, flat_array.size, PIECE):

@@ -19,9 +19,10 @@ from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
 from fedsim.vectors import SHIFTED_BIT, plus, split
+from privacy.ledger import Noise
 from server.account import Account
 from server.central import Central, Sums, zeros_like
-from server.cohort import draw, max_cohort_of
+from server.cohort import draw, max_cohort_of, secret_generator
 from server.cohort_account import CohortAccount
 from server.cohort_grid import CohortGrid
 from server.correlated import Correlated
@@ -160,7 +161,10 @@ class Federation:
             return self.central.draw(round_)
         if server.sampling == "b-min-sep":
             raise TypeError("the experiment has no [privacy.dp-ftrl], which says how far apart")
-        generator = numpy_stream(self.experiment.seed, "cohort", round_=round_)
+        if Noise(self.experiment.privacy.noise) is Noise.SYSTEM:
+            generator = secret_generator()
+        else:
+            generator = numpy_stream(self.experiment.seed, "cohort", round_=round_)
         most = max_cohort_of(server, clients)
         return draw(server.sampling, server.cohort, clients, generator, max_cohort=most)
 

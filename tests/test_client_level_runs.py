@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 import fedsim
-from clients.mods import clip_mod
+from clients.mods import clip, clip_mod
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.data import prepare
@@ -19,6 +20,7 @@ from fedsim.streams import numpy_stream
 from fedsim.vectors import CLIPPED, SHIFTED_BIT
 from privacy.accounting.central import CohortSum, released_models
 from privacy.ledger import CohortEvent, Sampling, loads
+from privacy.mechanisms import Clipped
 from server.central import Central
 from server.rounds import Federation
 from tests.stopping import Killed
@@ -226,6 +228,29 @@ def test_adaptive_clipping_moves_towards_the_quantile(monkeypatch: pytest.Monkey
     assert all(
         later < sooner * 1.3 for sooner, later in zip(recorder.clips, recorder.clips[1:], strict=False)
     )
+
+
+@pytest.mark.parametrize("start", [0.1, 1.0, 10.0, 100.0])
+@pytest.mark.slow
+def test_adaptive_clipping_ends_at_the_quantile_of_the_norms(
+    start: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, norms = Recorder(monkeypatch), list[float]()
+    real = clip.clip_jointly
+
+    def measured(update: dict[str, NDArray[Any]], norm: float) -> Clipped:
+        norms.append(float(np.linalg.norm(update[CLIPPED])))
+        return real(update, norm)
+
+    monkeypatch.setattr(clip, "clip_jointly", measured)
+    everyone = ("rounds=120", "server.cohort=30", "server.sampling='fixed'", "server.evaluate-every=120")
+    fedsim.run(digits(*ADAPTIVE, *everyone, f"privacy.dp-fedavg.clip={start}"), "run")
+    assert recorder.clips[0] == start
+    last = (
+        20  # rounds: over them the noise of the bits, whose share of clients is off by 2 / 30, averages out
+    )
+    median = np.median(norms[-30 * last :])
+    assert np.exp(np.mean(np.log(recorder.clips[-last:]))) == pytest.approx(median, rel=0.1)
 
 
 def test_what_calibration_promises_is_kept() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 import fedsim
@@ -16,8 +17,9 @@ from fedsim.arrays import values_of
 from fedsim.streams import numpy_stream
 from fedsim.vectors import joined
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
-from privacy.ledger import MatrixEvent, event_of
+from privacy.ledger import MatrixEvent, Noise, event_of
 from server.correlated import Correlated
+from server.matrix_account import MatrixAccount
 from server.rounds import Federation
 from tests.stopping import stopped
 from tests.test_private_runs import private_bits
@@ -268,6 +270,53 @@ def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon(mec
     assert private_bits(fedsim.resume(path)) == reference
 
 
+def correlated(seed: int | None) -> Correlated:
+    """Return the noise of the setting, for a model of three numbers, under a key of its own."""
+    experiment = setting() if seed is not None else setting("privacy.noise=os")
+    account = MatrixAccount(experiment, experiment.privacy.dp_ftrl, CLIENTS, Noise(experiment.privacy.noise))  # type: ignore[arg-type]
+    arrays = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
+    return Correlated.of(experiment, arrays, account.cohorts, account.plan)
+
+
+def test_rows_go_on_from_the_noise_of_a_round_that_was_cut_short_though_nobody_kept_it() -> None:
+    zeros = {"w": np.zeros(3)}
+    whole, resumed, stranger = correlated(None), correlated(None), correlated(None)
+    whole.release(zeros, 0.0, 1)
+    checkpoint = whole.state()
+    whole.release(zeros, 0.0, 2)  # the kill comes here: the checkpoint has round 1
+    resumed.restore(checkpoint)
+    stranger.restore({**checkpoint, "key": np.zeros(32, np.uint8)})
+    third = [each.release(zeros, 0.0, 3)[0]["w"].tobytes() for each in (whole, resumed, stranger)]
+    assert third[0] == third[1] != third[2]
+
+
+def test_noise_of_the_operating_system_is_drawn_once_and_a_round_cut_short_is_abandoned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Killed(Exception):
+        pass
+
+    real = Federation._evaluate
+
+    def dies(federation: Federation, round_: int) -> Any:
+        if round_ == 4:
+            raise Killed
+        return real(federation, round_)
+
+    experiment = setting("privacy.noise=os")
+    with monkeypatch.context() as patch:
+        patch.setattr(Federation, "_evaluate", dies)
+        with pytest.raises(Killed):
+            fedsim.run(experiment, "killed")
+    run = fedsim.resume("killed")
+    assert [event.round for event in events_of(run)] == list(range(1, ROUNDS + 1))
+    assert {event.noise for event in events_of(run)} == {Noise.SYSTEM}
+    assert [row["round"] for row in run.rows if row.get("abandoned")] == [4]
+    assert (run.path / "checkpoint").stat().st_mode & 0o077 == 0
+    other = fedsim.run(experiment, "other")
+    assert private_bits(other) != private_bits(run)
+
+
 def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
     engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=2"]
     reference, other = (
@@ -284,7 +333,6 @@ REFUSED = [
     (["server.sampling=fixed"], "allowed with privacy.dp-ftrl: b-min-sep"),
     (["server.weighting=examples"], "server.weighting = 'examples': one client could weigh"),
     (["server.strategy=qfedavg"], "server.strategy = 'qfedavg': needs each client's update"),
-    (["privacy.noise=os"], "privacy.noise = 'os': is not for dp-ftrl in this version"),
     ([FTRL + "epsilon=1.0"], "privacy.dp-ftrl.noise-multiplier = 0.7: can't stand beside epsilon"),
     ([FTRL + "bands=4"], "privacy.dp-ftrl.bands = 4: must be at most min-separation, 3"),
     ([FTRL + "buffers=2"], "privacy.dp-ftrl.buffers = 2: is for mechanism = 'blt', not 'banded'"),

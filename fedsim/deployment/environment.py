@@ -2,4 +2,5 @@
 
 STATE = "FEDSIM_DEPLOYED"  # the server's state directory
 KEYS = "FEDSIM_KEYS"  # the folder of its keys; empty: none
+CLIENTS = "clients.json"  # a file in the state directory: the node of each registered client
 LOOPBACK = "FEDSIM_LOOPBACK"  # set where only this machine can reach it

@@ -6,12 +6,14 @@ Flower's own registration is closed: keys come in by this file alone.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.deployment.keys import NODES, load_nodes
 from fedsim.errors import Refused
+from fedsim.results.files import write_whole
 
 if TYPE_CHECKING:
     from flwr.server.superlink.linkstate import LinkState
@@ -26,11 +28,17 @@ class Registration:
 
     Attributes:
         nodes: The Flower node that each client is.
+
+    Args:
+        folder: The server's keys.
+        state: Flower's.
+        list_file: Where ServerApps read which node is which client.
     """
 
-    def __init__(self, folder: Path, state: LinkState) -> None:
+    def __init__(self, folder: Path, state: LinkState, list_file: Path) -> None:
         self._folder = folder
         self._state = state
+        self._list_file = list_file
         self._clients: dict[bytes, int] = {}
         self._read_at = 0
         self.nodes: dict[int, int] = {}
@@ -60,6 +68,7 @@ class Registration:
         self._clients = {key: client for client, key in keys.items()}
         self.nodes = {client: self._node(key) for client, key in keys.items()}
         self._read_at = changed
+        write_whole(self._list_file, json.dumps(self.nodes).encode())
 
     def _node(self, public_key: bytes) -> int:
         from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID

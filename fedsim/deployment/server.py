@@ -200,7 +200,7 @@ class _Front:
         self.clients = "any client"
         credentials = registration = None
         if settings.keys is not None:
-            registration = Registration(settings.keys.folder, state)
+            registration = Registration(settings.keys.folder, state, settings.state / environment.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
         self._holding = Holding(flower)

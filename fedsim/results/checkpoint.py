@@ -64,7 +64,7 @@ class Checkpoint:
         files = {name: asdict(position) for name, position in self.files.items()}
         text = json.dumps({"format": FORMAT, **fields, "files": files, "state": tree})
         arrays = {name: np.require(a, a.dtype.newbyteorder("="), "C") for name, a in arrays.items()}
-        (run / FOLDER).mkdir(exist_ok=True)
+        (run / FOLDER).mkdir(0o700, exist_ok=True)  # some of it is secret: the state of correlated noise
         with drafted(run / FOLDER / FILE) as draft:
             save_file(arrays, draft, {"checkpoint": text, "sha256": _sha256(text, arrays)})
 

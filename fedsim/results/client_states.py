@@ -93,7 +93,7 @@ class ClientStates:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            self._path.parent.mkdir(exist_ok=True)
+            self._path.parent.mkdir(0o700, exist_ok=True)
             self._database = sqlite3.connect(self._path)
             self._database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
             self._database.execute(_TABLE)

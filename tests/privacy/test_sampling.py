@@ -1,15 +1,25 @@
+import hmac
 from collections import Counter
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from privacy.ledger import Noise, Sampling
-from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
+from privacy.randomness import (
+    KeyedRandomness,
+    NumpyRandomness,
+    Randomness,
+    SeededRandomness,
+    SystemRandomness,
+)
 from privacy.sampling import Batches
 
 LEVEL = 1e-6  # of the tests whose draws are the operating system's, and new each time
@@ -68,6 +78,7 @@ SOURCES = {
     "seeded": seeded(3),
     "numpy": NumpyRandomness(np.random.default_rng(3)),
     "system": SystemRandomness(),
+    "keyed": KeyedRandomness(bytes(32), "a test"),
 }
 
 
@@ -85,13 +96,30 @@ def test_normals_are_standard_normals(randomness: Randomness, shape: tuple[int, 
 @pytest.mark.parametrize("name", SOURCES)
 def test_normals_for_numpy_are_float64_of_any_count(name: str) -> None:
     randomness = SOURCES[name]
-    assert randomness.source is (Noise.SYSTEM if name == "system" else Noise.SEEDED)
+    assert randomness.source is (Noise.SYSTEM if name in ("system", "keyed") else Noise.SEEDED)
     assert [randomness.normals(count).shape for count in (0, 1, 7)] == [(0,), (1,), (7,)]
     values = randomness.normals(30_000)
     assert values.dtype == np.float64
     assert stats.kstest(values, "norm").pvalue > LEVEL
     assert stats.kstest(1.1 * values, "norm").pvalue < LEVEL  # the control
     assert len(np.unique(values)) == len(values)  # no float32 in between, of which some would meet
+
+
+def test_a_key_repeats_what_it_drew_for_a_purpose_and_nothing_else() -> None:
+    def drawn(secret: bytes, purpose: str) -> bytes:
+        randomness = KeyedRandomness(secret, purpose)
+        return randomness.normals(5).tobytes() + randomness.uniforms(5).tobytes()
+
+    first, second = bytes(32), bytes(31) + b"\1"
+    assert drawn(first, "a") == drawn(first, "a")
+    assert len({drawn(first, "a"), drawn(first, "b"), drawn(second, "a")}) == 3
+    # HKDF by hand (RFC 5869: one block of output), then AES in counter mode.
+    extracted = hmac.digest(bytes(32), first, "sha256")
+    key = hmac.digest(extracted, b"fedsim randomness 1: a\1", "sha256")
+    stream = Cipher(AES(key), CTR(bytes(16))).encryptor().update(bytes(8))
+    assert KeyedRandomness(first, "a").uniforms(1)[0] == (int.from_bytes(stream, "little") >> 11) * 2.0**-53
+    with pytest.raises(ValueError, match="has 16 bytes; 32 are needed"):
+        KeyedRandomness(bytes(16), "a")
 
 
 def test_the_system_repeats_nothing() -> None:

@@ -75,8 +75,9 @@ def test_the_fold_is_the_weighted_mean_of_who_answered(
     examples = [float(u["metrics"]["num-examples"]) for u in updates]  # type: ignore[arg-type]
     weights = np.ones(len(good)) if uniform else np.array(examples)
     content = total.content(EXPECTED)
-    expected = np.average([u["arrays"]["w"].numpy() for u in updates], axis=0, weights=weights)  # type: ignore[union-attr]
-    np.testing.assert_allclose(content["arrays"]["w"].numpy(), expected, rtol=1e-5, atol=1e-6)
+    for name in ("w", "scale"):
+        expected = np.average([u["arrays"][name].numpy() for u in updates], axis=0, weights=weights)  # type: ignore[union-attr]
+        np.testing.assert_allclose(content["arrays"][name].numpy(), expected, rtol=1e-5, atol=1e-6)
     losses = [float(u["metrics"]["train-loss"]) for u in updates]  # type: ignore[arg-type]
     assert content["metrics"]["train-loss"] == pytest.approx(np.average(losses, weights=weights))
     assert content["metrics"]["num-examples"] == sum(examples)
