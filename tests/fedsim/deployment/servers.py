@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +52,27 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(keys: Path | None, state: Path, *options: str) -> Iterator[Server]:
-    """Start a server on a free port, and end it."""
+def serving(
+    keys: Path | None, state: Path, *options: str, host: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Start a server on a free port, and end it; a prefix is a command that starts it."""
     log = state.with_name(f"{state.name}.log")
-    trust = ["--insecure"] if keys is None else ["--keys", str(keys / "server"), "--host", "127.0.0.1"]
+    trust = ["--insecure"] if keys is None else ["--keys", str(keys / "server")]
     with log.open("a") as stream:
         process = subprocess.Popen(
-            [*COMMAND, "server", "--state", str(state), "--port", "0", *trust, *options],
+            [
+                *prefix,
+                *COMMAND,
+                "server",
+                "--state",
+                str(state),
+                "--host",
+                host,
+                "--port",
+                "0",
+                *trust,
+                *options,
+            ],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=stream,
