@@ -306,7 +306,7 @@ class Link:
                 self._lost(error, failures)
             else:
                 if self._told:
-                    self._tell(f"{self._server.address} is back")
+                    self._tell(f"{self._server.address} answers again")
                 self._told = ""
                 return result
         raise AssertionError
