@@ -35,7 +35,7 @@ LONG = TINY.replace("rounds = 3", "rounds = 10000")
 SECAGG = ["--set", "privacy.secagg.corrupt=0.0", "--set", "privacy.secagg.dropout=0.3"]
 SEEDED = [f"--set=privacy.dp-fedavg.{it}" for it in ("clip=1.0", "noise-multiplier=1.0", "delta=1e-3")]
 MARK = "FEDSIM_TEST_MARK"
-WAIT = 120.0  # seconds
+WAIT = 400.0  # seconds, on a machine that is busy with other things
 
 
 class Up:
