@@ -8,12 +8,14 @@ are started once and warm when rounds are timed. `plain`: one message to each cl
 by secure aggregation, a message and its reply a stage. No round that is timed evaluates the model.
 
 The overhead of a round is the difference of the medians; that of a stage is what the rounds of `secagg` have more of it
-than the plain ones, for each message more.
+than the plain ones, for each message more. Beside what passed (`s`), what all the processes together computed (`CPU
+s`): the one to trust on a machine that is busy.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -22,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 import fedsim
@@ -46,6 +49,7 @@ class Case:
         local: Seconds of each timed round by the local engine.
         deployed: The same by processes.
         start: Seconds from the submission of the run to the end of its first round.
+        cpu: Seconds a round that server, ServerApp and clients compute, all together.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Case:
     local: list[float]
     deployed: list[float]
     start: float
+    cpu: float
 
     @property
     def overhead(self) -> float:
@@ -92,9 +97,10 @@ def stages_of(setting: Experiment) -> int:
 def measure(party: Party, name: str, setting: Experiment, folder: Path) -> Case:
     """Run a case by the local engine, and then by processes."""
     local = fedsim.run(setting, folder / f"{name}-local")
-    begun, watch = time.perf_counter(), _Watch()
+    begun, watch = time.perf_counter(), _Watch({child.process.pid for child in party.children.started})
     deployed = party.run(setting, folder / f"{name}-deployed", watch, print)
-    return Case(name, stages_of(setting), _timed(local), _timed(deployed), watch.first - begun)
+    start = watch.times[0] - begun
+    return Case(name, stages_of(setting), _timed(local), _timed(deployed), start, watch.cpu_a_round())
 
 
 def _timed(run: fedsim.Run) -> list[float]:
@@ -103,13 +109,36 @@ def _timed(run: fedsim.Run) -> list[float]:
 
 
 class _Watch(Silent):
-    """Notes when the first round has ended."""
+    """Notes when a round is known to have ended, and what had been computed by then."""
 
-    first = 0.0
+    def __init__(self, sessions: set[int]) -> None:
+        self.sessions = sessions
+        self.times: list[float] = []
+        self.cpu: list[float] = []
 
     def round_done(self, row: object) -> None:
-        """Note the first."""
-        self.first = self.first or time.perf_counter()
+        """Note a round."""
+        self.times.append(time.perf_counter())
+        self.cpu.append(cpu_of(self.sessions))
+
+    def cpu_a_round(self) -> float:
+        """Return the seconds a round, without those that warm up and the last."""
+        return (self.cpu[-2] - self.cpu[WARMUP - 1]) / (len(self.cpu) - 1 - WARMUP)
+
+
+def cpu_of(sessions: set[int]) -> float:
+    """Return the CPU seconds of the processes that belong to some sessions, each named by the process that leads it."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = (
+                path.read_text().rpartition(")")[2].split()
+            )  # from the third one on: the name may have blanks
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) in sessions:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def stage_overhead(cases: Sequence[Case]) -> float | None:
@@ -124,11 +153,28 @@ def stage_overhead(cases: Sequence[Case]) -> float | None:
 def table(cases: Sequence[Case]) -> Table:
     """Return a line a case."""
     made = Table(title="seconds a round: median, and lowest to highest")
-    for column in ("case", "messages", "local engine", "", "processes", "", "overhead", "first round after"):
+    for column in (
+        "case",
+        "messages",
+        "local engine",
+        "",
+        "processes",
+        "",
+        "overhead",
+        "CPU s",
+        "first round after",
+    ):
         made.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
     for case in cases:
         cells = [cell for seconds in (case.local, case.deployed) for cell in _spread(seconds)]
-        made.add_row(case.name, str(case.stages), *cells, f"{case.overhead:.3f}", f"{case.start:.1f} s")
+        made.add_row(
+            case.name,
+            str(case.stages),
+            *cells,
+            f"{case.overhead:.3f}",
+            f"{case.cpu:.3f}",
+            f"{case.start:.1f} s",
+        )
     return made
 
 
@@ -148,13 +194,13 @@ def verdicts(cases: Sequence[Case]) -> list[str]:
     return lines if stage is None else [*lines, f"overhead of a stage of secure aggregation: {stage:.3f} s"]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, console: Console | None = None) -> None:
     """Print the table, and write it where asked."""
     parser = command.arguments(__doc__)
     parser.add_argument("--clients", type=command.positive, default=5, help="processes (default: 5)")
     parser.add_argument("--rounds", type=command.positive, default=20, help="timed, in a run (default: 20)")
     asked = parser.parse_args(argv)
-    console, before = command.console(), host.describe()
+    console, before = console or command.console(), host.describe()
     with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-") as place:
         folder = Path(place)
         (folder / "party").mkdir()

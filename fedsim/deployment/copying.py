@@ -86,7 +86,9 @@ class RunCopy:
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
-            (self.path / LOCK).unlink()  # with it the copy of a run that goes on would seem killed
+            (self.path / LOCK).unlink(
+                missing_ok=True
+            )  # with it the copy of a run that goes on would seem killed
             self._lock.release()
 
     @property
