@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
+from fedsim.cli.compare import compare
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
 
@@ -229,3 +230,6 @@ def schema() -> None:
     from fedsim.schema import schema as tree
 
     typer.echo(json.dumps(tree(), indent=2))
+
+
+app.command()(compare)
