@@ -112,7 +112,7 @@ class Member:
             )
         if self.model_bytes is None:
             return None
-        return self.model_bytes * sum(2 * row["clients"] + row["failures"] for row in self.rows)
+        return self.model_bytes * int(sum(2 * row["clients"] + row["failures"] for row in self.rows))
 
 
 def find_runs(patterns: Iterable[str | Path]) -> list[Path]:

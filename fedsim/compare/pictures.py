@@ -15,11 +15,10 @@ from fedsim.compare.wording import axis_of, scale_of, view_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Transform
 
 INK = "#444444"
 COLUMNS = 4  # panels beside each other, at most
-APART = 7.0  # points between lines at the same epsilon
+APART = 0.012  # of an axis, between lines at the same epsilon
 
 
 def drawn(comparison: Comparison) -> dict[str, bytes]:
@@ -94,7 +93,7 @@ def interval_said(comparison: Comparison) -> str:
     if counts == [1]:
         return "One seed each, so no intervals."
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Means over {seeds} seeds; bars: 95 % intervals (Student's t)."
+    return f"Means over {seeds} seeds; bars: 95 % intervals (Student's t), drawn a little apart."
 
 
 def privacy_said(frontier: Frontier) -> str:
@@ -148,8 +147,6 @@ def _has_hollow(comparison: Comparison) -> bool:
 
 
 def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> None:
-    from matplotlib.transforms import offset_copy
-
     scale = scale_of(frontier.metric)
     for place, point in enumerate(frontier.baselines):
         mean, half = scale * point.summary.mean, scale * (point.summary.half_width or 0.0)
@@ -157,14 +154,14 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
         axes.axhline(mean, color=GREY, linestyle=dash, linewidth=1.6, label=point.group.label)
         axes.axhspan(mean - half, mean + half, color=GREY, alpha=0.15 if half else 0, linewidth=0)
     lines = frontier.series
+    epsilons = [point.epsilon for point in frontier.points if point.epsilon]
+    # Lines of the same epsilons are drawn a little apart, so that their intervals can be told.
+    spread = max(max(epsilons) / min(epsilons), 10.0) if epsilons else 1.0
     for place, (name, points) in enumerate(lines.items()):
         style, best = styles[name], best_of_line(points, frontier.metric)
-        # Lines of the same epsilons are set apart by a few points, so that their intervals can be told.
-        apart = offset_copy(
-            axes.transData, axes.figure, x=APART * (place - (len(lines) - 1) / 2), units="points"
-        )
+        apart = spread ** (APART * (place - (len(lines) - 1) / 2))
         axes.plot(
-            [point.epsilon or 0.0 for point in best],
+            [apart * (point.epsilon or 0.0) for point in best],
             [scale * point.summary.mean for point in best],
             color=style.colour,
             linestyle=style.dash,
@@ -173,26 +170,23 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
             linewidth=1.6,
             label=name,
             zorder=3,
-            transform=apart,
         )
         for point in points:
             _draw_point(axes, apart, point, scale, style, hollow=point not in best)
     axes.set_xlabel(textwrap.fill(view_of(frontier.view), 60))
-    if frontier.points:
-        log_epsilon(axes, [point.epsilon or 1.0 for point in frontier.points])
+    if epsilons:
+        log_epsilon(axes, epsilons)
     if frontier.metric.endswith("accuracy"):
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))
     axes.legend(frameon=False, fontsize=9)
 
 
-def _draw_point(
-    axes: Axes, apart: Transform, point: Point, scale: float, style: Style, *, hollow: bool
-) -> None:
+def _draw_point(axes: Axes, apart: float, point: Point, scale: float, style: Style, *, hollow: bool) -> None:
     """Draw a group's interval, and its marker where the line does not pass."""
     half = point.summary.half_width
     axes.errorbar(
-        [point.epsilon or 0.0],
+        [apart * (point.epsilon or 0.0)],
         [scale * point.summary.mean],
         yerr=None if half is None else [scale * half],
         fmt=style.marker if hollow else "none",
@@ -201,7 +195,6 @@ def _draw_point(
         capsize=3,
         elinewidth=1.1,
         zorder=2,
-        transform=apart,
     )
 
 

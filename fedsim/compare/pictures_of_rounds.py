@@ -120,7 +120,7 @@ def fairness_figure(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(9, 1.8 + 0.36 * len(groups)), layout="constrained")
     axes = figure.subplots()
     axes.set_yticks(range(len(groups)), [group.label for group in groups])
-    axes.invert_yaxis()
+    axes.set_ylim(len(groups) - 0.5, -0.5)
     for place, group in enumerate(groups):
         low, tenth, median, ninetieth = (_mean_of(group, name) for name in QUANTILES)
         axes.plot([low], [place], marker="x", color=COLOURS[1], label="" if place else "worst client")
@@ -150,7 +150,7 @@ def fairness_figure(comparison: Comparison) -> Figure:
     explain(
         figure,
         f"How accuracy is spread over clients: {comparison.task}",
-        "Means over seeds of each round's last quantiles.",
+        "Over the clients of the last evaluation; means over seeds.",
     )
     return figure
 
