@@ -63,13 +63,16 @@ class Group:
         return ", ".join(f"{short}={_text(self.settings.get(key))}" for key, short in self.differing.items())
 
     @property
+    def budgets(self) -> list[tuple[str, float]]:
+        """What was asked of the mechanism, as `epsilon` or `noise-multiplier`; empty: it adds no noise."""
+        return [
+            (key.rpartition(".")[2], value) for key, value in self.settings.items() if BUDGET.fullmatch(key)
+        ]
+
+    @property
     def budget(self) -> str:
-        """What was asked of the mechanism, as `epsilon=2`; empty: there is none."""
-        return ", ".join(
-            f"{key.rpartition('.')[2]}={_text(value)}"
-            for key, value in self.settings.items()
-            if BUDGET.fullmatch(key)
-        )
+        """The same in words, as `epsilon=2`."""
+        return ", ".join(f"{name}={_text(value)}" for name, value in self.budgets)
 
     @property
     def label(self) -> str:
@@ -101,7 +104,7 @@ class Group:
 
 
 def grouped(members: Iterable[Member]) -> list[Group]:
-    """Return the groups, in the order of their first runs."""
+    """Return the groups: those without noise first, then by mechanism in the order of their first runs, and budget."""
     sets: dict[str, list[Member]] = {}
     for member in members:
         sets.setdefault(key_of(member.settings), []).append(member)
@@ -112,8 +115,9 @@ def grouped(members: Iterable[Member]) -> list[Group]:
     for side_by_side in by_mechanism.values():
         keys = differences([of_group[0].settings for of_group in side_by_side])
         short = shortened([key for key in keys if not BUDGET.fullmatch(key)])
-        groups += [Group(tuple(sorted(of_group, key=_order)), short) for of_group in side_by_side]
-    return groups
+        made = [Group(tuple(sorted(of_group, key=_order)), short) for of_group in side_by_side]
+        groups += sorted(made, key=lambda group: group.budgets)
+    return sorted(groups, key=lambda group: bool(group.budgets))
 
 
 def _order(member: Member) -> tuple[int, str]:
@@ -158,4 +162,4 @@ def check_one_task(members: Sequence[Member]) -> str:
 
 
 def _text(value: Any) -> str:
-    return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "unset" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)

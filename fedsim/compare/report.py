@@ -135,15 +135,19 @@ def _view(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _terms(point: Point) -> str:
-    """Say what belongs to an epsilon, in a line."""
+def _terms(point: Point) -> list[str]:
+    """Say what belongs to an epsilon, a line each."""
     cost = point.cost
     if cost is None:
-        return ""
-    sigma = "" if cost.noise_multiplier is None else f"sigma {cost.noise_multiplier:.4g}, "
-    return (
-        f"{sigma}q {cost.sampling}, T {cost.steps}, delta {cost.delta or 0:g}, {cost.unit}, {cost.relation}"
-    )
+        return []
+    return [
+        *([] if cost.noise_multiplier is None else [f"sigma {cost.noise_multiplier:.4g}"]),
+        f"q {cost.sampling}",
+        f"T {cost.steps}",
+        f"delta {cost.delta or 0:g}",
+        f"unit {cost.unit}, relation {cost.relation}",
+        f"against {cost.bound_by}{'' if cost.bound_by == cost.adversary else ', who sees more'}",
+    ]
 
 
 # --- texts, for the tables ------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ def show(comparison: Comparison, console: Console) -> None:
         for group, why in frontier.absent:
             console.print(Text(f"no epsilon here: {group.label}: {why}"))
     console.print()
+    if any(_bound(point) for frontier in comparison.frontiers for point in frontier.points):
+        console.print("bound by: the epsilon is one against who sees more, and holds here too.")
     for line in remarks(comparison):
         console.print(Text(line))
 
@@ -44,8 +46,6 @@ def remarks(comparison: Comparison) -> list[str]:
         lines.append(
             "p: paired t test where seeds are the same, else Welch's; adjusted for all tests of a column (Holm)."
         )
-    if any(_bound(point) for f in comparison.frontiers for point in f.points):
-        lines.append("bound by: the epsilon is one against who sees more, and holds here too.")
     lines += comparison.notes
     for group in comparison.groups:
         lines += [

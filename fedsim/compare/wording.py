@@ -14,9 +14,11 @@ UNITS = {
 def value_of(metric: str, value: float) -> str:
     """Say a metric's value.
 
-    >>> value_of("accuracy", 0.8765), value_of("loss", 1.23456)
-    ('87.65 %', '1.235')
+    >>> value_of("accuracy", 0.8765), value_of("loss", 1.23456), value_of("bytes", 2421000.0)
+    ('87.65 %', '1.235', '2.421 MB')
     """
+    if metric.endswith("bytes"):
+        return f"{value / 1e6:.4g} MB"
     return f"{value:.2%}".replace("%", " %") if metric.endswith("accuracy") else f"{value:.4g}"
 
 
@@ -30,7 +32,8 @@ def summary_of(metric: str, summary: Summary) -> str:
         return value_of(metric, summary.mean)
     if metric.endswith("accuracy"):
         return f"{100 * summary.mean:.2f} ± {100 * summary.half_width:.2f} %"
-    return f"{summary.mean:.4g} ± {summary.half_width:.2g}"
+    scale, unit = (1e-6, " MB") if metric.endswith("bytes") else (1.0, "")
+    return f"{scale * summary.mean:.4g} ± {scale * summary.half_width:.2g}{unit}"
 
 
 def difference_of(metric: str, difference: Difference | None) -> str:

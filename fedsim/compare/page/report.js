@@ -41,8 +41,11 @@ function hideTheRest(choice) {
     element.hidden = differs(element, "adversary") || differs(element, "unit");
   for (const element of document.querySelectorAll("[data-mechanism]"))
     element.hidden = !choice.mechanisms.has(element.dataset.mechanism) || differs(element, "adversary") || differs(element, "unit");
+  const shown = new Set([...choice.points, ...choice.baselines].map((point) => group(point).mechanism));
+  const missing = [...choice.mechanisms].filter((mechanism) => !shown.has(mechanism));
   document.getElementById("filtered").textContent =
-    `${choice.points.length} points with noise and ${choice.baselines.length} without are shown.`;
+    `${choice.points.length} points with noise and ${choice.baselines.length} without are shown.` +
+    (missing.length ? ` No epsilon against this adversary with this protection: ${missing.join(", ")}.` : "");
 }
 
 // --- charts ----------------------------------------------------------------------------------------
@@ -55,7 +58,7 @@ function layout(x, y, more = {}) {
     font: { color: text("--ink"), family: "system-ui, sans-serif", size: narrow.matches ? 12 : 14 },
     margin: { l: 50, r: 20, t: 10, b: 50 },
     legend: { orientation: "h", y: -0.22, yanchor: "top" },
-    hoverlabel: { align: "left" },
+    hoverlabel: { align: "left", bgcolor: text("--paper"), bordercolor: text("--quiet"), font: { color: text("--ink") } },
     xaxis: { ...axis, title: { text: x }, ...more.xaxis },
     yaxis: { ...axis, title: { text: y }, ...more.yaxis },
     shapes: more.shapes ?? [],
@@ -112,7 +115,7 @@ function drawFrontier(choice) {
     traces.push({
       x: points.map((p) => p.epsilon), y: points.map((p) => scaled(p.mean)), customdata: points.map((p) => p.group),
       error_y: { type: "data", array: points.map((p) => scaled(p.half ?? 0)), thickness: 1.3, width: 5 },
-      text: points.map((p) => `<b>${escaped(group(p).label)}</b><br>${escaped(p.said)}<br>epsilon ${p.epsilon.toPrecision(4)}<br>${escaped(p.terms).replace(/, /g, "<br>")}`),
+      text: points.map((p) => `<b>${escaped(group(p).label)}</b><br>${escaped(p.said)}<br>epsilon ${p.epsilon.toPrecision(4)}<br>${p.terms.map(escaped).join("<br>")}`),
       mode: "lines+markers", name, line: { color: colour, dash: style.dash, width: 2 },
       marker: { size: 11, color: colour, symbol: style.symbol }, hovertemplate: "%{text}<extra></extra>",
     });
@@ -121,6 +124,20 @@ function drawFrontier(choice) {
   const said = narrow.matches ? `epsilon (${choice.adversary})` : choice.said;
   plot("frontier-chart", traces, layout(escaped(said), escaped(numbers.axis), { xaxis }),
     `Chart of ${numbers.axis} against epsilon, with ${choice.points.length} points; the table below has the same numbers.`);
+}
+
+// Ends of lines that are too close for two labels keep the upper one.
+function thinned(traces, logarithmic) {
+  const height = (trace) => (logarithmic ? Math.log(trace.y.at(-1)) : trace.y.at(-1));
+  const all = traces.flatMap((trace) => trace.y).filter((value) => !logarithmic || value > 0);
+  const apart = 0.045 * (logarithmic ? Math.log(Math.max(...all) / Math.min(...all)) : Math.max(...all) - Math.min(...all));
+  let last = Infinity;
+  for (const trace of [...traces].sort((one, other) => height(other) - height(one))) {
+    if (trace.text.at(-1) === "") continue;
+    if (last - height(trace) < apart) trace.text = [];
+    else last = height(trace);
+  }
+  return traces;
 }
 
 function curveTraces(points, curveOf, factor) {
@@ -145,12 +162,12 @@ function curveTraces(points, curveOf, factor) {
 
 function drawCurves(choice) {
   const scores = curveTraces([...choice.baselines, ...choice.points], (point) => group(point).curve, numbers.scale);
-  plot("metric-chart", scores, layout("round", escaped(numbers.axis)), `Chart of ${numbers.axis} over rounds.`);
+  plot("metric-chart", thinned(scores, false), layout("round", escaped(numbers.axis)), `Chart of ${numbers.axis} over rounds.`);
   if (!document.getElementById("epsilon-chart")) return;
   const spent = curveTraces(choice.points, (point) => group(point).spent[choice.adversary], 1);
   const values = spent.flatMap((trace) => trace.y).filter((value) => value > 0);
   const yaxis = values.length ? decades(values) : {};
-  plot("epsilon-chart", spent, layout("round", escaped(`epsilon against ${choice.adversary}`), { yaxis }),
+  plot("epsilon-chart", thinned(spent, true), layout("round", escaped(`epsilon against ${choice.adversary}`), { yaxis }),
     `Chart of the epsilon spent over rounds against ${choice.adversary}; what each ends with is under Every epsilon.`);
 }
 
