@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
-from fedsim.compare.groups import Group, check_one_task, differences, grouped
+from fedsim.compare.groups import Group, check_one_task, differences, grouped, text_of
 from fedsim.compare.members import Member, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
@@ -60,14 +60,14 @@ class Comparison:
         return {group.label: self._series_of(group) for group in self.groups}
 
     def _series_of(self, group: Group) -> str:
-        if not self.by:
+        if self.by not in group.settings:
             return group.mechanism
-        return f"{group.mechanism}, {self.by}={group.settings.get(self.by, 'unset')}"
+        return f"{group.mechanism}, {self.by.rpartition('.')[2]}={text_of(group.settings[self.by])}"
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings in which the groups differ."""
-        return differences([group.settings for group in self.groups])
+        """The settings in which the groups that count differ."""
+        return differences([group.settings for group in self.groups if group.counted])
 
     @property
     def notes(self) -> list[str]:

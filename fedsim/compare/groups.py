@@ -60,7 +60,9 @@ class Group:
     @property
     def variant(self) -> str:
         """What tells it from others of the same mechanism and budget; empty: nothing."""
-        return ", ".join(f"{short}={_text(self.settings.get(key))}" for key, short in self.differing.items())
+        return ", ".join(
+            f"{short}={text_of(self.settings.get(key))}" for key, short in self.differing.items()
+        )
 
     @property
     def budgets(self) -> list[tuple[str, float]]:
@@ -72,7 +74,7 @@ class Group:
     @property
     def budget(self) -> str:
         """The same in words, as `epsilon=2`."""
-        return ", ".join(f"{name}={_text(value)}" for name, value in self.budgets)
+        return ", ".join(f"{name}={text_of(value)}" for name, value in self.budgets)
 
     @property
     def label(self) -> str:
@@ -161,5 +163,12 @@ def check_one_task(members: Sequence[Member]) -> str:
     )
 
 
-def _text(value: Any) -> str:
-    return "unset" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)
+def text_of(value: Any) -> str:
+    """Say a setting's value; two that differ are never said alike."""
+    return (
+        "unset"
+        if value is None
+        else repr(value).removesuffix(".0")
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -103,16 +103,17 @@ class Member:
     def transferred(self) -> int | None:
         """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: not known.
 
-        With secure aggregation they were counted; else it is the model's size for each client that was asked, and
-        for each that answered.
+        Each client that was asked was sent the model. An update is as large; with secure aggregation the bytes of the
+        protocol were counted, but for its ideal stand-in, which sends none of them.
         """
-        if any("secagg-bytes-up" in row for row in self.rows):
-            return int(
-                sum(row.get("secagg-bytes-up", 0) + row.get("secagg-bytes-down", 0) for row in self.rows)
-            )
-        if self.model_bytes is None:
+        if self.model_bytes is None or self.settings.get("privacy.secagg.mode") == "ideal":
             return None
-        return self.model_bytes * int(sum(2 * row["clients"] + row["failures"] for row in self.rows))
+        clients = sum(int(row["clients"]) for row in self.rows)
+        down = self.model_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
+        if "privacy.secagg.mode" not in self.settings:
+            return down + self.model_bytes * clients
+        both = ("secagg-bytes-up", "secagg-bytes-down")
+        return down + sum(int(row.get(key, 0)) for row in self.rows for key in both)
 
 
 def find_runs(patterns: Iterable[str | Path]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.frontier import Frontier, Point, lower_is_better
-from fedsim.compare.styles import GREY, Style, styles_of
+from fedsim.compare.styles import DASHES_OF_NONE, GREY, Style, styles_of
 from fedsim.compare.wording import axis_of, scale_of, view_of
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
     scale = scale_of(frontier.metric)
     for place, point in enumerate(frontier.baselines):
         mean, half = scale * point.summary.mean, scale * (point.summary.half_width or 0.0)
-        dash = ("--", ":", "-.")[place % 3]
+        dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
         axes.axhline(mean, color=GREY, linestyle=dash, linewidth=1.6, label=point.group.label)
         axes.axhspan(mean - half, mean + half, color=GREY, alpha=0.15 if half else 0, linewidth=0)
     lines = frontier.series

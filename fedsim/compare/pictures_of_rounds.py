@@ -10,7 +10,7 @@ from fedsim.compare.curves import Curve, curve_of
 from fedsim.compare.frontier import Point
 from fedsim.compare.groups import Group
 from fedsim.compare.pictures import COLUMNS, explain, log_epsilon, panels_of, privacy_said
-from fedsim.compare.styles import COLOURS, DASHES, GREY
+from fedsim.compare.styles import COLOURS, DASHES, DASHES_OF_NONE, GREY
 from fedsim.compare.wording import axis_of, scale_of
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def metric_figure(comparison: Comparison) -> Figure:
     baselines = comparison.frontiers[0].baselines
 
     def draw(axes: Axes, points: Sequence[Point]) -> None:
-        for point in baselines:
-            _line(axes, curve_of(point.group, metric), scale, GREY, ":", point.group.label)
+        for place, point in enumerate(baselines):
+            dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
+            _line(axes, curve_of(point.group, metric), scale, GREY, dash, point.group.label)
         _lines(axes, points, lambda point: curve_of(point.group, metric), scale)
         axes.legend(frameon=False, fontsize=8)
 

@@ -13,6 +13,7 @@ from fedsim.compare.comparison import Comparison
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#666666"  # of what adds no noise
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES_OF_NONE = ("--", ":", "-.")  # the same
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 

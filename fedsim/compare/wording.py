@@ -48,7 +48,8 @@ def difference_of(metric: str, difference: Difference | None) -> str:
     if metric.endswith("accuracy"):
         spread = "" if half is None else f" ± {100 * half:.2f}"
         return f"{100 * difference.mean:+.2f}{spread} pp"
-    return f"{difference.mean:+.4g}" + ("" if half is None else f" ± {half:.2g}")
+    scale, unit = (1e-6, " MB") if metric.endswith("bytes") else (1.0, "")
+    return f"{scale * difference.mean:+.4g}{'' if half is None else f' ± {scale * half:.2g}'}{unit}"
 
 
 def p_of(p: float | None) -> str:
