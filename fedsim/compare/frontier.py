@@ -189,7 +189,7 @@ def _ranked(points: list[Point], metric: str, sign: int) -> list[Point]:
             best[point.level] = point
     behind = [
         None
-        if point is best[point.level]
+        if point.summary.mean == best[point.level].summary.mean
         else difference(point.group.values(metric), best[point.level].group.values(metric))
         for point in points
     ]
