@@ -22,7 +22,8 @@ class Group:
 
     Attributes:
         members: All of them, in the order of their seeds.
-        differing: Keys in which groups of the same mechanism differ, the budget apart, with a short name each.
+        differing: Keys in which groups of the same mechanism differ, the budget apart, with a short name each; of a
+            group that counts, from others that count.
     """
 
     members: tuple[Member, ...]
@@ -115,11 +116,20 @@ def grouped(members: Iterable[Member]) -> list[Group]:
         by_mechanism.setdefault(of_group[0].mechanism, []).append(of_group)
     groups = []
     for side_by_side in by_mechanism.values():
-        keys = differences([of_group[0].settings for of_group in side_by_side])
-        short = shortened([key for key in keys if not BUDGET.fullmatch(key)])
-        made = [Group(tuple(sorted(of_group, key=_order)), short) for of_group in side_by_side]
+        counted = [of_group for of_group in side_by_side if any(member.counts for member in of_group)]
+        of_all, of_counted = _names_of_differences(side_by_side), _names_of_differences(counted)
+        made = [
+            Group(tuple(sorted(of_group, key=_order)), of_counted if of_group in counted else of_all)
+            for of_group in side_by_side
+        ]
         groups += sorted(made, key=lambda group: group.budgets)
     return sorted(groups, key=lambda group: bool(group.budgets))
+
+
+def _names_of_differences(side_by_side: Sequence[Sequence[Member]]) -> dict[str, str]:
+    """Return the keys in which groups differ, their budgets apart, with a short name each."""
+    keys = differences([of_group[0].settings for of_group in side_by_side])
+    return shortened([key for key in keys if not BUDGET.fullmatch(key)])
 
 
 def _order(member: Member) -> tuple[int, str]:

@@ -44,6 +44,11 @@ def test_labels_say_only_what_tells_groups_of_a_mechanism_apart() -> None:
     assert labels == ["no privacy", "dp-fedavg, epsilon=2, clip=0.1", "dp-fedavg, epsilon=2, clip=1"]
 
 
+def test_what_does_not_count_leaves_the_other_names_short() -> None:
+    members = [member(rounds=3), member(rounds=3, client__epochs=2, status="failed")]
+    assert [group.label for group in grouped(members)] == ["no privacy", "no privacy, epochs=2"]
+
+
 def test_values_that_differ_are_never_said_alike() -> None:
     assert text_of(0.1) != text_of(0.1 + 1e-15)
     assert (text_of(2.0), text_of(None), text_of([1, 2])) == ("2", "unset", "[1, 2]")
