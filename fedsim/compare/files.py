@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedsim.compare.comparison import Comparison
+from fedsim.compare.pictures import drawn
 from fedsim.compare.records import csv_of
+from fedsim.compare.report import page_of
 from fedsim.compare.table import latex_of
 from fedsim.errors import Refused
 from fedsim.results.files import write_whole
@@ -30,12 +32,8 @@ def write(
     if latex is not None:
         contents[latex] = ("--latex", latex_of(comparison).encode())
     if html is not None:
-        from fedsim.compare.report import page_of
-
         contents[html] = ("--html", page_of(comparison).encode())
     if pictures is not None:
-        from fedsim.compare.pictures import drawn
-
         contents |= {pictures / name: ("--out", content) for name, content in drawn(comparison).items()}
     for path, (option, content) in contents.items():
         try:

@@ -14,6 +14,7 @@ from fedsim.compare.costs import STRENGTH, Cost
 from fedsim.compare.groups import Group
 from fedsim.compare.statistics import Difference, Summary, difference, holm
 
+SAME = 1.01  # calibration ends a little below the epsilon that was asked for
 LOWER_IS_BETTER = ("loss", "seconds", "bytes", "failures")  # ends of metrics' names
 
 
@@ -39,6 +40,7 @@ class Point:
         series: What its line is: the mechanism, and a setting where one was asked for.
         summary: The metric over seeds.
         cost: Of the view's adversary; None: the group adds no noise.
+        level: Epsilons within a hundredth of each other have the same, and are compared.
         price: Its metric less that of the best group without noise; None: there is none, or it is that itself.
         price_p: The test of that, adjusted (Holm) for all that the frontier has.
         rivals: How many other groups have this epsilon.
@@ -51,6 +53,7 @@ class Point:
     series: str
     summary: Summary
     cost: Cost | None
+    level: int = 0
     price: Difference | None = None
     price_p: float | None = None
     rivals: int = 0
@@ -62,11 +65,6 @@ class Point:
     def epsilon(self) -> float | None:
         """Its place; None: the group adds no noise."""
         return None if self.cost is None else self.cost.epsilon
-
-    @property
-    def level(self) -> str:
-        """Epsilon to two digits: points with the same are compared. Calibration ends a little below what was asked."""
-        return "" if self.epsilon is None else f"{self.epsilon:.2g}"
 
 
 @dataclass(frozen=True)
@@ -154,8 +152,8 @@ def frontier(groups: Sequence[Group], view: View, metric: str, series: Mapping[s
             absent.append((group, cost.why if cost is not None else f"says nothing of {view.adversary}"))
     sign = -1 if lower_is_better(metric) else 1
     baselines.sort(key=lambda point: -sign * point.summary.mean)
-    points.sort(key=lambda point: (point.series, point.epsilon or 0.0, point.group.label))
-    priced = _priced(baselines[1:] + points, baselines[0] if baselines else None, metric)
+    levelled = sorted(_levelled(points), key=lambda point: (point.series, point.level, point.group.label))
+    priced = _priced(baselines[1:] + levelled, baselines[0] if baselines else None, metric)
     rest = len(baselines[1:])
     return Frontier(
         view,
@@ -164,6 +162,17 @@ def frontier(groups: Sequence[Group], view: View, metric: str, series: Mapping[s
         tuple(baselines[:1] + priced[:rest]),
         tuple(absent),
     )
+
+
+def _levelled(points: list[Point]) -> list[Point]:
+    """Return the points in the order of epsilon, with their levels."""
+    levelled, level, lowest = [], 0, 0.0
+    for point in sorted(points, key=lambda point: point.epsilon or 0.0):
+        epsilon = point.epsilon or 0.0
+        if epsilon > SAME * lowest:
+            level, lowest = level + 1, epsilon
+        levelled.append(replace(point, level=level))
+    return levelled
 
 
 def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Point]:
@@ -182,7 +191,7 @@ def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Po
 def _ranked(points: list[Point], metric: str, sign: int) -> list[Point]:
     """Return the points with the best of each epsilon marked, and how far the others are behind it."""
     levels = Counter(point.level for point in points)
-    best: dict[str, Point] = {}
+    best: dict[int, Point] = {}
     for point in points:
         leader = best.setdefault(point.level, point)
         if sign * (point.summary.mean - leader.summary.mean) > 0:

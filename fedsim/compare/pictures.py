@@ -133,7 +133,7 @@ def frontier_figure(comparison: Comparison) -> Figure:
 def best_of_line(points: Sequence[Point], metric: str) -> list[Point]:
     """Return of a line's points the best at each epsilon, in order."""
     sign = -1 if lower_is_better(metric) else 1
-    best: dict[str, Point] = {}
+    best: dict[int, Point] = {}
     for point in points:
         leader = best.setdefault(point.level, point)
         if sign * (point.summary.mean - leader.summary.mean) > 0:

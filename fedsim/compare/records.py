@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.costs import Cost
 from fedsim.compare.frontier import Frontier, Point
 from fedsim.compare.members import Member
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def rows_of(comparison: Comparison) -> list[dict[str, Any]]:
@@ -57,6 +60,13 @@ def _row(comparison: Comparison, frontier: Frontier, point: Point) -> dict[str, 
         "behind-best-p-holm": point.behind_p,
         "not-completed": len(group.pending),
     } | {key: group.settings.get(key) for key in comparison.differing}
+
+
+def frame_of(comparison: Comparison) -> pl.DataFrame:
+    """Return the rows as a data frame."""
+    import polars as pl
+
+    return pl.DataFrame(rows_of(comparison), infer_schema_length=None)
 
 
 def csv_of(comparison: Comparison) -> str:

@@ -26,13 +26,20 @@ def test_the_best_of_each_epsilon() -> None:
     )
     said = {point.group.label: (point.level, point.best, point.rivals) for point in found.points}
     assert said == {
-        "dp-fedavg, epsilon=1.999": ("2", True, 1),
-        "dp-ftrl, epsilon=2": ("2", False, 1),
-        "dp-ftrl, epsilon=8": ("8", True, 0),
+        "dp-fedavg, epsilon=1.999": (1, True, 1),
+        "dp-ftrl, epsilon=2": (1, False, 1),
+        "dp-ftrl, epsilon=8": (2, True, 0),
     }
     behind = next(point.behind for point in found.points if not point.best)
     assert behind is not None
     assert behind.mean == pytest.approx(-0.2)
+
+
+def test_epsilons_a_hundredth_apart_are_one_level() -> None:
+    found = of(
+        *seeds("a", 1.0, 0.5), *seeds("b", 1.009, 0.6), *seeds("c", 1.011, 0.7), *seeds("d", 1.05, 0.8)
+    )
+    assert [point.level for point in found.points] == [1, 1, 2, 3]
 
 
 def test_less_loss_is_better() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 import fedsim
 from fedsim import Refused
 from fedsim.cli import app
-from fedsim.compare import compare
+from fedsim.compare import compare, frame_of
 from fedsim.compare.members import find_runs
 from tests.conftest import experiment
 
@@ -122,6 +122,9 @@ def test_csv_and_latex(runs: Path) -> None:
     rows = list(csv.DictReader(Path("t/table.csv").read_text().splitlines()))
     assert [row["mechanism"] for row in rows] == ["no privacy", "dp-fedavg", "dp-fedavg", "local-dp"]
     assert {row["privacy.dp-fedavg.noise-multiplier"] for row in rows} == {"", "1.0", "4.0"}
+    frame = frame_of(compare([runs]))
+    assert frame.columns == list(rows[0])
+    assert frame["privacy.dp-fedavg.noise-multiplier"].to_list() == [None, 4.0, 1.0, None]
     latex = Path("t/table.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
     body = latex.split(r"\toprule")[1].split(r"\bottomrule")[0]
