@@ -239,7 +239,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
         axes.set_xscale("log")
         axes.set_xlabel(said[name])
         axes.margins(x=0.15)
-        _few_ticks(axes)
+        _few_ticks(axes, name)
     panels[0].set_ylabel(axis_of(comparison.metric))
     panels[0].legend(frameon=False, fontsize=9)
     against = f" Numbers: epsilon against {comparison.adversary}." if comparison.adversary else ""
@@ -247,10 +247,10 @@ def cost_figure(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def _few_ticks(axes: Axes) -> None:
-    """Label a logarithmic axis at one, two and five of a decade, with k, M and G."""
+def _few_ticks(axes: Axes, name: str) -> None:
+    """Label a logarithmic axis at one, two and five of a decade; bytes with k, M and G."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_major_formatter(EngFormatter("B") if name == "bytes" else lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -91,16 +91,15 @@ function drawFrontier(choice) {
   const traces = [];
   const epsilons = choice.points.map((point) => point.epsilon);
   const span = epsilons.length ? [Math.min(...epsilons) / 1.3, Math.max(...epsilons) * 1.3] : [0.5, 2];
-  const dashes = ["dash", "dot", "dashdot"];
-  choice.baselines.forEach((point, place) => {
-    const { label, style, series } = group(point);
+  for (const point of choice.baselines) {
+    const { label, style } = group(point);
     const middle = Math.sqrt(span[0] * span[1]);
     traces.push({
-      x: [span[0], middle, span[1]], y: Array(3).fill(scaled(point.mean)), customdata: Array(3).fill(point.group), name: series, legendgroup: label,
-      mode: "lines", line: { color: shade(style.colour), dash: dashes[place % 3], width: 2 },
+      x: [span[0], middle, span[1]], y: Array(3).fill(scaled(point.mean)), customdata: Array(3).fill(point.group), name: label,
+      mode: "lines", line: { color: shade(style.colour), dash: point.dash, width: 2 },
       hovertemplate: `<b>${escaped(label)}</b><br>${escaped(point.said)}<br>no noise<extra></extra>`,
     });
-  });
+  }
   for (const [name, points] of bySeries(choice.points)) {
     const style = group(points[0]).style;
     const colour = shade(style.colour);
@@ -147,12 +146,14 @@ function curveTraces(points, curveOf, factor) {
       const curve = curveOf(point);
       if (!curve?.rounds.length) return;
       const { label, style } = group(point);
-      const end = point.epsilon === null ? "" : ` ${+point.epsilon.toPrecision(3)}`;
+      const none = point.epsilon === null;
+      const end = none ? "" : ` ${+point.epsilon.toPrecision(3)}`;
       traces.push({
         x: curve.rounds, y: curve.mean.map((value) => factor * value), customdata: curve.rounds.map(() => point.group),
         text: curve.rounds.map((_, index) => (index === curve.rounds.length - 1 ? end : "")),
-        mode: "lines+text", textposition: "middle right", cliponaxis: false, name, legendgroup: name, showlegend: place === 0,
-        line: { color: shade(style.colour), dash: point.epsilon === null ? "dash" : style.dash, width: 2 },
+        mode: "lines+text", textposition: "middle right", cliponaxis: false,
+        name: none ? label : name, legendgroup: none ? label : name, showlegend: none || place === 0,
+        line: { color: shade(style.colour), dash: none ? point.dash : style.dash, width: 2 },
         hovertemplate: `<b>${escaped(label)}</b><br>round %{x}: %{y:.4g}<extra></extra>`,
       });
     });
@@ -198,6 +199,8 @@ function draw() {
   drawCurves(choice);
 }
 
+for (const view of numbers.views)
+  view.baselines.forEach((point, place) => { point.dash = ["dash", "dot", "dashdot"][place % 3]; });
 form.hidden = false;
 form.addEventListener("change", draw);
 form.addEventListener("submit", (event) => event.preventDefault());
