@@ -54,10 +54,11 @@ class Member:
     @classmethod
     def of(cls, run: Run) -> Member:
         """Read a run of an experiment; raises `Refused` for another, or one that can't be read."""
-        experiment = run.experiment
         try:
-            manifest, rows = run.manifest, run.rows
-        except (OSError, ValueError) as error:
+            experiment, manifest, rows, status = run.experiment, run.manifest, run.rows, run.status
+        except Refused:
+            raise
+        except (OSError, ValueError, KeyError) as error:
             raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
         settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
@@ -65,7 +66,7 @@ class Member:
             path=run.path,
             name=experiment.name,
             seed=experiment.seed,
-            status=run.status,
+            status=status,
             error=str(manifest.get("error", "")),
             task=_task(experiment.data.source, source),
             mechanism=_mechanism(experiment.privacy.mechanisms, experiment.privacy.secagg is not None),

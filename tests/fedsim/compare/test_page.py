@@ -206,6 +206,10 @@ def test_filters_hide_and_say_so(opened: Open) -> None:
     assert "No epsilon against this adversary with this protection: dp-fedavg." in driver.page_source
     titles = driver.execute_script("return document.getElementById('frontier-chart').layout.xaxis.title.text")
     assert titles == "epsilon against server, of all data of one client"
+    for box in driver.find_elements("name", "mechanism"):
+        box.click()
+    assert shown() == set()
+    assert driver.get_log("browser") == []
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,6 @@ def test_who_is_not_counted_is_named(runs: Path) -> None:
 
 
 def test_a_run_that_was_killed_in_a_round_does_not_count(runs: Path, tmp_path: Path) -> None:
-    import shutil
-
     half = shutil.copytree(runs / "runs" / "none-s0", tmp_path / "half")
     tree = manifest(half)
     tree["status"] = "running"
@@ -86,6 +86,26 @@ def test_a_run_that_was_killed_in_a_round_does_not_count(runs: Path, tmp_path: P
     assert list(found.groups[0].counted) == [1]
     with pytest.raises(Refused, match="none of 1 is completed; they are: killed"):
         compare([half])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", "{"),
+        ("manifest.json", "{}"),
+        ("metrics.jsonl", "not json\n"),
+        ("experiment.toml", "rounds = 'many'"),
+    ],
+)
+def test_a_damaged_run_is_left_out_with_the_reason(
+    runs: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    damaged = shutil.copytree(runs / "runs" / "none-s0", tmp_path / "damaged")
+    (damaged / name).write_text(content)
+    found = compare([runs / "runs" / "none-s1", damaged])
+    assert [path for path, _ in found.left_out] == [damaged]
+    with pytest.raises(Refused):
+        compare([damaged])
 
 
 def test_other_tasks_are_refused_or_chosen_by_name(runs: Path, tmp_path: Path) -> None:
@@ -115,6 +135,15 @@ def test_bad_input_is_refused_in_a_line(runs: Path, arguments: list[str], said: 
     result = command(runs, *arguments, code=2)
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"fedsim: {said}")
+
+
+def test_without_plotly_there_is_no_page_and_nothing_else_is_written(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    said = command(runs, "--csv", "t.csv", "--html", "page.html", code=2).stderr
+    assert said.startswith("fedsim: --html: needs plotly")
+    assert list(Path().iterdir()) == []
 
 
 def test_csv_and_latex(runs: Path) -> None:
