@@ -51,7 +51,7 @@ def page_of(comparison: Comparison) -> str:
     """
     try:
         from jinja2 import Environment, StrictUndefined
-        from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+        from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise Refused(
             f"--html: needs {error.name}, which is not installed: pip install 'fedsim[report]'"
