@@ -99,8 +99,7 @@ def serve(settings: Settings) -> None:
 def _claimed(state: Path) -> Iterator[None]:
     """Make the state's folder, and keep other servers out of it."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        state.chmod(0o700)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state / RUNS).mkdir(exist_ok=True)
         lock = Lock(state)
     except Refused:
@@ -147,10 +146,13 @@ def _set_logging() -> None:
 def _write_secret(state: Path) -> Path:
     """Make a new secret for SuperExec, which alone may ask for runs to start."""
     path = state / SECRET
-    path.unlink(missing_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "wb") as stream:
-        stream.write(secrets.token_bytes(32))
+    try:
+        path.unlink(missing_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(secrets.token_bytes(32))
+    except OSError as error:
+        raise Refused(f"--state {str(state)!r}: {SECRET}: {error.strerror}") from None
     return path
 
 
