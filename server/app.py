@@ -108,11 +108,14 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run_path(experiment: Experiment, config: UserConfig, deployment: Deployment | None) -> Path:
-    """Return where the run is written; a server process checks first that it may run the experiment."""
+    """Return where the run is written; a server process checks that it may run the experiment, and hears of it."""
     if deployment is None:
         return Path(str(config.get("run-dir") or default_run_path(experiment)))
+    name = str(config.get("run-name", ""))
+    path = deployment.run_path(name)
     deployment.check(experiment, str(config.get("code", "")))
-    return deployment.run_path(str(config.get("run-name", "")))
+    deployment.speak(name)
+    return path
 
 
 def _begins_once(federation: Federation) -> bool:

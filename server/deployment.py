@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.deployment.environment import CLIENTS, KEYS, LOOPBACK, STATE
+from fedsim.deployment.environment import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -46,6 +46,12 @@ class Deployment:
         if not RUN_NAME.fullmatch(name):
             raise Refused(f"run-name = {name!r}: letters, digits, dot, hyphen and underscore are allowed")
         return self.state / "runs" / name
+
+    def speak(self, run: str) -> None:
+        """Write what this process has to log, of a run, to the server's log."""
+        from fedsim.deployment.app_log import speak
+
+        speak(self.state / APP_LOG, run)
 
     def registered(self) -> dict[int, int] | None:
         """Return the client of each node whose key is registered; None where the server has no keys."""

@@ -147,7 +147,8 @@ def federation(folder: Path, clients: int, server_code: str = "") -> Iterator[Fe
     with Children(folder / "logs") as children:
         party = Federation(folder, children, clients, server_code)
         try:
-            yield party
+            with party.remote:
+                yield party
         except BaseException:
             for child in children.started:
                 print(f"--- {child.name}", *child.lines[-40:], sep="\n")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from fedsim.deployment import environment, superexec
+from fedsim.deployment.app_log import FORM, TIME, AppLog
 from fedsim.deployment.gate import Credentials, Gate
 from fedsim.deployment.holding import Holding
 from fedsim.deployment.keys import ServerKeys
@@ -134,7 +135,7 @@ def _set_logging() -> None:
     from flwr.supercore.logger import FLOWER_LOGGER
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(logging.Formatter(FORM, TIME))
     FLOWER_LOGGER.handlers.clear()
     FLOWER_LOGGER.addFilter(lambda record: "[ApiError:" not in record.getMessage())
     for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING), ("flwr", logging.WARNING)):
@@ -204,15 +205,17 @@ async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socke
         await asyncio.sleep(0.01)
     port = sockets[0].getsockname()[1]
     keys = settings.keys
+    app_log = AppLog(settings.state / environment.APP_LOG)
     process = superexec.start(own_address(sockets), None if keys is None else keys.authority, secret)
     try:
         front.is_ready = True
         print(_ready_line(settings, port, front.clients), flush=True)
-        await _until(ending, serving, process, settings.parent)
+        await _until(ending, serving, process, settings.parent, app_log)
         ended = process.poll() is not None and not ending.is_set()
     finally:
         front.close()
         await asyncio.to_thread(superexec.stop, process)
+        app_log.close()
         server.should_exit = True
         await serving
     if ended:
@@ -253,10 +256,15 @@ def _ready_line(settings: Settings, port: int, clients: str) -> str:
 
 
 async def _until(
-    ending: asyncio.Event, serving: asyncio.Task[None], process: subprocess.Popen[bytes], parent: int | None
+    ending: asyncio.Event,
+    serving: asyncio.Task[None],
+    process: subprocess.Popen[bytes],
+    parent: int | None,
+    app_log: AppLog,
 ) -> None:
-    """Wait until the server is told to end, or something that it needs has ended."""
+    """Wait until the server is told to end, or something that it needs has ended; log what ServerApps say."""
     while not ending.is_set() and not serving.done() and process.poll() is None:
+        app_log.pass_on()
         if parent is not None and os.getppid() != parent:
             log.warning("process %d, which started this server, is gone", parent)
             ending.set()
