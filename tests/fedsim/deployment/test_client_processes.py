@@ -60,6 +60,11 @@ class Federation:
     def run(self, experiment: Experiment, name: str, **how: Any) -> FlowerRun:
         return run(self.server, self.keys, experiment, name, **how)
 
+    def complete(self, experiment: Experiment, name: str) -> FlowerRun:
+        ended = self.run(experiment, name)
+        assert (ended.outcome, ended.details) == ("completed", "")
+        return ended
+
 
 @contextmanager
 def federated(folder: Path, limits: Mapping[int, int] = MappingProxyType({})) -> Iterator[Federation]:
@@ -101,8 +106,7 @@ def test_a_run_over_processes_has_the_local_engines_weights(
     overrides: list[str], federation: Federation, request: pytest.FixtureRequest
 ) -> None:
     same, name = experiment(*overrides), request.node.callspec.id
-    ended = federation.run(same, name)
-    assert (ended.outcome, ended.details) == ("completed", "")
+    ended = federation.complete(same, name)
     fedsim.run(same, out="here")
     assert weights_of(federation.server, name) == Path("here/model.safetensors").read_bytes()
     lines = (federation.folder / "c0" / "notes.jsonl").read_text().splitlines()
@@ -142,7 +146,7 @@ def test_an_app_that_raises(federation: Federation) -> None:
     ended = federation.run(experiment("rounds=1", "faults.crash=1", *private), "private-crash")
     assert "crashed" not in ended.details
     assert ended.details.endswith("client 0: failed")
-    assert federation.run(experiment("rounds=1"), "after").outcome == "completed"
+    federation.complete(experiment("rounds=1"), "after")
 
 
 def test_full_disks_and_kills(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_full_disks_and_kills(tmp_path: Path) -> None:
 
 
 def _a_full_disk(federation: Federation) -> None:
-    assert federation.run(experiment("rounds=3"), "full").outcome == "completed"
+    federation.complete(experiment("rounds=3"), "full")
     federation.clients[2].says("round 2: train", "state can't be kept")
     metrics = (federation.server.state / "runs/full/metrics.jsonl").read_text()
     rows = [json.loads(line) for line in metrics.splitlines()]
@@ -178,8 +182,7 @@ def _a_client_killed_and_back(federation: Federation) -> None:
     """Whoever has sent an update of a round whose noise nobody can draw again sends no other, killed or not."""
     noise = ["privacy.dp-sgd.noise-multiplier=1", "privacy.dp-sgd.delta=1e-5", "privacy.noise=os"]
     real = experiment("rounds=1", *noise)
-    first = federation.run(real, "first")
-    assert first.outcome == "completed", first
+    first = federation.complete(real, "first")
     killed = federation.clients[0]
     killed.process.kill()
     killed.process.wait()
@@ -188,7 +191,7 @@ def _a_client_killed_and_back(federation: Federation) -> None:
         assert federation.run(real, "second", series=first.series_id).outcome == "failed"
         for each in (again, federation.clients[1]):
             each.says("round 1: train", "round 1: this client has taken part in it before")
-        assert federation.run(real, "another-series").outcome == "completed"
+        federation.complete(real, "another-series")
 
 
 @pytest.fixture
