@@ -94,6 +94,10 @@ def _teller(console: Console, silent: bool) -> Callable[[str], None]:
     return partial(typer.echo, err=True) if silent else partial(console.print, highlight=False, markup=False)
 
 
+def _ignore(line: str) -> None:
+    """Say nothing, where what is wrong is said at the end."""
+
+
 def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, detach: bool) -> None:
     """Start an experiment on a server, and follow it."""
     from fedsim.deployment.submission import experiment_for, submit
@@ -230,6 +234,5 @@ def _up(
     experiment = experiment_for(config, changes, loopback=True)
     console = Console()
     with following(console, silent, experiment.name) as progress:
-        tell_ = (lambda line: None) if silent else _teller(console, silent)
-        done = local.up(experiment, out, keep, progress, tell_)
+        done = local.up(experiment, out, keep, progress, _ignore if silent else _teller(console, silent))
     tell(done, silent, as_json)
