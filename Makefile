@@ -2,10 +2,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test slow lint types format
+.PHONY: run up test slow lint types format
 
 run: .venv/installed
 	$(BIN)/fedsim run experiments/configs/quickstart.toml
+
+# The same as a server and five clients, each a process, over TLS.
+up: .venv/installed
+	$(BIN)/fedsim up experiments/configs/deploy.toml --clients 5
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal

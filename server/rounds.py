@@ -34,6 +34,7 @@ from server.replies import AWAY, LATE, Replies, expected_of, read
 from server.secure_grid import SecureGrid
 
 log = logging.getLogger(__name__)
+SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}  # quantiles of the clients' accuracies in a row
 
 
 @dataclass
@@ -332,7 +333,10 @@ class Federation:
             r for r in replies if r.has_content() and "loss" in next(iter(r.content.metric_records.values()))
         ]
         metrics = self.strategy.aggregate_evaluate(round_, scored) if scored else None
-        return {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")} if metrics else {}  # type: ignore[arg-type]
+        if not metrics:
+            return {}
+        means = {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")}  # type: ignore[arg-type]
+        return means | spread([next(iter(reply.content.metric_records.values())) for reply in scored])
 
     def _cost(self, round_: int) -> dict[str, Any]:
         """Return what privacy has cost after a round that is evaluated, for its row."""
@@ -350,6 +354,15 @@ class Federation:
 
     def _view(self, cohort: list[int]) -> CohortGrid:
         return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
+
+
+def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return how accuracy is spread over the clients that evaluated, all alike; nothing where none said its own."""
+    accuracies = [float(record["accuracy"]) for record in records if "accuracy" in record]
+    if not accuracies:
+        return {}
+    values = np.quantile(accuracies, list(SPREAD.values()))
+    return {f"client-accuracy-{name}": float(value) for name, value in zip(SPREAD, values, strict=True)}
 
 
 def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:

@@ -207,3 +207,7 @@ def test_clients_evaluate_what_they_held_out() -> None:
     scores = [(len(own), score(model, own)) for own in (data.client(i).held_out for i in range(12))]
     accuracy = sum(n * s.accuracy for n, s in scores) / sum(n for n, _ in scores)
     assert run.rows[-1]["client-accuracy"] == pytest.approx(accuracy)
+    each = sorted(s.accuracy for _, s in scores)
+    assert run.rows[-1]["client-accuracy-min"] == pytest.approx(each[0])
+    assert run.rows[-1]["client-accuracy-median"] == pytest.approx((each[5] + each[6]) / 2)
+    assert run.rows[-1]["client-accuracy-p90"] == pytest.approx(each[9] + 0.9 * (each[10] - each[9]))

@@ -14,6 +14,7 @@ from rich.console import Console
 from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.cli.client import client
+from fedsim.cli.compare import compare
 from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
 from fedsim.cli.keys import keys
 from fedsim.cli.server import server
@@ -265,5 +266,5 @@ def schema() -> None:
     typer.echo(json.dumps(tree(), indent=2))
 
 
-for command in (up, follow, stop):
+for command in (up, follow, stop, compare):
     app.command()(command)

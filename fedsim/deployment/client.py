@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-
-from flwr.supercore.address import parse_address
 
 from fedsim.data.own import read_own
 from fedsim.deployment.keys import ClientKeys
 from fedsim.deployment.link import Link, Server
 from fedsim.deployment.node import Node, Seat, Tell
+from fedsim.deployment.remote import Address
 from fedsim.deployment.state import State
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
@@ -41,26 +39,26 @@ def run_client(options: Options) -> None:
     Raises:
         Refused: An option can't be used, or the server doesn't want this client.
     """
-    loopback = _is_loopback(options.address)
-    if options.insecure and not loopback:
+    address = Address.parse(options.address)
+    if options.insecure and not address.is_loopback:
         raise Refused(
             f"--on {options.address!r}: --insecure is for a server on this machine (127.0.0.1, ::1)"
         )
     if options.insecure == (options.keys is not None):
         raise Refused("--keys: is missing; allowed: --keys DIR, or --insecure for a server without keys")
     keys = None if options.keys is None else ClientKeys.load(options.keys)
-    seat = _seat(options, keys, loopback)
+    seat = _seat(options, keys, address.is_loopback)
     if options.data is not None:
         read_own(options.data, f"--data {str(options.data)!r}")
     only = [Experiment.load(path) for path in options.only]
     state = State(options.state)
     app = AppSpec(seat.clients, {}).load()
     tell: Tell = (lambda line: None) if options.quiet else _tell
-    server = Server(options.address, None if keys is None else keys.root_certificates)
+    server = Server(str(address), None if keys is None else keys.root_certificates)
     link = Link(server, state.node_key() if keys is None else keys.node_key, tell)
     try:
         link.join()
-        tell(f"{seat.client} of {seat.clients} joined {options.address}")
+        tell(f"{seat.client} of {seat.clients} joined {address}")
         Node(link, app, seat, state, only, tell).serve()
     finally:
         link.leave()
@@ -88,15 +86,3 @@ def _seat(options: Options, keys: ClientKeys | None, loopback: bool) -> Seat:
                 f"{option} {given}: the keys in {str(options.keys)!r} are client {number}'s of {size}"
             )
     return Seat(number, size, options.keys, options.data, loopback)
-
-
-def _is_loopback(address: str) -> bool:
-    """Say whether a server is on this machine; raises `Refused` where the address is none."""
-    parsed = parse_address(address)
-    host = "" if parsed is None else parsed[0]
-    if parsed is None or not host or "/" in host or not parsed[1]:
-        raise Refused(f"--on {address!r}: is no address; HOST:PORT is needed")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -32,14 +32,16 @@ def until_ended(parent: int | None) -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         raise Ended
 
-    for number in SIGNALS:
-        signal.signal(number, end)
+    before = {number: signal.signal(number, end) for number in SIGNALS}
     if parent is not None:
         threading.Thread(target=_watch, args=[parent], daemon=True).start()
     try:
         yield
     except Ended:
         return
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watch(parent: int) -> None:

@@ -70,6 +70,7 @@ class Gate:
         own: What serves `/fedsim/...`.
         credentials: None: `--insecure`, where whoever is on this machine may do anything.
         presence: Which processes play the clients.
+        free: Called with the key of a client that is to join, whatever its former process has left.
         limit: Bytes of a request's body.
         is_ready: Whether the server can serve.
     """
@@ -80,6 +81,7 @@ class Gate:
         own: ASGIApp,
         credentials: Credentials | None,
         presence: Presence,
+        free: Callable[[bytes], None],
         limit: int,
         is_ready: Callable[[], bool],
     ) -> None:
@@ -87,6 +89,7 @@ class Gate:
         self._own = own
         self._credentials = credentials
         self._presence = presence
+        self._free = free
         self._limit = limit
         self._is_ready = is_ready
 
@@ -114,7 +117,7 @@ class Gate:
                 _admit_own_machine(request.scope)
                 body = await read_body(request.scope, receive, self._limit)
         except Denied as denied:
-            log.warning("refused %s: %s: %s", request.who, request.path, denied)
+            log.warning("refused %s: %s: %s", request.who, request.what, denied)
             await answer(send, denied.status, {"error": str(denied)})
             return
         except Gone:
@@ -122,7 +125,7 @@ class Gate:
         app = self._own if request.path.startswith(OWN) else self._flower
         await app(request.scope, replay(body, receive), self._watching(request, send))
         if request.status >= HTTPStatus.BAD_REQUEST and app is self._flower:
-            log.warning("refused %s: %s: %d %s", request.who, request.path, request.status, request.reason)
+            log.warning("refused %s: %s: %d %s", request.who, request.what, request.status, request.reason)
 
     async def _admit_operator(self, request: _Request, receive: Receive) -> bytes:
         """Return the body of a request that the operator has signed; raises `Denied` and `Gone`."""
@@ -150,8 +153,8 @@ class Gate:
         body = await read_body(request.scope, receive, self._limit)
         if request.path == PUSH:
             _check_senders(body)
-        if request.path == JOIN and self._credentials is not None and request.client is not None:
-            await asyncio.to_thread(self._credentials.clients.take_offline, request.client)
+        if request.path == JOIN:
+            await asyncio.to_thread(self._free, request.key)
         return body
 
     def _authenticate(self, request: _Request, clients: Registration) -> None:
@@ -182,8 +185,11 @@ class Gate:
             return
         if request.path == LEAVE:
             self._presence.left(request.key)
-        else:
-            self._presence.served(request.key, request.instance)
+            log.info("%s has left", request.who)
+            return
+        self._presence.served(request.key, request.instance)
+        if request.path == JOIN:
+            log.info("%s has joined", request.who)
 
 
 class _Request:
@@ -204,6 +210,11 @@ class _Request:
         peer = self.scope.get("client")
         address = f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
         return address if self.client is None else f"client {self.client} ({address})"
+
+    @property
+    def what(self) -> str:
+        """The path, on one line whatever is in it."""
+        return ascii(self.path)[1:-1]
 
     @property
     def reason(self) -> str:

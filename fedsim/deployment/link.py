@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Message
+from flwr.app import Message, Metadata
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
 from flwr.common.serde import fab_from_proto, message_to_proto, run_from_proto
@@ -33,7 +33,6 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
-    ObjectTree,
     PullObjectRequest,
     PushObjectRequest,
 )
@@ -165,7 +164,10 @@ class Link:
                 time.sleep(FIRST_PAUSE)
             return None
         (head, *_), (tree, *_) = answer.messages_list, answer.message_object_trees
-        run_id, ids = head.metadata.run_id, [part.object_id for part in iterate_object_tree(tree)]
+        run_id = head.metadata.run_id
+        ids = list(
+            dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
+        )  # equal parts come once
         try:
             contents = self._steadily(lambda: self._objects(run_id, ids))
         except ObjectPullError as error:
@@ -207,7 +209,13 @@ class Link:
             reply.metadata.__dict__["_message_id"] = reply.object_id
             tree = get_object_tree(reply)
             contents = {id_: part.deflate() for id_, part in get_all_nested_objects(reply).items()}
-        self._steadily(lambda: self._send(reply, tree, contents, seconds))
+        head = remove_content_from_message(reply) if reply.has_content() else reply
+        request = PushMessagesRequest(
+            messages_list=[message_to_proto(head)],
+            message_object_trees=[tree],
+            clientapp_runtime_list=[seconds],
+        )
+        self._steadily(lambda: self._send(reply.metadata, request, contents))
         return sum(map(len, contents.values()))
 
     # --- what is asked again until it is answered -----------------------------------------------------------
@@ -255,24 +263,16 @@ class Link:
             backoff_cap=0.5,
         )
 
-    def _send(self, reply: Message, tree: ObjectTree, contents: dict[str, bytes], seconds: float) -> None:
-        run_id = reply.metadata.run_id
-        if reply.metadata.src_node_id != self.node_id:
+    def _send(self, metadata: Metadata, request: PushMessagesRequest, contents: dict[str, bytes]) -> None:
+        if metadata.src_node_id != self.node_id:
             raise Dropped("the server has forgotten this client, and the run with it")
-        head = message_to_proto(remove_content_from_message(reply) if reply.has_content() else reply)
-        answer = self._fleet.PushMessages(
-            PushMessagesRequest(
-                node=self._node,
-                messages_list=[head],
-                message_object_trees=[tree],
-                clientapp_runtime_list=[seconds],
-            )
-        )
+        request.node.CopyFrom(self._node)
+        answer = self._fleet.PushMessages(request)
 
         def push(id_: str, content: bytes) -> None:
             request = PushObjectRequest(
                 node=self._node,
-                run_id=run_id,
+                run_id=metadata.run_id,
                 object_id=id_,
                 object_content=content,
                 session_id=answer.session_id,
@@ -304,6 +304,8 @@ class Link:
                 self._turned_away(error, failures)
             except httpx.TransportError as error:
                 self._lost(error, failures)
+            except ValueError as error:  # what Flower's client raises for an answer that is not Flower's
+                self._wait(f"{self._server.address} answers with something else ({error})", failures)
             else:
                 if self._told:
                     self._tell(f"{self._server.address} answers again")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 
 from fedsim.errors import Refused
 
-LOOPBACK = "127.0.0.1"
+NAMED = {"127.0.0.1", "::1"}  # every server's certificate has them
+OWN_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 BACKLOG = 2048
 
 
@@ -23,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Open the sockets of a server: its own, and one for its own machine where that can't be reached by the first.
+    """Open the sockets of a server: its own, and one for its own machine where the first is not at 127.0.0.1 or ::1.
 
     Args:
         host: A name or address of this machine; 0.0.0.0 and :: are all of them.
@@ -37,20 +39,20 @@ def listen(host: str, port: int) -> list[socket.socket]:
         first = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise Refused(f"--host {host!r} --port {port}: {_reason(error)}") from None
-    if is_loopback(str(address[0])) or ipaddress.ip_address(address[0]).is_unspecified:
+    if first.getsockname()[0] in NAMED | OWN_OF_ALL.keys():
         return [first]
     taken = first.getsockname()[1]
     try:
-        return [first, socket.create_server((LOOPBACK, taken), backlog=BACKLOG)]
+        return [first, socket.create_server(("127.0.0.1", taken), backlog=BACKLOG)]
     except OSError as error:
         first.close()
-        raise Refused(f"--port {taken}: on {LOOPBACK}: {_reason(error)}") from None
+        raise Refused(f"--port {taken}: on 127.0.0.1: {_reason(error)}") from None
 
 
-def own_address(host: str, port: int) -> str:
+def own_address(sockets: Sequence[socket.socket]) -> str:
     """Return where the server's own machine reaches it, as `host:port`."""
-    if not is_loopback(host):
-        return f"{'[::1]' if host == '::' else LOOPBACK}:{port}"
+    host, port = sockets[-1].getsockname()[:2]
+    host = OWN_OF_ALL.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -49,13 +49,9 @@ class Registration:
         if public_key not in self._clients and self._changed() != self._read_at:
             try:
                 self._read()
-            except Refused as refused:
-                log.warning("%s; the clients registered before stay", refused)
+            except (Refused, OSError) as error:
+                log.warning("%s; the clients registered before stay", error)
         return self._clients.get(public_key)
-
-    def take_offline(self, client: int) -> None:
-        """Have Flower take a client for offline: it lets nobody join that it takes for online, as after a kill."""
-        self._state.deactivate_node(self.nodes[client])
 
     def _changed(self) -> int:
         try:
@@ -77,6 +73,13 @@ class Registration:
         if known is not None:
             return known
         return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT)
+
+
+def take_offline(state: LinkState, public_key: bytes) -> None:
+    """Have Flower take a client for offline: it lets nobody join that it takes for online, as after a kill."""
+    node = state.get_node_id_by_public_key(public_key)
+    if node is not None:
+        state.deactivate_node(node)
 
 
 def client_list(state: LinkState, registration: Registration | None) -> list[dict[str, Any]]:

@@ -26,8 +26,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fedsim.deployment.bundle import installed_code
-
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STOP = "stop"
 CHUNK = 1 << 20
@@ -43,6 +41,8 @@ def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIAp
     """
 
     def show_server(request: Request) -> Response:
+        from fedsim.deployment.bundle import installed_code  # brings Flower, which reads the environment
+
         return JSONResponse({"version": version("fedsim"), "code": installed_code(), "clients": clients()})
 
     def list_runs(request: Request) -> Response:

@@ -20,15 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import uvicorn
+
 from fedsim.deployment import environment, superexec
+from fedsim.deployment.gate import Credentials, Gate
+from fedsim.deployment.holding import Holding
 from fedsim.deployment.keys import ServerKeys
 from fedsim.deployment.listening import is_loopback, listen, own_address
+from fedsim.deployment.operator import Verifier
+from fedsim.deployment.presence import Presence
+from fedsim.deployment.registration import Registration, client_list, take_offline
+from fedsim.deployment.run_files import run_files
+from fedsim.deployment.superlink import open_superlink
+from fedsim.deployment.tls import Loop, server_context
 from fedsim.errors import Refused, RunFailed
 from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
 
 if TYPE_CHECKING:
-    import uvicorn
     from fastapi import FastAPI
 
 log = logging.getLogger("fedsim.server")
@@ -78,13 +87,10 @@ def serve(settings: Settings) -> None:
     """
     with _claimed(settings.state):
         sockets = listen(settings.host, settings.port)
-        port = sockets[0].getsockname()[1]
         _set_environment(settings)
         _set_logging()
         secret = _write_secret(settings.state)
-        app = _open_flower(settings, port, secret.read_bytes())
-        from fedsim.deployment.tls import Loop
-
+        app = open_superlink(settings.state / DATABASE, secret.read_bytes(), settings.keys is not None)
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(_serve(settings, app, sockets, secret))
 
@@ -93,8 +99,7 @@ def serve(settings: Settings) -> None:
 def _claimed(state: Path) -> Iterator[None]:
     """Make the state's folder, and keep other servers out of it."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        state.chmod(0o700)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state / RUNS).mkdir(exist_ok=True)
         lock = Lock(state)
     except Refused:
@@ -109,7 +114,7 @@ def _claimed(state: Path) -> Iterator[None]:
 
 
 def _set_environment(settings: Settings) -> None:
-    """Say to Flower, and to the processes to be started, how it is here."""
+    """Say to Flower, and to the processes to be started, how it is here; Flower reads it as it is imported."""
     os.environ |= {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -125,9 +130,14 @@ def _set_environment(settings: Settings) -> None:
 
 
 def _set_logging() -> None:
+    """Write what fedsim, uvicorn and Flower have to say in one form; the gate says what Flower refuses, with whom."""
+    from flwr.supercore.logger import FLOWER_LOGGER
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING)):
+    FLOWER_LOGGER.handlers.clear()
+    FLOWER_LOGGER.addFilter(lambda record: "[ApiError:" not in record.getMessage())
+    for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING), ("flwr", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
@@ -136,46 +146,14 @@ def _set_logging() -> None:
 def _write_secret(state: Path) -> Path:
     """Make a new secret for SuperExec, which alone may ask for runs to start."""
     path = state / SECRET
-    path.unlink(missing_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "wb") as stream:
-        stream.write(secrets.token_bytes(32))
+    try:
+        path.unlink(missing_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(secrets.token_bytes(32))
+    except OSError as error:
+        raise Refused(f"--state {str(state)!r}: {SECRET}: {error.strerror}") from None
     return path
-
-
-def _flower_app(settings: Settings, port: int, secret: bytes) -> FastAPI:
-    """Return Flower's app over the state's database, without processes of its own."""
-    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
-    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-    from flwr.superlink.config_loader import SuperLinkLifespanConfig
-    from flwr.superlink.main import create_app
-
-    config = SuperLinkLifespanConfig(
-        control_address="",
-        health_server_address=None,
-        host=settings.host,
-        port=port,
-        insecure=settings.keys is None,
-        certificates=None,
-        superexec_auth_secret=secret,
-        authn_plugin=NoOpControlAuthnPlugin(),
-        event_log_plugin=None,
-        fleet_event_log_plugin=None,
-        enable_event_log=False,
-        artifact_provider=None,
-        enable_supernode_auth=settings.keys is not None,
-        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
-        fleet_api_address=None,
-        simulation=False,
-        ssl_ca_certfile=None,
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        database=str(settings.state / DATABASE),
-        isolation=ISOLATION_MODE_PROCESS,
-        runtime_dependency_install=False,
-    )
-    return create_app(config, SuperLinkLifespan)
 
 
 class _Front:
@@ -188,13 +166,6 @@ class _Front:
     """
 
     def __init__(self, settings: Settings, flower: FastAPI) -> None:
-        from fedsim.deployment.gate import Credentials, Gate
-        from fedsim.deployment.holding import Holding
-        from fedsim.deployment.operator import Verifier
-        from fedsim.deployment.presence import Presence
-        from fedsim.deployment.registration import Registration, client_list
-        from fedsim.deployment.run_files import run_files
-
         state = flower.state.linkstate_factory.state()
         self.is_ready = False
         self.clients = "any client"
@@ -209,6 +180,7 @@ class _Front:
             run_files(settings.state / RUNS, lambda: client_list(state, registration)),
             credentials,
             Presence(settings.max_nodes, settings.joins_per_minute),
+            lambda public_key: take_offline(state, public_key),
             settings.max_message,
             lambda: self.is_ready,
         )
@@ -219,43 +191,20 @@ class _Front:
         self._holding.close()
 
 
-def _open_flower(settings: Settings, port: int, secret: bytes) -> FastAPI:
-    """Return Flower's app, whose database may be one that it can't read; raises `Refused`."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        app = _flower_app(settings, port, secret)
-        _end_lost_runs(app)
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"--state {str(settings.state)!r}: {DATABASE}: {reason}") from None
-    return app
-
-
-def _end_lost_runs(flower: FastAPI) -> None:
-    """Have Flower take the runs for failed whose ServerApps ended with the server before this one."""
-    from flwr.common.constant import Status, SubStatus
-
-    state = flower.state.linkstate_factory.state()
-    for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
-        state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
-        log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
-
-
 async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socket], secret: Path) -> None:
     front = _Front(settings, flower)
     server = _uvicorn(settings, front)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    serving = asyncio.create_task(server._serve(sockets))  # without its own signal handlers
-    while not server.started and not serving.done():
+    serving = asyncio.create_task(server.serve(sockets))
+    while not server.started:
+        if serving.done():
+            raise RunFailed("Flower's SuperLink didn't start; its reason is above")
         await asyncio.sleep(0.01)
     port = sockets[0].getsockname()[1]
     keys = settings.keys
-    process = superexec.start(
-        own_address(settings.host, port), None if keys is None else keys.authority, secret
-    )
+    process = superexec.start(own_address(sockets), None if keys is None else keys.authority, secret)
     try:
         front.is_ready = True
         print(_ready_line(settings, port, front.clients), flush=True)
@@ -270,11 +219,16 @@ async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socke
         raise RunFailed("Flower's SuperExec ended by itself; its reason is above")
 
 
-def _uvicorn(settings: Settings, front: _Front) -> uvicorn.Server:
-    import uvicorn
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn's server, told by us when to end."""
 
-    from fedsim.deployment.tls import server_context
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
 
+
+def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
     config = uvicorn.Config(
         front.app,
         log_config=None,
@@ -289,7 +243,7 @@ def _uvicorn(settings: Settings, front: _Front) -> uvicorn.Server:
     config.load()
     if settings.keys is not None:
         config.ssl = server_context(settings.keys.certificate, settings.keys.private_key)
-    return uvicorn.Server(config)
+    return _Uvicorn(config)
 
 
 def _ready_line(settings: Settings, port: int, clients: str) -> str:

@@ -2,8 +2,8 @@
 
     server --> this process --> flower-superexec --> flwr-serverapp ...   (a process group of their own)
 
-It ends the whole group when it gets SIGTERM, and when the server is gone, however that ended: SIGTERM first, SIGKILL
-after a while. It ends by itself when SuperExec does. Nothing but the standard library is imported here.
+It ends the whole group when it gets SIGTERM, and when the server is gone, however that ended: ServerApps get SIGTERM
+first, SIGKILL after a while. It ends by itself when SuperExec does. Nothing but the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,8 +53,8 @@ def main(parent: int, options: Sequence[str]) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: asked.append(number))
-    bin_folder = str(Path(sys.executable).parent)  # where flwr-serverapp is
-    environment = {**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")])}
+    scripts = sysconfig.get_path("scripts")  # where flwr-serverapp is
+    environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
     superexec = subprocess.Popen(
         [sys.executable, "-c", RUN, *options, "--parent-pid", str(os.getpid())],
         env=environment,
@@ -67,16 +68,16 @@ def main(parent: int, options: Sequence[str]) -> int:
     return 1 if ended else 0
 
 
-def _end_group(leader: subprocess.Popen[bytes]) -> None:
+def _end_group(superexec: subprocess.Popen[bytes]) -> None:
+    superexec.kill()  # it keeps nothing, and takes seconds to leave
+    superexec.wait()
     until = time.monotonic() + GRACE
     with suppress(ProcessLookupError):
-        os.killpg(leader.pid, signal.SIGTERM)
+        os.killpg(superexec.pid, signal.SIGTERM)
         while time.monotonic() < until:
-            leader.poll()  # so that it is no longer of the group once it has ended
-            os.killpg(leader.pid, 0)
+            os.killpg(superexec.pid, 0)
             time.sleep(PAUSE)
-        os.killpg(leader.pid, signal.SIGKILL)
-    leader.wait()
+        os.killpg(superexec.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

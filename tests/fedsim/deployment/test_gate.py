@@ -18,7 +18,7 @@ async def flower(scope: Any, receive: Any, send: Any) -> None:
 
 def ask(path: str, client: str | None, server: str = "192.0.2.1", ready: bool = True) -> tuple[int, Any]:
     """Return the status and body of the answer to a request from an address."""
-    gate = Gate(flower, flower, None, Presence(), 100, lambda: ready)
+    gate = Gate(flower, flower, None, Presence(), lambda key: None, 100, lambda: ready)
     scope = {
         "type": "http",
         "method": "POST",
@@ -63,6 +63,11 @@ def test_other_machines_get_at_nothing_but_what_is_for_them(
     assert (status, body) == (403, {"error": "is for processes on the server's own machine"})
     who = f"{client}:4242" if client else "an unknown address"
     assert caplog.messages == [f"refused {who}: {path}: is for processes on the server's own machine"]
+
+
+def test_a_path_can_not_write_lines_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    ask("/a\nWARNING refused nobody\x1b[2J", "198.51.100.7")
+    assert caplog.messages[0].startswith("refused 198.51.100.7:4242: /a\\nWARNING refused nobody\\x1b[2J: ")
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "192.0.2.1"])

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, RegisterNodeFleetRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 
 from fedsim.deployment.key_making import make_keys
 from fedsim.deployment.keys import ClientKeys, OperatorKeys
@@ -210,6 +210,30 @@ def test_without_superexec_the_server_fails(tmp_path: Path) -> None:
 
 def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_insecure_server_says_so_and_takes_anybody_on_this_machine(tmp_path: Path) -> None:
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    private, public = generate_key_pairs()
+    public_key = public_key_to_bytes(public)
+    with serving(None, tmp_path / "state") as server:
+        assert server.ready == f"fedsim server: ready on http://127.0.0.1:{server.port} (any client)\n"
+        server.lines("--insecure: no TLS, no keys; whoever is on this machine may use it")
+        for repeated in range(2):  # and again, without having left
+            client = FleetHttpClient.from_server_address(
+                f"127.0.0.1:{server.port}", True, None, [NodeAuthHttpInterceptor(private, public)]
+            )
+            if not repeated:
+                client.RegisterNode(RegisterNodeFleetRequest(public_key=public_key))
+            node = client.ActivateNode(
+                ActivateNodeRequest(public_key=public_key, heartbeat_interval=30)
+            ).node_id
+            client.close()
+        seen = httpx.get(f"http://127.0.0.1:{server.port}/fedsim/server").json()
+        assert seen["clients"] == [{"client": None, "node-id": node, "online": True}]
 
 
 @pytest.mark.slow

@@ -1,0 +1,70 @@
+"""`fedsim compare`: how much accuracy privacy costs, at which epsilon, with which mechanism."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+RUNS = typer.Argument(
+    metavar="RUNS...",
+    help="Run directories, sweep directories, folders of runs, or globs of these.",
+    show_default=False,
+)
+ADVERSARY = typer.Option(
+    metavar="NAME",
+    help="Whose epsilon is shown: released-models, known-cohort, server. Default: against whom most runs have one.",
+    show_default=False,
+)
+METRIC = typer.Option(
+    metavar="NAME",
+    help="What is compared: a column of the runs' rows by its last value; or seconds or bytes, of all rounds.",
+)
+BY = typer.Option(
+    metavar="KEY",
+    help="A setting that tells lines apart, as client.learning-rate. Default: the mechanism alone.",
+    show_default=False,
+)
+TASK = typer.Option(metavar="NAME", help="Of runs of several tasks, the one to compare.", show_default=False)
+OUT = typer.Option(metavar="DIR", help="Write pictures there, each as PNG and SVG.", show_default=False)
+CSV = typer.Option("--csv", metavar="FILE", help="Write the table as CSV.", show_default=False)
+LATEX = typer.Option(metavar="FILE", help="Write the table as LaTeX, for booktabs.", show_default=False)
+HTML = typer.Option(
+    metavar="FILE", help="Write one interactive page, which needs no network.", show_default=False
+)
+JSON = typer.Option("--json", help="Print JSON instead.")
+
+
+def compare(
+    runs: Annotated[list[str], RUNS],
+    adversary: Annotated[str | None, ADVERSARY] = None,
+    metric: Annotated[str, METRIC] = "accuracy",
+    by: Annotated[str | None, BY] = None,
+    task: Annotated[str | None, TASK] = None,
+    out: Annotated[Path | None, OUT] = None,
+    csv: Annotated[Path | None, CSV] = None,
+    latex: Annotated[Path | None, LATEX] = None,
+    html: Annotated[Path | None, HTML] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Compare runs: means over seeds, the best of each epsilon, and what privacy costs.
+
+    Runs that differ in nothing but their seed make a group. A frontier has epsilons against one adversary and of
+    one unit of privacy; runs that have not ended well are named and do not count.
+    """
+    from fedsim.cli.app import exit_codes
+    from fedsim.compare import compare as compared
+    from fedsim.compare import files, records, table
+
+    with exit_codes():
+        comparison = compared(runs, metric=metric, adversary=adversary, by=by, task=task)
+        written = files.write(comparison, pictures=out, csv=csv, latex=latex, html=html)
+        if as_json:
+            typer.echo(json.dumps(records.tree_of(comparison)))
+            return
+        table.show(comparison, Console())
+        for path in written:
+            typer.echo(f"written: {path}")

@@ -1,0 +1,152 @@
+"""A comparison: the runs, their groups, and a frontier for each view that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
+from fedsim.compare.groups import Group, check_one_task, differences, grouped, text_of
+from fedsim.compare.members import Member, find_runs
+from fedsim.errors import Refused
+from fedsim.results.run import Run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of one task, compared.
+
+    Attributes:
+        task: What they are scored on.
+        metric: By what they are compared: its final value.
+        adversary: Whose epsilon the table and the pictures show; empty: no run adds noise.
+        by: A setting by which lines are told apart, besides the mechanism; empty: none.
+        groups: The runs that differ in nothing but their seed.
+        left_out: What was found and is no part of it, with the reason.
+    """
+
+    task: str
+    metric: str
+    adversary: str
+    by: str
+    groups: tuple[Group, ...]
+    left_out: tuple[tuple[Path, str], ...]
+
+    @property
+    def members(self) -> list[Member]:
+        """All runs."""
+        return [member for group in self.groups for member in group.members]
+
+    @cached_property
+    def views(self) -> list[View]:
+        """The views in which some group has an epsilon; the chosen adversary's come first."""
+        return sorted(views_of(self.groups), key=lambda view: view.adversary != self.adversary)
+
+    @cached_property
+    def frontiers(self) -> list[Frontier]:
+        """The frontiers of the chosen adversary, one a unit; where no run adds noise, one of baselines alone."""
+        mine = [view for view in self.views if view.adversary == self.adversary] or [View("", "")]
+        return [self.frontier(view) for view in mine]
+
+    def frontier(self, view: View) -> Frontier:
+        """Return the frontier of any view."""
+        return frontier(self.groups, view, self.metric, self.series)
+
+    @cached_property
+    def series(self) -> dict[str, str]:
+        """The line that a group is part of, by its label."""
+        return {group.label: self._series_of(group) for group in self.groups}
+
+    def _series_of(self, group: Group) -> str:
+        if self.by not in group.settings:
+            return group.mechanism
+        return f"{group.mechanism}, {self.by.rpartition('.')[2]}={text_of(group.settings[self.by])}"
+
+    @cached_property
+    def differing(self) -> list[str]:
+        """The settings in which the groups that count differ."""
+        return differences([group.settings for group in self.groups if group.counted])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers has to know, a sentence each."""
+        notes = []
+        if repeated := sum(group.repeated for group in self.groups):
+            notes.append(f"{repeated} completed runs repeat a seed of their group, and count once.")
+        if any(not group.counted for group in self.groups):
+            names = [group.label for group in self.groups if not group.counted]
+            notes.append(f"Without a completed run, and so without a mean: {'; '.join(names)}.")
+        if len({member.commit for member in self.members}) > 1:
+            notes.append("The runs are of several versions of fedsim.")
+        if others := [key for key in self.differing if not key.startswith("privacy.")]:
+            notes.append(f"Besides privacy, the groups differ in: {', '.join(others)}.")
+        variants = {group.mechanism for group in self.groups if group.variant and group.costs}
+        if variants:
+            notes.append(
+                "The best of several settings is chosen by the test set that it is scored on, so its score is somewhat "
+                f"too good: {', '.join(sorted(variants))}."
+            )
+        return notes
+
+
+def compare(
+    runs: Iterable[str | Path],
+    *,
+    metric: str = "accuracy",
+    adversary: str | None = None,
+    by: str | None = None,
+    task: str | None = None,
+) -> Comparison:
+    """Compare runs.
+
+    Args:
+        runs: Run directories, folders of them (a sweep's too), or globs.
+        metric: A column of the runs' rows, by its final value; or `seconds` or `bytes`, of all rounds together.
+        adversary: Whose epsilon is shown; None: against whom most groups have one.
+        by: A setting, as `client.learning-rate`, that tells lines apart; None: the mechanism alone does.
+        task: Of several tasks, the one to be compared.
+
+    Raises:
+        Refused: There are no runs, or no completed ones; they are of several tasks; or one of the names is not
+            among those that the runs have.
+    """
+    members, left_out = _read(find_runs(runs))
+    if task is not None:
+        _check("--task", task, [member.task for member in members])
+        left_out += [(m.path, f"is of the task {m.task!r}") for m in members if m.task != task]
+        members = [member for member in members if member.task == task]
+    found = check_one_task(members)
+    counted = [member for member in members if member.counts]
+    if not counted:
+        states = ", ".join(sorted({member.status for member in members}))
+        raise Refused(f"RUNS: none of {len(members)} is completed; they are: {states}")
+    _check("--metric", metric, [name for member in counted for name in member.finals])
+    groups = grouped(members)
+    if by is not None:
+        _check("--by", by, [key for member in members for key in member.settings])
+    default = default_adversary(groups)
+    if adversary is not None:
+        _check("--adversary", adversary, [view.adversary for view in views_of(groups)])
+    return Comparison(found, metric, adversary or default, by or "", tuple(groups), tuple(left_out))
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Member], list[tuple[Path, str]]]:
+    """Read the runs of experiments; what is none, or can't be read, is told with the reason."""
+    members, left_out = [], []
+    for path in paths:
+        try:
+            members.append(Member.of(Run(path)))
+        except Refused as refused:
+            left_out.append((path, str(refused)))
+    if not members:
+        raise Refused(left_out[0][1])
+    return members, left_out
+
+
+def _check(option: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuse a name that the runs do not have."""
+    names = sorted(set(allowed))
+    if value not in names:
+        raise Refused(f"{option} {value!r}: is in none of these runs; allowed: {', '.join(names) or 'none'}")

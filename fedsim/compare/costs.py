@@ -1,0 +1,120 @@
+"""What a run costs in privacy, against whom: read from its manifest, never computed anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+# Who sees more comes first. What holds against one of these holds against all after it: who sees less learns no more
+# (post-processing).
+STRENGTH = ("server", "known-cohort", "released-models")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A run's epsilon against one adversary, with all that belongs to the number.
+
+    Attributes:
+        adversary: Against whom.
+        epsilon: Of the whole run as planned; None: there is no finite one.
+        spent: What was spent when the manifest was last written; None: not said, or not finite.
+        why: Why there is no epsilon; empty where there is one.
+        bound_by: The adversary whose epsilon this is: the same, or one who sees more.
+        who: Who that is, in words.
+        unit: What is protected: `example` or `client`.
+        relation: Which data sets are neighbours.
+        delta: Probability that epsilon does not hold.
+        noise_multiplier: Sigma, in units of the sensitivity.
+        sampling: q: which rates there are, and whether they count.
+        steps: T: what is composed.
+        noise: Where the noise comes from, in words.
+    """
+
+    adversary: str
+    epsilon: float | None
+    spent: float | None
+    why: str
+    bound_by: str
+    who: str
+    unit: str
+    relation: str
+    delta: float | None
+    noise_multiplier: float | None
+    sampling: str
+    steps: str
+    noise: str
+
+
+def costs_of(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
+    """Return the costs by adversary; `report` is a manifest's `epsilon`, empty where nothing adds noise."""
+    # One that has no theorem says no more than why: what is protected is the same as for the others.
+    unit = next((entry["unit"] for entry in report.values() if "unit" in entry), "")
+    own = {name: _cost(name, entry, unit) for name, entry in report.items()}
+    for name in STRENGTH if own else ():
+        if (name not in own or own[name].epsilon is None) and (stronger := _stronger(own, name)) is not None:
+            own[name] = stronger
+    return own
+
+
+def _stronger(own: Mapping[str, Cost], name: str) -> Cost | None:
+    """Return what is known against whoever sees the least of those that see more; None: nothing is."""
+    more = [own[other] for other in STRENGTH[: STRENGTH.index(name)] if other in own]
+    found = next((cost for cost in reversed(more) if cost.epsilon is not None), None)
+    return None if found is None else replace(found, adversary=name)
+
+
+def _cost(adversary: str, entry: Mapping[str, Any], unit: str) -> Cost:
+    epsilon = _finite(entry.get("epsilon"))
+    why = str(entry.get("why") or entry.get("unavailable") or "")
+    return Cost(
+        adversary=adversary,
+        epsilon=epsilon,
+        spent=_finite(entry.get("spent")),
+        why=why if epsilon is None else "",
+        bound_by=adversary,
+        who=str(entry.get("who", "")),
+        unit=str(entry.get("unit", unit)),
+        relation=str(entry.get("relation", "")),
+        delta=_finite(entry.get("delta")),
+        noise_multiplier=_finite(entry.get("noise-multiplier")),
+        sampling=_sampling(adversary, entry),
+        steps=_steps(entry),
+        noise=str(entry.get("noise", "")),
+    )
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number that is one: a manifest says `infinite` in words."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _sampling(adversary: str, entry: Mapping[str, Any]) -> str:
+    """Say which sampling rates there are.
+
+    >>> _sampling("known-cohort", {"client-rate": 0.3})
+    '0.3 of clients, known'
+    """
+    rates = []
+    worst = entry.get("worst-client")
+    if worst is not None:
+        rates.append(f"{worst['sampling-rate']:.4g} of records")
+    if "client-rate" in entry:
+        known = ", known" if adversary == "known-cohort" else ""
+        rates.append(f"{entry['client-rate']:.4g} of clients{known}")
+    if adversary == "released-models" and "group-rate" in entry:
+        rates.append(f"{entry['group-rate']:.4g} of a group in its turn")
+    return "; ".join(rates) or ("1" if entry else "")
+
+
+def _steps(entry: Mapping[str, Any]) -> str:
+    """Say what is composed.
+
+    >>> _steps({"rounds": 15, "worst-client": {"steps-in-a-round": 2}})
+    '15 rounds x 2 steps'
+    """
+    of = [f"{entry[key]} {key}" for key in ("rounds", "participations") if key in entry]
+    worst = entry.get("worst-client")
+    steps = "" if worst is None else f" x {worst['steps-in-a-round']} steps"
+    return ", ".join(of) + steps

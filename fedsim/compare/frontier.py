@@ -1,0 +1,209 @@
+"""Accuracy against epsilon, for one adversary and one unit of privacy at a time.
+
+Epsilons against different adversaries, or of different units, are no numbers of one axis: a record's epsilon of 2 and a
+client's are different promises. So a frontier has one of each, and says which mechanisms have no epsilon there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fedsim.compare.costs import STRENGTH, Cost
+from fedsim.compare.groups import Group
+from fedsim.compare.statistics import Difference, Summary, difference, holm
+
+SAME = 1.01  # calibration ends a little below the epsilon that was asked for
+LOWER_IS_BETTER = ("loss", "seconds", "bytes", "failures")  # ends of metrics' names
+
+
+@dataclass(frozen=True, order=True)
+class View:
+    """What a frontier's epsilons are.
+
+    Attributes:
+        adversary: Against whom.
+        unit: What is protected: `example` or `client`.
+    """
+
+    adversary: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A group on a frontier.
+
+    Attributes:
+        group: The runs.
+        series: What its line is: the mechanism, and a setting where one was asked for.
+        summary: The metric over seeds.
+        cost: Of the view's adversary; None: the group adds no noise.
+        level: Epsilons within a hundredth of each other have the same, and are compared.
+        price: Its metric less that of the best group without noise; None: there is none, or it is that itself.
+        price_p: The test of that, adjusted (Holm) for all that the frontier has.
+        rivals: How many other groups have this epsilon.
+        best: Whether none of these has a better mean.
+        behind: Its metric less that of the best with this epsilon; None: it is that itself, or has no epsilon.
+        behind_p: The test of that, adjusted (Holm) for all that the frontier has.
+    """
+
+    group: Group
+    series: str
+    summary: Summary
+    cost: Cost | None
+    level: int = 0
+    price: Difference | None = None
+    price_p: float | None = None
+    rivals: int = 0
+    best: bool = False
+    behind: Difference | None = None
+    behind_p: float | None = None
+
+    @property
+    def epsilon(self) -> float | None:
+        """Its place; None: the group adds no noise."""
+        return None if self.cost is None else self.cost.epsilon
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All groups that have a place where one adversary and one unit are looked at.
+
+    Attributes:
+        view: The adversary and the unit.
+        metric: What is compared.
+        points: With epsilon, by series and epsilon.
+        baselines: Without noise, the best first.
+        absent: Groups of this unit without epsilon here, with the reason.
+    """
+
+    view: View
+    metric: str
+    points: tuple[Point, ...]
+    baselines: tuple[Point, ...]
+    absent: tuple[tuple[Group, str], ...]
+
+    @property
+    def series(self) -> dict[str, list[Point]]:
+        """The points by line, in the order of epsilon."""
+        lines: dict[str, list[Point]] = {}
+        for point in self.points:
+            lines.setdefault(point.series, []).append(point)
+        return lines
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of a metric is more.
+
+    >>> lower_is_better("train-loss"), lower_is_better("client-accuracy")
+    (True, False)
+    """
+    return metric.endswith(LOWER_IS_BETTER)
+
+
+def views_of(groups: Iterable[Group]) -> list[View]:
+    """Return the views in which some group has an epsilon, those of most groups first."""
+    counts: dict[View, int] = {}
+    for group in groups:
+        for name, cost in group.costs.items():
+            if cost.epsilon is not None:
+                counts[View(name, cost.unit)] = counts.get(View(name, cost.unit), 0) + 1
+    return sorted(counts, key=lambda view: (-counts[view], _weakness(view.adversary), view.unit))
+
+
+def _weakness(adversary: str) -> tuple[int, str]:
+    """Sort those who see least first."""
+    known = adversary in STRENGTH
+    return (len(STRENGTH) - STRENGTH.index(adversary) if known else len(STRENGTH) + 1), adversary
+
+
+def default_adversary(groups: Sequence[Group]) -> str:
+    """Return the adversary against whom most groups have an epsilon, of several the one who sees least; or ''."""
+    counts: dict[str, int] = {}
+    for group in groups:
+        for name, cost in group.costs.items():
+            counts[name] = counts.get(name, 0) + (cost.epsilon is not None)
+    return min(
+        (name for name in counts if counts[name]), key=lambda n: (-counts[n], _weakness(n)), default=""
+    )
+
+
+def frontier(groups: Sequence[Group], view: View, metric: str, series: Mapping[str, str]) -> Frontier:
+    """Return the frontier of a view.
+
+    Args:
+        groups: Of one task.
+        view: The adversary and the unit.
+        metric: What is compared, by its final value.
+        series: The line that a group is part of, by its label.
+    """
+    points, baselines, absent = [], [], []
+    for group in groups:
+        summary, cost = group.summary(metric), group.cost(view.adversary)
+        if summary is None:
+            continue
+        if not group.costs:
+            baselines.append(Point(group, series[group.label], summary, None))
+        elif cost is not None and cost.unit == view.unit and cost.epsilon is not None:
+            points.append(Point(group, series[group.label], summary, cost))
+        elif view.unit in {other.unit for other in group.costs.values()}:
+            absent.append((group, cost.why if cost is not None else f"says nothing of {view.adversary}"))
+    sign = -1 if lower_is_better(metric) else 1
+    baselines.sort(key=lambda point: -sign * point.summary.mean)
+    levelled = sorted(_levelled(points), key=lambda point: (point.series, point.level, point.group.label))
+    priced = _priced(baselines[1:] + levelled, baselines[0] if baselines else None, metric)
+    rest = len(baselines[1:])
+    return Frontier(
+        view,
+        metric,
+        tuple(_ranked(priced[rest:], metric, sign)),
+        tuple(baselines[:1] + priced[:rest]),
+        tuple(absent),
+    )
+
+
+def _levelled(points: list[Point]) -> list[Point]:
+    """Return the points in the order of epsilon, with their levels."""
+    levelled, level, lowest = [], 0, 0.0
+    for point in sorted(points, key=lambda point: point.epsilon or 0.0):
+        epsilon = point.epsilon or 0.0
+        if epsilon > SAME * lowest:
+            level, lowest = level + 1, epsilon
+        levelled.append(replace(point, level=level))
+    return levelled
+
+
+def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Point]:
+    """Return the points with what they have less than the best group without noise."""
+    if baseline is None:
+        return points
+    base = baseline.group.values(metric)
+    prices = [difference(point.group.values(metric), base) for point in points]
+    adjusted = holm([price.p for price in prices])
+    return [
+        replace(point, price=price, price_p=p)
+        for point, price, p in zip(points, prices, adjusted, strict=True)
+    ]
+
+
+def _ranked(points: list[Point], metric: str, sign: int) -> list[Point]:
+    """Return the points with the best of each epsilon marked, and how far the others are behind it."""
+    levels = Counter(point.level for point in points)
+    best: dict[int, Point] = {}
+    for point in points:
+        leader = best.setdefault(point.level, point)
+        if sign * (point.summary.mean - leader.summary.mean) > 0:
+            best[point.level] = point
+    behind = [
+        None
+        if point.summary.mean == best[point.level].summary.mean
+        else difference(point.group.values(metric), best[point.level].group.values(metric))
+        for point in points
+    ]
+    adjusted = holm([None if gap is None else gap.p for gap in behind])
+    return [
+        replace(point, rivals=levels[point.level] - 1, best=gap is None, behind=gap, behind_p=p)
+        for point, gap, p in zip(points, behind, adjusted, strict=True)
+    ]

@@ -1,0 +1,184 @@
+"""Runs that differ in nothing but their seed, side by side; and in what such groups differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fedsim.compare.costs import Cost
+from fedsim.compare.members import Member, key_of
+from fedsim.compare.statistics import Summary, summarise
+from fedsim.errors import Refused
+
+BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # what a frontier varies
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of the same settings.
+
+    Attributes:
+        members: All of them, in the order of their seeds.
+        differing: Keys in which groups of the same mechanism differ, the budget apart, with a short name each; of a
+            group that counts, from others that count.
+    """
+
+    members: tuple[Member, ...]
+    differing: Mapping[str, str]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Every value of the experiment."""
+        return self.members[0].settings
+
+    @property
+    def mechanism(self) -> str:
+        """What protects the runs."""
+        return self.members[0].mechanism
+
+    @cached_property
+    def counted(self) -> Mapping[int, Member]:
+        """By seed, those that enter means. Of several with the same seed, which have the same bits, the first."""
+        counted: dict[int, Member] = {}
+        for member in self.members:
+            if member.counts:
+                counted.setdefault(member.seed, member)
+        return counted
+
+    @property
+    def repeated(self) -> int:
+        """Completed runs that are left out, since another has their seed."""
+        return sum(member.counts for member in self.members) - len(self.counted)
+
+    @property
+    def pending(self) -> list[Member]:
+        """Runs that have not run to their end."""
+        return [member for member in self.members if not member.counts]
+
+    @property
+    def variant(self) -> str:
+        """What tells it from others of the same mechanism and budget; empty: nothing."""
+        return ", ".join(
+            f"{short}={text_of(self.settings.get(key))}" for key, short in self.differing.items()
+        )
+
+    @property
+    def budgets(self) -> list[tuple[str, float]]:
+        """What was asked of the mechanism, as `epsilon` or `noise-multiplier`; empty: it adds no noise."""
+        return [
+            (key.rpartition(".")[2], value) for key, value in self.settings.items() if BUDGET.fullmatch(key)
+        ]
+
+    @property
+    def budget(self) -> str:
+        """The same in words, as `epsilon=2`."""
+        return ", ".join(f"{name}={text_of(value)}" for name, value in self.budgets)
+
+    @property
+    def label(self) -> str:
+        """The group's name, unlike that of any other."""
+        return ", ".join(part for part in (self.mechanism, self.budget, self.variant) if part)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Return a metric's final value by seed, of the counted runs that have it."""
+        return {
+            seed: member.finals[metric] for seed, member in self.counted.items() if metric in member.finals
+        }
+
+    def summary(self, metric: str) -> Summary | None:
+        """Return a metric's mean over seeds, with its spread; None: no counted run has it."""
+        values = self.values(metric)
+        return summarise(list(values.values())) if values else None
+
+    def cost(self, adversary: str) -> Cost | None:
+        """Return the cost against an adversary: of counted runs, the largest (data may differ by seed)."""
+        costs = [m.costs[adversary] for m in self.counted.values() if adversary in m.costs]
+        missing = next((cost for cost in costs if cost.epsilon is None), None)
+        return missing or max(costs, key=lambda cost: cost.epsilon or 0.0, default=None)
+
+    @property
+    def costs(self) -> dict[str, Cost]:
+        """The costs by adversary."""
+        names = dict.fromkeys(name for member in self.counted.values() for name in member.costs)
+        return {name: cost for name in names if (cost := self.cost(name)) is not None}
+
+
+def grouped(members: Iterable[Member]) -> list[Group]:
+    """Return the groups: those without noise first, then by mechanism in the order of their first runs, and budget."""
+    sets: dict[str, list[Member]] = {}
+    for member in members:
+        sets.setdefault(key_of(member.settings), []).append(member)
+    by_mechanism: dict[str, list[list[Member]]] = {}
+    for of_group in sets.values():
+        by_mechanism.setdefault(of_group[0].mechanism, []).append(of_group)
+    groups = []
+    for side_by_side in by_mechanism.values():
+        counted = [of_group for of_group in side_by_side if any(member.counts for member in of_group)]
+        of_all, of_counted = _names_of_differences(side_by_side), _names_of_differences(counted)
+        made = [
+            Group(tuple(sorted(of_group, key=_order)), of_counted if of_group in counted else of_all)
+            for of_group in side_by_side
+        ]
+        groups += sorted(made, key=lambda group: group.budgets)
+    return sorted(groups, key=lambda group: bool(group.budgets))
+
+
+def _names_of_differences(side_by_side: Sequence[Sequence[Member]]) -> dict[str, str]:
+    """Return the keys in which groups differ, their budgets apart, with a short name each."""
+    keys = differences([of_group[0].settings for of_group in side_by_side])
+    return shortened([key for key in keys if not BUDGET.fullmatch(key)])
+
+
+def _order(member: Member) -> tuple[int, str]:
+    return member.seed, str(member.path)
+
+
+def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys that do not have the same value everywhere, in the order of the experiment."""
+    keys = dict.fromkeys(key for tree in settings for key in tree)
+    return [key for key in keys if len({key_of({key: tree.get(key)}) for tree in settings}) > 1]
+
+
+def shortened(keys: Sequence[str]) -> dict[str, str]:
+    """Return the shortest end of each dotted key that tells it from the others.
+
+    >>> shortened(["client.epochs", "privacy.dp-sgd.clip", "privacy.dp-fedavg.clip"])
+    {'client.epochs': 'epochs', 'privacy.dp-sgd.clip': 'dp-sgd.clip', 'privacy.dp-fedavg.clip': 'dp-fedavg.clip'}
+    """
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+        short[key] = next(end for end in ends if sum(f".{k}".endswith(f".{end}") for k in keys) == 1)
+    return short
+
+
+def check_one_task(members: Sequence[Member]) -> str:
+    """Return the task of all runs.
+
+    Raises:
+        Refused: There are several: their accuracies are of different test sets.
+    """
+    tasks: dict[str, list[Member]] = {}
+    for member in members:
+        tasks.setdefault(member.task, []).append(member)
+    if len(tasks) == 1:
+        return next(iter(tasks))
+    said = "; ".join(f"{task!r} ({len(runs)}, as {runs[0].path})" for task, runs in tasks.items())
+    raise Refused(
+        f"RUNS: are of {len(tasks)} tasks, whose scores can't be compared: {said}; choose one by --task"
+    )
+
+
+def text_of(value: Any) -> str:
+    """Say a setting's value; two that differ are never said alike."""
+    return (
+        "unset"
+        if value is None
+        else repr(value).removesuffix(".0")
+        if isinstance(value, float)
+        else str(value)
+    )

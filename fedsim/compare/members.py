@@ -1,0 +1,189 @@
+"""The runs that are compared: found on the disk, and each read once."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedsim.compare.costs import Cost, costs_of
+from fedsim.errors import Refused
+from fedsim.results.run import Run
+
+NOT_SETTINGS = frozenset({"name", "seed"})  # and [runtime], which changes no result
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run, as it was when it was read.
+
+    Attributes:
+        path: Its directory, as it was given.
+        name: Of the experiment.
+        seed: Of its draws.
+        status: See `Run.status`; only `completed` ones count.
+        error: Why it ended, where the manifest says.
+        task: What its metrics are measured on.
+        mechanism: What protects it, in words.
+        settings: Every value of the experiment by its dotted key, but for `NOT_SETTINGS`; unset ones are absent.
+        rows: One a round.
+        costs: By adversary.
+        model_bytes: Of the model's arrays; None: there are no final weights.
+        wall_seconds: Of the run's sessions together.
+        commit: Of fedsim, if that is known.
+    """
+
+    path: Path
+    name: str
+    seed: int
+    status: str
+    error: str
+    task: str
+    mechanism: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    costs: Mapping[str, Cost]
+    model_bytes: int | None
+    wall_seconds: float | None
+    commit: str | None
+
+    @classmethod
+    def of(cls, run: Run) -> Member:
+        """Read a run of an experiment; raises `Refused` for another, or one that can't be read."""
+        try:
+            experiment, manifest, rows, status = run.experiment, run.manifest, run.rows, run.status
+        except Refused:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
+        settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
+        source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
+        return cls(
+            path=run.path,
+            name=experiment.name,
+            seed=experiment.seed,
+            status=status,
+            error=str(manifest.get("error", "")),
+            task=_task(experiment.data.source, source),
+            mechanism=_mechanism(experiment.privacy.mechanisms, experiment.privacy.secagg is not None),
+            settings={key: value for key, value in settings.items() if key not in NOT_SETTINGS},
+            rows=rows,
+            costs=costs_of(manifest.get("epsilon", {})),
+            model_bytes=_model_bytes(run.path / "model.safetensors"),
+            wall_seconds=manifest.get("wall-seconds"),
+            commit=manifest.get("commit"),
+        )
+
+    @property
+    def counts(self) -> bool:
+        """Whether it enters means: only what has run to its end does."""
+        return self.status == "completed"
+
+    @cached_property
+    def finals(self) -> Mapping[str, float]:
+        """The last value of each number that the rows have; `seconds` and `bytes` are of all rounds together."""
+        last: dict[str, float] = {}
+        for row in self.rows:
+            last |= {
+                key: float(value)
+                for key, value in row.items()
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            }
+        last.pop("round", None)
+        if self.rows:
+            last["seconds"] = sum(float(row.get("seconds", 0.0)) for row in self.rows)
+        if self.transferred is not None:
+            last["bytes"] = float(self.transferred)
+        return last
+
+    @property
+    def transferred(self) -> int | None:
+        """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: not known.
+
+        Each client that was asked was sent the model. An update is as large; with secure aggregation the bytes of the
+        protocol were counted, but for its ideal stand-in, which sends none of them.
+        """
+        if self.model_bytes is None or self.settings.get("privacy.secagg.mode") == "ideal":
+            return None
+        clients = sum(int(row["clients"]) for row in self.rows)
+        down = self.model_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
+        if "privacy.secagg.mode" not in self.settings:
+            return down + self.model_bytes * clients
+        both = ("secagg-bytes-up", "secagg-bytes-down")
+        return down + sum(int(row.get(key, 0)) for row in self.rows for key in both)
+
+
+def find_runs(patterns: Iterable[str | Path]) -> list[Path]:
+    """Return run directories, each once, in order.
+
+    Args:
+        patterns: Run directories; folders of them, as `runs` and a sweep's are; or globs of these.
+
+    Raises:
+        Refused: One names no run.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        places = [Path(place) for place in sorted(glob.glob(str(pattern)))]  # noqa: PTH207 (may be absolute)
+        runs = [run for place in places for run in _runs_at(place)]
+        if not runs:
+            raise Refused(
+                f"RUNS {str(pattern)!r}: no run directory is there; a run, a folder of runs or a glob is needed"
+            )
+        found |= dict.fromkeys(runs)
+    return list(found)
+
+
+def _runs_at(place: Path) -> list[Path]:
+    """Return the runs that a folder is or holds: directly, or a sweep's under `runs`."""
+    if (place / "manifest.json").is_file():
+        return [place]
+    return sorted(path.parent for inside in ("*", "runs/*") for path in place.glob(f"{inside}/manifest.json"))
+
+
+def _task(source: str, options: Mapping[str, Any]) -> str:
+    """Name what accuracy is measured on: a source and its options.
+
+    >>> _task("npz", {"path": "/data/mnist.npz"})
+    'npz (path=/data/mnist.npz)'
+    """
+    said = ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
+    return f"{source} ({said})" if said else source
+
+
+def _mechanism(mechanisms: Sequence[str], secagg: bool) -> str:
+    """Name what protects a run.
+
+    >>> _mechanism([], False), _mechanism(["dp-fedavg"], True)
+    ('no privacy', 'dp-fedavg + secagg')
+    """
+    return " + ".join([*mechanisms, *(["secagg"] if secagg else [])]) or "no privacy"
+
+
+def _model_bytes(weights: Path) -> int | None:
+    """Return the bytes of a safetensors file's arrays: what is behind its header."""
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        header: int = int.from_bytes(file.read(8), "little")
+    return int(weights.stat().st_size) - 8 - header
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested tables into one with dotted keys; what is unset is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = value
+    return flat
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Return a text that is the same for the same settings."""
+    return json.dumps(settings, sort_keys=True)

@@ -1,0 +1,161 @@
+"""Pictures over rounds, a panel for each line of the frontier; and how accuracy is spread over clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from fedsim.compare.comparison import Comparison
+from fedsim.compare.curves import Curve, curve_of
+from fedsim.compare.frontier import Point
+from fedsim.compare.groups import Group
+from fedsim.compare.pictures import COLUMNS, explain, log_epsilon, panels_of, privacy_said
+from fedsim.compare.styles import COLOURS, DASHES, DASHES_OF_NONE, GREY
+from fedsim.compare.wording import axis_of, scale_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+QUANTILES = ("min", "p10", "median", "p90")  # of the clients' accuracies, as rows have them
+
+
+def metric_figure(comparison: Comparison) -> Figure:
+    """Return the metric over rounds: in each panel a line's groups, and what adds no noise."""
+    scale = scale_of(comparison.metric)
+    metric = comparison.metric if comparison.metric not in ("seconds", "bytes") else "accuracy"
+    baselines = comparison.frontiers[0].baselines
+
+    def draw(axes: Axes, points: Sequence[Point]) -> None:
+        for place, point in enumerate(baselines):
+            dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
+            _line(axes, curve_of(point.group, metric), scale, GREY, dash, point.group.label)
+        _lines(axes, points, lambda point: curve_of(point.group, metric), scale)
+        axes.legend(frameon=False, fontsize=8)
+
+    figure = _over_rounds(comparison, draw, axis_of(metric))
+    title = f"{axis_of(metric).partition(' (')[0].capitalize()} over rounds: {comparison.task}"
+    explain(
+        figure,
+        title,
+        f"Lines: means over seeds; bands: from the lowest seed to the highest. {_against(comparison)}",
+    )
+    return figure
+
+
+def epsilon_figure(comparison: Comparison) -> Figure:
+    """Return epsilon over rounds, as the runs accounted for it while they went on."""
+
+    def draw(axes: Axes, points: Sequence[Point]) -> None:
+        _lines(axes, points, _spending, 1.0)
+        values = [value for point in points for value in _spending(point).mean if value > 0]
+        if values:
+            log_epsilon(axes, values, vertical=True)
+        axes.legend(frameon=False, fontsize=8)
+
+    figure = _over_rounds(comparison, draw, f"epsilon against {comparison.adversary}")
+    said = "Spent so far, mean over seeds; it may end below the epsilon of the whole run as planned, which names the line."
+    terms = ". ".join(privacy_said(frontier) for frontier in comparison.frontiers)
+    explain(figure, f"Epsilon over rounds: {comparison.task}", f"{said} {terms}.")
+    return figure
+
+
+def _against(comparison: Comparison) -> str:
+    return f"Epsilon is against {comparison.adversary}." if comparison.adversary else ""
+
+
+def _spending(point: Point) -> Curve:
+    """Return what was spent over rounds: nothing is 0, which a logarithmic axis leaves out."""
+    bound_by = "" if point.cost is None else point.cost.bound_by
+    return curve_of(point.group, f"epsilon-{bound_by}")
+
+
+def _over_rounds(comparison: Comparison, draw: Callable[[Axes, Sequence[Point]], None], label: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
+    lines = [
+        (f"{name} ({frontier.view.unit})", points)
+        for frontier in comparison.frontiers
+        for name, points in frontier.series.items()
+    ] or [("", [])]
+    figure, panels = panels_of(len(lines), 4.2, 3.6)
+    for axes, (title, points) in zip(panels, lines, strict=True):
+        draw(axes, points)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel(label)
+    return figure
+
+
+def _lines(axes: Axes, points: Sequence[Point], curve: Callable[[Point], Curve], scale: float) -> None:
+    for place, point in enumerate(points):
+        colour = COLOURS[place % len(COLOURS)]
+        dash = DASHES[(place + place // len(COLOURS)) % len(DASHES)]
+        variant = f", {point.group.variant}" if point.group.variant else ""
+        _line(axes, curve(point), scale, colour, dash, f"epsilon {point.epsilon:.3g}{variant}")
+
+
+def _line(axes: Axes, curve: Curve, scale: float, colour: str, dash: object, label: str) -> None:
+    if not curve.rounds:
+        return
+    axes.plot(
+        curve.rounds,
+        [scale * value for value in curve.mean],
+        color=colour,
+        linestyle=dash,
+        linewidth=1.6,
+        marker="." if len(curve.rounds) < 3 else "",
+        label=label,
+    )
+    low, high = [scale * value for value in curve.low], [scale * value for value in curve.high]
+    axes.fill_between(curve.rounds, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def fairness_figure(comparison: Comparison) -> Figure:
+    """Return how accuracy is spread over clients, for the groups that recorded it."""
+    from matplotlib.figure import Figure
+
+    groups = [group for group in comparison.groups if group.values("client-accuracy-p10")]
+    figure = Figure(figsize=(9, 1.8 + 0.36 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_yticks(range(len(groups)), [group.label for group in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    for place, group in enumerate(groups):
+        low, tenth, median, ninetieth = (_mean_of(group, name) for name in QUANTILES)
+        axes.plot([low], [place], marker="x", color=COLOURS[1], label="" if place else "worst client")
+        axes.plot(
+            [tenth, ninetieth],
+            [place, place],
+            color=COLOURS[0],
+            linewidth=5,
+            solid_capstyle="butt",
+            alpha=0.6,
+            label="" if place else "tenth to ninetieth percentile",
+        )
+        axes.plot(
+            [median],
+            [place],
+            marker="|",
+            markersize=14,
+            color="#000000",
+            linestyle="",
+            label="" if place else "median",
+        )
+    axes.set_xlabel(axis_of("client-accuracy"))
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
+    explain(
+        figure,
+        f"How accuracy is spread over clients: {comparison.task}",
+        "Over the clients of the last evaluation; means over seeds.",
+    )
+    return figure
+
+
+def _mean_of(group: Group, quantile: str) -> float:
+    summary = group.summary(f"client-accuracy-{quantile}")
+    return float("nan") if summary is None else 100 * summary.mean

@@ -1,0 +1,289 @@
+"""A comparison as one HTML page, which needs no network: Plotly, styles and numbers are in it.
+
+The tables are HTML, so that they can be read, searched, printed and reached by keyboard; the script draws the charts
+from the same numbers and hides what the filters leave out.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+from fedsim.compare.comparison import Comparison
+from fedsim.compare.curves import curve_of
+from fedsim.compare.frontier import Frontier, Point
+from fedsim.compare.groups import Group
+from fedsim.compare.styles import Style, styles_of
+from fedsim.compare.table import remarks
+from fedsim.compare.wording import (
+    UNITS,
+    axis_of,
+    difference_of,
+    p_of,
+    scale_of,
+    standing_of,
+    summary_of,
+    value_of,
+    view_of,
+)
+from fedsim.errors import Refused
+
+SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "*": "star",
+}
+DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+
+
+def page_of(comparison: Comparison) -> str:
+    """Return the page.
+
+    Raises:
+        Refused: Jinja or Plotly is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise Refused(
+            f"--html: needs {error.name}, which is not installed: pip install 'fedsim[report]'"
+        ) from None
+    files = resources.files("fedsim.compare") / "page"
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        **_texts(comparison),
+        numbers=_script_json(_numbers(comparison)),
+        plotly=get_plotlyjs(),
+        script=(files / "report.js").read_text(encoding="utf-8"),
+        style=(files / "report.css").read_text(encoding="utf-8"),
+    )
+
+
+def _script_json(tree: Any) -> str:
+    """Return JSON that can stand in a script: no text in it can end that."""
+    return json.dumps(tree, allow_nan=False).replace("<", "\\u003c")
+
+
+# --- numbers, for the charts ----------------------------------------------------------------------------
+
+
+def _numbers(comparison: Comparison) -> dict[str, Any]:
+    """Return what the script draws."""
+    styles = styles_of(comparison)
+    anchors = _anchors(comparison)
+    return {
+        "metric": comparison.metric,
+        "axis": axis_of(comparison.metric),
+        "scale": scale_of(comparison.metric),
+        "groups": {anchors[group.label]: _group(comparison, group, styles) for group in comparison.groups},
+        "views": [_view(comparison.frontier(view), anchors) for view in comparison.views]
+        or [_view(comparison.frontiers[0], anchors)],
+    }
+
+
+def _group(comparison: Comparison, group: Group, styles: dict[str, Style]) -> dict[str, Any]:
+    series = comparison.series[group.label]
+    spent = {name: curve_of(group, f"epsilon-{cost.bound_by}") for name, cost in group.costs.items()}
+    return {
+        "label": group.label,
+        "mechanism": group.mechanism,
+        "series": series,
+        "style": _style(styles[series]),
+        "curve": asdict(curve_of(group, comparison.metric)),
+        "spent": {name: asdict(curve) for name, curve in spent.items() if curve.rounds},
+        "runs": [
+            {"anchor": _run_anchor(comparison, m), "seed": seed, "value": m.finals[comparison.metric]}
+            for seed, m in group.counted.items()
+            if comparison.metric in m.finals
+        ],
+    }
+
+
+def _style(style: Style) -> dict[str, str]:
+    dash = DASHES[style.dash] if isinstance(style.dash, str) else "longdashdot"
+    return {"colour": style.colour, "symbol": SYMBOLS[style.marker], "dash": dash}
+
+
+def _view(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
+    def place(point: Point) -> dict[str, Any]:
+        return {
+            "group": anchors[point.group.label],
+            "epsilon": point.epsilon,
+            "mean": point.summary.mean,
+            "half": point.summary.half_width,
+            "said": summary_of(frontier.metric, point.summary),
+            "terms": _terms(point),
+        }
+
+    return {
+        "adversary": frontier.view.adversary,
+        "unit": frontier.view.unit,
+        "said": view_of(frontier.view),
+        "points": [place(point) for point in frontier.points],
+        "baselines": [place(point) for point in frontier.baselines],
+    }
+
+
+def _terms(point: Point) -> list[str]:
+    """Say what belongs to an epsilon, a line each."""
+    cost = point.cost
+    if cost is None:
+        return []
+    return [
+        *([] if cost.noise_multiplier is None else [f"sigma {cost.noise_multiplier:.4g}"]),
+        f"q {cost.sampling}",
+        f"T {cost.steps}",
+        f"delta {cost.delta or 0:g}",
+        f"unit {cost.unit}, relation {cost.relation}",
+        f"against {cost.bound_by}{'' if cost.bound_by == cost.adversary else ', who sees more'}",
+    ]
+
+
+# --- texts, for the tables ------------------------------------------------------------------------------
+
+
+def _texts(comparison: Comparison) -> dict[str, Any]:
+    """Return what the template says."""
+    anchors = _anchors(comparison)
+    frontiers = [comparison.frontier(view) for view in comparison.views] or comparison.frontiers
+    return {
+        "task": comparison.task,
+        "metric": comparison.metric,
+        "axis": axis_of(comparison.metric),
+        "remarks": remarks(comparison),
+        "runs": len(comparison.members),
+        "completed": sum(len(group.counted) for group in comparison.groups),
+        "adversaries": list(dict.fromkeys(view.adversary for view in comparison.views)),
+        "units": {view.unit: UNITS.get(view.unit, view.unit) for view in comparison.views},
+        "mechanisms": list(dict.fromkeys(group.mechanism for group in comparison.groups)),
+        "frontiers": [_frontier_rows(frontier, anchors) for frontier in frontiers],
+        "epsilons": [
+            row for group in comparison.groups for row in _epsilon_rows(group, anchors[group.label])
+        ],
+        "differences": _differences(comparison, anchors),
+        "groups": [_section(comparison, group, anchors[group.label]) for group in comparison.groups],
+    }
+
+
+def _anchors(comparison: Comparison) -> dict[str, str]:
+    """Return the name of each group's section, by its label."""
+    return {group.label: f"group-{place}" for place, group in enumerate(comparison.groups, 1)}
+
+
+def _run_anchor(comparison: Comparison, member: Any) -> str:
+    return f"run-{comparison.members.index(member) + 1}"
+
+
+def _frontier_rows(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
+    return {
+        "adversary": frontier.view.adversary,
+        "unit": frontier.view.unit,
+        "said": view_of(frontier.view),
+        "rows": [
+            {
+                "anchor": anchors[point.group.label],
+                "mechanism": point.group.mechanism,
+                "label": point.group.label,
+                "epsilon": "none spent" if point.epsilon is None else f"{point.epsilon:.4g}",
+                "seeds": point.summary.n,
+                "score": summary_of(frontier.metric, point.summary),
+                "price": difference_of(frontier.metric, point.price),
+                "p": p_of(point.price_p),
+                "standing": standing_of(frontier.metric, point),
+            }
+            for point in (*frontier.baselines, *frontier.points)
+        ],
+    }
+
+
+def _epsilon_rows(group: Group, anchor: str) -> list[dict[str, Any]]:
+    """Return a row for each adversary of a group."""
+    return [
+        {
+            "anchor": anchor,
+            "label": group.label,
+            "mechanism": group.mechanism,
+            "adversary": name,
+            "unit": cost.unit,
+            "epsilon": "none" if cost.epsilon is None else f"{cost.epsilon:.4g}",
+            "sigma": "" if cost.noise_multiplier is None else f"{cost.noise_multiplier:.4g}",
+            "q": cost.sampling,
+            "steps": cost.steps,
+            "delta": "" if cost.delta is None else f"{cost.delta:g}",
+            "relation": cost.relation,
+            "remark": cost.why
+            or ("" if cost.bound_by == name else f"the epsilon against {cost.bound_by}, who sees more"),
+        }
+        for name, cost in group.costs.items()
+    ]
+
+
+def _differences(comparison: Comparison, anchors: dict[str, str]) -> dict[str, Any]:
+    """Return the settings in which groups differ; those of mechanisms, which most groups lack, in one column."""
+    shared = [key for key in comparison.differing if not key.startswith("privacy.")]
+    private = [key for key in comparison.differing if key.startswith("privacy.")]
+    return {
+        "keys": shared,
+        "rows": [
+            {
+                "anchor": anchors[group.label],
+                "label": group.label,
+                "mechanism": group.mechanism,
+                "values": [_said(group.settings.get(key)) for key in shared],
+                "privacy": [
+                    f"{key.removeprefix('privacy.')} = {_said(group.settings[key])}"
+                    for key in private
+                    if key in group.settings
+                ],
+            }
+            for group in comparison.groups
+        ],
+    }
+
+
+def _section(comparison: Comparison, group: Group, anchor: str) -> dict[str, Any]:
+    """Return what a group's section says."""
+    summary = group.summary(comparison.metric)
+    scores = {"bytes": group.summary("bytes"), "seconds": group.summary("seconds")}
+    return {
+        "anchor": anchor,
+        "label": group.label,
+        "mechanism": group.mechanism,
+        "score": "no completed run" if summary is None else summary_of(comparison.metric, summary),
+        "scores": {name: value_of(name, found.mean) for name, found in scores.items() if found is not None},
+        "settings": {key: _said(value) for key, value in group.settings.items()},
+        "runs": [
+            {
+                "anchor": _run_anchor(comparison, member),
+                "seed": member.seed,
+                "status": member.status,
+                "error": member.error,
+                "rounds": len(member.rows),
+                "value": value_of(comparison.metric, member.finals[comparison.metric])
+                if comparison.metric in member.finals
+                else "",
+                "spent": ", ".join(
+                    f"{cost.spent:.4g} ({name})"
+                    for name, cost in member.costs.items()
+                    if cost.spent is not None and cost.bound_by == name
+                ),
+                "path": str(member.path),
+            }
+            for member in group.members
+        ],
+    }
+
+
+def _said(value: Any) -> str:
+    return "" if value is None else json.dumps(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,187 @@
+"""A comparison in the terminal and in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.compare.comparison import Comparison
+from fedsim.compare.frontier import Frontier, Point
+from fedsim.compare.wording import axis_of, difference_of, p_of, standing_of, summary_of, value_of, view_of
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Print what compares, what each epsilon is, and what a reader has to know."""
+    console.print(Text(f"{len(comparison.members)} runs of {comparison.task}", style="bold"))
+    for frontier in comparison.frontiers:
+        console.print()
+        console.print(_scores(frontier))
+        if frontier.points:
+            console.print(_epsilons(frontier))
+        for group, why in frontier.absent:
+            console.print(Text(f"no epsilon here: {group.label}: {why}"))
+    console.print()
+    if any(_bound(point) for frontier in comparison.frontiers for point in frontier.points):
+        console.print("bound by: the epsilon is one against who sees more, and holds here too.")
+    for line in remarks(comparison):
+        console.print(Text(line))
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Return the lines below the tables: how to read them, what did not run to its end, what is left out."""
+    lines = []
+    if any(
+        point.summary.half_width is not None for f in comparison.frontiers for point in f.points + f.baselines
+    ):
+        lines.append("± is half a 95 % interval over seeds (Student's t), of each mean or difference alone.")
+    if any(
+        point.price_p is not None or point.behind_p is not None
+        for f in comparison.frontiers
+        for point in f.points
+    ):
+        lines.append(
+            "p: paired t test where seeds are the same, else Welch's; adjusted for all tests of a column (Holm)."
+        )
+    lines += comparison.notes
+    for group in comparison.groups:
+        lines += [
+            f"not counted: {m.path}: {m.status} after {len(m.rows)} rounds{f': {m.error}' if m.error else ''}"
+            for m in group.pending
+        ]
+    return lines + [f"left out: {path}: {why}" for path, why in comparison.left_out]
+
+
+def _scores(frontier: Frontier) -> Table:
+    points = [*frontier.baselines, *frontier.points]
+    table = _table(f"{axis_of(frontier.metric).partition(' (')[0]}; {view_of(frontier.view)}")
+    shown = _columns(frontier)
+    for name in shown:
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name not in ("settings",))
+    for point in points:
+        cells = _cells(point, frontier.metric)
+        table.add_row(*(cells[name] for name in shown), style="bold" if point.best and point.rivals else "")
+    return table
+
+
+LEFT = ("mechanism", "settings", "best of epsilon", "relation", "bound by")
+
+
+def _columns(frontier: Frontier) -> list[str]:
+    """Return the columns in which some point has something."""
+    cells = [_cells(point, frontier.metric) for point in (*frontier.baselines, *frontier.points)]
+    return [name for name in cells[0] if any(row[name] for row in cells)] if cells else []
+
+
+def _cells(point: Point, metric: str) -> dict[str, str]:
+    return {
+        "mechanism": point.group.mechanism,
+        "settings": point.group.variant,
+        "epsilon": "" if point.epsilon is None else f"{point.epsilon:.4g}",
+        "seeds": str(point.summary.n),
+        metric: summary_of(metric, point.summary),
+        "sd": "" if point.summary.sd is None else value_of(metric, point.summary.sd),
+        "against no noise": difference_of(metric, point.price),
+        "p": p_of(point.price_p),
+        "best of epsilon": standing_of(metric, point),
+    }
+
+
+def _epsilons(frontier: Frontier) -> Table:
+    """Return what belongs to each epsilon."""
+    table = _table("what each epsilon is")
+    rows = []
+    for point in frontier.points:
+        cost = point.cost
+        if cost is None:
+            continue
+        rows.append(
+            {
+                "mechanism": ", ".join(part for part in (point.group.mechanism, point.group.variant) if part),
+                "epsilon": f"{point.epsilon:.4g}",
+                "delta": "" if cost.delta is None else f"{cost.delta:g}",
+                "sigma": "" if cost.noise_multiplier is None else f"{cost.noise_multiplier:.4g}",
+                "q": cost.sampling,
+                "T": cost.steps,
+                "relation": cost.relation,
+                "bound by": _bound(point),
+            }
+        )
+    shown = [name for name in rows[0] if any(row[name] for row in rows)]
+    for name in shown:
+        table.add_column(name, justify="left" if name in (*LEFT, "q", "T") else "right")
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
+    return table
+
+
+def _bound(point: Point) -> str:
+    cost = point.cost
+    return "" if cost is None or cost.bound_by == cost.adversary else cost.bound_by
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="italic", box=box.SIMPLE, pad_edge=False)
+
+
+# --- LaTeX ----------------------------------------------------------------------------------------------
+
+
+def latex_of(comparison: Comparison) -> str:
+    r"""Return a `table` for each frontier, for the package `booktabs`."""
+    return "\n".join(_latex_table(comparison, frontier) for frontier in comparison.frontiers)
+
+
+def _latex_table(comparison: Comparison, frontier: Frontier) -> str:
+    shown = [name for name in _columns(frontier) if name != "sd"]
+    align = "".join("l" if name in LEFT else "r" for name in shown)
+    lines = [_latex_row(shown), r"\midrule"]
+    for point in (*frontier.baselines, *frontier.points):
+        cells = _cells(point, frontier.metric)
+        lines.append(_latex_row([cells[name] for name in shown], bold=point.best and point.rivals > 0))
+    deltas = sorted(
+        {p.cost.delta for p in frontier.points if p.cost is not None and p.cost.delta is not None}
+    )
+    relations = sorted({p.cost.relation for p in frontier.points if p.cost is not None})
+    said = (
+        f"; delta {', '.join(f'{d:g}' for d in deltas)}; neighbours: {', '.join(relations)}" if deltas else ""
+    )
+    caption = f"{comparison.task}: {axis_of(frontier.metric)}; {view_of(frontier.view)}{said}."
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{escaped(caption)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_row(cells: Sequence[str], bold: bool = False) -> str:
+    texts = [escaped(cell) for cell in cells]
+    return " & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
+
+
+def escaped(text: str) -> str:
+    r"""Return a text as LaTeX prints it.
+
+    >>> escaped("50 % ± 2_a")
+    '50 \\% $\\pm$ 2\\_a'
+    """
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "<": "$<$",
+    }
+    special |= {char: "\\" + char for char in "&%$#_{}"}
+    return "".join(special.get(char, char) for char in text)
