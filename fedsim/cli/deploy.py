@@ -91,7 +91,11 @@ class Where:
 
 def _teller(console: Console, silent: bool) -> Callable[[str], None]:
     """Return what says a line beside the progress: on stderr where stdout is kept clean."""
-    return partial(typer.echo, err=True) if silent else partial(console.print, highlight=False, markup=False)
+    return (
+        partial(typer.echo, err=True)
+        if silent
+        else partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    )
 
 
 def _ignore(line: str) -> None:
