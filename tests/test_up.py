@@ -69,9 +69,12 @@ class Up:
         return {pid: line for pid, line in found.items() if pid != self.process.pid}
 
     def until(self, reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + WAIT
+        """Wait for something, for as long as `up` itself runs; once it has ended, for the others' end."""
+        end, was_running = time.monotonic() + WAIT, self.process.poll() is None
         while not reached():
             assert time.monotonic() < end
+            if was_running and self.process.poll() is not None:
+                raise AssertionError(self.process.communicate())
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -160,7 +163,7 @@ def test_killed_it_leaves_no_process(start: Callable[..., Up]) -> None:
 
 
 def test_a_client_that_is_killed_is_told_of_and_a_server_ends_it(start: Callable[..., Up]) -> None:
-    up = start("long.toml", "--out", "up", "--set", "server.timeout=3")
+    up = start("long.toml", "--out", "up", "--set", "server.timeout=20")
     up.until(lambda: rows_of("up") > 0)
     (client,) = (pid for pid, line in up.pids().items() if "client-1 " in line)
     os.kill(client, signal.SIGKILL)
