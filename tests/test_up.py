@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,9 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import fedsim
 from fedsim import Experiment
+from fedsim.cli import app
+from fedsim.deployment.local import started
 from tests.fedsim.deployment.directories import files_of
 
 pytestmark = pytest.mark.slow
@@ -65,9 +69,12 @@ class Up:
         return {pid: line for pid, line in found.items() if pid != self.process.pid}
 
     def until(self, reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + WAIT
+        """Wait for something, for as long as `up` itself runs; once it has ended, for the others' end."""
+        end, was_running = time.monotonic() + WAIT, self.process.poll() is None
         while not reached():
             assert time.monotonic() < end
+            if was_running and self.process.poll() is not None:
+                raise AssertionError(self.process.communicate())
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -90,6 +97,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     yield begin
     for up in started:
         up.kill()
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def rows_of(path: str) -> int:
@@ -150,7 +163,7 @@ def test_killed_it_leaves_no_process(start: Callable[..., Up]) -> None:
 
 
 def test_a_client_that_is_killed_is_told_of_and_a_server_ends_it(start: Callable[..., Up]) -> None:
-    up = start("long.toml", "--out", "up", "--set", "server.timeout=3")
+    up = start("long.toml", "--out", "up", "--set", "server.timeout=20")
     up.until(lambda: rows_of("up") > 0)
     (client,) = (pid for pid, line in up.pids().items() if "client-1 " in line)
     os.kill(client, signal.SIGKILL)
@@ -163,3 +176,50 @@ def test_a_client_that_is_killed_is_told_of_and_a_server_ends_it(start: Callable
     assert "client-1 ended with -9: " in out
     assert err.startswith("fedsim: failed: server ended with -9: ")
     up.until(lambda: not up.pids())
+
+
+def test_a_run_is_let_go_of_stopped_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sigint: None
+) -> None:
+    """All commands for runs on a server, over TLS; at the end the bits are those of the local engine."""
+    rounds = 8
+    (tmp_path / "tiny.toml").write_text(TINY.replace("rounds = 3", f"rounds = {rounds}"))
+    (tmp_path / "party").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(Path(fedsim.__file__).parents[1]))
+    with started(tmp_path / "party", 3) as party:
+        on = ["--on", str(party.remote.address), "--keys", str(party.keys)]
+        name = json.loads(call("run", "tiny.toml", *on, "--detach", "--json"))["run"]
+        copy = f"runs/{name}"
+
+        def let_go() -> None:
+            end = time.monotonic() + WAIT
+            while not rows_of(copy) and time.monotonic() < end:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        said = call("follow", name, *on, code=1)
+        thread.join()
+        assert f"let go of the run, which goes on; fedsim follow {name} --on" in said
+        assert call("stop", name, *on) == f"{name}: ends after the round in flight\n"
+        said = call("follow", name, *on, code=1)
+        assert f"interrupted after round {rows_of(copy)} of {rounds}; fedsim resume {name} --on" in said
+        assert 1 <= rows_of(copy) < rounds
+        call("stop", name, *on, code=2)
+        call("resume", copy, *on, "--quiet")
+        call("resume", copy, *on, code=2)
+
+        second = json.loads(call("run", "tiny.toml", *on, "--detach", "--json", "--set", "rounds=10000"))[
+            "run"
+        ]
+        call("resume", second, *on, code=2)
+        assert call("stop", second, *on, "--now").startswith(
+            f"{second}: stopped; fedsim resume {second} --on"
+        )
+        call("follow", second, *on, code=1)
+    here = fedsim.run(Experiment.load("tiny.toml"), "here")
+    there = fedsim.load_run(copy)
+    assert [row["accuracy"] for row in there.rows] == [row["accuracy"] for row in here.rows]
+    assert files_of(there.path)["model.safetensors"] == files_of(here.path)["model.safetensors"]
+    assert len(there.manifest["resumed"]) == 1

@@ -111,24 +111,24 @@ def _timed(run: fedsim.Run) -> list[float]:
 class _Watch(Silent):
     """Notes when a round is known to have ended, and what had been computed by then."""
 
-    def __init__(self, sessions: set[int]) -> None:
-        self.sessions = sessions
+    def __init__(self, processes: set[int]) -> None:
+        self.processes = processes
         self.times: list[float] = []
         self.cpu: list[float] = []
 
     def round_done(self, row: object) -> None:
         """Note a round."""
         self.times.append(time.perf_counter())
-        self.cpu.append(cpu_of(self.sessions))
+        self.cpu.append(cpu_of(self.processes))
 
     def cpu_a_round(self) -> float:
         """Return the seconds a round, without those that warm up and the last."""
         return (self.cpu[-2] - self.cpu[WARMUP - 1]) / (len(self.cpu) - 1 - WARMUP)
 
 
-def cpu_of(sessions: set[int]) -> float:
-    """Return the CPU seconds of the processes that belong to some sessions, each named by the process that leads it."""
-    ticks = 0
+def cpu_of(roots: set[int]) -> float:
+    """Return the CPU seconds of some processes that run, and of those that they have started, and so on."""
+    ticks, parents = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = (
@@ -136,9 +136,12 @@ def cpu_of(sessions: set[int]) -> float:
             )  # from the third one on: the name may have blanks
         except OSError:  # it has ended
             continue
-        if int(fields[3]) in sessions:
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        parents[int(path.parent.name)] = int(fields[1])
+        ticks[int(path.parent.name)] = int(fields[11]) + int(fields[12])
+    ours = set(roots)
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(ticks.get(pid, 0) for pid in ours) / os.sysconf("SC_CLK_TCK")
 
 
 def stage_overhead(cases: Sequence[Case]) -> float | None:

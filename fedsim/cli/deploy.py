@@ -91,7 +91,15 @@ class Where:
 
 def _teller(console: Console, silent: bool) -> Callable[[str], None]:
     """Return what says a line beside the progress: on stderr where stdout is kept clean."""
-    return partial(typer.echo, err=True) if silent else partial(console.print, highlight=False, markup=False)
+    return (
+        partial(typer.echo, err=True)
+        if silent
+        else partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    )
+
+
+def _ignore(line: str) -> None:
+    """Say nothing, where what is wrong is said at the end."""
 
 
 def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, detach: bool) -> None:
@@ -230,6 +238,5 @@ def _up(
     experiment = experiment_for(config, changes, loopback=True)
     console = Console()
     with following(console, silent, experiment.name) as progress:
-        tell_ = (lambda line: None) if silent else _teller(console, silent)
-        done = local.up(experiment, out, keep, progress, tell_)
+        done = local.up(experiment, out, keep, progress, _ignore if silent else _teller(console, silent))
     tell(done, silent, as_json)

@@ -43,13 +43,11 @@ def test_the_cases_are_what_they_are_called() -> None:
         assert setting.server.evaluate_every == setting.rounds
 
 
-def test_the_work_of_a_session_is_seen() -> None:
-    code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+def test_the_work_of_processes_and_their_children_is_seen() -> None:
+    work = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {work!r}], check=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", code],
-        start_new_session=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as worker:
         assert worker.stdout is not None
         worker.stdout.readline()
