@@ -57,7 +57,7 @@ class Enrolment:
         self._query = query or RecordDict()
         self._registered = registered
         self._client_of: dict[int, int] = {}  # of each node that has said who it is
-        self._refused: set[int] = set()
+        self._refused: dict[int, str] = {}  # nodes that are done without, and why
         if isinstance(grid, KnowsClients):
             self.nodes.update(grid.client_nodes())
         else:
@@ -78,7 +78,7 @@ class Enrolment:
         self.nodes.update(sorted(there.items()))
 
     def wait(self, timeout: float, *, hoped: int, least: int) -> None:
-        """Wait until enough clients are there, or the time is over.
+        """Wait until enough clients are there, or no more will come, or the time is over.
 
         Args:
             timeout: Seconds.
@@ -89,7 +89,7 @@ class Enrolment:
             RunFailed: They have not.
         """
         end, told = time.monotonic() + timeout, -1
-        while len(self.nodes) < hoped and time.monotonic() < end:
+        while len(self.nodes) + len(self._refused) < hoped and time.monotonic() < end:
             if len(self.nodes) != told:
                 told = len(self.nodes)
                 log(INFO, "fedsim: %d of %d clients are there; waiting for others", told, self.clients)
@@ -97,8 +97,9 @@ class Enrolment:
             self.look()
         if len(self.nodes) < least:
             missing = sorted(set(range(self.clients)) - set(self.nodes))
+            why = "".join(f"; {line}" for line in list(self._refused.values())[:1])
             raise RunFailed(
-                f"enrolment: {len(missing)} of {self.clients} clients did not come, the first is {missing[0]}"
+                f"enrolment: {len(missing)} of {self.clients} clients did not come, the first is {missing[0]}{why}"
             )
 
     def _ask(self, nodes: Iterable[int]) -> None:
@@ -123,6 +124,7 @@ class Enrolment:
 
     def _refuse(self, node: int, why: str) -> None:
         """Do without a node for the rest of the run."""
-        self._refused.add(node)
-        who = (self._registered or {}).get(node)
-        log(WARNING, "%s does not take part: %s", f"node {node}" if who is None else f"client {who}", why)
+        client = (self._registered or {}).get(node)
+        who = f"node {node}" if client is None else f"client {client}"
+        self._refused[node] = f"{who} does not take part: {why}"
+        log(WARNING, self._refused[node])

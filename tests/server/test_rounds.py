@@ -175,6 +175,14 @@ def test_only_the_key_of_a_client_is_believed_to_be_that_client() -> None:
     assert Enrolment(Stranger(spec), 2).nodes == {0: nodes[0], 1: nodes[1]}, "there is no client 2 of 2"
 
 
+def test_nobody_waits_for_clients_that_have_refused() -> None:
+    enrolment = Enrolment(Stranger(AppSpec(3, {"experiment": "rounds = 0"}, "clients.app:app")), 3)
+    with pytest.raises(
+        RunFailed, match=r"3 of 3 clients did not come, the first is 0; node \d+ does not take part"
+    ):
+        enrolment.wait(1e9, hoped=3, least=1)
+
+
 class Leaving(Stranger):
     """A Grid whose nodes come and go."""
 
