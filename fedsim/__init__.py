@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedsim.results import Run, load_run, load_runs
     from fedsim.simulate import resume, run
     from fedsim.simulate_app import run_app
+    from fedsim.sweeps import Sweep, resume_sweep, sweep
 
 __all__ = [
     "Experiment",
@@ -23,11 +24,14 @@ __all__ = [
     "Refused",
     "Run",
     "RunFailed",
+    "Sweep",
     "load_run",
     "load_runs",
     "resume",
+    "resume_sweep",
     "run",
     "run_app",
+    "sweep",
 ]
 
 # Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower
@@ -40,6 +44,9 @@ _LATER = {
     "resume": "fedsim.simulate",
     "run": "fedsim.simulate",
     "run_app": "fedsim.simulate_app",
+    "Sweep": "fedsim.sweeps",
+    "resume_sweep": "fedsim.sweeps",
+    "sweep": "fedsim.sweeps",
 }
 
 

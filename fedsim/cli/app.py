@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedsim.cli.budget import budget
 from fedsim.cli.budget_clients import dp_fedavg, local_dp
+from fedsim.cli.sweep import sweep
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
 
@@ -165,6 +166,9 @@ def resume(
     with exit_codes():
         see_folders([Path.cwd()])
         running.resume(path, running.How(engine, workers, address, None, quiet or as_json, as_json))
+
+
+app.command()(sweep)
 
 
 @app.command()
