@@ -101,10 +101,13 @@ def sweep(
 
         see_folders([Path.cwd()])  # for "module:callable"
         _check(configs or [], resume, {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out})
-        plan = None if resume else make_plan(configs or [], parse_grid(grid or []), overrides or [], seeds)
+        plan = None
+        if resume is None:
+            most = UNLIMITED if yes else MOST
+            plan = make_plan(configs or [], parse_grid(grid or []), overrides or [], seeds, most)
         with following(Console(), quiet or as_json) as progress:
             go_on = partial(resume_sweep, resume or "")
-            play = go_on if plan is None else partial(play_plan, plan, out, most=UNLIMITED if yes else MOST)
+            play = go_on if plan is None else partial(play_plan, plan, out)
             done = play(
                 workers=workers,
                 engine=engine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -97,6 +98,11 @@ def value_of(key: str, text: str) -> Any:
     for part in key.split("."):
         tree = tree[part]
     return tree
+
+
+def size_of(grid: Grid) -> int:
+    """Return how many points a grid has."""
+    return math.prod(len(values) for values in grid.values())
 
 
 def points_of(grid: Grid) -> Iterator[dict[str, str]]:

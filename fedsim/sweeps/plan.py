@@ -230,6 +230,8 @@ def read_sweep_file(path: Path) -> tuple[str, int, list[Arm]]:
 
 
 def _validated(model: type[Table], tree: Any, origin: str) -> Table:
+    if not isinstance(tree, dict):
+        raise Refused(f"{origin}: must be a table")
     try:
         return model.model_validate(tree)
     except ValidationError as error:

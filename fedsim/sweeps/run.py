@@ -12,7 +12,7 @@ from fedsim.errors import Interrupted, Refused
 from fedsim.experiment import Experiment, without_unset
 from fedsim.interruption import asked, interruptible
 from fedsim.references import see_folders
-from fedsim.sweeps.grid import Grid, grid_of
+from fedsim.sweeps.grid import Grid, grid_of, size_of
 from fedsim.sweeps.orders import Ended, Order, RoundDone, Started
 from fedsim.sweeps.plan import Arm, Plan, PlannedRun, is_sweep_file, read_sweep_file
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
@@ -61,12 +61,11 @@ def sweep(
         RunFailed: Workers can't be started.
     """
     return play_plan(
-        make_plan(configs, grid_of(grid or {}, "grid"), list(overrides), seeds),
+        make_plan(configs, grid_of(grid or {}, "grid"), list(overrides), seeds, most),
         out,
         workers=workers,
         engine=engine,
         address=address,
-        most=most,
         retry_failed=retry_failed,
         progress=progress,
     )
@@ -79,13 +78,10 @@ def play_plan(
     workers: int = 0,
     engine: str = "sequential",
     address: str = "",
-    most: int = MOST,
     retry_failed: bool = False,
     progress: SweepProgress | None = None,
 ) -> Sweep:
     """Run a plan, or what is left of it in its directory; arguments, result and errors as `sweep`."""
-    if len(plan.runs) > most:
-        raise Refused(f"{len(plan.runs)} runs: more than {most}; --yes (in Python, most=...) allows them")
     check_engines(engine, workers, address)
     path = Path(out).absolute() if out is not None else Path("runs").absolute() / plan.name
     with SweepDirectory.create(path, plan) as directory:
@@ -110,13 +106,17 @@ def resume_sweep(
     check_engines(engine, workers, address)
     with SweepDirectory.open(Path(path).absolute()) as directory:
         _play(directory, workers, engine, address, retry_failed, progress)
-    return Sweep(path)
+    return Sweep(directory.path)
 
 
 def make_plan(
-    configs: Sequence[str | Path | Experiment], grid: Grid, overrides: Sequence[str], seeds: int | None
+    configs: Sequence[str | Path | Experiment],
+    grid: Grid,
+    overrides: Sequence[str],
+    seeds: int | None,
+    most: int = MOST,
 ) -> Plan:
-    """Plan a sweep, with every experiment checked; raises `Refused`."""
+    """Plan a sweep of at most `most` runs, with every experiment checked; raises `Refused`."""
     paths = [Path(config) for config in configs if not isinstance(config, Experiment)]
     sweep_files = [path for path in paths if is_sweep_file(path)]
     if not sweep_files:
@@ -129,7 +129,11 @@ def make_plan(
     else:
         name, planned, arms = read_sweep_file(sweep_files[0])
     widened = [_widened(arm, grid, overrides) for arm in arms]
-    return Plan.of(name, planned if seeds is None else seeds, widened)
+    each = planned if seeds is None else seeds
+    runs = each * sum(size_of(arm.grid) for arm in widened)
+    if runs > most:
+        raise Refused(f"{runs} runs: more than {most}; --yes (in Python, most=...) allows them")
+    return Plan.of(name, each, widened)
 
 
 def _arm_of(config: str | Path | Experiment) -> Arm:
