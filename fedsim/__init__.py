@@ -13,7 +13,7 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.results import Run, load_run, load_runs
+    from fedsim.results import Run, load_ledger, load_run, load_runs
     from fedsim.simulate import resume, run
     from fedsim.simulate_app import run_app
     from fedsim.sweeps import Sweep, resume_sweep, sweep
@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "RunFailed",
     "Sweep",
+    "load_ledger",
     "load_run",
     "load_runs",
     "resume",
@@ -39,6 +40,7 @@ __all__ = [
 _LATER = {
     "Experiment": "fedsim.experiment",
     "Run": "fedsim.results",
+    "load_ledger": "fedsim.results",
     "load_run": "fedsim.results",
     "load_runs": "fedsim.results",
     "resume": "fedsim.simulate",

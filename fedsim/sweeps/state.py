@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fedsim.errors import Refused
 from fedsim.results.files import write_whole
+from fedsim.results.frames import RUNS, SWEEP
 from fedsim.results.lock import Lock, is_held
 from fedsim.results.run import Run
 from fedsim.sweeps.plan import Arm, Plan, PlannedRun
@@ -26,8 +27,6 @@ from fedsim.sweeps.plan import Arm, Plan, PlannedRun
 if TYPE_CHECKING:
     import polars as pl
 
-FILE = "sweep.json"
-RUNS = "runs"
 LOG = "sweep.log"
 PATIENCE = 10.0  # seconds in which the workers of a sweep that was killed have surely ended
 
@@ -51,8 +50,8 @@ class Sweep:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / FILE).is_file():
-            raise Refused(f"sweep {str(path)!r}: has no {FILE}; a sweep directory is needed")
+        if not (self.path / SWEEP).is_file():
+            raise Refused(f"sweep {str(path)!r}: has no {SWEEP}; a sweep directory is needed")
 
     def __repr__(self) -> str:
         counts = {state: list(self.states.values()).count(state) for state in State}
@@ -62,7 +61,7 @@ class Sweep:
     @property
     def tree(self) -> dict[str, Any]:
         """What `sweep.json` says now."""
-        tree: dict[str, Any] = json.loads((self.path / FILE).read_text())
+        tree: dict[str, Any] = json.loads((self.path / SWEEP).read_text())
         return tree
 
     @property
@@ -108,7 +107,7 @@ class SweepDirectory:
         self.path = path
         self.plan = plan
         self._lock = lock
-        stored = {run["name"]: run for run in Sweep(path).tree["runs"]} if (path / FILE).exists() else {}
+        stored = {run["name"]: run for run in Sweep(path).tree["runs"]} if (path / SWEEP).exists() else {}
         found = {run.name: _state(path, stored.get(run.name, {"name": run.name})) for run in plan.runs}
         self.states = {name: state for name, (state, _) in found.items()}
         self._reasons = {name: reason for name, (_, reason) in found.items() if reason}
@@ -120,7 +119,7 @@ class SweepDirectory:
         Raises:
             Refused: There is something else at the path, it can't be written to, or another process does.
         """
-        if (path / FILE).is_file():
+        if (path / SWEEP).is_file():
             return cls.open(path, plan)
         if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
             raise Refused(f"--out {str(path)!r}: exists and is no sweep; a new directory is needed")
@@ -195,7 +194,7 @@ class SweepDirectory:
             "arms": [_arm_json(arm) for arm in plan.arms],
             "runs": [self._run_json(run) for run in plan.runs],
         }
-        write_whole(self.path / FILE, json.dumps(tree, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_whole(self.path / SWEEP, json.dumps(tree, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def _run_json(self, run: PlannedRun) -> dict[str, Any]:
         reason = self._reasons.get(run.name)
