@@ -16,7 +16,7 @@ from fedsim.complaints import one_line
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.results.manifest import experiment_sha256
-from fedsim.section import Section
+from fedsim.section import Section, kebab
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -50,6 +50,14 @@ class Arm:
         folder = str(path.absolute().parent)
         return cls(name or experiment.name, text, folder, tuple(overrides), dict(grid or {}))
 
+    def with_more(self, overrides: Iterable[str], grid: Grid) -> Arm:
+        """Return the arm with more overrides and a wider grid; of a key that both speak of, the new ones count."""
+        new = tuple(overrides)
+        said = {_key(text) for text in new}
+        kept = tuple(text for text in self.overrides if _key(text) not in said | grid.keys())
+        own = {key: values for key, values in self.grid.items() if key not in said}
+        return replace(self, overrides=(*kept, *new), grid={**own, **grid})
+
     def experiment(self, overrides: Iterable[str]) -> Experiment:
         """Return the experiment with more overrides; raises `Refused` where it can't be."""
         every = [*self.overrides, *overrides]
@@ -57,6 +65,10 @@ class Arm:
             return Experiment.from_toml(self.toml, every, folder=self.folder, origin=self.name)
         except Refused as refused:
             raise Refused(f"arm {self.name!r}: {refused}") from None
+
+
+def _key(override: str) -> str:
+    return kebab(override.partition("=")[0].strip())
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,7 @@ def _runs_of(arm: Arm, seeds: int) -> list[PlannedRun]:
             f"arm {arm.name!r}: seeds = {seeds} can't stand beside a grid of seed; allowed: one of them"
         )
     runs = []
-    fixed = tuple(text for text in arm.overrides if text.partition("=")[0].strip() != "seed")
+    fixed = tuple(text for text in arm.overrides if _key(text) != "seed")
     for texts in points_of(arm.grid):
         changes = [f"{key}={text}" for key, text in texts.items()]
         first = arm.experiment(changes)
@@ -224,8 +236,8 @@ def read_sweep_file(path: Path) -> tuple[str, int, list[Arm]]:
         config = arm.config or table.config
         if config is None:
             raise Refused(f"arm {arm.name!r}: has no config; it or [sweep] must name an experiment file")
-        grid = {**common, **grid_of(arm.grid, f"arm {arm.name!r}: grid")}
-        arms.append(Arm.read(path.parent / config, arm.name, [*table.set, *arm.set], grid))
+        varied = Arm.read(path.parent / config, arm.name, table.set, common)
+        arms.append(varied.with_more(arm.set, grid_of(arm.grid, f"arm {arm.name!r}: grid")))
     return table.name or path.stem, table.seeds, arms
 
 

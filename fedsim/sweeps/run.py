@@ -128,7 +128,7 @@ def make_plan(
         )
     else:
         name, planned, arms = read_sweep_file(sweep_files[0])
-    widened = [_widened(arm, grid, overrides) for arm in arms]
+    widened = [arm.with_more(overrides, grid) for arm in arms]
     each = planned if seeds is None else seeds
     runs = each * sum(size_of(arm.grid) for arm in widened)
     if runs > most:
@@ -141,14 +141,6 @@ def _arm_of(config: str | Path | Experiment) -> Arm:
         return Arm.read(Path(config))
     said = without_unset(config.model_dump(by_alias=True, exclude_unset=True))
     return Arm(config.name, tomli_w.dumps(said), str(Path.cwd()))
-
-
-def _widened(arm: Arm, grid: Grid, overrides: Sequence[str]) -> Arm:
-    """Return an arm with what the command says of all arms; where both say something, the command counts."""
-    said = {text.partition("=")[0].strip() for text in overrides}
-    kept = [text for text in arm.overrides if text.partition("=")[0].strip() not in said | grid.keys()]
-    own = {key: values for key, values in arm.grid.items() if key not in said}
-    return Arm(arm.name, arm.toml, arm.folder, (*kept, *overrides), {**own, **grid})
 
 
 def check_engines(engine: str, workers: int, address: str) -> None:

@@ -69,7 +69,7 @@ def test_a_sweep_file_names_arms(tmp_path: Path) -> None:
         name = "plain"
         [[sweep.arms]]
         name = "private"
-        set = ["privacy.dp-fedavg={delta = 1e-2, clip = 1.0}"]
+        set = ["privacy.dp-fedavg={delta = 1e-2, clip = 1.0}", "rounds=5"]
         grid = {"privacy.dp-fedavg.epsilon" = [1, 2.5], "client.learning-rate" = [0.3]}
     """)
     plan = planned("below/s.toml")
@@ -77,7 +77,7 @@ def test_a_sweep_file_names_arms(tmp_path: Path) -> None:
     assert plan.runs[-1].name == "private-learning-rate-0.3-epsilon-2.5-s6"
     private = plan.runs[-1].experiment.privacy.dp_fedavg
     assert private is not None
-    assert (private.epsilon, private.clip, plan.runs[-1].experiment.rounds) == (2.5, 1.0, 4)
+    assert (private.epsilon, private.clip, plan.runs[-1].experiment.rounds) == (2.5, 1.0, 5)
     # What the command says goes for all arms, and before what they say.
     quick = planned("below/s.toml", sets=("rounds=1",), grid=("client.learning-rate=0.5",), seeds=1)
     assert [run.name for run in quick.runs] == [
