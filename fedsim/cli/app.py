@@ -70,6 +70,11 @@ OUT = typer.Option(
     help="The run directory, which must not exist. Default: runs/NAME-TIME.",
     show_default=False,
 )
+TRACK = typer.Option(
+    metavar="mlflow | tensorboard[:PLACE]",
+    help="Tell this tracker, too: MLflow at a URI, or TensorBoard in a folder.",
+    show_default=False,
+)
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
 
@@ -120,6 +125,7 @@ def run(
     workers: Annotated[int | None, WORKERS] = None,
     address: Annotated[str | None, ADDRESS] = None,
     out: Annotated[Path | None, OUT] = None,
+    track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -130,7 +136,7 @@ def run(
     """
     from fedsim.cli import running
 
-    how = running.How(engine, workers, address, out, quiet or as_json, as_json)
+    how = running.How(engine, workers, address, out, quiet or as_json, as_json, tuple(track or ()))
     with exit_codes():
         if source.is_dir():
             running.run_app(source, overrides or [], run_config or [], clients, how)
@@ -153,6 +159,7 @@ def resume(
     engine: Annotated[str | None, ENGINE] = None,
     workers: Annotated[int | None, WORKERS] = None,
     address: Annotated[str | None, ADDRESS] = None,
+    track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -165,7 +172,8 @@ def resume(
 
     with exit_codes():
         see_folders([Path.cwd()])
-        running.resume(path, running.How(engine, workers, address, None, quiet or as_json, as_json))
+        how = running.How(engine, workers, address, None, quiet or as_json, as_json, tuple(track or ()))
+        running.resume(path, how)
 
 
 app.command()(sweep)

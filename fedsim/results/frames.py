@@ -169,10 +169,10 @@ def _row_of(found: _Found) -> dict[str, Any]:
     for round_ in rounds:
         row |= {name: value for name, value in round_.items() if name not in OF_ONE_ROUND}
     mechanisms = run.experiment.privacy.mechanisms
-    return _settings_of(run) | row | {"mechanism": mechanisms[0] if mechanisms else "none"}
+    return settings_of(run) | row | {"mechanism": mechanisms[0] if mechanisms else "none"}
 
 
-def _settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: Run) -> dict[str, Any]:
     """Return a run's settings, by their dotted keys, without the tables of mechanisms that are off."""
     flat = _flat(run.experiment.model_dump(by_alias=True, mode="json"))
     return {key: value for key, value in flat.items() if value is not None or not key.startswith("privacy.")}

@@ -1,0 +1,1 @@
+"""Trackers of other people's systems, each behind an extra."""
