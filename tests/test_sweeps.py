@@ -13,11 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 import fedsim
-from fedsim import Refused, Sweep
+from fedsim import Experiment, Refused, RunFailed, Sweep
 from fedsim.cli import app
 from fedsim.sweeps import State
+from fedsim.sweeps.orders import Ended, Order
+from fedsim.sweeps.worker import play
 from tests.conftest import experiment
-from tests.stopping import change, stopped
+from tests.stopping import Listener, change, signal_myself, stopped
 from tests.test_kills import PATIENCE, kill_session, session, wait_for
 from tests.test_simulation import bits
 
@@ -178,6 +180,34 @@ def test_one_process_at_a_time_and_the_same_plan(tmp_path: Path) -> None:
         fedsim.resume_sweep("s")
 
 
+# --- one run of a sweep ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["fedadam", "tests.strategies:Averaging"])
+def test_a_run_under_way_ends_with_the_same_bits_also_if_it_keeps_no_checkpoints(strategy: str) -> None:
+    setting = experiment(f"server.strategy={strategy}", "rounds=4")
+    reference = bits(fedsim.run(setting, "whole"))
+    order = Order("a", stopped(setting, "a"), setting.to_toml())
+    listener = Listener()
+    assert play(order, listener) == Ended(State.COMPLETED)
+    assert listener.heard[0][2] == (2 if strategy == "fedadam" else 0)  # rounds made before
+    assert bits(fedsim.load_run("a")) == reference
+
+
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_in_the_last_round_leaves_a_run_completed(tiny: Experiment) -> None:
+    for path, after, state in (("a", 2, State.INTERRUPTED), ("b", 3, State.COMPLETED)):
+        ended = play(Order(path, Path(path), tiny.to_toml()), Listener(after, signal_myself(signal.SIGTERM)))
+        assert ended == Ended(state)
+
+
+def test_workers_that_can_not_start_fail_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(RunFailed, match=r"worker process ended with 1 before it was ready; see .*sweep\.log"):
+        fedsim.sweep(experiment(), out="s")
+    assert Sweep("s").states == {"tiny-s0": State.WAITING}
+
+
 # --- kills -------------------------------------------------------------------------------------------------
 
 
@@ -260,3 +290,10 @@ def test_a_worker_that_dies_fails_its_run_alone(
     assert process.communicate(timeout=PATIENCE) == ("", "")
     assert process.returncode == 0
     assert set(Sweep(path).states.values()) == {State.COMPLETED}
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_plays_the_clients() -> None:
+    pytest.importorskip("ray")
+    done = fedsim.sweep(experiment("runtime.workers=2"), engine="ray", out="s")
+    assert bits(done.runs[0]) == bits(fedsim.run(experiment(), "alone"))

@@ -17,6 +17,7 @@ from typing import Any
 
 from fedsim.errors import Interrupted
 from fedsim.experiment import Experiment
+from fedsim.progress import Progress
 from fedsim.references import load_reference
 from fedsim.results.run import Run
 from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
@@ -62,7 +63,7 @@ class _Telling:
             os._exit(1)
 
 
-def play(order: Order, listener: _Telling) -> Ended:
+def play(order: Order, listener: Progress) -> Ended:
     """Play a run to its end, from its last whole round if it has begun before."""
     try:
         _play(order, listener)
@@ -75,7 +76,7 @@ def play(order: Order, listener: _Telling) -> Ended:
     return Ended(State.COMPLETED)
 
 
-def _play(order: Order, listener: _Telling) -> None:
+def _play(order: Order, listener: Progress) -> None:
     from fedsim.simulate import resume, run
 
     manifest = order.path / "manifest.json"
