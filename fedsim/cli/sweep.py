@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,6 +46,23 @@ def sweep(
         typer.Option(
             metavar="N",
             help="Runs of each point: the experiment's seed and those after it. Default: the sweep file's, or 1.",
+            show_default=False,
+        ),
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Draw N points at random; each is run with each of the grid.",
+            show_default=False,
+        ),
+    ] = None,
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--range",
+            metavar="KEY=LOW:HIGH[:log]",
+            help="What --search draws from, evenly or, with log, evenly by factors.",
             show_default=False,
         ),
     ] = None,
@@ -97,14 +115,23 @@ def sweep(
         from fedsim.cli.sweep_view import following, show
         from fedsim.references import see_folders
         from fedsim.sweeps.grid import parse_grid
+        from fedsim.sweeps.ranges import Search
         from fedsim.sweeps.run import MOST, make_plan, play_plan, resume_sweep
 
         see_folders([Path.cwd()])  # for "module:callable"
-        _check(configs or [], resume, {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out})
+        options = {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out}
+        _check(configs or [], resume, options | {"--search": search, "--range": ranges})
         plan = None
         if resume is None:
             most = UNLIMITED if yes else MOST
-            plan = make_plan(configs or [], parse_grid(grid or []), overrides or [], seeds, most)
+            plan = make_plan(
+                configs or [],
+                parse_grid(grid or []),
+                overrides or [],
+                seeds,
+                Search.of(search, ranges or []),
+                most,
+            )
         with following(Console(), quiet or as_json) as progress:
             go_on = partial(resume_sweep, resume or "")
             play = go_on if plan is None else partial(play_plan, plan, out)
@@ -123,7 +150,7 @@ def sweep(
             raise typer.Exit(1)
 
 
-def _check(configs: list[Path], resume: Path | None, options: dict[str, object]) -> None:
+def _check(configs: list[Path], resume: Path | None, options: Mapping[str, object]) -> None:
     """Refuse a command without configs, or with both configs and a sweep to go on with."""
     if resume is None:
         if not configs:

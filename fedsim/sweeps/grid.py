@@ -67,7 +67,7 @@ def grid_of(values: Mapping[str, Sequence[Any]], origin: str) -> dict[str, tuple
 def _text(origin: str, key: str, value: Any) -> str:
     """Return a value as TOML; JSON has the same numbers, strings and arrays."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
         tomllib.loads(f"value = {text}")
     except (TypeError, ValueError):
         allowed = "numbers, strings, booleans and lists of these"

@@ -18,6 +18,7 @@ from fedsim.experiment import Experiment
 from fedsim.results.manifest import experiment_sha256
 from fedsim.section import Section, kebab
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
+from fedsim.sweeps.ranges import Search
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LONGEST = 120  # characters of a run's name
@@ -111,15 +112,17 @@ class Plan:
         seeds: Runs of each point, with the experiment's seed and those after it.
         arms: One or more, of different names.
         runs: All of them, in the order of arms, points, seeds.
+        search: What is varied at random, in all arms; None: nothing.
     """
 
     name: str
     seeds: int
     arms: tuple[Arm, ...]
     runs: tuple[PlannedRun, ...]
+    search: Search | None = None
 
     @classmethod
-    def of(cls, name: str, seeds: int, arms: Sequence[Arm]) -> Self:
+    def of(cls, name: str, seeds: int, arms: Sequence[Arm], search: Search | None = None) -> Self:
         """Plan the runs.
 
         Raises:
@@ -134,19 +137,22 @@ class Plan:
         counts = Counter(arm.name for arm in arms)
         if twice := [arm for arm, count in counts.items() if count > 1]:
             raise Refused(f"arm {twice[0]!r}: {counts[twice[0]]} have this name; each needs its own")
-        runs = [run for arm in arms for run in _runs_of(arm, seeds)]
-        return cls(name, seeds, tuple(arms), tuple(_with_names_of_their_own(runs)))
+        drawn = [{}] if search is None else search.points()
+        runs = [run for arm in arms for run in _runs_of(arm, seeds, drawn)]
+        return cls(name, seeds, tuple(arms), tuple(_with_names_of_their_own(runs)), search)
 
 
-def _runs_of(arm: Arm, seeds: int) -> list[PlannedRun]:
-    """Return an arm's runs, every experiment checked."""
+def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[PlannedRun]:
+    """Return an arm's runs, every experiment checked; each point of its grid is tried with each that was drawn."""
+    if both := arm.grid.keys() & drawn[0].keys():
+        raise Refused(f"--range {min(both)}: can't stand beside a grid of the same key; allowed: one of them")
     if seeds > 1 and "seed" in arm.grid:
         raise Refused(
             f"arm {arm.name!r}: seeds = {seeds} can't stand beside a grid of seed; allowed: one of them"
         )
     runs = []
     fixed = tuple(text for text in arm.overrides if _key(text) != "seed")
-    for texts in points_of(arm.grid):
+    for texts in ({**point, **sample} for point in points_of(arm.grid) for sample in drawn):
         changes = [f"{key}={text}" for key, text in texts.items()]
         first = arm.experiment(changes)
         point = {key: value_of(key, text) for key, text in texts.items()}

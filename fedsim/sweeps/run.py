@@ -16,6 +16,7 @@ from fedsim.sweeps.grid import Grid, grid_of, size_of
 from fedsim.sweeps.orders import Ended, Order, RoundDone, Started
 from fedsim.sweeps.plan import Arm, Plan, PlannedRun, is_sweep_file, read_sweep_file
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
+from fedsim.sweeps.ranges import Search
 from fedsim.sweeps.state import LOG, State, Sweep, SweepDirectory
 from fedsim.threads import cores
 
@@ -28,6 +29,8 @@ def sweep(
     grid: Mapping[str, Sequence[Any]] | None = None,
     overrides: Iterable[str] = (),
     seeds: int | None = None,
+    search: int | None = None,
+    ranges: Iterable[str] = (),
     out: str | Path | None = None,
     workers: int = 0,
     engine: str = "sequential",
@@ -43,6 +46,8 @@ def sweep(
         grid: By key, the values that it takes, in all arms.
         overrides: `"section.key=value"`, for all runs.
         seeds: Runs of each point, with the experiment's seed and those after it; unset: the sweep file's, or 1.
+        search: Points that are drawn at random from `ranges`; each is run with each point of the grid.
+        ranges: `"key=low:high"`, or `"key=low:high:log"` for values that differ by factors.
         out: The sweep directory; unset: `runs/<name>` under the current folder.
         workers: Runs at the same time; 0: one for each core (of `ray`: one).
         engine: `sequential`: a run is played by one process; `ray`: its clients are played by a Ray cluster.
@@ -61,7 +66,9 @@ def sweep(
         RunFailed: Workers can't be started.
     """
     return play_plan(
-        make_plan(configs, grid_of(grid or {}, "grid"), list(overrides), seeds, most),
+        make_plan(
+            configs, grid_of(grid or {}, "grid"), list(overrides), seeds, Search.of(search, ranges), most
+        ),
         out,
         workers=workers,
         engine=engine,
@@ -114,6 +121,7 @@ def make_plan(
     grid: Grid,
     overrides: Sequence[str],
     seeds: int | None,
+    search: Search | None = None,
     most: int = MOST,
 ) -> Plan:
     """Plan a sweep of at most `most` runs, with every experiment checked; raises `Refused`."""
@@ -130,10 +138,10 @@ def make_plan(
         name, planned, arms = read_sweep_file(sweep_files[0])
     widened = [arm.with_more(overrides, grid) for arm in arms]
     each = planned if seeds is None else seeds
-    runs = each * sum(size_of(arm.grid) for arm in widened)
+    runs = each * sum(size_of(arm.grid) for arm in widened) * (1 if search is None else search.count)
     if runs > most:
         raise Refused(f"{runs} runs: more than {most}; --yes (in Python, most=...) allows them")
-    return Plan.of(name, each, widened)
+    return Plan.of(name, each, widened, search)
 
 
 def _arm_of(config: str | Path | Experiment) -> Arm:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from fedsim.results.frames import RUNS, SWEEP
 from fedsim.results.lock import Lock, is_held
 from fedsim.results.run import Run
 from fedsim.sweeps.plan import Arm, Plan, PlannedRun
+from fedsim.sweeps.ranges import Search
 
 if TYPE_CHECKING:
     import polars as pl
@@ -191,6 +193,7 @@ class SweepDirectory:
         tree = {
             "name": plan.name,
             "seeds": plan.seeds,
+            "search": None if plan.search is None else asdict(plan.search),
             "arms": [_arm_json(arm) for arm in plan.arms],
             "runs": [self._run_json(run) for run in plan.runs],
         }
@@ -229,7 +232,8 @@ def plan_of(tree: Mapping[str, Any]) -> Plan:
         )
         for arm in tree["arms"]
     ]
-    return Plan.of(tree["name"], tree["seeds"], arms)
+    search = tree.get("search")
+    return Plan.of(tree["name"], tree["seeds"], arms, Search(**search) if search else None)
 
 
 def _arm_json(arm: Arm) -> dict[str, Any]:

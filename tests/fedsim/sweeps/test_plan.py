@@ -7,7 +7,8 @@ import pytest
 
 from fedsim import Experiment, Refused
 from fedsim.sweeps.grid import parse_grid
-from fedsim.sweeps.plan import Plan
+from fedsim.sweeps.plan import Plan, is_sweep_file
+from fedsim.sweeps.ranges import Search
 from fedsim.sweeps.run import make_plan
 from fedsim.sweeps.state import SweepDirectory, plan_of
 from tests.conftest import CONFIGS, experiment
@@ -101,7 +102,8 @@ def test_experiments_of_python_are_arms() -> None:
 
 
 def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
-    plan = planned("tiny.toml", grid=("data.partition=iid,dirichlet",), sets=("rounds=2",), seeds=2)
+    search = Search.of(2, ["client.learning-rate=0.1:1"])
+    plan = make_plan(["tiny.toml"], parse_grid(["data.partition=iid,dirichlet"]), ["rounds=2"], 2, search)
     with SweepDirectory.create(tmp_path / "s", plan):
         pass
     import json
@@ -174,5 +176,8 @@ def test_the_longest_runs_come_first(tmp_path: Path) -> None:
 
 
 def test_every_shipped_sweep_can_be_planned() -> None:
-    for path in sorted(CONFIGS.glob("*compare*.toml")):
-        assert planned(path).runs
+    sweeps = [path for path in CONFIGS.glob("*.toml") if is_sweep_file(path)]
+    assert CONFIGS / "compare.toml" in sweeps
+    for path in sweeps:
+        plan = planned(path)
+        assert (plan.name, len(plan.runs) > 1) == (path.stem, True)
