@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import clients.app
+import clients.mods.secagg  # noqa: F401 (what `planted` listens in)
 import fedsim
 from fedsim import Experiment
 from fedsim.data import prepare
@@ -142,7 +144,7 @@ def test_a_federation_outlives_whatever_happens_to_its_parts(tmp_path: Path) -> 
         "rounds=10",
         "data.clients=8",
         "server.cohort=8",
-        "server.timeout=6",
+        "server.timeout=12",
         *SECAGG,
         "privacy.secagg.dropout=0.4",
     )
@@ -211,7 +213,7 @@ def test_what_the_server_receives_holds_no_update_and_without_secure_aggregation
             with monkeypatch.context() as patch:
                 secrets = planted(patch)
                 fedsim.run(setting("rounds=1", *overrides, "runtime.engine=sequential"), f"{name}-simulated")
-            assert len(secrets) > 20
+            assert len(secrets) > 4
             (tmp_path / "record").write_bytes(b"")
             party.finish(party.submit(setting("rounds=1", *overrides)), Path(name))
             received = (tmp_path / "record").read_bytes()
@@ -269,10 +271,10 @@ def test_clients_bring_their_own_data(tmp_path: Path) -> None:
             party.client(number, "--data", str(own))
         party.wait_until_online(4)
         np.savez(tmp_path / "test.npz", x=data.test.x, y=data.test.y)  # type: ignore[arg-type]
-        source = ("data.source=own", f"data.path={tmp_path / 'test.npz'}", "data.classes=10")
+        source = ("data.source=own", f"data.path={tmp_path / 'test.npz'}", "data.classes=10", "rounds=2")
         brought = Experiment.from_toml(BASE.replace('partition = "dirichlet"\nalpha = 0.5\n', ""), source)
         run = party.finish(party.submit(brought), Path("own"))
-    assert run.status == "completed"
+    assert [(row["clients"], row["failures"]) for row in run.rows] == [(4, 0)] * 2
     reference = load_file(fedsim.run(dealt, "dealt").path / "model.safetensors")
     weights = load_file(run.path / "model.safetensors")
     assert all(np.array_equal(weights[name], reference[name]) for name in reference)
