@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
-from flwr.superlink.grid import HttpGrid
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.superlink.grid import HttpGrid, http_grid
 
+from fedsim.deployment.parcel import unwrap, wrap
 from server.grid_around import GridAround
 
 HOLD = "Fedsim-Hold"  # asks the server to keep a request open, for so many seconds, until there is something
@@ -28,13 +33,28 @@ class DeployedGrid(GridAround):
     def __init__(self, grid: Grid, ttl: float) -> None:
         super().__init__(grid)
         self._ttl = ttl
+        # A reply is announced before its content is there: Flower would look again after a second, and then longer.
+        look = partial(pull_objects, initial_backoff=0.01, backoff_cap=0.2)
+        http_grid.pull_objects = look  # type: ignore[attr-defined]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages."""
-        listed = list(messages)
-        for message in listed:
-            message.metadata.ttl = min(message.metadata.ttl, self._ttl)
-        return self._grid.push_messages(listed)
+        contents: dict[int, RecordDict] = {}  # one for all that share it
+        parcels = []
+        for message in messages:
+            metadata, content = message.metadata, message.content
+            if id(content) not in contents:
+                contents[id(content)] = wrap(content)
+            parcels.append(
+                Message(
+                    contents[id(content)],
+                    metadata.dst_node_id,
+                    metadata.message_type,
+                    ttl=min(metadata.ttl, self._ttl),
+                    group_id=metadata.group_id,
+                )
+            )
+        return self._grid.push_messages(parcels)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies; where there are none yet, that takes a moment."""
@@ -58,7 +78,7 @@ class DeployedGrid(GridAround):
     def _pull(self, message_ids: Iterable[str], hold: float) -> Iterable[Message]:
         if isinstance(self._grid, HttpGrid):
             self._grid._runtime_client._client.headers[HOLD] = f"{hold:.3f}"
-        return self._grid.pull_messages(list(message_ids))
+        return [_opened(reply) for reply in self._grid.pull_messages(list(message_ids))]
 
     # --- what fedsim's engines keep, and here the clients' own state directories ----------------------------
 
@@ -68,3 +88,14 @@ class DeployedGrid(GridAround):
 
     def restore_states(self, states: Mapping[int, RecordDict]) -> None:
         """Restore nothing."""
+
+
+def _opened(reply: Message) -> Message:
+    """Return a reply with what its client sent in it; of a client that sent anything but a parcel, an error."""
+    if reply.has_error():
+        return reply
+    try:
+        reply.content = unwrap(reply.content)
+    except ValueError as error:
+        return make_message(reply.metadata, error=Error(ErrorCode.UNKNOWN, str(error)))
+    return reply

@@ -32,6 +32,7 @@ from fedsim.deployment.operator import HEADER as OPERATOR
 from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, fingerprint
+from fedsim.deployment.shortcut import NODE
 
 if TYPE_CHECKING:
     from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -168,6 +169,7 @@ class Gate:
             _check_signature(request.scope, request.key)
         except (ValueError, TypeError, InvalidSignature) as error:
             raise Denied(401, str(error) or "the signature is not by the client's key") from None
+        request.scope[NODE] = clients.nodes[request.client]
 
     def _watching(self, request: _Request, send: Send) -> Send:
         """Return a `send` that notes how a request was answered, before whoever asked can ask again."""

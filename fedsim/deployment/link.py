@@ -60,6 +60,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fedsim.deployment.parcel import unwrap, wrap
 from fedsim.deployment.refusals import (
     Dropped,
     TooLarge,
@@ -185,6 +186,10 @@ class Link:
             raise Dropped(f"a message could not be read: {type(error).__name__}: {error}") from None
         if not isinstance(message, Message) or message.metadata.dst_node_id != self.node_id:
             raise Dropped("a message for someone else came")
+        try:
+            message.content = unwrap(message.content)
+        except ValueError as error:
+            raise Dropped(f"a message could not be read: {error}") from None
         message.metadata.__dict__["_message_id"] = tree.object_id  # a message can't hold its own hash
         return message
 
@@ -205,6 +210,8 @@ class Link:
         """
         if reply.metadata.ttl <= 0:
             raise Dropped("the reply comes too late")
+        if reply.has_content():
+            reply.content = wrap(reply.content)
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
             tree = get_object_tree(reply)

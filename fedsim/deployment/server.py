@@ -32,6 +32,7 @@ from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, client_list, take_offline
 from fedsim.deployment.run_files import run_files
+from fedsim.deployment.shortcut import Shortcut
 from fedsim.deployment.superlink import open_superlink
 from fedsim.deployment.tls import Loop, server_context
 from fedsim.errors import Refused, RunFailed
@@ -47,7 +48,7 @@ DATABASE, RUNS, FLOWER_HOME, SECRET = "superlink.db", "runs", "flwr", "superexec
 IDLE = 75  # seconds that a connection may rest
 PAUSE = 0.2  # seconds between looks at whether the parent and SuperExec are there
 LEAVE = 3  # seconds that requests in flight have once the server is told to end
-TASK_POLL = "0.1"  # seconds between SuperExec's looks for a new run
+TASK_POLL = "0.3"  # seconds between SuperExec's looks for a new run
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class _Front:
             registration = Registration(settings.keys.folder, state, settings.state / environment.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
-        self._holding = Holding(flower)
+        self._holding = Holding(Shortcut(flower, state))
         self.app = Gate(
             self._holding,
             run_files(settings.state / RUNS, lambda: client_list(state, registration)),

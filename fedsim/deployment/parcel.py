@@ -1,0 +1,33 @@
+"""The content of a message between server and client processes, as one piece.
+
+Flower sends each array of a content, and each piece of an array, by a request of its own, of which its database notes
+several things. One record of bytes takes one request.
+"""
+
+from __future__ import annotations
+
+from flwr.app import ConfigRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+
+PARCEL = "parcel"  # the record, and what it holds
+
+
+def wrap(content: RecordDict) -> RecordDict:
+    """Return a content as one record of bytes, as Flower serialises it."""
+    return RecordDict({PARCEL: ConfigRecord({PARCEL: recorddict_to_proto(content).SerializeToString()})})
+
+
+def unwrap(content: RecordDict) -> RecordDict:
+    """Return the content that was wrapped.
+
+    Raises:
+        ValueError: It is none that `wrap` returned.
+    """
+    body = content.config_records.get(PARCEL, ConfigRecord()).get(PARCEL)
+    if not isinstance(body, bytes) or len(content) != 1:
+        raise ValueError("the message holds no parcel, or something beside it")
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(body))
+    except Exception as error:  # whatever bytes that are no content raise
+        raise ValueError(f"the parcel is damaged ({type(error).__name__})") from None
