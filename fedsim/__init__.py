@@ -13,9 +13,10 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.results import Run, load_run, load_runs
+    from fedsim.results import Run, load_ledger, load_run, load_runs
     from fedsim.simulate import resume, run
     from fedsim.simulate_app import run_app
+    from fedsim.sweeps import Sweep, resume_sweep, sweep
 
 __all__ = [
     "Experiment",
@@ -23,11 +24,15 @@ __all__ = [
     "Refused",
     "Run",
     "RunFailed",
+    "Sweep",
+    "load_ledger",
     "load_run",
     "load_runs",
     "resume",
+    "resume_sweep",
     "run",
     "run_app",
+    "sweep",
 ]
 
 # Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower
@@ -35,11 +40,15 @@ __all__ = [
 _LATER = {
     "Experiment": "fedsim.experiment",
     "Run": "fedsim.results",
+    "load_ledger": "fedsim.results",
     "load_run": "fedsim.results",
     "load_runs": "fedsim.results",
     "resume": "fedsim.simulate",
     "run": "fedsim.simulate",
     "run_app": "fedsim.simulate_app",
+    "Sweep": "fedsim.sweeps",
+    "resume_sweep": "fedsim.sweeps",
+    "sweep": "fedsim.sweeps",
 }
 
 

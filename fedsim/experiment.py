@@ -339,17 +339,17 @@ class Experiment(Section):
 
     def to_toml(self) -> str:
         """Return the experiment as TOML, every default included; unset options are left out."""
-        return tomli_w.dumps(_without_unset(self.model_dump(by_alias=True)))
+        return tomli_w.dumps(without_unset(self.model_dump(by_alias=True)))
 
     def to_run_config(self) -> dict[str, str]:
         """Return the experiment as Flower's run config carries it."""
         return {"experiment": self.to_toml(), "set": ""}
 
 
-def _without_unset(tree: Mapping[str, Any]) -> dict[str, Any]:
+def without_unset(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what is None, which TOML can't say."""
     return {
-        key: _without_unset(value) if isinstance(value, Mapping) else value
+        key: without_unset(value) if isinstance(value, Mapping) else value
         for key, value in tree.items()
         if value is not None
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,15 +24,22 @@ from fedsim.results.lock import refuse_if_held
 from fedsim.results.resumption import check_data, examine
 from fedsim.runtime import AppSpec, ClientsGrid
 from fedsim.runtime.spec import RUN_ID, SERVER_APP, SERVER_NODE_ID, load_server_app
+from fedsim.tracking import Tracker, tracked
 
 
-def run(experiment: Experiment, out: str | Path | None = None, progress: Progress | None = None) -> Run:
+def run(
+    experiment: Experiment,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    trackers: Iterable[Tracker] = (),
+) -> Run:
     """Simulate an experiment on this machine.
 
     Args:
         experiment: What to run.
         out: The run directory, which must not exist; unset: `runs/<name>-<time>` under the current folder.
         progress: Hears of each round.
+        trackers: Are told of each round and of the end.
 
     Returns:
         The run, completed.
@@ -49,13 +56,15 @@ def run(experiment: Experiment, out: str | Path | None = None, progress: Progres
         )
     path = default_run_path(experiment) if out is None else Path(out).absolute()
     check_free(path)
-    _simulate(experiment, {"run-dir": str(path)}, progress)
+    with tracked(path, progress or Silent(), trackers) as listener:
+        _simulate(experiment, {"run-dir": str(path)}, listener)
     return Run(path)
 
 
 def resume(
     path: str | Path,
     progress: Progress | None = None,
+    trackers: Iterable[Tracker] = (),
     *,
     engine: str | None = None,
     workers: int | None = None,
@@ -68,6 +77,7 @@ def resume(
     Args:
         path: The run directory.
         progress: Hears of each round.
+        trackers: Are told of each round from here on, and of the end.
         engine: Another engine than the run's own.
         workers: Another number of workers.
         address: Of another Ray cluster.
@@ -95,13 +105,13 @@ def resume(
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     experiment = Experiment.load(path / "experiment.toml", overrides)
     check_data(path, manifest, prepare(experiment).sha256)
-    _simulate(experiment, {"run-dir": str(path), "resume": True}, progress)
+    with tracked(path, progress or Silent(), trackers) as listener:
+        _simulate(experiment, {"run-dir": str(path), "resume": True}, listener)
     return Run(path)
 
 
-def _simulate(experiment: Experiment, server_config: UserConfig, progress: Progress | None) -> None:
+def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progress) -> None:
     """Run the ServerApp over the experiment's engine; `server_config` is what only the ServerApp is told."""
-    listener = progress or Silent()
     run_config: UserConfig = dict(experiment.to_run_config())
     with interruptible(listener.stopping):
         spec = AppSpec(prepare(experiment).clients, run_config)

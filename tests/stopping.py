@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import fedsim
 from fedsim import Experiment
 from fedsim.results.checkpoint import Checkpoint, read_checkpoint
+from fedsim.tracking import Tracker
 
 
 class Killed(BaseException):
@@ -51,10 +52,10 @@ def signal_myself(*numbers: signal.Signals) -> Callable[[], None]:
     return act
 
 
-def stopped(setting: Experiment, out: str, after: int = 2) -> Path:
+def stopped(setting: Experiment, out: str, after: int = 2, trackers: Iterable[Tracker] = ()) -> Path:
     """Run an experiment up to the end of a round, and no further."""
     with pytest.raises(Killed):
-        fedsim.run(setting, out, Listener(after, die))
+        fedsim.run(setting, out, Listener(after, die), trackers)
     return Path(out)
 
 

@@ -18,6 +18,7 @@ from fedsim.cli.compare import compare
 from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
 from fedsim.cli.keys import keys
 from fedsim.cli.server import server
+from fedsim.cli.sweep import sweep
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.references import see_folders
 
@@ -77,6 +78,11 @@ OUT = typer.Option(
     help="The run directory, which must not exist. Default: runs/NAME-TIME.",
     show_default=False,
 )
+TRACK = typer.Option(
+    metavar="mlflow | tensorboard[:PLACE]",
+    help="Tell this tracker, too: MLflow at a URI, or TensorBoard in a folder.",
+    show_default=False,
+)
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
 
@@ -131,6 +137,7 @@ def run(
     keys: Annotated[Path | None, KEYS] = None,
     insecure: Annotated[bool, INSECURE] = False,
     detach: Annotated[bool, DETACH] = False,
+    track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -144,7 +151,7 @@ def run(
     """
     from fedsim.cli import running
 
-    how = running.How(engine, workers, address, out, quiet or as_json, as_json)
+    how = running.How(engine, workers, address, out, quiet or as_json, as_json, tuple(track or ()))
     where = Where(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes():
         where.check(
@@ -181,6 +188,7 @@ def resume(
     on: Annotated[str | None, ON] = None,
     keys: Annotated[Path | None, KEYS] = None,
     insecure: Annotated[bool, INSECURE] = False,
+    track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -199,7 +207,11 @@ def resume(
             resume_on(path, where)
             return
         see_folders([Path.cwd()])
-        running.resume(path, running.How(engine, workers, address, None, quiet or as_json, as_json))
+        how = running.How(engine, workers, address, None, quiet or as_json, as_json, tuple(track or ()))
+        running.resume(path, how)
+
+
+app.command()(sweep)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from fedsim.errors import Refused
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
     from fedsim.results import Run
+    from fedsim.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class How:
     out: Path | None
     silent: bool
     as_json: bool
+    track: tuple[str, ...] = ()
+
+    def trackers(self) -> list[Tracker]:
+        """Return who is told of the run, by `--track`; raises `Refused`."""
+        if not self.track:
+            return []
+        from fedsim.tracking import tracker_of
+
+        return [tracker_of(text) for text in self.track]
 
 
 def run_file(file: Path, overrides: list[str], how: How) -> None:
@@ -58,6 +68,8 @@ def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: 
         experiment = experiment_of(config, clients, how.engine, how.workers, how.address)
         _run_experiment(experiment, out, how)
         return
+    if how.track:
+        raise Refused(f"--track {how.track[0]!r}: is for experiments; fedsim knows no metrics of other apps")
     with _no_stdout() if how.silent else nullcontext():
         done = simulate(
             folder,
@@ -77,21 +89,22 @@ def resume(path: Path, how: How) -> None:
     from fedsim.cli.display import following
     from fedsim.results.resumption import examine
 
-    name = examine(path).manifest["name"]
+    name, trackers = examine(path).manifest["name"], how.trackers()
     with following(Console(), how.silent, name) as progress:
         from fedsim.simulate import resume as go_on
 
-        done = go_on(path, progress, engine=how.engine, workers=how.workers, address=how.address)
+        done = go_on(path, progress, trackers, engine=how.engine, workers=how.workers, address=how.address)
     tell(done, how.silent, how.as_json)
 
 
 def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
     from fedsim.cli.display import following
 
+    trackers = how.trackers()
     with following(Console(), how.silent, experiment.name) as progress:
         from fedsim.simulate import run
 
-        done = run(experiment, out, progress)
+        done = run(experiment, out, progress, trackers)
     tell(done, how.silent, how.as_json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from functools import cached_property
 from pathlib import Path
@@ -119,44 +118,3 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """Open a run directory; raises `Refused` where there is none."""
     return Run(path)
-
-
-def load_runs(pattern: str | Path = "runs/*") -> pl.DataFrame:
-    """Return one row a run: path, kind, name, status, final metrics, and every value of the experiment.
-
-    Args:
-        pattern: A glob of run directories; what is no run directory is passed over. Of a Flower app's run
-            there is what fedsim knows: path, kind, name, status and seconds.
-    """
-    import polars as pl
-
-    rows = []
-    for path in sorted(glob.glob(str(pattern))):  # noqa: PTH207 (an absolute pattern is fine here)
-        if not (Path(path) / "manifest.json").is_file():
-            continue
-        run = Run(path)
-        manifest = run.manifest
-        rows.append(
-            {
-                "path": path,
-                "kind": run.kind,
-                "name": manifest["name"],
-                "status": run.status,
-                "wall-seconds": manifest.get("wall-seconds"),
-            }
-            | manifest.get("final", {})
-            | (
-                _flat(run.experiment.model_dump(by_alias=True, mode="json"))
-                if run.kind == "experiment"
-                else {}
-            )
-        )
-    return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested tables into one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -10,9 +10,11 @@ from pydantic import ValidationError
 
 from fedsim import Experiment, Refused, catalogue
 from fedsim.schema import schema
+from fedsim.sweeps.plan import is_sweep_file
 from tests.conftest import CONFIGS
 
 ROOT = Path(__file__).parents[2]
+EXPERIMENTS = [path for path in sorted(CONFIGS.glob("*.toml")) if not is_sweep_file(path)]
 
 
 @given(
@@ -79,7 +81,7 @@ def test_the_flower_apps_default_config_is_the_quickstart() -> None:
     assert Experiment.from_run_config(config) == Experiment.load(CONFIGS / "quickstart.toml")
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
 def test_the_experiments_of_the_repository_are_valid(path: Path) -> None:
     assert Experiment.load(path).name == path.stem
 
@@ -107,7 +109,7 @@ def test_the_schema_takes_what_an_experiment_takes() -> None:
     from jsonschema import Draft202012Validator
 
     validator = Draft202012Validator(schema())
-    for path in CONFIGS.glob("*.toml"):
+    for path in EXPERIMENTS:
         validator.validate(tomllib.loads(path.read_text()))
 
     def errors(tree: dict[str, Any]) -> int:

@@ -1,0 +1,215 @@
+"""Runs as data frames: one row a run, a round, or a privacy event (polars; `.to_pandas()` is polars' own)."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.errors import Refused
+from fedsim.results.ledger import LEDGER
+from fedsim.results.run import Run
+from privacy.ledger import event_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Places = str | Path | Iterable[str | Path]
+SWEEP = "sweep.json"
+RUNS = "runs"
+# Columns that are there whatever the runs are, null where a run has none.
+SAID = (
+    "path",
+    "kind",
+    "name",
+    "status",
+    "error",
+    "sweep",
+    "arm",
+    "point",
+    "seed",
+    "rounds-done",
+    "wall-seconds",
+)
+SCORES = ("accuracy", "loss", "train-loss")
+PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
+ADVERSARIES = ("server", "known-cohort", "released-models")
+EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
+OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # metrics that say nothing of a whole run
+INTEGERS = ("seed", "rounds-done", "round", "dp-steps")
+FLOATS = ("wall-seconds", *SCORES, "delta", "noise-multiplier", "sampling-rate", *EPSILONS)
+
+
+def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
+    """Return one row a run, or, if `long`, one row a round.
+
+    Wide: `path`, `kind`, `name`, `status` and `error`; `sweep`, `arm` and `point` where the run is of a sweep; `seed`,
+    `rounds-done` and `wall-seconds`; every metric as it was when last measured; `mechanism`, `unit`, `relation`,
+    `delta`, `noise-multiplier`, `sampling-rate`, `dp-steps`; epsilon so far, a column an adversary
+    (`epsilon-server`, `epsilon-known-cohort`, `epsilon-released-models`); every setting, under its dotted key. What a
+    run has not is null. A run that was not finished has a row too: `status` says what it is (`Run.status`; of a sweep's
+    run that has not begun: `waiting` or `failed`).
+
+    Long: `path`, `name`, `status`, `sweep`, `arm`, `point`, `seed`, and a round's row of `metrics.jsonl`.
+
+    Args:
+        places: Run directories, sweep directories (all their runs), or globs of these; what a glob finds beside
+            them is passed over. Of a Flower app's run there is what fedsim knows.
+        long: One row a round.
+
+    Raises:
+        Refused: A path that is no glob is neither a run nor a sweep directory.
+    """
+    rows = [row for found in _found(places) for row in (_rounds_of(found) if long else [_row_of(found)])]
+    if long:
+        return _frame(rows, ("path", "name", "status", "sweep", "arm", "point", "seed", "round", *SCORES))
+    return _frame(rows, (*SAID, *SCORES, *PRIVACY, *EPSILONS))
+
+
+def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
+    """Return one row a privacy event: the run's `path`, `name`, `sweep`, `arm`, `point`, `seed`, and what the event says.
+
+    `noise-multiplier` is that of all its parts together where it has parts. Arguments and errors as `load_runs`.
+    """
+    rows = []
+    for found in _found(places):
+        said = _said(found)
+        for line in _lines(found.path / LEDGER):
+            event = event_of(line)
+            rows.append({**said, **line, "noise-multiplier": event.noise_multiplier})
+    return _frame(rows, ("path", "name", "sweep", "arm", "point", "seed", "round", "noise-multiplier"))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run directory, or the place of one that a sweep has not begun, and what the sweep says of it."""
+
+    path: Path
+    sweep: str | None = None
+    planned: Mapping[str, Any] | None = None
+
+    @property
+    def begun(self) -> bool:
+        return (self.path / "manifest.json").is_file()
+
+
+def _found(places: Places) -> Iterator[_Found]:
+    """Yield all runs of some places, each once."""
+    seen = set()
+    for place in [places] if isinstance(places, str | Path) else places:
+        for found in _at(str(place)):
+            if found.path not in seen:
+                seen.add(found.path)
+                yield found
+
+
+def _at(place: str) -> Iterator[_Found]:
+    """Yield the runs of one path or glob."""
+    paths = [Path(path) for path in sorted(glob.glob(place))]  # noqa: PTH207 (an absolute pattern is fine here)
+    if not glob.has_magic(place) and not any(map(_is_one, paths)):
+        raise Refused(f"runs {place!r}: is neither a run directory (manifest.json) nor a sweep's ({SWEEP})")
+    for path in filter(_is_one, paths):
+        if not (path / SWEEP).is_file():
+            yield _in_its_sweep(path)
+            continue
+        tree = json.loads((path / SWEEP).read_text())
+        for run in tree["runs"]:
+            yield _Found(path / RUNS / run["name"], tree["name"], run)
+
+
+def _is_one(path: Path) -> bool:
+    return (path / "manifest.json").is_file() or (path / SWEEP).is_file()
+
+
+def _in_its_sweep(path: Path) -> _Found:
+    """Return a run with what the sweep says of it that it is of, if there is one."""
+    file = path.absolute().parent.parent / SWEEP
+    if path.absolute().parent.name != RUNS or not file.is_file():
+        return _Found(path)
+    tree = json.loads(file.read_text())
+    planned = next((run for run in tree["runs"] if run["name"] == path.name), None)
+    return _Found(path, tree["name"] if planned else None, planned)
+
+
+def _said(found: _Found) -> dict[str, Any]:
+    """Return what tells a run from others."""
+    planned, run = found.planned or {}, Run(found.path) if found.begun else None
+    manifest = {} if run is None else run.manifest
+    point = planned.get("point")
+    return {
+        "path": str(found.path),
+        "name": manifest.get("name"),
+        "status": planned.get("state") if run is None else run.status,
+        "sweep": found.sweep,
+        "arm": planned.get("arm"),
+        "point": None if point is None else " ".join(f"{key}={value}" for key, value in point.items()),
+        "seed": manifest.get("seed", planned.get("seed")),
+    }
+
+
+def _row_of(found: _Found) -> dict[str, Any]:
+    """Return a run's row of the wide frame."""
+    row = _said(found) | {"kind": "experiment", "error": (found.planned or {}).get("reason")}
+    if not found.begun:
+        return row
+    run = Run(found.path)
+    manifest, rounds = run.manifest, run.rows
+    row |= {
+        "kind": run.kind,
+        "error": manifest.get("error", row["error"]),
+        "rounds-done": len(rounds) if run.kind == "experiment" else None,
+        "wall-seconds": manifest.get("wall-seconds"),
+    }
+    if run.kind != "experiment":
+        final: dict[str, Any] = manifest.get("final", {})
+        return row | final
+    for round_ in rounds:
+        row |= {name: value for name, value in round_.items() if name not in OF_ONE_ROUND}
+    mechanisms = run.experiment.privacy.mechanisms
+    return settings_of(run) | row | {"mechanism": mechanisms[0] if mechanisms else "none"}
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return a run's settings, by their dotted keys, without the tables of mechanisms that are off."""
+    flat = _flat(run.experiment.model_dump(by_alias=True, mode="json"))
+    return {key: value for key, value in flat.items() if value is not None or not key.startswith("privacy.")}
+
+
+def _rounds_of(found: _Found) -> list[dict[str, Any]]:
+    """Return a run's rows of the long frame."""
+    if not found.begun:
+        return []
+    said = _said(found)
+    return [said | row for row in Run(found.path).rows]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file of JSON, none where there is no file."""
+    if not path.is_file():
+        return []
+    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    return lines
+
+
+def _frame(rows: list[dict[str, Any]], first: Iterable[str]) -> pl.DataFrame:
+    """Return rows as a frame, some columns first, which are there in any case."""
+    import polars as pl
+
+    names = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    frame = pl.DataFrame([pl.Series(name, [row.get(name) for row in rows], strict=False) for name in names])
+    empty = [name for name in first if frame[name].dtype == pl.Null]
+    types: dict[str, pl.DataType] = dict.fromkeys(empty, pl.String())
+    types |= {name: pl.Int64() for name in INTEGERS if name in names}
+    types |= {name: pl.Float64() for name in FLOATS if name in names}
+    return frame.with_columns(pl.col(name).cast(kind) for name, kind in types.items())
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested tables into one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,8 @@
+"""Sweeps: many runs, planned and checked at once, played side by side, resumable."""
+
+from fedsim.sweeps.plan import Arm, Plan, PlannedRun
+from fedsim.sweeps.progress import SweepProgress
+from fedsim.sweeps.run import resume_sweep, sweep
+from fedsim.sweeps.state import State, Sweep
+
+__all__ = ["Arm", "Plan", "PlannedRun", "State", "Sweep", "SweepProgress", "resume_sweep", "sweep"]

@@ -1,0 +1,256 @@
+"""The plan of a sweep: a list of named experiments, each checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from fedsim.complaints import one_line
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.results.manifest import experiment_sha256
+from fedsim.section import Section, kebab
+from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
+from fedsim.sweeps.ranges import Search
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LONGEST = 120  # characters of a run's name
+Table = TypeVar("Table", bound=Section)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One experiment of a sweep, with what is varied of it.
+
+    Attributes:
+        name: Names its runs.
+        toml: The experiment, as its file has it.
+        folder: Where relative paths in it start, absolute.
+        overrides: Applied to all its runs.
+        grid: What is varied.
+    """
+
+    name: str
+    toml: str
+    folder: str
+    overrides: tuple[str, ...] = ()
+    grid: Grid = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, name: str = "", overrides: Iterable[str] = (), grid: Grid | None = None) -> Arm:
+        """Read an experiment file; without a `name`, the experiment's is the arm's."""
+        experiment = Experiment.load(path)
+        text = path.read_text(encoding="utf-8")
+        folder = str(path.absolute().parent)
+        return cls(name or experiment.name, text, folder, tuple(overrides), dict(grid or {}))
+
+    def with_more(self, overrides: Iterable[str], grid: Grid) -> Arm:
+        """Return the arm with more overrides and a wider grid; of a key that both speak of, the new ones count."""
+        new = tuple(overrides)
+        said = {_key(text) for text in new}
+        kept = tuple(text for text in self.overrides if _key(text) not in said | grid.keys())
+        own = {key: values for key, values in self.grid.items() if key not in said}
+        return replace(self, overrides=(*kept, *new), grid={**own, **grid})
+
+    def experiment(self, overrides: Iterable[str]) -> Experiment:
+        """Return the experiment with more overrides; raises `Refused` where it can't be."""
+        every = [*self.overrides, *overrides]
+        try:
+            return Experiment.from_toml(self.toml, every, folder=self.folder, origin=self.name)
+        except Refused as refused:
+            raise Refused(f"arm {self.name!r}: {refused}") from None
+
+
+def _key(override: str) -> str:
+    return kebab(override.partition("=")[0].strip())
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        name: Of its directory, below `runs/`.
+        arm: The arm that it is of.
+        point: The varied settings, by key.
+        seed: The experiment's.
+        experiment: What runs.
+        sha256: Hash of it, as its run's manifest has it.
+    """
+
+    name: str
+    arm: str
+    point: Mapping[str, Any]
+    seed: int
+    experiment: Experiment
+    sha256: str
+
+    @property
+    def work(self) -> int:
+        """How long it may take, in a unit that only compares: local epochs, or steps, of all rounds."""
+        experiment = self.experiment
+        return (
+            experiment.rounds
+            * experiment.server.cohort
+            * (experiment.client.steps or experiment.client.epochs)
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is: its arms, and every run that follows from them.
+
+    Attributes:
+        name: The sweep's.
+        seeds: Runs of each point, with the experiment's seed and those after it.
+        arms: One or more, of different names.
+        runs: All of them, in the order of arms, points, seeds.
+        search: What is varied at random, in all arms; None: nothing.
+    """
+
+    name: str
+    seeds: int
+    arms: tuple[Arm, ...]
+    runs: tuple[PlannedRun, ...]
+    search: Search | None = None
+
+    @classmethod
+    def of(cls, name: str, seeds: int, arms: Sequence[Arm], search: Search | None = None) -> Self:
+        """Plan the runs.
+
+        Raises:
+            Refused: Two arms have one name, there are less seeds than one, or an experiment can't be.
+        """
+        if not re.fullmatch(NAME, name):
+            raise Refused(f"sweep.name = {name!r}: must be letters, digits, dots, hyphens, underscores")
+        if seeds < 1:
+            raise Refused(f"seeds = {seeds}: must be at least 1")
+        if not arms:
+            raise Refused("sweep.arms: is empty; one arm or more are needed")
+        counts = Counter(arm.name for arm in arms)
+        if twice := [arm for arm, count in counts.items() if count > 1]:
+            raise Refused(f"arm {twice[0]!r}: {counts[twice[0]]} have this name; each needs its own")
+        drawn = [{}] if search is None else search.points()
+        runs = [run for arm in arms for run in _runs_of(arm, seeds, drawn)]
+        return cls(name, seeds, tuple(arms), tuple(_with_names_of_their_own(runs)), search)
+
+
+def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[PlannedRun]:
+    """Return an arm's runs, every experiment checked; each point of its grid is tried with each that was drawn."""
+    if both := arm.grid.keys() & drawn[0].keys():
+        raise Refused(f"--range {min(both)}: can't stand beside a grid of the same key; allowed: one of them")
+    if seeds > 1 and "seed" in arm.grid:
+        raise Refused(
+            f"arm {arm.name!r}: seeds = {seeds} can't stand beside a grid of seed; allowed: one of them"
+        )
+    runs = []
+    fixed = tuple(text for text in arm.overrides if _key(text) != "seed")
+    for texts in ({**point, **sample} for point in points_of(arm.grid) for sample in drawn):
+        changes = [f"{key}={text}" for key, text in texts.items()]
+        first = arm.experiment(changes)
+        point = {key: value_of(key, text) for key, text in texts.items()}
+        for seed in range(first.seed, first.seed + seeds):
+            experiment = first
+            if seed != first.seed:
+                experiment = replace(arm, overrides=fixed).experiment([*changes, f"seed={seed}"])
+            sha256 = experiment_sha256(experiment.to_toml())
+            runs.append(PlannedRun(_name(arm.name, point, seed), arm.name, point, seed, experiment, sha256))
+    return runs
+
+
+def _name(arm: str, point: Mapping[str, Any], seed: int) -> str:
+    """Return a run's name, fit for a folder's.
+
+    >>> _name("dp", {"privacy.dp-fedavg.epsilon": 2.0, "seed": 7}, 7)
+    'dp-epsilon-2.0-s7'
+    """
+    shortened = Counter(key.rpartition(".")[2] for key in point)
+    parts = [arm]
+    for key, value in point.items():
+        last = key.rpartition(".")[2]
+        if key != "seed":
+            parts.append(f"{last if shortened[last] == 1 else key}-{value}")
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))
+    return f"{plain[:LONGEST]}-s{seed}"
+
+
+def _with_names_of_their_own(runs: list[PlannedRun]) -> list[PlannedRun]:
+    """Number those runs whose names came out the same."""
+    seen: Counter[str] = Counter()
+    named = []
+    for run in runs:
+        seen[run.name] += 1
+        name = run.name if seen[run.name] == 1 else f"{run.name}-{seen[run.name]}"
+        named.append(replace(run, name=name))
+    return named
+
+
+# --- sweep files -----------------------------------------------------------------------------------------
+
+
+class _ArmTable(Section):
+    """`[[sweep.arms]]`."""
+
+    name: str = Field(pattern=NAME, max_length=100)
+    config: str | None = None
+    set: list[str] = Field(default_factory=list)
+    grid: dict[str, Any] = Field(default_factory=dict)
+
+
+class _SweepTable(Section):
+    """`[sweep]`."""
+
+    name: str | None = Field(default=None, pattern=NAME, max_length=100)
+    seeds: int = Field(default=1, ge=1)
+    config: str | None = None
+    set: list[str] = Field(default_factory=list)
+    grid: dict[str, Any] = Field(default_factory=dict)
+    arms: list[Any] = Field(default_factory=list)
+
+
+def is_sweep_file(path: Path) -> bool:
+    """Say whether a TOML file has a table `[sweep]`; what can't be read is none."""
+    try:
+        return "sweep" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def read_sweep_file(path: Path) -> tuple[str, int, list[Arm]]:
+    """Return name, seeds and arms of a sweep file.
+
+    Raises:
+        Refused: A key or value is not allowed, or an arm's file is none.
+    """
+    tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    if others := sorted(tree.keys() - {"sweep"}):
+        raise Refused(f"sweep file {str(path)!r}: {others[0]} is no key here; allowed: sweep")
+    table = _validated(_SweepTable, tree["sweep"], "sweep")
+    common = grid_of(table.grid, "sweep.grid")
+    tables = [
+        _validated(_ArmTable, arm, f"sweep.arms[{place}]") for place, arm in enumerate(table.arms, start=1)
+    ]
+    arms = []
+    for arm in tables:
+        config = arm.config or table.config
+        if config is None:
+            raise Refused(f"arm {arm.name!r}: has no config; it or [sweep] must name an experiment file")
+        varied = Arm.read(path.parent / config, arm.name, table.set, common)
+        arms.append(varied.with_more(arm.set, grid_of(arm.grid, f"arm {arm.name!r}: grid")))
+    return table.name or path.stem, table.seeds, arms
+
+
+def _validated(model: type[Table], tree: Any, origin: str) -> Table:
+    if not isinstance(tree, dict):
+        raise Refused(f"{origin}: must be a table")
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise Refused(f"{origin}.{one_line(error, model)}") from None

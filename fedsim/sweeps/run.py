@@ -1,0 +1,216 @@
+"""`fedsim.sweep`: experiments and what is varied of them in, a directory of runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedsim.errors import Interrupted, Refused
+from fedsim.experiment import Experiment, without_unset
+from fedsim.interruption import asked, interruptible
+from fedsim.references import see_folders
+from fedsim.sweeps.grid import Grid, grid_of, size_of
+from fedsim.sweeps.orders import Ended, Order, RoundDone, Started
+from fedsim.sweeps.plan import Arm, Plan, PlannedRun, is_sweep_file, read_sweep_file
+from fedsim.sweeps.progress import SilentSweep, SweepProgress
+from fedsim.sweeps.ranges import Search
+from fedsim.sweeps.state import LOG, State, Sweep, SweepDirectory
+from fedsim.threads import cores
+
+MOST = 200  # runs, of a sweep that nobody has said yes to
+ENGINES = ("sequential", "ray")
+
+
+def sweep(
+    *configs: str | Path | Experiment,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    overrides: Iterable[str] = (),
+    seeds: int | None = None,
+    search: int | None = None,
+    ranges: Iterable[str] = (),
+    out: str | Path | None = None,
+    workers: int = 0,
+    engine: str = "sequential",
+    address: str = "",
+    most: int = MOST,
+    retry_failed: bool = False,
+    progress: SweepProgress | None = None,
+) -> Sweep:
+    """Run every combination of experiments, settings and seeds, side by side; the same call goes on with a sweep.
+
+    Args:
+        configs: Experiments, or files of experiments, each an arm; or one sweep file, which names arms itself.
+        grid: By key, the values that it takes, in all arms.
+        overrides: `"section.key=value"`, for all runs.
+        seeds: Runs of each point, with the experiment's seed and those after it; unset: the sweep file's, or 1.
+        search: Points that are drawn at random from `ranges`; each is run with each point of the grid.
+        ranges: `"key=low:high"`, or `"key=low:high:log"` for values that differ by factors.
+        out: The sweep directory; unset: `runs/<name>` under the current folder.
+        workers: Runs at the same time; 0: one for each core (of `ray`: one).
+        engine: `sequential`: a run is played by one process; `ray`: its clients are played by a Ray cluster.
+        address: Of the cluster.
+        most: More runs than this are refused.
+        retry_failed: Try those runs again that failed before.
+        progress: Hears of each run.
+
+    Returns:
+        The sweep; some of its runs may have failed: `Sweep.failures`.
+
+    Raises:
+        Refused: An experiment can't be, the grid is empty or too large, or the directory holds something else;
+            nothing was run.
+        Interrupted: SIGINT or SIGTERM came, in the main thread; the same call, or `resume_sweep`, goes on.
+        RunFailed: Workers can't be started.
+    """
+    return play_plan(
+        make_plan(
+            configs, grid_of(grid or {}, "grid"), list(overrides), seeds, Search.of(search, ranges), most
+        ),
+        out,
+        workers=workers,
+        engine=engine,
+        address=address,
+        retry_failed=retry_failed,
+        progress=progress,
+    )
+
+
+def play_plan(
+    plan: Plan,
+    out: str | Path | None = None,
+    *,
+    workers: int = 0,
+    engine: str = "sequential",
+    address: str = "",
+    retry_failed: bool = False,
+    progress: SweepProgress | None = None,
+) -> Sweep:
+    """Run a plan, or what is left of it in its directory; arguments, result and errors as `sweep`."""
+    check_engines(engine, workers, address)
+    path = Path(out).absolute() if out is not None else Path("runs").absolute() / plan.name
+    with SweepDirectory.create(path, plan) as directory:
+        _play(directory, workers, engine, address, retry_failed, progress)
+    return Sweep(path)
+
+
+def resume_sweep(
+    path: str | Path,
+    *,
+    workers: int = 0,
+    engine: str = "sequential",
+    address: str = "",
+    retry_failed: bool = False,
+    progress: SweepProgress | None = None,
+) -> Sweep:
+    """Go on with a sweep that was killed or interrupted; arguments, result and errors as `sweep`.
+
+    Runs that were done are kept, those under way go on after their last whole round, and all end with the bits that
+    they would have had without the interruption.
+    """
+    check_engines(engine, workers, address)
+    with SweepDirectory.open(Path(path).absolute()) as directory:
+        _play(directory, workers, engine, address, retry_failed, progress)
+    return Sweep(directory.path)
+
+
+def make_plan(
+    configs: Sequence[str | Path | Experiment],
+    grid: Grid,
+    overrides: Sequence[str],
+    seeds: int | None,
+    search: Search | None = None,
+    most: int = MOST,
+) -> Plan:
+    """Plan a sweep of at most `most` runs, with every experiment checked; raises `Refused`."""
+    paths = [Path(config) for config in configs if not isinstance(config, Experiment)]
+    sweep_files = [path for path in paths if is_sweep_file(path)]
+    if not sweep_files:
+        arms = [_arm_of(config) for config in configs]
+        name, planned = "-".join(arm.name for arm in arms)[:100] or "sweep", 1
+    elif len(configs) > 1:
+        raise Refused(
+            f"sweep file {str(sweep_files[0])!r}: names its arms itself, so it must be the only file"
+        )
+    else:
+        name, planned, arms = read_sweep_file(sweep_files[0])
+    widened = [arm.with_more(overrides, grid) for arm in arms]
+    each = planned if seeds is None else seeds
+    runs = each * sum(size_of(arm.grid) for arm in widened) * (1 if search is None else search.count)
+    if runs > most:
+        raise Refused(f"{runs} runs: more than {most}; --yes (in Python, most=...) allows them")
+    return Plan.of(name, each, widened, search)
+
+
+def _arm_of(config: str | Path | Experiment) -> Arm:
+    if not isinstance(config, Experiment):
+        return Arm.read(Path(config))
+    said = without_unset(config.model_dump(by_alias=True, exclude_unset=True))
+    return Arm(config.name, tomli_w.dumps(said), str(Path.cwd()))
+
+
+def check_engines(engine: str, workers: int, address: str) -> None:
+    """Refuse an engine that plays no sweeps, or what `check_engine` refuses."""
+    if engine not in ENGINES:
+        raise Refused(f"engine = {engine!r}: can't play runs side by side; allowed: {', '.join(ENGINES)}")
+    from fedsim.engines import check_engine  # loads Flower
+
+    check_engine(engine, workers, address)
+
+
+def _play(
+    directory: SweepDirectory,
+    workers: int,
+    engine: str,
+    address: str,
+    retry_failed: bool,
+    progress: SweepProgress | None,
+) -> None:
+    """Play the runs that are left."""
+    from fedsim.sweeps.pool import Pool  # loads Flower
+
+    listener = progress or SilentSweep()
+    see_folders(dict.fromkeys(arm.folder for arm in directory.plan.arms))
+    todo = directory.todo(retry_failed=retry_failed)
+    listener.began(Sweep(directory.path), todo)
+
+    def heard(order: Order, said: Started | RoundDone | Ended) -> None:
+        match said:
+            case Started(rounds, done):
+                directory.note(order.name, State.RUNNING)
+                listener.run_started(order.name, rounds, done)
+            case RoundDone(row):
+                listener.round_done(order.name, row)
+            case Ended(state, reason):
+                directory.note(order.name, state, reason)
+                listener.run_ended(order.name, state, reason)
+
+    def order_of(run: PlannedRun) -> Order:
+        runtime: dict[str, Any] = {"engine": engine, "address": address}
+        if engine == "ray":
+            runtime["workers"] = run.experiment.runtime.workers
+        tree = run.experiment.model_dump(by_alias=True) | {"runtime": runtime}
+        return Order(run.name, directory.run_path(run.name), tomli_w.dumps(without_unset(tree)))
+
+    pool = Pool(
+        [order_of(run) for run in todo],
+        workers or (1 if engine == "ray" else cores()),
+        directory.path / LOG,
+        heard,
+    )
+
+    def tell() -> None:
+        listener.stopping()
+        pool.stop_after_round()
+
+    with interruptible(tell):
+        asked()  # from here on the first signal lets the rounds under way come to their ends
+        pool.play()
+        if asked():
+            done = sum(state is State.COMPLETED for state in directory.states.values())
+            raise Interrupted(
+                f"interrupted: {done} of {len(directory.states)} runs are completed; "
+                f"fedsim sweep --resume {directory.path} goes on"
+            )

@@ -1,0 +1,277 @@
+"""The directory of a sweep: its plan, what became of each run, and the runs themselves.
+
+```
+sweep.json   the plan: name, seeds, arms, and each run with its state
+runs/        a run directory for each run that has begun
+sweep.log    what the workers say
+```
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from fedsim.errors import Refused
+from fedsim.results.files import write_whole
+from fedsim.results.frames import RUNS, SWEEP
+from fedsim.results.lock import Lock, is_held
+from fedsim.results.run import Run
+from fedsim.sweeps.plan import Arm, Plan, PlannedRun
+from fedsim.sweeps.ranges import Search
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LOG = "sweep.log"
+PATIENCE = 10.0  # seconds in which the workers of a sweep that was killed have surely ended
+
+
+class State(StrEnum):
+    """What became of a planned run."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"  # or killed: it goes on after its last whole round
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Sweep:
+    """A sweep directory, finished or under way.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / SWEEP).is_file():
+            raise Refused(f"sweep {str(path)!r}: has no {SWEEP}; a sweep directory is needed")
+
+    def __repr__(self) -> str:
+        counts = {state: list(self.states.values()).count(state) for state in State}
+        said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return f"Sweep({str(self.path)!r}, {said})"
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """What `sweep.json` says now."""
+        tree: dict[str, Any] = json.loads((self.path / SWEEP).read_text())
+        return tree
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return str(self.tree["name"])
+
+    @property
+    def states(self) -> dict[str, State]:
+        """What became of each run, by its name."""
+        return {run["name"]: _state(self.path, run)[0] for run in self.tree["runs"]}
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why runs have failed, by their names."""
+        found = {run["name"]: _state(self.path, run) for run in self.tree["runs"]}
+        return {name: reason for name, (state, reason) in found.items() if state is State.FAILED}
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that have begun."""
+        paths = [self.path / RUNS / run["name"] for run in self.tree["runs"]]
+        return [Run(path) for path in paths if (path / "manifest.json").is_file()]
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """One row a run that has begun: see `fedsim.load_runs`."""
+        from fedsim.results import load_runs
+
+        return load_runs(self.path)
+
+
+class SweepDirectory:
+    """A sweep directory being written, by this process alone; a context manager.
+
+    Attributes:
+        path: The directory.
+        plan: The sweep's.
+        states: What became of each run, by its name.
+    """
+
+    def __init__(self, path: Path, plan: Plan, lock: Lock) -> None:
+        self.path = path
+        self.plan = plan
+        self._lock = lock
+        stored = {run["name"]: run for run in Sweep(path).tree["runs"]} if (path / SWEEP).exists() else {}
+        found = {run.name: _state(path, stored.get(run.name, {"name": run.name})) for run in plan.runs}
+        self.states = {name: state for name, (state, _) in found.items()}
+        self._reasons = {name: reason for name, (_, reason) in found.items() if reason}
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan) -> SweepDirectory:
+        """Make the directory of a sweep, or go on with the one that is there if its plan is the same.
+
+        Raises:
+            Refused: There is something else at the path, it can't be written to, or another process does.
+        """
+        if (path / SWEEP).is_file():
+            return cls.open(path, plan)
+        if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+            raise Refused(f"--out {str(path)!r}: exists and is no sweep; a new directory is needed")
+        try:
+            (path / RUNS).mkdir(parents=True, exist_ok=True)
+            lock = Lock(path)
+        except OSError as error:
+            raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
+        directory = cls(path, plan, lock)
+        directory._write()
+        return directory
+
+    @classmethod
+    def open(cls, path: Path, plan: Plan | None = None) -> SweepDirectory:
+        """Go on with a sweep.
+
+        Args:
+            path: Its directory.
+            plan: What it must be; None: whatever it is.
+
+        Raises:
+            Refused: There is none, it is another one, or another process writes it.
+        """
+        tree = Sweep(path).tree
+        stored = plan_of(tree)
+        then = {run["name"]: run["experiment-sha256"] for run in tree["runs"]}
+        if plan is not None and {run.name: run.sha256 for run in plan.runs} != then:
+            raise Refused(
+                f"--out {str(path)!r}: holds another sweep; a new directory, or the same plan, is needed"
+            )
+        for run in stored.runs:
+            if then.get(run.name) != run.sha256:
+                raise Refused(
+                    f"sweep {str(path)!r}: {run.name} would be another experiment with this version of fedsim"
+                )
+        try:
+            lock = Lock(path)
+        except Refused as refused:
+            raise Refused(str(refused).replace("run ", "sweep ", 1)) from None
+        except OSError as error:
+            raise Refused(f"sweep {str(path)!r}: {error.strerror}") from None
+        try:
+            _wait_for_workers(path, stored)
+            return cls(path, stored, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def todo(self, *, retry_failed: bool = False) -> list[PlannedRun]:
+        """Return the runs that are left, the longest first; `retry_failed`: those that failed too."""
+        over = {State.COMPLETED} if retry_failed else {State.COMPLETED, State.FAILED}
+        left = [run for run in self.plan.runs if self.states[run.name] not in over]
+        return sorted(left, key=lambda run: -run.work)
+
+    def run_path(self, name: str) -> Path:
+        """Return where a run is, or will be."""
+        return self.path / RUNS / name
+
+    def note(self, name: str, state: State, reason: str = "") -> None:
+        """Write what became of a run."""
+        self.states[name] = state
+        self._reasons.pop(name, None)
+        if reason:
+            self._reasons[name] = reason
+        self._write()
+
+    def _write(self) -> None:
+        plan = self.plan
+        tree = {
+            "name": plan.name,
+            "seeds": plan.seeds,
+            "search": None if plan.search is None else asdict(plan.search),
+            "arms": [_arm_json(arm) for arm in plan.arms],
+            "runs": [self._run_json(run) for run in plan.runs],
+        }
+        write_whole(self.path / SWEEP, json.dumps(tree, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def _run_json(self, run: PlannedRun) -> dict[str, Any]:
+        reason = self._reasons.get(run.name)
+        return {
+            "name": run.name,
+            "arm": run.arm,
+            "point": dict(run.point),
+            "seed": run.seed,
+            "experiment-sha256": run.sha256,
+            "state": self.states[run.name].value,
+            **({"reason": reason} if reason else {}),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+def plan_of(tree: Mapping[str, Any]) -> Plan:
+    """Return the plan that a `sweep.json` holds."""
+    arms = [
+        Arm(
+            name=arm["name"],
+            toml=arm["experiment"],
+            folder=arm["folder"],
+            overrides=tuple(arm["set"]),
+            grid={key: tuple(values) for key, values in arm["grid"].items()},
+        )
+        for arm in tree["arms"]
+    ]
+    search = tree.get("search")
+    return Plan.of(tree["name"], tree["seeds"], arms, Search(**search) if search else None)
+
+
+def _arm_json(arm: Arm) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "folder": arm.folder,
+        "set": list(arm.overrides),
+        "grid": {key: list(values) for key, values in arm.grid.items()},
+        "experiment": arm.toml,
+    }
+
+
+def _state(path: Path, stored: Mapping[str, Any]) -> tuple[State, str]:
+    """Return what became of a run, and why it failed: what its directory says, and what the sweep noted.
+
+    A run that the sweep could not begin, or whose worker was lost, has failed although no manifest says so; one that
+    was completed since, by `fedsim resume`, has not.
+    """
+    noted, reason = State(stored.get("state", State.WAITING)), str(stored.get("reason", ""))
+    directory = path / RUNS / stored["name"]
+    status = Run(directory).status if (directory / "manifest.json").is_file() else ""
+    if status == "completed":
+        return State.COMPLETED, ""
+    if noted is State.FAILED:
+        return State.FAILED, reason
+    if status == "failed":
+        return State.FAILED, str(Run(directory).manifest.get("error", ""))
+    if status == "running":
+        return State.RUNNING, ""
+    return (State.INTERRUPTED if status else State.WAITING), ""
+
+
+def _wait_for_workers(path: Path, plan: Plan) -> None:
+    """Wait until the workers of a sweep that was killed have found out: they look every half second."""
+    end = time.monotonic() + PATIENCE
+    for run in plan.runs:
+        directory = path / RUNS / run.name
+        while is_held(directory):
+            if time.monotonic() > end:
+                raise Refused(f"run {str(directory)!r}: another process is writing it; one at a time")
+            time.sleep(0.1)

@@ -1,0 +1,117 @@
+"""The process of one worker of a sweep: `python -m fedsim.sweeps.worker FD`, started by `fedsim.sweeps.pool`.
+
+It plays whole runs, one after another, so that what takes long to load is loaded once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import Interrupted
+from fedsim.experiment import Experiment
+from fedsim.progress import Progress
+from fedsim.references import load_reference
+from fedsim.results.run import Run
+from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
+from fedsim.runtime.worker import end_with_parent
+from fedsim.sweeps.orders import Ended, Order, Ready, RoundDone, Started
+from fedsim.sweeps.state import State
+
+
+class _Stop:
+    """Whether SIGTERM has come between two runs; during a run, the run hears of it."""
+
+    asked = False
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """Note the signal."""
+        self.asked = True
+
+
+class _Telling:
+    """Tells the other end of a connection how a run is going."""
+
+    def __init__(self, connection: Connection, stop: _Stop) -> None:
+        self._connection = connection
+        self._stop = stop
+
+    def started(self, path: Path, rounds: int, done: int) -> None:
+        """Say that the run begins; a signal that came before it could hear of one is passed on."""
+        self._send(Started(rounds, done))
+        if self._stop.asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Say that a round has ended."""
+        self._send(RoundDone(row))
+
+    def stopping(self) -> None:
+        """Say nothing: who sent the signal knows."""
+
+    def _send(self, said: Started | RoundDone) -> None:
+        try:
+            self._connection.send(said)
+        except OSError:  # the sweep was killed, and so are its runs, which have not failed
+            os._exit(1)
+
+
+def play(order: Order, listener: Progress) -> Ended:
+    """Play a run to its end, from its last whole round if it has begun before."""
+    try:
+        _play(order, listener)
+    except Interrupted:
+        begun = (order.path / "manifest.json").is_file()
+        if not begun or Run(order.path).status != "completed":  # else the signal came in its last round
+            return Ended(State.INTERRUPTED)
+    except Exception as error:  # a run may fail in any way, and the rest goes on
+        return Ended(State.FAILED, " ".join(str(error).split()) or type(error).__name__)
+    return Ended(State.COMPLETED)
+
+
+def _play(order: Order, listener: Progress) -> None:
+    from fedsim.simulate import resume, run
+
+    manifest = order.path / "manifest.json"
+    experiment = Experiment.from_toml(order.toml)
+    if not manifest.is_file():
+        run(experiment, order.path, listener)
+        return
+    found = json.loads(manifest.read_text())
+    if not found["resumable"] and found["noise"] == "seeded":  # it has the same bits when it is begun again
+        shutil.rmtree(order.path)
+        run(experiment, order.path, listener)
+        return
+    runtime = experiment.runtime
+    resume(order.path, listener, engine=runtime.engine, workers=runtime.workers, address=runtime.address)
+
+
+def main() -> None:
+    """Play runs until the other end closes."""
+    end_with_parent()
+    stop = _Stop()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent decides when to stop
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    connection = Connection(int(sys.argv[1]))
+    for app in (SERVER_APP, CLIENT_APP):
+        load_reference(app)
+    try:
+        connection.send(Ready())
+        while True:
+            order: Order = connection.recv()
+            connection.send(
+                Ended(State.INTERRUPTED) if stop.asked else play(order, _Telling(connection, stop))
+            )
+    except (EOFError, OSError):  # the other end is gone
+        return
+
+
+if __name__ == "__main__":
+    main()

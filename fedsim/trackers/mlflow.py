@@ -1,0 +1,87 @@
+"""Rounds as MLflow's metrics, settings as its parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim.errors import Refused
+from fedsim.results.frames import settings_of
+from fedsim.results.run import Run
+from fedsim.tracking import numbers_of
+
+LOCAL = "sqlite:///mlflow.db"
+RUN_ID = "fedsim.run-id"  # the tag by which a run that goes on is found again
+EACH_ROUND = "seconds"  # a metric that every round has, and its last number
+ENDS = {"completed": "FINISHED", "failed": "FAILED"}  # all others: KILLED
+
+
+class MLflowTracker:
+    """Writes a run of MLflow, in an experiment of the run's name.
+
+    Args:
+        uri: A server or a database, as MLflow has it; empty: the environment's `MLFLOW_TRACKING_URI`, else
+            `sqlite:///mlflow.db` in the current folder.
+
+    Raises:
+        Refused: MLflow is not installed.
+    """
+
+    def __init__(self, uri: str = "") -> None:
+        try:
+            from mlflow import MlflowClient  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            raise Refused("--track mlflow: MLflow is not installed; pip install 'fedsim[mlflow]'") from None
+        self._make = MlflowClient
+        self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL
+        self._client: Any = None
+        self._run = ""
+
+    def on_round(self, run: Run, row: Mapping[str, Any]) -> None:
+        """Write a round; before the first, the settings, and what a kill may have kept from here of rounds before it."""
+        if self._client is not None:
+            self._write(row)
+            return
+        self._client = self._make(tracking_uri=self._uri)
+        self._run = self._found(run) or self._created(run)
+        told = [metric.step for metric in self._client.get_metric_history(self._run, EACH_ROUND)]
+        for each in run.rows:
+            if each["round"] > max(told, default=0):
+                self._write(each)
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        for name, value in numbers_of(row):
+            self._client.log_metric(self._run, name, value, step=row["round"])
+
+    def on_end(self, run: Run) -> None:
+        """Say how the run has ended."""
+        if self._client is not None:
+            self._client.set_terminated(self._run, ENDS.get(run.status, "KILLED"))
+            self._client = None
+
+    def _found(self, run: Run) -> str | None:
+        """Return MLflow's run of an earlier session, as running again."""
+        experiment = self._client.get_experiment_by_name(run.manifest["name"])
+        if experiment is None:
+            return None
+        wanted = f"tags.`{RUN_ID}` = '{run.manifest['run-id']}'"
+        for found in self._client.search_runs([experiment.experiment_id], filter_string=wanted):
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            return str(found.info.run_id)
+        return None
+
+    def _created(self, run: Run) -> str:
+        manifest = run.manifest
+        experiment = self._client.get_experiment_by_name(manifest["name"])
+        place = experiment.experiment_id if experiment else self._client.create_experiment(manifest["name"])
+        tags = {
+            RUN_ID: manifest["run-id"],
+            "fedsim.path": str(run.path),
+            "fedsim.commit": str(manifest["commit"]),
+        }
+        run_id = str(self._client.create_run(place, run_name=run.path.name, tags=tags).info.run_id)
+        for name, value in settings_of(run).items():
+            if value is not None:
+                self._client.log_param(run_id, name, value)
+        return run_id
