@@ -29,13 +29,14 @@ def notebook_of(script: Path) -> Any:
     """Return the notebook of a script, not yet run."""
     import nbformat
 
-    make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
-    cells = [
-        make[cell.kind](cell.text, id=f"cell-{place}")
-        for place, cell in enumerate(cells_of_script(script.read_text(encoding="utf-8")))
-    ]
+    cells = []
+    for place, cell in enumerate(cells_of_script(script.read_text(encoding="utf-8"))):
+        of_code = {"outputs": [], "execution_count": None} if cell.kind == "code" else {}
+        head = {"id": f"cell-{place}", "cell_type": cell.kind, "metadata": {}}
+        cells.append(head | {"source": cell.text} | of_code)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    tree = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return nbformat.from_dict(tree)  # type: ignore[no-untyped-call]
 
 
 def executed(notebook: Any, size: str, folder: Path) -> Any:
@@ -73,7 +74,7 @@ def main() -> None:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             notebook = executed(notebook_of(known[name]), given.size, Path(folder))
-        nbformat.write(notebook, known[name].with_suffix(".ipynb"))
+        nbformat.write(notebook, known[name].with_suffix(".ipynb"))  # type: ignore[no-untyped-call]
         print(f"{name}: {time.monotonic() - start:.0f} s")
 
 

@@ -18,6 +18,6 @@ def show(figure: Figure, file: Path) -> None:
     if "ipykernel" in sys.modules:
         from IPython.display import Image, display
 
-        display(Image(filename=file))
+        display(Image(filename=file))  # type: ignore[no-untyped-call]
     else:
         print(f"picture: {file}")
