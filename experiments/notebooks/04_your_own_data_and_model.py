@@ -120,7 +120,9 @@ private = fedsim.Experiment.from_toml(
 )
 fedsim.run(private, folder / "tumours-dp")
 runs = fedsim.load_runs(folder / "tumours*").drop_nulls("accuracy")
-print(runs.select("name", pl.col("accuracy").round(3), pl.col("epsilon-known-cohort").round(2), "delta", "unit"))
+print(
+    runs.select("name", pl.col("accuracy").round(3), pl.col("epsilon-known-cohort").round(2), "delta", "unit")
+)
 
 # %% [markdown]
 # ## Your own strategy

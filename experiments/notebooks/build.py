@@ -45,10 +45,15 @@ def executed(notebook: Any, size: str, folder: Path) -> Any:
     Raises:
         nbclient.exceptions.CellExecutionError: A cell raises.
     """
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
     client = NotebookClient(
-        notebook, timeout=LONGEST, record_timing=False, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        AsyncKernelManager(transport="ipc"),  # no port that others could listen on
+        timeout=LONGEST,
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=os.environ | {SIZE: size})
     notebook.metadata = {
