@@ -31,9 +31,15 @@ def notebook_of(script: Path) -> Any:
 
     cells = []
     for place, cell in enumerate(cells_of_script(script.read_text(encoding="utf-8"))):
-        of_code = {"outputs": [], "execution_count": None} if cell.kind == "code" else {}
-        head = {"id": f"cell-{place}", "cell_type": cell.kind, "metadata": {}}
-        cells.append(head | {"source": cell.text} | of_code)
+        node: dict[str, Any] = {
+            "id": f"cell-{place}",
+            "cell_type": cell.kind,
+            "metadata": {},
+            "source": cell.text,
+        }
+        if cell.kind == "code":
+            node |= {"outputs": [], "execution_count": None}
+        cells.append(node)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     tree = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     return nbformat.from_dict(tree)  # type: ignore[no-untyped-call]
@@ -45,12 +51,10 @@ def executed(notebook: Any, size: str, folder: Path) -> Any:
     Raises:
         nbclient.exceptions.CellExecutionError: A cell raises.
     """
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
     client = NotebookClient(
         notebook,
-        AsyncKernelManager(transport="ipc"),  # no port that others could listen on
         timeout=LONGEST,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
