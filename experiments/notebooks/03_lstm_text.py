@@ -77,7 +77,7 @@ print(f"always a space: {always_blank:.1%}")
 # ## Without privacy, and with it
 #
 # DP-SGD clips what each example changes, and adds noise in every step of every client. A client takes part in at most
-# four rounds, which it counts itself: the noise is made for that. Its learning rate is larger and it has no momentum.
+# eight rounds, which it counts itself: the noise is made for that. Its learning rate is larger and it has no momentum.
 
 # %%
 plain = fedsim.run(experiment, folder / "plain")
@@ -90,7 +90,7 @@ private = fedsim.run(
             "client.batch-size=32",
             "client.learning-rate=2.0",
             "client.momentum=0.0",
-            "privacy.dp-sgd={epsilon = 8.0, delta = 1e-6, clip = 0.5, max-participations = 4}",
+            "privacy.dp-sgd={epsilon = 8.0, delta = 1e-6, clip = 0.5, max-participations = 8}",
         ],
     ),
     folder / "private",
@@ -126,7 +126,7 @@ show(figure, folder / "text.png")
 # ## Let it write
 #
 # The model reads the last 40 characters and says how likely each next one is; one is drawn (logits divided by a
-# temperature of 0.5, so that likely ones are drawn more often still).
+# temperature of 0.8, so that likely ones are drawn more often still).
 
 
 # %%
@@ -136,7 +136,7 @@ def written(run: fedsim.Run, start: str, count: int = 240) -> str:
     known = tokens(start).tolist()
     with torch.inference_mode():
         for _ in range(count):
-            logits = model(torch.tensor([known[-40:]]))[0, -1] / 0.5
+            logits = model(torch.tensor([known[-40:]]))[0, -1] / 0.8
             logits[0] = -torch.inf  # the token of whatever has no token of its own
             known.append(int(torch.multinomial(logits.softmax(0), 1, generator=generator)))
     return "".join(CHARACTERS[token - 1] for token in known)
