@@ -78,6 +78,7 @@ print(f"always a space: {always_blank:.1%}")
 #
 # DP-SGD clips what each example changes, and adds noise in every step of every client. A client takes part in at most
 # eight rounds, which it counts itself: the noise is made for that. Its learning rate is larger and it has no momentum.
+# What has been spent in the end is less than 8, for no client was drawn that often.
 
 # %%
 plain = fedsim.run(experiment, folder / "plain")
