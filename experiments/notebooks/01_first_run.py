@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import fedsim
 from experiments.notebooks.showing import show
@@ -80,7 +81,7 @@ figure = Figure(figsize=(6.5, 3.5), layout="constrained")
 axes = figure.subplots()
 axes.plot(run.metrics["round"], 100 * run.metrics["accuracy"], color="#0072B2", marker=".")
 axes.set(xlabel="round", ylabel="accuracy on the test set (%)", ylim=(0, 100))
-axes.xaxis.get_major_locator().set_params(integer=True)
+axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 axes.grid(color="#dddddd")
 show(figure, folder / "first.png")
 
