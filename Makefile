@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run up test slow lint types format
+.PHONY: run up compare test slow lint types format
 
 run: .venv/installed
 	$(BIN)/fedsim run experiments/configs/quickstart.toml
@@ -10,6 +10,11 @@ run: .venv/installed
 # The same as a server and five clients, each a process, over TLS.
 up: .venv/installed
 	$(BIN)/fedsim up experiments/configs/deploy.toml --clients 5
+
+# 63 runs over five mechanisms, their table, pictures and page.
+compare: .venv/installed
+	$(BIN)/fedsim sweep experiments/configs/compare.toml
+	$(BIN)/fedsim compare runs/compare --out runs/compare/pictures --html runs/compare/report.html
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal
