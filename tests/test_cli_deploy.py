@@ -104,7 +104,11 @@ def test_stopped_and_resumed_by_its_copy(server: Server, on: list[str]) -> None:
     said = call("follow", name, *on, "--out", "copy", code=1).stderr
     assert said.startswith(f"fedsim: interrupted after round 2 of 3; fedsim resume {name} --on 127.0.0.1:")
 
+    before = len(server.runs)
+
     def work() -> None:
+        while len(server.runs) == before:  # until the command has asked for it
+            time.sleep(0.01)
         fedsim.resume(path)
         server.finish("completed")
 

@@ -70,6 +70,7 @@ def all_bits(sweep: Sweep) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
     # Nobody answers in time of a cohort whose clients all raise.
     setting = experiment()

@@ -37,6 +37,8 @@ HTML = typer.Option(
 )
 JSON = typer.Option("--json", help="Print JSON instead.")
 
+WIDE = 160  # characters of a line in a file or a pipe
+
 
 def compare(
     runs: Annotated[list[str], RUNS],
@@ -65,6 +67,7 @@ def compare(
         if as_json:
             typer.echo(json.dumps(records.tree_of(comparison)))
             return
-        table.show(comparison, Console())
+        console = Console()
+        table.show(comparison, console if console.is_terminal else Console(width=WIDE))
         for path in written:
             typer.echo(f"written: {path}")

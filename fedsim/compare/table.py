@@ -19,12 +19,14 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print(Text(f"{len(comparison.members)} runs of {comparison.task}", style="bold"))
     for frontier in comparison.frontiers:
         console.print()
-        console.print(_scores(frontier))
+        console.print(_scores(frontier, narrow=console.width < ROOMY))
         if frontier.points:
             console.print(_epsilons(frontier))
         for group, why in frontier.absent:
             console.print(Text(f"no epsilon here: {group.label}: {why}"))
     console.print()
+    if console.width < ROOMY and any(frontier.points for frontier in comparison.frontiers):
+        console.print(f"a line of {ROOMY} characters also has {', '.join(DETAILS)}.")
     if any(_bound(point) for frontier in comparison.frontiers for point in frontier.points):
         console.print("bound by: the epsilon is one against who sees more, and holds here too.")
     for line in remarks(comparison):
@@ -55,18 +57,20 @@ def remarks(comparison: Comparison) -> list[str]:
     return lines + [f"left out: {path}: {why}" for path, why in comparison.left_out]
 
 
-def _scores(frontier: Frontier) -> Table:
+def _scores(frontier: Frontier, narrow: bool) -> Table:
     points = [*frontier.baselines, *frontier.points]
     table = _table(f"{axis_of(frontier.metric).partition(' (')[0]}; {view_of(frontier.view)}")
-    shown = _columns(frontier)
+    shown = [name for name in _columns(frontier) if not (narrow and name in DETAILS)]
     for name in shown:
-        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name not in ("settings",))
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "settings")
     for point in points:
         cells = _cells(point, frontier.metric)
         table.add_row(*(cells[name] for name in shown), style="bold" if point.best and point.rivals else "")
     return table
 
 
+ROOMY = 125  # characters of a line that all columns need
+DETAILS = ("sd", "p", "best of epsilon")  # columns for which a narrow terminal has no room
 LEFT = ("mechanism", "settings", "best of epsilon", "relation", "bound by")
 
 

@@ -182,7 +182,7 @@ def test_ctrl_c_lets_go(tiny: Experiment, server: Server, remote: Remote, sigint
         Interrupted, match=f"goes on; fedsim follow {run.name} --on 127.0.0.1:[0-9]+ --insecure follows"
     ):
         watch(run, Told())
-    timer.join()
+    timer.join()  # its signal must not come later, in somebody else's test
     assert fedsim.load_run("copy").status == "running"
     assert not (path / "stop").exists()
     fedsim.resume(path)
