@@ -19,9 +19,9 @@ compare: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-# The tests that take minutes, alone.
+# The tests that take minutes, alone; those of a file one after another.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --durations=25
 
 lint: .venv/installed
 	$(BIN)/ruff check .
