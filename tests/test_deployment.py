@@ -12,7 +12,8 @@ import clients.mods.secagg  # noqa: F401 (what `planted` listens in)
 import fedsim
 from fedsim import Experiment
 from fedsim.data import prepare
-from tests.federation import Cable, Federation, federation
+from fedsim.deployment.children import Child
+from tests.federation import Cable, Federation, federation, wait_for
 from tests.test_secagg_runs import found, planted
 
 BASE = """
@@ -137,6 +138,11 @@ def test_noise_of_the_operating_system_costs_what_the_seeded_one_does_and_is_ano
     assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def is_in_touch(client: Child) -> bool:
+    """Say whether a client has joined, and has not lost the server since: a new server takes it for online too long."""
+    return bool(client.lines) and "trying again" not in client.lines[-1]
+
+
 @pytest.mark.slow
 def test_a_federation_outlives_whatever_happens_to_its_parts(tmp_path: Path) -> None:
     """A client is killed, one is stopped past the deadline, one is cut off, and then the server is killed."""
@@ -165,6 +171,7 @@ def test_a_federation_outlives_whatever_happens_to_its_parts(tmp_path: Path) -> 
         cable.mend()
         party.wait_for_round(run, 5)
         party.restart_server()
+        wait_for(lambda: all(map(is_in_touch, clients)))
         party.wait_until_online(8)
         resumed = party.finish(party.resume(run), tmp_path / "run")
         cable.close()
