@@ -177,7 +177,6 @@ class Cable:
         for end in self._ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            end.close()
         self._ends.clear()
 
     def mend(self) -> None:
@@ -190,21 +189,33 @@ class Cable:
         self._listener.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # until it is closed
             while True:
                 near, _ = self._listener.accept()
-                if self._is_cut:
+                try:
+                    if self._is_cut:
+                        raise ConnectionAbortedError
+                    far = socket.create_connection(self._target)
+                except OSError:  # cut, or nobody listens
                     near.close()
                     continue
-                far = socket.create_connection(self._target)
                 self._ends += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+
+    @classmethod
+    def _carry(cls, near: socket.socket, far: socket.socket) -> None:
+        """Carry what one end says to the other, both ways, until both have ended."""
+        with near, far:
+            back = threading.Thread(target=cls._pump, args=(far, near), daemon=True)
+            back.start()
+            cls._pump(near, far)
+            back.join()
 
     @staticmethod
     def _pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while content := source.recv(1 << 16):
                 sink.sendall(content)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+        for end in (source, sink):  # this way is over, and TLS needs both
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

@@ -60,7 +60,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsim.deployment.parcel import unwrap, wrap
+from fedsim.deployment.parcel import wrap
 from fedsim.deployment.refusals import (
     Dropped,
     TooLarge,
@@ -152,7 +152,7 @@ class Link:
             self._pulse.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
 
     def pull(self) -> Message | None:
-        """Return the next message, or None if there is none for a while.
+        """Return the next message, as it came, or None if there is none for a while.
 
         Raises:
             Dropped: There was one, and it can't be had.
@@ -186,10 +186,6 @@ class Link:
             raise Dropped(f"a message could not be read: {type(error).__name__}: {error}") from None
         if not isinstance(message, Message) or message.metadata.dst_node_id != self.node_id:
             raise Dropped("a message for someone else came")
-        try:
-            message.content = unwrap(message.content)
-        except ValueError as error:
-            raise Dropped(f"a message could not be read: {error}") from None
         message.metadata.__dict__["_message_id"] = tree.object_id  # a message can't hold its own hash
         return message
 

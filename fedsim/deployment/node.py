@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from flwr.app import Context, Error, Message, UserConfig
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.common.constant import ErrorCode
 
 from fedsim.deployment.admission import Admitted, admit
 from fedsim.deployment.link import Link
+from fedsim.deployment.parcel import unwrap
 from fedsim.deployment.refusals import Dropped, TooLarge
 from fedsim.deployment.state import State
 from fedsim.experiment import Experiment
@@ -98,9 +99,12 @@ class Node:
                 self._tell(f"dropped: {dropped}")
 
     def _handle(self, message: Message) -> None:
-        what, begun = _title(message), time.monotonic()
+        what, begun = message.metadata.message_type, time.monotonic()
         try:
-            reply = self._answer(message)
+            run = self._admitted(message.metadata.run_id)
+            message.content = _opened(message)
+            what = _title(message)
+            reply = self._answer(message, run)
         except Turned as turned:
             reply = Message(turned.error, reply_to=message)
         seconds = time.monotonic() - begun
@@ -116,9 +120,9 @@ class Node:
         outcome = f": {reply.error.reason}" if reply.has_error() else ""
         self._tell(f"{what}: {seconds:.1f} s, {size / 1024:.1f} KiB{outcome}")
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, message: Message, run: Admitted) -> Message:
         """Return the app's reply, once all that it has to leave on this machine is there; raises `Turned`."""
-        run, round_ = self._admitted(message.metadata.run_id), _round_of(message)
+        round_ = _round_of(message)
         training = message.metadata.message_type.partition(".")[0] == "train"
         if training and run.once_a_round and (round_ is None or self._state.has_noted(run.series, round_)):
             said = (
@@ -169,6 +173,14 @@ class Node:
         if isinstance(run, str):
             raise Turned(ErrorCode.INVALID_FAB, run)
         return run
+
+
+def _opened(message: Message) -> RecordDict:
+    """Return what the server sent in a message; raises `Turned`."""
+    try:
+        return unwrap(message.content)
+    except ValueError as error:
+        raise Turned(ErrorCode.MOD_FAILED_PRECONDITION, str(error)) from None
 
 
 def _round_of(message: Message) -> int | None:
