@@ -19,9 +19,10 @@ compare: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-# The tests that take minutes, alone; those of a file one after another.
+# The tests that take minutes: two files at a time, but one where there is a Ray cluster.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --durations=25
+	$(BIN)/python -m pytest -m "slow and not ray" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and ray"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -99,6 +99,7 @@ def same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 # --- the same results as under Flower -----------------------------------------------------------------------
 
 
+@pytest.mark.ray
 @pytest.mark.slow  # Ray takes about 20 s for each
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 @pytest.mark.parametrize("app", ["numpy_app", "torch_app"])

@@ -17,6 +17,7 @@ from tests.test_simulation import CNN, LSTM, bits
 
 ray = pytest.importorskip("ray")
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
 ]

@@ -141,6 +141,7 @@ def test_strategies_of_the_mean_work_and_differ_by_the_rounding_only(strategy: s
     assert mine.accuracy == pytest.approx(plain.accuracy, abs=0.03)
 
 
+@pytest.mark.ray
 @pytest.mark.slow  # Ray takes about 20 s
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # Ray's own
 @pytest.mark.parametrize("mode", ["real", "ideal"])

@@ -293,6 +293,7 @@ def test_a_worker_that_dies_fails_its_run_alone(
     assert set(Sweep(path).states.values()) == {State.COMPLETED}
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_ray_cluster_plays_the_clients() -> None:
     pytest.importorskip("ray")

@@ -149,6 +149,7 @@ def test_the_bare_loop_computes_what_fedsim_does(work: Work, channels_last: bool
     assert_same(weights, by_fedsim(work), work.weights())
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_the_competitors_do_the_same_work(work: Work) -> None:
     ran = measure(work, 2, "fedsim-local,bare-channels-last-2", Console(quiet=True))
@@ -165,6 +166,7 @@ def test_the_competitors_do_the_same_work(work: Work) -> None:
     np.testing.assert_allclose(losses, losses[0], atol=1e-5)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_flowers_runtime_does_the_same_work(work: Work) -> None:
     pytest.importorskip("ray")
@@ -281,6 +283,7 @@ def test_the_scaling_rows_change_one_thing_at_a_time() -> None:
             assert changed - {"series"} <= changing
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_one_scaling_row() -> None:
     row = scaling.Row("clients", clients=30, cohort=5, examples=2, width=0.25, hidden=8, workers=1)
