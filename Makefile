@@ -19,10 +19,11 @@ compare: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-# The tests that take minutes: two files at a time, but one where there is a Ray cluster.
+# The tests that take minutes: two files at a time, but one where there is a Ray cluster. They start dozens of processes
+# and wait for them: one that fails is tried once more, and counted as rerun.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m "slow and not ray" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "slow and ray"
+	$(BIN)/python -m pytest -m "slow and not ray" -n 2 --dist loadfile --reruns 1
+	$(BIN)/python -m pytest -m "slow and ray" --reruns 1
 
 lint: .venv/installed
 	$(BIN)/ruff check .

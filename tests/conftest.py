@@ -15,6 +15,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_HOME"] = f"{_cache}/flwr"
 os.environ["HF_HOME"] = f"{_cache}/hf"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_TMPDIR"] = _cache  # where a killed run's cluster can't be found, and waited for
 
 from fedsim import Experiment  # noqa: E402
 
