@@ -14,9 +14,9 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.superlink.grid import HttpGrid, http_grid
 
 from fedsim.deployment.parcel import unwrap, wrap
+from fedsim.deployment.wire import HOLD
 from server.grid_around import GridAround
 
-HOLD = "Fedsim-Hold"  # asks the server to keep a request open, for so many seconds, until there is something
 LONGEST = 10.0  # seconds
 PAUSE = 0.05  # seconds between two looks at a server that holds nothing
 BRIEFLY = 1.0  # seconds, where whoever pulls looks at the clock himself

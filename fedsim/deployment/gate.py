@@ -33,6 +33,7 @@ from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, fingerprint
 from fedsim.deployment.shortcut import NODE
+from fedsim.deployment.wire import INSTANCE
 
 if TYPE_CHECKING:
     from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedsim.server")
 
 PUBLIC_KEY, TIMESTAMP, SIGNATURE = "flwr-public-key", "flwr-timestamp", "flwr-signature"  # Flower's
-INSTANCE = "Fedsim-Instance"
 CONTROL, FLEET, OWN = "/v1/control/", "/v1/fleet/", "/fedsim/"
 HEALTH, READY = "/health", "/health/ready"
 JOIN, LEAVE, PUSH = f"{FLEET}activate-node", f"{FLEET}deactivate-node", f"{FLEET}push-messages"

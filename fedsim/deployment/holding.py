@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedsim.deployment.asgi import Gone, Response, ask, header, read_body
+from fedsim.deployment.wire import HOLD
 
-HOLD = "Fedsim-Hold"
 LONGEST = 20.0  # seconds
 LOOK = 1.0  # seconds between a ServerApp's looks: Flower makes an error reply where a client is lost, unannounced
 CLIENT_PULL, CLIENT_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"

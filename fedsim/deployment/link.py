@@ -60,6 +60,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fedsim.deployment import wire
 from fedsim.deployment.parcel import wrap
 from fedsim.deployment.refusals import (
     Dropped,
@@ -73,7 +74,6 @@ from fedsim.deployment.refusals import (
 )
 from fedsim.errors import Refused
 
-INSTANCE_HEADER, HOLD_HEADER = "Fedsim-Instance", "Fedsim-Hold"
 HOLD = 10  # seconds that a server may hold an empty answer
 TIMEOUTS = (30.0, HOLD + 5.0, 3.0)  # seconds: of calls, of polls for a message, of heartbeats
 BEAT = 5.0  # seconds; a server lets another process have this client's key 15 s after it last heard of it
@@ -373,11 +373,11 @@ class _Headers:
 
     def __init__(self) -> None:
         self._all = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
-        self._all[INSTANCE_HEADER] = secrets.token_hex(8)
+        self._all[wire.INSTANCE] = secrets.token_hex(8)
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers."""
         context.request.headers.update(self._all)
         if context.request.url.path.endswith("pull-messages"):
-            context.request.headers[HOLD_HEADER] = str(HOLD)
+            context.request.headers[wire.HOLD] = str(HOLD)
         return call_next(context)

@@ -26,7 +26,6 @@ from fedsim.errors import Refused, RunFailed
 
 TIMEOUT = 30.0  # seconds without an answer after which a server counts as away
 RUNS = 1000  # the latest of a server's runs, in which a name is looked for
-RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 Answer = TypeVar("Answer")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterator
@@ -26,7 +25,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+from fedsim.deployment.wire import RUN_NAME
+
 STOP = "stop"
 CHUNK = 1 << 20
 TAIL = 1 << 16  # bytes: the last line of metrics.jsonl is shorter
@@ -79,13 +79,13 @@ def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIAp
 
 def _folder(runs: Path, request: Request) -> Path:
     name: str = request.path_params["name"]
-    if not NAME.fullmatch(name) or not _is_run(runs / name):
+    if not RUN_NAME.fullmatch(name) or not _is_run(runs / name):
         raise HTTPException(404, f"there is no run {name!r} here")
     return runs / name
 
 
 def _is_run(folder: Path) -> bool:
-    return bool(NAME.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink()
+    return bool(RUN_NAME.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink()
 
 
 def _offset(request: Request) -> int:

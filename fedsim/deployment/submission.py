@@ -16,7 +16,8 @@ from flwr.supercore.fab import Fab
 
 from fedsim.deployment.bundle import installed_code, make_bundle
 from fedsim.deployment.copying import Listing, RunCopy
-from fedsim.deployment.remote import RUN_NAME, FlowerRun, Remote, Unreachable
+from fedsim.deployment.remote import FlowerRun, Remote, Unreachable
+from fedsim.deployment.wire import RUN_NAME
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
