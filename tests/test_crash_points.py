@@ -108,6 +108,7 @@ def test_with_seeded_noise_a_kill_between_any_two_writes_changes_nothing(disk: D
     assert kills > 15
 
 
+@pytest.mark.slow
 def test_with_real_noise_no_event_is_lost_and_no_round_is_run_twice(disk: Disk) -> None:
     setting = experiment(*PRIVATE, "privacy.noise=os")
     abandoned = set()

@@ -101,7 +101,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 # --- kills ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 20])
 def test_kills_at_random_moments_leave_the_bits(
     kills: int, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -183,6 +184,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, start: Callable[..., subpr
 # --- two processes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_process_writes_a_run_and_its_workers_end_with_it(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -104,7 +104,15 @@ def test_no_number_stands_without_its_terms() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [DIGITS, LSTM + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n"], ids=["cnn", "lstm"]
+    "text",
+    [
+        pytest.param(DIGITS, id="cnn"),
+        pytest.param(
+            LSTM + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n",
+            id="lstm",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_every_engine_gives_the_same_bits_and_the_same_ledger(text: str) -> None:
     engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=3"]

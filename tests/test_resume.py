@@ -61,7 +61,7 @@ def test_what_changes_in_a_strategy_is_in_the_catalogue() -> None:
         assert changed == set(entry.state or ()) | ({"current_arrays"} if name in anew else set()), name
 
 
-@pytest.mark.parametrize("engine", ["sequential", "local"])
+@pytest.mark.parametrize("engine", ["sequential", pytest.param("local", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("drifting")
 def test_clients_go_on_with_their_states(engine: str) -> None:
     setting = experiment("rounds=6", f"runtime.engine={engine}", "runtime.workers=2")
@@ -87,6 +87,7 @@ def test_clients_without_a_state_need_no_database(tiny: Experiment) -> None:
     assert [path.name for path in Path("a/checkpoint").iterdir()] == ["last-round.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_engine_and_the_workers_may_change() -> None:
     setting = experiment("rounds=4", "server.strategy=fedadam")
     reference = bits(fedsim.run(setting, "whole"))

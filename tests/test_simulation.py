@@ -63,7 +63,7 @@ def bits(run: fedsim.Run) -> tuple[bytes, list[dict[str, Any]]]:
     return (run.path / "model.safetensors").read_bytes(), rows
 
 
-@pytest.mark.parametrize("text", [CNN, LSTM], ids=["cnn", "lstm"])
+@pytest.mark.parametrize("text", [CNN, pytest.param(LSTM, marks=pytest.mark.slow)], ids=["cnn", "lstm"])
 def test_every_engine_gives_the_same_bits(text: str) -> None:
     reference = bits(fedsim.run(Experiment.from_toml(text, ["runtime.engine=sequential"]), "sequential"))
     assert bits(fedsim.run(Experiment.from_toml(text, ["runtime.engine=sequential"]), "again")) == reference

@@ -157,6 +157,7 @@ def test_who_is_late_is_left_behind() -> None:
         assert told(list(grid.send_and_receive([query(0)])), "messages") == {0: 1}  # from the state before
 
 
+@pytest.mark.slow
 def test_the_others_of_a_lost_clients_group_are_tried_again_and_their_answers_count() -> None:
     for workers in (1, 3):
         with LocalGrid(SPEC, workers) as grid:
@@ -179,6 +180,7 @@ def test_a_client_whose_worker_is_killed_once_answers_from_the_same_state(tmp_pa
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.slow
 def test_a_fold_leaves_out_the_group_that_is_late() -> None:
     with LocalGrid(SPEC, 2) as grid:
         list(grid.send_and_receive([query(client) for client in range(5)]))  # the workers have started
@@ -216,6 +218,7 @@ def test_workers_end_with_the_grid() -> None:
     assert all(process.poll() is not None for process in processes)
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_main_guard(tmp_path: os.PathLike[str]) -> None:
     import subprocess
     from pathlib import Path

@@ -218,6 +218,7 @@ DELTAS = st.sampled_from([1e-6, 1e-5, 1e-3])
 CLIENT_RATES = st.sampled_from([0.05, 0.3, 0.9, 1.0])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(
     a=st.fixed_dictionaries(SHAPES),

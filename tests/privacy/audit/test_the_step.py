@@ -1,6 +1,7 @@
 """The audit of what clients really run: `DpSgd`, with its batches, clipping and noise, on one weight."""
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -43,11 +44,13 @@ def steps(noise_multiplier: float, *, clip: float = 1.0) -> Release:
     return release
 
 
+@pytest.mark.slow
 def test_the_clients_step_loses_no_more_than_is_claimed() -> None:
     found = measure(steps(1.0), TRIALS, 1e-5, np.random.default_rng(0))
     assert 0.2 * CLAIMED < found.epsilon < CLAIMED
 
 
+@pytest.mark.slow
 def test_a_clip_that_comes_too_late_is_found_out() -> None:
     late = steps(0.25, clip=4.0)  # the noise that is claimed, on a sum that moves by 4
     assert measure(late, TRIALS, 1e-5, np.random.default_rng(1)).epsilon > CLAIMED
