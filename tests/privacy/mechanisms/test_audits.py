@@ -16,7 +16,7 @@ from privacy.accounting.central import CohortSum
 from privacy.audit import Release, measure
 from privacy.cohorts import Cohorts
 from privacy.ledger import Law, Relation, Sampling
-from privacy.mechanisms import AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
+from privacy.mechanisms import BITS, AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
 from privacy.randomness import NumpyRandomness
 
 TRIALS, DELTA = 12_000, 1e-3
@@ -78,7 +78,7 @@ def adaptive(
         bits = sum(bit(shifted_bit(c, 1.0)) for c in clipped)
         released = np.empty((trials, 2))
         for trial in range(trials):
-            mean, clip, _ = mechanism.release(1.0, {"w": total}, bits, 1, sensitivity=noise_clip)
+            mean, clip, *_ = mechanism.release(1.0, {"w": total}, 1, {BITS: bits}, sensitivity=noise_clip)
             noised_bits = -3 * math.log(clip) / RATE  # as the quantile is 1/2
             released[trial] = mean["w"][0] * 3, noised_bits - 2 * bit(0.5)
         # Without the client, the sum and the bits are 0; with it, 1 and its bit. Each over its noise.
