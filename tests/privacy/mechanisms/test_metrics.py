@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +22,15 @@ LOSS = BoundedMetric(name="train-loss", bound=5.0, noise_multiplier=2.0)
 NUMBERS = st.floats(-1e308, 1e308) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 2.5, 5.0, 5e-324])
 
 
-def released(*metrics: BoundedMetric, seed: int = 0, **changed: object) -> CentralGaussian:
-    made = CentralGaussian(
-        sensitivity=0.5,
-        noise_multiplier=1.0,
-        metrics=metrics,
-        cohorts=Cohorts(sampling=Sampling.POISSON, clients=1000, cohort=COHORT),
-        relation=Relation.ADD_OR_REMOVE_ONE,
-        randomness=NumpyRandomness(np.random.default_rng(seed)),
-    )
-    return replace(made, **changed)  # type: ignore[arg-type]
+def released(*metrics: BoundedMetric, seed: int = 0, **changed: Any) -> CentralGaussian:
+    usual = {
+        "sensitivity": 0.5,
+        "noise_multiplier": 1.0,
+        "cohorts": Cohorts(sampling=Sampling.POISSON, clients=1000, cohort=COHORT),
+        "relation": Relation.ADD_OR_REMOVE_ONE,
+        "randomness": NumpyRandomness(np.random.default_rng(seed)),
+    }
+    return CentralGaussian(metrics=metrics, **usual | changed)
 
 
 def of_noise(*multipliers: float) -> list[BoundedMetric]:
