@@ -291,7 +291,12 @@ def test_a_hypothetical_population_stands_beside_the_simulations_epsilon_and_not
 def test_a_metric_costs_no_epsilon_and_is_the_noised_mean_of_what_clients_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    more = ("rounds=6", "server.cohort=1", "server.evaluate-every=6")  # some of the cohorts are empty
+    more = (
+        "rounds=6",
+        "server.cohort=1",
+        "data.clients=60",
+        "server.evaluate-every=6",
+    )  # some cohorts are empty
     plain, recorder = fedsim.run(digits(*more), "plain"), Recorder(monkeypatch)
     run = fedsim.run(digits(*RELEASE, *more), "run")
     assert run.manifest["epsilon"] == plain.manifest["epsilon"]

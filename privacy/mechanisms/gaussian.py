@@ -122,16 +122,16 @@ class CentralGaussian:
                 f"sums of {', '.join(sorted(sums)) or 'nothing'}: must be of the metrics, "
                 f"{', '.join(sorted(metric.name for metric in self.metrics)) or 'none'}"
             )
-        mean = noised_mean(total, self._update, self.cohorts, self.randomness)
+        update, parts = self._update, [metric.part for metric in self.metrics]
+        mean = noised_mean(total, update, self.cohorts, self.randomness)
         metrics = {}
-        for metric in self.metrics:
-            noised = noised_mean(
-                {metric.name: np.array(sums[metric.name])}, metric.part, self.cohorts, self.randomness
-            )
+        for metric, part in zip(self.metrics, parts, strict=True):
+            terms = {metric.name: np.array(sums[metric.name])}
+            noised = noised_mean(terms, part, self.cohorts, self.randomness)
             metrics[metric.name] = metric.estimate(float(noised[metric.name]))
-        return Released(mean, metrics, self._event(round_))
+        return Released(mean, metrics, self._event(round_, (update, *parts)))
 
-    def _event(self, round_: int) -> CohortEvent:
+    def _event(self, round_: int, parts: tuple[Part, ...]) -> CohortEvent:
         """Return the event of a round whose sums were noised just now."""
         cohorts = self.cohorts
         return CohortEvent(
@@ -139,7 +139,7 @@ class CentralGaussian:
             round=round_,
             unit=Unit.CLIENT,
             relation=self.relation,
-            parts=(self._update, *(metric.part for metric in self.metrics)),
+            parts=parts,
             sampling=cohorts.sampling,
             clients=cohorts.clients,
             cohort=cohorts.cohort,
