@@ -42,7 +42,10 @@ class ReleasedMetricSection(Section):
 
 
 class ReleaseSection(Section):
-    """Metrics of the clients that are released, each where its table is there; without, none is where noise is real."""
+    """Metrics of the clients that are released, each where its table is there.
+
+    Those that aren't are the experimenter's view, and not sent where noise is the operating system's.
+    """
 
     train_loss: ReleasedMetricSection | None = None
     """Mean loss over a client's steps, in nats."""
@@ -61,7 +64,8 @@ class DpFedavgSection(Section):
     epsilon: float | None = Field(default=None, gt=0)
     """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
     noise_multiplier: float | None = Field(default=None, gt=0)
-    """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`."""
+    """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`; with `adaptive` or
+    `release`, that of one sum that costs what all cost together: the update's own is more."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients."""
     clip: float = Field(gt=0)
@@ -73,7 +77,7 @@ class DpFedavgSection(Section):
     adaptive: AdaptiveSection | None = None
     """The clip norm follows the updates."""
     release: ReleaseSection | None = None
-    """Metrics of the clients that are released too."""
+    """Metrics of the clients that are released beside the update."""
     population: int | None = Field(default=None, ge=1)
     """Clients of a deployment that this stands for: its epsilon is told beside the simulation's, never instead."""
     population_cohort: int | None = Field(default=None, ge=1)
