@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedsim.complaints import check_one_of, complaint
-from fedsim.section import Section
+from fedsim.section import Section, kebab
 from privacy.ledger import Relation
 
 
@@ -25,6 +25,34 @@ class AdaptiveSection(Section):
     """Standard deviation of the noise on the number of clients below; unset: a twentieth of the cohort."""
 
 
+class ReleasedMetricSection(Section):
+    """A number that clients say of their training, whose mean is released, noised within the same budget.
+
+    A client clips it to [0, `bound`], and moves the sum by at most half of that; NaN, and a client that is not there,
+    count as half. It costs no epsilon: the update gets more noise instead. What is released is unbiased for values
+    within the bound, and has noise of `noise * bound / 2 / cohort`.
+    """
+
+    bound: float = Field(ge=1e-9, le=1e9)
+    """Largest value that counts: a little above what is usual, for the noise grows with it. Of a loss over k classes,
+    about 2 ln k, twice that of a guess (5 for ten digits, 10 for characters of text)."""
+    noise: float | None = Field(default=None, gt=0)
+    """Standard deviation of the noise on the sum, in units of `bound / 2`; unset: a tenth of the cohort (so that the
+    noise on the mean is a twentieth of `bound`). Above the noise multiplier, or nothing is left for the update."""
+
+
+class ReleaseSection(Section):
+    """Metrics of the clients that are released, each where its table is there.
+
+    Those that aren't are the experimenter's view, and not sent where noise is the operating system's.
+    """
+
+    train_loss: ReleasedMetricSection | None = None
+    """Mean loss over a client's steps, in nats."""
+    num_examples: ReleasedMetricSection | None = None
+    """Training examples of a client."""
+
+
 class DpFedavgSection(Section):
     """Client-level differential privacy by a trusted server (McMahan et al. 2018).
 
@@ -36,7 +64,8 @@ class DpFedavgSection(Section):
     epsilon: float | None = Field(default=None, gt=0)
     """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
     noise_multiplier: float | None = Field(default=None, gt=0)
-    """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`."""
+    """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`; with `adaptive` or
+    `release`, that of one sum that costs what all cost together: the update's own is more."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients."""
     clip: float = Field(gt=0)
@@ -47,6 +76,8 @@ class DpFedavgSection(Section):
     """Neighbouring data: one client without effect, or one client more."""
     adaptive: AdaptiveSection | None = None
     """The clip norm follows the updates."""
+    release: ReleaseSection | None = None
+    """Metrics of the clients that are released beside the update."""
     population: int | None = Field(default=None, ge=1)
     """Clients of a deployment that this stands for: its epsilon is told beside the simulation's, never instead."""
     population_cohort: int | None = Field(default=None, ge=1)
@@ -70,13 +101,20 @@ class DpFedavgSection(Section):
         """Which data sets are neighbours."""
         return Relation(self.relation)
 
+    @property
+    def released(self) -> dict[str, ReleasedMetricSection]:
+        """The metrics that are released, by their names in a train reply, in order."""
+        tables = {name: getattr(self.release, name, None) for name in sorted(ReleaseSection.model_fields)}
+        return {kebab(name): table for name, table in tables.items() if table is not None}
+
 
 class LocalDpSection(Section):
     """Local client-level differential privacy: each client clips and noises its own update, and trusts nobody.
 
     Protected is all of one client's data, against everybody, the server too; two updates are neighbours whatever they
     are, so that the noise is made for twice `clip`. That a client takes part is not hidden, so its being drawn by
-    chance counts for nothing; epsilon is composed over the rounds that it takes part in.
+    chance counts for nothing; epsilon is composed over the rounds that it takes part in. No metric of a client is
+    released: its losses are the experimenter's view, which only runs with seeded noise have.
     """
 
     epsilon: float | None = Field(default=None, gt=0)
@@ -131,7 +169,8 @@ class DpFtrlSection(Section):
     Clients clip as with `dp-fedavg`; the noise of a round takes back part of that of rounds before, so that models,
     which are sums over rounds, have less of it. Privacy rests on how often and how far apart a client takes part,
     which `server.sampling = "b-min-sep"` keeps to, and not on secret cohorts. Neighbouring data: one client
-    without effect (zero-out). The server sees the sums before the noise, and is trusted.
+    without effect (zero-out). The server sees the sums before the noise, and is trusted. No metric of a client is
+    released: its losses are the experimenter's view, which only runs with seeded noise have.
     """
 
     epsilon: float | None = Field(default=None, gt=0)

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
-from fedsim.client_level_sections import DpFedavgSection
+from fedsim.client_level_sections import AdaptiveSection, DpFedavgSection
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.randomness import randomness_of
+from fedsim.summed import summed
 from fedsim.vectors import dimension_of
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent
-from privacy.mechanisms import AdaptiveClipping, CentralGaussian, sensitivity_after_rounding
+from privacy.ledger import CohortEvent, MatrixEvent
+from privacy.mechanisms import (
+    AdaptiveClipping,
+    BoundedMetric,
+    CentralGaussian,
+    sensitivity_after_rounding,
+)
 from privacy.randomness import Randomness
+from privacy.secagg.encoding import METRIC_BITS
 from server.summable import check_summable
 
 Sums = Mapping[str, NDArray[np.float64]]
+
+
+class Noised(NamedTuple):
+    """What a round releases.
+
+    Attributes:
+        mean: Of the updates, noised, by name.
+        metrics: Means of what clients said beside, noised, by the metrics' names.
+        event: For the ledger.
+    """
+
+    mean: Sums
+    metrics: dict[str, float]
+    event: CohortEvent | MatrixEvent
 
 
 class Central:
@@ -32,6 +53,8 @@ class Central:
         noise_multiplier: Given, or calibrated.
         randomness: Draws a round's noise.
         rounded: The L2 sensitivity of a sum of updates that were clipped to some norm and then rounded.
+        summed: What clients call what they say beside, by what the ledger calls it (`fedsim.summed`).
+        step: Of the grid that this is rounded to; 0: it is not.
 
     Attributes:
         clip: The norm that clients clip to in the next round: the only state.
@@ -47,15 +70,26 @@ class Central:
         noise_multiplier: float,
         randomness: Callable[[int], Randomness],
         rounded: Callable[[float], float],
+        summed: Mapping[str, str],
+        step: float,
     ) -> None:
         self.clip = section.clip
+        self.summed = summed
         self._section = section
         self._cohorts = cohorts
         self._noise_multiplier = noise_multiplier
         self._randomness = randomness
         self._rounded = rounded
-        if section.adaptive is not None:
-            self._adaptive(randomness(1))  # refuses what there is no theorem for
+        self._metrics = tuple(
+            BoundedMetric(
+                name=name, bound=table.bound, noise_multiplier=table.noise or cohorts.cohort / 10, step=step
+            )
+            for name, table in section.released.items()
+        )
+        if section.adaptive is None:  # either refuses what there is no theorem for
+            self._fixed(randomness(1))
+        else:
+            self._adaptive(section.adaptive, randomness(1))
 
     @classmethod
     def of(
@@ -77,6 +111,8 @@ class Central:
                 noise_multiplier,
                 lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_),
                 rounding(experiment, dimension_of(tuple(array.shape) for array in arrays.values())),
+                summed(experiment),
+                0.0 if experiment.privacy.secagg is None else 2.0**-METRIC_BITS,
             )
         except ValueError as error:
             raise Refused(f"privacy.dp-fedavg: {error}") from None
@@ -86,27 +122,21 @@ class Central:
         bit = {"clip-bit": True} if self._section.adaptive is not None else {}
         return {"clip-norm": self.clip, **bit}
 
-    def release(self, total: Sums, bits: float, round_: int) -> tuple[Sums, CohortEvent]:
-        """Return the noised mean of the updates of a round, and the event that says so.
+    def release(self, total: Sums, round_: int, sums: Mapping[str, float]) -> Noised:
+        """Return what a round releases, and the event that says so.
 
         Args:
             total: Sum of the clipped updates, by name; zeros where there were none.
-            bits: Sum of the shifted bits; 0 where there were none.
             round_: From 1.
+            sums: Of what clients said beside, by what the ledger calls it; 0 where there were none.
         """
-        randomness, sensitivity = self._randomness(round_), self._rounded(self.clip)
-        if self._section.adaptive is None:
-            fixed = CentralGaussian(
-                sensitivity=sensitivity,
-                noise_multiplier=self._noise_multiplier,
-                cohorts=self._cohorts,
-                relation=self._section.neighbours,
-                randomness=randomness,
-            ).release(total, round_)
-            return fixed.mean, fixed.event
-        adaptive = self._adaptive(randomness).release(self.clip, total, bits, round_, sensitivity=sensitivity)
-        self.clip = adaptive.clip
-        return adaptive.mean, adaptive.event
+        randomness, adaptive = self._randomness(round_), self._section.adaptive
+        if adaptive is None:
+            return Noised(*self._fixed(randomness).release(total, round_, sums))
+        mean, self.clip, metrics, event = self._adaptive(adaptive, randomness).release(
+            self.clip, total, round_, sums, sensitivity=self._rounded(self.clip)
+        )
+        return Noised(mean, {metric.name: metrics[metric.name] for metric in self._metrics}, event)
 
     def state(self) -> dict[str, Any]:
         """Return what the next rounds depend on, for the checkpoint."""
@@ -116,15 +146,23 @@ class Central:
         """Go on from a state."""
         self.clip = state["clip"]
 
-    def _adaptive(self, randomness: Randomness) -> AdaptiveClipping:
-        adaptive = self._section.adaptive
-        if adaptive is None:
-            raise TypeError("the clip norm is fixed")
+    def _fixed(self, randomness: Randomness) -> CentralGaussian:
+        return CentralGaussian(
+            sensitivity=self._rounded(self.clip),
+            noise_multiplier=self._noise_multiplier,
+            metrics=self._metrics,
+            cohorts=self._cohorts,
+            relation=self._section.neighbours,
+            randomness=randomness,
+        )
+
+    def _adaptive(self, adaptive: AdaptiveSection, randomness: Randomness) -> AdaptiveClipping:
         return AdaptiveClipping(
             noise_multiplier=self._noise_multiplier,
             bit_noise=adaptive.bit_noise or self._cohorts.cohort / 20,
             quantile=adaptive.quantile,
             rate=adaptive.rate,
+            metrics=self._metrics,
             cohorts=self._cohorts,
             relation=self._section.neighbours,
             randomness=randomness,

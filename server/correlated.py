@@ -15,10 +15,10 @@ from fedsim.experiment import Experiment
 from fedsim.streams import numpy_stream
 from fedsim.vectors import dimension_of, split
 from privacy.cohorts import Cohorts
-from privacy.ledger import MatrixEvent, Noise
+from privacy.ledger import Noise
 from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
 from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
-from server.central import Sums, rounding
+from server.central import Noised, Sums, rounding
 from server.cohort import draw_separated, group_of, secret_generator
 from server.summable import check_summable
 
@@ -40,6 +40,8 @@ class Correlated:
     Raises:
         ValueError: There is no theorem for these values.
     """
+
+    summed: Mapping[str, str] = {}  # clients say nothing beside their updates
 
     def __init__(
         self,
@@ -108,13 +110,13 @@ class Correlated:
             raise RunFailed(f"privacy.dp-ftrl: {error}") from None
         return cohort
 
-    def release(self, total: Sums, bits: float, round_: int) -> tuple[Sums, MatrixEvent]:
-        """Return the noised mean of the updates of a round, and the event that says so.
+    def release(self, total: Sums, round_: int, sums: Mapping[str, float]) -> Noised:
+        """Return what a round releases, and the event that says so.
 
         Args:
             total: Sum of the clipped updates, by name; zeros where there were none.
-            bits: Not used: the clip norm is fixed.
             round_: From 1.
+            sums: Not used: nothing is said beside.
 
         Raises:
             RunFailed: The row of the round has been made before.
@@ -124,7 +126,7 @@ class Correlated:
             released = self._releases.release(vector, round_)
         except ValueError as error:
             raise RunFailed(f"privacy.dp-ftrl: {error}") from None
-        return split(released.mean, self._arrays), released.event
+        return Noised(split(released.mean, self._arrays), {}, released.event)
 
     def state(self) -> dict[str, Any]:
         """Return what the next rounds depend on, as a tree of arrays for the checkpoint; secret."""

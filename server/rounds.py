@@ -18,7 +18,8 @@ from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
-from fedsim.vectors import SHIFTED_BIT, plus, split
+from fedsim.summed import RELEASED
+from fedsim.vectors import plus, split
 from privacy.ledger import Noise
 from server.account import Account
 from server.central import Central, Sums, zeros_like
@@ -196,10 +197,15 @@ class Federation:
         """Release what a cohort without clients sums to: zeros, with the noise that is due."""
         if self.central is None:
             return Replies([], {}, [])
-        return Replies(self._noised(round_, zeros_like(self.arrays), {}, 0), {}, [])
+        messages, columns = self._noised(round_, zeros_like(self.arrays), {}, 0)
+        return Replies(messages, {}, [], columns=columns)
 
-    def _noised(self, round_: int, total: Sums, metrics: Mapping[str, float], clients: int) -> list[Message]:
-        """Noise a sum of clipped updates, note its release, and return the one message that stands for all.
+    def _noised(
+        self, round_: int, total: Sums, metrics: Mapping[str, float], clients: int
+    ) -> tuple[list[Message], dict[str, Any]]:
+        """Noise a sum of clipped updates, and of what clients said beside, and note their release.
+
+        Return the one message that stands for all, and what the round's row says of the rest.
 
         Args:
             round_: From 1.
@@ -209,17 +215,19 @@ class Federation:
         """
         if self.central is None or self.account is None:
             raise TypeError("the experiment has no mechanism of a trusted server")
-        bits = metrics.get(SHIFTED_BIT, 0.0) * clients
-        mean, event = self.central.release(total, bits, round_)
+        sent = self.central.summed
+        sums = {name: metrics.get(term, 0.0) * clients for name, term in sent.items()}
+        mean, released, event = self.central.release(total, round_, sums)
         self.account.note([event])
-        said = {name: value for name, value in metrics.items() if name != SHIFTED_BIT}
+        said = {name: value for name, value in metrics.items() if name not in sent.values()}
         content = RecordDict(
             {
                 "arrays": plus(self.arrays, mean),
                 "metrics": MetricRecord({**said, "num-examples": self.experiment.server.cohort}),
             }
         )
-        return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)]
+        columns = {f"{RELEASED}{name}": value for name, value in released.items()}
+        return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], columns
 
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train, in the way that serves the strategy, and note what that released."""
@@ -241,16 +249,17 @@ class Federation:
         server, expected = self.experiment.server, expected_of(self.arrays)
         fold = WeightedSum(expected, uniform=server.weighting == "uniform")
         total = grid.send_and_fold(requests, fold, timeout=server.timeout) or Total()
+        columns: dict[str, Any] = {}
         if self.central is not None:
             metrics = {name: value / total.weight for name, value in total.metrics.items()}
             summed = total.arrays or zeros_like(self.arrays)
-            messages = self._noised(round_, summed, metrics, len(total.nodes))
+            messages, columns = self._noised(round_, summed, metrics, len(total.nodes))
         else:
             messages = [Message(total.content(expected), reply_to=requests[0])] if total.nodes else []
         came = {grid.client(node) for node in total.nodes}
         failures = {grid.client(node): why for node, why in total.failures.items()}
         failed = {c: failures.get(c, LATE) for c in grid.clients if c not in came}
-        return Replies(messages, failed, total.events)
+        return Replies(messages, failed, total.events, columns=columns)
 
     def _sum_securely(
         self, secure: SecureGrid, round_: int, grid: CohortGrid, requests: list[Message]
@@ -272,7 +281,8 @@ class Federation:
         if self.central is not None and result.decoded is not None:
             decoded = result.decoded
             total = split(decoded.update * decoded.weight, self.arrays)
-            messages = self._noised(round_, total, decoded.metrics, decoded.clients)
+            messages, released = self._noised(round_, total, decoded.metrics, decoded.clients)
+            columns |= released
         return Replies(messages, failures, [], columns=columns)
 
     def _gather(self, grid: CohortGrid, requests: list[Message]) -> Replies:

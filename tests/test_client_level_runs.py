@@ -49,6 +49,10 @@ clip = 0.05
 engine = "sequential"
 """
 ADAPTIVE = ("privacy.dp-fedavg.adaptive.quantile=0.5", "privacy.dp-fedavg.adaptive.bit-noise=2.0")
+RELEASE = (
+    "privacy.dp-fedavg.release.train-loss.bound=5.0",
+    "privacy.dp-fedavg.release.train-loss.noise=2.0",
+)
 SECAGG = (
     "privacy.secagg.mode='ideal'",
     "privacy.secagg.minimum=2",
@@ -95,16 +99,18 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.totals: list[dict[str, Any]] = []
+        self.sums: list[dict[str, float]] = []
         self.means: list[dict[str, Any]] = []
         self.clips: list[float] = []
         real = Central.release
 
-        def release(central: Central, total: Any, bits: float, round_: int) -> Any:
+        def release(central: Central, total: Any, round_: int, sums: dict[str, float]) -> Any:
             self.clips.append(central.clip)
             self.totals.append({name: np.array(array) for name, array in total.items()})
-            mean, event = real(central, total, bits, round_)
-            self.means.append(mean)
-            return mean, event
+            self.sums.append(sums)
+            noised = real(central, total, round_, sums)
+            self.means.append(noised.mean)
+            return noised
 
         monkeypatch.setattr(Central, "release", release)
 
@@ -172,9 +178,10 @@ def test_an_empty_cohort_releases_noise_and_counts(monkeypatch: pytest.MonkeyPat
     "overrides",
     [
         (),
-        (*SECAGG, *ADAPTIVE),
+        (*SECAGG, *ADAPTIVE, *RELEASE),
         pytest.param(ADAPTIVE, marks=pytest.mark.slow),
         pytest.param(SECAGG, marks=pytest.mark.slow),
+        pytest.param(RELEASE, marks=pytest.mark.slow),
         pytest.param(("server.strategy='fedadam'",), marks=pytest.mark.slow),
     ],
 )
@@ -278,12 +285,76 @@ def test_a_hypothetical_population_stands_beside_the_simulations_epsilon_and_not
     assert "says nothing of the simulated clients" in said["population"]["who"]
 
 
+# --- metrics that are released -----------------------------------------------------------------------------------
+
+
+def test_a_metric_costs_no_epsilon_and_is_the_noised_mean_of_what_clients_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    more = (
+        "rounds=6",
+        "server.cohort=1",
+        "data.clients=60",
+        "server.evaluate-every=6",
+    )  # some cohorts are empty
+    plain, recorder = fedsim.run(digits(*more), "plain"), Recorder(monkeypatch)
+    run = fedsim.run(digits(*RELEASE, *more), "run")
+    assert run.manifest["epsilon"] == plain.manifest["epsilon"]
+    assert any(row["clients"] == 0 for row in run.rows)
+    for row, event, total, mean in zip(
+        run.rows, events_of(run), recorder.totals, recorder.means, strict=True
+    ):
+        stream = numpy_stream(0, "dp-fedavg-noise", round_=row["round"])
+        update, metric = event.parts
+        for name in sorted(total):
+            noise = stream.standard_normal(total[name].size).reshape(total[name].shape)
+            # z_update by hand: 0.8^-2 = 1.5625, less 2^-2, is 1.3125 = 0.8728716^-2
+            np.testing.assert_allclose(
+                mean[name], total[name] + 0.8728716 * 0.05 * noise, rtol=1e-6, atol=1e-9
+            )
+        terms = row["clients"] * (row.get("train-loss", 2.5) - 2.5)
+        released = 2.5 + terms + 2.0 * 2.5 * stream.standard_normal()
+        assert row["released-train-loss"] == pytest.approx(released, rel=1e-9)
+        assert (metric.name, metric.sensitivity, metric.noise_multiplier) == ("train-loss", 2.5, 2.0)
+        assert (update.sensitivity, update.noise_multiplier) == (0.05, pytest.approx(0.8728716))
+
+
+def test_without_a_seed_the_released_loss_is_all_that_is_said_of_the_clients() -> None:
+    more = ("privacy.noise='os'", "privacy.dp-fedavg.release.num-examples={bound=100.0, noise=1000.0}")
+    run = fedsim.run(digits(*ADAPTIVE, *RELEASE, *more, "rounds=2"), "run")
+    for row in run.rows:
+        said = {name for name in row if "loss" in name or "examples" in name or "shifted" in name}
+        assert said - {"loss"} == {"released-train-loss", "released-num-examples"}
+    for event in events_of(run):
+        assert [part.name for part in event.parts] == ["update", "below-clip", "num-examples", "train-loss"]
+        assert event.noise == "os"
+        assert event.noise_multiplier == pytest.approx(0.8, rel=1e-12)
+
+
+def test_secure_aggregation_releases_the_same_within_rounding() -> None:
+    fixed, secagg = (
+        digits(*RELEASE, "server.sampling='fixed'", "rounds=2"),
+        digits(*RELEASE, *SECAGG, "rounds=2"),
+    )
+    plain, secure = fedsim.run(fixed, "plain"), fedsim.run(secagg, "secure")
+    values = [[row["released-train-loss"] for row in run.rows] for run in (plain, secure)]
+    assert values[0][0] == pytest.approx(
+        values[1][0], abs=2**-20
+    )  # the mean of six that are each off by less
+    assert values[0][1] == pytest.approx(values[1][1], abs=0.01)  # from then on the models differ
+    assert values[0] != values[1]
+    parts = [events_of(run)[0].parts[1] for run in (plain, secure)]
+    assert parts[0] == parts[1]  # half of 5 is on the grid
+
+
 # --- the client ------------------------------------------------------------------------------------------------
 
 
-def clipped(update: float, norm: float = 1.0) -> RecordDict:
+def clipped(
+    update: float, norm: float = 1.0, loss: float = 0.5, overrides: tuple[str, ...] = ()
+) -> RecordDict:
     """Return what a client answers whose training adds a number to each of four weights."""
-    experiment = digits()
+    experiment = digits(*overrides)
     from flwr.app import Context, Message
 
     model = {"weight": np.zeros((2, 2), np.float32)}
@@ -304,7 +375,7 @@ def clipped(update: float, norm: float = 1.0) -> RecordDict:
 
     def app(message: Message, context: Context) -> Message:
         arrays = record_of({"weight": model["weight"] + np.float32(update)})
-        metrics = MetricRecord({"num-examples": 42, "train-loss": 0.5})
+        metrics = MetricRecord({"num-examples": 42, "train-loss": loss})
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
     return clip_mod(message, context, app).content
@@ -332,6 +403,15 @@ def test_the_client_sends_a_clipped_difference_that_weighs_one(
     assert dict(content.metric_records["metrics"]) == {"num-examples": 1, "train-loss": 0.5, SHIFTED_BIT: bit}
 
 
+@pytest.mark.parametrize(
+    ("loss", "term"),
+    [(0.5, -2.0), (7.0, 2.5), (-1e300, -2.5), (np.inf, 2.5), (-np.inf, -2.5), (np.nan, 0.0)],
+)
+def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: float) -> None:
+    said = clipped(np.nan, loss=loss, overrides=(*RELEASE, "privacy.noise='os'")).metric_records["metrics"]
+    assert dict(said) == {"num-examples": 1, SHIFTED_BIT: 0.0, "shifted-train-loss": term}
+
+
 # --- bad input --------------------------------------------------------------------------------------------------
 
 
@@ -357,7 +437,31 @@ def test_the_client_sends_a_clipped_difference_that_weighs_one(
             ("privacy.dp-sgd.noise-multiplier=1.0", "privacy.dp-sgd.delta=1e-5"),
             "privacy.dp-fedavg = 'a table'",
         ),
-        (("privacy.dp-fedavg.adaptive.bit-noise=0.3",), "below 2 sigma_b = 0.6"),
+        (
+            ("privacy.dp-fedavg.adaptive.bit-noise=0.3",),
+            "below 0.6, that of what is released beside the update (below-clip: 0.6)",
+        ),
+        (
+            ("privacy.dp-fedavg.release.train-loss={bound=5.0, noise=0.8}",),
+            "noise multiplier = 0.8: must be above 0 and below 0.8, that of what is released beside the update "
+            "(train-loss: 0.8)",
+        ),
+        (
+            (*ADAPTIVE, "privacy.dp-fedavg.release.train-loss={bound=5.0, noise=0.81}"),
+            "below 0.793886, that of what is released beside the update (below-clip: 4, train-loss: 0.81)",
+        ),
+        (
+            ("privacy.dp-fedavg.release.accuracy.bound=1.0",),
+            "privacy.dp-fedavg.release.accuracy = a table: is no key here; allowed: num-examples, train-loss",
+        ),
+        (
+            ("privacy.dp-fedavg.release.train-loss.bound=0.0",),
+            "privacy.dp-fedavg.release.train-loss.bound = 0.0: must be greater than",
+        ),
+        (
+            ("privacy.dp-fedavg.release.train-loss.noise=1.0",),
+            "privacy.dp-fedavg.release.train-loss.bound is missing",
+        ),
         (
             ("privacy.dp-fedavg.population=10",),
             "privacy.dp-fedavg.population = 10: goes with population-cohort",
@@ -377,7 +481,7 @@ def test_what_has_no_theorem_is_refused(overrides: tuple[str, ...], line: str) -
 
 
 def test_unset_weights_become_the_same_for_all_and_stay_so_in_the_file() -> None:
-    experiment = digits()
+    experiment = digits(*RELEASE)
     assert experiment.server.weighting == "uniform"
     assert Experiment.from_toml(experiment.to_toml()) == experiment
-    assert json.dumps(digits().to_run_config()) == json.dumps(experiment.to_run_config())
+    assert json.dumps(digits(*RELEASE).to_run_config()) == json.dumps(experiment.to_run_config())

@@ -43,6 +43,8 @@ DP_FEDAVG = (
     "privacy.dp-fedavg.noise-multiplier=0.3",
     "privacy.dp-fedavg.clip=1.0",
     "privacy.dp-fedavg.delta=1e-2",
+    "privacy.dp-fedavg.release.train-loss.bound=5.0",
+    "privacy.dp-fedavg.release.train-loss.noise=1.0",
     "server.weighting=uniform",
     "server.cohort=2",
     "server.sampling=poisson",
@@ -119,7 +121,7 @@ def test_a_run_over_processes_is_the_simulations_to_the_last_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "overrides", [LOCAL_DP, DP_FTRL, (*DP_SGD, *SECAGG)], ids=lambda o: o[0].split(".")[1]
+    "overrides", [LOCAL_DP, DP_FEDAVG, DP_FTRL, (*DP_SGD, *SECAGG)], ids=lambda o: o[0].split(".")[1]
 )
 def test_noise_of_the_operating_system_costs_what_the_seeded_one_does_and_is_another(
     party: Federation, overrides: tuple[str, ...]
@@ -129,6 +131,7 @@ def test_noise_of_the_operating_system_costs_what_the_seeded_one_does_and_is_ano
     assert run.status == "completed"
     assert '"noise": "os"' in (run.path / "ledger.jsonl").read_text()
     assert "train-loss" not in run.rows[-1]
+    assert ("released-train-loss" in run.rows[-1]) == (overrides is DP_FEDAVG)
     here, there = (
         {name: said["epsilon"] for name, said in each.manifest["epsilon"].items() if "epsilon" in said}
         for each in (run, reference)

@@ -106,9 +106,10 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
     models: list[NDArray[np.float64]] = []
     release, aggregate = Correlated.release, Federation._aggregate
 
-    def heard(self: Correlated, total: Any, bits: float, round_: int) -> Any:
+    def heard(self: Correlated, total: Any, round_: int, beside: dict[str, float]) -> Any:
+        assert beside == {}
         sums.append(np.concatenate([array.reshape(-1) for array in total.values()]))
-        return release(self, total, bits, round_)
+        return release(self, total, round_, beside)
 
     def kept(self: Federation, *rest: Any) -> Any:
         models.append(joined(self.arrays).astype(np.float64))
@@ -281,12 +282,12 @@ def correlated(seed: int | None) -> Correlated:
 def test_rows_go_on_from_the_noise_of_a_round_that_was_cut_short_though_nobody_kept_it() -> None:
     zeros = {"w": np.zeros(3)}
     whole, resumed, stranger = correlated(None), correlated(None), correlated(None)
-    whole.release(zeros, 0.0, 1)
+    whole.release(zeros, 1, {})
     checkpoint = whole.state()
-    whole.release(zeros, 0.0, 2)  # the kill comes here: the checkpoint has round 1
+    whole.release(zeros, 2, {})  # the kill comes here: the checkpoint has round 1
     resumed.restore(checkpoint)
     stranger.restore({**checkpoint, "key": np.zeros(32, np.uint8)})
-    third = [each.release(zeros, 0.0, 3)[0]["w"].tobytes() for each in (whole, resumed, stranger)]
+    third = [each.release(zeros, 3, {})[0]["w"].tobytes() for each in (whole, resumed, stranger)]
     assert third[0] == third[1] != third[2]
 
 

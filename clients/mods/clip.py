@@ -10,8 +10,9 @@ from flwr.clientapp.typing import ClientAppCallable
 from clients.workbench import workbench
 from fedsim.arrays import record_of
 from fedsim.experiment import Experiment
+from fedsim.summed import shifted_name
 from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference, split
-from privacy.mechanisms import clip_jointly, shifted_bit
+from privacy.mechanisms import clip_jointly, shifted, shifted_bit
 
 
 def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -19,7 +20,8 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
 
     The train message's config says `clip-norm`, and `clip-bit` where the reply is to say whether the norm was below.
     The reply holds the clipped difference and no model; it weighs 1, however many examples the client has. An update
-    with NaN or infinity in it becomes zero.
+    with NaN or infinity in it becomes zero. Metrics that the experiment releases are in it clipped and shifted; their
+    bounds are the experiment's: the message has no say in them.
     """
     experiment = workbench(context).experiment
     if experiment.privacy.central is None:
@@ -33,9 +35,13 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     update = difference(reply.content.array_records.pop("arrays"), received)
     clipped = clip_jointly({CLIPPED: update}, norm)
     reply.content[CLIPPED] = record_of(split(clipped.arrays[CLIPPED], received))
-    metrics = sayable(reply.content.metric_records["metrics"], experiment)
+    trained = reply.content.metric_records["metrics"]
+    metrics = sayable(trained, experiment)
     if config.get("clip-bit"):
         metrics[SHIFTED_BIT] = shifted_bit(clipped, norm)
+    if experiment.privacy.dp_fedavg is not None:
+        for name, released in experiment.privacy.dp_fedavg.released.items():
+            metrics[shifted_name(name)] = shifted(float(trained[name]), released.bound)  # type: ignore[arg-type]
     reply.content["metrics"] = metrics
     return reply
 

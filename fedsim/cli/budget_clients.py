@@ -120,7 +120,7 @@ def dp_fedavg(
 
     Give either --noise-multiplier or --epsilon. The server is trusted: it has the sums before the noise. "Known
     cohort" sees each round's model and knows who took part; "released models" sees the models alone, cohorts being
-    secret coins. With adaptive clipping, Z is that of updates and bits together.
+    secret coins. With adaptive clipping or metrics that are released, Z is that of all together.
     """
     from fedsim.cli.app import exit_codes
     from fedsim.cli.budget_central_view import CentralPlan

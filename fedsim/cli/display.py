@@ -42,6 +42,15 @@ def _value(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.2%}" if name.endswith("accuracy") else f"{row[name]:.4f}"
 
 
+def released_of(row: Mapping[str, Any]) -> str:
+    """Return what a round's row says of metrics that were released, noised; empty if none were.
+
+    >>> released_of({"round": 1, "train-loss": 1.5, "released-train-loss": 1.71234})
+    'released-train-loss 1.712'
+    """
+    return ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key.startswith("released-"))
+
+
 def privacy_of(row: Mapping[str, Any]) -> str:
     """Return what a round's row says of epsilon so far, with all that belongs to the number; empty if nothing.
 
@@ -98,7 +107,9 @@ class PlainLines(_Follower):
         failures = f", {row['failures']} failed" if row["failures"] else ""
         print(
             f"round {row['round']}/{self.rounds}: accuracy {_value(row, 'accuracy')}, loss {_value(row, 'loss')}, "
-            f"train-loss {_value(row, 'train-loss')}, {row['clients']} clients{failures}, "
+            f"train-loss {_value(row, 'train-loss')}, "
+            + (f"{released}, " if (released := released_of(row)) else "")
+            + f"{row['clients']} clients{failures}, "
             + (f"{privacy}, " if (privacy := privacy_of(row)) else "")
             + f"{row['seconds']:.1f} s, {self.left(row)} left",
             flush=True,
@@ -141,7 +152,7 @@ class LiveTable(_Follower):
         done = row["round"] / self.rounds
         bar = "━" * round(30 * done)
         table.caption = Text.assemble(
-            (f"{privacy_of(row)}\n" if privacy_of(row) else "", ""),
+            ("".join(f"{said}\n" for said in (released_of(row), privacy_of(row)) if said), ""),
             (bar, "green"),
             ("━" * (30 - len(bar)), "dim"),
             f"  {done:.0%}, {self.left(row)} left",

@@ -94,6 +94,7 @@ def axis_of(metric: str) -> str:
         "client-accuracy": "accuracy on clients' held-out data (%)",
         "client-loss": "loss on clients' held-out data (nats)",
         "train-loss": "training loss (nats)",
+        "released-train-loss": "training loss as released, noised (nats)",
     }
     return names.get(metric, f"{metric} (%)" if metric.endswith("accuracy") else metric)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedsim.experiment import Experiment
 from fedsim.privacy_sections import SecaggSection
 from fedsim.streams import numpy_stream
-from fedsim.vectors import SHIFTED_BIT
+from fedsim.summed import summed
 from privacy.ledger import Noise
 from privacy.secagg.encoding import Encoding
 from privacy.secagg.primitives import Entropy, SigningKey
@@ -65,9 +65,7 @@ def policy_of(experiment: Experiment, dimension: int, records: NDArray[np.int64]
 def _metrics(experiment: Experiment) -> tuple[str, ...]:
     """Return the metrics whose means are taken: what clients say only where noise is seeded is not among them."""
     seeded = Noise(experiment.privacy.noise) is Noise.SEEDED
-    dp_fedavg = experiment.privacy.dp_fedavg
-    adaptive = dp_fedavg is not None and dp_fedavg.adaptive is not None
-    return ("train-loss",) * seeded + (SHIFTED_BIT,) * adaptive
+    return ("train-loss",) * seeded + tuple(summed(experiment).values())
 
 
 # --- randomness that makes runs reproducible ---------------------------------------------------------------

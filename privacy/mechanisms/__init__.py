@@ -1,18 +1,21 @@
 """Client-level mechanisms: what protects all that a client has, whoever's records they are.
 
-`clip_jointly` bounds what a client adds to a sum; `CentralGaussian` and `AdaptiveClipping` noise a cohort's sum, on a
-trusted server; `LocalNoise` noises a client's own update. Each release returns the event that describes it.
+`clip_jointly` bounds what a client adds to a sum, `shifted` what it says beside; `CentralGaussian` and
+`AdaptiveClipping` noise a cohort's sums, on a trusted server; `LocalNoise` noises a client's own update. Each release returns the event that describes it.
 """
 
-from privacy.mechanisms.adaptive import AdaptiveClipping, AdaptiveRelease, shifted_bit
+from privacy.mechanisms.adaptive import BITS, AdaptiveClipping, AdaptiveRelease, shifted_bit
 from privacy.mechanisms.clipping import Clipped, clip_jointly
 from privacy.mechanisms.gaussian import CentralGaussian, Released
 from privacy.mechanisms.local import LocallyReleased, LocalNoise
+from privacy.mechanisms.metrics import BoundedMetric, shifted
 from privacy.mechanisms.rounding import sensitivity_after_rounding
 
 __all__ = [
+    "BITS",
     "AdaptiveClipping",
     "AdaptiveRelease",
+    "BoundedMetric",
     "CentralGaussian",
     "Clipped",
     "LocalNoise",
@@ -20,5 +23,6 @@ __all__ = [
     "Released",
     "clip_jointly",
     "sensitivity_after_rounding",
+    "shifted",
     "shifted_bit",
 ]

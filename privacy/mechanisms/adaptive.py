@@ -7,20 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent, Part, Relation
+from privacy.ledger import CohortEvent, Relation
 from privacy.mechanisms.clipping import Clipped
-from privacy.mechanisms.gaussian import (
-    UPDATE,
-    Mean,
-    check_central,
-    check_part,
-    cohort_event,
-    noised_mean,
-)
+from privacy.mechanisms.gaussian import CentralGaussian, Mean
+from privacy.mechanisms.metrics import BoundedMetric, shifted
 from privacy.randomness import Randomness
 
 BITS = "below-clip"
@@ -33,11 +26,13 @@ class AdaptiveRelease(NamedTuple):
     Attributes:
         mean: Noised sum of the updates over the public denominator, float64, by name.
         clip: The clip norm of the next round: all the state there is, and as public as `mean`.
+        metrics: Estimates of the metrics' means, by name; the bits' is among them.
         event: For the ledger.
     """
 
     mean: Mean
     clip: float
+    metrics: dict[str, float]
     event: CohortEvent
 
 
@@ -47,19 +42,21 @@ class AdaptiveClipping:
 
     Each client also reports whether its update's norm is at most C, as b = 1 or 0, shifted to b - 1/2 = +-1/2. With a
     public m, `b~ = 1/2 + (sum of (b - 1/2) + N(0, sigma_b^2)) / m` estimates the part of the norms that are below C,
-    and `C <- C exp(-eta (b~ - gamma))`. A client moves the sum of updates by at most C, the clip norm of this round,
-    and that of the shifted bits by 1/2 (unshifted bits would move by 1). Both are one Gaussian release of noise
-    multiplier z if `z^-2 = z_update^-2 + (2 sigma_b)^-2`, so the updates get z_update.
+    and `C <- C exp(-eta (b~ - gamma))`. The bit is a metric of bound 1 and noise multiplier 2 sigma_b, released with
+    the updates and other metrics by one `CentralGaussian` of this round's C: noise multiplier z in all, if
+    `z^-2 = z_update^-2 + (2 sigma_b)^-2` (plus the other metrics' terms), so the updates get z_update.
 
     Unit: a client. Neighbouring relation: zero-out or add-or-remove-one; replacing a client moves the bits by 1 and
     breaks the split. Trusted: the server. What stays sensitive: the sums, each client's bit, who was in the cohort
     and how many they were.
 
     Attributes:
-        noise_multiplier: z, of both together: what is accounted for. Above 0 and below `2 bit_noise`.
+        noise_multiplier: z, of all together: what is accounted for. Above 0 and below `2 bit_noise` (with other
+            metrics, below that of all of them).
         bit_noise: sigma_b, standard deviation of the noise on the sum of bits; the paper takes m / 20.
         quantile: gamma, above 0 and below 1.
         rate: eta, above 0.
+        metrics: What else is released beside the update.
         cohorts: How cohorts are drawn; m is the expected cohort.
         relation: Which data sets are neighbours.
         randomness: Draws the noise.
@@ -81,19 +78,14 @@ class AdaptiveClipping:
     bit_noise: float
     quantile: float = 0.5
     rate: float = 0.2
+    metrics: tuple[BoundedMetric, ...] = ()
     cohorts: Cohorts
     relation: Relation
     randomness: Randomness
     mechanism: str = "dp-fedavg-adaptive"
 
     def __post_init__(self) -> None:
-        check_central(self.relation)
-        check_part(self._bits)
-        if not 0 < self.noise_multiplier < 2 * self.bit_noise:
-            raise ValueError(
-                f"noise multiplier = {self.noise_multiplier}: must be above 0 and below 2 sigma_b = "
-                f"{2 * self.bit_noise:g}; with so much noise in all, the bits' noise must be more"
-            )
+        self._of(1.0)  # refuses what there is no theorem for
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile = {self.quantile}: must be above 0 and below 1")
         if not 0 < self.rate < math.inf:
@@ -102,19 +94,27 @@ class AdaptiveClipping:
     @property
     def update_noise_multiplier(self) -> float:
         """z_update: standard deviation of the noise on the sum of updates, over the clip norm."""
-        ratio = self.noise_multiplier / self._bits.noise_multiplier
-        return self.noise_multiplier / math.sqrt((1 - ratio) * (1 + ratio))
+        return self._of(1.0).update_noise_multiplier
 
-    @property
-    def _bits(self) -> Part:
-        return Part(name=BITS, sensitivity=0.5, noise_multiplier=2 * self.bit_noise)
+    def _of(self, sensitivity: float) -> CentralGaussian:
+        """Return the release of a round in which one client moves the sum of updates so far."""
+        bits = BoundedMetric(name=BITS, bound=1.0, noise_multiplier=2 * self.bit_noise)
+        return CentralGaussian(
+            sensitivity=sensitivity,
+            noise_multiplier=self.noise_multiplier,
+            metrics=(bits, *self.metrics),
+            cohorts=self.cohorts,
+            relation=self.relation,
+            randomness=self.randomness,
+            mechanism=self.mechanism,
+        )
 
     def release(
         self,
         clip: float,
         total: Mapping[str, NDArray[Any]],
-        bits: float,
         round_: int,
+        sums: Mapping[str, float],
         *,
         sensitivity: float | None = None,
     ) -> AdaptiveRelease:
@@ -123,30 +123,22 @@ class AdaptiveClipping:
         Args:
             clip: The norm that this round's updates were clipped to, above 0.
             total: Sum of the clipped updates, float64, by name; zeros where the cohort is empty.
-            bits: Sum of the clients' `shifted_bit`; 0 where the cohort is empty.
             round_: From 1.
+            sums: Of the clients' `shifted_bit`, named `BITS`, and of their terms for each of the other metrics; 0
+                where the cohort is empty.
             sensitivity: How far one client moves the total; None: the clip norm. Rounding makes it more.
 
         Raises:
             ValueError: The total is of nothing, or not finite, or the clip norm or the sensitivity is out
-                of its range.
+                of its range, or a sum is missing.
         """
         if not 0 < clip < math.inf:
             raise ValueError(f"clip norm = {clip}: must be above 0, and finite")
-        update = Part(
-            name=UPDATE,
-            sensitivity=clip if sensitivity is None else sensitivity,
-            noise_multiplier=self.update_noise_multiplier,
+        mean, metrics, event = self._of(clip if sensitivity is None else sensitivity).release(
+            total, round_, sums
         )
-        check_part(update)
-        mean = noised_mean(total, update, self.cohorts, self.randomness)
-        noised = noised_mean({BITS: np.array(bits)}, self._bits, self.cohorts, self.randomness)
-        below = 0.5 + float(noised[BITS])
-        moved = clip * math.exp(min(-self.rate * (below - self.quantile), 100.0))
-        event = cohort_event(
-            self.mechanism, round_, (update, self._bits), self.cohorts, self.relation, self.randomness.source
-        )
-        return AdaptiveRelease(mean, min(max(moved, LEAST), MOST), event)
+        moved = clip * math.exp(min(-self.rate * (metrics[BITS] - self.quantile), 100.0))
+        return AdaptiveRelease(mean, min(max(moved, LEAST), MOST), metrics, event)
 
 
 def shifted_bit(clipped: Clipped, clip: float) -> float:
@@ -154,6 +146,4 @@ def shifted_bit(clipped: Clipped, clip: float) -> float:
 
     An invalid update, which has no norm, says nothing: 0, as if the client were not there. As secret as the update.
     """
-    if clipped.invalid:
-        return 0.0
-    return 0.5 if clipped.norm_before <= clip else -0.5
+    return shifted(math.nan if clipped.invalid else float(clipped.norm_before <= clip), 1.0)

@@ -81,6 +81,16 @@ def test_the_policy_follows_from_the_experiment() -> None:
         ("train-loss",),
     )
     assert dict(policy.registry) == {}
+    private = tuple(
+        f"privacy.dp-fedavg={{noise-multiplier=1.0, delta=1e-3, clip=1.0, {more}}}"
+        for more in ("adaptive={}, release={train-loss={bound=5.0}, num-examples={bound=9.0}}", "release={}")
+    )
+    with_all = policy_of(experiment(*on, private[0], "privacy.noise='os'"), 10, records)
+    with_none = policy_of(experiment(*on, private[1], "privacy.noise='os'"), 10, records)
+    assert with_all is not None
+    assert with_none is not None
+    assert with_all.encoding.metrics == ("shifted-bit", "shifted-num-examples", "shifted-train-loss")
+    assert with_none.encoding.metrics == ()
     uniform = policy_of(experiment(*on, "server.weighting=uniform"), 10, records)
     given_ = policy_of(experiment(*on, "privacy.secagg.max-weight=100"), 10, records)
     assert uniform is not None

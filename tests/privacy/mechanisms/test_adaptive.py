@@ -12,7 +12,7 @@ from scipy import stats
 
 from privacy.cohorts import Cohorts
 from privacy.ledger import CohortEvent, Relation, Sampling, joint_noise_multiplier, loads
-from privacy.mechanisms import AdaptiveClipping, clip_jointly, shifted_bit
+from privacy.mechanisms import BITS, AdaptiveClipping, clip_jointly, shifted_bit
 from privacy.randomness import NumpyRandomness
 
 ZERO = {"a": np.zeros(1)}
@@ -36,7 +36,7 @@ def test_the_split_of_the_budget(noise: float, cohort: int, split: float) -> Non
     # z_update = (z^-2 - (2 sigma_b)^-2)^(-1/2) with sigma_b = m / 20
     made = adaptive(cohort, noise_multiplier=noise)
     assert made.update_noise_multiplier == pytest.approx(split, abs=5e-8)
-    event = made.release(1.0, ZERO, 0.0, 1).event
+    event = made.release(1.0, ZERO, 1, {BITS: 0.0}).event
     assert event.noise_multiplier == pytest.approx(
         noise, rel=1e-12
     )  # what is accounted for is what was given
@@ -48,20 +48,20 @@ def test_the_split_of_the_budget(noise: float, cohort: int, split: float) -> Non
 @given(noise=st.floats(1e-3, 1e3), over=st.floats(1.0001, 1e6))
 def test_the_parts_cost_together_what_was_given(noise: float, over: float) -> None:
     made = adaptive(noise_multiplier=noise, bit_noise=noise * over / 2)
-    event = made.release(1.0, ZERO, 0.0, 1).event
+    event = made.release(1.0, ZERO, 1, {BITS: 0.0}).event
     assert joint_noise_multiplier(event.parts) == pytest.approx(noise, rel=1e-9)
 
 
 @pytest.mark.parametrize("noise", [10.0, 11.0, 0.0, -1.0, math.nan])
 def test_noise_at_or_above_twice_that_of_the_bits_is_refused(noise: float) -> None:
-    with pytest.raises(ValueError, match=r"noise multiplier = .*below 2 sigma_b = 10"):
+    with pytest.raises(ValueError, match=r"noise multiplier = .*below 10, that of .*\(below-clip: 10\)"):
         adaptive(noise_multiplier=noise)
 
 
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"relation": Relation.REPLACE_ONE}, "the shifted bits' by 1"),
+        ({"relation": Relation.REPLACE_ONE}, "a metric's by its bound"),
         ({"quantile": 1.0}, "quantile = 1.0"),
         ({"rate": 0.0}, "rate = 0.0"),
         ({"bit_noise": 0.0}, "noise multiplier of below-clip = 0.0"),
@@ -71,7 +71,7 @@ def test_what_can_not_be_is_refused(changed: dict[str, object], says: str) -> No
     with pytest.raises(ValueError, match=says):
         adaptive(**changed)
     with pytest.raises(ValueError, match=r"clip norm = 0\.0"):
-        adaptive().release(0.0, ZERO, 0.0, 1)
+        adaptive().release(0.0, ZERO, 1, {BITS: 0.0})
 
 
 def test_the_shifted_bit() -> None:
@@ -81,14 +81,16 @@ def test_the_shifted_bit() -> None:
 
 def test_the_update_is_the_papers() -> None:
     # 30 of 100 norms are below the clip: b~ = 0.3, and C exp(-0.2 (0.3 - 0.5)).
-    near = adaptive(noise_multiplier=1e-9, bit_noise=1e-8).release(2.0, ZERO, 30 * 0.5 - 70 * 0.5, 1)
+    near = adaptive(noise_multiplier=1e-9, bit_noise=1e-8).release(2.0, ZERO, 1, {BITS: 30 * 0.5 - 70 * 0.5})
     assert near.clip == pytest.approx(2.0 * math.exp(0.04), rel=1e-9)
 
 
 def test_it_grows_where_norms_are_above_and_shrinks_where_they_are_below() -> None:
-    assert adaptive().release(1.0, ZERO, -50.0, 1).clip > 1.05  # all of 100 were clipped
-    assert adaptive().release(1.0, ZERO, 50.0, 1).clip < 0.95
-    assert adaptive(quantile=0.9).release(1.0, ZERO, 50.0, 1).clip > 0.96  # it is nearly where it should be
+    assert adaptive().release(1.0, ZERO, 1, {BITS: -50.0}).clip > 1.05  # all of 100 were clipped
+    assert adaptive().release(1.0, ZERO, 1, {BITS: 50.0}).clip < 0.95
+    assert (
+        adaptive(quantile=0.9).release(1.0, ZERO, 1, {BITS: 50.0}).clip > 0.96
+    )  # it is nearly where it should be
 
 
 def run(start: float, made: AdaptiveClipping, norms: NDArray[np.float64], sign: float = 1.0) -> list[float]:
@@ -96,7 +98,7 @@ def run(start: float, made: AdaptiveClipping, norms: NDArray[np.float64], sign: 
     clip, clips = start, []
     for round_, drawn in enumerate(norms, 1):
         bits = sign * float((np.where(drawn <= clip, 0.5, -0.5)).sum())
-        clip = made.release(clip, ZERO, bits, round_).clip
+        clip = made.release(clip, ZERO, round_, {BITS: bits}).clip
         clips.append(clip)
     return clips
 
@@ -123,14 +125,14 @@ def test_the_state_is_the_clip_norm_alone() -> None:
 def test_updates_that_are_all_zero_do_not_shrink_it_to_nothing() -> None:
     made, clip = adaptive(20), 1e-11
     for round_ in range(1, 200):
-        clip = made.release(clip, ZERO, 10.0, round_).clip
+        clip = made.release(clip, ZERO, round_, {BITS: 10.0}).clip
     assert clip >= 1e-12
 
 
 def test_the_noise_is_of_the_clip_that_clipped_this_round() -> None:
     # All updates are clipped, so the next clip norm is 10 % larger; the noise must not be.
     total = {"a": np.zeros(20_000)}
-    mean, clip, event = adaptive(cohort=10_000).release(1.0, total, -5000.0, 1)
+    mean, clip, _, event = adaptive(cohort=10_000).release(1.0, total, 1, {BITS: -5000.0})
     assert clip == pytest.approx(math.exp(0.1), rel=0.05)
     scale = event.parts[0].noise_multiplier * event.parts[0].sensitivity
     assert scale == pytest.approx(1.0)
@@ -139,8 +141,8 @@ def test_the_noise_is_of_the_clip_that_clipped_this_round() -> None:
 
 
 def test_rounding_makes_the_noise_more_and_not_the_next_clip() -> None:
-    plain = adaptive().release(1.0, ZERO, 3.0, 1)
-    rounded = adaptive().release(1.0, ZERO, 3.0, 1, sensitivity=1.25)
+    plain = adaptive().release(1.0, ZERO, 1, {BITS: 3.0})
+    rounded = adaptive().release(1.0, ZERO, 1, {BITS: 3.0}, sensitivity=1.25)
     assert rounded.mean["a"] == pytest.approx(1.25 * plain.mean["a"])
     assert rounded.clip == plain.clip
     assert isinstance(rounded.event, CohortEvent)

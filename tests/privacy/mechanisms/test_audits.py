@@ -16,7 +16,16 @@ from privacy.accounting.central import CohortSum
 from privacy.audit import Release, measure
 from privacy.cohorts import Cohorts
 from privacy.ledger import Law, Relation, Sampling
-from privacy.mechanisms import AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
+from privacy.mechanisms import (
+    BITS,
+    AdaptiveClipping,
+    BoundedMetric,
+    CentralGaussian,
+    LocalNoise,
+    clip_jointly,
+    shifted,
+    shifted_bit,
+)
 from privacy.randomness import NumpyRandomness
 
 TRIALS, DELTA = 12_000, 1e-3
@@ -78,12 +87,43 @@ def adaptive(
         bits = sum(bit(shifted_bit(c, 1.0)) for c in clipped)
         released = np.empty((trials, 2))
         for trial in range(trials):
-            mean, clip, _ = mechanism.release(1.0, {"w": total}, bits, 1, sensitivity=noise_clip)
+            mean, clip, *_ = mechanism.release(1.0, {"w": total}, 1, {BITS: bits}, sensitivity=noise_clip)
             noised_bits = -3 * math.log(clip) / RATE  # as the quantile is 1/2
             released[trial] = mean["w"][0] * 3, noised_bits - 2 * bit(0.5)
         # Without the client, the sum and the bits are 0; with it, 1 and its bit. Each over its noise.
         moved = np.array([1.0, bit(0.5)])
         scales = np.array([mechanism.update_noise_multiplier * noise_clip, BIT_NOISE])
+        return ((2 * released * moved - moved**2) / (2 * scales**2)).sum(axis=1)
+
+    return release
+
+
+def with_metric(noise: float, *, term: Callable[[float, float], float] = shifted) -> Release:
+    """Return the log-likelihood ratio of the mean of updates and of a metric that takes most of the budget.
+
+    The third client's update is clipped to 1, its metric to 5; the others' metrics are 1 and none.
+    """
+    metric = BoundedMetric(name="train-loss", bound=5.0, noise_multiplier=3.04)
+
+    def release(generator: np.random.Generator, trials: int, present: bool) -> NDArray[np.float64]:
+        mechanism = CentralGaussian(
+            sensitivity=1.0,
+            noise_multiplier=noise,
+            metrics=(metric,),
+            cohorts=EVERYONE,
+            relation=Relation.ADD_OR_REMOVE_ONE,
+            randomness=NumpyRandomness(generator),
+        )
+        total = sum((clip_jointly(update, 1.0).arrays["w"] for update in updates(present)), np.zeros(1))
+        others = term(1.0, 5.0) + term(math.nan, 5.0)
+        own = term(1e9, 5.0)
+        sums = {"train-loss": others + (own if present else 0.0)}
+        released = np.empty((trials, 2))
+        for trial in range(trials):
+            mean, metrics, _ = mechanism.release({"w": total}, 1, sums)
+            released[trial] = mean["w"][0] * 3, (metrics["train-loss"] - 2.5) * 3 - others
+        moved = np.array([1.0, own])
+        scales = np.array([mechanism.update_noise_multiplier, metric.noise_multiplier * metric.sensitivity])
         return ((2 * released * moved - moved**2) / (2 * scales**2)).sum(axis=1)
 
     return release
@@ -141,6 +181,14 @@ def test_adaptive_clipping_and_what_raw_bits_or_the_updated_clips_noise_give_awa
     claimed = epsilon_of(central.known_cohort(CohortSum(noise_multiplier=2.0, rate=1.0), 1, DELTA).epsilon)
     assert measure(adaptive(2.0), TRIALS, DELTA, generator).epsilon < claimed
     assert measure(updated, TRIALS, DELTA, generator).epsilon > claimed
+
+
+def test_a_metric_beside_the_update_and_what_unshifted_values_or_half_the_noise_give_away() -> None:
+    def unshifted(value: float, bound: float) -> float:  # a client moves the sum by the whole bound
+        return 0.0 if math.isnan(value) else min(max(value, 0.0), bound)
+
+    wrong = with_metric(NOISE, term=unshifted), with_metric(NOISE / 2)
+    check("metric", with_metric(NOISE), epsilon_of(CLAIMED), *wrong, trials=8000)
 
 
 @pytest.mark.parametrize("law", list(Law))

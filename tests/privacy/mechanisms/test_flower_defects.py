@@ -15,7 +15,7 @@ from privacy.accounting import central, local
 from privacy.accounting.central import CohortSum
 from privacy.cohorts import Cohorts
 from privacy.ledger import Relation, Sampling
-from privacy.mechanisms import AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
+from privacy.mechanisms import BITS, AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
 from privacy.randomness import NumpyRandomness
 
 COHORTS = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)
@@ -104,14 +104,14 @@ def test_the_wrong_sign_makes_adaptive_clipping_run_away() -> None:
         mechanism, clip = adaptive(), start
         for round_, drawn in enumerate(norms, 1):
             bits = sum(shifted_bit(clip_jointly({"w": np.array([norm])}, clip), clip) for norm in drawn)
-            clip = mechanism.release(clip, {"w": np.zeros(1)}, bits, round_).clip
+            clip = mechanism.release(clip, {"w": np.zeros(1)}, round_, {BITS: bits}).clip
         assert clip == pytest.approx(1.0, rel=0.25)
 
 
 def test_noise_of_the_clip_norm_that_was_updated_already() -> None:
     # All updates are below the clip norm, so the next one is smaller; the noise is of the one that clipped.
     mechanism = adaptive(Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=1000))
-    mean, clip, event = mechanism.release(1.0, {"w": np.zeros(20_000)}, 500.0, 1)
+    mean, clip, _, event = mechanism.release(1.0, {"w": np.zeros(20_000)}, 1, {BITS: 500.0})
     assert clip == pytest.approx(math.exp(-0.1), rel=0.03)
     assert mean["w"].std() * 1000 == pytest.approx(mechanism.update_noise_multiplier, rel=0.02)
     assert mean["w"].std() * 1000 > 1.05 * clip * mechanism.update_noise_multiplier

@@ -35,7 +35,7 @@ TOTAL = {"weight": np.arange(6.0).reshape(2, 3), "bias": np.array(7.0)}
 @pytest.mark.parametrize("randomness", [seeded(), SystemRandomness()], ids=["seeded", "system"])
 def test_the_noise_is_a_gaussian_of_the_declared_scale(randomness: Randomness) -> None:
     total = {"a": np.full(20_000, 3.0), "b": np.zeros((10, 1000))}
-    mean, event = mechanism(randomness).release(total, 1)
+    mean, _, event = mechanism(randomness).release(total, 1)
     noise = np.concatenate([mean["a"] * 20 - 3.0, mean["b"].reshape(-1) * 20])
     scale = event.parts[0].noise_multiplier * event.parts[0].sensitivity
     assert scale == 1.0
@@ -45,14 +45,14 @@ def test_the_noise_is_a_gaussian_of_the_declared_scale(randomness: Randomness) -
 
 
 def test_the_mean_is_of_the_expected_cohort_and_keeps_shapes() -> None:
-    mean, _ = mechanism(seeded(), noise_multiplier=1e-12).release(TOTAL, 1)
+    mean, *_ = mechanism(seeded(), noise_multiplier=1e-12).release(TOTAL, 1)
     assert mean["weight"] == pytest.approx(np.arange(6.0).reshape(2, 3) / 20)
     assert mean["bias"] == pytest.approx(7 / 20)
     assert [(array.dtype, array.shape) for array in mean.values()] == [(np.float64, (2, 3)), (np.float64, ())]
 
 
 def test_an_empty_cohorts_noise_is_released_and_counts() -> None:
-    mean, event = mechanism(seeded()).release({"a": np.zeros(1000)}, 3)
+    mean, _, event = mechanism(seeded()).release({"a": np.zeros(1000)}, 3)
     assert mean["a"].std() == pytest.approx(1 / 20, rel=0.1)
     assert (
         event == mechanism(seeded(1)).release({"a": np.ones(1000)}, 3).event

@@ -1,0 +1,71 @@
+"""A number that each client says of itself, as one more coordinate of the query that a cohort's updates are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from privacy.ledger import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundedMetric:
+    """A metric whose mean over a cohort is released beside the updates, within the same budget.
+
+    A client's value x is clipped to [0, bound] and sent as x - bound/2, its *term*. With a public m,
+    `bound/2 + (sum of the terms + noise) / m` estimates the mean; a client that is not there, or says NaN, counts as
+    bound/2. A client moves the sum by at most bound/2 under zero-out and add-or-remove-one (by twice that if it is
+    replaced by another). Unshifted values would move it by `bound` (Andrew et al. 2021, arXiv 1905.03871, section 2,
+    whose bit is a metric of bound 1).
+
+    Attributes:
+        name: Of the metric, in the ledger too.
+        bound: Largest value that counts, in the metric's unit; above 0, finite, and no subnormal number.
+        noise_multiplier: Standard deviation of the noise on the sum, over `sensitivity`; above 0.
+        step: Of the grid that terms are rounded to, to the nearest, before they are summed; 0: they are not.
+
+    Raises:
+        ValueError: The bound is out of its range.
+    """
+
+    name: str
+    bound: float
+    noise_multiplier: float
+    step: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1e-300 <= self.bound < math.inf:
+            raise ValueError(f"bound of {self.name} = {self.bound}: must be above 0, and finite")
+
+    @property
+    def sensitivity(self) -> float:
+        """How far one client moves the sum: bound/2, or what that is rounded to, if it is more."""
+        half = self.bound / 2
+        return half if self.step == 0 else max(half, round(half / self.step) * self.step)
+
+    @property
+    def part(self) -> Part:
+        """What the ledger says of the sum."""
+        return Part(name=self.name, sensitivity=self.sensitivity, noise_multiplier=self.noise_multiplier)
+
+    def estimate(self, noised_mean: float) -> float:
+        """Return what is released: the metric's mean, of the noised sum of terms over the expected cohort."""
+        return self.bound / 2 + noised_mean
+
+
+def shifted(value: float, bound: float) -> float:
+    """Return a client's term in the sum of a metric: at most bound/2 in magnitude, and as secret as the value.
+
+    | value | term |
+    | --- | --- |
+    | 0 to bound | value - bound/2 |
+    | above, infinity | bound/2 |
+    | below, minus infinity | -bound/2 |
+    | NaN | 0, as if the client were not there |
+
+    >>> [shifted(value, 5.0) for value in (0.0, 2.0, 1e9, float("nan"))]
+    [-2.5, -0.5, 2.5, 0.0]
+    """
+    if math.isnan(value):
+        return 0.0
+    return min(max(value, 0.0), bound) - bound / 2
