@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ SHIFTED_BIT = "shifted-bit"  # the metric that says whether it was below the cli
 
 def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
     """Return how many numbers arrays of such shapes hold."""
-    return sum(int(np.prod(shape)) for shape in shapes)
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def why_not_summable(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
@@ -59,7 +60,7 @@ def split(vector: NDArray[Any], like: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Return a vector, `(dimension,)`, as views in the names and shapes of arrays."""
     pieces, start = {}, 0
     for name, array in like.items():
-        size = int(np.prod(array.shape))
+        size = math.prod(array.shape)
         pieces[name] = vector[start : start + size].reshape(tuple(array.shape))
         start += size
     return pieces

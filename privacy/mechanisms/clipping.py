@@ -16,6 +16,8 @@ _LEAST_FACTOR = (
     1e-30  # that float32 holds to its full precision, products with its numbers too where they count
 )
 _PIECE = 1 << 14  # numbers: what is between stays in the cache
+_ROW = 1 << 8  # numbers whose squares are added up in float32
+_ROW_ERROR = (_ROW + 2) * 2.0**-24  # of such a sum, relative to it, in whatever order
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -44,7 +46,8 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Cl
     number of precision eps moves x by at most eps/2 |x|, or by half of the smallest number tiny, so the result's norm
     is at most (1 + eps/2) times what was aimed at, plus d^(1/order) tiny/2 for d numbers; and a float64 sum of d
     terms is wrong by at most d 2^-53 of itself. What is aimed at is so much less. So a sum in which a client is
-    there, or zeroed, or missing, differs by at most `norm`.
+    there, or zeroed, or missing, differs by at most `norm`. The L2 norm of float32 arrays is a
+    float64 sum of float32 sums of 256 squares: that takes a quarter of the time, and 8 millionths off what is clipped.
 
     | update | result |
     | --- | --- |
@@ -73,16 +76,14 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Cl
             raise ValueError(
                 f"update[{name!r}]: dtype {array.dtype} can't be clipped; allowed: float16, float32, float64"
             )
-    scale, scaled_norm = _norm(update, order)
+    scale, scaled_norm, error = _norm(update, norm, order)
     before = scale * scaled_norm
     if not math.isfinite(scaled_norm):
         zeros = {name: np.zeros_like(array) for name, array in update.items()}
         return Clipped(zeros, before, clipped=False, invalid=True)
-    numbers = sum(array.size for array in update.values())
-    error = (numbers + 8) * _UNIT
     if scaled_norm * (1 + error) <= norm / scale:
         return Clipped(dict(update), before, clipped=False, invalid=False)
-    factor = _aim(update, norm, numbers, order) / (scaled_norm * (1 + error))
+    factor = _aim(update, norm, order) / (scaled_norm * (1 + error))
     return Clipped(
         {name: _scaled(array, scale, factor) for name, array in update.items()},
         before,
@@ -91,21 +92,43 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Cl
     )
 
 
-def _norm(update: Arrays, order: int) -> tuple[float, float]:
-    """Return a scale, a power of two, and the norm of the update over it; the product may overflow.
+def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float]:
+    """Return a scale, a power of two, the norm of the update over it, and how wrong that may be, relative to it.
 
-    The scale is 1 unless squares would overflow or vanish, as they can in float64 alone. The order of the sum is
-    that of the arrays, and the same on any machine's number of threads.
+    The scale is 1 unless squares would overflow or vanish, as they can in float64 alone; scale times norm may overflow.
+    Near the limit, the norm to clip to, it is not taken in float32: what was clipped once stays as it is. The order
+    of the sum is that of the arrays, and the same on any machine's number of threads.
     """
+    error = (_numbers(update) + 8) * _UNIT
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if order == 2 and all(array.dtype == np.float32 for array in update.values()):
+            total = _sum_of_float32_squares(update)
+            root = math.sqrt(total)
+            # Below and above, squares that vanish or overflow would count.
+            if 1e-10 < root < 1e15 and not 0.999 < root / limit < 1.001:
+                return 1.0, root, error + _ROW_ERROR / 2
         total = _sum_of_powers(update, 1.0, order)
         if 1e-200 < total < 1e300:
-            return 1.0, total ** (1 / order)
+            return 1.0, total ** (1 / order), error
         largest = float(np.max([np.abs(array).max() for array in update.values() if array.size], initial=0.0))
         if largest == 0 or not math.isfinite(largest):
-            return 1.0, largest
+            return 1.0, largest, error
         scale = 2.0 ** (math.frexp(largest)[1] - 1)
-        return scale, _sum_of_powers(update, scale, order) ** (1 / order)
+        return scale, _sum_of_powers(update, scale, order) ** (1 / order), error
+
+
+def _numbers(update: Arrays) -> int:
+    return sum(array.size for array in update.values())
+
+
+def _sum_of_float32_squares(update: Arrays) -> float:
+    total = 0.0
+    for array in update.values():
+        flat = array.reshape(-1)
+        whole = flat.size // _ROW * _ROW
+        for rows in (flat[:whole].reshape(-1, _ROW), flat[None, whole:]):
+            total += float(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
+    return total
 
 
 def _sum_of_powers(update: Arrays, scale: float, order: int) -> float:
@@ -124,8 +147,9 @@ def _pieces(array: NDArray[Any], scale: float) -> Iterator[NDArray[np.float64]]:
         yield piece if scale == 1 else piece / scale
 
 
-def _aim(update: Arrays, norm: float, numbers: int, order: int) -> float:
+def _aim(update: Arrays, norm: float, order: int) -> float:
     """Return the norm to scale to, so that the result's is at most `norm` after rounding; 0 where there is none."""
+    numbers = _numbers(update)
     infos = [np.finfo(array.dtype) for array in update.values() if array.size]
     precision = max(float(info.eps) for info in infos) + 4 * _UNIT
     tiny = max(float(info.smallest_subnormal) for info in infos)

@@ -68,7 +68,7 @@ def test_the_obvious_clip_ends_above() -> None:
     assert 50 < above < 150
 
 
-@pytest.mark.parametrize(("dtype", "lost"), [(np.float16, 2e-3), (np.float32, 3e-7), (np.float64, 1e-10)])
+@pytest.mark.parametrize(("dtype", "lost"), [(np.float16, 2e-3), (np.float32, 9e-6), (np.float64, 1e-10)])
 def test_hardly_anything_of_the_clip_is_given_away(dtype: type, lost: float) -> None:
     update = np.random.default_rng(1).standard_normal(30_000).astype(dtype)
     clipped = clip_jointly({"": update}, 30.0)
@@ -111,9 +111,9 @@ def test_huge_updates_are_scaled_and_not_lost() -> None:
 
 def test_what_is_as_long_in_pieces_as_whole() -> None:
     update = np.random.default_rng(2).standard_normal(3 * (1 << 14) + 5).astype(np.float32)
-    assert clip_jointly({"a": update}, 1e9).norm_before == pytest.approx(
-        math.sqrt(math.fsum(float(x) ** 2 for x in update)), rel=1e-13
-    )
+    norm = math.sqrt(math.fsum(float(x) ** 2 for x in update))
+    assert clip_jointly({"a": update}, 1e9).norm_before == pytest.approx(norm, rel=8e-6)
+    assert clip_jointly({"a": update.astype(np.float64)}, 1e9).norm_before == pytest.approx(norm, rel=1e-13)
     strided = np.asfortranarray(update[:-5].reshape(3, -1))[::-1]
     assert clip_jointly({"a": strided}, 1.0).arrays["a"] == pytest.approx(
         clip_jointly({"a": update[:-5]}, 1.0).arrays["a"].reshape(3, -1)[::-1]
@@ -182,5 +182,5 @@ def test_weights_by_examples_move_it_by_more() -> None:
     examples = np.array([910] + [10] * 9)
     clipped = np.stack([total([update], 1.0) for update in updates])
     by_examples = (examples / examples.sum()) @ clipped - (examples[1:] / examples.sum()) @ clipped[1:]
-    assert np.linalg.norm(by_examples) == pytest.approx(0.91)
+    assert np.linalg.norm(by_examples) == pytest.approx(0.91, rel=1e-5)
     assert np.linalg.norm(total(updates, 1.0) - total(updates[1:], 1.0)) / 10 <= 0.1 * (1 + 1e-12)
