@@ -75,9 +75,13 @@ class Comparison:
         notes = []
         if repeated := sum(group.repeated for group in self.groups):
             notes.append(f"{repeated} completed runs repeat a seed of their group, and count once.")
-        if any(not group.counted for group in self.groups):
-            names = [group.label for group in self.groups if not group.counted]
+        names = [group.label for group in self.groups if not group.counted and not group.pruned]
+        if names:
             notes.append(f"Without a completed run, and so without a mean: {'; '.join(names)}.")
+        if pruned := sum(len(group.pruned) for group in self.groups):
+            what = f"{pruned} run{' was' if pruned == 1 else 's were'}"
+            cost = " No epsilon here covers the choice among settings." if self.adversary else ""
+            notes.append(f"{what} pruned early by a sweep, and no part of any mean.{cost}")
         if len({member.commit for member in self.members}) > 1:
             notes.append("The runs are of several versions of fedsim.")
         if others := [key for key in self.differing if not key.startswith("privacy.")]:

@@ -13,6 +13,7 @@ from fedsim.compare.members import Member, key_of
 from fedsim.compare.statistics import Summary, summarise
 from fedsim.errors import Refused
 
+PRUNED = "pruned"
 BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # what a frontier varies
 
 
@@ -54,9 +55,14 @@ class Group:
         return sum(member.counts for member in self.members) - len(self.counted)
 
     @property
+    def pruned(self) -> list[Member]:
+        """Runs that a sweep has ended early, since others did better."""
+        return [member for member in self.members if member.status == PRUNED]
+
+    @property
     def pending(self) -> list[Member]:
-        """Runs that have not run to their end."""
-        return [member for member in self.members if not member.counts]
+        """Other runs that have not run to their end."""
+        return [member for member in self.members if not member.counts and member.status != PRUNED]
 
     @property
     def variant(self) -> str:
