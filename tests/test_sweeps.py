@@ -92,6 +92,7 @@ def test_a_run_that_fails_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
         "sweep": str(tmp_path / "s"),
         "runs": 4,
         "completed": 2,
+        "pruned": {},
         "failed": done.failures,
     }
     assert (tmp_path / "s" / "sweep.log").read_bytes() == b""
@@ -236,7 +237,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def rounds_in(path: Path) -> int:
     """Return the whole rounds of all runs of a sweep."""
-    return sum(file.read_bytes().count(b"\n") for file in path.glob("runs/*/metrics.jsonl"))
+    return sum(file.read_bytes().count(b"\n") for file in path.glob("runs/[!.]*/metrics.jsonl"))
 
 
 @pytest.mark.slow
@@ -270,8 +271,84 @@ def test_a_sweep_that_is_killed_twice_and_interrupted_ends_with_the_same_bits(
     process = start("sweep", "--resume", "parts", "--json")
     out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
-    assert json.loads(out) == {"sweep": str(path), "runs": 6, "completed": 6, "failed": {}}
+    assert json.loads(out) == {"sweep": str(path), "runs": 6, "completed": 6, "pruned": {}, "failed": {}}
     assert all_bits(Sweep(path)) == all_bits(whole)
+
+
+PRUNED = """
+[sweep]
+name = "pruned"
+seeds = 2
+config = "base.toml"
+[sweep.grid]
+"client.learning-rate" = [0.003, 0.03, 0.1, 0.3]
+[sweep.prune]
+factor = 2
+after = 5
+[[sweep.arms]]
+name = "plain"
+[[sweep.arms]]
+name = "private"
+set = ["privacy.dp-fedavg={delta = 1e-2, clip = 1.0}"]
+grid = {"privacy.dp-fedavg.epsilon" = [20, 40]}
+"""
+
+
+def standings(sweep: Sweep) -> dict[str, Any]:
+    """Return what two sweeps with pruning must have alike: what became of each run, and all that it wrote."""
+    found = {}
+    for run in sweep.runs:
+        ledger, weights = run.path / "ledger.jsonl", run.path / "model.safetensors"
+        found[run.path.name] = (
+            sweep.states[run.path.name],
+            (
+                run.status,
+                run.manifest.get("error"),
+                run.manifest.get("pruned-after"),
+                run.manifest["epsilon"],
+            ),
+            [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows],
+            ledger.read_bytes() if ledger.exists() else b"",
+            weights.read_bytes() if weights.exists() else b"",
+        )
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sigint")
+def test_a_pruned_sweep_that_is_killed_and_interrupted_ends_as_the_uninterrupted_one(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    (tmp_path / "pruned.toml").write_text(PRUNED)
+    whole = fedsim.sweep("pruned.toml", out="whole", workers=1)
+    states = list(whole.states.values())
+    # Of each four settings two go on from round 5, and one from round 10; seeds go together.
+    assert (states.count(State.COMPLETED), states.count(State.PRUNED), len(states)) == (6, 18, 24)
+    lengths = sorted(len(run.rows) for run in whole.runs)
+    assert lengths == [5] * 12 + [10] * 6 + [30] * 6
+    path = tmp_path / "parts"
+    command = ("sweep", "pruned.toml", "--out", "parts", "--workers", "2")
+    for rounds in (60, 150, 240):
+        process = start(*command)
+        wait_for(lambda r=rounds: rounds_in(path) >= r)  # type: ignore[misc]
+        if rounds == 150:
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=PATIENCE)
+            assert process.returncode == 1
+        else:
+            kill_session(process)
+    process = start("sweep", "--resume", "parts", "--workers", "3", "--json")
+    out, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    told = json.loads(out)
+    assert (told["runs"], told["completed"], told["failed"]) == (24, 6, {})
+    assert told["pruned"] == whole.pruned
+    assert standings(Sweep(path)) == standings(whole)
+    # Nothing is left to do; and a run that was pruned can go on by itself.
+    assert fedsim.resume_sweep("parts").states == whole.states
+    name = next(iter(whole.pruned))
+    assert fedsim.resume(path / "runs" / name).status == "completed"
+    assert "pruned-after" not in fedsim.load_run(path / "runs" / name).manifest
 
 
 @pytest.mark.slow

@@ -66,8 +66,8 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings in which the groups that count differ."""
-        return differences([group.settings for group in self.groups if group.counted])
+        """The settings in which the groups that count, or were pruned, differ."""
+        return differences([group.settings for group in self.groups if group.counted or group.pruned])
 
     @property
     def notes(self) -> list[str]:

@@ -53,7 +53,9 @@ def remarks(comparison: Comparison) -> list[str]:
     for group in comparison.groups:
         # A setting is pruned with all its seeds.
         reasons = Counter(m.error for m in group.pruned)
-        lines += [f"pruned: {group.label} ({count} run{'s' * (count > 1)}): {why}" for why, count in reasons.items()]
+        lines += [
+            f"pruned: {group.label} ({count} run{'s' * (count > 1)}): {why}" for why, count in reasons.items()
+        ]
         lines += [
             f"not counted: {m.path}: {m.status} after {len(m.rows)} rounds{f': {m.error}' if m.error else ''}"
             for m in group.pending
