@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,11 +16,16 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused, RunFailed, Sweep
 from fedsim.cli import app
-from fedsim.sweeps import State
+from fedsim.sweeps import Pruning, State
+from fedsim.sweeps.grid import grid_of
 from fedsim.sweeps.orders import Ended, Order
+from fedsim.sweeps.progress import SilentSweep
+from fedsim.sweeps.run import make_plan
+from fedsim.sweeps.schedule import Schedule
+from fedsim.sweeps.state import SweepDirectory
 from fedsim.sweeps.worker import play
 from tests.conftest import experiment
-from tests.stopping import Listener, change, signal_myself, stopped
+from tests.stopping import Killed, Listener, change, die, signal_myself, stopped
 from tests.test_kills import PATIENCE, kill_session, session, wait_for
 from tests.test_simulation import bits
 
@@ -194,6 +200,62 @@ def test_a_run_under_way_ends_with_the_same_bits_also_if_it_keeps_no_checkpoints
     assert play(order, listener) == Ended(State.COMPLETED)
     assert listener.heard[0][2] == (2 if strategy == "fedadam" else 0)  # rounds made before
     assert bits(fedsim.load_run("a")) == reference
+
+
+def test_a_run_pauses_at_its_rung_and_goes_on_with_the_same_bits(tiny: Experiment) -> None:
+    reference = bits(fedsim.run(tiny, "whole"))
+    rung, end = (Order("a", Path("a"), tiny.to_toml(), until) for until in (2, None))
+    for _ in range(
+        2
+    ):  # also if it is at the rung already, as after a kill in the instant before it could say so
+        assert play(rung, Listener()) == Ended(State.PAUSED)
+        assert (fedsim.load_run("a").status, len(fedsim.load_run("a").rows)) == ("interrupted", 2)
+        assert not Path("a/stop").exists()
+    assert play(end, Listener()) == Ended(State.COMPLETED)
+    assert bits(fedsim.load_run("a")) == reference
+
+
+def played(path: str, prune: Pruning, chance: random.Random, *, kill_after: int = 10**9) -> Sweep:
+    """Play a sweep in this process, in any order; after so many runs without a trace of the rest."""
+    grid = grid_of({"client.learning-rate": [0.001, 0.01, 0.1, 0.3]}, "grid")
+    plan = make_plan([experiment("rounds=5")], grid, [], 2, prune=prune)
+    with SweepDirectory.create(Path(path).absolute(), plan) as directory:
+        schedule = Schedule(directory, SilentSweep(), retry_failed=False)
+        parts = schedule.begin()
+        while parts and kill_after:
+            run, until = parts.pop(chance.randrange(len(parts)))
+            order = Order(run.name, directory.run_path(run.name), run.experiment.to_toml(), until)
+            listener = Listener(2, die) if kill_after == 1 else Listener()
+            try:
+                ended = play(order, listener)
+            except Killed:
+                change(order.path, "manifest.json", lambda manifest: manifest.update(status="running"))
+                break
+            directory.note(run.name, ended.state, ended.reason)
+            parts += schedule.ended(run.name)
+            kill_after -= 1
+    return Sweep(path)
+
+
+def test_settings_are_pruned_the_same_in_any_order_and_after_any_kill() -> None:
+    prune = Pruning(factor=2, after=1)
+    whole = played("whole", prune, random.Random(0))
+    assert sorted(len(run.rows) for run in whole.runs) == [1] * 4 + [2] * 2 + [5] * 2
+    assert list(whole.states.values()).count(State.PRUNED) == 6
+    chance = random.Random(1)
+    for kill_after in (1, 3, 4, 2, 10**9):
+        parts = played("parts", prune, chance, kill_after=kill_after)
+    assert standings(parts) == standings(whole)
+    assert parts.pruned == whole.pruned
+    frame = fedsim.load_runs("parts").filter(status="pruned")
+    assert sorted(frame["rounds-done"]) == [1] * 4 + [2] * 2
+    assert set(frame["error"]) == set(whole.pruned.values())
+    shown = CliRunner().invoke(app, ["compare", "parts", "--json"])
+    (row,) = json.loads(shown.stdout)["rows"]
+    assert (row["seeds"], row["pruned"], row["not-completed"]) == (2, 0, 0)
+    text = CliRunner().invoke(app, ["compare", "parts"], env={"COLUMNS": "200"}).stdout
+    assert "6 runs were pruned early by a sweep, and no part of any mean." in text
+    assert text.count("pruned: no privacy, learning-rate=") == 3
 
 
 @pytest.mark.usefixtures("sigint")

@@ -13,6 +13,10 @@ from fedsim.compare.members import Member, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
 
+STAND_IN = (
+    "Bytes of ideal secure aggregation are those that the real protocol would have sent, by its cost model."
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -82,6 +86,8 @@ class Comparison:
             what = f"{pruned} run{' was' if pruned == 1 else 's were'}"
             cost = " No epsilon here covers the choice among settings." if self.adversary else ""
             notes.append(f"{what} pruned early by a sweep, and no part of any mean.{cost}")
+        if any(member.is_stand_in and member.counts for member in self.members):
+            notes.append(STAND_IN)
         if len({member.commit for member in self.members}) > 1:
             notes.append("The runs are of several versions of fedsim.")
         if others := [key for key in self.differing if not key.startswith("privacy.")]:
