@@ -406,6 +406,13 @@ def test_a_pruned_sweep_that_is_killed_and_interrupted_ends_as_the_uninterrupted
     assert (told["runs"], told["completed"], told["failed"]) == (24, 6, {})
     assert told["pruned"] == whole.pruned
     assert standings(Sweep(path)) == standings(whole)
+    # Who went on has the bits of a run that never paused.
+    went = next(
+        run for run in whole.runs if run.status == "completed" and (run.path / "ledger.jsonl").exists()
+    )
+    alone = fedsim.run(Experiment.load(went.path / "experiment.toml"), "alone")
+    assert bits(alone) == bits(went)
+    assert (alone.path / "ledger.jsonl").read_bytes() == (went.path / "ledger.jsonl").read_bytes()
     # Nothing is left to do; and a run that was pruned can go on by itself.
     assert fedsim.resume_sweep("parts").states == whole.states
     name = next(iter(whole.pruned))

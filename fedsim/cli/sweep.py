@@ -172,13 +172,13 @@ def sweep(
         from fedsim.tracking import tracker_of
 
         see_folders([Path.cwd()])  # for "module:callable"
-        details = {
+        details: dict[str, object] = {
             "--prune-factor": prune_factor,
             "--prune-after": prune_after,
             "--prune-metric": prune_metric,
             "--prune-within": prune_within,
         }
-        options = {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out}
+        options: dict[str, object] = {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out}
         options |= {"--search": search, "--range": ranges, "--prune": prune or None, **details}
         _check(configs or [], resume, options)
         pruning = _pruning(prune, details)

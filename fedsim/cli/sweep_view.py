@@ -23,7 +23,7 @@ from fedsim.sweeps.pruning import Decision, Setting, brackets_of
 from fedsim.sweeps.state import State, Sweep, plan_of
 
 STOPPING = "each run ends after its round; a second signal ends at once"
-WIDTH = 30  # of the bar
+WIDTH = 24  # of the bar
 SHOWN = 12  # brackets that are named
 NAMED = 3  # settings that go on
 

@@ -24,7 +24,7 @@ ANGLES = (0, 180, 45, -45, 135, -135, 90, -90, 22, -22, 158, -158)  # degrees, t
 
 @dataclass(frozen=True)
 class Label:
-    """A number and its point, in the axes' coordinates."""
+    """A point, in the axes' coordinates, and its number."""
 
     x: float
     y: float
@@ -65,25 +65,23 @@ class Box:
         )
 
 
-def write_labels(
-    figure: Figure, axes: Axes, labels: Sequence[Label], points: Sequence[tuple[float, float]]
-) -> None:
+def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
     """Write numbers beside their points, clear of all points, the legend and each other where there is room.
 
     Args:
         figure: Laid out as it will be drawn; it must not change any more.
         axes: A part of it.
-        labels: What is written.
-        points: All markers of the axes, in its coordinates.
+        points: All that are drawn, those without a number too, whose text is empty.
     """
     scale = 72 / figure.dpi
-    there = [scale * axes.transData.transform(point) for point in points]
+    there = [tuple(scale * axes.transData.transform((point.x, point.y))) for point in points]
     taken = [Box.around(x, y, MARKER, MARKER) for x, y in there]
     if (legend := axes.get_legend()) is not None:
         extent = legend.get_window_extent()
         taken.append(Box(*(scale * edge for edge in (extent.x0, extent.y0, extent.x1, extent.y1))))
     frame = Box(*(scale * edge for edge in (axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1)))
-    places = [tuple(scale * axes.transData.transform((label.x, label.y))) for label in labels]
+    labels = [point for point in points if point.text]
+    places = [place for place, point in zip(there, points, strict=True) if point.text]
     for label, (right, up) in zip(labels, placed(labels, places, taken, frame), strict=True):
         leads = math.hypot(right, up) > NEAR + len(label.text) * WIDTH
         axes.annotate(

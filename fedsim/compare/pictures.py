@@ -231,8 +231,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
     figure.draw_without_rendering()  # from here on everything is where it will be
     figure.set_layout_engine("none")
     for axes, written in zip(panels, labels, strict=True):
-        marks = [(x, y) for line in axes.get_lines() for x, y in line.get_xydata()]
-        write_labels(figure, axes, written, marks)
+        write_labels(figure, axes, written)
     return figure
 
 
@@ -248,8 +247,8 @@ def _draw_costs(
             continue
         x, y = summary.mean, scale * point.summary.mean
         lines.setdefault(point.series, []).append((x, y))
-        if point.epsilon is not None:
-            labels.append(Label(x, y, f"{point.epsilon:.3g}", styles[point.series].colour))
+        number = "" if point.epsilon is None else f"{point.epsilon:.3g}"
+        labels.append(Label(x, y, number, styles[point.series].colour))
     for series, placed in lines.items():
         style = styles[series]
         xs, ys = zip(*placed, strict=True)
