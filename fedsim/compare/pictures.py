@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INK = "#444444"
 COLUMNS = 4  # panels beside each other, at most
+LEAST = 5.0
 APART = 0.012  # of an axis, between lines at the same epsilon
 
 
@@ -222,6 +223,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
         axes.set_xscale("log")
         axes.set_xlabel(said[name])
         axes.margins(x=0.15)
+        _widen(axes)
         _few_ticks(axes, name)
     panels[0].set_ylabel(axis_of(comparison.metric))
     panels[0].legend(frameon=False, fontsize=9)
@@ -254,6 +256,14 @@ def _draw_costs(
         xs, ys = zip(*placed, strict=True)
         axes.plot(xs, ys, linestyle="", marker=style.marker, color=style.colour, markersize=7, label=series)
     return labels
+
+
+def _widen(axes: Axes) -> None:
+    """Have a logarithmic axis end at `LEAST` times its beginning at least, so that small differences look small."""
+    low, high = axes.get_xlim()
+    if high < LEAST * low:
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / LEAST**0.5, middle * LEAST**0.5)
 
 
 def _few_ticks(axes: Axes, name: str) -> None:

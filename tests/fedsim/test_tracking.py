@@ -1,6 +1,7 @@
 """Trackers: what they hear, and that they cost no run."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,19 @@ def test_tensorboard_shows_every_round_once(tiny: Experiment) -> None:
         == 0
     )
     assert scalars(Path("events/b"))["accuracy"] == shown["accuracy"]
+
+
+def test_a_session_is_read_by_tensorboard_after_those_before_it(tiny: Experiment) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    earlier = (
+        Path("events/a") / f"events.out.tfevents.{int(time.time()) + 1}.z"
+    )  # of another process, just now
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
+    time.sleep(1.0)
+    fedsim.run(tiny, "a", trackers=[tracker_of("tensorboard:events")])
+    names = sorted(path.name for path in earlier.parent.iterdir())
+    assert (len(names), names[0]) == (2, earlier.name)
 
 
 @pytest.mark.slow  # MLflow takes some 10 seconds to load and to make its database
