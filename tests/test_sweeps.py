@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused, RunFailed, Sweep
 from fedsim.cli import app
+from fedsim.cli.sweep_view import competing
 from fedsim.sweeps import Pruning, State
 from fedsim.sweeps.grid import grid_of
 from fedsim.sweeps.orders import Ended, Order
@@ -133,6 +134,16 @@ def test_what_else_may_be_at_the_path(tmp_path: Path) -> None:
             ["--resume", "s", "a.toml"],
             "fedsim: --resume 's': can't stand beside CONFIG.toml; the plan is there\n",
         ),
+        (["base.toml", "--prune-after", "3"], "fedsim: --prune-after: is for --prune\n"),
+        (
+            ["--resume", "s", "--prune"],
+            "fedsim: --resume 's': can't stand beside --prune; the plan is there\n",
+        ),
+        (
+            ["base.toml", "--prune"],
+            "fedsim: --prune: no two settings compete: none of an arm differ in more than their seed, data, faults "
+            "and privacy\n",
+        ),
         (
             ["base.toml", "--grid", "rounds="],
             "fedsim: --grid rounds: is empty; one value or more are needed\n",
@@ -202,9 +213,11 @@ def test_a_run_under_way_ends_with_the_same_bits_also_if_it_keeps_no_checkpoints
     assert bits(fedsim.load_run("a")) == reference
 
 
-def test_a_run_pauses_at_its_rung_and_goes_on_with_the_same_bits(tiny: Experiment) -> None:
-    reference = bits(fedsim.run(tiny, "whole"))
-    rung, end = (Order("a", Path("a"), tiny.to_toml(), until) for until in (2, None))
+@pytest.mark.parametrize("strategy", ["fedadam", "tests.strategies:Averaging"])
+def test_a_run_pauses_at_its_rung_and_goes_on_with_the_same_bits(strategy: str) -> None:
+    setting = experiment(f"server.strategy={strategy}")
+    reference = bits(fedsim.run(setting, "whole"))
+    rung, end = (Order("a", Path("a"), setting.to_toml(), until) for until in (2, None))
     for _ in range(
         2
     ):  # also if it is at the rung already, as after a kill in the instant before it could say so
@@ -240,6 +253,7 @@ def played(path: str, prune: Pruning, chance: random.Random, *, kill_after: int 
 def test_settings_are_pruned_the_same_in_any_order_and_after_any_kill() -> None:
     prune = Pruning(factor=2, after=1)
     whole = played("whole", prune, random.Random(0))
+    assert competing(whole) == ["pruning: tiny: 4 settings compete, after rounds 1, 2, 4 of 5"]
     assert sorted(len(run.rows) for run in whole.runs) == [1] * 4 + [2] * 2 + [5] * 2
     assert list(whole.states.values()).count(State.PRUNED) == 6
     chance = random.Random(1)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim import Experiment, Refused
+from fedsim.cli.sweep_view import decided
 from fedsim.sweeps.grid import grid_of
 from fedsim.sweeps.plan import Plan, PlannedRun
 from fedsim.sweeps.pruning import Bracket, Pruning, Result, Setting, brackets_of, standing
@@ -259,6 +260,18 @@ def test_a_killed_run_makes_its_last_round_whole_before_it_counts() -> None:
     bracket = bracket_of(2, rungs=(2,))
     results = {"0-s0": Result(rows(0.1, 0.6)), "1-s0": Result(rows(0.1, 0.2), written=False)}
     assert names(standing(bracket, results, Pruning()).next) == ["1-s0"]
+
+
+def test_a_decision_is_said_in_a_line() -> None:
+    bracket = bracket_of(12, rungs=(1,))
+    results = {f"{place}-s0": Result(rows(place / 100)) for place in range(12)}
+    (decision,) = standing(bracket, results, Pruning()).decisions
+    assert decided(decision) == (
+        "arm, round 1: 4 of 12 settings go on: 11 (11.00%), 10 (10.00%), 9 (9.00%) and 1 more, ahead of 7 (7.00%)"
+    )
+    failed = dict.fromkeys(results, Result(failed=True))
+    (decision,) = standing(bracket, failed, Pruning()).decisions
+    assert decided(decision) == "arm, round 1: 0 of 12 settings go on"
 
 
 @settings(deadline=None, max_examples=60)
