@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from fedsim.results import Run, load_ledger, load_run, load_runs
     from fedsim.simulate import resume, run
     from fedsim.simulate_app import run_app
-    from fedsim.sweeps import Sweep, resume_sweep, sweep
+    from fedsim.sweeps import Pruning, Sweep, resume_sweep, sweep
 
 __all__ = [
     "Experiment",
     "Interrupted",
+    "Pruning",
     "Refused",
     "Run",
     "RunFailed",
@@ -46,6 +47,7 @@ _LATER = {
     "resume": "fedsim.simulate",
     "run": "fedsim.simulate",
     "run_app": "fedsim.simulate_app",
+    "Pruning": "fedsim.sweeps",
     "Sweep": "fedsim.sweeps",
     "resume_sweep": "fedsim.sweeps",
     "sweep": "fedsim.sweeps",

@@ -306,6 +306,8 @@ class Experiment(Section):
             tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Refused(f"{origin}: not valid TOML: {error}") from None
+        if "sweep" in tree:
+            raise Refused(f"{origin}: is a sweep file, with a table [sweep]; fedsim sweep {origin} plays it")
         apply_overrides(tree, overrides)
         resolve_path(tree, Path(folder))
         return cls.from_dict(tree)

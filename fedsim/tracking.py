@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from fedsim.results.run import Run
 
 log = logging.getLogger(__name__)
 
-# Named on the command line: a class that takes where to write, empty for its own choice.
+# Short names for the command line, each of a class that takes where to write, empty for its own choice.
 TRACKERS = {
     "mlflow": "fedsim.trackers.mlflow:MLflowTracker",
     "tensorboard": "fedsim.trackers.tensorboard:TensorBoardTracker",
@@ -43,16 +45,62 @@ class Tracker(Protocol):
 
 
 def tracker_of(text: str) -> Tracker:
-    """Return the tracker of `--track`: `"mlflow"`, `"tensorboard"`, or one of these with `":"` and where to write.
+    """Return the tracker of `--track`.
+
+    Args:
+        text: `"mlflow"` or `"tensorboard"`, or one of these with `":"` and where to write; or `"module:Class"` of one's
+            own, which is called without arguments.
 
     Raises:
         Refused: There is no such tracker, or what it needs is not installed.
     """
-    name, _, place = text.partition(":")
-    if name not in TRACKERS:
-        raise Refused(f"--track {text!r}: there is no such name; allowed: {', '.join(TRACKERS)}")
-    make: Callable[[str], Tracker] = load_reference(TRACKERS[name])
-    return make(place)
+    name, colon, place = text.partition(":")
+    if name in TRACKERS:
+        make: Callable[[str], Tracker] = load_reference(TRACKERS[name])
+        return make(place)
+    if not colon:
+        raise Refused(
+            f"--track {text!r}: there is no such name; allowed: {', '.join(TRACKERS)}, module:Class"
+        )
+    try:
+        own: Tracker = load_reference(text)()
+    except Refused as refused:
+        raise Refused(f"--track {refused}") from None
+    except TypeError as error:
+        raise Refused(f"--track {text!r}: can't be called without arguments: {error}") from None
+    if lacks := [method for method in ("on_round", "on_end") if not callable(getattr(own, method, None))]:
+        raise Refused(f"--track {text!r}: is no tracker: it has no {lacks[0]}")
+    return own
+
+
+def packed(trackers: Iterable[Tracker]) -> bytes:
+    """Return trackers as bytes (a pickle), of which another process makes copies of its own.
+
+    Raises:
+        Refused: One can't be pickled, or is of a class that other processes do not find.
+    """
+    listed = list(trackers)
+    for tracker in listed:
+        try:
+            _Importable(io.BytesIO(pickle.dumps(tracker))).load()
+        except Refused:
+            raise
+        except Exception as error:  # what pickling calls may raise anything
+            name = type(tracker).__name__
+            raise Refused(f"tracker {name}: can't be copied to other processes: {error}") from None
+    return pickle.dumps(listed) if listed else b""
+
+
+class _Importable(pickle.Unpickler):
+    """Refuses classes of the program's own file, whose name in another process is that one's own file."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class by its name."""
+        if module == "__main__":
+            raise Refused(
+                f"tracker {name}: is of the program's own file; put it into a module, which workers can import"
+            )
+        return super().find_class(module, name)
 
 
 def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

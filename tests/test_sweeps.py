@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,11 +16,17 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused, RunFailed, Sweep
 from fedsim.cli import app
-from fedsim.sweeps import State
+from fedsim.cli.sweep_view import competing
+from fedsim.sweeps import Pruning, State
+from fedsim.sweeps.grid import grid_of
 from fedsim.sweeps.orders import Ended, Order
+from fedsim.sweeps.progress import SilentSweep
+from fedsim.sweeps.run import make_plan
+from fedsim.sweeps.schedule import Schedule
+from fedsim.sweeps.state import SweepDirectory
 from fedsim.sweeps.worker import play
 from tests.conftest import experiment
-from tests.stopping import Listener, change, signal_myself, stopped
+from tests.stopping import Killed, Listener, change, die, signal_myself, stopped
 from tests.test_kills import PATIENCE, kill_session, session, wait_for
 from tests.test_simulation import bits
 
@@ -92,6 +99,7 @@ def test_a_run_that_fails_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
         "sweep": str(tmp_path / "s"),
         "runs": 4,
         "completed": 2,
+        "pruned": {},
         "failed": done.failures,
     }
     assert (tmp_path / "s" / "sweep.log").read_bytes() == b""
@@ -125,6 +133,16 @@ def test_what_else_may_be_at_the_path(tmp_path: Path) -> None:
         (
             ["--resume", "s", "a.toml"],
             "fedsim: --resume 's': can't stand beside CONFIG.toml; the plan is there\n",
+        ),
+        (["base.toml", "--prune-after", "3"], "fedsim: --prune-after: is for --prune\n"),
+        (
+            ["--resume", "s", "--prune"],
+            "fedsim: --resume 's': can't stand beside --prune; the plan is there\n",
+        ),
+        (
+            ["base.toml", "--prune"],
+            "fedsim: --prune: no two settings compete: none of an arm differ in more than their seed, data, faults "
+            "and privacy\n",
         ),
         (
             ["base.toml", "--grid", "rounds="],
@@ -195,6 +213,65 @@ def test_a_run_under_way_ends_with_the_same_bits_also_if_it_keeps_no_checkpoints
     assert bits(fedsim.load_run("a")) == reference
 
 
+@pytest.mark.parametrize("strategy", ["fedadam", "tests.strategies:Averaging"])
+def test_a_run_pauses_at_its_rung_and_goes_on_with_the_same_bits(strategy: str) -> None:
+    setting = experiment(f"server.strategy={strategy}")
+    reference = bits(fedsim.run(setting, "whole"))
+    rung, end = (Order("a", Path("a"), setting.to_toml(), until) for until in (2, None))
+    for _ in range(
+        2
+    ):  # also if it is at the rung already, as after a kill in the instant before it could say so
+        assert play(rung, Listener()) == Ended(State.PAUSED)
+        assert (fedsim.load_run("a").status, len(fedsim.load_run("a").rows)) == ("interrupted", 2)
+        assert not Path("a/stop").exists()
+    assert play(end, Listener()) == Ended(State.COMPLETED)
+    assert bits(fedsim.load_run("a")) == reference
+
+
+def played(path: str, prune: Pruning, chance: random.Random, *, kill_after: int = 10**9) -> Sweep:
+    """Play a sweep in this process, in any order; after so many runs without a trace of the rest."""
+    grid = grid_of({"client.learning-rate": [0.001, 0.01, 0.1, 0.3]}, "grid")
+    plan = make_plan([experiment("rounds=5")], grid, [], 2, prune=prune)
+    with SweepDirectory.create(Path(path).absolute(), plan) as directory:
+        schedule = Schedule(directory, SilentSweep(), retry_failed=False)
+        parts = schedule.begin()
+        while parts and kill_after:
+            run, until = parts.pop(chance.randrange(len(parts)))
+            order = Order(run.name, directory.run_path(run.name), run.experiment.to_toml(), until)
+            listener = Listener(2, die) if kill_after == 1 else Listener()
+            try:
+                ended = play(order, listener)
+            except Killed:
+                change(order.path, "manifest.json", lambda manifest: manifest.update(status="running"))
+                break
+            directory.note(run.name, ended.state, ended.reason)
+            parts += schedule.ended(run.name)
+            kill_after -= 1
+    return Sweep(path)
+
+
+def test_settings_are_pruned_the_same_in_any_order_and_after_any_kill() -> None:
+    prune = Pruning(factor=2, after=1)
+    whole = played("whole", prune, random.Random(0))
+    assert competing(whole) == ["pruning: tiny: 4 settings compete, after rounds 1, 2, 4 of 5"]
+    assert sorted(len(run.rows) for run in whole.runs) == [1] * 4 + [2] * 2 + [5] * 2
+    assert list(whole.states.values()).count(State.PRUNED) == 6
+    chance = random.Random(1)
+    for kill_after in (1, 3, 4, 2, 10**9):
+        parts = played("parts", prune, chance, kill_after=kill_after)
+    assert standings(parts) == standings(whole)
+    assert parts.pruned == whole.pruned
+    frame = fedsim.load_runs("parts").filter(status="pruned")
+    assert sorted(frame["rounds-done"]) == [1] * 4 + [2] * 2
+    assert set(frame["error"]) == set(whole.pruned.values())
+    shown = CliRunner().invoke(app, ["compare", "parts", "--json"])
+    (row,) = json.loads(shown.stdout)["rows"]
+    assert (row["seeds"], row["pruned"], row["not-completed"]) == (2, 0, 0)
+    text = CliRunner().invoke(app, ["compare", "parts"], env={"COLUMNS": "200"}).stdout
+    assert "6 runs were pruned early by a sweep, and no part of any mean." in text
+    assert text.count("pruned: no privacy, learning-rate=") == 3
+
+
 @pytest.mark.usefixtures("sigint")
 def test_a_signal_in_the_last_round_leaves_a_run_completed(tiny: Experiment) -> None:
     for path, after, state in (("a", 2, State.INTERRUPTED), ("b", 3, State.COMPLETED)):
@@ -236,7 +313,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def rounds_in(path: Path) -> int:
     """Return the whole rounds of all runs of a sweep."""
-    return sum(file.read_bytes().count(b"\n") for file in path.glob("runs/*/metrics.jsonl"))
+    return sum(file.read_bytes().count(b"\n") for file in path.glob("runs/[!.]*/metrics.jsonl"))
 
 
 @pytest.mark.slow
@@ -270,8 +347,91 @@ def test_a_sweep_that_is_killed_twice_and_interrupted_ends_with_the_same_bits(
     process = start("sweep", "--resume", "parts", "--json")
     out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
-    assert json.loads(out) == {"sweep": str(path), "runs": 6, "completed": 6, "failed": {}}
+    assert json.loads(out) == {"sweep": str(path), "runs": 6, "completed": 6, "pruned": {}, "failed": {}}
     assert all_bits(Sweep(path)) == all_bits(whole)
+
+
+PRUNED = """
+[sweep]
+name = "pruned"
+seeds = 2
+config = "base.toml"
+[sweep.grid]
+"client.learning-rate" = [0.003, 0.03, 0.1, 0.3]
+[sweep.prune]
+factor = 2
+after = 5
+[[sweep.arms]]
+name = "plain"
+[[sweep.arms]]
+name = "private"
+set = ["privacy.dp-fedavg={delta = 1e-2, clip = 1.0}"]
+grid = {"privacy.dp-fedavg.epsilon" = [20, 40]}
+"""
+
+
+def standings(sweep: Sweep) -> dict[str, Any]:
+    """Return what two sweeps with pruning must have alike: what became of each run, and all that it wrote."""
+    found = {}
+    for run in sweep.runs:
+        ledger, weights = run.path / "ledger.jsonl", run.path / "model.safetensors"
+        found[run.path.name] = (
+            sweep.states[run.path.name],
+            (
+                run.status,
+                run.manifest.get("error"),
+                run.manifest.get("pruned-after"),
+                run.manifest["epsilon"],
+            ),
+            [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows],
+            ledger.read_bytes() if ledger.exists() else b"",
+            weights.read_bytes() if weights.exists() else b"",
+        )
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sigint")
+def test_a_pruned_sweep_that_is_killed_and_interrupted_ends_as_the_uninterrupted_one(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    (tmp_path / "pruned.toml").write_text(PRUNED)
+    whole = fedsim.sweep("pruned.toml", out="whole", workers=1)
+    states = list(whole.states.values())
+    # Of each four settings two go on from round 5, and one from round 10; seeds go together.
+    assert (states.count(State.COMPLETED), states.count(State.PRUNED), len(states)) == (6, 18, 24)
+    lengths = sorted(len(run.rows) for run in whole.runs)
+    assert lengths == [5] * 12 + [10] * 6 + [30] * 6
+    path = tmp_path / "parts"
+    command = ("sweep", "pruned.toml", "--out", "parts", "--workers", "2")
+    for rounds in (60, 150, 240):
+        process = start(*command)
+        wait_for(lambda r=rounds: rounds_in(path) >= r)  # type: ignore[misc]
+        if rounds == 150:
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=PATIENCE)
+            assert process.returncode == 1
+        else:
+            kill_session(process)
+    process = start("sweep", "--resume", "parts", "--workers", "3", "--json")
+    out, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    told = json.loads(out)
+    assert (told["runs"], told["completed"], told["failed"]) == (24, 6, {})
+    assert told["pruned"] == whole.pruned
+    assert standings(Sweep(path)) == standings(whole)
+    # Who went on has the bits of a run that never paused.
+    went = next(
+        run for run in whole.runs if run.status == "completed" and (run.path / "ledger.jsonl").exists()
+    )
+    alone = fedsim.run(Experiment.load(went.path / "experiment.toml"), "alone")
+    assert bits(alone) == bits(went)
+    assert (alone.path / "ledger.jsonl").read_bytes() == (went.path / "ledger.jsonl").read_bytes()
+    # Nothing is left to do; and a run that was pruned can go on by itself.
+    assert fedsim.resume_sweep("parts").states == whole.states
+    name = next(iter(whole.pruned))
+    assert fedsim.resume(path / "runs" / name).status == "completed"
+    assert "pruned-after" not in fedsim.load_run(path / "runs" / name).manifest
 
 
 @pytest.mark.slow

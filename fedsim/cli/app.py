@@ -79,8 +79,8 @@ OUT = typer.Option(
     show_default=False,
 )
 TRACK = typer.Option(
-    metavar="mlflow | tensorboard[:PLACE]",
-    help="Tell this tracker, too: MLflow at a URI, or TensorBoard in a folder.",
+    metavar="mlflow | tensorboard[:PLACE] | MODULE:CLASS",
+    help="Tell this tracker, too: MLflow at a URI, TensorBoard in a folder, or one's own class.",
     show_default=False,
 )
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")

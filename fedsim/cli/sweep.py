@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.console import Console
 from fedsim.errors import Refused
 
 if TYPE_CHECKING:
-    from fedsim.sweeps import Sweep
+    from fedsim.sweeps import Pruning, Sweep
 
 UNLIMITED = 10**9  # runs
 
@@ -66,6 +66,45 @@ def sweep(
             show_default=False,
         ),
     ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="End early the settings that others leave behind, of the same arm, data and privacy.",
+        ),
+    ] = False,
+    prune_factor: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="One in N settings goes on from a rung; the next is after N times the rounds. Default: 3.",
+            show_default=False,
+        ),
+    ] = None,
+    prune_after: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Rounds up to the first rung. Default: all, divided twice by the factor.",
+            show_default=False,
+        ),
+    ] = None,
+    prune_metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="accuracy or loss, on the test set. Default: accuracy.",
+            show_default=False,
+        ),
+    ] = None,
+    prune_within: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="A varied key across which settings do not compete either.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(metavar="N", help="Runs at the same time; 0: one for each core (of ray: one).")
     ] = 0,
@@ -99,6 +138,14 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try those runs again that failed before.")
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="mlflow | tensorboard[:PLACE] | MODULE:CLASS",
+            help="Tell this tracker of each run, too: MLflow at a URI, TensorBoard in a folder, or one's own class.",
+            show_default=False,
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Allow more than 200 runs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
@@ -108,6 +155,11 @@ def sweep(
     The sweep directory holds sweep.json (the plan, and what became of each run) and runs/. A sweep that was killed
     goes on by the same command: runs that are done are kept, those under way go on after their last whole round,
     and all have the bits that they would have had anyway. A run that fails is noted, and the rest goes on.
+
+    With --prune all settings run up to a rung, those of a bracket are ranked by their means over seeds, and the best
+    third goes on to the next rung. A bracket has the settings of one arm that have the same values of all varied keys
+    under data, faults and privacy, clip norms apart (with a noise multiplier also of those that epsilon follows from):
+    settings of different epsilons never compete.
     """
     from fedsim.cli.app import exit_codes
 
@@ -117,10 +169,20 @@ def sweep(
         from fedsim.sweeps.grid import parse_grid
         from fedsim.sweeps.ranges import Search
         from fedsim.sweeps.run import MOST, make_plan, play_plan, resume_sweep
+        from fedsim.tracking import tracker_of
 
         see_folders([Path.cwd()])  # for "module:callable"
-        options = {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out}
-        _check(configs or [], resume, options | {"--search": search, "--range": ranges})
+        details: dict[str, object] = {
+            "--prune-factor": prune_factor,
+            "--prune-after": prune_after,
+            "--prune-metric": prune_metric,
+            "--prune-within": prune_within,
+        }
+        options: dict[str, object] = {"--grid": grid, "--set": overrides, "--seeds": seeds, "--out": out}
+        options |= {"--search": search, "--range": ranges, "--prune": prune or None, **details}
+        _check(configs or [], resume, options)
+        pruning = _pruning(prune, details)
+        trackers = [tracker_of(text) for text in track or ()]
         plan = None
         if resume is None:
             most = UNLIMITED if yes else MOST
@@ -131,6 +193,7 @@ def sweep(
                 seeds,
                 Search.of(search, ranges or []),
                 most,
+                pruning,
             )
         with following(Console(), quiet or as_json) as progress:
             go_on = partial(resume_sweep, resume or "")
@@ -141,6 +204,7 @@ def sweep(
                 address=address or "",
                 retry_failed=retry_failed,
                 progress=progress,
+                trackers=trackers,
             )
         if as_json:
             typer.echo(json.dumps(_json(done)))
@@ -163,11 +227,24 @@ def _check(configs: list[Path], resume: Path | None, options: Mapping[str, objec
         )
 
 
+def _pruning(wanted: bool, details: Mapping[str, Any]) -> Pruning | None:
+    """Return what `--prune` and its details say, None where they say nothing."""
+    from fedsim.sweeps.pruning import Pruning
+
+    given = {name: value for name, value in details.items() if value is not None}
+    if not wanted:
+        if given:
+            raise Refused(f"{next(iter(given))}: is for --prune")
+        return None
+    return Pruning(**{name.removeprefix("--prune-"): value for name, value in given.items()})
+
+
 def _json(done: Sweep) -> dict[str, object]:
     states = done.states
     return {
         "sweep": str(done.path),
         "runs": len(states),
         "completed": sum(state == "completed" for state in states.values()),
+        "pruned": done.pruned,
         "failed": done.failures,
     }

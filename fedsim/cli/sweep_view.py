@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +19,13 @@ from fedsim.cli.display import duration, privacy_of
 from fedsim.results.directory import from_here
 from fedsim.sweeps.plan import PlannedRun
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
-from fedsim.sweeps.state import State, Sweep
+from fedsim.sweeps.pruning import Decision, Setting, brackets_of
+from fedsim.sweeps.state import State, Sweep, plan_of
 
 STOPPING = "each run ends after its round; a second signal ends at once"
-WIDTH = 30  # of the bar
+WIDTH = 24  # of the bar
+SHOWN = 12  # brackets that are named
+NAMED = 3  # settings that go on
 
 
 class _Follower:
@@ -30,7 +34,8 @@ class _Follower:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.sweep: Sweep | None = None
-        self.counts: Counter[State] = Counter()
+        self.states: dict[str, State] = {}
+        self.at_most = ""  # before an estimate of the time left: pruning may save some of it
         self.rows: dict[str, tuple[int, Mapping[str, Any]]] = {}  # of runs under way: rounds, the last row
         self.began_at = time.perf_counter()
         self._left: dict[str, float] = {}  # work, by run
@@ -40,48 +45,50 @@ class _Follower:
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
         """Note what is left."""
         self.sweep, self.began_at = sweep, time.perf_counter()
-        self.counts = Counter(sweep.states.values())
+        # Those that failed before are among what is left, if they are tried again.
+        self.states = sweep.states | {run.name: State.WAITING for run in todo}
+        self.at_most = "at most " if sweep.tree.get("prune") else ""
         self._work = {run.name: run.work for run in todo}
         self._left = {run.name: float(run.work) for run in todo}
-        for run in todo:  # those that failed before, too, if they are tried again
-            self.counts[sweep.states[run.name]] -= 1
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
         """Note that a run is under way."""
         self.rows[name] = (rounds, {"round": done})
-        self._left[name] = self._work[name] * (1 - done / rounds)
+        self.states[name] = State.RUNNING
+        self._left[name] = self._work.get(name, 0) * (1 - done / rounds)
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
         """Note how far a run has come."""
         rounds, _ = self.rows[name]
         self.rows[name] = (rounds, row)
-        self._come_to(name, self._work[name] * (1 - row["round"] / rounds))
+        self._come_to(name, self._work.get(name, 0) * (1 - row["round"] / rounds))
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         """Note what became of a run."""
-        self.counts[state] += 1
+        self.states[name] = state
         self.rows.pop(name, None)
-        self._come_to(name, 0.0)
+        if state is State.PRUNED:
+            self._left[name] = 0.0  # nothing was done for that
+        elif state is not State.PAUSED:
+            self._come_to(name, 0.0)
+
+    def decided(self, decision: Decision) -> None:
+        """Pass it over."""
 
     def _come_to(self, name: str, left: float) -> None:
-        self._done += self._left[name] - left
+        self._done += self._left.get(name, 0.0) - left
         self._left[name] = left
 
-    @property
-    def total(self) -> int:
-        """How many runs the sweep has."""
-        return len(self._work) + self.counts[State.COMPLETED] + self.counts[State.FAILED] - self._ended_now
-
-    @property
-    def _ended_now(self) -> int:
-        return sum(left == 0 for left in self._left.values())
+    def count(self, *states: State) -> int:
+        """Return how many runs are in one of these states."""
+        return sum(state in states for state in self.states.values())
 
     def left(self) -> str:
         """Estimate the time to the end by what was done so far."""
         if not self._done:
             return "-"
         seconds = (time.perf_counter() - self.began_at) / self._done * sum(self._left.values())
-        return duration(seconds)
+        return self.at_most + duration(seconds)
 
 
 class PlainSweep(_Follower):
@@ -90,15 +97,26 @@ class PlainSweep(_Follower):
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
         """Say what is left, and where it is written."""
         super().began(sweep, todo)
-        done = f", {self.counts[State.COMPLETED]} done before" if self.counts[State.COMPLETED] else ""
-        print(f"{sweep.name}: {len(sweep.states)} runs{done}, written to {from_here(sweep.path)}", flush=True)
+        over = self.count(State.COMPLETED, State.PRUNED)
+        done = f", {over} done before" if over else ""
+        print(f"{sweep.name}: {len(self.states)} runs{done}, written to {from_here(sweep.path)}", flush=True)
+        for line in competing(sweep):
+            print(line, flush=True)
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         """Say what became of a run."""
         _, row = self.rows.get(name, (0, {}))
         super().run_ended(name, state, reason)
-        over = self.counts[State.COMPLETED] + self.counts[State.FAILED]
-        print(f"{over}/{self.total} {name}: {state}{_result(row, reason)}, {self.left()} left", flush=True)
+        if state is State.PAUSED:
+            return
+        over = self.count(State.COMPLETED, State.FAILED, State.PRUNED)
+        print(
+            f"{over}/{len(self.states)} {name}: {state}{_result(row, reason)}, {self.left()} left", flush=True
+        )
+
+    def decided(self, decision: Decision) -> None:
+        """Say which settings go on."""
+        print(decided(decision), flush=True)
 
     def stopping(self) -> None:
         """Say that the rounds under way are the last."""
@@ -116,6 +134,8 @@ class LiveSweep(_Follower):
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
         """Show what is left."""
         super().began(sweep, todo)
+        for line in competing(sweep):
+            self.live.console.print(Text(line))
         self._draw()
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
@@ -134,6 +154,10 @@ class LiveSweep(_Follower):
         if state is State.FAILED:
             self.live.console.print(Text(f"{name}: failed: {reason}", "red"))
         self._draw()
+
+    def decided(self, decision: Decision) -> None:
+        """Show which settings go on."""
+        self.live.console.print(Text(decided(decision)))
 
     def stopping(self) -> None:
         """Show that the rounds under way are the last."""
@@ -154,11 +178,14 @@ class LiveSweep(_Follower):
             accuracy = f"{row['accuracy']:.2%}" if "accuracy" in row else "-"
             table.add_row(name, f"{row['round']}/{rounds}", accuracy, privacy_of(row).partition(" (")[0])
         total = max(sum(self._work.values()), 1)
+        waiting = [name for name, state in self.states.items() if state is State.PAUSED]
+        if waiting:
+            table.add_row(f"{len(waiting)} at a rung, waiting for others", "", "", "")
         part = 1 - sum(self._left.values()) / total
         bar = "━" * round(WIDTH * part)
-        failed = f", {self.counts[State.FAILED]} failed" if self.counts[State.FAILED] else ""
+        ended = "".join(f", {self.count(s)} {s}" for s in (State.PRUNED, State.FAILED) if self.count(s))
         foot = Text.assemble(
-            f"{self.sweep.name}: {self.counts[State.COMPLETED]} of {self.total} runs done{failed}  ",
+            f"{self.sweep.name}: {self.count(State.COMPLETED)} of {len(self.states)} runs done{ended}  ",
             (bar, "green"),
             ("━" * (WIDTH - len(bar)), "dim"),
             f"  {self.left()} left",
@@ -189,6 +216,41 @@ def show(sweep: Sweep, console: Console) -> None:
         console.print("  --retry-failed tries these again", highlight=False)
     path: Path = from_here(sweep.path)
     console.print(Text(f"fedsim compare {path} shows what came out"), soft_wrap=True)
+
+
+def competing(sweep: Sweep) -> list[str]:
+    """Say which settings compete, a line a bracket; nothing where none are pruned."""
+    plan = plan_of(sweep.tree)
+    if plan.pruning is None:
+        return []
+    brackets = brackets_of(plan.runs, plan.pruning)
+    lines = []
+    for bracket in brackets[:SHOWN]:
+        rungs = ", ".join(map(str, bracket.rungs))
+        said = f"{len(bracket.settings)} settings compete, after rounds {rungs} of {bracket.rounds}"
+        lines.append(
+            f"pruning: {bracket.label}: {said if bracket.rungs else 'one setting, which runs to its end'}"
+        )
+    rest = len(brackets) - SHOWN
+    return lines + ([f"pruning: and {rest} more brackets"] if rest > 0 else [])
+
+
+def decided(decision: Decision) -> str:
+    """Say how a rung has ended."""
+    went, out = decision.ranking[: decision.kept], decision.ranking[decision.kept :]
+    best = ", ".join(_score(*scored, decision.metric) for scored in went[:NAMED])
+    more = f" and {len(went) - NAMED} more" if len(went) > NAMED else ""
+    before = f": {best}{more}, ahead of {_score(*out[0], decision.metric)}" if went else ""
+    return (
+        f"{decision.bracket.label}, round {decision.rung}: {len(went)} of {len(decision.ranking)} settings "
+        f"{'goes' if len(went) == 1 else 'go'} on{before}"
+    )
+
+
+def _score(setting: Setting, score: float, metric: str) -> str:
+    if not math.isfinite(score):
+        return f"{setting.label} (without a score)"
+    return f"{setting.label} ({f'{score:.2%}' if metric == 'accuracy' else f'{score:.4f}'})"
 
 
 def _result(row: Mapping[str, Any], reason: str) -> str:

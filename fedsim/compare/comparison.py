@@ -13,6 +13,10 @@ from fedsim.compare.members import Member, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
 
+STAND_IN = (
+    "Bytes of ideal secure aggregation are those that the real protocol would have sent, by its cost model."
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -66,8 +70,8 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings in which the groups that count differ."""
-        return differences([group.settings for group in self.groups if group.counted])
+        """The settings in which the groups that count, or were pruned, differ."""
+        return differences([group.settings for group in self.groups if group.counted or group.pruned])
 
     @property
     def notes(self) -> list[str]:
@@ -75,9 +79,15 @@ class Comparison:
         notes = []
         if repeated := sum(group.repeated for group in self.groups):
             notes.append(f"{repeated} completed runs repeat a seed of their group, and count once.")
-        if any(not group.counted for group in self.groups):
-            names = [group.label for group in self.groups if not group.counted]
+        names = [group.label for group in self.groups if not group.counted and not group.pruned]
+        if names:
             notes.append(f"Without a completed run, and so without a mean: {'; '.join(names)}.")
+        if pruned := sum(len(group.pruned) for group in self.groups):
+            what = f"{pruned} run{' was' if pruned == 1 else 's were'}"
+            cost = " No epsilon here covers the choice among settings." if self.adversary else ""
+            notes.append(f"{what} pruned early by a sweep, and no part of any mean.{cost}")
+        if any(member.is_stand_in and member.counts for member in self.members):
+            notes.append(STAND_IN)
         if len({member.commit for member in self.members}) > 1:
             notes.append("The runs are of several versions of fedsim.")
         if others := [key for key in self.differing if not key.startswith("privacy.")]:

@@ -13,6 +13,7 @@ from fedsim.compare.members import Member, key_of
 from fedsim.compare.statistics import Summary, summarise
 from fedsim.errors import Refused
 
+PRUNED = "pruned"
 BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # what a frontier varies
 
 
@@ -23,7 +24,7 @@ class Group:
     Attributes:
         members: All of them, in the order of their seeds.
         differing: Keys in which groups of the same mechanism differ, the budget apart, with a short name each; of a
-            group that counts, from others that count.
+            group that counts or was pruned, from others of these.
     """
 
     members: tuple[Member, ...]
@@ -54,9 +55,14 @@ class Group:
         return sum(member.counts for member in self.members) - len(self.counted)
 
     @property
+    def pruned(self) -> list[Member]:
+        """Runs that a sweep has ended early, since others did better."""
+        return [member for member in self.members if member.status == PRUNED]
+
+    @property
     def pending(self) -> list[Member]:
-        """Runs that have not run to their end."""
-        return [member for member in self.members if not member.counts]
+        """Other runs that have not run to their end."""
+        return [member for member in self.members if not member.counts and member.status != PRUNED]
 
     @property
     def variant(self) -> str:
@@ -116,10 +122,10 @@ def grouped(members: Iterable[Member]) -> list[Group]:
         by_mechanism.setdefault(of_group[0].mechanism, []).append(of_group)
     groups = []
     for side_by_side in by_mechanism.values():
-        counted = [of_group for of_group in side_by_side if any(member.counts for member in of_group)]
-        of_all, of_counted = _names_of_differences(side_by_side), _names_of_differences(counted)
+        tried = [of_group for of_group in side_by_side if any(map(_is_tried, of_group))]
+        of_all, of_tried = _names_of_differences(side_by_side), _names_of_differences(tried)
         made = [
-            Group(tuple(sorted(of_group, key=_order)), of_counted if of_group in counted else of_all)
+            Group(tuple(sorted(of_group, key=_order)), of_tried if of_group in tried else of_all)
             for of_group in side_by_side
         ]
         groups += sorted(made, key=lambda group: group.budgets)
@@ -130,6 +136,11 @@ def _names_of_differences(side_by_side: Sequence[Sequence[Member]]) -> dict[str,
     """Return the keys in which groups differ, their budgets apart, with a short name each."""
     keys = differences([of_group[0].settings for of_group in side_by_side])
     return shortened([key for key in keys if not BUDGET.fullmatch(key)])
+
+
+def _is_tried(member: Member) -> bool:
+    """Say whether a run tells something of its setting: that it is better than others, or worse."""
+    return member.counts or member.status == PRUNED
 
 
 def _order(member: Member) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.compare.costs import Cost, costs_of
+from fedsim.compare.stand_in import protocol_bytes
 from fedsim.errors import Refused
 from fedsim.results.run import Run
 
@@ -33,6 +35,8 @@ class Member:
         rows: One a round.
         costs: By adversary.
         model_bytes: Of the model's arrays; None: there are no final weights.
+        stand_in_bytes: What an ideal stand-in for secure aggregation would have sent as the real protocol; None: it is
+            none, or that is not known.
         wall_seconds: Of the run's sessions together.
         commit: Of fedsim, if that is known.
     """
@@ -50,6 +54,7 @@ class Member:
     model_bytes: int | None
     wall_seconds: float | None
     commit: str | None
+    stand_in_bytes: int | None = None
 
     @classmethod
     def of(cls, run: Run) -> Member:
@@ -60,6 +65,10 @@ class Member:
             raise
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
+        arrays = _arrays(run.path / "model.safetensors")
+        secagg, stand_in = experiment.privacy.secagg, None
+        if secagg is not None and secagg.mode == "ideal" and arrays is not None:
+            stand_in = protocol_bytes(experiment, manifest, rows, arrays.numbers)
         settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
         return cls(
@@ -69,13 +78,14 @@ class Member:
             status=status,
             error=str(manifest.get("error", "")),
             task=_task(experiment.data.source, source),
-            mechanism=_mechanism(experiment.privacy.mechanisms, experiment.privacy.secagg is not None),
+            mechanism=_mechanism(experiment.privacy.mechanisms, secagg is not None),
             settings={key: value for key, value in settings.items() if key not in NOT_SETTINGS},
             rows=rows,
             costs=costs_of(manifest.get("epsilon", {})),
-            model_bytes=_model_bytes(run.path / "model.safetensors"),
+            model_bytes=None if arrays is None else arrays.bytes,
             wall_seconds=manifest.get("wall-seconds"),
             commit=manifest.get("commit"),
+            stand_in_bytes=stand_in,
         )
 
     @property
@@ -101,18 +111,25 @@ class Member:
         return last
 
     @property
+    def is_stand_in(self) -> bool:
+        """Whether its secure aggregation is the ideal one."""
+        return self.settings.get("privacy.secagg.mode") == "ideal"
+
+    @property
     def transferred(self) -> int | None:
         """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: not known.
 
         Each client that was asked was sent the model. An update is as large; with secure aggregation the bytes of the
-        protocol were counted, but for its ideal stand-in, which sends none of them.
+        protocol were counted, or, of its ideal stand-in, follow from the protocol's cost model.
         """
-        if self.model_bytes is None or self.settings.get("privacy.secagg.mode") == "ideal":
+        if self.model_bytes is None or (self.is_stand_in and self.stand_in_bytes is None):
             return None
         clients = sum(int(row["clients"]) for row in self.rows)
         down = self.model_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
         if "privacy.secagg.mode" not in self.settings:
             return down + self.model_bytes * clients
+        if self.stand_in_bytes is not None:
+            return down + self.stand_in_bytes
         both = ("secagg-bytes-up", "secagg-bytes-down")
         return down + sum(int(row.get(key, 0)) for row in self.rows for key in both)
 
@@ -164,13 +181,23 @@ def _mechanism(mechanisms: Sequence[str], secagg: bool) -> str:
     return " + ".join([*mechanisms, *(["secagg"] if secagg else [])]) or "no privacy"
 
 
-def _model_bytes(weights: Path) -> int | None:
-    """Return the bytes of a safetensors file's arrays: what is behind its header."""
+@dataclass(frozen=True)
+class _Arrays:
+    """How large a model is: its numbers, and their bytes."""
+
+    numbers: int
+    bytes: int
+
+
+def _arrays(weights: Path) -> _Arrays | None:
+    """Return what a safetensors file's header says of its arrays; None where there is no file."""
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
-        header: int = int.from_bytes(file.read(8), "little")
-    return int(weights.stat().st_size) - 8 - header
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    numbers = sum(math.prod(array["shape"]) for name, array in header.items() if name != "__metadata__")
+    return _Arrays(numbers, weights.stat().st_size - 8 - length)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

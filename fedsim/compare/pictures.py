@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedsim.compare.comparison import Comparison
+from fedsim.compare.comparison import STAND_IN, Comparison
 from fedsim.compare.frontier import Frontier, Point, lower_is_better
+from fedsim.compare.labels import Label, write_labels
 from fedsim.compare.styles import DASHES_OF_NONE, GREY, Style, styles_of
 from fedsim.compare.wording import axis_of, scale_of, view_of
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 INK = "#444444"
 COLUMNS = 4  # panels beside each other, at most
+LEAST = 5.0
 APART = 0.012  # of an axis, between lines at the same epsilon
 
 
@@ -211,40 +213,57 @@ def cost_figure(comparison: Comparison) -> Figure | None:
     there = [name for name in said if any(point.group.summary(name) for point in points)]
     if not there:
         return None
-    styles, scale = styles_of(comparison), scale_of(comparison.metric)
+    styles = styles_of(comparison)
     figure, panels = panels_of(len(there), 6.2, 4.4)
+    labels = [
+        _draw_costs(axes, name, points, comparison.metric, styles)
+        for axes, name in zip(panels, there, strict=True)
+    ]
     for axes, name in zip(panels, there, strict=True):
-        lines: dict[str, list[tuple[Point, float]]] = {}
-        for point in points:
-            if (summary := point.group.summary(name)) is not None:
-                lines.setdefault(point.series, []).append((point, summary.mean))
-        for place, (series, placed) in enumerate(lines.items()):
-            side = 1 if place % 2 else -1
-            xs, ys = [x for _, x in placed], [scale * point.summary.mean for point, _ in placed]
-            style = styles[series]
-            axes.plot(
-                xs, ys, linestyle="", marker=style.marker, color=style.colour, markersize=7, label=series
-            )
-            for (point, x), y in zip(placed, ys, strict=True):
-                if point.epsilon is not None:
-                    axes.annotate(
-                        f"{point.epsilon:.3g}",
-                        (x, y),
-                        (7 * side, 0),
-                        textcoords="offset points",
-                        fontsize=8,
-                        ha="left" if side > 0 else "right",
-                        va="center",
-                    )
         axes.set_xscale("log")
         axes.set_xlabel(said[name])
         axes.margins(x=0.15)
+        _widen(axes)
         _few_ticks(axes, name)
     panels[0].set_ylabel(axis_of(comparison.metric))
     panels[0].legend(frameon=False, fontsize=9)
     against = f" Numbers: epsilon against {comparison.adversary}." if comparison.adversary else ""
-    explain(figure, f"Bytes and seconds: {comparison.task}", f"Means over seeds.{against}")
+    ideal = f" {STAND_IN}" if "bytes" in there and STAND_IN in comparison.notes else ""
+    explain(figure, f"Bytes and seconds: {comparison.task}", f"Means over seeds.{against}{ideal}")
+    figure.draw_without_rendering()  # from here on everything is where it will be
+    figure.set_layout_engine("none")
+    for axes, written in zip(panels, labels, strict=True):
+        write_labels(figure, axes, written)
     return figure
+
+
+def _draw_costs(
+    axes: Axes, name: str, points: Sequence[Point], metric: str, styles: dict[str, Style]
+) -> list[Label]:
+    """Draw points over their bytes or seconds, and return what is to be written beside them."""
+    scale = scale_of(metric)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    labels = []
+    for point in points:
+        if (summary := point.group.summary(name)) is None:
+            continue
+        x, y = summary.mean, scale * point.summary.mean
+        lines.setdefault(point.series, []).append((x, y))
+        number = "" if point.epsilon is None else f"{point.epsilon:.3g}"
+        labels.append(Label(x, y, number, styles[point.series].colour))
+    for series, placed in lines.items():
+        style = styles[series]
+        xs, ys = zip(*placed, strict=True)
+        axes.plot(xs, ys, linestyle="", marker=style.marker, color=style.colour, markersize=7, label=series)
+    return labels
+
+
+def _widen(axes: Axes) -> None:
+    """Have a logarithmic axis end at `LEAST` times its beginning at least, so that small differences look small."""
+    low, high = axes.get_xlim()
+    if high < LEAST * low:
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / LEAST**0.5, middle * LEAST**0.5)
 
 
 def _few_ticks(axes: Axes, name: str) -> None:

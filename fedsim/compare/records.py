@@ -58,6 +58,7 @@ def _row(comparison: Comparison, frontier: Frontier, point: Point) -> dict[str, 
         "behind-best-test": None if behind is None else behind.test or None,
         "behind-best-p": None if behind is None else behind.p,
         "behind-best-p-holm": point.behind_p,
+        "pruned": len(group.pruned),
         "not-completed": len(group.pending),
     } | {key: group.settings.get(key) for key in comparison.differing}
 

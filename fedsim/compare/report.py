@@ -260,7 +260,9 @@ def _section(comparison: Comparison, group: Group, anchor: str) -> dict[str, Any
         "anchor": anchor,
         "label": group.label,
         "mechanism": group.mechanism,
-        "score": "no completed run" if summary is None else summary_of(comparison.metric, summary),
+        "score": ("pruned" if group.pruned else "no completed run")
+        if summary is None
+        else summary_of(comparison.metric, summary),
         "scores": {name: value_of(name, found.mean) for name, found in scores.items() if found is not None},
         "settings": {key: _said(value) for key, value in group.settings.items()},
         "runs": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -50,6 +51,11 @@ def remarks(comparison: Comparison) -> list[str]:
         )
     lines += comparison.notes
     for group in comparison.groups:
+        # A setting is pruned with all its seeds.
+        reasons = Counter(m.error for m in group.pruned)
+        lines += [
+            f"pruned: {group.label} ({count} run{'s' * (count > 1)}): {why}" for why, count in reasons.items()
+        ]
         lines += [
             f"not counted: {m.path}: {m.status} after {len(m.rows)} rounds{f': {m.error}' if m.error else ''}"
             for m in group.pending

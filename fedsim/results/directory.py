@@ -214,7 +214,7 @@ class RunDirectory:
         self._manifest.setdefault("resumed", []).append({"from-round": done + 1, **session()})
         self._manifest["status"] = "running"
         (self.path / STOP).unlink(missing_ok=True)
-        for key in ("error", "final", "wall-seconds"):
+        for key in ("error", "final", "wall-seconds", "pruned-after"):
             self._manifest.pop(key, None)
         self._write_manifest()
 

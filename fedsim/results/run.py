@@ -44,8 +44,9 @@ class Run:
         """How the run is.
 
         `running`; `completed`; `failed` (the manifest says why); `interrupted` by SIGINT or SIGTERM after a whole
-        round; `killed`: the manifest says that it is running, and no process writes it. All but the first two
-        can be resumed, unless the manifest's `resumable` is false.
+        round; `pruned` by a sweep, after the manifest's `pruned-after` rounds; `killed`: the manifest says that it is
+        running, and no process writes it. All but the first two can be resumed, unless the manifest's `resumable` is
+        false.
         """
         status = str(self.manifest["status"])
         if status == "running" and is_held(self.path) is False:

@@ -2,7 +2,8 @@
 
 from fedsim.sweeps.plan import Arm, Plan, PlannedRun
 from fedsim.sweeps.progress import SweepProgress
+from fedsim.sweeps.pruning import Pruning
 from fedsim.sweeps.run import resume_sweep, sweep
 from fedsim.sweeps.state import State, Sweep
 
-__all__ = ["Arm", "Plan", "PlannedRun", "State", "Sweep", "SweepProgress", "resume_sweep", "sweep"]
+__all__ = ["Arm", "Plan", "PlannedRun", "Pruning", "State", "Sweep", "SweepProgress", "resume_sweep", "sweep"]

@@ -12,11 +12,21 @@ from fedsim.sweeps.state import State
 
 @dataclass(frozen=True)
 class Order:
-    """A run to play."""
+    """A run to play.
+
+    Attributes:
+        name: The run's.
+        path: Of its directory.
+        toml: The experiment, every default included.
+        until: The round after which it pauses; None: it goes to its end.
+        trackers: Who is told of it: a list of `Tracker`, pickled; empty: nobody.
+    """
 
     name: str
     path: Path
-    toml: str  # the experiment, every default included
+    toml: str
+    until: int | None = None
+    trackers: bytes = b""
 
 
 @dataclass(frozen=True)

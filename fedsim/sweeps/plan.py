@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -18,6 +18,7 @@ from fedsim.experiment import Experiment
 from fedsim.results.manifest import experiment_sha256
 from fedsim.section import Section, kebab
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
+from fedsim.sweeps.pruning import Pruning, brackets_of
 from fedsim.sweeps.ranges import Search
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -113,6 +114,7 @@ class Plan:
         arms: One or more, of different names.
         runs: All of them, in the order of arms, points, seeds.
         search: What is varied at random, in all arms; None: nothing.
+        pruning: How settings are pruned; None: all run to their ends.
     """
 
     name: str
@@ -120,13 +122,22 @@ class Plan:
     arms: tuple[Arm, ...]
     runs: tuple[PlannedRun, ...]
     search: Search | None = None
+    pruning: Pruning | None = None
 
     @classmethod
-    def of(cls, name: str, seeds: int, arms: Sequence[Arm], search: Search | None = None) -> Self:
+    def of(
+        cls,
+        name: str,
+        seeds: int,
+        arms: Sequence[Arm],
+        search: Search | None = None,
+        pruning: Pruning | None = None,
+    ) -> Self:
         """Plan the runs.
 
         Raises:
-            Refused: Two arms have one name, there are less seeds than one, or an experiment can't be.
+            Refused: Two arms have one name, there are less seeds than one, an experiment can't be, or settings can't
+                be pruned so.
         """
         if not re.fullmatch(NAME, name):
             raise Refused(f"sweep.name = {name!r}: must be letters, digits, dots, hyphens, underscores")
@@ -138,8 +149,10 @@ class Plan:
         if twice := [arm for arm, count in counts.items() if count > 1]:
             raise Refused(f"arm {twice[0]!r}: {counts[twice[0]]} have this name; each needs its own")
         drawn = [{}] if search is None else search.points()
-        runs = [run for arm in arms for run in _runs_of(arm, seeds, drawn)]
-        return cls(name, seeds, tuple(arms), tuple(_with_names_of_their_own(runs)), search)
+        runs = _with_names_of_their_own([run for arm in arms for run in _runs_of(arm, seeds, drawn)])
+        if pruning is not None:
+            brackets_of(runs, pruning)
+        return cls(name, seeds, tuple(arms), tuple(runs), search, pruning)
 
 
 def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[PlannedRun]:
@@ -204,6 +217,15 @@ class _ArmTable(Section):
     grid: dict[str, Any] = Field(default_factory=dict)
 
 
+class _PruneTable(Section):
+    """`[sweep.prune]`."""
+
+    factor: int = Field(default=3, ge=2)
+    after: int | None = Field(default=None, ge=1)
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    within: tuple[str, ...] = ()
+
+
 class _SweepTable(Section):
     """`[sweep]`."""
 
@@ -212,6 +234,7 @@ class _SweepTable(Section):
     config: str | None = None
     set: list[str] = Field(default_factory=list)
     grid: dict[str, Any] = Field(default_factory=dict)
+    prune: _PruneTable | None = None
     arms: list[Any] = Field(default_factory=list)
 
 
@@ -223,8 +246,8 @@ def is_sweep_file(path: Path) -> bool:
         return False
 
 
-def read_sweep_file(path: Path) -> tuple[str, int, list[Arm]]:
-    """Return name, seeds and arms of a sweep file.
+def read_sweep_file(path: Path) -> tuple[str, int, Pruning | None, list[Arm]]:
+    """Return name, seeds, pruning and arms of a sweep file.
 
     Raises:
         Refused: A key or value is not allowed, or an arm's file is none.
@@ -244,7 +267,8 @@ def read_sweep_file(path: Path) -> tuple[str, int, list[Arm]]:
             raise Refused(f"arm {arm.name!r}: has no config; it or [sweep] must name an experiment file")
         varied = Arm.read(path.parent / config, arm.name, table.set, common)
         arms.append(varied.with_more(arm.set, grid_of(arm.grid, f"arm {arm.name!r}: grid")))
-    return table.name or path.stem, table.seeds, arms
+    pruning = None if table.prune is None else Pruning(**table.prune.model_dump())
+    return table.name or path.stem, table.seeds, pruning, arms
 
 
 def _validated(model: type[Table], tree: Any, origin: str) -> Table:

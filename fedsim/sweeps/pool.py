@@ -76,19 +76,23 @@ class Pool:
 
     Args:
         orders: The runs, in the order in which they begin.
-        workers: How many runs go on at the same time, at least 1.
+        workers: How many runs go on at the same time, at most; at least 1.
         log: A file to which workers' output is added.
         heard: Called with what is heard of a run.
     """
 
     def __init__(self, orders: Sequence[Order], workers: int, log: Path, heard: Heard) -> None:
         self._waiting = deque(orders)
-        self._workers = min(workers, len(orders))
+        self._workers = workers
         self._log = log
         self._heard = heard
         self._players: list[Player] = []
         self._failed_starts = 0
         self._stopping = False
+
+    def add(self, orders: Sequence[Order]) -> None:
+        """Take more runs, which begin before those that wait; `heard` may call this."""
+        self._waiting.extendleft(reversed(orders))
 
     def play(self) -> None:
         """Play all runs, or, once `stop_after_round` was called, those that are under way to the end of a round.
@@ -97,14 +101,13 @@ class Pool:
             RunFailed: Workers can't be started.
         """
         with self._log.open("ab") as log, self._ending():
-            self._players = [Player(log) for _ in range(self._workers)]
-            self._hand_out()
+            self._hand_out(log)
             while busy := [player for player in self._players if player.order is not None]:
                 everyone: list[Any] = list(busy)
                 for player in wait(everyone):
                     if isinstance(player, Player) and not self._hear(player):
-                        self._replace(player, log)
-                self._hand_out()
+                        self._remove(player)
+                self._hand_out(log)
 
     def stop_after_round(self) -> None:
         """Begin no more runs, and end those under way after their rounds; may be called by a signal's handler."""
@@ -121,10 +124,16 @@ class Pool:
             for player in self._players:
                 player.stop()
 
-    def _hand_out(self) -> None:
-        for player in self._players:
-            if player.order is None and self._waiting and not self._stopping:
-                player.give(self._waiting.popleft())
+    def _hand_out(self, log: IO[bytes]) -> None:
+        """Give runs that wait to workers without one, and to new workers."""
+        while self._waiting and not self._stopping:
+            idle = next((player for player in self._players if player.order is None), None)
+            if idle is None:
+                if len(self._players) == self._workers:
+                    return
+                idle = Player(log)
+                self._players.append(idle)
+            idle.give(self._waiting.popleft())
 
     def _hear(self, player: Player) -> bool:
         """Pass on what a worker says; returns whether it lives."""
@@ -137,8 +146,8 @@ class Pool:
             self._heard(order, said)
         return said is not None
 
-    def _replace(self, player: Player, log: IO[bytes]) -> None:
-        """Put another worker in the place of a dead one, whose run has failed, or never begun."""
+    def _remove(self, player: Player) -> None:
+        """Take away a dead worker, whose run has failed, or never begun."""
         code, order = player.stop(), player.order
         self._players.remove(player)
         if order is not None and (self._stopping or not player.ready):
@@ -149,5 +158,3 @@ class Pool:
             self._failed_starts += 1
             if self._failed_starts == STARTS:
                 raise RunFailed(f"worker process ended with {code} before it was ready; see {self._log}")
-        if self._waiting and not self._stopping:
-            self._players.append(Player(log))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fedsim.sweeps.plan import PlannedRun
+from fedsim.sweeps.pruning import Decision
 from fedsim.sweeps.state import State, Sweep
 
 
@@ -22,7 +23,10 @@ class SweepProgress(Protocol):
         """A round of a run has ended, with its row of `metrics.jsonl`."""
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """A run has ended, well (`reason` is empty) or not."""
+        """A run has ended, well (`reason` is empty) or not; or it has paused at a rung."""
+
+    def decided(self, decision: Decision) -> None:
+        """All runs of a bracket have come to a rung; those that do not go on are told by `run_ended` after this."""
 
     def stopping(self) -> None:
         """A signal has come, and each run ends after its round; called from the signal's handler."""
@@ -41,6 +45,9 @@ class SilentSweep:
         """Say nothing."""
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
+        """Say nothing."""
+
+    def decided(self, decision: Decision) -> None:
         """Say nothing."""
 
     def stopping(self) -> None:

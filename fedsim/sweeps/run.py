@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from fedsim.interruption import asked, interruptible
 from fedsim.references import see_folders
 from fedsim.sweeps.grid import Grid, grid_of, size_of
 from fedsim.sweeps.orders import Ended, Order, RoundDone, Started
-from fedsim.sweeps.plan import Arm, Plan, PlannedRun, is_sweep_file, read_sweep_file
+from fedsim.sweeps.plan import Arm, Plan, is_sweep_file, read_sweep_file
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
+from fedsim.sweeps.pruning import Pruning
 from fedsim.sweeps.ranges import Search
+from fedsim.sweeps.schedule import Part, Schedule
 from fedsim.sweeps.state import LOG, State, Sweep, SweepDirectory
 from fedsim.threads import cores
+from fedsim.tracking import Tracker, packed
 
 MOST = 200  # runs, of a sweep that nobody has said yes to
 ENGINES = ("sequential", "ray")
@@ -31,6 +35,7 @@ def sweep(
     seeds: int | None = None,
     search: int | None = None,
     ranges: Iterable[str] = (),
+    prune: Pruning | None = None,
     out: str | Path | None = None,
     workers: int = 0,
     engine: str = "sequential",
@@ -38,6 +43,7 @@ def sweep(
     most: int = MOST,
     retry_failed: bool = False,
     progress: SweepProgress | None = None,
+    trackers: Iterable[Tracker] = (),
 ) -> Sweep:
     """Run every combination of experiments, settings and seeds, side by side; the same call goes on with a sweep.
 
@@ -48,6 +54,7 @@ def sweep(
         seeds: Runs of each point, with the experiment's seed and those after it; unset: the sweep file's, or 1.
         search: Points that are drawn at random from `ranges`; each is run with each point of the grid.
         ranges: `"key=low:high"`, or `"key=low:high:log"` for values that differ by factors.
+        prune: End early those settings that others of the same privacy leave behind; unset: the sweep file's, or none.
         out: The sweep directory; unset: `runs/<name>` under the current folder.
         workers: Runs at the same time; 0: one for each core (of `ray`: one).
         engine: `sequential`: a run is played by one process; `ray`: its clients are played by a Ray cluster.
@@ -55,19 +62,27 @@ def sweep(
         most: More runs than this are refused.
         retry_failed: Try those runs again that failed before.
         progress: Hears of each run.
+        trackers: Each run tells copies of its own, in its worker process, of its rounds and of its end; one that is
+            pruned ends for them as interrupted.
 
     Returns:
         The sweep; some of its runs may have failed: `Sweep.failures`.
 
     Raises:
-        Refused: An experiment can't be, the grid is empty or too large, or the directory holds something else;
-            nothing was run.
+        Refused: An experiment can't be, the grid is empty or too large, settings can't be pruned so, a tracker can't
+            be copied to other processes, or the directory holds something else; nothing was run.
         Interrupted: SIGINT or SIGTERM came, in the main thread; the same call, or `resume_sweep`, goes on.
         RunFailed: Workers can't be started.
     """
     return play_plan(
         make_plan(
-            configs, grid_of(grid or {}, "grid"), list(overrides), seeds, Search.of(search, ranges), most
+            configs,
+            grid_of(grid or {}, "grid"),
+            list(overrides),
+            seeds,
+            Search.of(search, ranges),
+            most,
+            prune,
         ),
         out,
         workers=workers,
@@ -75,6 +90,7 @@ def sweep(
         address=address,
         retry_failed=retry_failed,
         progress=progress,
+        trackers=trackers,
     )
 
 
@@ -87,12 +103,14 @@ def play_plan(
     address: str = "",
     retry_failed: bool = False,
     progress: SweepProgress | None = None,
+    trackers: Iterable[Tracker] = (),
 ) -> Sweep:
     """Run a plan, or what is left of it in its directory; arguments, result and errors as `sweep`."""
     check_engines(engine, workers, address)
+    copies = packed(trackers)
     path = Path(out).absolute() if out is not None else Path("runs").absolute() / plan.name
     with SweepDirectory.create(path, plan) as directory:
-        _play(directory, workers, engine, address, retry_failed, progress)
+        _play(directory, workers, engine, address, retry_failed, progress, copies)
     return Sweep(path)
 
 
@@ -104,6 +122,7 @@ def resume_sweep(
     address: str = "",
     retry_failed: bool = False,
     progress: SweepProgress | None = None,
+    trackers: Iterable[Tracker] = (),
 ) -> Sweep:
     """Go on with a sweep that was killed or interrupted; arguments, result and errors as `sweep`.
 
@@ -111,8 +130,9 @@ def resume_sweep(
     they would have had without the interruption.
     """
     check_engines(engine, workers, address)
+    copies = packed(trackers)
     with SweepDirectory.open(Path(path).absolute()) as directory:
-        _play(directory, workers, engine, address, retry_failed, progress)
+        _play(directory, workers, engine, address, retry_failed, progress, copies)
     return Sweep(directory.path)
 
 
@@ -123,25 +143,26 @@ def make_plan(
     seeds: int | None,
     search: Search | None = None,
     most: int = MOST,
+    prune: Pruning | None = None,
 ) -> Plan:
     """Plan a sweep of at most `most` runs, with every experiment checked; raises `Refused`."""
     paths = [Path(config) for config in configs if not isinstance(config, Experiment)]
     sweep_files = [path for path in paths if is_sweep_file(path)]
     if not sweep_files:
         arms = [_arm_of(config) for config in configs]
-        name, planned = "-".join(arm.name for arm in arms)[:100] or "sweep", 1
+        name, planned, said = "-".join(arm.name for arm in arms)[:100] or "sweep", 1, None
     elif len(configs) > 1:
         raise Refused(
             f"sweep file {str(sweep_files[0])!r}: names its arms itself, so it must be the only file"
         )
     else:
-        name, planned, arms = read_sweep_file(sweep_files[0])
+        name, planned, said, arms = read_sweep_file(sweep_files[0])
     widened = [arm.with_more(overrides, grid) for arm in arms]
     each = planned if seeds is None else seeds
     runs = each * sum(size_of(arm.grid) for arm in widened) * (1 if search is None else search.count)
     if runs > most:
         raise Refused(f"{runs} runs: more than {most}; --yes (in Python, most=...) allows them")
-    return Plan.of(name, each, widened, search)
+    return Plan.of(name, each, widened, search, prune or said)
 
 
 def _arm_of(config: str | Path | Experiment) -> Arm:
@@ -167,35 +188,31 @@ def _play(
     address: str,
     retry_failed: bool,
     progress: SweepProgress | None,
+    trackers: bytes,
 ) -> None:
     """Play the runs that are left."""
     from fedsim.sweeps.pool import Pool  # loads Flower
 
     listener = progress or SilentSweep()
     see_folders(dict.fromkeys(arm.folder for arm in directory.plan.arms))
-    todo = directory.todo(retry_failed=retry_failed)
-    listener.began(Sweep(directory.path), todo)
+    listener.began(Sweep(directory.path), directory.todo(retry_failed=retry_failed))
+    schedule = Schedule(directory, listener, retry_failed=retry_failed)
+    order = partial(_order_of, directory, engine, address, trackers)
 
-    def heard(order: Order, said: Started | RoundDone | Ended) -> None:
+    def heard(current: Order, said: Started | RoundDone | Ended) -> None:
         match said:
             case Started(rounds, done):
-                directory.note(order.name, State.RUNNING)
-                listener.run_started(order.name, rounds, done)
+                directory.note(current.name, State.RUNNING)
+                listener.run_started(current.name, rounds, done)
             case RoundDone(row):
-                listener.round_done(order.name, row)
+                listener.round_done(current.name, row)
             case Ended(state, reason):
-                directory.note(order.name, state, reason)
-                listener.run_ended(order.name, state, reason)
-
-    def order_of(run: PlannedRun) -> Order:
-        runtime: dict[str, Any] = {"engine": engine, "address": address}
-        if engine == "ray":
-            runtime["workers"] = run.experiment.runtime.workers
-        tree = run.experiment.model_dump(by_alias=True) | {"runtime": runtime}
-        return Order(run.name, directory.run_path(run.name), tomli_w.dumps(without_unset(tree)))
+                directory.note(current.name, state, reason)
+                listener.run_ended(current.name, state, reason)
+                pool.add([order(part) for part in schedule.ended(current.name)])
 
     pool = Pool(
-        [order_of(run) for run in todo],
+        [order(part) for part in schedule.begin()],
         workers or (1 if engine == "ray" else cores()),
         directory.path / LOG,
         heard,
@@ -214,3 +231,13 @@ def _play(
                 f"interrupted: {done} of {len(directory.states)} runs are completed; "
                 f"fedsim sweep --resume {directory.path} goes on"
             )
+
+
+def _order_of(directory: SweepDirectory, engine: str, address: str, trackers: bytes, part: Part) -> Order:
+    run, until = part
+    runtime: dict[str, Any] = {"engine": engine, "address": address}
+    if engine == "ray":
+        runtime["workers"] = run.experiment.runtime.workers
+    tree = run.experiment.model_dump(by_alias=True) | {"runtime": runtime}
+    path = directory.run_path(run.name)
+    return Order(run.name, path, tomli_w.dumps(without_unset(tree)), until, trackers)

@@ -24,6 +24,7 @@ from fedsim.results.frames import RUNS, SWEEP
 from fedsim.results.lock import Lock, is_held
 from fedsim.results.run import Run
 from fedsim.sweeps.plan import Arm, Plan, PlannedRun
+from fedsim.sweeps.pruning import Pruning
 from fedsim.sweeps.ranges import Search
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class State(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     INTERRUPTED = "interrupted"  # or killed: it goes on after its last whole round
+    PAUSED = "paused"  # at a rung, until the others of its bracket have come there
+    PRUNED = "pruned"
     COMPLETED = "completed"
     FAILED = "failed"
 
@@ -79,8 +82,16 @@ class Sweep:
     @property
     def failures(self) -> dict[str, str]:
         """Why runs have failed, by their names."""
+        return self._reasons(State.FAILED)
+
+    @property
+    def pruned(self) -> dict[str, str]:
+        """Why, and after which round, runs were pruned, by their names."""
+        return self._reasons(State.PRUNED)
+
+    def _reasons(self, wanted: State) -> dict[str, str]:
         found = {run["name"]: _state(self.path, run) for run in self.tree["runs"]}
-        return {name: reason for name, (state, reason) in found.items() if state is State.FAILED}
+        return {name: reason for name, (state, reason) in found.items() if state is wanted}
 
     @property
     def runs(self) -> list[Run]:
@@ -148,7 +159,9 @@ class SweepDirectory:
         tree = Sweep(path).tree
         stored = plan_of(tree)
         then = {run["name"]: run["experiment-sha256"] for run in tree["runs"]}
-        if plan is not None and {run.name: run.sha256 for run in plan.runs} != then:
+        if plan is not None and (
+            {run.name: run.sha256 for run in plan.runs} != then or plan.pruning != stored.pruning
+        ):
             raise Refused(
                 f"--out {str(path)!r}: holds another sweep; a new directory, or the same plan, is needed"
             )
@@ -172,7 +185,7 @@ class SweepDirectory:
 
     def todo(self, *, retry_failed: bool = False) -> list[PlannedRun]:
         """Return the runs that are left, the longest first; `retry_failed`: those that failed too."""
-        over = {State.COMPLETED} if retry_failed else {State.COMPLETED, State.FAILED}
+        over = {State.COMPLETED, State.PRUNED} | (set() if retry_failed else {State.FAILED})
         left = [run for run in self.plan.runs if self.states[run.name] not in over]
         return sorted(left, key=lambda run: -run.work)
 
@@ -188,12 +201,25 @@ class SweepDirectory:
             self._reasons[name] = reason
         self._write()
 
+    def prune(self, name: str, round_: int, reason: str) -> None:
+        """Write, in its manifest too, that a run that has paused does not go on."""
+        path = self.run_path(name)
+        lock = Lock(path)
+        try:
+            manifest = Run(path).manifest
+            manifest |= {"status": State.PRUNED.value, "error": reason, "pruned-after": round_}
+            write_whole(path / "manifest.json", json.dumps(manifest, indent=2).encode() + b"\n")
+        finally:
+            lock.release()
+        self.note(name, State.PRUNED, reason)
+
     def _write(self) -> None:
         plan = self.plan
         tree = {
             "name": plan.name,
             "seeds": plan.seeds,
             "search": None if plan.search is None else asdict(plan.search),
+            "prune": None if plan.pruning is None else asdict(plan.pruning),
             "arms": [_arm_json(arm) for arm in plan.arms],
             "runs": [self._run_json(run) for run in plan.runs],
         }
@@ -232,8 +258,14 @@ def plan_of(tree: Mapping[str, Any]) -> Plan:
         )
         for arm in tree["arms"]
     ]
-    search = tree.get("search")
-    return Plan.of(tree["name"], tree["seeds"], arms, Search(**search) if search else None)
+    search, prune = tree.get("search"), tree.get("prune")
+    return Plan.of(
+        tree["name"],
+        tree["seeds"],
+        arms,
+        Search(**search) if search else None,
+        Pruning(**prune) if prune else None,
+    )
 
 
 def _arm_json(arm: Arm) -> dict[str, Any]:
@@ -257,12 +289,16 @@ def _state(path: Path, stored: Mapping[str, Any]) -> tuple[State, str]:
     status = Run(directory).status if (directory / "manifest.json").is_file() else ""
     if status == "completed":
         return State.COMPLETED, ""
+    if status == "pruned":
+        return State.PRUNED, str(Run(directory).manifest["error"])
     if noted is State.FAILED:
         return State.FAILED, reason
     if status == "failed":
         return State.FAILED, str(Run(directory).manifest.get("error", ""))
     if status == "running":
         return State.RUNNING, ""
+    if status == "interrupted" and noted is State.PAUSED:
+        return State.PAUSED, ""
     return (State.INTERRUPTED if status else State.WAITING), ""
 
 

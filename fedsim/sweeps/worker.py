@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from fedsim.errors import Interrupted
 from fedsim.experiment import Experiment
 from fedsim.progress import Progress
 from fedsim.references import load_reference
+from fedsim.results.directory import STOP
 from fedsim.results.run import Run
 from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
 from fedsim.runtime.worker import end_with_parent
 from fedsim.sweeps.orders import Ended, Order, Ready, RoundDone, Started
 from fedsim.sweeps.state import State
+from fedsim.tracking import Tracker
 
 
 class _Stop:
@@ -34,6 +37,32 @@ class _Stop:
     def on_signal(self, number: int, frame: object) -> None:
         """Note the signal."""
         self.asked = True
+
+
+class _Pausing:
+    """Has a run end its session at a rung, and passes on what it hears."""
+
+    def __init__(self, order: Order, listener: Progress) -> None:
+        self._order = order
+        self._listener = listener
+
+    def started(self, path: Path, rounds: int, done: int) -> None:
+        """Pass it on; a run that was killed at its rung has nothing left to do."""
+        self._listener.started(path, rounds, done)
+        self._pause(done)
+
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Pass it on, and ask for the end if this was the rung."""
+        self._listener.round_done(row)
+        self._pause(row["round"])
+
+    def stopping(self) -> None:
+        """Pass it on."""
+        self._listener.stopping()
+
+    def _pause(self, done: int) -> None:
+        if self._order.until is not None and done >= self._order.until:
+            (self._order.path / STOP).touch()
 
 
 class _Telling:
@@ -64,33 +93,48 @@ class _Telling:
 
 
 def play(order: Order, listener: Progress) -> Ended:
-    """Play a run to its end, from its last whole round if it has begun before."""
+    """Play a run to its end, or its rung, from its last whole round if it has begun before."""
     try:
-        _play(order, listener)
+        trackers: list[Tracker] = pickle.loads(order.trackers) if order.trackers else []  # noqa: S301 (our own)
+        _play(order, _Pausing(order, listener), trackers)
     except Interrupted:
         begun = (order.path / "manifest.json").is_file()
         if not begun or Run(order.path).status != "completed":  # else the signal came in its last round
-            return Ended(State.INTERRUPTED)
+            return Ended(_where(order) if begun else State.INTERRUPTED)
     except Exception as error:  # a run may fail in any way, and the rest goes on
         return Ended(State.FAILED, " ".join(str(error).split()) or type(error).__name__)
     return Ended(State.COMPLETED)
 
 
-def _play(order: Order, listener: Progress) -> None:
+def _where(order: Order) -> State:
+    """Say whether a run that was interrupted is at its rung, and take away what stopped it there."""
+    (order.path / STOP).unlink(missing_ok=True)
+    at_rung = order.until is not None and len(Run(order.path).rows) >= order.until
+    return State.PAUSED if at_rung else State.INTERRUPTED
+
+
+def _play(order: Order, listener: Progress, trackers: Sequence[Tracker]) -> None:
     from fedsim.simulate import resume, run
 
     manifest = order.path / "manifest.json"
     experiment = Experiment.from_toml(order.toml)
     if not manifest.is_file():
-        run(experiment, order.path, listener)
+        run(experiment, order.path, listener, trackers)
         return
     found = json.loads(manifest.read_text())
     if not found["resumable"] and found["noise"] == "seeded":  # it has the same bits when it is begun again
         shutil.rmtree(order.path)
-        run(experiment, order.path, listener)
+        run(experiment, order.path, listener, trackers)
         return
     runtime = experiment.runtime
-    resume(order.path, listener, engine=runtime.engine, workers=runtime.workers, address=runtime.address)
+    resume(
+        order.path,
+        listener,
+        trackers,
+        engine=runtime.engine,
+        workers=runtime.workers,
+        address=runtime.address,
+    )
 
 
 def main() -> None:

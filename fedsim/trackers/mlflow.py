@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
@@ -43,8 +47,9 @@ class MLflowTracker:
         if self._client is not None:
             self._write(row)
             return
-        self._client = self._make(tracking_uri=self._uri)
-        self._run = self._found(run) or self._created(run)
+        with _one_at_a_time():
+            self._client = self._make(tracking_uri=self._uri)
+            self._run = self._found(run) or self._created(run)
         told = [metric.step for metric in self._client.get_metric_history(self._run, EACH_ROUND)]
         for each in run.rows:
             if each["round"] > max(told, default=0):
@@ -85,3 +90,12 @@ class MLflowTracker:
             if value is not None:
                 self._client.log_param(run_id, name, value)
         return run_id
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one process of this user begin at a time: runs side by side would make the same database and experiment."""
+    lock = Path(tempfile.gettempdir()) / f"fedsim-mlflow-{os.getuid()}.lock"
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class TensorBoardTracker:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = Path(self._folder) / run.path.name if self._folder else run.path / FOLDER
+        _let_a_second_pass(folder)
         # What an earlier session wrote of rounds from `purge_step` on does not count.
         self._writer = SummaryWriter(str(folder), purge_step=1)
         for each in run.rows:
@@ -58,3 +60,13 @@ class TensorBoardTracker:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _let_a_second_pass(folder: Path) -> None:
+    """Wait until no earlier session's file is of this second.
+
+    Files are read in the order of their names, which have the second in which they were made and then the process:
+    a session might be read before the one that it goes on from.
+    """
+    while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+        time.sleep(0.05)

@@ -166,6 +166,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "experiment file 'none.toml': No such file or directory" in refusal(tmp_path, "none.toml")
 
 
+def test_a_sweep_file(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text('[sweep]\nname = "s"\n')
+    said = "fedsim: s.toml: is a sweep file, with a table [sweep]; fedsim sweep s.toml plays it\n"
+    assert refusal(tmp_path, "s.toml", "--set", "rounds=3") == said
+
+
 def test_a_folder_for_a_file(tmp_path: Path) -> None:
     assert "has no pyproject.toml" in refusal(tmp_path, str(tmp_path))
 

@@ -1,6 +1,7 @@
 """Trackers: what they hear, and that they cost no run."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused, Run, RunFailed
 from fedsim.cli import app
-from fedsim.tracking import numbers_of, tracker_of
+from fedsim.progress import Silent
+from fedsim.sweeps import Pruning, State
+from fedsim.sweeps.orders import Ended, Order
+from fedsim.sweeps.worker import play
+from fedsim.tracking import numbers_of, packed, tracker_of
 from tests.conftest import experiment
 from tests.stopping import stopped
 from tests.test_simulation import bits
@@ -100,9 +105,9 @@ def test_what_is_not_installed_is_said_at_once(
 
 def test_other_trackers_are_none() -> None:
     with pytest.raises(
-        Refused, match="--track 'wandb:x': there is no such name; allowed: mlflow, tensorboard"
+        Refused, match="--track 'wandb': there is no such name; allowed: mlflow, tensorboard, module:Class"
     ):
-        tracker_of("wandb:x")
+        tracker_of("wandb")
 
 
 # --- the real ones -----------------------------------------------------------------------------------------
@@ -134,6 +139,19 @@ def test_tensorboard_shows_every_round_once(tiny: Experiment) -> None:
     assert scalars(Path("events/b"))["accuracy"] == shown["accuracy"]
 
 
+def test_a_session_is_read_by_tensorboard_after_those_before_it(tiny: Experiment) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    earlier = (
+        Path("events/a") / f"events.out.tfevents.{int(time.time()) + 1}.z"
+    )  # of another process, just now
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
+    time.sleep(1.0)
+    fedsim.run(tiny, "a", trackers=[tracker_of("tensorboard:events")])
+    names = sorted(path.name for path in earlier.parent.iterdir())
+    assert (len(names), names[0]) == (2, earlier.name)
+
+
 @pytest.mark.slow  # MLflow takes some 10 seconds to load and to make its database
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_mlflow_has_settings_rounds_and_the_end(tiny: Experiment) -> None:
@@ -151,3 +169,110 @@ def test_mlflow_has_settings_rounds_and_the_end(tiny: Experiment) -> None:
     assert found.data.tags["fedsim.run-id"] == run.manifest["run-id"]
     history = client.get_metric_history(found.info.run_id, "accuracy")
     assert [(m.step, m.value) for m in history] == [(row["round"], row["accuracy"]) for row in run.rows]
+
+
+# --- in sweeps ---------------------------------------------------------------------------------------------
+
+
+class Diary:
+    """Writes down what it hears, where a test can read it, and how many were made of it."""
+
+    def __init__(self, path: str = "diary.txt") -> None:
+        self.path = Path(path).absolute()
+        self.heard = 0
+
+    def on_round(self, run: Run, row: Mapping[str, Any]) -> None:
+        self.heard += 1
+        self._write(f"{run.path.name} {row['round']} {self.heard}")
+
+    def on_end(self, run: Run) -> None:
+        self._write(f"{run.path.name} {run.status}")
+
+    def _write(self, line: str) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{line}\n")
+
+
+def test_each_run_of_a_sweep_has_a_copy_of_its_own(tiny: Experiment) -> None:
+    copies = packed([Diary()])
+    for name in ("a", "b"):
+        assert play(Order(name, Path(name), tiny.to_toml(), None, copies), Silent()) == Ended(State.COMPLETED)
+    said = [
+        line for name in "ab" for line in (f"{name} 1 1", f"{name} 2 2", f"{name} 3 3", f"{name} completed")
+    ]
+    assert Path("diary.txt").read_text().splitlines() == said
+    assert bits(Run("a")) == bits(fedsim.run(tiny, "c"))
+
+
+def test_trackers_that_can_not_be_copied_are_refused_before_anything_is_written(tiny: Experiment) -> None:
+    class Local(Diary):
+        pass
+
+    with pytest.raises(Refused, match=r"tracker Local: can't be copied to other processes: .*Local"):
+        fedsim.sweep(tiny, out="s", trackers=[Local()])
+    main = type("Main", (Diary,), {"__module__": "__main__"})
+    sys.modules["__main__"].Main = main  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(Refused, match="tracker Main: is of the program's own file; put it into a module"):
+            fedsim.sweep(tiny, out="s", trackers=[main()])
+    finally:
+        del sys.modules["__main__"].Main  # type: ignore[attr-defined]
+    assert not Path("s").exists()
+
+
+def test_ones_own_tracker_is_named_by_its_module() -> None:
+    assert isinstance(tracker_of("tests.fedsim.test_tracking:Notes"), Notes)
+    for text, said in (
+        ("tests.fedsim.test_tracking:No", "--track 'tests.fedsim.test_tracking:No' can't be loaded: "),
+        (
+            "tests.fedsim.test_tracking:numbers_of",
+            "--track 'tests.fedsim.test_tracking:numbers_of': can't be called ",
+        ),
+        ("builtins:list", "--track 'builtins:list': is no tracker: it has no on_round"),
+    ):
+        with pytest.raises(Refused) as refused:
+            tracker_of(text)
+        assert str(refused.value).startswith(said)
+
+
+def test_a_sweep_says_at_once_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # as if it were not there
+    Path("e.toml").write_text(experiment().to_toml())
+    result = CliRunner().invoke(app, ["sweep", "e.toml", "--out", "s", "--track", "mlflow"])
+    said = "fedsim: --track mlflow: MLflow is not installed; pip install 'fedsim[mlflow]'\n"
+    assert (result.exit_code, result.stderr) == (2, said)
+    assert not Path("s").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_tracks_every_run_in_its_workers(tiny: Experiment) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    grid = {"client.learning-rate": [0.01, 0.1, 0.3]}
+    trackers = [tracker_of("tensorboard"), tracker_of("tensorboard:events"), Diary()]
+    done = fedsim.sweep(tiny, grid=grid, prune=Pruning(), out="s", workers=2, trackers=trackers)
+    assert sorted(len(run.rows) for run in done.runs) == [1, 1, 3]
+    for run in done.runs:
+        expected = [(row["round"], pytest.approx(row["accuracy"])) for row in run.rows]
+        assert scalars(run.path / "tensorboard")["accuracy"] == expected
+        assert scalars(Path("events", run.path.name))["accuracy"] == expected
+    lines = Path("diary.txt").read_text().splitlines()
+    assert (
+        sorted(line.split()[-1] for line in lines if not line[-1].isdigit())
+        == ["completed"] + ["interrupted"] * 3
+    )
+
+
+@pytest.mark.slow  # MLflow takes some 10 seconds to load and to make its database
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_runs_side_by_side_share_a_database_of_mlflow(tiny: Experiment) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")
+    uri = f"sqlite:///{Path('tracked.db').absolute()}"
+    done = fedsim.sweep(tiny, seeds=4, out="s", workers=2, trackers=[tracker_of(f"mlflow:{uri}")])
+    assert "told nothing more" not in Path("s/sweep.log").read_text()
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    found = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert {(run.info.run_name, run.info.status) for run in found} == {
+        (run.path.name, "FINISHED") for run in done.runs
+    }
+    for run in found:
+        assert len(client.get_metric_history(run.info.run_id, "accuracy")) == 3

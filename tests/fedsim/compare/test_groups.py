@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from fedsim import Refused
+from fedsim.compare.frontier import View, frontier
 from fedsim.compare.groups import check_one_task, differences, grouped, text_of
 from tests.fedsim.compare.members import cost, member
 
@@ -17,6 +20,21 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group() -> None:
 def test_a_seed_that_ran_twice_counts_once() -> None:
     (group,) = grouped([member(seed=0), member(seed=0), member(seed=1)])
     assert (len(group.members), sorted(group.counted), group.repeated) == (3, [0, 1], 1)
+
+
+def test_a_pruned_run_is_named_apart_and_in_no_mean() -> None:
+    members = [member(accuracy=0.9, rounds=3)]
+    members += [member(accuracy=0.1, rounds=4, seed=seed, status="pruned") for seed in (0, 1)]
+    kept, out = grouped(members)
+    assert (kept.label, kept.values("accuracy")) == ("no privacy, rounds=3", {0: 0.9})  # what won is said
+    assert (out.label, len(out.pruned), out.pending, out.summary("accuracy")) == (
+        "no privacy, rounds=4",
+        2,
+        [],
+        None,
+    )
+    views = frontier([kept, out], View("", ""), "accuracy", {g.label: g.mechanism for g in (kept, out)})
+    assert [point.group for point in (*views.baselines, *views.points)] == [kept]
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "killed", "interrupted"])
@@ -84,4 +102,6 @@ def test_bytes_are_the_model_for_who_was_asked_and_for_who_answered() -> None:
     assert member().finals["bytes"] == 700
     row = {"round": 1, "clients": 3, "failures": 1, "secagg-bytes-up": 50, "secagg-bytes-down": 20}
     assert member(rows=[row], privacy__secagg__mode="real").finals["bytes"] == 400 + 70
-    assert "bytes" not in member(rows=[row], privacy__secagg__mode="ideal").finals
+    stand_in = member(rows=[row], privacy__secagg__mode="ideal")
+    assert "bytes" not in stand_in.finals
+    assert replace(stand_in, stand_in_bytes=60).finals["bytes"] == 400 + 60

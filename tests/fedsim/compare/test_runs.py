@@ -89,6 +89,20 @@ def test_a_run_that_was_killed_in_a_round_does_not_count(runs: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    "more",
+    [(), ("privacy.secagg.adversary=malicious-server", "privacy.secagg.corrupt=0.0", "server.cohort=6")],
+)
+def test_an_ideal_stand_in_has_the_bytes_of_the_real_protocol(more: tuple[str, ...], tmp_path: Path) -> None:
+    setting = ("rounds=2", "client.steps=1", "privacy.secagg.dropout=0.0", *more)
+    for mode in ("real", "ideal"):
+        fedsim.run(experiment(f"privacy.secagg.mode={mode}", *setting), tmp_path / "s" / mode)
+    found = compare([tmp_path / "s"])
+    assert len({member.finals["bytes"] for member in found.members}) == 1
+    assert len(found.members) == 2
+    assert "Bytes of ideal secure aggregation are those that the real protocol would" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
     ("name", "content"),
     [
         ("manifest.json", "{"),

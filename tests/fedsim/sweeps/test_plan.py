@@ -138,7 +138,7 @@ def test_arms_have_names_of_their_own() -> None:
 
 ARM = '[[sweep.arms]]\nname = "x"\n'
 FILES = {
-    "key": ("[sweep]\nseedss = 2", "sweep.seedss = 2: is no key here; allowed: arms, config, grid, name, seeds, set"),
+    "key": ("[sweep]\nseedss = 2", "sweep.seedss = 2: is no key here; allowed: arms, config, grid, name, prune, seeds, set"),
     "other table": ("a = 1\n[sweep]", "sweep file 's.toml': a is no key here; allowed: sweep"),
     "no arms": ('[sweep]\nname = "s"', "sweep.arms: is empty; one arm or more are needed"),
     "no table": ("[[sweep]]", "sweep: must be a table"),

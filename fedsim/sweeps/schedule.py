@@ -1,0 +1,104 @@
+"""What is played next of a sweep: everything, or, where settings are pruned, a bracket's runs up to its next rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedsim.results.run import Run
+from fedsim.sweeps.plan import Plan, PlannedRun
+from fedsim.sweeps.progress import SweepProgress
+from fedsim.sweeps.pruning import Bracket, Decision, Pruning, Result, Setting, brackets_of, standing
+from fedsim.sweeps.state import State, SweepDirectory
+
+Part = tuple[PlannedRun, int | None]  # a run, and the round after which it pauses; None: it goes to its end
+OVER = (State.COMPLETED, State.FAILED, State.PRUNED)
+
+
+class Schedule:
+    """Says what is played next, and writes which runs are pruned.
+
+    All follows from the results on the disk, so nothing is lost by a kill.
+
+    Args:
+        directory: The sweep's.
+        listener: Hears of decisions.
+        retry_failed: Try those runs again that failed before.
+    """
+
+    def __init__(self, directory: SweepDirectory, listener: SweepProgress, *, retry_failed: bool) -> None:
+        plan = directory.plan
+        self._directory = directory
+        self._listener = listener
+        self._pruning = plan.pruning or Pruning()
+        self._brackets = _brackets(plan)
+        self._bracket_of = {run.name: bracket for bracket in self._brackets for run in _runs_of(bracket)}
+        self._results = {
+            run.name: self._read(run.name, retry=retry_failed)
+            for run in plan.runs
+            if self._has_begun(run.name)
+        }
+        self._given: dict[str, int | None] = {}
+
+    def begin(self) -> list[Part]:
+        """Return what is played first, the longest first."""
+        parts = [part for bracket in self._brackets for part in self._advance(bracket)]
+        return sorted(parts, key=lambda part: -part[0].work)
+
+    def ended(self, name: str) -> list[Part]:
+        """Take in what became of a run, and return what is played now."""
+        self._results[name] = self._read(name)
+        return list(self._advance(self._bracket_of[name]))
+
+    def _advance(self, bracket: Bracket) -> Iterator[Part]:
+        """Write the decisions that can be made, and yield what is left to play up to the next one."""
+        found = standing(bracket, self._results, self._pruning)
+        for decision in found.decisions:
+            self._write(decision)
+        for run in sorted(found.next, key=lambda run: -run.work):
+            if self._given.get(run.name, 0) != found.until:
+                self._given[run.name] = found.until
+                yield run, found.until
+
+    def _write(self, decision: Decision) -> None:
+        """Write which runs a decision prunes, if that was not written before."""
+        states = self._directory.states
+        pruned = [
+            (run.name, decision.reason(place))
+            for place, (setting, _) in enumerate(decision.ranking)
+            for run in setting.runs
+            if place >= decision.kept and states[run.name] not in OVER
+        ]
+        if pruned:
+            self._listener.decided(decision)
+        for name, reason in pruned:
+            self._directory.prune(name, decision.rung, reason)
+            self._listener.run_ended(name, State.PRUNED, reason)
+
+    def _has_begun(self, name: str) -> bool:
+        return self._directory.states[name] is not State.WAITING
+
+    def _read(self, name: str, *, retry: bool = False) -> Result:
+        """Return how far a run has come; with `retry` one that failed goes on."""
+        state, path = self._directory.states[name], self._directory.run_path(name)
+        failed = state is State.FAILED and not retry
+        if not (path / "manifest.json").is_file():  # it could not even begin
+            return Result(failed=failed)
+        run = Run(path)
+        status = run.status
+        return Result(
+            rows=run.rows,
+            over=status == "completed",
+            failed=failed,
+            written=status not in ("running", "killed"),
+        )
+
+
+def _brackets(plan: Plan) -> list[Bracket]:
+    """Return the brackets of a plan: one of all runs, without rungs, where nothing is pruned."""
+    if plan.pruning is not None:
+        return brackets_of(plan.runs, plan.pruning)
+    return [Bracket("", (Setting("", plan.runs),), 0, ())]
+
+
+def _runs_of(bracket: Bracket) -> list[PlannedRun]:
+    return [run for setting in bracket.settings for run in setting.runs]
