@@ -104,7 +104,9 @@ class DpFedavgSection(Section):
     @property
     def released(self) -> dict[str, ReleasedMetricSection]:
         """The metrics that are released, by their names in a train reply, in order."""
-        tables = {name: getattr(self.release, name, None) for name in sorted(ReleaseSection.model_fields)}
+        if self.release is None:
+            return {}
+        tables = {name: getattr(self.release, name) for name in sorted(ReleaseSection.model_fields)}
         return {kebab(name): table for name, table in tables.items() if table is not None}
 
 

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import Values, record_of, values_of
 
-CLIPPED = (
-    "clipped-update"  # the record of a train reply that holds what has changed, clipped, instead of a model
-)
+CLIPPED = "clipped-update"  # the record of a train reply, and its only array: what has changed, clipped, instead of a model
 SHIFTED_BIT = "shifted-bit"  # the metric that says whether it was below the clip norm: 1/2 or -1/2
 
 
@@ -64,11 +62,6 @@ def split(vector: NDArray[Any], like: ArrayRecord) -> dict[str, NDArray[Any]]:
         pieces[name] = vector[start : start + size].reshape(tuple(array.shape))
         start += size
     return pieces
-
-
-def joined(arrays: ArrayRecord) -> Values:
-    """Return arrays as one vector, `(dimension,)`."""
-    return np.concatenate([values_of(array).reshape(-1) for array in arrays.values()])
 
 
 def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord:

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
+from fedsim.vectors import CLIPPED, dimension_of
 from privacy.ledger import AnyEvent, loads
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ Expected = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and dtyp
 def expected_of(model: ArrayRecord) -> Expected:
     """Return what an update of a model must be like."""
     return {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in model.items()}
+
+
+def expected_vector(model: ArrayRecord) -> Expected:
+    """Return what a clipped update of a model must be like: all of it one vector, in the widest dtype."""
+    shapes, dtypes = zip(*expected_of(model).values(), strict=True)
+    return {CLIPPED: ((dimension_of(shapes),), np.result_type(*dtypes))}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fedsim.experiment import Experiment
 from fedsim.models import Score
 from fedsim.streams import numpy_stream
 from fedsim.summed import RELEASED
-from fedsim.vectors import plus, split
+from fedsim.vectors import CLIPPED, plus, split
 from privacy.ledger import Noise
 from server.account import Account
 from server.central import Central, Sums, zeros_like
@@ -31,7 +31,7 @@ from server.enrolment import Enrolment
 from server.fold import Total, WeightedSum
 from server.local_account import LocalAccount
 from server.matrix_account import MatrixAccount
-from server.replies import AWAY, LATE, Replies, expected_of, read
+from server.replies import AWAY, LATE, Replies, expected_of, expected_vector, read
 from server.secure_grid import SecureGrid
 
 log = logging.getLogger(__name__)
@@ -246,13 +246,14 @@ class Federation:
 
     def _fold(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train; one message stands for all updates, their weighted mean."""
-        server, expected = self.experiment.server, expected_of(self.arrays)
+        server = self.experiment.server
+        expected = expected_of(self.arrays) if self.central is None else expected_vector(self.arrays)
         fold = WeightedSum(expected, uniform=server.weighting == "uniform")
         total = grid.send_and_fold(requests, fold, timeout=server.timeout) or Total()
         columns: dict[str, Any] = {}
         if self.central is not None:
             metrics = {name: value / total.weight for name, value in total.metrics.items()}
-            summed = total.arrays or zeros_like(self.arrays)
+            summed = split(total.arrays[CLIPPED], self.arrays) if total.nodes else zeros_like(self.arrays)
             messages, columns = self._noised(round_, summed, metrics, len(total.nodes))
         else:
             messages = [Message(total.content(expected), reply_to=requests[0])] if total.nodes else []

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
@@ -134,6 +135,23 @@ def drift(message: Message, context: Context) -> Message:
     arrays = ArrayRecord({name: Array(w.numpy() + moved[name]) for name, w in received.items()})
     metrics = MetricRecord({"num-examples": 10, "train-loss": float(rounds["trained"])})  # type: ignore[arg-type]
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+class Mixed(nn.Module):
+    """A linear model with a parameter of another precision."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, 10)
+        self.shift = nn.Parameter(torch.zeros(10, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.flatten(1)) + self.shift.to(x.dtype)
+
+
+def mixed(task: Task) -> nn.Module:
+    """Return a model of float32 and float64 parameters."""
+    return Mixed(math.prod(task.shape))
 
 
 def batch_normed(task: Task) -> nn.Module:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 import fedsim
 from clients.mods import clip, clip_mod
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.data import prepare
+from fedsim.runtime.spec import acting_as
 from fedsim.streams import numpy_stream
 from fedsim.vectors import CLIPPED, SHIFTED_BIT
 from privacy.accounting.central import CohortSum, released_models
@@ -365,20 +367,16 @@ def clipped(
         state=RecordDict(),
         run_config=experiment.to_run_config(),
     )  # type: ignore[arg-type]
-    message = Message(
-        RecordDict(
-            {"arrays": record_of(model), "config": ConfigRecord({"clip-norm": norm, "clip-bit": True})}
-        ),
-        1,
-        "train",
-    )
+    config = ConfigRecord({"clip-norm": norm, "clip-bit": True})
 
     def app(message: Message, context: Context) -> Message:
         arrays = record_of({"weight": model["weight"] + np.float32(update)})
         metrics = MetricRecord({"num-examples": 42, "train-loss": loss})
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
-    return clip_mod(message, context, app).content
+    with acting_as(1):
+        message = Message(RecordDict({"arrays": record_of(model), "config": config}), 1, "train")
+        return clip_mod(message, context, app).content
 
 
 @pytest.mark.parametrize(
@@ -399,8 +397,20 @@ def test_the_client_sends_a_clipped_difference_that_weighs_one(
     (arrays,) = content.array_records.values()
     assert isinstance(arrays, ArrayRecord)
     assert list(content.array_records) == [CLIPPED]
-    np.testing.assert_allclose(values_of(arrays["weight"]), np.full((2, 2), sent), rtol=1e-6)
+    np.testing.assert_allclose(values_of(arrays[CLIPPED]), np.full(4, sent), rtol=1e-6)
     assert dict(content.metric_records["metrics"]) == {"num-examples": 1, "train-loss": 0.5, SHIFTED_BIT: bit}
+
+
+def test_a_model_of_several_precisions_keeps_them() -> None:
+    run = fedsim.run(digits("model.name=tests.apps:mixed", "rounds=2"), "run")
+    assert [row["failures"] for row in run.rows] == [0, 0]
+    weights = load_file(run.path / "model.safetensors")
+    assert {name: array.dtype for name, array in weights.items()} == {
+        "layer.weight": np.float32,
+        "layer.bias": np.float32,
+        "shift": np.float64,
+    }
+    assert weights["shift"].any()
 
 
 @pytest.mark.parametrize(

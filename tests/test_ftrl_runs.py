@@ -15,7 +15,6 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
 from fedsim.streams import numpy_stream
-from fedsim.vectors import joined
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
 from privacy.ledger import MatrixEvent, Noise, event_of
 from server.correlated import Correlated
@@ -111,11 +110,14 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
         sums.append(np.concatenate([array.reshape(-1) for array in total.values()]))
         return release(self, total, round_, beside)
 
+    def joined(arrays: ArrayRecord) -> NDArray[np.float64]:
+        return np.concatenate([values_of(array).reshape(-1) for array in arrays.values()], dtype=np.float64)
+
     def kept(self: Federation, *rest: Any) -> Any:
-        models.append(joined(self.arrays).astype(np.float64))
+        models.append(joined(self.arrays))
         result = aggregate(self, *rest)
         assert all(values_of(array).dtype == np.float32 for array in self.arrays.values())
-        models.append(joined(self.arrays).astype(np.float64))
+        models.append(joined(self.arrays))
         return result
 
     monkeypatch.setattr(Correlated, "release", heard)

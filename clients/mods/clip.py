@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
-from flwr.app import Context, Message, MetricRecord
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.workbench import workbench
 from fedsim.arrays import record_of
 from fedsim.experiment import Experiment
 from fedsim.summed import shifted_name
-from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference, split
+from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference
 from privacy.mechanisms import clip_jointly, shifted, shifted_bit
 
 
@@ -19,23 +20,23 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     """Clip what training has changed, jointly over all arrays, where a trusted server is to noise the sum.
 
     The train message's config says `clip-norm`, and `clip-bit` where the reply is to say whether the norm was below.
-    The reply holds the clipped difference and no model; it weighs 1, however many examples the client has. An update
+    The reply holds the clipped difference, as one vector, and no model; it weighs 1, however many examples the client has. An update
     with NaN or infinity in it becomes zero. Metrics that the experiment releases are in it clipped and shifted; their
     bounds are the experiment's: the message has no say in them.
     """
     experiment = workbench(context).experiment
     if experiment.privacy.central is None:
         return call_next(message, context)
-    config = message.content.config_records["config"]
+    # By name and not by kind: Flower makes a dictionary of all records of a kind each time that one is asked for.
+    config, received = message.content["config"], cast(ArrayRecord, message.content["arrays"])
     norm = float(config["clip-norm"])  # type: ignore[arg-type]
-    received = message.content.array_records["arrays"]
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    update = difference(reply.content.array_records.pop("arrays"), received)
-    clipped = clip_jointly({CLIPPED: update}, norm)
-    reply.content[CLIPPED] = record_of(split(clipped.arrays[CLIPPED], received))
-    trained = reply.content.metric_records["metrics"]
+    update = difference(cast(ArrayRecord, reply.content.pop("arrays")), received)
+    clipped = clip_jointly({CLIPPED: update}, norm, in_place=True)
+    reply.content[CLIPPED] = record_of(clipped.arrays)
+    trained = cast(MetricRecord, reply.content["metrics"])
     metrics = sayable(trained, experiment)
     if config.get("clip-bit"):
         metrics[SHIFTED_BIT] = shifted_bit(clipped, norm)
@@ -51,7 +52,6 @@ def sayable(trained: MetricRecord, experiment: Experiment) -> MetricRecord:
 
     Those are the experimenter's view, and not part of the release.
     """
-    metrics = MetricRecord({"num-examples": 1})
-    if experiment.privacy.noise == "seeded":
-        metrics.update({n: v for n, v in trained.items() if n != "num-examples" and math.isfinite(v)})  # type: ignore[arg-type]
-    return metrics
+    seeded = experiment.privacy.noise == "seeded"
+    losses = {n: v for n, v in trained.items() if seeded and n != "num-examples" and math.isfinite(v)}  # type: ignore[arg-type]
+    return MetricRecord({"num-examples": 1, **losses})

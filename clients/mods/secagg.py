@@ -17,11 +17,11 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from clients.place import Place, run_label
 from clients.workbench import client_index, workbench
-from fedsim.arrays import Values
+from fedsim.arrays import Values, values_of
 from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
 from fedsim.streams import numpy_stream
-from fedsim.vectors import CLIPPED, difference, joined
+from fedsim.vectors import CLIPPED, difference
 from privacy.secagg.client import ClientSession
 from privacy.secagg.ideal import IdealClient
 from privacy.secagg.primitives import Entropy
@@ -166,7 +166,7 @@ def _trained(
     ((name, arrays),) = trained.content.array_records.items()
     (metrics,) = trained.content.metric_records.values()
     weight = 1 if participant.uniform else int(metrics["num-examples"])  # type: ignore[arg-type]
-    update = joined(arrays) if name == CLIPPED else difference(arrays, received)
+    update = values_of(arrays[CLIPPED]) if name == CLIPPED else difference(arrays, received)
     vector = spec.encoding.encode(update, weight, metrics, participant.rounding(spec.round))  # type: ignore[arg-type]
     return vector, task
 

@@ -17,7 +17,6 @@ _LEAST_FACTOR = (
 )
 _PIECE = 1 << 14  # numbers: what is between stays in the cache
 _ROW = 1 << 8  # numbers whose squares are added up in float32
-_ROW_ERROR = (_ROW + 2) * 2.0**-24  # of such a sum, relative to it, in whatever order
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -39,7 +38,7 @@ class Clipped:
     invalid: bool
 
 
-def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Clipped:
+def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_place: bool = False) -> Clipped:
     """Scale an update down to a norm that is taken over all of its arrays together.
 
     Unit: a client. The norm of the result never exceeds `norm`, not even as the dtypes round it: rounding to a
@@ -60,6 +59,7 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Cl
         update: float16, float32 or float64 arrays of any shape, by name.
         norm: Above 0 and finite.
         order: Of the norm: 2, the Euclidean one that Gaussian noise goes with, or 1, that Laplace's goes with.
+        in_place: Whether the result may take the memory of the update.
 
     Raises:
         ValueError: `norm` is out of its range, or an array is not of these dtypes (a counter, as of batch
@@ -85,7 +85,10 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2) -> Cl
         return Clipped(dict(update), before, clipped=False, invalid=False)
     factor = _aim(update, norm, order) / (scaled_norm * (1 + error))
     return Clipped(
-        {name: _scaled(array, scale, factor) for name, array in update.items()},
+        {
+            name: _scaled(array, scale, factor, array if in_place else np.empty_like(array))
+            for name, array in update.items()
+        },
         before,
         clipped=True,
         invalid=False,
@@ -106,7 +109,7 @@ def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float
             root = math.sqrt(total)
             # Below and above, squares that vanish or overflow would count.
             if 1e-10 < root < 1e15 and not 0.999 < root / limit < 1.001:
-                return 1.0, root, error + _ROW_ERROR / 2
+                return 1.0, root, error + (min(_ROW, _numbers(update)) + 2) * 2.0**-24 / 2
         total = _sum_of_powers(update, 1.0, order)
         if 1e-200 < total < 1e300:
             return 1.0, total ** (1 / order), error
@@ -157,13 +160,15 @@ def _aim(update: Arrays, norm: float, order: int) -> float:
     return max(room, 0.0) / (1 + precision)
 
 
-def _scaled(array: NDArray[Any], scale: float, factor: float) -> NDArray[Any]:
-    """Return array / scale * factor in the array's dtype; the factor may be rounded towards 0, to a float32."""
+def _scaled(array: NDArray[Any], scale: float, factor: float, out: NDArray[Any]) -> NDArray[Any]:
+    """Put array / scale * factor, in the array's dtype, where it is to be; the factor may be rounded towards 0, to a float32."""
     with np.errstate(under="ignore"):
         if array.dtype == np.float32 and scale == 1 and factor > _LEAST_FACTOR:
             rounded = np.float32(factor)
-            return array * (rounded if rounded <= factor else np.nextafter(rounded, np.float32(0)))
+            np.multiply(
+                array, rounded if rounded <= factor else np.nextafter(rounded, np.float32(0)), out=out
+            )
+            return out
         scaled = array if scale == 1 else array.astype(np.float64) / scale
-        result = np.empty_like(array)
-        np.multiply(scaled, factor, out=result, dtype=np.float64, casting="same_kind")
-        return result
+        np.multiply(scaled, factor, out=out, dtype=np.float64, casting="same_kind")
+        return out

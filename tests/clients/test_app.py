@@ -1,14 +1,13 @@
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app
 from fedsim import Experiment
 from fedsim.data import prepare
 from fedsim.models import initial_model, score
 from fedsim.runtime import AppSpec
-from fedsim.runtime.spec import node_id
+from fedsim.runtime.spec import acting_as, node_id
 
 QUICKSTART = Experiment(client={"learning-rate": 0.3, "epochs": 2})
 
@@ -20,11 +19,11 @@ def trained(client: int, threads: int = 1, **config: bool | float) -> Message:
     content = RecordDict(
         {"arrays": ArrayRecord(model.state_dict()), "config": ConfigRecord({"server-round": 1, **config})}
     )
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 0
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return app(Message(content, node_id(client), MessageType.TRAIN), spec.context(client))
+        with acting_as(1):
+            return app(Message(content, node_id(client), MessageType.TRAIN), spec.context(client))
     finally:
         torch.set_num_threads(before)
 

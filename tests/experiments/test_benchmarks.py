@@ -181,18 +181,18 @@ def test_flowers_runtime_does_the_same_work(work: Work) -> None:
 
 def test_a_flower_client_trains_as_the_bare_loop_does(work: Work) -> None:
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
-    from flwr.supercore.task_identity import TaskIdentity
 
     from experiments.benchmarks.peers.flower_app import make_client_app
+    from fedsim.runtime.spec import acting_as
 
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 0
     start = network.network(work.weights())
     content = RecordDict(
         {"arrays": ArrayRecord(start.state_dict()), "config": ConfigRecord({"server-round": 1})}
     )
     context = Context(1, 9, {"partition-id": 5, "num-partitions": 6}, RecordDict(), {})
     app = make_client_app(str(work.folder / "work.json"))
-    content = app(Message(content, 9, MessageType.TRAIN), context).content
+    with acting_as(1):
+        content = app(Message(content, 9, MessageType.TRAIN), context).content
     x, y = (torch.from_numpy(array[5]) for array in work.clients())
     optimizer = torch.optim.SGD(start.parameters(), lr=work.case.learning_rate)
     loss = network.train(start, optimizer, x, y, 10, work.stream(1, 1, 5))
