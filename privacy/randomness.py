@@ -155,6 +155,39 @@ class KeyedRandomness(SecretRandomness):
         return self._stream.update(bytes(count))
 
 
+class DrawnRandomness:
+    """Normals that were drawn before, and then another's.
+
+    Args:
+        drawn: The first normals, `(n,)`.
+        rest: Has drawn them, and draws all that comes after, uniform numbers too.
+    """
+
+    def __init__(self, drawn: NDArray[np.float64], rest: Randomness) -> None:
+        self._drawn = drawn
+        self._rest = rest
+
+    @property
+    def source(self) -> Noise:
+        """Where they come from."""
+        return self._rest.source
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """Return independent uniform numbers in [0, 1), `(count,)`."""
+        return self._rest.uniforms(count)
+
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`; those that were drawn before are returned once."""
+        taken, self._drawn = self._drawn[:count], self._drawn[count:]
+        if len(taken) == count:
+            return taken
+        return np.concatenate([taken, self._rest.normals(count - len(taken))])
+
+    def fill_normal(self, tensor: torch.Tensor) -> None:
+        """Fill a tensor with independent standard normals, in place."""
+        _fill(tensor, self)
+
+
 def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
     """Return independent numbers of Laplace's distribution of scale 1 (variance 2), `(count,)`.
 

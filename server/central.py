@@ -25,6 +25,7 @@ from privacy.mechanisms import (
 )
 from privacy.randomness import Randomness
 from privacy.secagg.encoding import METRIC_BITS
+from server.ahead import Ahead
 from server.summable import check_summable
 
 Sums = Mapping[str, NDArray[np.float64]]
@@ -68,7 +69,7 @@ class Central:
         section: DpFedavgSection,
         cohorts: Cohorts,
         noise_multiplier: float,
-        randomness: Callable[[int], Randomness],
+        randomness: Ahead,
         rounded: Callable[[float], float],
         summed: Mapping[str, str],
         step: float,
@@ -104,13 +105,14 @@ class Central:
         if section is None:
             raise TypeError("the experiment has no [privacy.dp-fedavg]")
         check_summable(experiment, arrays)
+        dimension = dimension_of(tuple(array.shape) for array in arrays.values())
         try:
             return cls(
                 section,
                 cohorts,
                 noise_multiplier,
-                lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_),
-                rounding(experiment, dimension_of(tuple(array.shape) for array in arrays.values())),
+                Ahead(lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_), dimension),
+                rounding(experiment, dimension),
                 summed(experiment),
                 0.0 if experiment.privacy.secagg is None else 2.0**-METRIC_BITS,
             )
@@ -121,6 +123,10 @@ class Central:
         """Return what clients have to know of it, for a message's config."""
         bit = {"clip-bit": True} if self._section.adaptive is not None else {}
         return {"clip-norm": self.clip, **bit}
+
+    def begin(self, round_: int) -> None:
+        """Begin to draw a round's noise, while clients train."""
+        self._randomness.begin(round_)
 
     def release(self, total: Sums, round_: int, sums: Mapping[str, float]) -> Noised:
         """Return what a round releases, and the event that says so.

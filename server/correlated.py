@@ -18,6 +18,7 @@ from privacy.cohorts import Cohorts
 from privacy.ledger import Noise
 from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
 from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
+from server.ahead import Ahead
 from server.central import Noised, Sums, rounding
 from server.cohort import draw_separated, group_of, secret_generator
 from server.summable import check_summable
@@ -63,6 +64,9 @@ class Correlated:
             group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
         ]
         self._history = History(plan.mechanism.participation)
+        self._randomness = Ahead(
+            self._noise_of, dimension_of(tuple(array.shape) for array in arrays.values())
+        )
         self._releases = self._begun(None)
 
     @classmethod
@@ -109,6 +113,10 @@ class Correlated:
         except ValueError as error:
             raise RunFailed(f"privacy.dp-ftrl: {error}") from None
         return cohort
+
+    def begin(self, round_: int) -> None:
+        """Begin to draw a round's noise, while clients train."""
+        self._randomness.begin(round_)
 
     def release(self, total: Sums, round_: int, sums: Mapping[str, float]) -> Noised:
         """Return what a round releases, and the event that says so.
@@ -162,7 +170,7 @@ class Correlated:
             return secret_generator()
         return numpy_stream(self._seed, "cohort", round_=round_)
 
-    def _randomness(self, round_: int) -> Randomness:
+    def _noise_of(self, round_: int) -> Randomness:
         if self._seed is None:
             return KeyedRandomness(self._key, f"dp-ftrl noise, round {round_}")
         return NumpyRandomness(numpy_stream(self._seed, "dp-ftrl-noise", round_=round_))

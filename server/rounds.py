@@ -232,6 +232,8 @@ class Federation:
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Replies:
         """Have the cohort train, in the way that serves the strategy, and note what that released."""
         self.begin(round_)
+        if self.central is not None:
+            self.central.begin(round_)
         if self.account is not None and self.account.charges_ahead and self.secure is None:
             self.account.note_planned(round_, grid.clients)
         if self.secure is not None:
