@@ -1,7 +1,8 @@
 """Client-level mechanisms: what protects all that a client has, whoever's records they are.
 
 `clip_jointly` bounds what a client adds to a sum, `shifted` what it says beside; `CentralGaussian` and
-`AdaptiveClipping` noise a cohort's sums, on a trusted server; `LocalNoise` noises a client's own update. Each release returns the event that describes it.
+`AdaptiveClipping` noise a cohort's sums, on a trusted server; `LocalNoise` noises a client's own update. Each release
+returns the event that describes it.
 """
 
 from privacy.mechanisms.adaptive import BITS, AdaptiveClipping, AdaptiveRelease, shifted_bit

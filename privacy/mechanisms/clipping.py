@@ -130,7 +130,7 @@ def _sum_of_float32_squares(update: Arrays) -> float:
         flat = array.reshape(-1)
         whole = flat.size // _ROW * _ROW
         for rows in (flat[:whole].reshape(-1, _ROW), flat[None, whole:]):
-            total += float(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
+            total += float((rows[:, None] @ rows[:, :, None]).sum(dtype=np.float64))
     return total
 
 
