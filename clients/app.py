@@ -21,7 +21,7 @@ from fedsim.data.task import TASK
 from fedsim.models import score
 from fedsim.streams import numpy_stream, torch_draws_from
 from fedsim.threads import single_threaded
-from privacy.ledger import Event, Noise
+from privacy.events import Event, Noise
 
 app = ClientApp()
 

@@ -17,7 +17,7 @@ from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.streams import numpy_stream, torch_stream
 from privacy.dp_sgd import PrivateGradient
 from privacy.dp_sgd.release import DpSgd
-from privacy.ledger import Event, Noise
+from privacy.events import Event, Noise
 from privacy.randomness import Randomness, SeededRandomness, SystemRandomness
 
 

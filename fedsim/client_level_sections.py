@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fedsim.complaints import check_one_of, complaint
 from fedsim.section import Section, kebab
-from privacy.ledger import Relation
+from privacy.events import Relation
 
 
 class AdaptiveSection(Section):

@@ -31,7 +31,7 @@ from fedsim.sections import (
     RuntimeSection,
     ServerSection,
 )
-from privacy.ledger import Relation
+from privacy.events import Relation
 
 
 class Experiment(Section):

@@ -11,7 +11,7 @@ from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection, LocalDp
 from fedsim.complaints import check_one_of, complaint
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
-from privacy.ledger import Relation
+from privacy.events import Relation
 from privacy.sampling import Batches
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in

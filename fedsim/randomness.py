@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedsim.experiment import Experiment
 from fedsim.streams import numpy_stream
-from privacy.ledger import Noise
+from privacy.events import Noise
 from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 
 

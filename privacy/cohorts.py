@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from privacy.ledger import Sampling
+from privacy.events import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)

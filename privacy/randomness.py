@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.ledger import Noise
+from privacy.events import Noise
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.ledger import Sampling
+from privacy.events import Sampling
 from privacy.randomness import Randomness
 
 

@@ -16,7 +16,8 @@ from fedsim.privacy_sections import DpSgdSection
 from privacy import accounting
 from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
 from privacy.dp_sgd.release import planned_event
-from privacy.ledger import Event, Noise, Relation, Release, Unit
+from privacy.events import Event, Noise, Relation, Unit
+from privacy.ledger import Release
 from server.kept_ledger import KeptByClients
 
 KNOWN_COHORT = "known-cohort"

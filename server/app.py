@@ -26,7 +26,7 @@ from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.threads import cores
 from privacy.dp_sgd import check_model
-from privacy.ledger import Noise
+from privacy.events import Noise
 from server.account import NOISE, Account
 from server.central import Central
 from server.cohort_account import CohortAccount

@@ -16,7 +16,7 @@ from fedsim.randomness import randomness_of
 from fedsim.summed import summed
 from fedsim.vectors import dimension_of
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent, MatrixEvent
+from privacy.events import CohortEvent, MatrixEvent
 from privacy.mechanisms import (
     AdaptiveClipping,
     BoundedMetric,

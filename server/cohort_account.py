@@ -11,7 +11,7 @@ from fedsim.experiment import Experiment
 from privacy.accounting import laws
 from privacy.accounting.central import Answer, CohortSum, noise_for, released_models, side_by_side
 from privacy.cohorts import Cohorts
-from privacy.ledger import Noise, Sampling, Unit
+from privacy.events import Noise, Sampling, Unit
 from server.cohort import max_cohort_of
 from server.kept_ledger import KeptByServer
 

@@ -15,7 +15,7 @@ from fedsim.experiment import Experiment
 from fedsim.streams import numpy_stream
 from fedsim.vectors import dimension_of, split
 from privacy.cohorts import Cohorts
-from privacy.ledger import Noise
+from privacy.events import Noise
 from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
 from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
 from server.ahead import Ahead

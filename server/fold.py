@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
 from fedsim.runtime import Fold, fold_groups
-from privacy.ledger import AnyEvent
+from privacy.events import AnyEvent
 from server.replies import Expected, events_of, read_update
 
 PIECE = 1 << 14  # numbers: 128 KiB of float64

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedsim.experiment import Experiment
 from fedsim.results.ledger import LedgerFile
-from privacy.ledger import AnyEvent, Event, Ledger, LocalEvent, Noise
+from privacy.events import AnyEvent, Event, LocalEvent, Noise
+from privacy.ledger import Ledger
 
 
 class KeptLedger:

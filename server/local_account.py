@@ -10,7 +10,7 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from privacy.accounting import local
 from privacy.accounting.steps import Epsilon
-from privacy.ledger import Law, LocalEvent, Noise, Relation, Unit
+from privacy.events import Law, LocalEvent, Noise, Relation, Unit
 from server.cohort_account import check_delta_of_clients
 from server.kept_ledger import KeptByClients
 

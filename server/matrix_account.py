@@ -13,7 +13,7 @@ from privacy.accounting.central import Answer
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
 from privacy.accounting.steps import Epsilon
 from privacy.cohorts import Cohorts
-from privacy.ledger import Noise, Relation, Sampling, Unit
+from privacy.events import Noise, Relation, Sampling, Unit
 from privacy.mechanisms.matrix import (
     BUFFERS,
     Mechanism,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
 from fedsim.vectors import CLIPPED, dimension_of
-from privacy.ledger import AnyEvent, loads
+from privacy.events import AnyEvent, loads
 
 if TYPE_CHECKING:
     from server.cohort_grid import CohortGrid

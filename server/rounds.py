@@ -20,7 +20,7 @@ from fedsim.models import Score
 from fedsim.streams import numpy_stream
 from fedsim.summed import RELEASED
 from fedsim.vectors import CLIPPED, plus, split
-from privacy.ledger import Noise
+from privacy.events import Noise
 from server.account import Account
 from server.central import Central, Sums, zeros_like
 from server.cohort import draw, max_cohort_of, secret_generator

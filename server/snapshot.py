@@ -16,7 +16,8 @@ from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import LEDGER, RECORD
-from privacy.ledger import CohortEvent, Ledger, MatrixEvent, Noise
+from privacy.events import CohortEvent, MatrixEvent, Noise
+from privacy.ledger import Ledger
 from server.rounds import Federation, Stopping
 from server.strategies import load_strategy_state, strategy_state, why_not_kept
 from server.strategies.state import arrays_as_tree

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fedsim.cli import app
 from privacy.accounting import central, local
 from privacy.accounting.central import CohortSum
-from privacy.ledger import Relation, Sampling
+from privacy.events import Relation, Sampling
 
 PLAN = "--client-rate 0.1 --rounds 20 --delta 1e-5"
 RUNNER = CliRunner(env={"COLUMNS": "150"})

@@ -21,7 +21,7 @@ from fedsim.runtime.spec import acting_as
 from fedsim.streams import numpy_stream
 from fedsim.vectors import CLIPPED, SHIFTED_BIT
 from privacy.accounting.central import CohortSum, released_models
-from privacy.ledger import CohortEvent, Sampling, loads
+from privacy.events import CohortEvent, Sampling, loads
 from privacy.mechanisms import Clipped
 from server.central import Central
 from server.rounds import Federation

@@ -16,7 +16,7 @@ from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
 from fedsim.streams import numpy_stream
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
-from privacy.ledger import MatrixEvent, Noise, event_of
+from privacy.events import MatrixEvent, Noise, event_of
 from server.correlated import Correlated
 from server.matrix_account import MatrixAccount
 from server.rounds import Federation

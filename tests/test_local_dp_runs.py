@@ -16,7 +16,8 @@ from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.vectors import difference
 from privacy.accounting import local
-from privacy.ledger import Ledger, LocalEvent, loads
+from privacy.events import LocalEvent, loads
+from privacy.ledger import Ledger
 from server.fold import WeightedSum
 from server.local_account import LocalAccount
 from server.rounds import Federation

@@ -11,7 +11,8 @@ from fedsim import Experiment, Refused
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
 from privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
-from privacy.ledger import Event, Ledger
+from privacy.events import Event
+from privacy.ledger import Ledger
 from server.rounds import Federation
 from tests.stopping import Killed, stopped
 from tests.test_simulation import LSTM, bits

@@ -23,7 +23,8 @@ from fedsim.runtime import SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
-from privacy.ledger import Event, Ledger
+from privacy.events import Event
+from privacy.ledger import Ledger
 from privacy.secagg.encoding import Encoding
 from privacy.secagg.spec import Stage
 from server import snapshot

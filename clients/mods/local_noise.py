@@ -11,7 +11,7 @@ from clients.private_training import take_part
 from clients.workbench import Workbench, client_index, workbench
 from fedsim.randomness import randomness_of
 from fedsim.vectors import difference, moved
-from privacy.ledger import Law, Noise
+from privacy.events import Law, Noise
 from privacy.mechanisms import LocalNoise
 
 UPDATE = "update"

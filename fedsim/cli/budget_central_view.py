@@ -14,7 +14,7 @@ from fedsim.cli.budget_view import FACTORS, counted, plain, shown, up_to
 from fedsim.errors import Refused
 from privacy.accounting import central, laws
 from privacy.accounting.central import KNOWN_COHORT, RELEASED_MODELS, SERVER, Answer, CohortSum
-from privacy.ledger import Relation, Sampling
+from privacy.events import Relation, Sampling
 
 WHO = (
     "\nServer: infinite. It is trusted, and has the sums before the noise, with secure aggregation too."

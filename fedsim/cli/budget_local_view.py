@@ -12,7 +12,7 @@ from fedsim.cli.budget_view import FACTORS, counted, plain, shown, up_to
 from fedsim.errors import Refused
 from privacy.accounting import Epsilon, local
 from privacy.accounting.central import SERVER
-from privacy.ledger import Relation
+from privacy.events import Relation
 
 
 @dataclass(frozen=True, kw_only=True)

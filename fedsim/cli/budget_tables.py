@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privacy.accounting import Epsilon
-from privacy.ledger import Relation
+from privacy.events import Relation
 
 UNIT = "one client"
 RELATIONS = {

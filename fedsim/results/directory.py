@@ -27,7 +27,7 @@ from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.resumption import METRICS, Resumption, check_data, examine
 from fedsim.results.trees import Tree
-from privacy.ledger import AnyEvent, Noise
+from privacy.events import AnyEvent, Noise
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.errors import Refused
 from fedsim.results.ledger import LEDGER
 from fedsim.results.run import Run
-from privacy.ledger import event_of
+from privacy.events import event_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsim.errors import Refused
 from fedsim.results.files import LineFile, Position
-from privacy.ledger import AnyEvent, event_of
+from privacy.events import AnyEvent, event_of
 
 LEDGER = "ledger.jsonl"
 

@@ -14,7 +14,7 @@ from fedsim.experiment import Experiment
 from fedsim.privacy_sections import SecaggSection
 from fedsim.streams import numpy_stream
 from fedsim.summed import summed
-from privacy.ledger import Noise
+from privacy.events import Noise
 from privacy.secagg.encoding import Encoding
 from privacy.secagg.primitives import Entropy, SigningKey
 from privacy.secagg.spec import Policy

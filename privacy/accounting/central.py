@@ -13,7 +13,8 @@ from typing import Self
 from privacy.accounting import laws, renyi
 from privacy.accounting.calibration import smallest_noise
 from privacy.accounting.steps import Epsilon, NoTheorem, check_delta
-from privacy.ledger import CohortRelease, Relation, Sampling
+from privacy.events import Relation, Sampling
+from privacy.ledger import CohortRelease
 
 SERVER = "server"
 KNOWN_COHORT = "known-cohort"

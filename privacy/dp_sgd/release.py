@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from privacy.dp_sgd.gradient import PrivateGradient
-from privacy.ledger import Event, Noise, Relation, Unit
+from privacy.events import Event, Noise, Relation, Unit
 from privacy.randomness import Randomness
 from privacy.sampling import Batches
 

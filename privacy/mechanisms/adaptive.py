@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent, Relation
+from privacy.events import CohortEvent, Relation
 from privacy.mechanisms.clipping import Clipped
 from privacy.mechanisms.gaussian import CentralGaussian, Mean
 from privacy.mechanisms.metrics import BoundedMetric, shifted
@@ -65,7 +65,7 @@ class AdaptiveClipping:
     Raises:
         ValueError: A value is out of its range: with z of `2 sigma_b` or more the bits alone cost more than all may.
 
-    >>> from privacy.ledger import Sampling
+    >>> from privacy.events import Sampling
     >>> cohorts = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)
     >>> adaptive = AdaptiveClipping(
     ...     noise_multiplier=1.0, bit_noise=5.0, cohorts=cohorts, relation=Relation.ZERO_OUT, randomness=None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent, Part, Relation, Unit, joint_noise_multiplier
+from privacy.events import CohortEvent, Part, Relation, Unit, joint_noise_multiplier
 from privacy.mechanisms.metrics import BoundedMetric
 from privacy.randomness import Randomness
 
@@ -65,7 +65,7 @@ class CentralGaussian:
         ValueError: A value is out of its range, or the relation is one under which the sensitivity is another, or the
             metrics alone cost as much as all may.
 
-    >>> from privacy.ledger import Sampling
+    >>> from privacy.events import Sampling
     >>> loss = BoundedMetric(name="train-loss", bound=5.0, noise_multiplier=2.0)
     >>> cohorts = Cohorts(sampling=Sampling.POISSON, clients=1000, cohort=20)
     >>> release = CentralGaussian(

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.ledger import Law, LocalEvent, Relation, Unit
+from privacy.events import Law, LocalEvent, Relation, Unit
 from privacy.mechanisms.clipping import Arrays, Clipped, clip_jointly
 from privacy.randomness import Randomness, laplaces
 

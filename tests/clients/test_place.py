@@ -13,7 +13,7 @@ from fedsim.data import prepare
 from fedsim.data.task import TASK
 from fedsim.models import initial_model
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
-from privacy.ledger import loads
+from privacy.events import loads
 
 CLIENT = 3
 LOCAL_DP = """

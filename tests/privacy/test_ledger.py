@@ -3,25 +3,22 @@ from dataclasses import replace
 
 import pytest
 
-from privacy.ledger import (
+from privacy.events import (
     CohortEvent,
-    CohortRelease,
     Event,
     Law,
-    Ledger,
     LocalEvent,
-    LocalRelease,
     MatrixEvent,
     Noise,
     Part,
     Relation,
-    Release,
     Sampling,
     Unit,
     event_of,
     joint_noise_multiplier,
     loads,
 )
+from privacy.ledger import CohortRelease, Ledger, LocalRelease, Release
 
 EVENT = Event(
     mechanism="dp-sgd",

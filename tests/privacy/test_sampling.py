@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy.ledger import Noise, Sampling
+from privacy.events import Noise, Sampling
 from privacy.randomness import (
     KeyedRandomness,
     NumpyRandomness,

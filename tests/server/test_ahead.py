@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fedsim.streams import numpy_stream
-from privacy.ledger import Noise
+from privacy.events import Noise
 from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
 from server.ahead import Ahead
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.cohorts import Cohorts
-from privacy.ledger import MatrixEvent, Relation, Sampling, Unit
+from privacy.events import MatrixEvent, Relation, Sampling, Unit
 from privacy.mechanisms.matrix.plan import Plan
 from privacy.mechanisms.matrix.strategies import Banded
 from privacy.randomness import Randomness

@@ -14,7 +14,7 @@ from privacy.accounting import Epsilon, NoTheorem, central, known_cohort
 from privacy.accounting.central import CohortSum
 from privacy.accounting.renyi import epsilon_without_replacement
 from privacy.accounting.steps import LocalSteps
-from privacy.ledger import Relation, Sampling
+from privacy.events import Relation, Sampling
 
 POISSON = CohortSum(noise_multiplier=1.0, rate=0.01)
 FIXED = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)

@@ -10,7 +10,7 @@ from privacy.accounting import LocalSteps, known_cohort
 from privacy.audit import Release, measure
 from privacy.dp_sgd import PrivateGradient
 from privacy.dp_sgd.release import DpSgd
-from privacy.ledger import Noise, Relation
+from privacy.events import Noise, Relation
 from privacy.randomness import SeededRandomness
 from privacy.sampling import Batches
 

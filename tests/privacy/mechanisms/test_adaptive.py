@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from privacy.cohorts import Cohorts
-from privacy.ledger import CohortEvent, Relation, Sampling, joint_noise_multiplier, loads
+from privacy.events import CohortEvent, Relation, Sampling, joint_noise_multiplier, loads
 from privacy.mechanisms import BITS, AdaptiveClipping, clip_jointly, shifted_bit
 from privacy.randomness import NumpyRandomness
 

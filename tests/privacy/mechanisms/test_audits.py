@@ -15,7 +15,7 @@ from privacy.accounting import central, local
 from privacy.accounting.central import CohortSum
 from privacy.audit import Release, measure
 from privacy.cohorts import Cohorts
-from privacy.ledger import Law, Relation, Sampling
+from privacy.events import Law, Relation, Sampling
 from privacy.mechanisms import (
     BITS,
     AdaptiveClipping,

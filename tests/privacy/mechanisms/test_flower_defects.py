@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from privacy.accounting import central, local
 from privacy.accounting.central import CohortSum
 from privacy.cohorts import Cohorts
-from privacy.ledger import Relation, Sampling
+from privacy.events import Relation, Sampling
 from privacy.mechanisms import BITS, AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
 from privacy.randomness import NumpyRandomness
 

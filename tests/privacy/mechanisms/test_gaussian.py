@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from privacy.cohorts import Cohorts, roomy_cohort
-from privacy.ledger import CohortEvent, Noise, Part, Relation, Sampling, Unit, loads
+from privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit, loads
 from privacy.mechanisms import CentralGaussian
 from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 

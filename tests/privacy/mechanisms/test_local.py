@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privacy.ledger import Law, LocalEvent, Noise, Relation, Unit, loads
+from privacy.events import Law, LocalEvent, Noise, Relation, Unit, loads
 from privacy.mechanisms import LocalNoise
 from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness, laplaces
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from privacy.cohorts import Cohorts
-from privacy.ledger import Part, Relation, Sampling, joint_noise_multiplier, loads
+from privacy.events import Part, Relation, Sampling, joint_noise_multiplier, loads
 from privacy.mechanisms import BITS, AdaptiveClipping, BoundedMetric, CentralGaussian, shifted
 from privacy.randomness import NumpyRandomness
 from privacy.secagg.encoding import METRIC_BITS, Encoding

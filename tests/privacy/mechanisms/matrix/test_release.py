@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from privacy.accounting.matrix import Groups
 from privacy.cohorts import Cohorts
-from privacy.ledger import Sampling
+from privacy.events import Sampling
 from privacy.mechanisms import clip_jointly
 from privacy.mechanisms.matrix import CorrelatedGaussian, Participation, Plan, banded, buffered
 from privacy.randomness import NumpyRandomness
