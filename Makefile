@@ -22,8 +22,8 @@ test: .venv/installed
 # The tests that take minutes: two files at a time, but one where there is a Ray cluster. They start dozens of processes
 # and wait for them: one that fails is tried once more, and counted as rerun.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m "slow and not ray" -n 2 --dist loadfile --reruns 1
-	$(BIN)/python -m pytest -m "slow and ray" --reruns 1
+	$(BIN)/python -m pytest -m "slow and not ray" -n 2 --dist loadfile --reruns 1 -raR
+	$(BIN)/python -m pytest -m "slow and ray" --reruns 1 -raR
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -42,10 +42,10 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_pl
     """Scale an update down to a norm that is taken over all of its arrays together.
 
     Unit: a client. The norm of the result never exceeds `norm`, not even as the dtypes round it: rounding to a
-    number of precision eps moves x by at most eps/2 |x|, or by half of the smallest number tiny, so the result's norm
-    is at most (1 + eps/2) times what was aimed at, plus d^(1/order) tiny/2 for d numbers; and a float64 sum of d
-    terms is wrong by at most d 2^-53 of itself. What is aimed at is so much less. So a sum in which a client is
-    there, or zeroed, or missing, differs by at most `norm`. The L2 norm of float32 arrays is a
+    number of precision eps moves x by at most eps/2 |x|, or by half of the smallest number tiny, and the factor may be
+    rounded so too; so the result's norm is at most (1 + eps/2) times what was aimed at, plus d^(1/order) 2 tiny for d
+    numbers; and a float64 sum of d terms is wrong by at most d 2^-53 of itself. What is aimed at is so much less. So a
+    sum in which a client is there, or zeroed, or missing, differs by at most `norm`. The L2 norm of float32 arrays is a
     float64 sum of float32 sums of 256 squares: that takes a quarter of the time, and 8 millionths off what is clipped.
 
     | update | result |
@@ -98,7 +98,7 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_pl
 def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float]:
     """Return a scale, a power of two, the norm of the update over it, and how wrong that may be, relative to it.
 
-    The scale is 1 unless squares would overflow or vanish, as they can in float64 alone; scale times norm may overflow.
+    The scale is 1 unless powers would overflow or vanish, or the limit is so small; scale times norm may overflow.
     Near the limit, the norm to clip to, it is not taken in float32: what was clipped once stays as it is. The order
     of the sum is that of the arrays, and the same on any machine's number of threads.
     """
@@ -107,11 +107,11 @@ def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float
         if order == 2 and all(array.dtype == np.float32 for array in update.values()):
             total = _sum_of_float32_squares(update)
             root = math.sqrt(total)
-            # Below and above, squares that vanish or overflow would count.
-            if 1e-10 < root < 1e15 and not 0.999 < root / limit < 1.001:
+            if 1e-10 < root < 1e15 and limit > 1e-290 * root and not 0.999 < root / limit < 1.001:
                 return 1.0, root, error + (min(_ROW, _numbers(update)) + 2) * 2.0**-24 / 2
         total = _sum_of_powers(update, 1.0, order)
-        if 1e-200 < total < 1e300:
+        # Else powers would count that vanish or overflow, or the factor would be subnormal.
+        if 1e-200 < total < 1e300 and limit > 1e-290 * total ** (1 / order):
             return 1.0, total ** (1 / order), error
         largest = float(np.max([np.abs(array).max() for array in update.values() if array.size], initial=0.0))
         if largest == 0 or not math.isfinite(largest):
@@ -156,7 +156,7 @@ def _aim(update: Arrays, norm: float, order: int) -> float:
     infos = [np.finfo(array.dtype) for array in update.values() if array.size]
     precision = max(float(info.eps) for info in infos) + 4 * _UNIT
     tiny = max(float(info.smallest_subnormal) for info in infos)
-    room = norm / (1 + 2 * (numbers + 8) * _UNIT) - tiny * float(numbers ** (1 / order))
+    room = norm / (1 + 2 * (numbers + 8) * _UNIT) - 2 * tiny * float(numbers ** (1 / order))
     return max(room, 0.0) / (1 + precision)
 
 

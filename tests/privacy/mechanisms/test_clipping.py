@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ def exceeds(update: Update, norm: float, order: int) -> bool:
 
 
 @settings(deadline=None, max_examples=300)
+@example(update={"a": np.array(5.06005633e282)}, norm=1e-40, order=1)  # a factor that is subnormal
+@example(update={"a": np.array([3e282, 7e282])}, norm=1e-35, order=2)
+@example(update={"a": np.array([1e3, 1e-3, 7.0])}, norm=1e-310, order=1)
 @given(update=UPDATES, norm=NORMS, order=st.sampled_from([1, 2]))
 def test_the_norm_is_never_above_the_clip_however_the_dtype_rounds(
     update: Update, norm: float, order: Any
