@@ -179,7 +179,8 @@ def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
 
 
 def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent() -> None:
-    first, second = (fedsim.run(digits("privacy.noise=os", "rounds=1"), f"run-{i}") for i in range(2))
+    setting = digits("privacy.noise=os", "server.sampling=fixed", "rounds=1")
+    first, second = (fedsim.run(setting, f"run-{i}") for i in range(2))
     assert bits(first)[0] != bits(second)[0]
     assert events_of(first)
     assert {event.noise for event in events_of(first)} == {"os"}
@@ -190,7 +191,8 @@ def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent() -> None:
 def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    setting = digits("privacy.noise=os", "server.sampling=fixed", "privacy.dp-sgd.max-participations=4")
+    everybody = ("server.sampling=fixed", "server.cohort=6")  # else the coins that draw it are secret
+    setting = digits("privacy.noise=os", *everybody, "privacy.dp-sgd.max-participations=4")
     real = Federation._aggregate
 
     def dying(self: Federation, round_: int, *rest: Any) -> Any:
@@ -203,11 +205,11 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_aband
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     before = (Path("run") / "ledger.jsonl").read_bytes()
-    assert [Event.loads(line).round for line in before.splitlines()] == [1] * 3 + [2] * 3 + [3] * 3
+    assert [Event.loads(line).round for line in before.splitlines()] == [1] * 6 + [2] * 6 + [3] * 6
     run = fedsim.resume("run")
     assert (run.path / "ledger.jsonl").read_bytes().startswith(before)
     assert [row.get("abandoned", False) for row in run.rows] == [False, False, True, False]
-    assert [event.round for event in events_of(run)] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert [event.round for event in events_of(run)] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
     assert run.rows[3]["epsilon-known-cohort"] > run.rows[1]["epsilon-known-cohort"]
 
 
@@ -231,7 +233,7 @@ def die() -> None:
 
 def test_half_a_line_of_a_client_that_was_killed_is_no_event(tmp_path: Path) -> None:
     file = tmp_path / "ledger.jsonl"
-    event = events_of(fedsim.run(digits("privacy.noise=os", "rounds=1"), "run"))[0]
+    event = events_of(fedsim.run(digits("privacy.noise=os", "server.sampling=fixed", "rounds=1"), "run"))[0]
     file.write_text(event.dumps() + "\n" + event.dumps()[:40])
     reopened = LedgerFile(file, lasting=True)
     assert reopened.go_on(reopened.position) == [event]
