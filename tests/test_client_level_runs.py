@@ -247,9 +247,9 @@ def test_adaptive_clipping_ends_at_the_quantile_of_the_norms(
     recorder, norms = Recorder(monkeypatch), list[float]()
     real = clip.clip_jointly
 
-    def measured(update: dict[str, NDArray[Any]], norm: float) -> Clipped:
+    def measured(update: dict[str, NDArray[Any]], norm: float, **how: Any) -> Clipped:
         norms.append(float(np.linalg.norm(update[CLIPPED])))
-        return real(update, norm)
+        return real(update, norm, **how)
 
     monkeypatch.setattr(clip, "clip_jointly", measured)
     everyone = ("rounds=120", "server.cohort=30", "server.sampling='fixed'", "server.evaluate-every=120")
