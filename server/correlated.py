@@ -64,9 +64,8 @@ class Correlated:
             group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
         ]
         self._history = History(plan.mechanism.participation)
-        self._randomness = Ahead(
-            self._noise_of, dimension_of(tuple(array.shape) for array in arrays.values())
-        )
+        self._size = dimension_of(tuple(array.shape) for array in arrays.values())
+        self._randomness = Ahead(self._noise_of, self._size)
         self._releases = self._begun(None)
 
     @classmethod
@@ -160,7 +159,7 @@ class Correlated:
             self._plan,
             self._cohorts,
             sum_sensitivity=self._sum_sensitivity,
-            size=dimension_of(tuple(array.shape) for array in self._arrays.values()),
+            size=self._size,
             randomness=self._randomness,
             state=state,
         )

@@ -20,9 +20,9 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     """Clip what training has changed, jointly over all arrays, where a trusted server is to noise the sum.
 
     The train message's config says `clip-norm`, and `clip-bit` where the reply is to say whether the norm was below.
-    The reply holds the clipped difference, as one vector, and no model; it weighs 1, however many examples the client has. An update
-    with NaN or infinity in it becomes zero. Metrics that the experiment releases are in it clipped and shifted; their
-    bounds are the experiment's: the message has no say in them.
+    The reply holds the clipped difference, as one vector, and no model; it weighs 1, however many examples the client
+    has. An update with NaN or infinity in it becomes zero. Metrics that the experiment releases are in it clipped and
+    shifted; their bounds are the experiment's: the message has no say in them.
     """
     experiment = workbench(context).experiment
     if experiment.privacy.central is None:

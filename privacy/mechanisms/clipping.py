@@ -161,7 +161,7 @@ def _aim(update: Arrays, norm: float, order: int) -> float:
 
 
 def _scaled(array: NDArray[Any], scale: float, factor: float, out: NDArray[Any]) -> NDArray[Any]:
-    """Put array / scale * factor, in the array's dtype, where it is to be; the factor may be rounded towards 0, to a float32."""
+    """Put array / scale * factor into `out`, in the array's dtype; the factor may be rounded towards 0, to a float32."""
     with np.errstate(under="ignore"):
         if array.dtype == np.float32 and scale == 1 and factor > _LEAST_FACTOR:
             rounded = np.float32(factor)
