@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict, UserConfig
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
+from flwr.superlink.grid import HttpGrid
 from torch import nn
 
 from fedsim import interruption, progress
@@ -81,7 +82,7 @@ def main(grid: Grid, context: Context) -> None:
     if deployment is None:
         federation = _federation(experiment, data, grid, label=context.run_id)
     else:
-        deployed = DeployedGrid(grid, ttl=experiment.server.timeout)
+        deployed = DeployedGrid(cast(HttpGrid, grid), ttl=experiment.server.timeout)
         federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
     if config.get("resume"):

@@ -157,8 +157,6 @@ def test_killed_it_leaves_no_process(start: Callable[..., Up]) -> None:
     up.until(lambda: not up.pids())
 
 
-# One try in five or so fails, `up` itself ending some 80 s after the client's death: why is not known yet.
-@pytest.mark.flaky(reruns=2)
 def test_a_client_that_is_killed_is_told_of_and_a_server_ends_it(start: Callable[..., Up]) -> None:
     up = start("long.toml", "--out", "up", "--set", "server.timeout=20")
     up.until(lambda: rows_of("up") > 0)

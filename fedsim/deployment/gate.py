@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,24 +28,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedsim.deployment.asgi import MIB, Denied, Gone, answer, header, read_body, replay
+from fedsim.deployment.exchange import NODE
 from fedsim.deployment.listening import is_loopback
 from fedsim.deployment.operator import HEADER as OPERATOR
 from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, fingerprint
-from fedsim.deployment.shortcut import NODE
-from fedsim.deployment.wire import INSTANCE
-
-if TYPE_CHECKING:
-    from flwr.proto.fleet_pb2 import PushMessagesRequest
+from fedsim.deployment.wire import INSTANCE, MANY, SEND
 
 log = logging.getLogger("fedsim.server")
 
 PUBLIC_KEY, TIMESTAMP, SIGNATURE = "flwr-public-key", "flwr-timestamp", "flwr-signature"  # Flower's
 CONTROL, FLEET, OWN = "/v1/control/", "/v1/fleet/", "/fedsim/"
 HEALTH, READY = "/health", "/health/ready"
-JOIN, LEAVE, PUSH = f"{FLEET}activate-node", f"{FLEET}deactivate-node", f"{FLEET}push-messages"
+JOIN, LEAVE = f"{FLEET}activate-node", f"{FLEET}deactivate-node"
 CLOSED = {f"{FLEET}register-node", f"{FLEET}unregister-node"}
+IN_PARTS = {f"{FLEET}push-messages", f"{FLEET}push-object"}
 OPERATOR_LIMIT = 16 * MIB  # an experiment is text, and a bundle holds no code
 SIGNED_WITHIN, CLOCKS_DIFFER = 300.0, 5.0  # seconds, as Flower has it
 LOGGED = 300  # characters of Flower's reason
@@ -116,7 +115,8 @@ class Gate:
                 body = await self._admit_client(request, receive)
             else:
                 _admit_own_machine(request.scope)
-                body = await read_body(request.scope, receive, self._limit)
+                limit = max(self._limit, MANY) if request.path == SEND else self._limit
+                body = await read_body(request.scope, receive, limit)
         except Denied as denied:
             log.warning("refused %s: %s: %s", request.who, request.what, denied)
             await answer(send, denied.status, {"error": str(denied)})
@@ -148,12 +148,12 @@ class Gate:
             if request.path in CLOSED:
                 raise Denied(403, "clients are registered by the server's nodes.json alone")
             self._authenticate(request, self._credentials.clients)
+        if request.path in IN_PARTS:
+            raise Denied(403, "a reply is taken whole alone, as `fedsim client` gives it")
         self._presence.check(request.key, request.instance)
         if request.path == JOIN:
             self._presence.check_join(request.key)
         body = await read_body(request.scope, receive, self._limit)
-        if request.path == PUSH:
-            _check_senders(body)
         if request.path == JOIN:
             await asyncio.to_thread(self._free, request.key)
         return body
@@ -220,8 +220,11 @@ class _Request:
 
     @property
     def reason(self) -> str:
-        """What Flower answered, on one line."""
-        return " ".join(self._answer.decode("utf-8", "replace").split())[:LOGGED]
+        """What was answered, on one line."""
+        text = self._answer.decode("utf-8", "replace")
+        with suppress(ValueError, KeyError, TypeError):  # Flower's refusals have another form
+            text = json.loads(text)["error"]
+        return " ".join(text.split())[:LOGGED]
 
     def note(self, message: Message) -> None:
         """Note a part of the answer."""
@@ -252,24 +255,6 @@ def _check_signature(scope: Scope, key: bytes) -> None:
         raise ValueError(
             f"was signed {age:.0f} s ago, by the client's clock; {SIGNED_WITHIN:.0f} s are allowed"
         )
-
-
-def _check_senders(body: bytes) -> None:
-    """Raise `Denied` where a client sends a reply in another's name, which Flower would take."""
-    request = _pushed(body)
-    if any(m.metadata.src_node_id != request.node.node_id for m in request.messages_list):
-        raise Denied(403, "the reply is in the name of another client")
-
-
-def _pushed(body: bytes) -> PushMessagesRequest:
-    from flwr.proto.fleet_pb2 import PushMessagesRequest
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        request: PushMessagesRequest = PushMessagesRequest.FromString(body)
-    except DecodeError:
-        raise Denied(400, "is not a PushMessagesRequest") from None
-    return request
 
 
 def _target(scope: Scope) -> str:

@@ -15,13 +15,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedsim.deployment.asgi import Gone, Response, ask, header, read_body
-from fedsim.deployment.wire import HOLD
+from fedsim.deployment.wire import COLLECT, GIVE, HOLD, SEND, TAKE
 
 LONGEST = 20.0  # seconds
 LOOK = 1.0  # seconds between a ServerApp's looks: Flower makes an error reply where a client is lost, unannounced
-CLIENT_PULL, CLIENT_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
-SERVER_PULL, SERVER_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
-PATHS = {CLIENT_PULL, CLIENT_PUSH, SERVER_PULL, SERVER_PUSH}
+PATHS = {TAKE, GIVE, SEND, COLLECT}
 
 Topic = int | None  # what somebody waits for: messages for a node, or (None) replies for a ServerApp
 
@@ -49,7 +47,7 @@ class Holding:
             return
         try:
             body = await read_body(scope, receive, limit=math.inf)
-            if scope["path"] in (CLIENT_PULL, SERVER_PULL):
+            if scope["path"] in (TAKE, COLLECT):
                 response = await self._pull(scope, body, receive)
             else:
                 response = await ask(self._app, scope, body, receive)
@@ -62,7 +60,7 @@ class Holding:
     async def _pull(self, scope: Scope, body: bytes, receive: Receive) -> Response:
         """Return the answer to a pull, empty only once the time is over; raises `Gone` if nobody waits any more."""
         until = time.monotonic() + _seconds(header(scope, HOLD))
-        look = LOOK if scope["path"] == SERVER_PULL else LONGEST
+        look = LOOK if scope["path"] == COLLECT else LONGEST
         topic = _pulled_for(scope["path"], body)
         hanging_up = asyncio.ensure_future(receive())
         try:
@@ -70,7 +68,7 @@ class Holding:
                 news = self._news.setdefault(topic, asyncio.Event())
                 response = await ask(self._app, scope, body, _never)
                 left = until - time.monotonic()
-                if left <= 0 or self._is_closed or not _is_empty(scope["path"], response):
+                if left <= 0 or self._is_closed or response.status != 200 or response.body:
                     return response
                 waiting = asyncio.ensure_future(news.wait())
                 await asyncio.wait(
@@ -103,29 +101,21 @@ def _seconds(text: str | None) -> float:
 def _pulled_for(path: str, body: bytes) -> Topic:
     from flwr.proto.fleet_pb2 import PullMessagesRequest
 
-    if path == SERVER_PULL:
+    if path == COLLECT:
         return None
     try:
         return int(PullMessagesRequest.FromString(body).node.node_id)
     except DecodeError:
-        return 0  # no node's; Flower will say what is wrong
+        return 0  # no node's; the app will say what is wrong
 
 
 def _pushed_to(path: str, body: bytes) -> list[Topic]:
+    from flwr.proto.recorddict_pb2 import BytesList
     from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 
-    if path == CLIENT_PUSH:
+    if path == GIVE:
         return [None]
-    if path == SERVER_PUSH:
-        return list({m.metadata.dst_node_id for m in PushAppMessagesRequest.FromString(body).messages_list})
+    if path == SEND:
+        messages = PushAppMessagesRequest.FromString(BytesList.FromString(body).vals[0]).messages_list
+        return list({message.metadata.dst_node_id for message in messages})
     return []
-
-
-def _is_empty(path: str, response: Response) -> bool:
-    from flwr.proto.fleet_pb2 import PullMessagesResponse
-    from flwr.proto.runtime_pb2 import PullAppMessagesResponse
-
-    if response.status != 200:
-        return False
-    kind = PullAppMessagesResponse if path == SERVER_PULL else PullMessagesResponse
-    return not kind.FromString(response.body).messages_list

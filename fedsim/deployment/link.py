@@ -19,40 +19,23 @@ from typing import NoReturn, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, Metadata
-from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
-from flwr.common.serde import fab_from_proto, message_to_proto, run_from_proto
+from flwr.common.serde import fab_from_proto, run_from_proto
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
+    PushMessagesResponse,
     RegisterNodeFleetRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    PullObjectRequest,
-    PushObjectRequest,
-)
 from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.error import ApiErrorCode
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_id,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
-    inflate_object_from_contents,
-    pull_objects,
-    push_object_contents_from_iterable,
-)
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.run import Run
@@ -61,6 +44,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsim.deployment import wire
+from fedsim.deployment.letter import Letter, pack, unpack
 from fedsim.deployment.parcel import wrap
 from fedsim.deployment.refusals import (
     Dropped,
@@ -75,11 +59,10 @@ from fedsim.deployment.refusals import (
 from fedsim.errors import Refused
 
 HOLD = 10  # seconds that a server may hold an empty answer
-TIMEOUTS = (30.0, HOLD + 5.0, 3.0)  # seconds: of calls, of polls for a message, of heartbeats
+TIMEOUTS = (30.0, HOLD + 20.0, 3.0)  # seconds: of calls, of polls for a message, of heartbeats
 BEAT = 5.0  # seconds; a server lets another process have this client's key 15 s after it last heard of it
 FIRST_PAUSE, LAST_PAUSE, PAUSE_IF_TURNED_AWAY = 0.2, 5.0, 3.0  # seconds
 MOST_ACTIVATIONS = 10  # failed ones; a server takes a client that was killed for joined for 20 s
-LONGEST_PULL = 120.0  # seconds that objects of a message may take to come
 CLOCK_TOLERANCE = 60.0  # seconds; Flower's server takes signatures up to 300 s old
 
 T = TypeVar("T")
@@ -130,6 +113,7 @@ class Link:
             for timeout in TIMEOUTS
         )
         self._node = Node()
+        self._taken = ""  # the last message that came
         self._told = ""
         self._ended = threading.Event()
 
@@ -159,34 +143,19 @@ class Link:
             Refused: The server doesn't want this client any more.
         """
         before = time.monotonic()
-        answer = self._steadily(lambda: self._poll.PullMessages(PullMessagesRequest(node=self._node)))
+        answer, contents = self._steadily(self._take)
         if not answer.messages_list:
             if time.monotonic() - before < 1:  # a server that holds no answers back
                 time.sleep(FIRST_PAUSE)
             return None
         (head, *_), (tree, *_) = answer.messages_list, answer.message_object_trees
-        run_id = head.metadata.run_id
-        ids = list(
-            dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
-        )  # equal parts come once
+        self._taken = tree.object_id
         try:
-            contents = self._steadily(lambda: self._objects(run_id, ids))
-        except ObjectPullError as error:
-            raise Dropped(f"a message could not be received: {error}") from None
-        self._steadily(
-            lambda: self._fleet.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=self._node, run_id=run_id, message_object_id=tree.object_id
-                )
-            )
-        )
-        try:
-            message = inflate_object_from_contents(tree.object_id, contents)
-        except Exception as error:  # whatever bytes that are no message raise
-            raise Dropped(f"a message could not be read: {type(error).__name__}: {error}") from None
-        if not isinstance(message, Message) or message.metadata.dst_node_id != self.node_id:
+            message = Letter(head, tree, contents).message()
+        except ValueError as error:
+            raise Dropped(f"a message could not be read: {error}") from None
+        if message.metadata.dst_node_id != self.node_id:
             raise Dropped("a message for someone else came")
-        message.metadata.__dict__["_message_id"] = tree.object_id  # a message can't hold its own hash
         return message
 
     def run(self, run_id: int) -> tuple[Run, bytes]:
@@ -208,18 +177,9 @@ class Link:
             raise Dropped("the reply comes too late")
         if reply.has_content():
             reply.content = wrap(reply.content)
-        with no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            tree = get_object_tree(reply)
-            contents = {id_: part.deflate() for id_, part in get_all_nested_objects(reply).items()}
-        head = remove_content_from_message(reply) if reply.has_content() else reply
-        request = PushMessagesRequest(
-            messages_list=[message_to_proto(head)],
-            message_object_trees=[tree],
-            clientapp_runtime_list=[seconds],
-        )
-        self._steadily(lambda: self._send(reply.metadata, request, contents))
-        return sum(map(len, contents.values()))
+        letter = Letter.of(reply)
+        self._steadily(lambda: self._give(reply.metadata, letter, seconds))
+        return sum(map(len, letter.contents.values()))
 
     # --- what is asked again until it is answered -----------------------------------------------------------
 
@@ -245,45 +205,29 @@ class Link:
                     raise
         self._activate()
 
-    def _objects(self, run_id: int, ids: list[str]) -> dict[str, bytes]:
-        def pull(id_: str) -> bytes:
-            request = PullObjectRequest(node=self._node, run_id=run_id, object_id=id_)
-            answer = self._fleet.PullObject(request)
-            if not answer.object_found:
-                raise ObjectPullError(id_, "the server doesn't have it any more")
-            if not answer.object_available:
-                raise ObjectUnavailableError(id_)
-            if get_object_id(answer.object_content) != id_:
-                raise ObjectPullError(id_, "its content has another hash")
-            return answer.object_content
-
-        return pull_objects(
-            ids,
-            pull,
-            max_time=LONGEST_PULL,
-            max_tries_per_object=None,
-            initial_backoff=0.02,
-            backoff_cap=0.5,
+    def _take(self) -> tuple[PullMessagesResponse, dict[str, bytes]]:
+        """Ask for the next message, and say which one came last: one that has got lost is given again."""
+        request = PullMessagesRequest(node=self._node, message_ids=[self._taken])
+        packed = self._poll._unary_unary(
+            path=wire.TAKE, rpc_method="take", request=request, response_type=BytesList
         )
+        return unpack(PullMessagesResponse, packed)
 
-    def _send(self, metadata: Metadata, request: PushMessagesRequest, contents: dict[str, bytes]) -> None:
+    def _give(self, metadata: Metadata, letter: Letter, seconds: float) -> None:
         if metadata.src_node_id != self.node_id:
             raise Dropped("the server has forgotten this client, and the run with it")
-        request.node.CopyFrom(self._node)
-        answer = self._fleet.PushMessages(request)
-
-        def push(id_: str, content: bytes) -> None:
-            request = PushObjectRequest(
-                node=self._node,
-                run_id=metadata.run_id,
-                object_id=id_,
-                object_content=content,
-                session_id=answer.session_id,
-            )
-            if not self._fleet.PushObject(request).stored:
-                raise Dropped("the server doesn't take the reply")
-
-        push_object_contents_from_iterable([(id_, contents[id_]) for id_ in answer.objects_to_push], push)
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[letter.head],
+            message_object_trees=[letter.tree],
+            clientapp_runtime_list=[seconds],
+        )
+        self._fleet._unary_unary(
+            path=wire.GIVE,
+            rpc_method="give",
+            request=pack(request, letter.contents.values()),
+            response_type=PushMessagesResponse,
+        )
 
     def _beat(self) -> None:
         """Say that this client is alive; whether the server hears it is the other calls' business."""
@@ -378,6 +322,6 @@ class _Headers:
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers."""
         context.request.headers.update(self._all)
-        if context.request.url.path.endswith("pull-messages"):
+        if context.request.url.path == wire.TAKE:
             context.request.headers[wire.HOLD] = str(HOLD)
         return call_next(context)

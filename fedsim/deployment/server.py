@@ -24,6 +24,7 @@ import uvicorn
 
 from fedsim.deployment import environment, superexec
 from fedsim.deployment.app_log import FORM, TIME, AppLog
+from fedsim.deployment.exchange import Exchange
 from fedsim.deployment.gate import Credentials, Gate
 from fedsim.deployment.holding import Holding
 from fedsim.deployment.keys import ServerKeys
@@ -32,7 +33,6 @@ from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, client_list, take_offline
 from fedsim.deployment.run_files import run_files
-from fedsim.deployment.shortcut import Shortcut
 from fedsim.deployment.superlink import open_superlink
 from fedsim.deployment.tls import Loop, server_context
 from fedsim.errors import Refused, RunFailed
@@ -176,7 +176,7 @@ class _Front:
             registration = Registration(settings.keys.folder, state, settings.state / environment.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
-        self._holding = Holding(Shortcut(flower, state))
+        self._holding = Holding(Exchange(flower, state))
         self.app = Gate(
             self._holding,
             run_files(settings.state / RUNS, lambda: client_list(state, registration)),

@@ -8,10 +8,13 @@ import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse, PushMessagesRequest
 from flwr.proto.message_pb2 import Message, Metadata
 from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse, PushAppMessagesRequest
 
 from fedsim.deployment.asgi import read_body
-from fedsim.deployment.holding import CLIENT_PULL, CLIENT_PUSH, SERVER_PULL, SERVER_PUSH, Holding
+from fedsim.deployment.holding import Holding
+from fedsim.deployment.letter import pack, unpack
+from fedsim.deployment.wire import COLLECT, GIVE, SEND, TAKE
 
 
 class Mailbox:
@@ -25,21 +28,25 @@ class Mailbox:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = await read_body(scope, receive, 10**6)
         status, content = 200, b""
-        if scope["path"] == SERVER_PUSH:
-            for message in PushAppMessagesRequest.FromString(body).messages_list:
+        if scope["path"] == SEND:
+            request, _ = unpack(PushAppMessagesRequest, BytesList.FromString(body))
+            for message in request.messages_list:
                 self.messages.setdefault(message.metadata.dst_node_id, []).append(message)
-        elif scope["path"] == CLIENT_PUSH:
-            self.replies.extend(PushMessagesRequest.FromString(body).messages_list)
-        elif scope["path"] == SERVER_PULL:
+        elif scope["path"] == GIVE:
+            reply, _ = unpack(PushMessagesRequest, BytesList.FromString(body))
+            self.replies.extend(reply.messages_list)
+        elif scope["path"] == COLLECT:
             self.asked += 1
-            content = PullAppMessagesResponse(messages_list=self.replies).SerializeToString()
+            if self.replies:
+                content = pack(PullAppMessagesResponse(messages_list=self.replies)).SerializeToString()
             self.replies = []
         else:
             self.asked += 1
             node = PullMessagesRequest.FromString(body).node.node_id
             status = 401 if node == 0 else 200
-            found = self.messages.pop(node, [])
-            content = PullMessagesResponse(messages_list=found).SerializeToString()
+            if node in self.messages:
+                answer = PullMessagesResponse(messages_list=self.messages.pop(node))
+                content = pack(answer).SerializeToString()
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": content})
 
@@ -69,13 +76,18 @@ class Caller:
         return (sent[0]["status"], b"".join(m["body"] for m in sent[1:])) if sent else None
 
     async def pull(self, node: int, hold: str | None = "20") -> list[Message]:
-        answer = await self.post(CLIENT_PULL, PullMessagesRequest(node=Node(node_id=node)), hold)
+        answer = await self.post(TAKE, PullMessagesRequest(node=Node(node_id=node)), hold)
         assert answer is not None
-        return list(PullMessagesResponse.FromString(answer[1]).messages_list)
+        return list(unpack(PullMessagesResponse, BytesList.FromString(answer[1]))[0].messages_list)
+
+    async def collect(self) -> list[Message]:
+        answer = await self.post(COLLECT, PullAppMessagesRequest(), "20")
+        assert answer is not None
+        return list(unpack(PullAppMessagesResponse, BytesList.FromString(answer[1]))[0].messages_list)
 
 
-def to(node: int) -> PushAppMessagesRequest:
-    return PushAppMessagesRequest(messages_list=[Message(metadata=Metadata(dst_node_id=node))])
+def to(node: int) -> BytesList:
+    return pack(PushAppMessagesRequest(messages_list=[Message(metadata=Metadata(dst_node_id=node))]))
 
 
 async def settle() -> None:
@@ -91,7 +103,7 @@ def test_a_client_hears_of_its_message_and_others_are_not_asked_for() -> None:
         pulls = {node: asyncio.create_task(caller.pull(node)) for node in (1, 2)}
         await settle()
         assert mailbox.asked == 2
-        await caller.post(SERVER_PUSH, to(2))
+        await caller.post(SEND, to(2))
         assert len(await pulls[2]) == 1
         assert mailbox.asked == 3
         assert not pulls[1].done()
@@ -105,13 +117,11 @@ def test_a_server_app_hears_of_a_reply() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
         caller = Caller(Holding(mailbox))
-        pull = asyncio.create_task(caller.post(SERVER_PULL, PullAppMessagesRequest(), "20"))
+        pull = asyncio.create_task(caller.collect())
         await settle()
         assert not pull.done()
-        await caller.post(CLIENT_PUSH, PushMessagesRequest(messages_list=[Message()]))
-        answer = await pull
-        assert answer is not None
-        assert len(PullAppMessagesResponse.FromString(answer[1]).messages_list) == 1
+        await caller.post(GIVE, pack(PushMessagesRequest(messages_list=[Message()])))
+        assert len(await pull) == 1
 
     asyncio.run(scenario())
 
@@ -120,12 +130,10 @@ def test_a_server_app_hears_of_what_flower_makes_itself() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
         caller = Caller(Holding(mailbox))
-        pull = asyncio.create_task(caller.post(SERVER_PULL, PullAppMessagesRequest(), "20"))
+        pull = asyncio.create_task(caller.collect())
         await settle()
         mailbox.replies.append(Message())
-        answer = await pull
-        assert answer is not None
-        assert len(PullAppMessagesResponse.FromString(answer[1]).messages_list) == 1
+        assert len(await pull) == 1
 
     asyncio.run(scenario())
 
@@ -142,9 +150,9 @@ def test_a_message_that_comes_while_flower_is_asked_is_not_missed() -> None:
                 kept.append(message)
 
             await mailbox(scope, receive, keep)
-            if scope["path"] == CLIENT_PULL and not pushed:
+            if scope["path"] == TAKE and not pushed:
                 pushed.append(True)  # it comes after Flower has looked, and before its answer is here
-                await caller.post(SERVER_PUSH, to(1))
+                await caller.post(SEND, to(1))
             for message in kept:
                 await send(message)
 
@@ -177,13 +185,13 @@ def test_who_hangs_up_is_not_waited_for() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
         caller = Caller(Holding(mailbox))
-        pull = asyncio.create_task(caller.post(CLIENT_PULL, PullMessagesRequest(node=Node(node_id=1)), "20"))
+        pull = asyncio.create_task(caller.post(TAKE, PullMessagesRequest(node=Node(node_id=1)), "20"))
         await settle()
         caller.hang_up.set()
         assert await pull is None
         assert mailbox.asked == 1
         caller.hang_up.clear()
-        await caller.post(SERVER_PUSH, to(1))
+        await caller.post(SEND, to(1))
         assert len(await caller.pull(1)) == 1  # nobody has taken it
 
     asyncio.run(scenario())
@@ -191,7 +199,7 @@ def test_who_hangs_up_is_not_waited_for() -> None:
 
 def test_a_refusal_is_not_held() -> None:
     async def scenario() -> None:
-        answer = await Caller(Holding(Mailbox())).post(CLIENT_PULL, PullMessagesRequest(), "20")
+        answer = await Caller(Holding(Mailbox())).post(TAKE, PullMessagesRequest(), "20")
         assert answer is not None
         assert answer[0] == 401
 

@@ -13,16 +13,20 @@ from flwr.proto.fleet_pb2 import (
     DeactivateNodeRequest,
     PullMessagesRequest,
     PushMessagesRequest,
+    PushMessagesResponse,
     RegisterNodeFleetRequest,
 )
-from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fedsim.deployment.key_making import add_clients, make_keys
 from fedsim.deployment.keys import ClientKeys, OperatorKeys
+from fedsim.deployment.letter import pack
 from fedsim.deployment.operator import sign
+from fedsim.deployment.wire import GIVE
 from tests.fedsim.deployment.servers import Server, close_clients, control, fleet, operator, serving, trusting
 
 YEAR = timedelta(days=365)
@@ -187,14 +191,37 @@ def test_a_client_joins_again_without_having_left(server: Server, keys: ClientKe
     assert len({fleet(server, keys).ActivateNode(join(keys)).node_id for _ in range(2)}) == 1
 
 
+def give(client: FleetHttpClient, request: PushMessagesRequest) -> None:
+    client._unary_unary(path=GIVE, rpc_method="", request=pack(request), response_type=PushMessagesResponse)
+
+
 def test_a_reply_in_anothers_name_is_refused(server: Server, keys: ClientKeys) -> None:
     client = fleet(server, keys)
     node = client.ActivateNode(join(keys)).node_id
     forged = Message(metadata=Metadata(src_node_id=node + 1))
-    with pytest.raises(httpx.HTTPStatusError) as error:
-        client.PushMessages(PushMessagesRequest(node=Node(node_id=node), messages_list=[forged]))
-    assert refusal(error)[0] == 403
-    server.lines("refused client 0 (", "/v1/fleet/push-messages: the reply is in the name of another client")
+    for claimed, reason in (
+        (node, "403 the reply is in the name of another client"),
+        (node + 1, "401 the node is not that of the client's key"),
+    ):
+        request = PushMessagesRequest(
+            node=Node(node_id=claimed), messages_list=[forged], message_object_trees=[ObjectTree()]
+        )
+        with pytest.raises(httpx.HTTPStatusError):
+            give(client, request)
+        server.lines("refused client 0 (", f"/v1/fleet/give: {reason}")
+
+
+def test_a_reply_that_comes_in_parts_is_refused(server: Server, keys: ClientKeys) -> None:
+    client = fleet(server, keys)
+    node = Node(node_id=client.ActivateNode(join(keys)).node_id)
+    for call, request in (
+        (client.PushMessages, PushMessagesRequest(node=node)),
+        (client.PushObject, PushObjectRequest(node=node)),
+    ):
+        with pytest.raises(httpx.HTTPStatusError) as error:
+            call(request)
+        assert refusal(error) == (403, "a reply is taken whole alone, as `fedsim client` gives it")
+    server.lines("refused client 0 (", "/v1/fleet/push-messages: a reply is taken whole alone")
 
 
 def test_what_flower_refuses_is_logged_too(server: Server, keys: ClientKeys) -> None:
