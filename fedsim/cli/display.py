@@ -77,14 +77,20 @@ class _Follower:
         self.name = name
         self.rounds = self.done_before = 0
         self.began = time.perf_counter()
+        self.seconds = 0.0
 
     def started(self, path: Path, rounds: int, done: int) -> None:
         """Note the beginning of the session's first round."""
         self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
 
+    def round_done(self, row: Mapping[str, Any]) -> None:
+        """Note how long the round took."""
+        self.seconds += row["seconds"]
+
     def left(self, row: Mapping[str, Any]) -> str:
-        """Estimate the time to the last round by the mean of this session's."""
-        per_round = (time.perf_counter() - self.began) / (row["round"] - self.done_before)
+        """Estimate the time to the last round by the mean of this session's, some of which may be seen late."""
+        passed = max(time.perf_counter() - self.began, self.seconds)
+        per_round = passed / (row["round"] - self.done_before)
         return duration(per_round * (self.rounds - row["round"]))
 
 
@@ -104,6 +110,7 @@ class PlainLines(_Follower):
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
+        super().round_done(row)
         failures = f", {row['failures']} failed" if row["failures"] else ""
         print(
             f"round {row['round']}/{self.rounds}: accuracy {_value(row, 'accuracy')}, loss {_value(row, 'loss')}, "
@@ -135,6 +142,7 @@ class LiveTable(_Follower):
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Redraw with the round's row."""
+        super().round_done(row)
         self.rows.append(row)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for column in ("round", "accuracy", "loss", "train loss", "clients", "failed", "seconds"):

@@ -32,7 +32,7 @@ class Follower:
         progress: Hears of its rounds.
         tell: Hears that the server is away, and that it is back.
         done: Rounds not to tell of; None: those that are there when it begins.
-        watch: Called at every look at the run.
+        watch: Called at every look at the run, with whether it has begun; before anything is shown of it.
     """
 
     run: Submitted
@@ -40,7 +40,7 @@ class Follower:
     progress: Progress
     tell: Callable[[str], None]
     done: int | None = None
-    watch: Callable[[], None] = lambda: None
+    watch: Callable[[bool], None] = lambda has_begun: None
     _told: int = field(default=0, init=False)
     _has_started: bool = field(default=False, init=False)
 
@@ -54,12 +54,12 @@ class Follower:
         address, lost, wait = self.run.remote.address, False, POLL
         while True:
             try:
-                self.watch()
                 flower, listing = self._look()
                 if flower.is_finished:
                     self._end(flower, listing)
                     return
             except Unreachable as error:
+                self.watch(self.copy.has_begun)
                 if not lost:
                     self.tell(f"lost the server at {address} ({error}); trying until it is back")
                 lost, wait = True, min(2 * wait, LONGEST_WAIT)
@@ -73,6 +73,7 @@ class Follower:
         """See how the run is: Flower first, so that what is listed of a run that has ended is all of it."""
         remote = self.run.remote
         flower, listing = remote.flower_run(self.run.flower.run_id), remote.listing(self.run.name)
+        self.watch(listing is not None)
         if listing is not None:
             self.copy.update(listing)
             self._show()

@@ -141,11 +141,11 @@ class Party:
         has_asked = False
         with run.copy_at(out or Path("runs") / run.name) as copy:
 
-            def watch() -> None:
+            def watch(has_begun: bool) -> None:
                 nonlocal has_asked
                 self.check(tell)
                 # Before the first round a signal ends everything at once, so nobody asks for one.
-                if copy.has_begun and interruption.asked() and not has_asked:
+                if has_begun and interruption.asked() and not has_asked:
                     with suppress(Refused):  # it has just ended
                         has_asked = self.remote.ask_to_stop(run.name)
 

@@ -13,7 +13,7 @@ import fedsim
 from fedsim import Experiment, Interrupted, Refused, RunFailed
 from fedsim.deployment import following
 from fedsim.deployment.copying import deployment_of
-from fedsim.deployment.following import follow
+from fedsim.deployment.following import Follower, follow
 from fedsim.deployment.remote import Address, Remote
 from fedsim.deployment.submission import Submitted, experiment_for, find, resume, stop, submit
 from tests.fedsim.deployment.directories import files_of
@@ -90,6 +90,22 @@ def test_a_run_is_started_followed_and_copied(tiny: Experiment, server: Server, 
     assert done.status == "completed"
     assert find(remote, run.name, None).flower.config["code"] == server.code
     assert Experiment.from_run_config(find(remote, run.name, None).flower.config) == tiny
+
+
+def test_who_watches_hears_of_the_first_round_before_anything_is_shown(
+    tiny: Experiment, server: Server, remote: Remote
+) -> None:
+    run, told, heard = submit(remote, tiny, None), Told(), []
+    with run.copy_at(Path("copy")) as copy:
+
+        def note(has_begun: bool) -> None:
+            heard.append((has_begun, copy.path.exists(), len(told.heard)))
+            if len(heard) == 1:
+                fedsim.run(tiny, server.folder / run.name)
+                server.finish("completed")
+
+        Follower(run, copy, told, told.tell, watch=note).follow()
+    assert heard[:2] == [(False, False, 0), (True, False, 0)]
 
 
 def test_a_run_that_ends_before_its_first_round(tiny: Experiment, server: Server, remote: Remote) -> None:
