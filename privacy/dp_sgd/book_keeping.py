@@ -14,7 +14,7 @@ from privacy.dp_sgd import lstm
 from privacy.dp_sgd.alone import check_alone
 from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.layers import layer_parts
-from privacy.dp_sgd.parts import Part
+from privacy.dp_sgd.parts import Part, Weighted
 
 
 class BookKeepingSum:
@@ -49,24 +49,47 @@ class BookKeepingSum:
     def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
         """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
         while True:
-            losses, parts = self._backward(inputs, labels)
-            squares = torch.stack([part.squares() for own in parts for part in own.values()]).sum(0)
+            losses, squares, parts = self.norms(inputs, labels)
             finite = losses.isfinite() & squares.isfinite()
             if finite.all():
                 break
             # In a sum over the batch zero times NaN is NaN: start again without these.
             inputs, labels = inputs[finite], labels[finite]
             if not len(inputs):
-                for watch in self._watches:
-                    watch.add({}, losses, keep)
+                self.add([{} for _ in parts], keep)
                 return losses[finite]
+        self.check(inputs, labels, squares)
+        self.add(self.weighted(parts, self.factors(squares).mul_(scale)), keep)
+        return losses
+
+    def norms(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[dict[str, Part]]]:
+        """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of both module by module."""
+        losses, parts = self._backward(inputs, labels)
+        return losses, torch.stack([part.squares() for own in parts for part in own.values()]).sum(0), parts
+
+    def check(self, inputs: Tensor, labels: Tensor, squares: Tensor) -> None:
+        """See, once, that an example's norm is the same where it is alone; raises `ValueError`."""
         if not self._checked and len(inputs) > 1:
             check_alone(self._model, self._losses, inputs[:1], labels[:1], squares[0].sqrt().item())
             self._checked = True
-        factors = (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0).mul_(scale)
-        for watch, own in zip(self._watches, parts, strict=True):
-            watch.add(own, factors, keep)
-        return losses
+
+    def factors(self, squares: Tensor) -> Tensor:
+        """Return the examples' clip factors, `(B,)`."""
+        return (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
+
+    @staticmethod
+    def weighted(parts: Sequence[Mapping[str, Part]], factors: Tensor) -> list[dict[str, Weighted]]:
+        """Return the sums over examples, each times its factor."""
+        return [{name: part.weighted(factors) for name, part in own.items()} for own in parts]
+
+    def add(self, sums: Sequence[Mapping[str, Weighted]], keep: float) -> None:
+        """Turn each buffer b into `keep * b + sum`; a parameter without a sum has zero."""
+        for watch, own in zip(self._watches, sums, strict=True):
+            for name, buffer in watch.buffers.items():
+                if name in own:
+                    own[name].add_to(buffer, keep)
+                else:
+                    buffer.mul_(keep)
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[dict[str, Part]]]:
         """Return the losses `(B,)`, and each watch's parts: none where no gradient came."""
@@ -122,14 +145,6 @@ class _Watch:
                 f"{self._name} is called twice in one forward pass: give each call a layer of its own,"
                 " or use kernel = 'opacus'"
             )
-
-    def add(self, parts: Mapping[str, Part], factors: Tensor, keep: float) -> None:
-        """Turn each buffer b into `keep * b + sum_i factors[i] * g_i`; without a part, all of its g_i are zero."""
-        for name, buffer in self.buffers.items():
-            if name in parts:
-                parts[name].add(factors, keep)
-            else:
-                buffer.mul_(keep)
 
     def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
         """Yield the module's parts after their names, if a gradient came to its output."""

@@ -1,19 +1,25 @@
-"""Per-example gradients of a batch of one fixed shape, compiled."""
+"""Book-keeping on batches of one fixed shape, compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+
+from privacy.dp_sgd.book_keeping import BookKeepingSum
+from privacy.dp_sgd.parts import Weighted
 
 
 class CompiledSum:
-    """Clipped sums by `torch.compile` of `vmap(grad)`, clipping included; the first batch waits for the compiler.
+    """The fast kernel's clipped sums by `torch.compile`; the first batch waits for the compiler.
 
-    A batch is padded with zeros to the one shape that is compiled; the padding is masked as examples are that
-    are not finite, and contributes exactly zero.
+    What the fast kernel does is recorded once, operation by operation, on the largest batch: whatever the model
+    decides in Python is decided then. A smaller batch is padded with its first example, which is given the factor
+    zero. A batch with an example that is not finite, which has to be left out of every sum, goes to the fast
+    kernel itself.
 
     Raises:
         ValueError: The model has an nn.LSTM, or this machine has no C++ compiler.
@@ -30,58 +36,89 @@ class CompiledSum:
         for path, module in model.named_modules():
             if isinstance(module, nn.LSTM):
                 raise ValueError(
-                    f"{path or 'the model'} (LSTM): PyTorch can't vectorise nn.LSTM over examples (no batching"
-                    " rule), so kernel = 'compiled' can't train it; use 'fast'"
+                    f"{path or 'the model'} (LSTM): kernel = 'compiled' would compile each of its time steps, which"
+                    " takes minutes; use 'fast'"
                 )
         _need_compiler()
-        self._model = model
-        self._losses = losses
-        self._clip = clip
-        self._buffers = buffers
         self._size = max_batch
-        self._weights = {name: p for name, p in model.named_parameters() if p in buffers}
-        # One thread compiles: a worker starts no processes of its own.
-        self._compiled = torch.compile(
-            self._summed, fullgraph=True, dynamic=False, options={"compile_threads": 1}
-        )
+        self._fast = BookKeepingSum(model, losses, clip, buffers)
+        self._recorded: _Recorded | None = None
 
+    @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
         """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
-        mask = torch.zeros(self._size, dtype=torch.bool)
-        mask[: len(inputs)] = True
-        weights = {name: p.detach() for name, p in self._weights.items()}
-        sums, losses, finite = self._compiled(weights, self._padded(inputs), self._padded(labels), mask)
-        for name, weight in self._weights.items():
-            self._buffers[weight].mul_(keep).add_(sums[name], alpha=scale)
-        return losses[finite].clone()
+        batch = len(inputs)
+        scales = torch.zeros(self._size)
+        scales[:batch] = scale
+        padded = self._padded(inputs), self._padded(labels), scales
+        if self._recorded is None:
+            self._recorded = _Recorded.of(self._fast, *padded)
+        losses, squares, sums = self._recorded(*padded)
+        if not (losses.isfinite() & squares.isfinite()).all():
+            return self._fast(inputs, labels, scale=scale, keep=keep)
+        self._fast.check(inputs, labels, squares)
+        self._fast.add(sums, keep)
+        return losses[:batch].clone()
 
     def _padded(self, batch: Tensor) -> Tensor:
-        padded = batch.new_zeros(self._size, *batch.shape[1:])
-        padded[: len(batch)] = batch
-        return padded
+        rest = batch[:1].expand(self._size - len(batch), *batch.shape[1:])
+        return torch.cat([batch, rest])
 
-    def _summed(
-        self, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor, mask: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Return the clipped sums by name, the losses `(max_batch,)`, and which of them count."""
 
-        def loss_of(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            outputs = functional_call(self._model, weights, (x.unsqueeze(0),))
-            loss = self._losses(outputs, y.unsqueeze(0))[0]
-            return loss, loss
+@dataclass(frozen=True)
+class _Recorded:
+    """A pass of the fast kernel over a padded batch, compiled.
 
-        gradients, losses = vmap(grad(loss_of, has_aux=True), (None, 0, 0), randomness="different")(
-            weights, inputs, labels
-        )
-        squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0)
-        finite = mask & losses.isfinite() & squares.isfinite()
-        factors = (self._clip / (squares.sqrt() + 1e-6)).clamp(max=1.0)
-        factors = torch.where(finite, factors, 0.0)
-        sums = {}
-        for name, gradient in gradients.items():
-            rows = torch.where(finite.unsqueeze(1), gradient.flatten(1), 0.0)
-            sums[name] = (factors @ rows).view(gradient.shape[1:])
-        return sums, losses, finite
+    Attributes:
+        compiled: Takes inputs, labels and the factors' scales; returns losses, squared norms, and all tensors of
+            the sums, one after another.
+        names: The parameters that have a sum, module by module, and whether it has a `right`.
+    """
+
+    compiled: Callable[..., list[Tensor]]
+    names: list[dict[str, bool]]
+
+    @classmethod
+    def of(cls, kernel: BookKeepingSum, inputs: Tensor, labels: Tensor, scales: Tensor) -> _Recorded:
+        """Record a pass, and compile it.
+
+        Raises:
+            ValueError: The model decides by what is in a tensor.
+        """
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        names: list[dict[str, bool]] = []
+
+        def one_pass(inputs: Tensor, labels: Tensor, scales: Tensor) -> list[Tensor]:
+            losses, squares, parts = kernel.norms(inputs, labels)
+            sums = kernel.weighted(parts, kernel.factors(squares) * scales)
+            names[:] = [{name: own[name].right is not None for name in own} for own in sums]
+            tensors = [it for own in sums for s in own.values() for it in (s.left, s.right) if it is not None]
+            return [losses, squares, *tensors]
+
+        try:
+            recorded = make_fx(one_pass)(inputs, labels, scales)
+        except RuntimeError as error:
+            if "value out of a tracing tensor" not in str(error):
+                raise
+            raise ValueError(
+                "kernel = 'compiled': the model decides by what is in a tensor, which compiled code can't; use 'fast'"
+            ) from None
+        # One thread compiles: a worker starts no processes of its own.
+        options: dict[str, Any] = {"compile_threads": 1}
+        return cls(torch.compile(recorded, fullgraph=True, dynamic=False, options=options), names)
+
+    def __call__(
+        self, inputs: Tensor, labels: Tensor, scales: Tensor
+    ) -> tuple[Tensor, Tensor, list[dict[str, Weighted]]]:
+        """Return losses and squared norms, `(max_batch,)`, and the sums."""
+        losses, squares, *rest = self.compiled(inputs, labels, scales)
+        tensors = iter(rest)
+        sums = [
+            {name: Weighted(next(tensors), next(tensors) if right else None) for name, right in own.items()}
+            for own in self.names
+        ]
+        return losses, squares, sums
 
 
 def _need_compiler() -> None:

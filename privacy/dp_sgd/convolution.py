@@ -10,29 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.parts import Part, Product, ghost_is_cheaper, squared
+from privacy.dp_sgd.parts import Part, Product, Weighted, ghost_is_cheaper, squared
 
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache
 
 
-def convolution_part(layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tensor, arena: Arena) -> Part:
+def convolution_part(layer: nn.Conv2d, x: Tensor, gradient: Tensor, arena: Arena) -> Part:
     """Return the part of a convolution's weight.
 
     Args:
         layer: Of one group, padded by zeros.
-        buffer: `(O, C, R, S)`.
         x: `(B, C, ..., ...)`, in either memory format.
         gradient: `(B, O, H, W)`.
         arena: Where per-example gradients go.
     """
     x = F.pad(x, _margins(layer))
-    positions, inputs, outputs = gradient[0, 0].numel(), buffer[0].numel(), len(buffer)
+    positions, inputs, outputs = gradient[0, 0].numel(), layer.weight[0].numel(), len(layer.weight)
     if ghost_is_cheaper(positions, inputs, outputs):
         patches = F.unfold(
             x, _two(layer.kernel_size), dilation=_two(layer.dilation), stride=_two(layer.stride)
         )
-        return Product(buffer, patches.mT, gradient.flatten(2).mT, arena)
-    return Convolved(layer, buffer, x, gradient, arena)
+        return Product(patches.mT, gradient.flatten(2).mT, arena)
+    return Convolved(layer, x, gradient, arena)
 
 
 class Convolved:
@@ -42,10 +41,9 @@ class Convolved:
     floats of a row of one channel where that is longer, as with one or three channels.
     """
 
-    def __init__(self, layer: nn.Conv2d, buffer: Tensor, x: Tensor, gradient: Tensor, arena: Arena) -> None:
+    def __init__(self, layer: nn.Conv2d, x: Tensor, gradient: Tensor, arena: Arena) -> None:
         batch, outputs, height, width = gradient.shape
-        _, channels, rows, columns = buffer.shape
-        self._buffer = buffer
+        _, channels, rows, columns = layer.weight.shape
         self._outputs = gradient.permute(0, 2, 3, 1).reshape(batch, height * width, outputs)
         (down, right), (step_down, step_right) = _two(layer.stride), _two(layer.dilation)
         self._by_channel = width > columns * channels
@@ -81,11 +79,11 @@ class Convolved:
             torch.bmm(unfolded[:size], self._outputs[some], out=self._rows[some])
         return squared(self._rows)
 
-    def add(self, factors: Tensor, keep: float) -> None:
-        """Turn the buffer b into `keep * b + sum_i factors[i] * g_i`."""
+    def weighted(self, factors: Tensor) -> Weighted:
+        """Return `sum_i factors[i] * g_i`."""
         total = torch.mv(self._rows.flatten(1).t(), factors).view(*self._kernel, -1)  # its last axis: O
         order = (3, 0, 1, 2) if self._by_channel else (3, 2, 0, 1)
-        self._buffer.mul_(keep).add_(total.permute(order))
+        return Weighted(total.permute(order))
 
 
 def _margins(layer: nn.Conv2d) -> list[int]:

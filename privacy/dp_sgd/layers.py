@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,34 +11,31 @@ from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.convolution import convolution_part
 from privacy.dp_sgd.parts import Lookup, Part, Product, Rows
 
-Buffers = Mapping[str, Tensor]
-"""The buffers of a module's own trainable parameters, by the parameters' names in it."""
-
 
 def layer_parts(
-    module: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    module: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
     """Yield a part for each trainable parameter of one module, after its name.
 
     Args:
         module: Of a kind that the validator lets pass, nn.LSTM excepted.
-        buffers: Of its own trainable parameters.
+        trained: The names of its own trainable parameters in it.
         x: Its input `(B, ...)`.
         gradient: Of the sum of the examples' losses, at its output `(B, ...)`.
         arena: Where per-example gradients go.
     """
     kind = _KINDS.get(type(module))
-    return (kind or _by_opacus)(module, buffers, x, gradient, arena)
+    return (kind or _by_opacus)(module, trained, x, gradient, arena)
 
 
 def _linear(
-    layer: nn.Linear, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Linear, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
     inputs, outputs = _positions(x), _positions(gradient)
-    if (weight := buffers.get("weight")) is not None:
-        yield "weight", Product(weight, inputs, outputs, arena)
-    if (bias := buffers.get("bias")) is not None:
-        yield "bias", Rows(bias, outputs.sum(1))
+    if "weight" in trained:
+        yield "weight", Product(inputs, outputs, arena)
+    if "bias" in trained:
+        yield "bias", Rows(outputs.sum(1))
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -47,63 +44,63 @@ def _positions(x: Tensor) -> Tensor:
 
 
 def _conv2d(
-    layer: nn.Conv2d, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Conv2d, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
     if layer.groups > 1:
-        yield from _by_opacus(layer, buffers, x, gradient, arena)
+        yield from _by_opacus(layer, trained, x, gradient, arena)
         return
-    if (weight := buffers.get("weight")) is not None:
-        yield "weight", convolution_part(layer, weight, x, gradient, arena)
-    if (bias := buffers.get("bias")) is not None:
-        yield "bias", Rows(bias, gradient.sum((2, 3)))
+    if "weight" in trained:
+        yield "weight", convolution_part(layer, x, gradient, arena)
+    if "bias" in trained:
+        yield "bias", Rows(gradient.sum((2, 3)))
 
 
 def _embedding(
-    layer: nn.Embedding, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Embedding, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
     tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
     if layer.padding_idx is not None:
         outputs = outputs.masked_fill((tokens == layer.padding_idx).unsqueeze(2), 0.0)
-    yield "weight", Lookup(buffers["weight"], tokens, outputs)
+    yield "weight", Lookup(layer.num_embeddings, tokens, outputs)
 
 
 def _group_norm(
-    layer: nn.GroupNorm, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.GroupNorm, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
-    if (weight := buffers.get("weight")) is not None:
+    if "weight" in trained:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
-        yield "weight", Rows(weight, (normal * gradient).flatten(2).sum(2))
-    if (bias := buffers.get("bias")) is not None:
-        yield "bias", Rows(bias, gradient.flatten(2).sum(2))
+        yield "weight", Rows((normal * gradient).flatten(2).sum(2))
+    if "bias" in trained:
+        yield "bias", Rows(gradient.flatten(2).sum(2))
 
 
 def _layer_norm(
-    layer: nn.LayerNorm, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.LayerNorm, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
     size = len(layer.normalized_shape)
 
     def summed(values: Tensor) -> Tensor:
         return values.reshape(len(x), -1, *values.shape[-size:]).sum(1)
 
-    if (weight := buffers.get("weight")) is not None:
+    if "weight" in trained:
         yield (
             "weight",
-            Rows(weight, summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient)),
+            Rows(summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient)),
         )
-    if (bias := buffers.get("bias")) is not None:
-        yield "bias", Rows(bias, summed(gradient))
+    if "bias" in trained:
+        yield "bias", Rows(summed(gradient))
 
 
 def _by_opacus(
-    layer: nn.Module, buffers: Buffers, x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
 ) -> Iterator[tuple[str, Part]]:
     """Let Opacus' grad sampler for this kind of layer, or a user's, find the per-example gradients."""
     from opacus.grad_sample import GradSampleModule
 
     # Opacus' unfolding of images is wrong for channels_last.
     found = GradSampleModule.GRAD_SAMPLERS[type(layer)](layer, [x.contiguous()], gradient.contiguous())
-    for name, buffer in buffers.items():
-        yield name, Rows(buffer, found[layer.get_parameter(name)])
+    for name in trained:
+        yield name, Rows(found[layer.get_parameter(name)])
 
 
 _KINDS: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Part]]]] = {

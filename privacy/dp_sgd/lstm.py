@@ -5,7 +5,7 @@ Legend: T steps, B examples, I inputs, H hidden units. Gates in PyTorch's order:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 import torch
@@ -149,20 +149,20 @@ class LstmLayer:
         back_of_tanh(o, tanh, grad_input=to_cell)
         return made, to_cell
 
-    def parts(self, buffers: Mapping[str, Tensor]) -> Iterator[tuple[str, Part]]:
-        """Yield a part for each trainable parameter, after its name in the nn.LSTM; none before `backward`."""
+    def parts(self, trained: Collection[str]) -> Iterator[tuple[str, Part]]:
+        """Yield a part for each parameter that is trained, after its name in the nn.LSTM; none before `backward`."""
         if (outputs := self._outputs) is None:
             return
         inputs, recurrent, *biases = self._names
-        if inputs in buffers:
-            yield inputs, Product(buffers[inputs], self._inputs, outputs, self._arena)
-        if recurrent in buffers:  # the state before the first step is zero
+        if inputs in trained:
+            yield inputs, Product(self._inputs, outputs, self._arena)
+        if recurrent in trained:  # the state before the first step is zero
             before = self.states[:, :-1]
-            yield recurrent, Product(buffers[recurrent], before, outputs[:, 1:], self._arena)
-        if trained := [name for name in biases if name in buffers]:
+            yield recurrent, Product(before, outputs[:, 1:], self._arena)
+        if names := [name for name in biases if name in trained]:
             summed = outputs.sum(1)
-            for name in trained:
-                yield name, Rows(buffers[name], summed)
+            for name in names:
+                yield name, Rows(summed)
 
 
 class _Recurrence(Function):

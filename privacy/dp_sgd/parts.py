@@ -5,6 +5,7 @@ Legend: B examples, T positions (time steps, pixels; 1 without), I inputs, O out
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,35 +18,51 @@ from privacy.dp_sgd.arena import Arena
 MEMORY = 20
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """A parameter's sum over examples, short of its last product, which is done as it is added to a buffer.
+
+    Attributes:
+        left: `(N, O)`; the sum itself where there is no `right`.
+        right: `(N, I)` or `(N,)`: the sum is `left^T right`.
+    """
+
+    left: Tensor
+    right: Tensor | None = None
+
+    def add_to(self, buffer: Tensor, keep: float) -> None:
+        """Turn the parameter's buffer b, contiguous, into `keep * b + sum`."""
+        if self.right is None:
+            buffer.mul_(keep).add_(self.left)
+        elif self.right.dim() == 1:
+            buffer.view(-1).addmv_(self.left.t(), self.right, beta=keep)
+        else:
+            buffer.view(len(buffer), -1).addmm_(self.left.t(), self.right, beta=keep)
+
+
 class Part(Protocol):
     """A parameter's part in a batch's clipped sum."""
 
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
 
-    def add(self, factors: Tensor, keep: float) -> None:
-        """Turn the parameter's buffer b into `keep * b + sum_i factors[i] * g_i`; factors `(B,)`."""
+    def weighted(self, factors: Tensor) -> Weighted:
+        """Return `sum_i factors[i] * g_i`, for factors `(B,)`."""
 
 
 class Rows:
-    """Per-example gradients that are there, as rows.
+    """Per-example gradients that are there, as rows `(B, ...)`."""
 
-    Args:
-        buffer: `(...)`, contiguous.
-        rows: `(B, ...)`.
-    """
-
-    def __init__(self, buffer: Tensor, rows: Tensor) -> None:
-        self._buffer = buffer.view(-1)
+    def __init__(self, rows: Tensor) -> None:
         self._rows = rows.reshape(len(rows), -1)
 
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
         return squared(self._rows)
 
-    def add(self, factors: Tensor, keep: float) -> None:
-        """Turn the buffer b into `keep * b + sum_i factors[i] * g_i`."""
-        self._buffer.addmv_(self._rows.t(), factors, beta=keep)
+    def weighted(self, factors: Tensor) -> Weighted:
+        """Return `sum_i factors[i] * g_i`."""
+        return Weighted(self._rows, factors)
 
 
 class Product:
@@ -56,14 +73,12 @@ class Product:
     2110.05679), or that of g_i itself, whichever is cheaper.
 
     Args:
-        buffer: `(O, ...)`, of O * I numbers, contiguous.
         inputs: `(B, T, I)`.
         outputs: `(B, T, O)`, the loss's gradient there.
         arena: Where per-example gradients go.
     """
 
-    def __init__(self, buffer: Tensor, inputs: Tensor, outputs: Tensor, arena: Arena) -> None:
-        self._buffer = buffer.view(len(buffer), -1)
+    def __init__(self, inputs: Tensor, outputs: Tensor, arena: Arena) -> None:
         self._inputs = inputs
         self._outputs = outputs
         self._arena = arena
@@ -78,16 +93,15 @@ class Product:
             inner = (self._inputs @ self._inputs.mT).mul_(self._outputs @ self._outputs.mT)
             return _total(inner, _norms(self._inputs) * _norms(self._outputs))
         gradients = self._arena.empty(batch, o, i, like=self._inputs)
-        self._rows = Rows(self._buffer, torch.bmm(self._outputs.mT, self._inputs, out=gradients))
+        self._rows = Rows(torch.bmm(self._outputs.mT, self._inputs, out=gradients))
         return self._rows.squares()
 
-    def add(self, factors: Tensor, keep: float) -> None:
-        """Turn the buffer b into `keep * b + sum_i factors[i] * g_i`."""
+    def weighted(self, factors: Tensor) -> Weighted:
+        """Return `sum_i factors[i] * g_i`."""
         if self._rows is not None:
-            self._rows.add(factors, keep)
-        else:
-            outputs = (self._outputs * factors.view(-1, 1, 1)).flatten(0, 1)
-            self._buffer.addmm_(outputs.t(), self._inputs.flatten(0, 1), beta=keep)
+            return self._rows.weighted(factors)
+        outputs = self._outputs * factors.view(-1, 1, 1)
+        return Weighted(outputs.flatten(0, 1), self._inputs.flatten(0, 1))
 
 
 class Lookup:
@@ -96,13 +110,13 @@ class Lookup:
     `||g_i||^2 = sum_{s,t} [tokens_s = tokens_t] <outputs_s, outputs_t>`.
 
     Args:
-        buffer: `(V, O)`, contiguous.
+        rows: V, those of the table.
         tokens: `(B, T)`, whole numbers below V.
         outputs: `(B, T, O)`, the loss's gradient there; zero at a token that is not trained.
     """
 
-    def __init__(self, buffer: Tensor, tokens: Tensor, outputs: Tensor) -> None:
-        self._buffer = buffer
+    def __init__(self, rows: int, tokens: Tensor, outputs: Tensor) -> None:
+        self._rows = rows
         self._tokens = tokens
         self._outputs = outputs
 
@@ -113,13 +127,10 @@ class Lookup:
         inner.masked_fill_(self._tokens.unsqueeze(1) != self._tokens.unsqueeze(2), 0.0)
         return _total(inner, _norms(self._outputs))
 
-    def add(self, factors: Tensor, keep: float) -> None:
-        """Turn the buffer b into `keep * b + sum_i factors[i] * g_i`."""
+    def weighted(self, factors: Tensor) -> Weighted:
+        """Return `sum_i factors[i] * g_i`."""
         outputs = self._outputs * factors.view(-1, 1, 1)
-        total: Tensor = torch.ops.aten.embedding_dense_backward(
-            outputs, self._tokens, len(self._buffer), -1, False
-        )
-        self._buffer.mul_(keep).add_(total)
+        return Weighted(torch.ops.aten.embedding_dense_backward(outputs, self._tokens, self._rows, -1, False))
 
 
 def squared(rows: Tensor) -> Tensor:
