@@ -5,6 +5,8 @@ Legend: B examples, C input channels, O output channels, R x S kernel, H x W out
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.parts import Part, Product, Weighted, ghost_is_cheaper, squared
 
+MOST_CHUNKS = 16  # of a batch: each is work for a compiler
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache
 
 
@@ -58,30 +61,33 @@ class Convolved:
         self._patches = x.as_strided((batch, *sizes), (b, *strides), x.storage_offset())
         self._kernel = tuple(size for size, _ in kernel)
         self._arena = arena
-        self._rows = torch.empty(0)
+        self._rows: list[tuple[slice, Tensor]] = []
 
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
         batch, positions, outputs = self._outputs.shape
         inputs = self._patches[0].numel() // positions
-        count = min(batch, max(1, CHUNK // (inputs * positions)))
+        count = min(batch, max(CHUNK // (inputs * positions), math.ceil(batch / MOST_CHUNKS)))
         room = self._arena.empty(count, *self._patches.shape[1:], like=self._outputs)
         unfolded = (
             room.view(count, inputs, positions)
             if self._by_channel
             else room.view(count, positions, inputs).mT
         )
-        self._rows = self._arena.empty(batch, inputs, outputs, like=self._outputs)
         for start in range(0, batch, count):
             some = slice(start, min(start + count, batch))
             size = some.stop - start
             room[:size].copy_(self._patches[some])
-            torch.bmm(unfolded[:size], self._outputs[some], out=self._rows[some])
-        return squared(self._rows)
+            rows = self._arena.empty(size, inputs, outputs, like=self._outputs)
+            self._rows.append((some, torch.bmm(unfolded[:size], self._outputs[some], out=rows)))
+        return torch.cat([squared(rows) for _, rows in self._rows])
 
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
-        total = torch.mv(self._rows.flatten(1).t(), factors).view(*self._kernel, -1)  # its last axis: O
+        total = self._outputs.new_zeros(self._rows[0][1][0].numel())
+        for some, rows in self._rows:
+            total.addmv_(rows.flatten(1).t(), factors[some])
+        total = total.view(*self._kernel, -1)  # its last axis: O
         order = (3, 0, 1, 2) if self._by_channel else (3, 2, 0, 1)
         return Weighted(total.permute(order))
 
