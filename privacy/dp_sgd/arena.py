@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+MOST_KEPT = 512  # tensors whose views are kept: some ten for each size of a batch
+
 
 class Arena:
     """Hands out tensors whose memory the next batch uses again, in the same order.
@@ -19,6 +21,7 @@ class Arena:
     def __init__(self) -> None:
         self._blocks: list[Tensor] = []
         self._taken = 0
+        self._steps: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
 
     def begin(self) -> None:
         """Take all tensors back: what they hold is no longer needed."""
@@ -37,5 +40,18 @@ class Arena:
         block = self._blocks[self._taken]
         if block.numel() < size or block.dtype != like.dtype:
             block = self._blocks[self._taken] = torch.empty(size, dtype=like.dtype)
+            self._steps.clear()
         self._taken += 1
         return block[:size].view(shape)
+
+    def steps(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return `tensor.unbind(1)`, of a tensor of this arena's or a view of one: the same views batch after batch.
+
+        Making them takes as long as a small operation on them.
+        """
+        key = (tensor.data_ptr(), *tensor.shape, *tensor.stride())
+        if key not in self._steps:
+            if len(self._steps) == MOST_KEPT:
+                self._steps.clear()
+            self._steps[key] = tensor.unbind(1)
+        return self._steps[key]

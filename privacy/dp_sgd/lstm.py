@@ -63,12 +63,12 @@ class LstmLayer:
     @torch.inference_mode()
     def _recur(self) -> None:
         """Run `c_t = f c_{t-1} + i g`, `h_t = o tanh(c_t)`, in terms of 2c, h/2 and `s = sigmoid(2 (g's input))`."""
-        recurrent = self._doubled(self._weights[1]).mul_(2).t()
+        recurrent, each = self._doubled(self._weights[1]).mul_(2).t(), self._arena.steps
         steps = zip(
-            self._gates.unbind(1),
-            *(gate.unbind(1) for gate in self._gates.chunk(4, 2)),
-            self._cells.unbind(1),
-            self._squashed.unbind(1),
+            each(self._gates),
+            *map(each, self._gates.chunk(4, 2)),
+            each(self._cells),
+            each(self._squashed),
             self.states.unbind(1),
             strict=True,
         )
@@ -108,24 +108,26 @@ class LstmLayer:
     @torch.inference_mode()
     def _recur_back(self, of_states: Tensor, cell: Tensor, derivatives: Tensor, to_cell: Tensor) -> None:
         """Multiply the derivatives, in place, by the gradients of what they are the derivatives of."""
-        size, recurrent = self._size, self._weights[1]
+        size, recurrent, each = self._size, self._weights[1], self._arena.steps
         steps = zip(
-            of_states.unbind(1),
-            to_cell.unbind(1),
-            derivatives[:, :, 0].unbind(1),
-            derivatives[:, :, :4].unbind(1),
-            derivatives[:, :, 4].unbind(1),
-            derivatives.flatten(2)[:, :, size:].unbind(1),
+            each(of_states),
+            each(to_cell),
+            each(derivatives[:, :, 0]),
+            each(derivatives[:, :, :1]),
+            each(derivatives[:, :, :4]),
+            each(derivatives[:, :, 4]),
+            each(derivatives.flatten(2)[:, :, size:]),
             strict=True,
         )
         later: Tensor | None = None
-        for state, slope, carry, products, output, gates in reversed(list(steps)):
+        as_gate = cell.unsqueeze(1)  # `(B, 1, H)`, the same numbers
+        for state, slope, carry, carry_as_gate, products, output, gates in reversed(list(steps)):
             if later is not None:
                 state.addmm_(later, recurrent)
             cell.addcmul_(state, slope)
-            products.mul_(cell.unsqueeze(1))
+            products.mul_(as_gate)
             output.mul_(state)
-            cell, later = carry, gates
+            cell, as_gate, later = carry, carry_as_gate, gates
 
     def _derivatives(self) -> tuple[Tensor, Tensor]:
         """Return derivatives that depend on no gradient.
