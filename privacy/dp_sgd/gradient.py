@@ -59,8 +59,8 @@ class PrivateGradient:
             be in training mode, and have no operation in place after a layer.
             `fast`, and `auto`: one pass forward, one back to the layers' outputs, and from these the norms and
             the clipped sum ("book-keeping": Bu et al. 2023, arXiv 2210.00038), nn.LSTM included.
-            `compiled`: `torch.compile` of `vmap(grad)` on a batch of fixed shape, which holds each example's
-            whole gradient: for small models in long runs.
+            `compiled`: the same by `torch.compile`, on batches that are padded to one size: for long runs. The
+            model may decide by nothing that is in a tensor, and has no nn.LSTM.
         max_batch: The largest batch, at least 1; `compiled` needs it, and pads to it.
 
     Raises:
