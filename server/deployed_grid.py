@@ -67,7 +67,7 @@ class DeployedGrid(GridAround):
                     group_id=metadata.group_id,
                 )
             )
-        return [id_ for letters in _batches(map(Letter.of, parcels)) for id_ in self._send(letters)]
+        return [id_ for letters in _batches(Letter.of(parcels)) for id_ in self._send(letters)]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies; where there are none yet, that takes a moment."""

@@ -154,9 +154,7 @@ class Exchange:
             try:
                 answer = flower.push_messages(request, self._state)
                 self._keep(reply.run_id, answer.session_id, answer.objects_to_push, contents)
-            except (
-                FlowerError
-            ) as error:  # the run has ended, which Flower may have noted in the database just now
+            except FlowerError as error:  # the run has ended, which Flower may just have noted
                 refused = error
         if refused is not None:
             raise refused

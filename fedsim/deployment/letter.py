@@ -45,14 +45,18 @@ class Letter:
     contents: dict[str, bytes]
 
     @classmethod
-    def of(cls, message: Message) -> Self:
-        """Return the parts of a message; its id is its hash then."""
+    def of(cls, messages: Iterable[Message]) -> list[Self]:
+        """Return the parts of messages, whose ids are their hashes then; what they share is made once."""
+        made: dict[str, bytes] = {}
+        letters = []
         with no_object_id_recompute():
-            message.metadata.__dict__["_message_id"] = message.object_id
-            contents = {id_: part.deflate() for id_, part in get_all_nested_objects(message).items()}
-            return cls(
-                message_to_proto(remove_content_from_message(message)), get_object_tree(message), contents
-            )
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = message.object_id
+                parts = get_all_nested_objects(message)
+                made |= {id_: part.deflate() for id_, part in parts.items() if id_ not in made}
+                head = message_to_proto(remove_content_from_message(message))
+                letters.append(cls(head, get_object_tree(message), {id_: made[id_] for id_ in parts}))
+        return letters
 
     def message(self) -> Message:
         """Return the message.

@@ -177,7 +177,7 @@ class Link:
             raise Dropped("the reply comes too late")
         if reply.has_content():
             reply.content = wrap(reply.content)
-        letter = Letter.of(reply)
+        (letter,) = Letter.of([reply])
         self._steadily(lambda: self._give(reply.metadata, letter, seconds))
         return sum(map(len, letter.contents.values()))
 

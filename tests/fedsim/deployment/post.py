@@ -69,7 +69,7 @@ class Post:
     def send(self, *messages: tuple[int, bytes], lose: int = 0, token: str | None = None) -> list[str]:
         """Send messages to nodes by one request, but for the last `lose` objects; return their ids."""
         with acting_as(SUPERLINK_NODE_ID, self.run):
-            letters = [Letter.of(Message(content(it), node, "train", ttl=100.0)) for node, it in messages]
+            letters = Letter.of([Message(content(it), node, "train", ttl=100.0) for node, it in messages])
         request = PushAppMessagesRequest(
             messages_list=[letter.head for letter in letters],
             message_object_trees=[letter.tree for letter in letters],
@@ -94,7 +94,8 @@ class Post:
 
     def reply(self, node: int, message: Message, it: bytes) -> Letter:
         with acting_as(node, self.run):
-            return Letter.of(Message(content(it), reply_to=message))
+            (letter,) = Letter.of([Message(content(it), reply_to=message)])
+        return letter
 
     def give(self, node: int, letter: Letter, objects: Sequence[bytes] | None = None) -> tuple[int, bytes]:
         """Send a reply, with other objects maybe."""

@@ -64,9 +64,9 @@ def test_a_round_is_one_request_there_and_one_back(post: Post, wire: Wire, grid:
             if (message := post.take(node)) is not None:
                 assert message.metadata.ttl == 100.0
                 assert unwrap(message.content) == model
-                letter = post.reply(node, message, b"")
                 with acting_as(node, post.run):
-                    letter = Letter.of(Message(wrap(content(b"from %d" % node)), reply_to=message))
+                    said = Message(wrap(content(b"from %d" % node)), reply_to=message)
+                (letter,) = Letter.of([said])
                 assert post.give(node, letter)[0] == 200
 
     wire.reply = reply
@@ -101,7 +101,8 @@ def test_who_does_not_answer_is_not_waited_for_beyond_the_timeout(
     def reply() -> None:
         if (message := post.take(one)) is not None:
             with acting_as(one, post.run):
-                post.give(one, Letter.of(Message(wrap(content(b"here")), reply_to=message)))
+                said = Message(wrap(content(b"here")), reply_to=message)
+            post.give(one, *Letter.of([said]))
 
     wire.reply = reply
     began = time.monotonic()

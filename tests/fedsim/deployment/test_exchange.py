@@ -43,9 +43,10 @@ def test_what_messages_share_is_sent_once(post: Post) -> None:
     one, two = post.nodes
     with acting_as(SUPERLINK_NODE_ID, post.run):
         shared = content(b"shared")
-        letters = [Letter.of(Message(shared, node, "train", ttl=100.0)) for node in (one, two)]
+        letters = Letter.of([Message(shared, node, "train", ttl=100.0) for node in (one, two)])
     contents = {id_: it for letter in letters for id_, it in letter.contents.items()}
     assert len(contents) == 4  # two messages, the content, its record
+    assert len({id(it) for letter in letters for it in letter.contents.values()}) == 4
     request = PushAppMessagesRequest(
         messages_list=[letter.head for letter in letters],
         message_object_trees=[letter.tree for letter in letters],
