@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.convolution import convolution_part
-from privacy.dp_sgd.parts import Lookup, Part, Product, Rows
+from privacy.dp_sgd.parts import Part, Product, Rows, lookup_part
 
 
 def layer_parts(
@@ -61,7 +61,7 @@ def _embedding(
     tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
     if layer.padding_idx is not None:
         outputs = outputs.masked_fill((tokens == layer.padding_idx).unsqueeze(2), 0.0)
-    yield "weight", Lookup(layer.num_embeddings, tokens, outputs)
+    yield "weight", lookup_part(layer.num_embeddings, tokens, outputs)
 
 
 def _group_norm(

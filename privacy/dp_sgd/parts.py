@@ -104,6 +104,17 @@ class Product:
         return Weighted(outputs.flatten(0, 1), self._inputs.flatten(0, 1))
 
 
+def lookup_part(rows: int, tokens: Tensor, outputs: Tensor) -> Part:
+    """Return the part of a table: by examples' whole gradients where it is small, else by `Lookup`, whose arguments these are."""
+    (batch, positions), size = tokens.shape, outputs.shape[2]
+    if rows * MEMORY > positions**2:
+        return Lookup(rows, tokens, outputs)
+    gradients = outputs.new_zeros(batch * rows, size)
+    of_example = torch.arange(0, batch * rows, rows).unsqueeze(1)
+    gradients.index_add_(0, (tokens + of_example).flatten(), outputs.flatten(0, 1))
+    return Rows(gradients.view(batch, -1))
+
+
 class Lookup:
     """Gradients of a table's rows: those at equal tokens of an example are added up.
 
