@@ -45,9 +45,10 @@ class DeployedGrid(GridAround):
         ttl: Seconds that a message lives: a client that comes back later doesn't get it any more.
     """
 
+    _grid: HttpGrid
+
     def __init__(self, grid: HttpGrid, ttl: float) -> None:
         super().__init__(grid)
-        self._http = grid
         self._ttl = ttl
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -110,7 +111,7 @@ class DeployedGrid(GridAround):
 
     @property
     def _client(self) -> RuntimeHttpClient:
-        return self._http._runtime_client
+        return self._grid._runtime_client
 
     def _call(self, path: str, request: Protobuf, kind: type[T]) -> T:
         try:

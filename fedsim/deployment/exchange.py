@@ -96,9 +96,6 @@ class Exchange:
             return
         try:
             content = await asyncio.to_thread(serve, scope, body)
-        except Denied as denied:
-            await answer(send, denied.status, {"error": str(denied)})
-            return
         except Exception as error:
             await answer(send, *_refusal(error))
             return
@@ -152,14 +149,14 @@ class Exchange:
         refused: FlowerError | None = None
         with self._lock, self._state.session():
             try:
-                answer = flower.push_messages(request, self._state)
-                self._keep(reply.run_id, answer.session_id, answer.objects_to_push, contents)
+                taken = flower.push_messages(request, self._state)
+                self._keep(reply.run_id, taken.session_id, taken.objects_to_push, contents)
             except FlowerError as error:  # the run has ended, which Flower may just have noted
                 refused = error
         if refused is not None:
             raise refused
         self._sizes[reply.reply_to_message_id] = sum(map(len, contents.values()))
-        return bytes(answer.SerializeToString())
+        return bytes(taken.SerializeToString())
 
     def _heartbeat(self, scope: Scope, body: bytes) -> bytes:
         """Note that a client is alive: each says so every few seconds."""
@@ -181,9 +178,9 @@ class Exchange:
         request, contents = _unpacked(PushAppMessagesRequest, body)
         with self._lock, self._state.session():
             task = self._task(scope)
-            answer = flower.push_messages(request, self._state, task)
-            self._keep(task.run_id, answer.session_id, answer.objects_to_push, contents)
-        return bytes(answer.SerializeToString())
+            taken = flower.push_messages(request, self._state, task)
+            self._keep(task.run_id, taken.session_id, taken.objects_to_push, contents)
+        return bytes(taken.SerializeToString())
 
     def _collect(self, scope: Scope, body: bytes) -> bytes:
         """Return the replies that are there to a ServerApp's messages, as many as fit; empty: there are none."""
@@ -294,6 +291,8 @@ def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
     from flwr.supercore.error import FlowerError
     from flwr.supercore.error.catalog import API_ERROR_MAP
 
+    if isinstance(error, Denied):
+        return error.status, {"error": str(error)}
     if isinstance(error, FlowerError) and (known := API_ERROR_MAP.get(error.code)) is not None:
         return known.http_status_code, error.to_json(known.public_message)
     if isinstance(error, ValueError):

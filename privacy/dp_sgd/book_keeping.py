@@ -59,7 +59,7 @@ class BookKeepingSum:
                 self.add([{} for _ in parts], keep)
                 return losses[finite]
         self.check(inputs, labels, squares)
-        self.add(self.weighted(parts, self.factors(squares).mul_(scale)), keep)
+        self.add(self.sums(parts, squares, scale), keep)
         return losses
 
     def norms(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[dict[str, Part]]]:
@@ -73,13 +73,11 @@ class BookKeepingSum:
             check_alone(self._model, self._losses, inputs[:1], labels[:1], squares[0].sqrt().item())
             self._checked = True
 
-    def factors(self, squares: Tensor) -> Tensor:
-        """Return the examples' clip factors, `(B,)`."""
-        return (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
-
-    @staticmethod
-    def weighted(parts: Sequence[Mapping[str, Part]], factors: Tensor) -> list[dict[str, Weighted]]:
-        """Return the sums over examples, each times its factor."""
+    def sums(
+        self, parts: Sequence[Mapping[str, Part]], squares: Tensor, scale: float | Tensor
+    ) -> list[dict[str, Weighted]]:
+        """Return the sums over examples, each times its clip factor and the scale, one for all or `(B,)`."""
+        factors = (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0) * scale
         return [{name: part.weighted(factors) for name, part in own.items()} for own in parts]
 
     def add(self, sums: Sequence[Mapping[str, Weighted]], keep: float) -> None:

@@ -91,7 +91,7 @@ class _Recorded:
 
         def one_pass(inputs: Tensor, labels: Tensor, scales: Tensor) -> list[Tensor]:
             losses, squares, parts = kernel.norms(inputs, labels)
-            sums = kernel.weighted(parts, kernel.factors(squares) * scales)
+            sums = kernel.sums(parts, squares, scales)
             names[:] = [{name: own[name].right is not None for name in own} for own in sums]
             tensors = [it for own in sums for s in own.values() for it in (s.left, s.right) if it is not None]
             return [losses, squares, *tensors]
