@@ -41,6 +41,7 @@ class CompiledSum:
                 )
         _need_compiler()
         self._size = max_batch
+        self._scales = next(iter(buffers.values())).new_zeros(max_batch)  # of each example's factor
         self._fast = BookKeepingSum(model, losses, clip, buffers)
         self._recorded: _Recorded | None = None
 
@@ -48,9 +49,8 @@ class CompiledSum:
     def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
         """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
         batch = len(inputs)
-        scales = torch.zeros(self._size)
-        scales[:batch] = scale
-        padded = self._padded(inputs), self._padded(labels), scales
+        self._scales.zero_()[:batch] = scale
+        padded = self._padded(inputs), self._padded(labels), self._scales
         if self._recorded is None:
             self._recorded = _Recorded.of(self._fast, *padded)
         losses, squares, sums = self._recorded(*padded)

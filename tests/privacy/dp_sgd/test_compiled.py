@@ -49,7 +49,7 @@ class Texts(nn.Module):
 def test_weights_that_are_loaded_in_place_count_and_so_does_the_noise() -> None:
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(2)
-    model, x, y = Texts(), torch.randint(7, (4, 6)), torch.randint(3, (4,))
+    model, x, y = Texts().double(), torch.randint(7, (4, 6)), torch.randint(3, (4,))
     private = {
         kernel: PrivateGradient(model, losses, clip=0.1, kernel=kernel, max_batch=5)
         for kernel in ("fast", "compiled")
@@ -57,10 +57,11 @@ def test_weights_that_are_loaded_in_place_count_and_so_does_the_noise() -> None:
     found: dict[str, list[Tensor]] = {}
     for _ in range(2):
         for kernel, gradient in private.items():
-            gradient(x, y, noise_multiplier=0.5, denominator=2.0, noise=lambda it: it.fill_(1.0))
+            gradient(x, y, noise_multiplier=0.5, denominator=3.0, noise=lambda it: it.fill_(1.0))
             found[kernel] = [cast(Tensor, p.grad).clone() for p in model.parameters()]
-        assert difference(found["fast"], found["compiled"]) < 1e-6
-        assert torch.equal(found["compiled"][5], torch.full((2, 2), 0.5 * 0.1 / 2))  # unused: the noise alone
+        assert difference(found["fast"], found["compiled"]) < 1e-12
+        noise = torch.full((2, 2), 0.5 * 0.1 / 3, dtype=torch.float64)
+        assert torch.equal(found["compiled"][5], noise)  # unused: the noise alone
         before = found["fast"]
         with torch.no_grad():
             for parameter in model.parameters():
