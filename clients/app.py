@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
@@ -19,6 +19,7 @@ from clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
 from fedsim.data.task import TASK
 from fedsim.models import score
+from fedsim.records import find_record, record_in
 from fedsim.streams import numpy_stream, torch_draws_from
 from fedsim.threads import single_threaded
 from privacy.events import Event, Noise
@@ -38,9 +39,9 @@ def on_train(message: Message, context: Context) -> Message:
     this what may leave the client.
     """
     bench = workbench(context)
-    config = message.content.config_records["config"]
+    config = record_in(message.content, ConfigRecord, "config")
     examples = bench.data.client(client_index(context)).train
-    bench.load(message.content.array_records["arrays"])
+    bench.load(record_in(message.content, ArrayRecord, "arrays"))
     bench.optimizer.begin(int(config["server-round"]))  # type: ignore[arg-type]
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
@@ -83,7 +84,7 @@ def on_evaluate(message: Message, context: Context) -> Message:
     examples = bench.data.client(client_index(context)).held_out
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
-        bench.load(message.content.array_records["arrays"])
+        bench.load(record_in(message.content, ArrayRecord, "arrays"))
         result = score(bench.model, examples)
         metrics.update(loss=result.loss, accuracy=result.accuracy, predictions=result.predictions)
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
@@ -96,8 +97,9 @@ def on_query(message: Message, context: Context) -> Message:
     A client that couldn't take part says why instead: its experiment and its data are looked at first. The message
     may hold a record `task`, with the `task` of the run, for clients that bring their own data.
     """
-    if TASK in message.content.config_records:
-        context.state[TASK] = message.content.config_records[TASK]
+    task = find_record(message.content, ConfigRecord, TASK)
+    if task is not None:
+        context.state[TASK] = task
     workbench(context)
     return Message(
         RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from logging import INFO, WARNING
 from typing import Protocol, runtime_checkable
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from fedsim.errors import RunFailed
+from fedsim.records import record_in
 
 PAUSE = 0.2  # seconds between two looks at who is there
 PATIENCE = 60.0  # seconds that nodes have to say who they are
@@ -112,7 +113,7 @@ class Enrolment:
             if reply.has_error():
                 self._refuse(node, reply.error.reason or f"error {reply.error.code}")
                 continue
-            client = int(reply.content.config_records["identity"]["client"])  # type: ignore[arg-type]
+            client = int(record_in(reply.content, ConfigRecord, "identity")["client"])  # type: ignore[arg-type]
             if not 0 <= client < self.clients:
                 self._refuse(node, f"says that it is client {client} of {self.clients}")
             elif self._registered is not None and self._registered.get(node) != client:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
+from fedsim.records import find_record, records_in
 from fedsim.vectors import CLIPPED, dimension_of
 from privacy.events import AnyEvent, loads
 
@@ -91,9 +92,8 @@ def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> R
 
 def events_of(message: Message) -> list[AnyEvent]:
     """Return the privacy events that a reply brings of what it releases; none where it brings no content."""
-    if not message.has_content() or "ledger" not in message.content.config_records:
-        return []
-    return [loads(str(text)) for text in message.content.config_records["ledger"]["events"]]  # type: ignore[union-attr]
+    ledger = find_record(message.content, ConfigRecord, "ledger") if message.has_content() else None
+    return [] if ledger is None else [loads(str(text)) for text in ledger["events"]]  # type: ignore[union-attr]
 
 
 def read_update(message: Message, expected: Expected) -> Update:
@@ -106,14 +106,13 @@ def read_update(message: Message, expected: Expected) -> Update:
     """
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")
-    records = message.content.values()
-    models = [record for record in records if isinstance(record, ArrayRecord)]
-    reports = [record for record in records if isinstance(record, MetricRecord)]
+    models = records_in(message.content, ArrayRecord)
+    reports = records_in(message.content, MetricRecord)
     if len(models) != 1 or len(reports) != 1:
         raise ValueError(
             f"sent {len(models)} array records and {len(reports)} metric records, not one of each"
         )
-    (sent,), (metrics,) = models, reports
+    (sent,), (metrics,) = models.values(), reports.values()
     if sent.keys() != expected.keys():
         odd = sorted(sent.keys() ^ expected.keys())
         raise ValueError(f"sent other arrays than the model has: {', '.join(odd[:3])}")

@@ -17,6 +17,7 @@ from fedsim.arrays import record_of, values_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
+from fedsim.records import records_in
 from fedsim.streams import numpy_stream
 from fedsim.summed import RELEASED
 from fedsim.vectors import CLIPPED, plus, split
@@ -296,7 +297,7 @@ class Federation:
         )
         if server.weighting == "uniform":
             for message in replies.messages:
-                next(iter(message.content.metric_records.values()))["num-examples"] = 1
+                _metrics_of(message)["num-examples"] = 1
         return replies
 
     def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
@@ -342,14 +343,12 @@ class Federation:
             grid.send_and_receive(messages, timeout=server.timeout),
             key=lambda reply: grid.client(reply.metadata.src_node_id),
         )
-        scored = [
-            r for r in replies if r.has_content() and "loss" in next(iter(r.content.metric_records.values()))
-        ]
+        scored = [reply for reply in replies if reply.has_content() and "loss" in _metrics_of(reply)]
         metrics = self.strategy.aggregate_evaluate(round_, scored) if scored else None
         if not metrics:
             return {}
         means = {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")}  # type: ignore[arg-type]
-        return means | spread([next(iter(reply.content.metric_records.values())) for reply in scored])
+        return means | spread([_metrics_of(reply) for reply in scored])
 
     def _cost(self, round_: int) -> dict[str, Any]:
         """Return what privacy has cost after a round that is evaluated, for its row."""
@@ -367,6 +366,10 @@ class Federation:
 
     def _view(self, cohort: list[int]) -> CohortGrid:
         return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
+
+
+def _metrics_of(reply: Message) -> MetricRecord:
+    return next(iter(records_in(reply.content, MetricRecord).values()))
 
 
 def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

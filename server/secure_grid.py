@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from fedsim.records import records_in
 from fedsim.secagg.messages import RECORD, request, task_of
 from fedsim.vectors import moved
 from privacy.secagg.encoding import Decoded
@@ -152,8 +153,8 @@ class SecureGrid(GridAround):
         result.summed, result.decoded = sorted(session.uploaded), decoded
         result.clipped = decoded.clipped / (decoded.clients * len(decoded.update))
         metrics: dict[str, Any] = {**decoded.metrics, "num-examples": decoded.weight}
-        (name,) = content.array_records
-        arrays = moved(content.array_records[name], decoded.update)
+        ((name, received),) = records_in(content, ArrayRecord).items()
+        arrays = moved(received, decoded.update)
         result.reply = Message(
             RecordDict({name: arrays, "metrics": MetricRecord(metrics)}), reply_to=messages[0]
         )
@@ -218,7 +219,7 @@ class SecureGrid(GridAround):
     def _round_of(self, content: RecordDict) -> int:
         """Return the round that the strategy says, else how many there were."""
         count = next(self._rounds)
-        for config in content.config_records.values():
+        for config in records_in(content, ConfigRecord).values():
             if isinstance(round_ := config.get("server-round"), int):
                 return round_
         return count
@@ -278,7 +279,7 @@ def _common(messages: Sequence[Message]) -> tuple[RecordDict, str]:
     others = {id(message.content): message.content for message in messages}
     if any(task_of(other) != task for other in others.values() if other is not content):
         raise ValueError("train messages differ: secure aggregation needs the same for all clients")
-    if len(content.array_records) != 1 or RECORD in content:
+    if len(records_in(content, ArrayRecord)) != 1 or RECORD in content:
         raise ValueError(f"a train message must hold one record of arrays, and none named {RECORD!r}")
     return content, task
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
-from flwr.app import ArrayRecord, Context, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.workbench import workbench
 from fedsim.arrays import record_of
 from fedsim.experiment import Experiment
+from fedsim.records import record_in
 from fedsim.summed import shifted_name
 from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference
 from privacy.mechanisms import clip_jointly, shifted, shifted_bit
@@ -27,16 +27,17 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     experiment = workbench(context).experiment
     if experiment.privacy.central is None:
         return call_next(message, context)
-    # By name and not by kind: Flower makes a dictionary of all records of a kind each time that one is asked for.
-    config, received = message.content["config"], cast(ArrayRecord, message.content["arrays"])
+    config = record_in(message.content, ConfigRecord, "config")
+    received = record_in(message.content, ArrayRecord, "arrays")
     norm = float(config["clip-norm"])  # type: ignore[arg-type]
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    update = difference(cast(ArrayRecord, reply.content.pop("arrays")), received)
+    update = difference(record_in(reply.content, ArrayRecord, "arrays"), received)
+    del reply.content["arrays"]
     clipped = clip_jointly({CLIPPED: update}, norm, in_place=True)
     reply.content[CLIPPED] = record_of(clipped.arrays)
-    trained = cast(MetricRecord, reply.content["metrics"])
+    trained = record_in(reply.content, MetricRecord, "metrics")
     metrics = sayable(trained, experiment)
     if config.get("clip-bit"):
         metrics[SHIFTED_BIT] = shifted_bit(clipped, norm)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 import numpy as np
-from flwr.app import Context, Error, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
 from clients.workbench import client_index, workbench
 from fedsim.arrays import record_of, values_of
+from fedsim.records import record_in, records_in
 from fedsim.secagg.messages import record_of_stage
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
@@ -84,7 +85,7 @@ def _fault(message: Message, context: Context) -> Fault:
     client, seed = client_index(context), experiment.seed
     asked = record_of_stage(message)
     if asked is None:
-        round_ = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
+        round_ = int(record_in(message.content, ConfigRecord, "config")["server-round"])  # type: ignore[arg-type]
         return fault_of(experiment.faults, seed, round_, client)
     round_, stage, _ = asked
     stages = list(Stage)
@@ -95,7 +96,7 @@ def _fault(message: Message, context: Context) -> Fault:
 
 def _spoil(reply: Message) -> None:
     """Put NaN for every number with a fraction that a reply sends."""
-    for name, record in reply.content.array_records.items():
+    for name, record in records_in(reply.content, ArrayRecord).items():
         arrays = {key: values_of(array) for key, array in record.items()}
         reply.content[name] = record_of(
             {

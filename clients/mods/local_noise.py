@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.mods.clip import sayable
@@ -10,6 +10,7 @@ from clients.place import note_released
 from clients.private_training import take_part
 from clients.workbench import Workbench, client_index, workbench
 from fedsim.randomness import randomness_of
+from fedsim.records import record_in
 from fedsim.vectors import difference, moved
 from privacy.events import Law, Noise
 from privacy.mechanisms import LocalNoise
@@ -32,18 +33,19 @@ def local_noise_mod(message: Message, context: Context, call_next: ClientAppCall
     local_dp = bench.experiment.privacy.local_dp
     if local_dp is None:
         return call_next(message, context)
-    config, received = message.content.config_records["config"], message.content.array_records["arrays"]
+    config = record_in(message.content, ConfigRecord, "config")
+    received = record_in(message.content, ArrayRecord, "arrays")
     round_, client = int(config["server-round"]), client_index(context)  # type: ignore[arg-type]
     noise = Noise(bench.experiment.privacy.noise)
     take_part(context, local_dp.participations(bench.experiment.rounds), round_, noise)
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    update = difference(reply.content.array_records["arrays"], received)
+    update = difference(record_in(reply.content, ArrayRecord, "arrays"), received)
     released = _noise(bench, round_, client).release({UPDATE: update}, round_, client)
     note_released(released.event, context, config)
     reply.content["arrays"] = moved(received, released.arrays[UPDATE])
-    reply.content["metrics"] = sayable(reply.content.metric_records["metrics"], bench.experiment)
+    reply.content["metrics"] = sayable(record_in(reply.content, MetricRecord, "metrics"), bench.experiment)
     reply.content["ledger"] = ConfigRecord({"events": [released.event.dumps()]})
     return reply
 

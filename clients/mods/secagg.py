@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from clients.place import Place, run_label
 from clients.workbench import client_index, workbench
 from fedsim.arrays import Values, values_of
+from fedsim.records import find_record, records_in
 from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
 from fedsim.streams import numpy_stream
@@ -123,22 +124,23 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
     if (session.spec.run, session.spec.round) != (participant.run, round_):
         raise ValueError(f"round {session.spec.round} of run {session.spec.run}: not the one of the message")
     _check_new(context, session)
-    context.state.config_records.setdefault(ROUNDS, ConfigRecord())[session.spec.run] = session.spec.round
+    _kept(context, ROUNDS)[session.spec.run] = session.spec.round
     return session, body
 
 
 def _check_new(context: Context, session: Session) -> None:
     """Refuse a round if this client has begun it, or a later one of its run, before."""
-    last = context.state.config_records.get(ROUNDS, ConfigRecord()).get(session.spec.run, 0)
+    last = _kept(context, ROUNDS).get(session.spec.run, 0)
     if not isinstance(last, int) or session.spec.round <= last:
         raise ValueError(f"round {session.spec.round}: this client has begun round {last!r}")
 
 
 def _session(participant: Participant, context: Context, round_: int) -> Session:
     """Take the open session out of the state."""
-    record = context.state.config_records.pop(RECORD, None)
+    record = find_record(context.state, ConfigRecord, RECORD)
     if record is None:
         raise ValueError("no session is open")
+    del context.state[RECORD]
     kind = ClientSession if participant.policy.mode == "real" else IdealClient
     stored = bytes(record["session"])  # type: ignore[arg-type]
     session = kind.loads(stored, participant.policy, identity=participant.identity)
@@ -158,13 +160,13 @@ def _trained(
     spec = session.spec
     message.content.pop(RECORD)
     task = task_of(message.content)
-    (received,) = message.content.array_records.values()
+    (received,) = records_in(message.content, ArrayRecord).values()
     trained = call_next(message, context)
     if trained.has_error():
         raise ValueError(f"the ClientApp failed: {trained.error.reason}")
     _keep_events(context, trained.content)
-    ((name, arrays),) = trained.content.array_records.items()
-    (metrics,) = trained.content.metric_records.values()
+    ((name, arrays),) = records_in(trained.content, ArrayRecord).items()
+    (metrics,) = records_in(trained.content, MetricRecord).values()
     weight = 1 if participant.uniform else int(metrics["num-examples"])  # type: ignore[arg-type]
     update = values_of(arrays[CLIPPED]) if name == CLIPPED else difference(arrays, received)
     vector = spec.encoding.encode(update, weight, metrics, participant.rounding(spec.round))  # type: ignore[arg-type]
@@ -173,9 +175,18 @@ def _trained(
 
 def _keep_events(context: Context, content: RecordDict) -> None:
     """Add what a reply says that it releases to the client's own ledger, which stays with it."""
-    if LEDGER in content.config_records:
-        ledger = context.state.config_records.setdefault(LEDGER, ConfigRecord({"events": []}))
-        ledger["events"] = [*ledger["events"], *content.config_records[LEDGER]["events"]]  # type: ignore[misc]
+    said = find_record(content, ConfigRecord, LEDGER)
+    if said is not None:
+        ledger = _kept(context, LEDGER)
+        ledger["events"] = [*ledger.get("events", []), *said["events"]]  # type: ignore[misc]
+
+
+def _kept(context: Context, name: str) -> ConfigRecord:
+    """Return a record of a client's state, which begins empty."""
+    record = find_record(context.state, ConfigRecord, name)
+    if record is None:
+        record = context.state[name] = ConfigRecord()
+    return record
 
 
 # --- fedsim's clients ---------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
+from fedsim.records import find_record
+
 PARCEL = "parcel"  # the record, and what it holds
 
 
@@ -24,7 +26,7 @@ def unwrap(content: RecordDict) -> RecordDict:
     Raises:
         ValueError: It is none that `wrap` returned.
     """
-    body = content.config_records.get(PARCEL, ConfigRecord()).get(PARCEL)
+    body = (find_record(content, ConfigRecord, PARCEL) or ConfigRecord()).get(PARCEL)
     if not isinstance(body, bytes) or len(content) != 1:
         raise ValueError("the message holds no parcel, or something beside it")
     try:

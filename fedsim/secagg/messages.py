@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import values_of
+from fedsim.records import find_record
 from privacy.secagg.spec import Stage
 
 RECORD = "secagg"  # in a message: the protocol's; in a client's state: its open session
@@ -48,7 +49,7 @@ def record_of_stage(message: Message) -> tuple[int, Stage, bytes] | None:
     Raises:
         ValueError: There is a record, and it is not as it should be.
     """
-    record = message.content.config_records.get(RECORD)
+    record = find_record(message.content, ConfigRecord, RECORD)
     if record is None:
         return None
     round_, stage, body = record.get("round"), record.get("stage"), record.get("body")
@@ -65,7 +66,7 @@ def body_of(message: Message) -> bytes:
     """
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")
-    record = message.content.config_records.get(RECORD)
+    record = find_record(message.content, ConfigRecord, RECORD)
     if record is None or len(message.content) != 1 or record.keys() != {"body"}:
         raise ValueError("sent other records than those of secure aggregation")
     body = record["body"]

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections.abc import Iterable
 from functools import reduce
 
@@ -138,3 +140,17 @@ def test_how_an_array_lies_in_memory_does_not_matter() -> None:
 
     plain, other = (folded([[make(1), make(2), make(3)]]).arrays["w"] for make in (reply, transposed))
     assert plain.tobytes() == other.tobytes()
+
+
+def test_what_was_folded_is_let_go_of_at_once() -> None:
+    """Or its arrays would be copied when the client's worker goes on to the next."""
+    came = reply(1)
+    array = weakref.ref(came.content["arrays"]["w"])  # type: ignore[arg-type]
+    gc.disable()  # whoever waits for the collector has not let go
+    try:
+        total = BY_EXAMPLES.add(None, came)
+        del came
+        assert total.nodes == [1]
+        assert array() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,36 @@
+"""The records of a message's content, or of a client's state, by kind and name.
+
+Flower's `content.config_records` and its like make a dictionary each time that they are asked for, and one that
+refers to itself: the content stays in memory with all its arrays until the garbage collector comes by.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+def records_in(content: RecordDict, kind: type[R]) -> dict[str, R]:
+    """Return all records of a kind, by name."""
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
+def find_record(content: RecordDict, kind: type[R], name: str) -> R | None:
+    """Return a record; None where there is none of that kind and name."""
+    record = content.get(name)
+    return record if isinstance(record, kind) else None
+
+
+def record_in(content: RecordDict, kind: type[R], name: str) -> R:
+    """Return a record.
+
+    Raises:
+        ValueError: There is none of that kind and name.
+    """
+    record = find_record(content, kind, name)
+    if record is None:
+        raise ValueError(f"no {kind.__name__} {name!r} among the records: {', '.join(content) or 'none'}")
+    return record
