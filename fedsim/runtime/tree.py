@@ -66,17 +66,17 @@ class PairTree(Generic[T]):
 def runs(leaves: int, workers: int) -> list[range]:
     """Cut the leaves of a `PairTree` into runs, each of them all the leaves below one node of the tree.
 
-    A run is a power of two long, and its start a multiple of that. Each takes about one in `2 * workers` of what
-    is left ("Factoring", Hummel et al. 1992): the first ones are long, for few are less trouble than many, the
-    last ones single leaves, so that the workers end at about the same time.
+    A run is a power of two long, and its start a multiple of that. Each takes at most one in `workers` of what
+    is left ("guided self-scheduling", Polychronopoulos and Kuck 1987): the first ones are long, for few are less
+    trouble than many, the last ones single leaves, so that the workers end at about the same time.
 
     >>> [len(run) for run in runs(21, 2)]
-    [4, 4, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    [8, 4, 4, 2, 1, 1, 1]
     """
     cut: list[range] = []
     start = 0
     while start < leaves:
-        share = max((leaves - start) // (2 * workers), 1)
+        share = max((leaves - start) // workers, 1)
         length = 1 << (share.bit_length() - 1)  # never longer than the one before: so `start` is a multiple
         cut.append(range(start, start + length))
         start += length

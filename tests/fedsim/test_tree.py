@@ -51,10 +51,9 @@ def test_runs_hold_each_leaf_once_and_get_shorter(leaves: int, workers: int) -> 
     lengths = [len(run) for run in cut]
     assert lengths == sorted(lengths, reverse=True)
     assert all(
-        length <= max((leaves - run.start) / (2 * workers), 1)
-        for run, length in zip(cut, lengths, strict=True)
+        length <= max((leaves - run.start) / workers, 1) for run, length in zip(cut, lengths, strict=True)
     )
-    assert len(cut) >= min(leaves, 2 * workers)
+    assert len(cut) >= min(leaves, workers)
 
 
 @given(st.integers(1, 3000))
