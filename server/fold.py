@@ -22,7 +22,7 @@ from fedsim.runtime import Fold, fold_groups
 from privacy.events import AnyEvent
 from server.replies import Expected, events_of, read_update
 
-PIECE = 1 << 14  # numbers: 128 KiB of float64
+PIECE = 1 << 16  # numbers: 512 KiB of float64
 BLOCKS = 64  # at most, and so many workers find work at most
 
 
@@ -99,10 +99,8 @@ class WeightedSum:
             if total.nodes:
                 _add_product(total.arrays[name], array, weight)
             else:
-                total.arrays[name] = np.empty(
-                    array.shape
-                )  # of a product without axes NumPy would make a number
-                np.multiply(array, weight, out=total.arrays[name], dtype=np.float64)
+                total.arrays[name] = array.astype(np.float64, order="C")
+                total.arrays[name] *= weight
         metrics = {name: weight * float(value) for name, value in update.metrics.items()}
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
@@ -132,11 +130,10 @@ def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float)
         np.add(total, array, out=total)
         return
     flat_total, flat_array = total.reshape(-1), array.reshape(-1)
-    product = np.empty(min(PIECE, flat_array.size))
     for start in range(0, flat_array.size, PIECE):
-        piece = flat_array[start : start + PIECE]
-        np.multiply(piece, weight, out=product[: piece.size], dtype=np.float64)
-        flat_total[start : start + PIECE] += product[: piece.size]
+        product = flat_array[start : start + PIECE].astype(np.float64)
+        product *= weight
+        flat_total[start : start + PIECE] += product
 
 
 def _sum_of_common(left: dict[str, float], right: dict[str, float]) -> dict[str, float]:
