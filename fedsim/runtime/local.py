@@ -22,8 +22,13 @@ from fedsim.runtime.sharing import Channel, Lender, Loan
 from fedsim.runtime.spec import AppSpec
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# For glibc: arrays that come and go use the same pages again, and don't fault them in anew for each client.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+# For glibc: arrays that come and go use the same pages again, large ones where the system has them, and don't fault
+# them in anew for each client.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 class Process(Worker):
