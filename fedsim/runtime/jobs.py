@@ -65,11 +65,11 @@ def fold_groups(fold: Fold[T], sizes: Sequence[int], replies: Iterable[Message |
 class Job:
     """Packed messages to some clients, and the fold of their replies, if there is one.
 
-    Each message is packed on its own, so that what one client does to its message is not seen by the next.
+    Each message comes out with a content of its own, so that what one client does to it is not seen by the next.
     """
 
     clients: tuple[int, ...]
-    messages: tuple[bytes, ...]
+    messages: bytes
     sizes: tuple[int, ...]  # of the groups that they come in
     fold: bytes | None = None
 
@@ -79,7 +79,7 @@ class Job:
         messages = list(itertools.chain.from_iterable(groups))
         return cls(
             clients=tuple(client_of(message.metadata.dst_node_id) for message in messages),
-            messages=tuple(packer.pack(message) for message in messages),
+            messages=packer.pack(messages),
             sizes=tuple(len(group) for group in groups),
             fold=None if fold is None else pickle.dumps(fold),
         )
@@ -114,15 +114,16 @@ def perform(
     """
     outcome = Outcome()
 
-    def reply_of(client: int, packed: bytes) -> Message:
+    def reply_of(client: int, message: Message) -> Message:
         context = spec.context(client, states.get(client))
-        reply = answer(app, unpack(packed, arrays), context)
+        reply = answer(app, message, context)
         raised = reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
         if not raised and (client in states or len(context.state)):  # who raises keeps its old state
             outcome.states[client] = context.state
         return reply
 
-    replies = map(reply_of, job.clients, job.messages)  # one by one: arrays that are let go of need no copy
+    messages: list[Message] = unpack(job.messages, arrays)
+    replies = map(reply_of, job.clients, messages)  # one by one: arrays that are let go of need no copy
     if job.fold is None:
         outcome.replies = list(replies)
     else:

@@ -2,18 +2,19 @@
 
 Pickling a message copies each of its arrays into the pickle and out of it again. Here a pickle holds only
 the place of an array in a list; how the list travels (not at all, through shared memory, through Ray's
-object store) is the engine's business. An array that several messages share stands in the list once.
+object store) is the engine's business. An array that several messages share stands in the list once, and so does
+a content that they share, as a pickle of its own: each message that is unpacked gets another copy of it.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import Array
+from flwr.app import Array, RecordDict
 from flwr.common.constant import SType
 
 from fedsim.arrays import LiveArray, Values, values_of
@@ -36,33 +37,40 @@ class Packer:
     def pack(self, item: object) -> bytes:
         """Return an object as bytes; `unpack` needs `arrays` beside them."""
         buffer = io.BytesIO()
-        _Pickler(buffer, self).dump(item)
+        _Pickler(buffer, self, item).dump(item)
         return buffer.getvalue()
 
-    def place(self, owner: object, values: Values) -> int:
-        """Return the place of the array that stands for `owner`."""
-        place = self._places.setdefault(id(owner), len(self.arrays))
-        if place == len(self.arrays):
-            self.arrays.append(values)
+    def place(self, owner: object, values: Callable[[], Values]) -> int:
+        """Return the place of the array that stands for `owner`; the first time it is asked for."""
+        place = self._places.get(id(owner))
+        if place is None:
+            made = values()  # which may find places for what it holds
+            place = self._places[id(owner)] = len(self.arrays)
+            self.arrays.append(made)
             self._kept.append(owner)
         return place
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, packer: Packer) -> None:
+    def __init__(self, file: io.BytesIO, packer: Packer, whole: object) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self._packer = packer
+        self._whole = whole
 
     def persistent_id(self, item: object) -> tuple[str, int] | None:
         """Return the place of what is an array, None for all else."""
         if isinstance(item, Array):
             if item.stype != SType.NUMPY:
                 return None
-            return "Array", self._packer.place(item, values_of(item))
+            return "Array", self._packer.place(item, lambda: values_of(item))
         if type(item) is np.ndarray and not item.dtype.hasobject:
-            return "ndarray", self._packer.place(item, item)
+            return "ndarray", self._packer.place(item, lambda: item)
         if type(item) is bytes and len(item) >= LARGE:
-            return "bytes", self._packer.place(item, np.frombuffer(item, np.uint8))
+            return "bytes", self._packer.place(item, lambda: np.frombuffer(item, np.uint8))
+        if type(item) is RecordDict and item is not self._whole:
+            return "records", self._packer.place(
+                item, lambda: np.frombuffer(self._packer.pack(item), np.uint8)
+            )
         return None
 
 
@@ -77,7 +85,9 @@ class _Unpickler(pickle.Unpickler):
         values = self._arrays[index]
         if kind == "Array":
             return LiveArray(values)
-        return values if kind == "ndarray" else values.tobytes()
+        if kind == "ndarray":
+            return values
+        return values.tobytes() if kind == "bytes" else unpack(values.tobytes(), self._arrays)
 
 
 def unpack(packed: bytes, arrays: Sequence[Values]) -> Any:
