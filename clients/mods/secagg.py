@@ -130,7 +130,7 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
 
 def _check_new(context: Context, session: Session) -> None:
     """Refuse a round if this client has begun it, or a later one of its run, before."""
-    last = _kept(context, ROUNDS).get(session.spec.run, 0)
+    last = (find_record(context.state, ConfigRecord, ROUNDS) or ConfigRecord()).get(session.spec.run, 0)
     if not isinstance(last, int) or session.spec.round <= last:
         raise ValueError(f"round {session.spec.round}: this client has begun round {last!r}")
 

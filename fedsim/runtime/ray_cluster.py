@@ -33,7 +33,7 @@ class Player:
     def load(self) -> str:
         """Import the ClientApp; returns why that can't be, if so."""
         try:
-            self._app = self._spec.load()
+            self._app = self._spec.load_in_worker()
         except Refused as refused:
             return str(refused)
         return ""

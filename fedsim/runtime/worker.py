@@ -43,7 +43,7 @@ def main() -> None:
     try:
         spec = connection.recv()
         try:
-            app = spec.load()
+            app = spec.load_in_worker()
         except Refused as refused:
             connection.send(str(refused))
             return
