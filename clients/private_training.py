@@ -14,7 +14,7 @@ from clients.workbench import Workbench, client_index
 from fedsim.data import Examples
 from fedsim.experiment import Experiment
 from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
-from fedsim.records import find_record
+from fedsim.records import config_in
 from fedsim.streams import numpy_stream, torch_stream
 from privacy.dp_sgd import PrivateGradient
 from privacy.dp_sgd.release import DpSgd
@@ -38,7 +38,7 @@ def take_part(context: Context, most: int | None, round_: int, noise: Noise) -> 
     Raises:
         BudgetExhausted: It has had them all.
     """
-    count = find_record(context.state, ConfigRecord, PARTICIPATIONS) or ConfigRecord()
+    count = config_in(context.state, PARTICIPATIONS)
     so_far = int(count.get("rounds", 0))  # type: ignore[arg-type]
     if noise is Noise.SEEDED and count.get("last") == round_:
         return

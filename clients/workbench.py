@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ArrayRecord, Context
 
 from clients.place import Place
 from clients.training import Sgd
@@ -20,7 +20,7 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import private_gradient
-from fedsim.records import find_record
+from fedsim.records import config_in
 from fedsim.secagg.setup import policy_of
 from fedsim.vectors import dimension_of
 
@@ -126,7 +126,7 @@ def workbench(context: Context) -> Workbench:
     place, own, task = Place.of(context), "", ""
     if place is not None and place.data is not None:
         own = str(place.data)
-        task = str((find_record(context.state, ConfigRecord, TASK) or ConfigRecord()).get("task", ""))
+        task = str(config_in(context.state, TASK).get("task", ""))
     bench = _workbench(str(config.get("experiment", "")), str(config.get("set", "")), own, task)
     if place is not None:
         place.check(bench.experiment)

@@ -34,3 +34,9 @@ def record_in(content: RecordDict, kind: type[R], name: str) -> R:
     if record is None:
         raise ValueError(f"no {kind.__name__} {name!r} among the records: {', '.join(content) or 'none'}")
     return record
+
+
+def config_in(content: RecordDict, name: str) -> ConfigRecord:
+    """Return a `ConfigRecord` to read; an empty one where there is none of that name."""
+    record = find_record(content, ConfigRecord, name)
+    return ConfigRecord() if record is None else record

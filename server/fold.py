@@ -99,8 +99,7 @@ class WeightedSum:
             if total.nodes:
                 _add_product(total.arrays[name], array, weight)
             else:
-                total.arrays[name] = array.astype(np.float64, order="C")
-                total.arrays[name] *= weight
+                total.arrays[name] = _product(array, weight)
         metrics = {name: weight * float(value) for name, value in update.metrics.items()}
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
@@ -124,16 +123,22 @@ class WeightedSum:
         return left
 
 
+def _product(array: NDArray[Any], weight: float) -> NDArray[np.float64]:
+    """Return `weight * array`, a new array in C's order; with uniform weights it is the array, to the last bit."""
+    product = array.astype(np.float64, order="C")
+    if weight != 1.0:
+        product *= weight
+    return product
+
+
 def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float) -> None:
     """Add `weight * array` to a total, a piece at a time, so that what is between stays in the cache."""
-    if weight == 1.0:  # uniform weights: the array is the product, to the last bit
+    if weight == 1.0:  # the array is the product
         np.add(total, array, out=total)
         return
     flat_total, flat_array = total.reshape(-1), array.reshape(-1)
     for start in range(0, flat_array.size, PIECE):
-        product = flat_array[start : start + PIECE].astype(np.float64)
-        product *= weight
-        flat_total[start : start + PIECE] += product
+        flat_total[start : start + PIECE] += _product(flat_array[start : start + PIECE], weight)
 
 
 def _sum_of_common(left: dict[str, float], right: dict[str, float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from clients.place import Place, run_label
 from clients.workbench import client_index, workbench
 from fedsim.arrays import Values, values_of
-from fedsim.records import find_record, records_in
+from fedsim.records import config_in, find_record, records_in
 from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
 from fedsim.streams import numpy_stream
@@ -130,7 +130,7 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
 
 def _check_new(context: Context, session: Session) -> None:
     """Refuse a round if this client has begun it, or a later one of its run, before."""
-    last = (find_record(context.state, ConfigRecord, ROUNDS) or ConfigRecord()).get(session.spec.run, 0)
+    last = config_in(context.state, ROUNDS).get(session.spec.run, 0)
     if not isinstance(last, int) or session.spec.round <= last:
         raise ValueError(f"round {session.spec.round}: this client has begun round {last!r}")
 

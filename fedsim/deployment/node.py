@@ -18,6 +18,7 @@ from fedsim.deployment.parcel import unwrap
 from fedsim.deployment.refusals import Dropped, TooLarge
 from fedsim.deployment.state import State
 from fedsim.experiment import Experiment
+from fedsim.records import config_in
 from fedsim.runtime.spec import play
 from fedsim.secagg.messages import record_of_stage
 
@@ -185,9 +186,8 @@ def _opened(message: Message) -> RecordDict:
 
 def _round_of(message: Message) -> int | None:
     """Return the round that a message belongs to; None where it says none."""
-    config = message.content.config_records
     for record, key in (("secagg", "round"), ("config", "server-round")):
-        if record in config and isinstance(round_ := config[record].get(key), int):
+        if isinstance(round_ := config_in(message.content, record).get(key), int):
             return round_
     return None
 

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
-from fedsim.records import find_record
+from fedsim.records import config_in
 
 PARCEL = "parcel"  # the record, and what it holds
 
@@ -26,7 +26,7 @@ def unwrap(content: RecordDict) -> RecordDict:
     Raises:
         ValueError: It is none that `wrap` returned.
     """
-    body = (find_record(content, ConfigRecord, PARCEL) or ConfigRecord()).get(PARCEL)
+    body = config_in(content, PARCEL).get(PARCEL)
     if not isinstance(body, bytes) or len(content) != 1:
         raise ValueError("the message holds no parcel, or something beside it")
     try:

@@ -65,6 +65,15 @@ def test_an_array_stands_in_the_list_once_and_large_bytes_stand_there_too() -> N
     assert unpack(pickles[0], packer.arrays)["large"] == large
 
 
+def test_a_content_stands_in_the_list_once_and_comes_out_anew_for_each_who_shares_it() -> None:
+    packer = Packer()
+    content = RecordDict({"arrays": record_of({"w": np.arange(5)})})
+    first, second = unpack(packer.pack([content, content]), packer.arrays)
+    assert len(packer.arrays) == 2  # the array, and the content's pickle
+    del first["arrays"]["w"]
+    assert second["arrays"]["w"].numpy().tolist() == [0, 1, 2, 3, 4]
+
+
 def test_arrays_of_objects_stay_in_the_pickle() -> None:
     packer = Packer()
     packed = packer.pack(np.array([{"a": 1}, None], dtype=object))
