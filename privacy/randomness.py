@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
@@ -35,7 +36,7 @@ class Randomness(Protocol):
 
 
 class SeededRandomness:
-    """For simulation: reproducible, and known to whoever knows the seed.
+    """For simulation, as `NumpyRandomness`, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
 
     Args:
         coins: For the uniform numbers.
@@ -67,35 +68,42 @@ class SeededRandomness:
 
 
 class NumpyRandomness:
-    """For simulation, as `SeededRandomness`, where no PyTorch is wanted.
+    """For simulation: reproducible, and known to everybody who has the seed.
 
     Args:
-        generator: For all of it.
+        generator: For the normal numbers.
+        coins: For the uniform ones; None: the same.
     """
 
     source = Noise.SEEDED
 
-    def __init__(self, generator: np.random.Generator) -> None:
+    def __init__(self, generator: np.random.Generator, coins: np.random.Generator | None = None) -> None:
         self._generator = generator
+        self._coins = generator if coins is None else coins
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return independent uniform numbers in [0, 1), `(count,)`."""
-        return self._generator.random(count)
+        return self._coins.random(count)
 
     def normals(self, count: int) -> NDArray[np.float64]:
         """Return independent standard normals, `(count,)`."""
         return self._generator.standard_normal(count)
 
     def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        _fill(tensor, self)
+        """Fill a contiguous tensor with independent standard normals, in place."""
+        import torch
+
+        if tensor.dtype == torch.float64:
+            self._generator.standard_normal(out=tensor.view(-1).numpy())
+        else:
+            _fill(tensor, self)
 
 
 class SecretRandomness(ABC):
     """From bits that nobody else has.
 
-    Normals are Box and Muller's (1958), in float64; what a float32 keeps of them leaves the attack of Mironov
-    (2012) on the low bits open: the guarantee is that of the ideal, real-valued Gaussian.
+    Normals are Box and Muller's (1958), in float64: multiples of less than 2^-50 but far out, and never beyond 8.6, which
+    a normal is with probability 2^-56. They are to be added on a grid (`privacy.arithmetic`).
     """
 
     source = Noise.SYSTEM
@@ -191,10 +199,20 @@ class DrawnRandomness:
 def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
     """Return independent numbers of Laplace's distribution of scale 1 (variance 2), `(count,)`.
 
-    Each is the difference of two exponentials, so no number of a half-open interval has to be left out.
+    Each is the difference of two exponentials, and dense far out too: multiples of about 2^-53 up to 36 scales, beyond
+    which a number is with probability 2^-52.
     """
-    first, second = (-np.log1p(-randomness.uniforms(count)) for _ in range(2))
-    return first - second
+    return _exponentials(randomness, count) - _exponentials(randomness, count)
+
+
+def _exponentials(randomness: Randomness, count: int) -> NDArray[np.float64]:
+    """Return independent exponentials of scale 1, `(count,)`.
+
+    An exponential is a geometric number of ln 2, here the leading zeros of a uniform number, and an exponential that is
+    below ln 2. So its density far out does not suffer from how coarse a uniform number is near 0 or 1.
+    """
+    _, exponents = np.frexp(np.maximum(randomness.uniforms(count), 2.0**-_MANTISSA))
+    return -exponents * math.log(2) - np.log1p(-randomness.uniforms(count) / 2)
 
 
 def _fill(tensor: torch.Tensor, randomness: Randomness) -> None:

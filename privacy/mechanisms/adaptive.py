@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from privacy.arithmetic import Arithmetic
 from privacy.cohorts import Cohorts
 from privacy.events import CohortEvent, Relation
 from privacy.mechanisms.clipping import Clipped
@@ -60,6 +61,7 @@ class AdaptiveClipping:
         cohorts: How cohorts are drawn; m is the expected cohort.
         relation: Which data sets are neighbours.
         randomness: Draws the noise.
+        arithmetic: How it is added.
         mechanism: Its name in the ledger.
 
     Raises:
@@ -82,6 +84,7 @@ class AdaptiveClipping:
     cohorts: Cohorts
     relation: Relation
     randomness: Randomness
+    arithmetic: Arithmetic = Arithmetic.GRID
     mechanism: str = "dp-fedavg-adaptive"
 
     def __post_init__(self) -> None:
@@ -106,6 +109,7 @@ class AdaptiveClipping:
             cohorts=self.cohorts,
             relation=self.relation,
             randomness=self.randomness,
+            arithmetic=self.arithmetic,
             mechanism=self.mechanism,
         )
 

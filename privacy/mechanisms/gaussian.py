@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.arithmetic import Arithmetic, ExactSum
 from privacy.cohorts import Cohorts
 from privacy.events import CohortEvent, Part, Relation, Unit, joint_noise_multiplier
 from privacy.mechanisms.metrics import BoundedMetric
@@ -48,7 +49,8 @@ class CentralGaussian:
     Unit: a client. Neighbouring relation: zero-out or add-or-remove-one, whose sensitivity is alike; replacing a
     client moves the sums by twice as much. Trusted: the server, which has the sums before the noise; against it,
     epsilon is infinite. What stays sensitive: the sums, who was in the cohort and how many they were (the
-    denominator is the expected number, a constant). The noise is that of ideal real numbers.
+    denominator is the expected number, a constant). Sums and noise are added on a grid, and the noise is made for
+    sums that were rounded to it (`privacy.arithmetic`).
 
     Attributes:
         sensitivity: How far one client moves the sum, in L2 norm: what the clip reports, after rounding if there is
@@ -59,6 +61,7 @@ class CentralGaussian:
         cohorts: How cohorts are drawn.
         relation: Which data sets are neighbours.
         randomness: Draws the noise.
+        arithmetic: How it is added.
         mechanism: Its name in the ledger.
 
     Raises:
@@ -82,6 +85,7 @@ class CentralGaussian:
     cohorts: Cohorts
     relation: Relation
     randomness: Randomness
+    arithmetic: Arithmetic = Arithmetic.GRID
     mechanism: str = "dp-fedavg"
 
     def __post_init__(self) -> None:
@@ -123,11 +127,11 @@ class CentralGaussian:
                 f"{', '.join(sorted(metric.name for metric in self.metrics)) or 'none'}"
             )
         update, parts = self._update, [metric.part for metric in self.metrics]
-        mean = noised_mean(total, update, self.cohorts, self.randomness)
+        mean = noised_mean(total, update, self.cohorts, self.randomness, self.arithmetic)
         metrics = {}
         for metric, part in zip(self.metrics, parts, strict=True):
             terms = {metric.name: np.array(sums[metric.name])}
-            noised = noised_mean(terms, part, self.cohorts, self.randomness)
+            noised = noised_mean(terms, part, self.cohorts, self.randomness, self.arithmetic)
             metrics[metric.name] = metric.estimate(float(noised[metric.name]))
         return Released(mean, metrics, self._event(round_, (update, *parts)))
 
@@ -177,7 +181,11 @@ def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) ->
 
 
 def noised_mean(
-    total: Mapping[str, NDArray[Any]], part: Part, cohorts: Cohorts, randomness: Randomness
+    total: Mapping[str, NDArray[Any]],
+    part: Part,
+    cohorts: Cohorts,
+    randomness: Randomness,
+    arithmetic: Arithmetic,
 ) -> Mean:
     """Return (a sum + Gaussian noise) / the expected cohort, float64, by name.
 
@@ -186,17 +194,18 @@ def noised_mean(
     Raises:
         ValueError: The total is of nothing, or not finite.
     """
-    deviation = part.noise_multiplier * part.sensitivity
     if not total:
         raise ValueError(f"total of {part.name}: has no arrays; an empty cohort's are zeros")
     for name, array in total.items():
         if not np.isfinite(array).all():
             raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so that it was not clipped")
+    dimension = sum(array.size for array in total.values())
+    exact = ExactSum.of(part.sensitivity, part.noise_multiplier, dimension, arithmetic=arithmetic)
     noised = {}
     for name in sorted(total):
         noise = randomness.normals(total[name].size).reshape(total[name].shape)
-        noise *= deviation
-        noise += total[name]
+        noise *= part.noise_multiplier * exact.sensitivity
+        exact.add(total[name], noise)
         noise /= cohorts.cohort
         noised[name] = noise
     return {name: noised[name] for name in total}

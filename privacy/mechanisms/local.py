@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.arithmetic import Arithmetic, ExactSum
 from privacy.events import Law, LocalEvent, Relation, Unit
 from privacy.mechanisms.clipping import Arrays, Clipped, clip_jointly
 from privacy.randomness import Randomness, laplaces
@@ -36,7 +37,8 @@ class LocalNoise:
     are; two clipped updates differ by twice the clip norm. Nobody is trusted. That the client takes part is not
     hidden. What stays sensitive: the update, its norm, whether it was clipped. `LAPLACE` (Dwork, McSherry, Nissim,
     Smith 2006) goes with a clip in L1 norm and has delta 0; `GAUSSIAN` (Balle and Wang 2018, arXiv 1805.06530)
-    with one in L2 norm. The noise is that of ideal real numbers; the dtype's rounding comes after it.
+    with one in L2 norm. Update and noise are added on a grid, and the noise is made for updates that were rounded to it
+    (`privacy.arithmetic`, whose argument takes any law that is added); the dtype's rounding comes after it.
 
     Attributes:
         law: What the noise is distributed as.
@@ -44,6 +46,7 @@ class LocalNoise:
         noise_multiplier: Scale of the noise (standard deviation; for Laplace's, mean absolute value) over the
             sensitivity, which is twice `clip`; above 0.
         randomness: Draws the noise.
+        arithmetic: How it is added.
         mechanism: Its name in the ledger.
 
     Raises:
@@ -54,6 +57,7 @@ class LocalNoise:
     clip: float
     noise_multiplier: float
     randomness: Randomness
+    arithmetic: Arithmetic = Arithmetic.GRID
     mechanism: str = "local-dp"
 
     def __post_init__(self) -> None:
@@ -69,7 +73,7 @@ class LocalNoise:
 
     @property
     def scale(self) -> float:
-        """Of the noise on each number."""
+        """Of the noise on each number, but for the millionth that the grid takes."""
         return self.noise_multiplier * self.sensitivity
 
     def release(self, update: Arrays, round_: int, client: int) -> LocallyReleased:
@@ -90,7 +94,11 @@ class LocalNoise:
             raise ValueError("update: has no arrays")
         order: Literal[1, 2] = 2 if self.law is Law.GAUSSIAN else 1
         clipped = clip_jointly(update, self.clip, order=order)
-        noised = {name: self._noised(clipped.arrays[name]) for name in sorted(update)}
+        dimension = max(sum(array.size for array in update.values()), 1)
+        exact = ExactSum.of(
+            self.sensitivity, self.noise_multiplier, dimension, order=order, arithmetic=self.arithmetic
+        )
+        noised = {name: self._noised(clipped.arrays[name], exact) for name in sorted(update)}
         event = LocalEvent(
             mechanism=self.mechanism,
             round=round_,
@@ -104,10 +112,12 @@ class LocalNoise:
         )
         return LocallyReleased({name: noised[name] for name in update}, event, clipped)
 
-    def _noised(self, array: NDArray[Any]) -> NDArray[Any]:
+    def _noised(self, array: NDArray[Any], exact: ExactSum) -> NDArray[Any]:
         if self.law is Law.GAUSSIAN:
             noise = self.randomness.normals(array.size)
         else:
             noise = laplaces(self.randomness, array.size)
+        noise *= self.noise_multiplier * exact.sensitivity
+        noised = exact.add(array, noise.reshape(array.shape))
         with np.errstate(over="ignore"):  # of a float16
-            return (array + self.scale * noise.reshape(array.shape)).astype(array.dtype)
+            return noised.astype(array.dtype)

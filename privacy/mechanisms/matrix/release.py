@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.arithmetic import Arithmetic, ExactSum
 from privacy.cohorts import Cohorts
 from privacy.events import MatrixEvent, Relation, Sampling, Unit
 from privacy.mechanisms.matrix.plan import Plan
@@ -31,6 +32,9 @@ class Released(NamedTuple):
 class CorrelatedGaussian:
     """Noised means of a training's rounds, in their order (Denisov et al. 2022, arXiv 2202.08312).
 
+    Each row of the noise is added on a grid, the same in all rounds, and the noise is made for sums that were rounded
+    to it (`privacy.arithmetic`): what is released is post-processing of the ideal mechanism on these sums.
+
     Unit: a client with all its participations. Neighbouring relation: zero-out. Trusted: the server, which has the sums
     before the noise. What stays sensitive: the sums, and the noise's state. That a client keeps to the pattern is
     for the caller to see to (`History`), for a sum doesn't tell who is in it.
@@ -43,6 +47,7 @@ class CorrelatedGaussian:
         size: Numbers in a sum.
         randomness: Draws the normals of a round (from 1); asked once for each round, in their order.
         state: Of an earlier one with the same arguments, to go on from; None: from round 1.
+        arithmetic: How the noise is added.
 
     Raises:
         ValueError: A value is out of its range, the cohorts keep another separation, or the state is of something
@@ -58,6 +63,7 @@ class CorrelatedGaussian:
         size: int,
         randomness: Callable[[int], Randomness],
         state: Mapping[str, NDArray[Any]] | None = None,
+        arithmetic: Arithmetic = Arithmetic.GRID,
     ) -> None:
         if not 0 < sum_sensitivity < math.inf:
             raise ValueError(f"sensitivity of a sum = {sum_sensitivity}: must be above 0, and finite")
@@ -74,6 +80,7 @@ class CorrelatedGaussian:
         self._sum_sensitivity = sum_sensitivity
         self._size = size
         self._randomness = randomness
+        self._exact = ExactSum.of(sum_sensitivity, plan.deviation, size, arithmetic=arithmetic)
         self._noise = plan.mechanism.noise(size, state)
 
     def release(self, total: NDArray[np.float64], round_: int) -> Released:
@@ -100,8 +107,8 @@ class CorrelatedGaussian:
         while self._noise.row < round_ - 1:
             self._next()
         mean, randomness = self._next()
-        mean *= self._plan.deviation * self._sum_sensitivity
-        mean += total
+        mean *= self._plan.deviation * self._exact.sensitivity
+        self._exact.add(total, mean)
         mean /= self._cohorts.cohort
         return Released(mean, self._event(round_, randomness))
 
