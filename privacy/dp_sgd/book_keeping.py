@@ -14,7 +14,10 @@ from privacy.dp_sgd import lstm
 from privacy.dp_sgd.alone import check_alone
 from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.layers import layer_parts
-from privacy.dp_sgd.parts import Part, Weighted
+from privacy.dp_sgd.parts import Part, Weighted, only
+from privacy.dp_sgd.rounding import clip_factors
+
+Buffers = Mapping[nn.Parameter, Tensor]
 
 
 class BookKeepingSum:
@@ -25,42 +28,34 @@ class BookKeepingSum:
     3. From input and gradient at the output, each layer's squared norms, `(B,)`; their sum over layers gives
        the examples' clip factors.
     4. From the same two, each layer's sum over examples, each times its factor: one matrix product.
+
+    There is one pass, whatever the examples are: of one that is not finite, what was kept becomes zero.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        clip: float,
-        buffers: dict[nn.Parameter, Tensor],
+        self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float, arena: Arena
     ) -> None:
         self._model = model
         self._losses = losses
         self._clip = clip
         self._checked = False
-        self._arena = Arena()
+        self._arena = arena
         self._watches: list[_Watch] = []
         for path, module in model.named_modules():
-            if own := {n: buffers[p] for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
+            if own := {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
                 kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
-                self._watches.append(kind(path, module, own, self._arena))
+                self._watches.append(kind(path, module, own, arena))
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
-        """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
-        while True:
-            losses, squares, parts = self.norms(inputs, labels)
-            finite = losses.isfinite() & squares.isfinite()
-            if finite.all():
-                break
-            # In a sum over the batch zero times NaN is NaN: start again without these.
-            inputs, labels = inputs[finite], labels[finite]
-            if not len(inputs):
-                self.add([{} for _ in parts], keep)
-                return losses[finite]
-        self.check(inputs, labels, squares)
-        self.add(self.sums(parts, squares, scale), keep)
-        return losses
+    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
+        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
+        losses, squares, parts = self.norms(inputs, labels)
+        finite = losses.isfinite() & squares.isfinite()
+        if not finite.all():
+            squares = keep_finite(finite, squares, parts)
+        self.check(inputs[finite], labels[finite], squares[finite])
+        self.put(self.sums(parts, squares), buffers)
+        return losses[finite]
 
     def norms(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[dict[str, Part]]]:
         """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of both module by module."""
@@ -74,20 +69,22 @@ class BookKeepingSum:
             self._checked = True
 
     def sums(
-        self, parts: Sequence[Mapping[str, Part]], squares: Tensor, scale: float | Tensor
+        self, parts: Sequence[Mapping[str, Part]], squares: Tensor, chosen: Tensor | None = None
     ) -> list[dict[str, Weighted]]:
-        """Return the sums over examples, each times its clip factor and the scale, one for all or `(B,)`."""
-        factors = (self._clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0) * scale
+        """Return the sums over examples, each times its clip factor; of the `chosen` alone, booleans `(B,)`."""
+        factors = clip_factors(squares, self._clip, self._watches[0].dtype)
+        if chosen is not None:
+            factors = only(chosen, factors)
         return [{name: part.weighted(factors) for name, part in own.items()} for own in parts]
 
-    def add(self, sums: Sequence[Mapping[str, Weighted]], keep: float) -> None:
-        """Turn each buffer b into `keep * b + sum`; a parameter without a sum has zero."""
+    def put(self, sums: Sequence[Mapping[str, Weighted]], buffers: Buffers) -> None:
+        """Put the sums into the buffers; a parameter without a sum has zero."""
         for watch, own in zip(self._watches, sums, strict=True):
-            for name, buffer in watch.buffers.items():
+            for name, parameter in watch.trained.items():
                 if name in own:
-                    own[name].add_to(buffer, keep)
+                    own[name].put_into(buffers[parameter])
                 else:
-                    buffer.mul_(keep)
+                    buffers[parameter].zero_()
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[dict[str, Part]]]:
         """Return the losses `(B,)`, and each watch's parts: none where no gradient came."""
@@ -107,18 +104,23 @@ class _Watch:
     """Sees one module in a pass forward.
 
     Attributes:
-        buffers: Of the module's own trainable parameters, by name.
+        trained: The module's own trainable parameters, by name.
         edge: The module's output in autograd's graph; None before it was seen.
     """
 
-    def __init__(self, path: str, module: nn.Module, buffers: dict[str, Tensor], arena: Arena) -> None:
-        self.buffers = buffers
+    def __init__(self, path: str, module: nn.Module, trained: dict[str, nn.Parameter], arena: Arena) -> None:
+        self.trained = trained
         self._arena = arena
         self.edge: GradientEdge | None = None
         self._name = f"{path or 'the model'} ({type(module).__name__})"
         self._module = module
         self._input: Tensor | None = None
         self._version = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(iter(self.trained.values())).dtype
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -152,7 +154,7 @@ class _Watch:
             raise ValueError(f"{self._name}: its input and output must begin with the batch")
         if self._input._version != self._version:
             raise ValueError(f"{self._name}: its input is changed in place after it")
-        yield from layer_parts(self._module, self.buffers, self._input, gradient, self._arena)
+        yield from layer_parts(self._module, self.trained, self._input, gradient, self._arena)
 
 
 class _LstmWatch(_Watch):
@@ -185,7 +187,15 @@ class _LstmWatch(_Watch):
         for layer in self._layers if gradient is not None else []:
             if len(layer.states) != batch:
                 raise ValueError(f"{self._name}: its batch is not the batch; see batch_first")
-            yield from layer.parts(self.buffers)
+            yield from layer.parts(self.trained)
+
+
+def keep_finite(finite: Tensor, squares: Tensor, parts: Sequence[Mapping[str, Part]]) -> Tensor:
+    """Make the gradients of other examples than the `finite` zero, and return the squared norms then, all `(B,)`."""
+    for own in parts:
+        for part in own.values():
+            part.keep(finite)
+    return only(finite, squares)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.book_keeping import BookKeepingSum
+from privacy.dp_sgd.arena import Arena
+from privacy.dp_sgd.book_keeping import BookKeepingSum, Buffers, keep_finite
 from privacy.dp_sgd.parts import Weighted
 
 
@@ -18,8 +19,7 @@ class CompiledSum:
 
     What the fast kernel does is recorded once, operation by operation, on the largest batch: whatever the model
     decides in Python is decided then. A smaller batch is padded with its first example, which is given the factor
-    zero. A batch with an example that is not finite, which has to be left out of every sum, goes to the fast
-    kernel itself.
+    zero.
 
     Raises:
         ValueError: The model has an nn.LSTM, or this machine has no C++ compiler.
@@ -30,7 +30,6 @@ class CompiledSum:
         model: nn.Module,
         losses: Callable[[Tensor, Tensor], Tensor],
         clip: float,
-        buffers: dict[nn.Parameter, Tensor],
         max_batch: int,
     ) -> None:
         for path, module in model.named_modules():
@@ -41,24 +40,21 @@ class CompiledSum:
                 )
         _need_compiler()
         self._size = max_batch
-        self._scales = next(iter(buffers.values())).new_zeros(max_batch)  # of each example's factor
-        self._fast = BookKeepingSum(model, losses, clip, buffers)
+        self._fast = BookKeepingSum(model, losses, clip, Arena())
         self._recorded: _Recorded | None = None
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
-        """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
+    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
+        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
         batch = len(inputs)
-        self._scales.zero_()[:batch] = scale
-        padded = self._padded(inputs), self._padded(labels), self._scales
+        padded = self._padded(inputs), self._padded(labels), torch.arange(self._size) < batch
         if self._recorded is None:
             self._recorded = _Recorded.of(self._fast, *padded)
-        losses, squares, sums = self._recorded(*padded)
-        if not (losses.isfinite() & squares.isfinite()).all():
-            return self._fast(inputs, labels, scale=scale, keep=keep)
-        self._fast.check(inputs, labels, squares)
-        self._fast.add(sums, keep)
-        return losses[:batch].clone()
+        losses, squares, finite, sums = self._recorded(*padded)
+        finite = finite[:batch]
+        self._fast.check(inputs[finite], labels[finite], squares[:batch][finite])
+        self._fast.put(sums, buffers)
+        return losses[:batch][finite]
 
     def _padded(self, batch: Tensor) -> Tensor:
         rest = batch[:1].expand(self._size - len(batch), *batch.shape[1:])
@@ -70,8 +66,8 @@ class _Recorded:
     """A pass of the fast kernel over a padded batch, compiled.
 
     Attributes:
-        compiled: Takes inputs, labels and the factors' scales; returns losses, squared norms, and all tensors of
-            the sums, one after another.
+        compiled: Takes inputs, labels and which examples count; returns losses, squared norms, which are finite, and
+            all tensors of the sums, one after another.
         names: The parameters that have a sum, module by module, and whether it has a `right`.
     """
 
@@ -79,7 +75,7 @@ class _Recorded:
     names: list[dict[str, bool]]
 
     @classmethod
-    def of(cls, kernel: BookKeepingSum, inputs: Tensor, labels: Tensor, scales: Tensor) -> _Recorded:
+    def of(cls, kernel: BookKeepingSum, inputs: Tensor, labels: Tensor, chosen: Tensor) -> _Recorded:
         """Record a pass, and compile it.
 
         Raises:
@@ -89,15 +85,17 @@ class _Recorded:
 
         names: list[dict[str, bool]] = []
 
-        def one_pass(inputs: Tensor, labels: Tensor, scales: Tensor) -> list[Tensor]:
+        def one_pass(inputs: Tensor, labels: Tensor, chosen: Tensor) -> list[Tensor]:
             losses, squares, parts = kernel.norms(inputs, labels)
-            sums = kernel.sums(parts, squares, scales)
+            finite = losses.isfinite() & squares.isfinite()
+            squares = keep_finite(finite, squares, parts)
+            sums = kernel.sums(parts, squares, chosen)
             names[:] = [{name: own[name].right is not None for name in own} for own in sums]
             tensors = [it for own in sums for s in own.values() for it in (s.left, s.right) if it is not None]
-            return [losses, squares, *tensors]
+            return [losses, squares, finite, *tensors]
 
         try:
-            recorded = make_fx(one_pass)(inputs, labels, scales)
+            recorded = make_fx(one_pass)(inputs, labels, chosen)
         except RuntimeError as error:
             if "value out of a tracing tensor" not in str(error):
                 raise
@@ -109,16 +107,16 @@ class _Recorded:
         return cls(torch.compile(recorded, fullgraph=True, dynamic=False, options=options), names)
 
     def __call__(
-        self, inputs: Tensor, labels: Tensor, scales: Tensor
-    ) -> tuple[Tensor, Tensor, list[dict[str, Weighted]]]:
-        """Return losses and squared norms, `(max_batch,)`, and the sums."""
-        losses, squares, *rest = self.compiled(inputs, labels, scales)
+        self, inputs: Tensor, labels: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, list[dict[str, Weighted]]]:
+        """Return losses, squared norms and whether they are finite, `(max_batch,)`, and the sums."""
+        losses, squares, finite, *rest = self.compiled(inputs, labels, chosen)
         tensors = iter(rest)
         sums = [
             {name: Weighted(next(tensors), next(tensors) if right else None) for name, right in own.items()}
             for own in self.names
         ]
-        return losses, squares, sums
+        return losses, squares, finite, sums
 
 
 def _need_compiler() -> None:

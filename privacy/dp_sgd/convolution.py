@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.parts import Part, Product, Weighted, ghost_is_cheaper, squared
+from privacy.dp_sgd.parts import Part, Product, Weighted, ghost_is_cheaper, only, squared
 
 MOST_CHUNKS = 16  # of a batch: each is work for a compiler
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache
@@ -82,11 +82,15 @@ class Convolved:
             self._rows.append((some, torch.bmm(unfolded[:size], self._outputs[some], out=rows)))
         return torch.cat([squared(rows) for _, rows in self._rows])
 
+    def keep(self, finite: Tensor) -> None:
+        """Make the gradients of other examples zero."""
+        self._rows = [(some, only(finite[some], rows)) for some, rows in self._rows]
+
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
-        total = self._outputs.new_zeros(self._rows[0][1][0].numel())
+        total = factors.new_zeros(self._rows[0][1][0].numel())
         for some, rows in self._rows:
-            total.addmv_(rows.flatten(1).t(), factors[some])
+            total.addmv_(rows.flatten(1).t().to(factors.dtype), factors[some])
         total = total.view(*self._kernel, -1)  # its last axis: O
         order = (3, 0, 1, 2) if self._by_channel else (3, 2, 0, 1)
         return Weighted(total.permute(order))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
+from privacy.arithmetic import Arithmetic
+from privacy.dp_sgd.rounding import KEPT, SINGLE, check_precision, most_examples, most_noise, step_grid
 from privacy.dp_sgd.validator import check_model
 
 Kernel = Literal["auto", "opacus", "fast", "compiled"]
@@ -17,16 +19,15 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 class ClippedSum(Protocol):
-    """What a kernel does: one batch's clipped sum, added to a gradient buffer for each trainable parameter."""
+    """What a kernel does: one batch's clipped sum, put into a buffer for each trainable parameter."""
 
-    def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
-        """Turn each buffer b into `keep * b + scale * sum_i clip(g_i)`; return the losses that are finite.
+    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        """Fill each buffer, contiguous, with `sum_i clip(g_i)`; return the losses that are finite.
 
         Args:
             inputs: Of at least one example, `(B, ...)`.
             labels: Theirs, `(B, ...)`.
-            scale: Factor on the sum, at least 0.
-            keep: Factor on what is in the buffers.
+            buffers: In the parameters' dtype, or float64.
         """
 
 
@@ -36,15 +37,18 @@ class PrivateGradient:
     Made once, used for every batch of every client: the model's weights may be loaded anew in between, in place.
     Nothing stays on the model but the gradients (and, with the kernel `opacus`, Opacus' marks on parameters).
 
-    With `g_i` the gradient of example i's loss over all trainable parameters together, flat, and C the clip
-    norm, a step's gradient is `(sum_i g_i * min(1, C / (||g_i||_2 + 1e-6)) + z C N(0, I)) / denominator` (Abadi
-    et al. 2016, algorithm 1; the 1e-6 is Opacus', and errs on the safe side). Unit of privacy: one example.
-    Removing one, or replacing it by nothing, moves the sum by at most C, so that one step is the Gaussian
-    mechanism with noise multiplier z. It holds for the sum: the denominator must be public, not the batch's size.
+    With `g_i` the gradient of example i's loss over all trainable parameters together, flat, C the clip norm and
+    `C' = (1 - 2^-9) C`, a step's gradient is `(grid(sum_i g_i * min(1, C' / (||g_i||_2 + 1e-6))) + grid(z C N(0, I))) /
+    denominator` (Abadi et al. 2016, algorithm 1; the 1e-6 is Opacus', and errs on the safe side). Unit of privacy: one
+    example. Removing one, or replacing it by nothing, moves the sum by at most C as the machine computes it and as it
+    is rounded to the grid (`rounding.py`), and the noise is added to it exactly (`privacy.arithmetic`), so that one
+    step is the Gaussian mechanism with noise multiplier z. It holds for the sum: the denominator must be public, not
+    the batch's size. With `Arithmetic.FLOAT32` noise is float32, is added as such to a sum that is clipped to C, and
+    the low bits of the result tell sums apart: there is no guarantee.
 
     | an example with              | contributes                                    |
     | ---------------------------- | ---------------------------------------------- |
-    | NaN or infinity in its loss or gradient, or a squared norm beyond its dtype | zero, exactly |
+    | NaN or infinity in its loss or gradient, or a norm of more than 2^100 C | zero, exactly |
     | gradient zero                | zero                                           |
     | none at all: an empty batch  | nothing; the noise is added all the same       |
 
@@ -55,13 +59,14 @@ class PrivateGradient:
         losses: `(outputs, labels) -> (B,)`, one loss an example, each of its own example's outputs alone.
         clip: The clip norm C, above 0.
         kernel: How it is computed; it changes speed and the last bits.
-            `opacus`: Opacus' hooks and its DPOptimizer, and its DPLSTM in the place of nn.LSTM; the model must
-            be in training mode, and have no operation in place after a layer.
+            `opacus`: Opacus' hooks, and its DPLSTM in the place of nn.LSTM; the model must be in training mode, and
+            have no operation in place after a layer.
             `fast`, and `auto`: one pass forward, one back to the layers' outputs, and from these the norms and
             the clipped sum ("book-keeping": Bu et al. 2023, arXiv 2210.00038), nn.LSTM included.
             `compiled`: the same by `torch.compile`, on batches that are padded to one size: for long runs. The
             model may decide by nothing that is in a tensor, and has no nn.LSTM.
         max_batch: The largest batch, at least 1; `compiled` needs it, and pads to it.
+        arithmetic: How the noise is added.
 
     Raises:
         ValueError: The model, or an argument, is not as it must be.
@@ -75,6 +80,7 @@ class PrivateGradient:
         clip: float,
         kernel: Kernel = "auto",
         max_batch: int | None = None,
+        arithmetic: Arithmetic = Arithmetic.GRID,
     ) -> None:
         if not (math.isfinite(clip) and clip > 0):
             raise ValueError(f"clip = {clip}: must be above 0, and finite")
@@ -84,13 +90,21 @@ class PrivateGradient:
             raise ValueError(f"max_batch = {max_batch}: must be at least 1")
         check_model(model)
         self.clip = clip
-        self._max_batch = max_batch
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        dtype = check_precision({p.dtype for p in self._parameters})
+        self._max_batch = min(max_batch or most_examples(dtype), most_examples(dtype))
         # In the default order of memory: a generator then fills them fast, and alike for every kernel.
-        self._buffers = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in self._parameters]
-        self._add = _kernel(
-            kernel, model, losses, clip, dict(zip(self._parameters, self._buffers, strict=True)), max_batch
+        self._buffers = {
+            p: torch.zeros_like(p, memory_format=torch.contiguous_format) for p in self._parameters
+        }
+        exact, dimension = arithmetic is Arithmetic.GRID, sum(p.numel() for p in self._parameters)
+        self._most_noise = most_noise(dimension) if exact else math.inf
+        self._grid = step_grid(clip, dimension) if exact else None
+        self._noise = torch.empty(
+            max(p.numel() for p in self._parameters),
+            dtype=torch.float64 if exact else dtype,
         )
+        self._sum = _kernel(kernel, model, losses, KEPT * clip if exact else clip, max_batch)
 
     def __call__(
         self,
@@ -110,36 +124,62 @@ class PrivateGradient:
             labels: Theirs, `(B, ...)`.
             noise_multiplier: The z above, at least 0: the noise's standard deviation on the sum, in units of C.
             denominator: What the noised sum is divided by, above 0 and public: the expected batch size.
-            noise: Fills a contiguous tensor with standard normals, in place. Called once for each trainable
-                parameter, in the model's order, whatever the batch; not at all if `noise_multiplier` is 0.
+            noise: Fills a contiguous tensor with standard normals, in place: float64, and as dense as those are.
+                Called once for each trainable parameter, in the model's order, whatever the batch; not at all if
+                `noise_multiplier` is 0.
 
         Returns:
             The mean over the examples whose loss and gradient are finite; 0 if there is none.
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError: An argument is out of range, or a batch is larger than sums have a bound for (16,384).
         """
         if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
             raise ValueError(f"noise_multiplier = {noise_multiplier}: must be at least 0, and finite")
+        if noise_multiplier > self._most_noise:
+            raise ValueError(
+                f"noise_multiplier = {noise_multiplier}: must be at most {self._most_noise:.4g} for so many parameters"
+            )
         if not (math.isfinite(denominator) and denominator > 0):
             raise ValueError(f"denominator = {denominator}: must be above 0, and finite")
-        if self._max_batch is not None and len(inputs) > self._max_batch:
+        if len(inputs) > self._max_batch:
             raise ValueError(f"a batch of {len(inputs)} examples; max_batch = {self._max_batch}")
-        for buffer in self._buffers:
-            if noise_multiplier:
-                noise(buffer)
-            else:
-                buffer.zero_()
-        keep = noise_multiplier * self.clip / denominator
-        if len(inputs):
-            losses = self._add(inputs, labels, scale=1 / denominator, keep=keep)
-        else:
-            losses = torch.empty(0)
-            for buffer in self._buffers:
-                buffer.mul_(keep)
-        for parameter, buffer in zip(self._parameters, self._buffers, strict=True):
+        sums, losses = self._sums(inputs, labels)
+        for parameter, buffer in self._buffers.items():
+            self._release(sums[parameter], noise_multiplier * self.clip, denominator, noise, buffer)
             parameter.grad = buffer
         return losses.mean().item() if len(losses) else 0.0
+
+    def _sums(self, inputs: Tensor, labels: Tensor) -> tuple[Mapping[nn.Parameter, Tensor], Tensor]:
+        """Return the clipped sums, in the gradients' memory or, of many examples, as float64; and the finite losses."""
+        sums = self._buffers
+        if len(inputs) > SINGLE:
+            sums = {p: buffer.double() for p, buffer in sums.items()}
+        if len(inputs):
+            return sums, self._sum(inputs, labels, sums)
+        for total in sums.values():
+            total.zero_()
+        return sums, torch.empty(0)
+
+    def _release(
+        self,
+        total: Tensor,
+        deviation: float,
+        denominator: float,
+        noise: Callable[[Tensor], None],
+        buffer: Tensor,
+    ) -> None:
+        """Put the noised sum of one parameter, over the denominator, into its buffer."""
+        noised = total
+        if deviation:
+            noised = self._noise[: total.numel()]
+            noise(noised.view(total.shape))
+            noised.mul_(deviation)
+            if self._grid is None:
+                noised.add_(total.view(-1))
+            else:
+                self._grid.add(total.numpy(), noised.numpy())
+        torch.div(noised.view(total.shape), denominator, out=buffer)
 
 
 def _kernel(
@@ -147,20 +187,20 @@ def _kernel(
     model: nn.Module,
     losses: Losses,
     clip: float,
-    buffers: dict[nn.Parameter, Tensor],
     max_batch: int | None,
 ) -> ClippedSum:
-    """Return what adds clipped sums to the buffers; its module is loaded here, for each has heavy imports."""
+    """Return what computes clipped sums; its module is loaded here, for each has heavy imports."""
     if kernel == "opacus":
         from privacy.dp_sgd.hooks import OpacusSum
 
-        return OpacusSum(model, losses, clip, buffers)
+        return OpacusSum(model, losses, clip)
     if kernel == "compiled":
         from privacy.dp_sgd.compiled import CompiledSum
 
         if max_batch is None:
             raise ValueError("kernel = 'compiled' needs max_batch: it compiles one shape, to which it pads")
-        return CompiledSum(model, losses, clip, buffers, max_batch)
+        return CompiledSum(model, losses, clip, max_batch)
+    from privacy.dp_sgd.arena import Arena
     from privacy.dp_sgd.book_keeping import BookKeepingSum
 
-    return BookKeepingSum(model, losses, clip, buffers)
+    return BookKeepingSum(model, losses, clip, Arena())

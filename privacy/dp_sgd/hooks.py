@@ -4,54 +4,47 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
 from opacus.layers import DPLSTM
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
+
+from privacy.dp_sgd.parts import Rows, only
+from privacy.dp_sgd.rounding import clip_factors
 
 
 class OpacusSum:
-    """Clipped sums by Opacus' GradSampleModule (hooks) and DPOptimizer, with the user's public values.
+    """Clipped sums of the per-example gradients of Opacus' GradSampleModule (hooks).
 
     Opacus' hooks sit on a second tree of modules that shares the model's parameters, so that the model keeps
-    its own modules and names; there an nn.LSTM is a DPLSTM, whose cells hold the same parameters.
+    its own modules and names; there an nn.LSTM is a DPLSTM, whose cells hold the same parameters. Norms, factors
+    and sums are those of `rounding.py`: what Opacus' DPOptimizer sums in float32 has no bound, and one example that is
+    not finite ruins its sum.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        clip: float,
-        buffers: dict[nn.Parameter, Tensor],
-    ) -> None:
+    def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
         self._model = model
         self._losses = losses
+        self._clip = clip
         self._module = GradSampleModule(_twin(model), loss_reduction="sum")
-        self._optimizer = _NanSafe(
-            torch.optim.SGD(list(buffers)),
-            noise_multiplier=0.0,  # its add_noise is ours
-            max_grad_norm=clip,
-            expected_batch_size=None,
-            loss_reduction="sum",
-        )
-        self._buffers = buffers
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Opacus trains the row that nn.Embedding's padding_idx keeps out of training.
         self._padded = [
             module
             for module in model.modules()
             if isinstance(module, nn.Embedding)
             and module.padding_idx is not None
-            and module.weight in buffers
+            and module.weight.requires_grad
         ]
 
-    def __call__(self, inputs: Tensor, labels: Tensor, *, scale: float, keep: float) -> Tensor:
-        """Add a batch's clipped sum to the buffers: see `gradient.ClippedSum`."""
+    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
         self._module.train(self._model.training)
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         losses = self._losses(self._module(inputs), labels)
         with warnings.catch_warnings():
             # The first layer's input needs no gradient; Opacus wants only the output's.
@@ -59,36 +52,37 @@ class OpacusSum:
             losses.sum().backward()  # type: ignore[no-untyped-call]
         for table in self._padded:
             table.weight.grad_sample[:, table.padding_idx] = 0.0  # type: ignore[attr-defined]
-        self._optimizer.finite = losses.detach().isfinite()
-        self._optimizer.clip_and_accumulate()
-        for parameter, buffer in self._buffers.items():
-            buffer.mul_(keep).add_(parameter.summed_grad, alpha=scale)  # type: ignore[attr-defined]
-        self._optimizer.zero_grad(set_to_none=True)
-        return losses.detach()[self._optimizer.finite]
+        found = {p: _taken(p) for p in self._parameters}
+        return self._put(losses.detach(), found, buffers)
+
+    @torch.no_grad()
+    def _put(
+        self,
+        losses: Tensor,
+        found: Mapping[nn.Parameter, Tensor | None],
+        buffers: Mapping[nn.Parameter, Tensor],
+    ) -> Tensor:
+        """Clip per-example gradients, put their sums into the buffers, and return the losses that are finite."""
+        rows = {p: Rows(gradients) for p, gradients in found.items() if gradients is not None}
+        squares = torch.stack([own.squares() for own in rows.values()]).sum(0)
+        finite = losses.isfinite() & squares.isfinite()
+        for own in rows.values() if not finite.all() else ():
+            own.keep(finite)
+        factors = clip_factors(only(finite, squares), self._clip, self._parameters[0].dtype)
+        for parameter, buffer in buffers.items():
+            if parameter in rows:
+                rows[parameter].weighted(factors).put_into(buffer)
+            else:
+                buffer.zero_()
+        return losses[finite]
 
 
-class _NanSafe(DPOptimizer):  # type: ignore[misc]
-    """A DPOptimizer to which an example with NaN or infinity contributes zero; Opacus lets it ruin the sum.
-
-    Attributes:
-        finite: `(B,)` booleans; in: whose loss is finite, out: whose gradient is too.
-    """
-
-    finite: Tensor
-
-    def clip_and_accumulate(self) -> None:
-        """Clip and sum, and once more without the examples that are not finite if there are any."""
-        super().clip_and_accumulate()
-        if self.finite.all() and all(bool(p.summed_grad.isfinite().all()) for p in self.params):
-            return
-        gradients = self.grad_samples
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-        self.finite = self.finite & norms.isfinite()
-        for parameter, gradient in zip(self.params, gradients, strict=True):
-            rows = self.finite.view(-1, *[1] * parameter.dim())
-            parameter.grad_sample = torch.where(rows, gradient, 0.0)
-            parameter.summed_grad = None
-        super().clip_and_accumulate()
+def _taken(parameter: nn.Parameter) -> Tensor | None:
+    """Take Opacus' per-example gradients, `(B, ...)`, off a parameter; None: it has none."""
+    found: Tensor | None = getattr(parameter, "grad_sample", None)
+    parameter.grad_sample = None  # type: ignore[attr-defined]
+    parameter.grad = None
+    return None if found is None else found.detach()
 
 
 def _twin(model: nn.Module) -> nn.Module:

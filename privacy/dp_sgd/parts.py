@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from privacy.dp_sgd.arena import Arena
+from privacy.dp_sgd.rounding import MARGIN, SINGLE
 
+PIECE = 4096  # rows of a product that are converted to float64 at a time
 # What it costs to write a float of per-example gradient and to read it twice, in multiplications and additions
 # inside a matrix product: some 10 bytes against 30 of them a nanosecond.
 MEMORY = 20
@@ -20,7 +22,7 @@ MEMORY = 20
 
 @dataclass(frozen=True)
 class Weighted:
-    """A parameter's sum over examples, short of its last product, which is done as it is added to a buffer.
+    """A parameter's sum over examples, short of its last product, which is done as it is put into a buffer.
 
     Attributes:
         left: `(N, O)`; the sum itself where there is no `right`.
@@ -30,24 +32,33 @@ class Weighted:
     left: Tensor
     right: Tensor | None = None
 
-    def add_to(self, buffer: Tensor, keep: float) -> None:
-        """Turn the parameter's buffer b, contiguous, into `keep * b + sum`."""
+    def put_into(self, buffer: Tensor) -> None:
+        """Put the sum into the parameter's buffer, contiguous; it is summed in the widest dtype of the three."""
         if self.right is None:
-            buffer.mul_(keep).add_(self.left)
-        elif self.right.dim() == 1:
-            buffer.view(-1).addmv_(self.left.t(), self.right, beta=keep)
-        else:
-            buffer.view(len(buffer), -1).addmm_(self.left.t(), self.right, beta=keep)
+            buffer.copy_(self.left)
+            return
+        whole = buffer.view(-1) if self.right.dim() == 1 else buffer.view(len(buffer), -1)
+        if self.left.dtype == self.right.dtype == buffer.dtype:
+            torch.matmul(self.left.t(), self.right, out=whole)
+            return
+        total = torch.zeros_like(whole, dtype=torch.float64)
+        for start in range(0, len(self.left), PIECE):
+            some = slice(start, start + PIECE)
+            total += self.left[some].t().double() @ self.right[some].double()
+        whole.copy_(total)
 
 
 class Part(Protocol):
     """A parameter's part in a batch's clipped sum."""
 
     def squares(self) -> Tensor:
-        """Return the squared norms of the per-example gradients, `(B,)`."""
+        """Return the squared norms of the per-example gradients, `(B,)`, float64: exact, or an upper bound."""
+
+    def keep(self, finite: Tensor) -> None:
+        """Make the gradients of other examples than the `finite`, booleans `(B,)`, zero; `squares` came before."""
 
     def weighted(self, factors: Tensor) -> Weighted:
-        """Return `sum_i factors[i] * g_i`, for factors `(B,)`."""
+        """Return `sum_i factors[i] * g_i`, for factors `(B,)`; of float64 ones, in float64."""
 
 
 class Rows:
@@ -59,6 +70,10 @@ class Rows:
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
         return squared(self._rows)
+
+    def keep(self, finite: Tensor) -> None:
+        """Make the gradients of other examples zero."""
+        self._rows = only(finite, self._rows)
 
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
@@ -91,15 +106,23 @@ class Product:
             return squared(self._inputs[:, 0]) * squared(self._outputs[:, 0])
         if ghost_is_cheaper(positions, i, o):
             inner = (self._inputs @ self._inputs.mT).mul_(self._outputs @ self._outputs.mT)
-            return _total(inner, _norms(self._inputs) * _norms(self._outputs))
+            return _total(inner, _norms(self._inputs) * _norms(self._outputs), i + o)
         gradients = self._arena.empty(batch, o, i, like=self._inputs)
         self._rows = Rows(torch.bmm(self._outputs.mT, self._inputs, out=gradients))
         return self._rows.squares()
+
+    def keep(self, finite: Tensor) -> None:
+        """Make the gradients of other examples zero."""
+        if self._rows is not None:
+            self._rows.keep(finite)
+        self._inputs, self._outputs = only(finite, self._inputs), only(finite, self._outputs)
 
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
         if self._rows is not None:
             return self._rows.weighted(factors)
+        if self._inputs.shape[1] > 1:  # an example's positions may cancel
+            factors = factors.double()
         outputs = self._outputs * factors.view(-1, 1, 1)
         return Weighted(outputs.flatten(0, 1), self._inputs.flatten(0, 1))
 
@@ -136,34 +159,50 @@ class Lookup:
         inner = self._outputs @ self._outputs.mT
         # Not a product with 0 and 1: an infinite entry must not become NaN, nor hide.
         inner.masked_fill_(self._tokens.unsqueeze(1) != self._tokens.unsqueeze(2), 0.0)
-        return _total(inner, _norms(self._outputs))
+        return _total(inner, _norms(self._outputs), self._outputs.shape[2])
+
+    def keep(self, finite: Tensor) -> None:
+        """Make the gradients of other examples zero."""
+        self._outputs = only(finite, self._outputs)
 
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
-        outputs = self._outputs * factors.view(-1, 1, 1)
-        return Weighted(torch.ops.aten.embedding_dense_backward(outputs, self._tokens, self._rows, -1, False))
+        outputs = self._outputs * factors.double().view(-1, 1, 1)
+        sums = [
+            torch.ops.aten.embedding_dense_backward(some, tokens, self._rows, -1, False)
+            for some, tokens in zip(
+                torch.split(outputs, SINGLE), torch.split(self._tokens, SINGLE), strict=True
+            )
+        ]
+        return Weighted(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
 
 
 def squared(rows: Tensor) -> Tensor:
-    """Return the squared norms `(B,)` of rows `(B, ...)`."""
-    norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    """Return the squared norms `(B,)`, float64, of rows `(B, ...)`."""
+    norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
     return norms.square_()
 
 
-def _total(inner: Tensor, norms: Tensor) -> Tensor:
+def only(finite: Tensor, values: Tensor) -> Tensor:
+    """Return values `(B, ...)` with zeros in the place of other examples than the `finite`, booleans `(B,)`."""
+    return torch.where(finite.view(-1, *[1] * (values.dim() - 1)), values, 0.0)
+
+
+def _total(inner: Tensor, norms: Tensor, terms: int) -> Tensor:
     """Return the sums of `inner`, and what rounding may have taken from them.
 
     Where the positions' gradients cancel, the sum is a small difference of large numbers, and rounding alone
-    could make it zero: the example would not be clipped. No entry is larger than the product of two of the
-    norms, `(B, T)`, so that a few units of rounding of the square of their sum are added: a norm errs upwards,
-    and what is clipped stays below C.
+    could make it zero: the example would not be clipped. An entry is made of two inner products of `terms` numbers
+    together, and so is off by at most `(terms + 4) u` times the product of two of the norms, `(B, T)`; so much of the
+    square of their sum is added, or `MARGIN` of it: a norm errs upwards, and what is clipped stays below C.
     """
-    margin = norms.sum(1).square_().mul_(4 * torch.finfo(norms.dtype).eps)
-    return inner.sum((1, 2)).clamp_(min=0.0).add_(margin)
+    unit = torch.finfo(inner.dtype).eps / 2
+    margin = norms.sum(1).square_().mul_(max(1.01 * (terms + 4) * unit, MARGIN))
+    return inner.sum((1, 2), dtype=torch.float64).clamp_(min=0.0).add_(margin)
 
 
 def _norms(vectors: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=2)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=2, dtype=torch.float64)
     return norms
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privacy.dp_sgd import Kernel, PrivateGradient
+from privacy.dp_sgd.rounding import KEPT
 
 
 def losses(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -84,9 +85,9 @@ def step(
     denominator: float = 1.0,
     noise: Callable[[Tensor], None] = torch.zero_,
 ) -> list[Tensor]:
-    """Return the gradients of one step."""
-    private = PrivateGradient(model, losses, clip=clip, kernel=kernel, max_batch=max(len(x), 1))
-    private(x, y, noise_multiplier=noise_multiplier, denominator=denominator, noise=noise)
+    """Return the gradients of one step in which examples are clipped to `clip`, and noise is made for as much."""
+    private = PrivateGradient(model, losses, clip=clip / KEPT, kernel=kernel, max_batch=max(len(x), 1))
+    private(x, y, noise_multiplier=noise_multiplier * KEPT, denominator=denominator, noise=noise)
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from privacy.dp_sgd import Kernel, PrivateGradient
+from privacy.dp_sgd.rounding import KEPT
 from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, one_by_one, step
 
 CLOSE = 1e-5
@@ -28,11 +29,11 @@ def _seeded_and_single_threaded() -> Iterator[None]:
     torch.set_rng_state(before)
 
 
-def assert_all_agree(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def assert_all_agree(model: nn.Module, x: Tensor, y: Tensor, close_in_float32: float = CLOSE) -> None:
     """Compare at clip norms that clip nobody, half of them, and everybody, in float32 and in float64."""
     for parameter in model.parameters():  # gradients of about 1, whatever the shapes
         parameter.data.mul_(2)
-    for dtype, close in ((torch.float32, CLOSE), (torch.float64, 1e-10)):
+    for dtype, close in ((torch.float32, close_in_float32), (torch.float64, 1e-9)):
         model = model.to(dtype)
         x = x.to(dtype) if x.is_floating_point() else x
         _, norms = one_by_one(model, x, y, 1.0)
@@ -87,7 +88,8 @@ def test_convolution_with_rarer_options(options: dict) -> None:
 
 def test_convolution_with_many_channels_on_few_pixels_takes_the_ghost_norm() -> None:
     model = Images(24, 4, 24, kernel_size=3)  # 4 positions; 24 * 216 weights
-    assert_all_agree(model, torch.randn(3, 24, 4, 4), torch.randint(3, (3,)))
+    # A norm by products of 240 numbers errs upwards by what they may be off by.
+    assert_all_agree(model, torch.randn(3, 24, 4, 4), torch.randint(3, (3,)), close_in_float32=1e-4)
 
 
 @some_shapes
@@ -240,7 +242,7 @@ def test_opacus_own_optimizer_takes_the_same_noised_step() -> None:
         "fast",
         noise_multiplier=1.3,
         denominator=4.0,
-        noise=lambda t: t.normal_(generator=generator),
+        noise=lambda t: t.copy_(torch.empty(t.shape).normal_(generator=generator)),
     )
     for parameter, gradient in zip(model.parameters(), found, strict=True):
         parameter.data.sub_(gradient, alpha=0.1)
@@ -265,7 +267,7 @@ def test_an_example_that_is_not_finite_contributes_exactly_zero(kernel: Kernel, 
     with_it, without = run(x, y), run(x[others], y[others])
     if bad != 1e30:  # group norm makes a finite example of that one
         assert with_it[0] == pytest.approx(without[0])
-        assert difference(with_it[1], without[1]) < (1e-8 if kernel == "fast" else 1e-6)
+        assert difference(with_it[1], without[1]) < 1e-6
     assert all(g.isfinite().all() for g in with_it[1])
     none = run(x[1:2] * float("nan"), y[1:2])
     assert none[0] == 0.0
@@ -278,7 +280,7 @@ def test_an_infinite_loss_contributes_zero(kernel: Kernel) -> None:
     private = PrivateGradient(model, lambda outputs, y: outputs[:, 0] + y, clip=1.0, kernel=kernel)
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     loss = private(x, torch.tensor([0.0, torch.inf]), noise_multiplier=0, denominator=1, noise=torch.zero_)
-    half = 0.5**0.5
+    half = KEPT * 0.5**0.5
     assert model[0].weight.grad.tolist() == [pytest.approx([half, 0.0], abs=1e-5)]
     assert loss == pytest.approx(model(x)[0].item())
 
@@ -316,7 +318,7 @@ def test_weights_loaded_in_place_are_the_ones_used(kernel: Kernel) -> None:
     names, places = list(model.state_dict()), [p.data_ptr() for p in model.parameters()]
     for _ in range(2):
         private(x, y, noise_multiplier=0.0, denominator=1.0, noise=torch.zero_)
-        fresh = step(copy.deepcopy(model), x, y, 0.5, kernel)
+        fresh = step(copy.deepcopy(model), x, y, KEPT * 0.5, kernel)
         assert difference(fresh, [p.grad for p in model.parameters()]) < 1e-7
         model.load_state_dict(Recurrent(6, 3, 4).state_dict())
     assert list(model.state_dict()) == names

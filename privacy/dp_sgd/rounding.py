@@ -1,0 +1,92 @@
+"""What floating-point sums of clipped gradients may be off by, and the clip norm that makes up for it.
+
+A step of DP-SGD releases a sum of per-example gradients that were clipped to C. Noise hides one example if the sum
+*as the machine computes it* moves by at most C. So gradients are clipped to `KEPT * C = (1 - 2^-9) C`, and the rest is
+for the following, with u = 2^-24, half of a float32's precision:
+
+1. **The factor.** Norms are float64 sums of the squares of what is added up, so that they are exact to some 2^-40, or
+   err upwards (`parts.py`); a factor is rounded down to float32. An example adds at most KEPT C.
+2. **The sum over examples**, a matrix product with `n <= SINGLE` examples in float32. In whatever order it adds, each
+   number is off by at most `(n + 1) u` times the sum of its terms' magnitudes (Higham 2002, section 3.1), and so the sum
+   by `(n + 1) u n C` in L2 norm. The sums with and without one example are off by `(n + 1) u (2 n - 1) C` together:
+   1.73e-3 C for 120 examples. All else is summed in float64: more examples than that, and layers whose positions are
+   added up in the same product. There an example's terms may cancel; `MARGIN` keeps them below 2^11 C together (2^17 C in
+   a float64 model), so that for up to `most_examples`, and 2^20 positions in all (2^14), the sums are off by less than
+   2^-14 C = 6.1e-5 C, and by `2 n u C` more, 1.5e-5 C, where they are rounded to a float32.
+3. **The grid** (`privacy.arithmetic`): two sums are rounded to multiples of g, a power of two of at most
+   `2^-15 C / sqrt(d)`, which moves them apart by at most `sqrt(d) g <= 3.1e-5 C`.
+
+Together 1.84e-3 C, below 2^-9 C = 1.95e-3 C. It takes the products for sums of products, as BLAS computes them;
+`check_precision` refuses PyTorch's settings that trade digits for speed.
+
+What remains: an example's own gradient is taken as the machine computes it. It is the same, to the last bit, whatever
+the other examples of a batch of this size are (`independence.py` tests that), but a library may choose another order
+of addition for a batch of another size, and so move last digits of gradients before they are clipped.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from privacy.arithmetic import Grid
+
+KEPT = 1 - 2.0**-9
+SINGLE = 120  # examples: more are summed in float64
+MARGIN = 2.0**-34  # of (the sum of the norms of an example's terms)^2, at least, is added to its squared norm
+_DOWN = 1 - 2.0**-22  # so that a factor's rounding to float32 does not take it up
+_LEAST = 2.0**-100  # a factor below is zero: float32 would round it by more
+
+
+def clip_factors(squares: Tensor, clip: float, dtype: torch.dtype) -> Tensor:
+    """Return what each example's gradient is multiplied by, `(B,)`: at most `clip / norm`, and at most 1.
+
+    Args:
+        squares: Squared norms, `(B,)`, float64, finite.
+        clip: Norm to clip to; Opacus' 1e-6 is added to the norms.
+        dtype: Of the gradients. For more examples than `SINGLE` factors are float64, and with them the sums.
+    """
+    if dtype == torch.float32:
+        clip *= _DOWN
+    factors = (clip / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
+    factors.masked_fill_(factors < _LEAST, 0.0)
+    return factors if len(squares) > SINGLE else factors.to(dtype)
+
+
+def most_examples(dtype: torch.dtype) -> int:
+    """Return how many examples a sum of gradients of a dtype has a bound for."""
+    return 2**14 if dtype == torch.float32 else 2**8
+
+
+def step_grid(clip: float, dimension: int) -> Grid:
+    """Return the grid of a step's sum of `dimension` numbers, gradients being clipped to `clip`.
+
+    It is the same whatever the noise is: thousands of a normal's float64s lie between two of its points for noise
+    multipliers of up to `2^25 / sqrt(dimension)` (`most_noise`).
+    """
+    return Grid.at_most(clip * 2.0**-15 / math.sqrt(dimension))
+
+
+def most_noise(dimension: int) -> float:
+    """Return the largest noise multiplier that `step_grid` is for."""
+    return 2.0**25 / math.sqrt(dimension)
+
+
+def check_precision(dtypes: set[torch.dtype]) -> torch.dtype:
+    """Return the dtype of a model's parameters.
+
+    Raises:
+        ValueError: Their sums, or matrix products under PyTorch's settings, are off by more than this file says.
+    """
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise ValueError(
+            f"parameters of {', '.join(sorted(map(str, dtypes)))}: all must be float32, or all float64"
+        )
+    if (precision := torch.get_float32_matmul_precision()) != "highest":
+        raise ValueError(
+            f"torch.set_float32_matmul_precision({precision!r}): sums of gradients would be off by more than their "
+            "noise allows for; 'highest' is needed"
+        )
+    return next(iter(dtypes))
