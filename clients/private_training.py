@@ -16,10 +16,11 @@ from fedsim.experiment import Experiment
 from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.records import config_in
 from fedsim.streams import numpy_stream, torch_stream
+from privacy.arithmetic import Arithmetic
 from privacy.dp_sgd import PrivateGradient
 from privacy.dp_sgd.release import DpSgd
 from privacy.events import Event, Noise
-from privacy.randomness import Randomness, SeededRandomness, SystemRandomness
+from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 
 
 class BudgetExhausted(ValueError):
@@ -118,7 +119,8 @@ def _noise_multiplier(dp_sgd: DpSgdSection, config: Mapping[str, Any]) -> float:
 def _randomness(experiment: Experiment, round_: int, client: int) -> Randomness:
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return SystemRandomness()
-    return SeededRandomness(
-        numpy_stream(experiment.seed, "dp-sgd-batches", round_=round_, client=client),
-        torch_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client),
-    )
+    coins = numpy_stream(experiment.seed, "dp-sgd-batches", round_=round_, client=client)
+    if Arithmetic(experiment.privacy.arithmetic) is Arithmetic.FLOAT32:
+        noise = torch_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client)
+        return SeededRandomness(coins, noise)
+    return NumpyRandomness(numpy_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client), coins)

@@ -23,6 +23,7 @@ from fedsim.models.private import private_gradient
 from fedsim.records import config_in
 from fedsim.secagg.setup import policy_of
 from fedsim.vectors import dimension_of
+from privacy.arithmetic import Arithmetic
 
 
 class Workbench:
@@ -44,7 +45,11 @@ class Workbench:
         self.model = initial_model(experiment, self.data.task)
         self.optimizer = Sgd(self.model, experiment.client)
         dp_sgd = experiment.privacy.dp_sgd
-        self.gradient = None if dp_sgd is None else private_gradient(self.model, dp_sgd)
+        self.gradient = (
+            None
+            if dp_sgd is None
+            else private_gradient(self.model, dp_sgd, Arithmetic(experiment.privacy.arithmetic))
+        )
         local_dp = experiment.privacy.local_dp
         self.local_noise = None if local_dp is None else local_dp.calibrated(experiment.rounds)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}

@@ -110,6 +110,9 @@ class PrivacySection(Section):
 
     noise: Literal["seeded", "os"] = "seeded"
     """`seeded`: reproducible, for simulation; `os`: the operating system's, which nobody can repeat."""
+    arithmetic: Literal["grid", "float32"] = "grid"
+    """How noise is added: `grid`: exactly, so that the low bits of a result tell nothing; `float32`: as floating-point
+    numbers are added, faster for DP-SGD, in seeded simulations alone: epsilon is then that of ideal real numbers."""
     dp_sgd: DpSgdSection | None = None
     """Example-level: DP-SGD in each client."""
     dp_fedavg: DpFedavgSection | None = None
@@ -145,6 +148,16 @@ class PrivacySection(Section):
             )
         if self.noise == "os" and not self.releases:
             raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
+        if self.arithmetic != "grid" and not self.releases:
+            raise complaint(
+                "arithmetic", self.arithmetic, "there is no mechanism that adds noise; allowed: grid"
+            )
+        if self.arithmetic != "grid" and self.noise == "os":
+            raise complaint(
+                "arithmetic",
+                self.arithmetic,
+                "the low bits of what is released would tell what was noised; allowed with privacy.noise = 'os': grid",
+            )
         return self
 
     @property

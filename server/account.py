@@ -36,7 +36,7 @@ RECORDS = {
 QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
 NOISE = {
     Noise.SEEDED: "seeded: epsilon is the mechanism's, not this artefact's; whoever has the seed has the noise",
-    Noise.SYSTEM: "of the operating system; epsilon is that of the ideal, real-valued Gaussian",
+    Noise.SYSTEM: "of the operating system, added exactly on a grid; the manifest's arithmetic says what remains",
 }
 
 

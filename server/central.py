@@ -15,6 +15,7 @@ from fedsim.experiment import Experiment
 from fedsim.randomness import randomness_of
 from fedsim.summed import summed
 from fedsim.vectors import dimension_of
+from privacy.arithmetic import Arithmetic
 from privacy.cohorts import Cohorts
 from privacy.events import CohortEvent, MatrixEvent
 from privacy.mechanisms import (
@@ -56,6 +57,7 @@ class Central:
         rounded: The L2 sensitivity of a sum of updates that were clipped to some norm and then rounded.
         summed: What clients call what they say beside, by what the ledger calls it (`fedsim.summed`).
         step: Of the grid that this is rounded to; 0: it is not.
+        arithmetic: How noise is added.
 
     Attributes:
         clip: The norm that clients clip to in the next round: the only state.
@@ -73,6 +75,7 @@ class Central:
         rounded: Callable[[float], float],
         summed: Mapping[str, str],
         step: float,
+        arithmetic: Arithmetic,
     ) -> None:
         self.clip = section.clip
         self.summed = summed
@@ -81,6 +84,7 @@ class Central:
         self._noise_multiplier = noise_multiplier
         self._randomness = randomness
         self._rounded = rounded
+        self._arithmetic = arithmetic
         self._metrics = tuple(
             BoundedMetric(
                 name=name, bound=table.bound, noise_multiplier=table.noise or cohorts.cohort / 10, step=step
@@ -115,6 +119,7 @@ class Central:
                 rounding(experiment, dimension),
                 summed(experiment),
                 0.0 if experiment.privacy.secagg is None else 2.0**-METRIC_BITS,
+                Arithmetic(experiment.privacy.arithmetic),
             )
         except ValueError as error:
             raise Refused(f"privacy.dp-fedavg: {error}") from None
@@ -160,6 +165,7 @@ class Central:
             cohorts=self._cohorts,
             relation=self._section.neighbours,
             randomness=randomness,
+            arithmetic=self._arithmetic,
         )
 
     def _adaptive(self, adaptive: AdaptiveSection, randomness: Randomness) -> AdaptiveClipping:
@@ -172,6 +178,7 @@ class Central:
             cohorts=self._cohorts,
             relation=self._section.neighbours,
             randomness=randomness,
+            arithmetic=self._arithmetic,
         )
 
 

@@ -14,6 +14,7 @@ from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.streams import numpy_stream
 from fedsim.vectors import dimension_of, split
+from privacy.arithmetic import Arithmetic
 from privacy.cohorts import Cohorts
 from privacy.events import Noise
 from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
@@ -37,6 +38,7 @@ class Correlated:
         arrays: The model.
         sum_sensitivity: How far one client moves a round's sum.
         seed: The experiment's; None: noise and cohorts are drawn from a secret key.
+        arithmetic: How noise is added.
 
     Raises:
         ValueError: There is no theorem for these values.
@@ -52,6 +54,7 @@ class Correlated:
         arrays: ArrayRecord,
         sum_sensitivity: float,
         seed: int | None,
+        arithmetic: Arithmetic = Arithmetic.GRID,
     ) -> None:
         self._section = section
         self._plan = plan
@@ -59,6 +62,7 @@ class Correlated:
         self._arrays = arrays
         self._sum_sensitivity = sum_sensitivity
         self._seed = seed
+        self._arithmetic = arithmetic
         self._key = b"" if seed is not None else os.urandom(32)
         self._groups = [
             group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
@@ -83,7 +87,8 @@ class Correlated:
         try:
             sum_sensitivity = rounding(experiment, dimension)(section.clip)
             seed = experiment.seed if Noise(experiment.privacy.noise) is Noise.SEEDED else None
-            return cls(section, plan, cohorts, arrays, sum_sensitivity, seed)
+            arithmetic = Arithmetic(experiment.privacy.arithmetic)
+            return cls(section, plan, cohorts, arrays, sum_sensitivity, seed, arithmetic)
         except ValueError as error:
             raise Refused(f"privacy.dp-ftrl: {error}") from None
 
@@ -162,6 +167,7 @@ class Correlated:
             size=self._size,
             randomness=self._randomness,
             state=state,
+            arithmetic=self._arithmetic,
         )
 
     def _coins(self, round_: int) -> np.random.Generator:

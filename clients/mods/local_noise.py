@@ -12,6 +12,7 @@ from clients.workbench import Workbench, client_index, workbench
 from fedsim.randomness import randomness_of
 from fedsim.records import record_in
 from fedsim.vectors import difference, moved
+from privacy.arithmetic import Arithmetic
 from privacy.events import Law, Noise
 from privacy.mechanisms import LocalNoise
 
@@ -58,5 +59,6 @@ def _noise(bench: Workbench, round_: int, client: int) -> LocalNoise:
         law=Law(local_dp.law),
         clip=local_dp.clip,
         noise_multiplier=bench.local_noise,
+        arithmetic=Arithmetic(bench.experiment.privacy.arithmetic),
         randomness=randomness_of(bench.experiment, "local-dp-noise", round_=round_, client=client),
     )

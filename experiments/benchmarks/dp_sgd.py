@@ -38,8 +38,9 @@ from fedsim.catalogue import Kind
 from fedsim.data import Task
 from fedsim.models import build, example_losses
 from fedsim.sections import ModelSection
-from fedsim.streams import torch_draws_from, torch_stream
+from fedsim.streams import noise_stream, torch_draws_from, torch_stream
 from privacy.dp_sgd import Kernel, PrivateGradient
+from privacy.randomness import NumpyRandomness
 
 IMAGES = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
 TEXT = Task(kind=Kind.TEXT, shape=(80,), classes=90, vocabulary=90, per_token=True)
@@ -143,7 +144,7 @@ def contenders(model: str, batch: int, seed: int, compiled: bool) -> dict[str, S
         ["opacus", "fast", "compiled"] if compiled and task is IMAGES else ["opacus", "fast"]
     )
     for kernel in kernels:
-        steps[kernel] = _private(made(), x, y, kernel, torch_stream(seed, "noise"))
+        steps[kernel] = _private(made(), x, y, kernel, seed)
     return steps
 
 
@@ -189,12 +190,10 @@ def _stock(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -
     return step
 
 
-def _private(model: nn.Module, x: Tensor, y: Tensor, kernel: Kernel, generator: torch.Generator) -> Step:
+def _private(model: nn.Module, x: Tensor, y: Tensor, kernel: Kernel, seed: int) -> Step:
     gradient = PrivateGradient(model, example_losses, clip=CLIP, kernel=kernel, max_batch=len(x))
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-
-    def noise(tensor: Tensor) -> None:
-        tensor.normal_(generator=generator)
+    noise = NumpyRandomness(noise_stream(seed, "noise")).fill_normal
 
     def step() -> object:
         loss = gradient(x, y, noise_multiplier=NOISE_MULTIPLIER, denominator=float(len(x)), noise=noise)

@@ -30,6 +30,13 @@ PACKAGES = (
     "dp-accounting",
 )
 
+ARITHMETIC = {
+    "grid": "grid: sums and noise are rounded to one grid and added exactly; what remains of finite precision: normals "
+    "end 8.5 standard deviations out, and an example's own gradient may differ in its last digits by the batch's size",
+    "float32": "float32: added as floating-point numbers; epsilon is that of ideal, real-valued noise, which the low bits "
+    "of what was released undo",
+}
+
 
 def experiment_manifest(
     experiment: Experiment, data_sha256: str, not_resumable: str | None
@@ -52,6 +59,7 @@ def experiment_manifest(
         **session(),
         "modules": _users_modules(experiment),
         "noise": experiment.privacy.noise,
+        **({"arithmetic": ARITHMETIC[experiment.privacy.arithmetic]} if experiment.privacy.releases else {}),
         "epsilon": {},  # by adversary; of a mechanism's account, if there is one
     }
 
