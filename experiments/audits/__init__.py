@@ -1,0 +1,1 @@
+"""Audits: what mechanisms lose at least, measured, beside what is claimed."""
