@@ -93,12 +93,6 @@ def resume(
     """
     path = Path(path).absolute()
     manifest = examine(path).manifest
-    if "deployment" in manifest:
-        there = manifest["deployment"]
-        raise Refused(
-            f"run {str(path)!r}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on "
-            f"{there['address']} goes on with it"
-        )
     refuse_if_held(path)
     see_folders(manifest["modules"].values())
     changes = {"runtime.engine": engine, "runtime.workers": workers, "runtime.address": address}

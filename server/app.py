@@ -85,12 +85,13 @@ def main(grid: Grid, context: Context) -> None:
         deployed = DeployedGrid(cast(HttpGrid, grid), ttl=experiment.server.timeout)
         federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
+    home = None if deployment is None else deployment.secrets
     if config.get("resume"):
         if not_resumable is not None:
             raise Refused(f"run {str(path)!r}: can't be resumed: {not_resumable}")
-        opened = RunDirectory.reopen(path, data.sha256)
+        opened = RunDirectory.reopen(path, data.sha256, home)
     else:
-        opened = RunDirectory.create(path, experiment, data.sha256, not_resumable)
+        opened = RunDirectory.create(path, experiment, data.sha256, not_resumable, home)
     with opened as directory:
         restore_snapshot(federation, directory)
         if deployment is not None and _begins_once(federation):

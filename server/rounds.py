@@ -127,6 +127,8 @@ class Federation:
     def _abandoned(self, round_: int) -> dict[str, Any]:
         """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
         log.warning("round %d: abandoned: its clients had begun it when the run was cut short", round_)
+        if isinstance(self.central, Correlated):
+            self.central.draw(round_)  # who was in it has taken part
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
         return row | (self._cost(round_) if self._is_due(round_) else {})
 

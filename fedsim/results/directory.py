@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Interrupted, Refused
+from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
+from fedsim.results.cohort_notes import CohortNotes
 from fedsim.results.files import START, LineFile, Position, drafted, sync_folder, write_whole
 from fedsim.results.ledger import LEDGER, LedgerFile
 from fedsim.results.lock import Lock
@@ -87,8 +89,9 @@ class RunDirectory:
         events: Those that the run goes on from.
     """
 
-    def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any], state: Path) -> None:
         self.path = path
+        self._state = state  # the folder that the run goes on from: outside, where that is secret
         self.resumed_from: Checkpoint | None = None
         self.client_states: dict[int, bytes] = {}
         self._lock = lock
@@ -98,7 +101,8 @@ class RunDirectory:
         if (path / LEDGER).exists():
             self.ledger = LedgerFile(path / LEDGER, lasting=manifest["noise"] == Noise.SYSTEM)
         self._metrics = LineFile(path / METRICS)
-        self._states = ClientStates(path)
+        self._states = ClientStates(state)
+        self._cohorts = CohortNotes(state)
         self._started = time.perf_counter()
         self._wall_before = 0.0  # seconds of the sessions before this one
         self._last: dict[str, Any] = {}
@@ -107,7 +111,12 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, experiment: Experiment, data_sha256: str, not_resumable: str | None = None
+        cls,
+        path: Path,
+        experiment: Experiment,
+        data_sha256: str,
+        not_resumable: str | None = None,
+        home: Path | None = None,
     ) -> RunDirectory:
         """Make the directory of an experiment's run, with `experiment.toml` and empty metrics.
 
@@ -116,6 +125,7 @@ class RunDirectory:
             experiment: What is run.
             data_sha256: Hash of its data.
             not_resumable: Why no checkpoints can be written, if so.
+            home: The folder of secret states; None: this user's.
 
         Raises:
             Refused: The path exists or can't be written.
@@ -123,13 +133,16 @@ class RunDirectory:
         files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
         if experiment.privacy.releases:
             files[LEDGER] = b""
-        return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files)
+        return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files, home)
 
     @classmethod
-    def begin(cls, path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> RunDirectory:
+    def begin(
+        cls, path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes], home: Path | None = None
+    ) -> RunDirectory:
         """Make the directory with some files and a manifest that says `running`.
 
-        It is made under another name and renamed, so a kill leaves none, or one that is good.
+        It is made under another name and renamed, so a kill leaves none, or one that is good. What the run goes on
+        from is outside where it is secret (`secret_state`), in `home`, or in this user's folder.
 
         Raises:
             Refused: The path exists or can't be written.
@@ -138,8 +151,11 @@ class RunDirectory:
         run_id = secrets.token_hex(16)
         whole = {"status": "running", "run-id": run_id, **manifest}
         draft = path.parent / f"{DRAFT}{run_id}"
+        state = secret_state.state_of(path, whole, home)
         lock = None
         try:
+            if state != path:
+                secret_state.make(state, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path.parent)
             draft.mkdir()
@@ -150,15 +166,17 @@ class RunDirectory:
             sync_folder(path.parent)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
+            if state != path and not path.exists():
+                secret_state.erase(state)
             if lock is not None:
                 lock.release()
             if isinstance(error, OSError):
                 raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
             raise
-        return cls(path, lock, whole)
+        return cls(path, lock, whole, state)
 
     @classmethod
-    def reopen(cls, path: Path, data_sha256: str) -> RunDirectory:
+    def reopen(cls, path: Path, data_sha256: str, home: Path | None = None) -> RunDirectory:
         """Go on with a run that was killed, interrupted or failed, from its last checkpoint.
 
         What was written after that is cut off: the rounds will write it again.
@@ -166,19 +184,20 @@ class RunDirectory:
         Args:
             path: A run directory.
             data_sha256: Hash of the data as it is now.
+            home: The folder of secret states; None: this user's.
 
         Raises:
             Refused: It can't go on, or another process writes it; nothing was changed.
         """
-        examine(path)  # before a lock file is put into what may be any folder
+        examine(path, home)  # before a lock file is put into what may be any folder
         try:
             lock = Lock(path)
         except OSError as error:
             raise Refused(f"run {str(path)!r}: {error.strerror}") from None
         try:
-            found = examine(path)
+            found = examine(path, home)
             check_data(path, found.manifest, data_sha256)
-            directory = cls(path, lock, found.manifest)
+            directory = cls(path, lock, found.manifest, found.state)
             directory._go_on(found)
         except BaseException:
             lock.release()
@@ -250,7 +269,7 @@ class RunDirectory:
             files=self._positions(),
             client_states=self._states.sha256,
             state=state,
-        ).write(self.path)
+        ).write(self._state)
 
     def _positions(self) -> dict[str, Position]:
         """Return how far each growing file has come."""
@@ -259,13 +278,38 @@ class RunDirectory:
 
     def note_begun(self, round_: int) -> None:
         """Note, durably, that clients are about to be asked to train in a round that can't be run again."""
-        write_whole(self.path / BEGUN, f"{round_}\n".encode())
+        write_whole(self._state / BEGUN, f"{round_}\n".encode(), private=self.has_secrets)
 
     @property
     def begun(self) -> int:
         """The last round that was noted so, 0 if none was."""
-        file = self.path / BEGUN
+        file = self._state / BEGUN
         return int(file.read_text()) if file.exists() else 0
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether what the run goes on from is secret, and not in the directory."""
+        return self._state != self.path
+
+    def note_cohort(self, round_: int, clients: Sequence[int]) -> None:
+        """Note, durably, the cohort of a round, whose coins are secret, before any client of it is asked."""
+        self._cohorts.note(round_, clients)
+
+    def cohorts(self) -> dict[int, list[int]]:
+        """Return the cohorts that were noted, by round; raises `Refused` where they are damaged."""
+        return self._cohorts.load()
+
+    def noise_key(self) -> bytes:
+        """Return the secret key of the run's noise, the same in all of its sessions; raises `Refused`.
+
+        Raises:
+            ValueError: There is no secret folder to keep it in.
+        """
+        if not self.has_secrets:
+            raise ValueError(
+                f"{self.path}: what it goes on from is not secret; a key in it would not be either"
+            )
+        return secret_state.key_in(self._state)
 
     def stop_asked(self) -> bool:
         """Say whether somebody has asked the run to end after the round in flight, by a file `stop`."""
@@ -306,6 +350,8 @@ class RunDirectory:
                 k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
             }
             self._write_manifest()
+            if self.has_secrets and raised is None:
+                secret_state.erase(self._state)
         finally:
             self._lock.release()
 

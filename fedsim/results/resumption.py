@@ -11,6 +11,7 @@ from fedsim.errors import Refused
 from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
 from fedsim.results.files import START, LineFile, Position
 from fedsim.results.manifest import experiment_sha256
+from fedsim.results.secret_state import check_there, state_of
 
 METRICS = "metrics.jsonl"
 
@@ -21,11 +22,13 @@ class Resumption:
 
     Attributes:
         manifest: As the last session left it.
+        state: The folder that the run goes on from.
         checkpoint: The last whole round; None: the run begins again at round 1.
         rows: The rows of `metrics.jsonl` up to there.
     """
 
     manifest: dict[str, Any]
+    state: Path
     checkpoint: Checkpoint | None
     rows: list[dict[str, Any]]
 
@@ -35,12 +38,16 @@ class Resumption:
         return self.checkpoint.files[METRICS] if self.checkpoint else START
 
 
-def examine(path: Path) -> Resumption:
+def examine(path: Path, home: Path | None = None) -> Resumption:
     """Find out how a run directory goes on.
 
+    Args:
+        path: The run directory.
+        home: The folder of secret states; None: this user's.
+
     Raises:
-        Refused: It is none, its run is completed or can't be resumed, the experiment is another one, or its
-            files don't belong together.
+        Refused: It is none, its run is completed or can't be resumed, the experiment is another one, its
+            files don't belong together, or it is a copy.
     """
     run = f"run {str(path)!r}"
     manifest = _manifest(path, run)
@@ -54,15 +61,24 @@ def examine(path: Path) -> Resumption:
         raise Refused(f"{run}: can't be resumed: {manifest['not-resumable']}")
     if _experiment_sha256(path) != manifest["experiment-sha256"]:
         raise Refused(f"{run}: experiment.toml has changed since the run began; only [runtime] may change")
+    if "deployment" in manifest:
+        there = manifest["deployment"]
+        raise Refused(
+            f"{run}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on "
+            f"{there['address']} goes on with it"
+        )
     try:
-        checkpoint = read_checkpoint(path)
+        state = state_of(path, manifest, home)
+        if state != path:
+            check_there(state)
+        checkpoint = read_checkpoint(state)
         if checkpoint is not None:
             _check(checkpoint, manifest)
-        found = Resumption(manifest, checkpoint, [])
+        found = Resumption(manifest, state, checkpoint, [])
         rows = LineFile(path / METRICS, found.position).rows()
     except Refused as refused:
         raise Refused(f"{run}: {refused}") from None
-    return Resumption(manifest, checkpoint, rows)
+    return Resumption(manifest, state, checkpoint, rows)
 
 
 def check_data(path: Path, manifest: dict[str, Any], sha256: str) -> None:
