@@ -160,6 +160,18 @@ def test_a_kill_between_any_two_writes_has_nobody_take_part_too_often(
     assert kills > 40
 
 
+def test_without_the_checkpoint_it_begins_again_and_all_that_was_released_counts(tmp_path: Path) -> None:
+    run, notes = tmp_path / "run", tmp_path / "draws"
+    died(setting("server.cohort=4"), run, notes, "released", 5)
+    (folder,) = Path(fedsim.results.secret_state.default_home()).iterdir()
+    shutil.rmtree(folder / "checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        watch_draws(patch, notes)
+        done = fedsim.resume(run)
+    check(notes, done)
+    assert [row["round"] for row in done.rows if row.get("abandoned")] == [1, 2, 3, 4, 5]
+
+
 def test_a_round_whose_cohort_is_not_known_is_no_round_to_go_on_after(tmp_path: Path) -> None:
     died(setting(), tmp_path / "run", tmp_path / "draws", "released", 3)
     (folder,) = Path(fedsim.results.secret_state.default_home()).iterdir()

@@ -229,6 +229,19 @@ def test_without_its_state_a_run_does_not_go_on(home: Path, monkeypatch: pytest.
     assert not where.parent.exists()
 
 
+def test_a_damaged_checkpoint_is_named_by_its_place(home: Path) -> None:
+    run = stopped(setting(*FTRL), "run", after=2)
+    (folder,) = home.iterdir()
+    (folder / "checkpoint" / "last-round.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Refused) as refused:
+        fedsim.resume(run)
+    line = str(refused.value)
+    assert line.startswith(
+        f"run '{run.absolute()}': in '{folder}': checkpoint/last-round.safetensors: is damaged ("
+    )
+    assert line.endswith("; without the folder checkpoint the run begins again at round 1")
+
+
 def test_a_copy_of_a_deployed_run_is_said_to_be_one(home: Path) -> None:
     run = stopped(setting(*FTRL), "run", after=2)
     shutil.rmtree(home)

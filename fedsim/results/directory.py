@@ -166,10 +166,10 @@ class RunDirectory:
             sync_folder(path.parent)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
-            if state != path and not path.exists():
-                secret_state.erase(state)
             if lock is not None:
                 lock.release()
+            if state != path and not path.exists():
+                secret_state.erase(state)
             if isinstance(error, OSError):
                 raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
             raise

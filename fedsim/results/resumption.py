@@ -71,9 +71,7 @@ def examine(path: Path, home: Path | None = None) -> Resumption:
         state = state_of(path, manifest, home)
         if state != path:
             check_there(state)
-        checkpoint = read_checkpoint(state)
-        if checkpoint is not None:
-            _check(checkpoint, manifest)
+        checkpoint = _checkpoint_in(state, path, manifest)
         found = Resumption(manifest, state, checkpoint, [])
         rows = LineFile(path / METRICS, found.position).rows()
     except Refused as refused:
@@ -111,6 +109,19 @@ def _experiment_sha256(path: Path) -> str | None:
         return experiment_sha256((path / "experiment.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _checkpoint_in(state: Path, path: Path, manifest: dict[str, Any]) -> Checkpoint | None:
+    """Return the run's checkpoint, if there is one; raises `Refused`, which says where it is if that is outside."""
+    try:
+        checkpoint = read_checkpoint(state)
+        if checkpoint is not None:
+            _check(checkpoint, manifest)
+    except Refused as refused:
+        if state == path:
+            raise
+        raise Refused(f"in {str(state)!r}: {refused}") from None
+    return checkpoint
 
 
 def _check(checkpoint: Checkpoint, manifest: dict[str, Any]) -> None:

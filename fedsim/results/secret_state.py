@@ -1,20 +1,20 @@
 """Where a run keeps what it goes on from, and the secret part of it, which is never in the run directory.
 
 A run directory is copied, shown and kept. With `privacy.noise = "os"` what a run needs to go on tells more than any
-epsilon covers: the key of correlated noise and the noise that is still to come, whoever has which takes it off the
-released models; who took part; what clients count. All of it lies outside then, in a folder of the run's own:
+epsilon covers: the key of correlated noise, which takes the noise off the released models; who took part; what clients
+count. All of it lies outside then, in a folder of the run's own:
 
     HOME/<run-id>/          mode 0700; HOME: $FEDSIM_STATE_HOME/runs, else $XDG_STATE_HOME/fedsim/runs, else
                             ~/.local/state/fedsim/runs; of a server process: STATE/secrets
       checkpoint/           the last whole round, and the clients' states
-      cohorts.jsonl         the cohort of each round, before anyone of it is asked (`cohort_notes`)
-      key                   of correlated noise
+      cohorts.jsonl         DP-FTRL's cohorts, each before anyone of it is asked (`cohort_notes`)
+      key                   of DP-FTRL's noise
       round-begun           the last round that clients have begun and that can't be run again
       run                   the path of the run directory
 
 Files have mode 0600 from the moment that they exist, whatever the umask. The folder stays while the run may go on, and
-is erased when it is completed. That is an unlinking: on disks that copy on write or level wear, writing over a file destroys nothing
-for sure, so it is not pretended to; whoever may read the raw disk is kept out by encrypting it.
+is erased when it is completed. Erased means unlinked: on disks that copy on write or level wear, to write over a file
+destroys nothing for sure, so nothing is written over; an encrypted disk keeps out those who can read the raw one.
 
 With seeded noise there is no secret, and all this is in the run directory.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "FEDSIM_STATE_HOME"
 KEY, RUN = "key", "run"
 KEY_BYTES = 32
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def default_home() -> Path:
@@ -69,6 +71,8 @@ def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -
     """
     if manifest.get("noise") != Noise.SYSTEM or not manifest["resumable"]:
         return run
+    if not RUN_ID.fullmatch(str(manifest["run-id"])):  # a folder that is erased is no place for any name
+        raise Refused(f"manifest.json: run-id = {manifest['run-id']!r}: 32 hexadecimal digits are needed")
     return (home or default_home()) / str(manifest["run-id"])
 
 

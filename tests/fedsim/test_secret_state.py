@@ -18,7 +18,8 @@ from fedsim.results.cohort_notes import CohortNotes
 from fedsim.results.directory import RunDirectory
 from fedsim.results.files import Position, write_whole
 
-OS = {"noise": "os", "resumable": True, "run-id": "ab"}
+ID = "ab" * 16
+OS = {"noise": "os", "resumable": True, "run-id": ID}
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def fill(folder: Path, run: Path) -> None:
     states.keep(1, {0: b"state", 4: b"state"})
     position = {"metrics.jsonl": Position(0, 0)}
     Checkpoint(
-        run_id="ab",
+        run_id=ID,
         experiment_sha256="e",
         data_sha256="d",
         round=1,
@@ -105,15 +106,23 @@ def test_the_home_of_secrets_is_named_by_variables(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", "/h")
     monkeypatch.setenv("XDG_STATE_HOME", "/x")
     monkeypatch.setenv("FEDSIM_STATE_HOME", "/f")
-    assert secret_state.state_of(run, OS) == Path("/f/runs/ab")
+    assert secret_state.state_of(run, OS) == Path(f"/f/runs/{ID}")
     monkeypatch.delenv("FEDSIM_STATE_HOME")
-    assert secret_state.state_of(run, OS) == Path("/x/fedsim/runs/ab")
+    assert secret_state.state_of(run, OS) == Path(f"/x/fedsim/runs/{ID}")
     monkeypatch.delenv("XDG_STATE_HOME")
-    assert secret_state.state_of(run, OS) == Path("/h/.local/state/fedsim/runs/ab")
-    assert secret_state.state_of(run, OS, Path("/s/secrets")) == Path("/s/secrets/ab")  # of a server process
+    assert secret_state.state_of(run, OS) == Path(f"/h/.local/state/fedsim/runs/{ID}")
+    assert secret_state.state_of(run, OS, Path("/s/secrets")) == Path(
+        f"/s/secrets/{ID}"
+    )  # of a server process
     for other in ({"noise": "seeded"}, {"resumable": False}):
         assert secret_state.state_of(run, OS | other) == run
-    assert secret_state.state_of(run, {"run-id": "ab"}) == run  # a Flower app's
+    assert secret_state.state_of(run, {"run-id": ID}) == run  # a Flower app's
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/tmp", "ab", "../" + "ab" * 16, ID + "\n", ID.upper(), 7])
+def test_no_other_folder_is_taken_for_that_of_a_run(name: str | int) -> None:
+    with pytest.raises(Refused, match=r"run-id = .*: 32 hexadecimal digits are needed"):
+        secret_state.state_of(Path("run"), OS | {"run-id": name})
 
 
 def test_a_home_that_can_not_be_written_to_is_refused_before_there_is_a_run(
