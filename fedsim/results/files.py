@@ -33,6 +33,21 @@ def write_whole(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file at once, as `write_whole` does, that its owner alone may read (0600), whatever the umask."""
+    with drafted(path) as draft:
+        number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(number, "wb") as file:
+            os.fchmod(number, 0o600)
+            file.write(content)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that its owner alone may enter (0700), whatever the umask; one that is there is made so."""
+    path.mkdir(0o700, exist_ok=True)
+    path.chmod(0o700)
+
+
 def sync_folder(path: Path) -> None:
     """Have the disk know the names in a folder."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
