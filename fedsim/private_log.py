@@ -23,6 +23,8 @@ def note(log: str | Path, text: str) -> None:
     with suppress(OSError):
         file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            os.write(file, lines.encode("utf-8", "backslashreplace"))  # one write: no other line comes between
+            os.write(
+                file, lines.encode("utf-8", "backslashreplace")
+            )  # one write: no other line comes between
         finally:
             os.close(file)

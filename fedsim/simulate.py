@@ -111,7 +111,7 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
     """Run the ServerApp over the experiment's engine; `server_config` is what only the ServerApp is told."""
     run_config: UserConfig = dict(experiment.to_run_config())
     with interruptible(listener.stopping):
-        private = {}
+        private: UserConfig = {}
         if is_discreet(experiment.privacy.noise):
             private = {private_log.KEY: str(Path(str(server_config["run-dir"])) / PRIVATE / LOG)}
         spec = AppSpec(prepare(experiment).clients, run_config | private)

@@ -34,8 +34,8 @@ def export(
     from fedsim.cli.app import exit_codes
 
     with exit_codes():
-        from fedsim.results.export import UNCOVERED
-        from fedsim.results.export import export as make
+        from fedsim.results.exporting import UNCOVERED
+        from fedsim.results.exporting import export as make
 
         covered = make(run, out, private).manifest["covered-by"]
         if as_json:

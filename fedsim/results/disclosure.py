@@ -5,13 +5,14 @@ every adversary's theorem covers, and all else goes to the folder `private/`, wh
 
 `ITEMS` says what each value is made of and where it is written, `COVERS` which theorem lets whom have it. What may be
 published, and what a server hands out, follows from both. They are lists of what is allowed: a key that is not in them is
-private, and a file that is not in them stays where it is.
+private, and a file that is not in them stays where it is. `fedsim.results.disclosure_table` makes the documentation's table
+of them.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,12 @@ from typing import Any
 
 PRIVATE = "private"
 PUBLIC = {"public": True}  # `extra` of a log record that may be printed, where others may not
-EXPERIMENT, MANIFEST, METRICS, MODEL = "experiment.toml", "manifest.json", "metrics.jsonl", "model.safetensors"
+EXPERIMENT, MANIFEST, METRICS, MODEL = (
+    "experiment.toml",
+    "manifest.json",
+    "metrics.jsonl",
+    "model.safetensors",
+)
 LEDGER, LOG = "ledger.jsonl", "log.txt"
 
 
@@ -29,7 +35,7 @@ class Kind(StrEnum):
     PLAN = "the public plan, and how many rounds are over"
     MODELS = "the released models, scored on the central test set, which is taken as public"
     NOISED = "clients' metrics, noised within the same epsilon"
-    COHORTS = "who took part when, and how many"
+    COHORTS = "who took part when, and how many (that a client fails is taken not to depend on its data)"
     REST = "failures and their reasons, errors, times, bytes, losses without noise, the hash of the data"
 
 
@@ -131,7 +137,19 @@ ITEMS = (
 # What an adversary's entry in the manifest's `epsilon` may say: functions of the plan, each of them.
 TERMS = frozenset(
     {
-        *("who", "why", "unavailable", "epsilon", "pld", "rdp", "spent", "by-client", "unit", "relation", "records"),
+        *(
+            "who",
+            "why",
+            "unavailable",
+            "epsilon",
+            "pld",
+            "rdp",
+            "spent",
+            "by-client",
+            "unit",
+            "relation",
+            "records",
+        ),
         *("noise", "noise-multiplier", "law", "clip", "delta", "rounds", "participations", "sampling"),
         *("client-rate", "group-rate", "min-separation", "worst-client", "sensitivity", "sensitivity-to"),
         *("mechanism", "parameters"),
@@ -307,52 +325,3 @@ def may_be_copied(file: str, noise: object) -> bool:
         noise: The run's manifest's.
     """
     return file in PUBLISHED or (file == LEDGER and not is_discreet(noise))
-
-
-# --- the table ----------------------------------------------------------------------------------------------
-
-
-def table() -> str:
-    """Return, as Markdown, what each adversary may be given, where it is written, and by which theorem."""
-    lines = ["| mechanism | adversary | may be given | theorem |", "|---|---|---|---|"]
-    for cover in COVERS:
-        places = "; ".join(_places(kind) for kind in cover.kinds) if cover.kinds else "nothing is written for it"
-        if cover.mechanism == "secagg":
-            places = "`secure-aggregation` in `manifest.json`"
-        lines.append(f"| `{cover.mechanism}` | `{cover.adversary}` | {places} | {cover.theorem} |")
-    lines.append(f"| each | nobody but its owner | {_places(Kind.REST)} | none |")
-    return "\n".join([*lines, "", *_legend()])
-
-
-def _legend() -> Iterable[str]:
-    """Yield a line for each kind: what it is made of, and the keys that hold it."""
-    for kind in Kind:
-        keys = [key for item in ITEMS if item.kind is kind for key in item.keys if key != "*"]
-        named = f": {', '.join(f'`{key}`' for key in keys)}" if keys else ""
-        yield f"- {kind.name.lower()}: {kind.value}{named}"
-
-
-def _places(kind: Kind) -> str:
-    files = dict.fromkeys(item.file for item in ITEMS if item.kind is kind)
-    return f"{kind.name.lower()} ({', '.join(f'`{file}`' for file in files)})"
-
-
-BEGIN, END = "<!-- disclosure: begin -->", "<!-- disclosure: end -->"
-
-
-def documented(text: str, made: Callable[[], str] = table) -> str:
-    """Return a document with the table between its marks, made anew.
-
-    Raises:
-        ValueError: It has no marks.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the document needs the lines {BEGIN} and {END}")
-    return f"{before}{begin}\n{made()}\n{end}{after}"
-
-
-if __name__ == "__main__":
-    readme = Path("README.md")
-    readme.write_text(documented(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -58,7 +58,11 @@ class PrivateFiles:
             Refused: They are not there, or damaged.
         """
         rows = LineFile(self._rows.path, position)
-        for row in rows.rows():
+        try:
+            known = rows.rows()
+        except Refused:  # it says how long they are
+            raise Refused(f"{ROWS}: is not what the checkpoint was made with") from None
+        for row in known:
             self._last |= row
         rows.cut()
         self._rows = rows

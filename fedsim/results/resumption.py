@@ -122,4 +122,6 @@ def _check(checkpoint: Checkpoint, manifest: dict[str, Any], data_sha256: str) -
         key, theirs = name.replace("_", "-"), getattr(checkpoint, name)
         if theirs != sha256:
             secret = name == "data_sha256" and is_discreet(manifest["noise"])
-            raise Refused(f"{FOLDER}: was made with {f'another {key}' if secret else f'{key} {theirs}, not {sha256}'}")
+            raise Refused(
+                f"{FOLDER}: was made with {f'another {key}' if secret else f'{key} {theirs}, not {sha256}'}"
+            )

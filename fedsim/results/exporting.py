@@ -33,12 +33,14 @@ from fedsim.results.files import make_private_folder, sync_folder, write_private
 from fedsim.results.run import Run
 from privacy.events import Relation
 
-SEEDED = (
-    "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
-)
+SEEDED = "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
 UNPROTECTED = "nothing is noised, so nothing is covered"
 UNCOVERED = "no theorem covers private/, which is its owner's alone"
-WEAKEST_FIRST = ("released-models", "known-cohort", "server")  # what holds against who sees more holds here too
+WEAKEST_FIRST = (
+    "released-models",
+    "known-cohort",
+    "server",
+)  # what holds against who sees more holds here too
 
 
 def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run:
