@@ -129,14 +129,22 @@ def test_noise_of_the_operating_system_costs_what_the_seeded_one_does_and_is_ano
     run = party.finish(party.submit(setting(*overrides, "privacy.noise=os")), Path("deployed"))
     reference = fedsim.run(setting(*overrides), "simulated")
     assert run.status == "completed"
-    assert '"noise": "os"' in (run.path / "ledger.jsonl").read_text()
+    there = fedsim.load_run(party.folder / "server" / "runs" / run.manifest["deployment"]["run"])
+    assert '"noise": "os"' in there.ledger.read_text()
+    assert "train-loss" not in there.private_rows[-1]
+    assert {file.name for file in run.path.iterdir()} == {
+        "experiment.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "model.safetensors",
+    }
     assert "train-loss" not in run.rows[-1]
     assert ("released-train-loss" in run.rows[-1]) == (overrides is DP_FEDAVG)
-    here, there = (
+    here, simulated = (
         {name: said["epsilon"] for name, said in each.manifest["epsilon"].items() if "epsilon" in said}
         for each in (run, reference)
     )
-    assert here == there
+    assert here == simulated
     weights = [load_file(each.path / "model.safetensors") for each in (run, reference)]
     assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 

@@ -101,7 +101,7 @@ def test_a_kill_after_a_release_counts_those_who_were_in_it(
         watch_draws(patch, notes)
         done = fedsim.resume(run)
     check(notes, done)
-    assert [row["round"] for row in done.rows if row.get("abandoned")] == [3]
+    assert [row["round"] for row in done.private_rows if row.get("abandoned")] == [3]
     assert (len(used), set(used)) == (ROUNDS - 3, {key})
     assert not folder.exists()
 
@@ -126,7 +126,7 @@ def test_a_kill_in_each_round_leaves_who_takes_part_as_it_was_drawn(place: str, 
         watch_draws(patch, notes)
         done = fedsim.resume(run)
     check(notes, done)
-    abandoned = [row["round"] for row in done.rows if row.get("abandoned")]
+    abandoned = [row["round"] for row in done.private_rows if row.get("abandoned")]
     assert abandoned == ([] if place == "drawn" else list(range(1, ROUNDS + 1)))
 
 
@@ -169,7 +169,7 @@ def test_without_the_checkpoint_it_begins_again_and_all_that_was_released_counts
         watch_draws(patch, notes)
         done = fedsim.resume(run)
     check(notes, done)
-    assert [row["round"] for row in done.rows if row.get("abandoned")] == [1, 2, 3, 4, 5]
+    assert [row["round"] for row in done.private_rows if row.get("abandoned")] == [1, 2, 3, 4, 5]
 
 
 def test_a_round_whose_cohort_is_not_known_is_no_round_to_go_on_after(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_an_adaptive_clip_norm_is_the_one_that_clients_and_noise_have_though_a_r
     died(Experiment.from_toml(text), tmp_path / "run", tmp_path / "draws", "released", 3)
     before = dict(told)
     done = fedsim.resume(tmp_path / "run")
-    assert [row["round"] for row in done.rows if row.get("abandoned")] == [3]
+    assert [row["round"] for row in done.private_rows if row.get("abandoned")] == [3]
     assert told[4] == before[3] != told[5]
     assert load_ledger(done.path)["round"].to_list() == list(range(1, ROUNDS + 1))
     assert noised == pytest.approx(told, rel=1e-4)

@@ -54,7 +54,7 @@ def setting(*overrides: str) -> Experiment:
 
 
 def events_of(run: fedsim.Run) -> list[MatrixEvent]:
-    events = [MatrixEvent.loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    events = [MatrixEvent.loads(line) for line in run.ledger.read_text().splitlines()]
     assert events == [event_of(event.to_json()) for event in events]
     return events
 
@@ -310,12 +310,12 @@ def test_noise_of_the_operating_system_is_drawn_once_and_a_round_cut_short_is_ab
     experiment = setting("privacy.noise=os")
     with monkeypatch.context() as patch:
         patch.setattr(Federation, "_evaluate", dies)
-        with pytest.raises(Killed):
+        with pytest.raises(fedsim.RunFailed):
             fedsim.run(experiment, "killed")
     run = fedsim.resume("killed")
     assert [event.round for event in events_of(run)] == list(range(1, ROUNDS + 1))
     assert {event.noise for event in events_of(run)} == {Noise.SYSTEM}
-    assert [row["round"] for row in run.rows if row.get("abandoned")] == [4]
+    assert [row["round"] for row in run.private_rows if row.get("abandoned")] == [4]
     other = fedsim.run(experiment, "other")
     assert private_bits(other) != private_bits(run)
 

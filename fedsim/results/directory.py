@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import Interrupted, Refused
+from fedsim.errors import Interrupted, Refused, Withheld
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
 from fedsim.results.cohort_notes import CohortNotes
+from fedsim.results.disclosure import PRIVATE, is_discreet, mechanisms_of, public_manifest, public_row
 from fedsim.results.files import START, LineFile, Position, drafted, sync_folder, write_whole
 from fedsim.results.ledger import LEDGER, LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
+from fedsim.results.private import ROWS, PrivateFiles
 from fedsim.results.resumption import METRICS, Resumption, check_data, examine
 from fedsim.results.trees import Tree
 from privacy.events import AnyEvent, Noise
@@ -78,6 +80,8 @@ def check_free(path: Path) -> None:
 class RunDirectory:
     """A run directory being written, by this process alone.
 
+    Where noise is the operating system's, what no theorem covers goes to `private/` (`fedsim.results.disclosure`).
+
     Files appear whole; `metrics.jsonl` grows by a synced line a round, and a checkpoint follows each. As a
     context manager it marks the run completed, interrupted, or failed with the reason, when the block ends.
 
@@ -87,6 +91,7 @@ class RunDirectory:
         client_states: The clients' states in that checkpoint, as bytes.
         ledger: The privacy events; None: the experiment has no mechanism.
         events: Those that the run goes on from.
+        private: What is not public; None: all is.
     """
 
     def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any], state: Path) -> None:
@@ -97,9 +102,12 @@ class RunDirectory:
         self._lock = lock
         self._manifest = manifest
         self.events: list[AnyEvent] = []
+        self.private = PrivateFiles.of(path) if is_discreet(manifest.get("noise", Noise.SEEDED)) else None
+        self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None
-        if (path / LEDGER).exists():
-            self.ledger = LedgerFile(path / LEDGER, lasting=manifest["noise"] == Noise.SYSTEM)
+        ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
+        if ledger.exists():
+            self.ledger = LedgerFile(ledger, lasting=manifest["noise"] == Noise.SYSTEM)
         self._metrics = LineFile(path / METRICS)
         self._states = ClientStates(state)
         self._cohorts = CohortNotes(state)
@@ -131,18 +139,29 @@ class RunDirectory:
             Refused: The path exists or can't be written.
         """
         files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
+        manifest = experiment_manifest(experiment, data_sha256, not_resumable)
+        if is_discreet(experiment.privacy.noise):
+            public = public_manifest(manifest, experiment.privacy.mechanisms)
+            held_back = {key: value for key, value in manifest.items() if key not in public}
+            return cls.begin(path, public, files, held_back, home)
         if experiment.privacy.releases:
             files[LEDGER] = b""
-        return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files, home)
+        return cls.begin(path, manifest, files, home=home)
 
     @classmethod
     def begin(
-        cls, path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes], home: Path | None = None
+        cls,
+        path: Path,
+        manifest: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        held_back: Mapping[str, Any] | None = None,
+        home: Path | None = None,
     ) -> RunDirectory:
         """Make the directory with some files and a manifest that says `running`.
 
-        It is made under another name and renamed, so a kill leaves none, or one that is good. What the run goes on
-        from is outside where it is secret (`secret_state`), in `home`, or in this user's folder.
+        It is made under another name and renamed, so a kill leaves none, or one that is good. With `held_back`, what
+        the manifest does not say, it has private files too. What the run goes on from is outside where it is secret
+        (`secret_state`), in `home`, or in this user's folder.
 
         Raises:
             Refused: The path exists or can't be written.
@@ -162,6 +181,8 @@ class RunDirectory:
             lock = Lock(draft)
             for name, content in {**files, "manifest.json": _json(whole)}.items():
                 write_whole(draft / name, content)
+            if held_back is not None:
+                PrivateFiles.begin(draft, held_back)
             draft.rename(path)
             sync_folder(path.parent)
         except BaseException as error:
@@ -196,7 +217,7 @@ class RunDirectory:
             raise Refused(f"run {str(path)!r}: {error.strerror}") from None
         try:
             found = examine(path, home)
-            check_data(path, found.manifest, data_sha256)
+            check_data(path, found, data_sha256)
             directory = cls(path, lock, found.manifest, found.state)
             directory._go_on(found)
         except BaseException:
@@ -213,6 +234,8 @@ class RunDirectory:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
             if self.ledger is not None:
                 self.events = self.ledger.go_on(checkpoint.files[LEDGER] if checkpoint else START)
+            if self.private is not None:
+                self.private.go_on(checkpoint.files[ROWS] if checkpoint else START)
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None
@@ -239,10 +262,17 @@ class RunDirectory:
 
     # --- rounds -----------------------------------------------------------------------------------------
 
-    def append_round(self, row: dict[str, Any]) -> None:
-        """Add a round's row to `metrics.jsonl`; what was not measured is absent."""
-        self._metrics.append(row)
-        self._last |= row
+    def append_round(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add a round's row to `metrics.jsonl`; what was not measured is absent.
+
+        Return what may be public of it: what is in the file, and may be told.
+        """
+        public = self._public(row)
+        if self.private is not None:
+            self.private.append_round(row)
+        self._metrics.append(public)
+        self._last |= public
+        return public
 
     def write_checkpoint(
         self, round_: int, over: bool, state: Tree, client_states: Mapping[int, bytes]
@@ -262,7 +292,7 @@ class RunDirectory:
         Checkpoint(
             run_id=self._manifest["run-id"],
             experiment_sha256=self._manifest["experiment-sha256"],
-            data_sha256=self._manifest["data-sha256"],
+            data_sha256=(self._manifest if self.private is None else self.private.manifest)["data-sha256"],
             round=round_,
             over=over,
             wall_seconds=self._wall_seconds(),
@@ -274,7 +304,8 @@ class RunDirectory:
     def _positions(self) -> dict[str, Position]:
         """Return how far each growing file has come."""
         ledger = {} if self.ledger is None else {LEDGER: self.ledger.position}
-        return {METRICS: self._metrics.position, **ledger}
+        private = {} if self.private is None else {ROWS: self.private.position}
+        return {METRICS: self._metrics.position, **ledger, **private}
 
     def note_begun(self, round_: int) -> None:
         """Note, durably, that clients are about to be asked to train in a round that can't be run again."""
@@ -344,8 +375,11 @@ class RunDirectory:
             self._states.close()
             self._manifest["status"] = _status(raised)
             if raised is not None:
-                self._manifest["error"] = _reason(raised)
-            self._manifest["wall-seconds"] = round(self._wall_seconds(), 3)
+                self._manifest["error"] = self._reason(raised)
+            wall_seconds = round(self._wall_seconds(), 3)
+            if self.private is not None:
+                self.private.end(wall_seconds)
+            self._manifest["wall-seconds"] = wall_seconds
             self._manifest["final"] = {
                 k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
             }
@@ -355,21 +389,30 @@ class RunDirectory:
         finally:
             self._lock.release()
 
+    def _reason(self, raised: BaseException) -> str:
+        """Return why the run has ended; where that may not be public, it says so."""
+        if isinstance(raised, KeyboardInterrupt):
+            return "interrupted"
+        if self.private is None or isinstance(raised, Withheld | Interrupted | Refused):
+            return str(raised) or type(raised).__name__
+        self.private.note_error(raised)
+        return str(Withheld())
+
     def _wall_seconds(self) -> float:
         return self._wall_before + time.perf_counter() - self._started
 
     def _write_manifest(self) -> None:
-        write_whole(self.path / "manifest.json", _json(self._manifest))
+        tree = self._manifest if self.private is None else public_manifest(self._manifest, self._mechanisms)
+        write_whole(self.path / "manifest.json", _json(tree))
+
+    def _public(self, row: dict[str, Any]) -> dict[str, Any]:
+        return row if self.private is None else public_row(row, self._mechanisms)
 
 
 def _status(raised: BaseException | None) -> str:
     if raised is None:
         return "completed"
     return "interrupted" if isinstance(raised, Interrupted | KeyboardInterrupt) else "failed"
-
-
-def _reason(raised: BaseException) -> str:
-    return "interrupted" if isinstance(raised, KeyboardInterrupt) else str(raised) or type(raised).__name__
 
 
 def _json(tree: dict[str, Any]) -> bytes:
