@@ -187,14 +187,11 @@ def test_while_it_may_go_on_its_state_is_outside_and_then_nowhere(mechanism: str
     assert list(home.iterdir()) == []
 
 
-def test_interrupted_and_failed_runs_keep_their_state(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(Exception):
-        pass
-
+def test_interrupted_and_failed_runs_keep_their_state(home: Path) -> None:
     def full() -> None:
-        raise Full
+        raise fedsim.RunFailed("no space left")
 
-    with pytest.raises(Full):
+    with pytest.raises(fedsim.RunFailed):
         fedsim.run(setting(*FTRL), "run", Listener(2, full))
     assert (fedsim.load_run("run").status, len(list(home.iterdir()))) == ("failed", 1)
     Path("run/stop").touch()
