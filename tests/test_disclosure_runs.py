@@ -21,6 +21,7 @@ from clients.training import Sgd
 from fedsim import Experiment, Refused, RunFailed
 from fedsim.cli import app
 from fedsim.data import prepare
+from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
 from privacy.mechanisms import LocalNoise
 from server.central import Central, Noised
@@ -432,13 +433,13 @@ def test_runs_that_end_in_the_same_model_by_different_cohorts_have_equal_exports
 ) -> None:
     fixed_noise(monkeypatch)
     runs, keys = [], []
-    real = Correlated.__init__
+    real = RunDirectory.noise_key
 
-    def keeping(self: Correlated, *rest: Any) -> None:
-        real(self, *rest)
-        keys.append(self._key)
+    def keeping(self: RunDirectory) -> bytes:
+        keys.append(real(self))
+        return keys[-1]
 
-    monkeypatch.setattr(Correlated, "__init__", keeping)
+    monkeypatch.setattr(RunDirectory, "noise_key", keeping)
     for seed in (1, 2):
         drawn_by(monkeypatch, seed)
         runs.append(fedsim.run(setting(*overrides, f"runtime.workers={seed}"), f"run-{seed}"))
