@@ -194,8 +194,6 @@ def test_interrupted_and_failed_runs_keep_their_state(home: Path) -> None:
     with pytest.raises(fedsim.RunFailed):
         fedsim.run(setting(*FTRL), "run", Listener(2, full))
     assert (fedsim.load_run("run").status, len(list(home.iterdir()))) == ("failed", 1)
-    Path("run/stop").touch()
-
     class Stopping(Listener):
         def started(self, path: Path, rounds: int, done: int) -> None:
             (path / "stop").touch()
