@@ -194,6 +194,7 @@ def test_interrupted_and_failed_runs_keep_their_state(home: Path) -> None:
     with pytest.raises(fedsim.RunFailed):
         fedsim.run(setting(*FTRL), "run", Listener(2, full))
     assert (fedsim.load_run("run").status, len(list(home.iterdir()))) == ("failed", 1)
+
     class Stopping(Listener):
         def started(self, path: Path, rounds: int, done: int) -> None:
             (path / "stop").touch()
