@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.discretion import discreet_mod
 from clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
 from clients.private_training import train_privately
 from clients.training import Trained, train
@@ -24,7 +25,7 @@ from fedsim.streams import numpy_stream, torch_draws_from
 from fedsim.threads import single_threaded
 from privacy.events import Event, Noise
 
-app = ClientApp()
+app = ClientApp(mods=[discreet_mod])
 
 
 @app.train(mods=[faults_mod, secagg_mod, clip_mod, local_noise_mod, nan_mod])  # the first is outermost

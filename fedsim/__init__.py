@@ -13,7 +13,7 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.results import Run, load_ledger, load_run, load_runs
+    from fedsim.results import Run, export, load_ledger, load_run, load_runs
     from fedsim.simulate import resume, run
     from fedsim.simulate_app import run_app
     from fedsim.sweeps import Pruning, Sweep, resume_sweep, sweep
@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "RunFailed",
     "Sweep",
+    "export",
     "load_ledger",
     "load_run",
     "load_runs",
@@ -41,6 +42,7 @@ __all__ = [
 _LATER = {
     "Experiment": "fedsim.experiment",
     "Run": "fedsim.results",
+    "export": "fedsim.results",
     "load_ledger": "fedsim.results",
     "load_run": "fedsim.results",
     "load_runs": "fedsim.results",

@@ -16,6 +16,13 @@ class RunFailed(RuntimeError):
     """
 
 
+class Withheld(RunFailed):
+    """The run could not go on, and why may depend on the data: with the operating system's noise its log alone has it."""
+
+    def __init__(self) -> None:
+        super().__init__("the run could not go on; private/log.txt in its directory says why")
+
+
 class Interrupted(RunFailed):
     """The run was told to end (SIGINT, SIGTERM) and did, after a whole round.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict, UserConfig
 
+from fedsim import private_log
 from fedsim import progress as listeners
 from fedsim.data import prepare
 from fedsim.engines import start_engine
@@ -20,6 +21,7 @@ from fedsim.progress import Progress, Silent
 from fedsim.references import see_folders
 from fedsim.results import Run, default_run_path
 from fedsim.results.directory import check_free
+from fedsim.results.disclosure import LOG, PRIVATE, is_discreet
 from fedsim.results.lock import refuse_if_held
 from fedsim.results.resumption import check_data, examine
 from fedsim.runtime import AppSpec, ClientsGrid
@@ -92,19 +94,14 @@ def resume(
         Interrupted: As from `run`.
     """
     path = Path(path).absolute()
-    manifest = examine(path).manifest
-    if "deployment" in manifest:
-        there = manifest["deployment"]
-        raise Refused(
-            f"run {str(path)!r}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on "
-            f"{there['address']} goes on with it"
-        )
+    found = examine(path)
+    manifest = found.manifest
     refuse_if_held(path)
     see_folders(manifest["modules"].values())
     changes = {"runtime.engine": engine, "runtime.workers": workers, "runtime.address": address}
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     experiment = Experiment.load(path / "experiment.toml", overrides)
-    check_data(path, manifest, prepare(experiment).sha256)
+    check_data(path, found, prepare(experiment).sha256)
     with tracked(path, progress or Silent(), trackers) as listener:
         _simulate(experiment, {"run-dir": str(path), "resume": True}, listener)
     return Run(path)
@@ -114,7 +111,10 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
     """Run the ServerApp over the experiment's engine; `server_config` is what only the ServerApp is told."""
     run_config: UserConfig = dict(experiment.to_run_config())
     with interruptible(listener.stopping):
-        spec = AppSpec(prepare(experiment).clients, run_config)
+        private: UserConfig = {}
+        if is_discreet(experiment.privacy.noise):
+            private = {private_log.KEY: str(Path(str(server_config["run-dir"])) / PRIVATE / LOG)}
+        spec = AppSpec(prepare(experiment).clients, run_config | private)
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config | server_config)
         with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(listener):
             server_app = load_server_app(SERVER_APP)  # while the workers load the ClientApp

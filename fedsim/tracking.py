@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from fedsim.errors import Refused
 from fedsim.progress import Progress
 from fedsim.references import load_reference
+from fedsim.results.disclosure import PUBLIC
 from fedsim.results.run import Run
 
 log = logging.getLogger(__name__)
@@ -155,4 +156,5 @@ class _Tracking:
             except Exception as error:  # a server that does not answer must not cost a run
                 self._trackers.remove(tracker)
                 name = type(tracker).__name__
-                log.warning("%s is told nothing more: %s: %s", name, type(error).__name__, error)
+                said = "%s is told nothing more: %s: %s"
+                log.warning(said, name, type(error).__name__, error, extra=PUBLIC)  # it knows what is public

@@ -72,6 +72,7 @@ class Account(KeptByClients):
         self._client_rate = experiment.server.cohort / len(records)
         self._worst_clients: dict[str, LocalSteps] = {}  # by adversary
         self._known: dict[frozenset[tuple[Release, int]], tuple[LocalSteps, Epsilon]] = {}  # the last answer
+        self._by_participations: dict[int, tuple[LocalSteps, Epsilon]] = {}  # the last answer
         self.noise_multiplier = dp_sgd.noise_multiplier or self._calibrated()
 
     @classmethod
@@ -99,7 +100,7 @@ class Account(KeptByClients):
         return {f"epsilon-{name}": epsilon.best for name, (_, epsilon) in spent.items()} | {
             "noise-multiplier": worst.noise_multiplier,
             "sampling-rate": worst.rate,
-            "dp-steps": worst.steps if len(self.ledger) else 0,
+            "dp-steps": worst.steps if len(self.ledger) or self.noise is Noise.SYSTEM else 0,
             "delta": self._dp_sgd.delta,
             "unit": Unit.EXAMPLE.value,
             "relation": self._dp_sgd.relation,
@@ -148,12 +149,23 @@ class Account(KeptByClients):
 
         For who knows the cohorts it is the most that any client has spent by the ledger: an odometer, as who
         takes part does not depend on the data. For who doesn't, each client may have been in every round, and
-        it is that of the client that loses most over the whole run.
+        it is that of the client that loses most over the whole run. With the operating system's noise so it is for
+        both: what this says is public, and how often somebody was drawn is not.
         """
         adversaries = self._adversaries(rounds)
         del adversaries[KNOWN_COHORT]
+        known = self._spent_as_planned(rounds) if self.noise is Noise.SYSTEM else self._spent_by_ledger()
         spent = {name: (self._worst(name), a.epsilon(self._worst(name))) for name, a in adversaries.items()}
-        return {KNOWN_COHORT: self._spent_by_ledger(), **spent}
+        return {KNOWN_COHORT: known, **spent}
+
+    def _spent_as_planned(self, rounds: int) -> tuple[LocalSteps, Epsilon]:
+        """Return the most that a client can have spent that was in every round, or as often as it may."""
+        most = min(self._dp_sgd.max_participations or rounds, rounds)
+        if most not in self._by_participations:
+            known = KnownCohort(most, self._dp_sgd.delta)
+            worst, epsilon = accounting.worst(self._shapes(self.noise_multiplier), known)
+            self._by_participations = {most: (replace(worst, steps=worst.steps * max(most, 1)), epsilon)}
+        return self._by_participations[most]
 
     def _spent_by_ledger(self) -> tuple[LocalSteps, Epsilon]:
         """Return the most that a client has spent; computed only if someone has spent more than all before."""

@@ -25,6 +25,7 @@ from fedsim.experiment import Experiment
 from fedsim.models import Score, initial_model, score
 from fedsim.models.private import private_gradient
 from fedsim.results import RunDirectory, default_run_path
+from fedsim.results.disclosure import PUBLIC
 from fedsim.threads import cores
 from privacy.dp_sgd import check_model
 from privacy.events import Noise
@@ -34,6 +35,7 @@ from server.cohort_account import CohortAccount
 from server.correlated import Correlated
 from server.deployed_grid import DeployedGrid
 from server.deployment import Deployment
+from server.discretion import discreet
 from server.enrolment import Enrolment
 from server.kept_ledger import KeptByClients
 from server.local_account import LocalAccount
@@ -55,16 +57,16 @@ class FlowerLog:
     def started(self, path: Path, rounds: int, done: int) -> None:
         """Say where the run is written."""
         self.rounds = rounds
-        log(INFO, "fedsim: %d of %d rounds, written to %s", rounds - done, rounds, path)
+        log(INFO, "fedsim: %d of %d rounds, written to %s", rounds - done, rounds, path, extra=PUBLIC)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
         values = ", ".join(f"{name} {value}" for name, value in row.items() if name != "round")
-        log(INFO, "round %d/%d: %s", row["round"], self.rounds, values)
+        log(INFO, "round %d/%d: %s", row["round"], self.rounds, values, extra=PUBLIC)
 
     def stopping(self) -> None:
         """Say that the round in flight is the last."""
-        log(INFO, "fedsim: ends after this round")
+        log(INFO, "fedsim: ends after this round", extra=PUBLIC)
 
 
 @app.main()
@@ -85,13 +87,14 @@ def main(grid: Grid, context: Context) -> None:
         deployed = DeployedGrid(cast(HttpGrid, grid), ttl=experiment.server.timeout)
         federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
+    home = None if deployment is None else deployment.secrets
     if config.get("resume"):
         if not_resumable is not None:
             raise Refused(f"run {str(path)!r}: can't be resumed: {not_resumable}")
-        opened = RunDirectory.reopen(path, data.sha256)
+        opened = RunDirectory.reopen(path, data.sha256, home)
     else:
-        opened = RunDirectory.create(path, experiment, data.sha256, not_resumable)
-    with opened as directory:
+        opened = RunDirectory.create(path, experiment, data.sha256, not_resumable, home)
+    with opened as directory, discreet(directory):
         restore_snapshot(federation, directory)
         if deployment is not None and _begins_once(federation):
             federation.begin = directory.note_begun
@@ -217,7 +220,7 @@ def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
     """Say in the manifest what the run costs at most and has cost so far, and what the server sees of updates."""
     if federation.account is not None:
-        directory.note_privacy(federation.account.report(federation.done))
+        directory.note_privacy(federation.account.report(federation.charged))
     if federation.secure is not None:
         directory.note_secure_aggregation(report(federation.experiment, federation.secure.policy))
 
@@ -228,10 +231,10 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
     listener.started(directory.path, federation.experiment.rounds, federation.done)
 
     def write(row: dict[str, Any]) -> None:
-        directory.append_round(row)
+        public = directory.append_round(row)
         if keep:
             write_snapshot(federation, directory)
-        listener.round_done(row)
+        listener.round_done(public)
 
     federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())
 

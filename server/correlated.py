@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,9 @@ from server.summable import check_summable
 class Correlated:
     """DP-FTRL in a run: who is drawn, and the release of each round.
 
-    Its state, the noise's and who took part when, is secret, and is in the checkpoint. So is the key of the noise
-    that is not seeded: later rows go on from the noise of a round that a kill cut short.
+    Its state, the noise's and who took part when, is secret, and is in the checkpoint. Noise that is not seeded has a
+    secret key, one for all sessions of a run: later rows go on from the noise of a round that a kill cut short, drawn
+    again and the same.
 
     Args:
         section: What is asked for.
@@ -37,8 +38,14 @@ class Correlated:
         cohorts: How cohorts are drawn.
         arrays: The model.
         sum_sensitivity: How far one client moves a round's sum.
-        seed: The experiment's; None: noise and cohorts are drawn from a secret key.
+        seed: The experiment's; None: the noise is drawn from a secret key, and cohorts by secret coins.
         arithmetic: How noise is added.
+
+    Attributes:
+        key: That of the noise; empty where it is seeded.
+        noted: The cohorts, by round, that sessions before this one have drawn by secret coins: a round that comes
+            again has the same clients, whose participations are counted once.
+        note: Called with a round and the cohort that was drawn for it, before anyone is told.
 
     Raises:
         ValueError: There is no theorem for these values.
@@ -63,7 +70,9 @@ class Correlated:
         self._sum_sensitivity = sum_sensitivity
         self._seed = seed
         self._arithmetic = arithmetic
-        self._key = b"" if seed is not None else os.urandom(32)
+        self.key = b"" if seed is not None else os.urandom(32)
+        self.noted: Mapping[int, list[int]] = {}
+        self.note: Callable[[int, list[int]], None] = lambda round_, cohort: None
         self._groups = [
             group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
         ]
@@ -97,25 +106,30 @@ class Correlated:
         return {"clip-norm": self._section.clip}
 
     def draw(self, round_: int) -> list[int]:
-        """Draw a round's clients, in ascending order, and note that they take part, whether or not they answer.
+        """Draw a round's clients, in ascending order, and count that they take part, whether or not they answer.
 
-        Clients who have taken part as often as they may stay out.
+        Clients who have taken part as often as they may stay out. Of a round that was drawn before a kill the clients
+        are the same.
 
         Raises:
             RunFailed: One may not take part: the separation would be broken.
         """
-        drawn = draw_separated(
-            round_,
-            self._section.min_separation,
-            self._cohorts.cohort,
-            self._groups,
-            self._coins(round_),
-        )
-        cohort = [client for client in drawn if not self._history.is_spent(client)]
+        cohort = self.noted.get(round_)
+        if cohort is None:
+            drawn = draw_separated(
+                round_,
+                self._section.min_separation,
+                self._cohorts.cohort,
+                self._groups,
+                self._coins(round_),
+            )
+            cohort = [client for client in drawn if not self._history.is_spent(client)]
         try:
             self._history.admit(round_, cohort)
         except ValueError as error:
             raise RunFailed(f"privacy.dp-ftrl: {error}") from None
+        if round_ not in self.noted:
+            self.note(round_, cohort)
         return cohort
 
     def begin(self, round_: int) -> None:
@@ -141,9 +155,8 @@ class Correlated:
         return Noised(split(released.mean, self._arrays), {}, released.event)
 
     def state(self) -> dict[str, Any]:
-        """Return what the next rounds depend on, as a tree of arrays for the checkpoint; secret."""
-        state: dict[str, Any] = {"noise": self._releases.state(), "history": self._history.state()}
-        return state | ({"key": np.frombuffer(self._key, np.uint8)} if self._key else {})
+        """Return what the next rounds depend on beside the key, as a tree of arrays for the checkpoint; secret."""
+        return {"noise": self._releases.state(), "history": self._history.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
@@ -151,8 +164,6 @@ class Correlated:
         Raises:
             Refused: It is of another mechanism.
         """
-        if self._key:
-            self._key = state["key"].tobytes()
         try:
             self._releases = self._begun(state["noise"])
             self._history = History(self._plan.mechanism.participation, state["history"])
@@ -177,5 +188,5 @@ class Correlated:
 
     def _noise_of(self, round_: int) -> Randomness:
         if self._seed is None:
-            return KeyedRandomness(self._key, f"dp-ftrl noise, round {round_}")
+            return KeyedRandomness(self.key, f"dp-ftrl noise, round {round_}")
         return NumpyRandomness(numpy_stream(self._seed, "dp-ftrl-noise", round_=round_))

@@ -47,6 +47,11 @@ class Deployment:
             raise Refused(f"run-name = {name!r}: letters, digits, dot, hyphen and underscore are allowed")
         return self.state / "runs" / name
 
+    @property
+    def secrets(self) -> Path:
+        """The folder of what runs go on from, where that is secret; none of it is handed out."""
+        return self.state / "secrets"
+
     def speak(self, run: str) -> None:
         """Write what this process has to log, of a run, to the server's log."""
         from fedsim.deployment.app_log import speak

@@ -73,7 +73,7 @@ class LocalAccount(KeptByClients):
 
     def columns(self, rounds: int) -> dict[str, Any]:
         """Return what a row says: the most that a client has spent so far, with what belongs to it."""
-        spent = self._spent()
+        spent = self._spent(rounds)
         return {
             f"epsilon-{SERVER}": self._epsilon(spent).best,
             "noise-multiplier": self.noise_multiplier,
@@ -95,7 +95,7 @@ class LocalAccount(KeptByClients):
                 "epsilon": epsilon.best,
                 "pld": epsilon.pld,
                 "rdp": epsilon.rdp,
-                "spent": self._epsilon(self._spent()).best,
+                "spent": self._epsilon(self._spent(rounds)).best,
                 "unit": Unit.CLIENT.value,
                 "relation": Relation.REPLACE_ONE.value,
                 "noise": self._said[self.noise],
@@ -113,9 +113,13 @@ class LocalAccount(KeptByClients):
             return Epsilon(local.laplace(self.noise_multiplier, participations), None)
         return local.gaussian(self.noise_multiplier, participations, self._section.delta)
 
-    def _spent(self) -> int:
-        """Return the most updates that a client has released; `ValueError` where they are not of this mechanism."""
-        most = 0
+    def _spent(self, rounds: int) -> int:
+        """Return the most updates that a client has released; `ValueError` where they are not of this mechanism.
+
+        With the operating system's noise it is the most that a client can have released in so many rounds: what this
+        says is public, and how often somebody was drawn is not.
+        """
+        most = min(self._participations, rounds) if self.noise is Noise.SYSTEM else 0
         for release, count in self.ledger.spent_locally():
             if release.law != self._section.law or not math.isclose(
                 release.noise_multiplier, self.noise_multiplier, rel_tol=1e-9

@@ -70,6 +70,7 @@ class Federation:
         done: Rounds that are whole.
         released: The last round of which something was released that can't be released again: up to it, the
             rounds that are not whole are abandoned.
+        tried: The last round that was begun.
         over: Whether they were enough, before the last.
         stopping: Decides that.
     """
@@ -86,6 +87,7 @@ class Federation:
     begin: Callable[[int], None] = lambda round_: None
     done: int = 0
     released: int = 0
+    tried: int = 0
     over: bool = False
     stopping: Stopping = field(default_factory=Stopping)
 
@@ -93,6 +95,13 @@ class Federation:
     def finished(self) -> bool:
         """Whether no round is left."""
         return self.over or self.done >= self.experiment.rounds
+
+    @property
+    def charged(self) -> int:
+        """How many rounds are spent: those that are whole, and one that has begun where noise is the system's."""
+        if Noise(self.experiment.privacy.noise) is Noise.SEEDED:
+            return self.done
+        return max(self.done, self.released, self.tried)
 
     def run(self, write: Callable[[dict[str, Any]], None], stop: Callable[[], bool] = lambda: False) -> None:
         """Run the rounds that are left.
@@ -106,7 +115,7 @@ class Federation:
                 some that may), or the strategy returned what is no model.
         """
         while not self.finished and not stop():
-            round_ = self.done + 1
+            round_ = self.tried = self.done + 1
             row = self._abandoned(round_) if round_ <= self.released else self._round(round_)
             self.done = round_
             write(row)
@@ -127,6 +136,8 @@ class Federation:
     def _abandoned(self, round_: int) -> dict[str, Any]:
         """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
         log.warning("round %d: abandoned: its clients had begun it when the run was cut short", round_)
+        if isinstance(self.central, Correlated):
+            self.central.draw(round_)  # who was in it has taken part
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
         return row | (self._cost(round_) if self._is_due(round_) else {})
 

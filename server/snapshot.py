@@ -11,13 +11,14 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedsim.arrays import record_of
-from fedsim.errors import RunFailed
+from fedsim.errors import Refused, RunFailed
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import LEDGER, RECORD
 from privacy.events import CohortEvent, MatrixEvent, Noise
 from privacy.ledger import Ledger
+from server.correlated import Correlated
 from server.rounds import Federation, Stopping
 from server.strategies import load_strategy_state, strategy_state, why_not_kept
 from server.strategies.state import arrays_as_tree
@@ -70,12 +71,17 @@ def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
     checkpoint = directory.resumed_from
     if federation.account is not None and directory.ledger is not None:
         federation.account.open(directory.ledger, directory.events)
+    if isinstance(federation.central, Correlated) and directory.has_secrets:
+        federation.central.key = directory.noise_key()
+        federation.central.noted = directory.cohorts()
+        federation.central.note = directory.note_cohort
     if checkpoint is not None:
         _restore(federation, checkpoint, directory.client_states)
     federation.released = directory.begun
     if federation.account is not None and federation.account.noise is Noise.SYSTEM:
         federation.released = max([federation.released, *(event.round for event in directory.events)])
         _go_by_ledger(federation, federation.account.ledger, directory.client_states)
+        _check_noted(federation)
 
 
 def _without_secrets(state: RecordDict) -> RecordDict:
@@ -98,6 +104,17 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
             for client, state in client_states.items()
         }
     )
+
+
+def _check_noted(federation: Federation) -> None:
+    """Refuse to go on where it is not known who took part in a round that was released, and who still may."""
+    if isinstance(federation.central, Correlated):
+        for round_ in range(federation.done + 1, federation.released + 1):
+            if round_ not in federation.central.noted:
+                raise Refused(
+                    f"privacy.dp-ftrl: round {round_} has begun, and its cohort is not noted, so that who may still "
+                    "take part is not known"
+                )
 
 
 def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,22 @@ def mixed(task: Task) -> nn.Module:
 def batch_normed(task: Task) -> nn.Module:
     """Return a model whose batch norm mixes examples, though it has no weights."""
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(math.prod(task.shape), affine=False), nn.Linear(64, 10))
+
+
+class Telling(nn.Module):
+    """A linear model that tells of what it is trained on, and evaluates in silence."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            warnings.warn("label 4712", stacklevel=1)
+            raise RuntimeError("norm 4711.25")
+        return self.layer(x.flatten(1))
+
+
+def telling(task: Task) -> nn.Module:
+    """Return a model that raises and warns in training."""
+    return Telling(math.prod(task.shape))

@@ -11,6 +11,9 @@ import pytest
 
 _cache = tempfile.mkdtemp(prefix="fedsim-tests-")
 os.environ["FEDSIM_CACHE"] = _cache
+os.environ["FEDSIM_STATE_HOME"] = (
+    f"{_cache}/state"  # of what is made before any test, as by a module's fixture
+)
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_HOME"] = f"{_cache}/flwr"
 os.environ["HF_HOME"] = f"{_cache}/hf"
@@ -25,6 +28,12 @@ CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _secrets_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what runs go on from, where that is secret, beside the test's folder, for subprocesses too."""
+    monkeypatch.setenv("FEDSIM_STATE_HOME", str(tmp_path.with_name(f"{tmp_path.name}-state")))
 
 
 @pytest.fixture

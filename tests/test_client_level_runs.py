@@ -68,13 +68,13 @@ def digits(*overrides: str) -> Experiment:
 
 
 def events_of(run: fedsim.Run) -> list[CohortEvent]:
-    events = [loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    events = [loads(line) for line in run.ledger.read_text().splitlines()]
     assert all(isinstance(event, CohortEvent) for event in events)
     return events  # type: ignore[return-value]
 
 
 def private_bits(run: fedsim.Run) -> Any:
-    return bits(run), (run.path / "ledger.jsonl").read_bytes(), run.manifest["epsilon"]
+    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
 
 
 def test_each_round_is_an_event_and_epsilon_follows_from_them() -> None:
@@ -224,8 +224,8 @@ def test_noise_of_the_operating_system_is_charged_before_it_is_used_and_never_dr
     assert [event.round for event in events_of(fedsim.load_run("killed"))] == [1, 2]
     run = fedsim.resume("killed")
     assert [event.round for event in events_of(run)] == [1, 2, 3, 4]
-    assert [row.get("abandoned", False) for row in run.rows] == [False, True, False, False]
-    assert "train-loss" not in run.rows[2]
+    assert [row.get("abandoned", False) for row in run.private_rows] == [False, True, False, False]
+    assert "train-loss" not in run.private_rows[2]
 
 
 def test_adaptive_clipping_moves_towards_the_quantile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_a_metric_costs_no_epsilon_and_is_the_noised_mean_of_what_clients_say(
 def test_without_a_seed_the_released_loss_is_all_that_is_said_of_the_clients() -> None:
     more = ("privacy.noise='os'", "privacy.dp-fedavg.release.num-examples={bound=100.0, noise=1000.0}")
     run = fedsim.run(digits(*ADAPTIVE, *RELEASE, *more, "rounds=2"), "run")
-    for row in run.rows:
+    for row in run.private_rows:
         said = {name for name in row if "loss" in name or "examples" in name or "shifted" in name}
         assert said - {"loss"} == {"released-train-loss", "released-num-examples"}
     for event in events_of(run):

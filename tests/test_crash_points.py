@@ -113,13 +113,14 @@ def test_with_real_noise_no_event_is_lost_and_no_round_is_run_twice(disk: Disk) 
     setting = experiment(*PRIVATE, "privacy.noise=os")
     abandoned = set()
     for path in crashes(disk, setting):
-        before = (path / "ledger.jsonl").read_bytes()
+        before = fedsim.load_run(path).ledger.read_bytes()
         run = fedsim.resume(path)
-        assert (path / "ledger.jsonl").read_bytes().startswith(before)
+        assert run.ledger.read_bytes().startswith(before)
         participations = [(event.round, event.client) for event in events_of(run)]
         assert len(participations) == len(set(participations))
-        rows = {row["round"]: row for row in run.rows}
+        rows = {row["round"]: row for row in run.private_rows}
         assert rows.keys() == {1, 2}
+        assert [row["round"] for row in run.rows] == [1, 2]
         abandoned |= {round_ for round_, row in rows.items() if row.get("abandoned")}
         assert run.manifest["epsilon"]["known-cohort"]["spent"] == rows[2]["epsilon-known-cohort"] > 0
     assert abandoned == {1, 2}

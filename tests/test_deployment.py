@@ -129,14 +129,22 @@ def test_noise_of_the_operating_system_costs_what_the_seeded_one_does_and_is_ano
     run = party.finish(party.submit(setting(*overrides, "privacy.noise=os")), Path("deployed"))
     reference = fedsim.run(setting(*overrides), "simulated")
     assert run.status == "completed"
-    assert '"noise": "os"' in (run.path / "ledger.jsonl").read_text()
+    there = fedsim.load_run(party.folder / "server" / "runs" / run.manifest["deployment"]["run"])
+    assert '"noise": "os"' in there.ledger.read_text()
+    assert "train-loss" not in there.private_rows[-1]
+    assert {file.name for file in run.path.iterdir()} == {
+        "experiment.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "model.safetensors",
+    }
     assert "train-loss" not in run.rows[-1]
     assert ("released-train-loss" in run.rows[-1]) == (overrides is DP_FEDAVG)
-    here, there = (
+    here, simulated = (
         {name: said["epsilon"] for name, said in each.manifest["epsilon"].items() if "epsilon" in said}
         for each in (run, reference)
     )
-    assert here == there
+    assert here == simulated
     weights = [load_file(each.path / "model.safetensors") for each in (run, reference)]
     assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -189,6 +197,38 @@ def test_a_federation_outlives_whatever_happens_to_its_parts(tmp_path: Path) -> 
     abandoned = [row["round"] for row in rows if row.get("abandoned")]
     assert len(abandoned) <= 1, "the round in flight when the server was killed, if there was one"
     assert rows[-1]["accuracy"] > 0.8
+
+
+@pytest.mark.slow
+def test_the_secrets_of_a_run_are_in_the_servers_state_and_outlive_it_while_the_run_may_go_on(
+    tmp_path: Path,
+) -> None:
+    experiment = setting(*DP_FTRL, "privacy.noise=os", "rounds=20")
+    state = tmp_path / "federation" / "server"
+    with federation(tmp_path / "federation", 4) as party:
+        clients = [party.client(number) for number in range(4)]
+        party.wait_until_online(4)
+        run = party.submit(experiment)
+        party.wait_for_round(run, 2)
+        party.restart_server()
+        (folder,) = (state / "secrets").iterdir()
+        paths = [folder, *folder.rglob("*")]
+        assert {path.name for path in paths} >= {"checkpoint", "cohorts.jsonl", "key"}
+        assert {path.stat().st_mode & 0o777 for path in paths if path.is_dir()} == {0o700}
+        assert {path.stat().st_mode & 0o777 for path in paths if path.is_file()} == {0o600}
+        assert not (state / "runs" / run.name / "checkpoint").exists()
+        key = (folder / "key").read_bytes()
+        wait_for(lambda: all(map(is_in_touch, clients)))
+        party.wait_until_online(4)
+        done = party.finish(party.resume(run), tmp_path / "run")
+    assert done.status == "completed"
+    assert [row["round"] for row in done.rows] == list(range(1, 21))
+    assert list((state / "secrets").iterdir()) == []
+    for place in (done.path, state / "runs" / run.name):
+        contents = {path.name: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        assert contents.keys() >= {"manifest.json", "model.safetensors"}
+        assert not any(key in content or key.hex().encode() in content for content in contents.values())
+        assert "last-round.safetensors" not in contents
 
 
 RECORDING = """

@@ -50,13 +50,13 @@ def digits(*overrides: str) -> Experiment:
 
 
 def events_of(run: fedsim.Run) -> list[LocalEvent]:
-    events = [loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    events = [loads(line) for line in run.ledger.read_text().splitlines()]
     assert all(isinstance(event, LocalEvent) for event in events)
     return events  # type: ignore[return-value]
 
 
 def private_bits(run: fedsim.Run) -> Any:
-    return bits(run), (run.path / "ledger.jsonl").read_bytes(), run.manifest["epsilon"]
+    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
 
 
 class Eavesdropper:
@@ -247,11 +247,12 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_count
         patch.setattr(Federation, "_aggregate", die)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
-    before = (Path("run") / "ledger.jsonl").read_bytes()
+    before = fedsim.load_run("run").ledger.read_bytes()
     assert len(before.splitlines()) == 6
-    with pytest.raises(fedsim.RunFailed, match=r"round 2: .* has taken part in 1 rounds"):
+    with pytest.raises(fedsim.RunFailed, match=r"private/log.txt in its directory says why"):
         fedsim.resume("run")
-    assert (Path("run") / "ledger.jsonl").read_bytes() == before
+    assert "has taken part in 1 rounds" in (Path("run") / "private" / "log.txt").read_text()
+    assert fedsim.load_run("run").ledger.read_bytes() == before
 
 
 def test_the_systems_event_is_on_the_disk_before_the_value_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +260,7 @@ def test_the_systems_event_is_on_the_disk_before_the_value_leaves(monkeypatch: p
     real = WeightedSum.add
 
     def adding(self: WeightedSum, total: Any, reply: Message) -> Any:
-        on_disk.append(len((Path("run") / "ledger.jsonl").read_text().splitlines()))
+        on_disk.append(len(fedsim.load_run("run").ledger.read_text().splitlines()))
         return real(self, total, reply)
 
     monkeypatch.setattr(WeightedSum, "add", adding)

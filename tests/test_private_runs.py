@@ -48,11 +48,11 @@ def digits(*overrides: str) -> Experiment:
 
 
 def events_of(run: fedsim.Run) -> list[Event]:
-    return [Event.loads(line) for line in (run.path / "ledger.jsonl").read_text().splitlines()]
+    return [Event.loads(line) for line in run.ledger.read_text().splitlines()]
 
 
 def private_bits(run: fedsim.Run) -> Any:
-    return bits(run), (run.path / "ledger.jsonl").read_bytes(), run.manifest["epsilon"]
+    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
 
 
 def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
@@ -184,7 +184,7 @@ def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent() -> None:
     assert bits(first)[0] != bits(second)[0]
     assert events_of(first)
     assert {event.noise for event in events_of(first)} == {"os"}
-    assert "train-loss" not in first.rows[0]
+    assert "train-loss" not in first.private_rows[0]
     assert "operating system" in first.manifest["epsilon"]["known-cohort"]["noise"]
 
 
@@ -204,11 +204,11 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_aband
         patch.setattr(Federation, "_aggregate", dying)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
-    before = (Path("run") / "ledger.jsonl").read_bytes()
+    before = fedsim.load_run("run").ledger.read_bytes()
     assert [Event.loads(line).round for line in before.splitlines()] == [1] * 6 + [2] * 6 + [3] * 6
     run = fedsim.resume("run")
-    assert (run.path / "ledger.jsonl").read_bytes().startswith(before)
-    assert [row.get("abandoned", False) for row in run.rows] == [False, False, True, False]
+    assert run.ledger.read_bytes().startswith(before)
+    assert [row.get("abandoned", False) for row in run.private_rows] == [False, False, True, False]
     assert [event.round for event in events_of(run)] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
     assert run.rows[3]["epsilon-known-cohort"] > run.rows[1]["epsilon-known-cohort"]
 
@@ -223,8 +223,9 @@ def test_after_a_kill_clients_count_the_participations_that_no_checkpoint_has(
         patch.setattr(Federation, "_aggregate", lambda *_: die())
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
-    with pytest.raises(fedsim.RunFailed, match=r"round 2: .* has taken part in 1 rounds"):
+    with pytest.raises(fedsim.RunFailed, match=r"private/log.txt in its directory says why"):
         fedsim.resume("run")
+    assert "has taken part in 1 rounds" in (Path("run") / "private" / "log.txt").read_text()
 
 
 def die() -> None:
@@ -245,6 +246,6 @@ def test_half_a_line_of_a_client_that_was_killed_is_no_event(tmp_path: Path) -> 
 
 def test_the_ledger_is_json_that_anyone_can_read() -> None:
     run = fedsim.run(digits("rounds=1"), "run")
-    line = json.loads((run.path / "ledger.jsonl").read_text().splitlines()[0])
+    line = json.loads(run.ledger.read_text().splitlines()[0])
     assert line["mechanism"] == "dp-sgd"
     assert line["sampling"] == "poisson"

@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from clients.discretion import keeps_quiet, note
 from clients.place import Place, run_label
 from clients.workbench import client_index, workbench
 from fedsim.arrays import Values, values_of
@@ -72,7 +73,10 @@ def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
             body = _answer(participant, message, context, call_next)
         except Exception as error:  # whatever it says, it may be about the data
             context.state.pop(RECORD, None)
-            log.warning("client %d refuses: %s: %s", participant.number, type(error).__name__, error)
+            if keeps_quiet(context):
+                note(context, f"refuses: {type(error).__name__}: {error}")
+            else:
+                log.warning("client %d refuses: %s: %s", participant.number, type(error).__name__, error)
             return refusal(message)
         return Message(reply(body), reply_to=message)
 

@@ -16,6 +16,7 @@ from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.cli.client import client
 from fedsim.cli.compare import compare
 from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
+from fedsim.cli.export import export
 from fedsim.cli.keys import keys
 from fedsim.cli.server import server
 from fedsim.cli.sweep import sweep
@@ -281,5 +282,5 @@ def schema() -> None:
     typer.echo(json.dumps(tree(), indent=2))
 
 
-for command in (sweep, compare, up, follow, stop):
+for command in (sweep, compare, export, up, follow, stop):
     app.command()(command)

@@ -84,14 +84,19 @@ class _Follower:
         self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Note how long the round took."""
-        self.seconds += row["seconds"]
+        """Note how long the round took, if that is said."""
+        self.seconds += row.get("seconds", 0.0)
 
     def left(self, row: Mapping[str, Any]) -> str:
-        """Estimate the time to the last round by the mean of this session's, some of which may be seen late."""
+        """Estimate the time to the last round by the mean of this session's, some of which may be seen late.
+
+        Empty where times are not public (`fedsim.results.disclosure`): they tell how many clients took part.
+        """
+        if "seconds" not in row:
+            return ""
         passed = max(time.perf_counter() - self.began, self.seconds)
         per_round = passed / (row["round"] - self.done_before)
-        return duration(per_round * (self.rounds - row["round"]))
+        return f"{duration(per_round * (self.rounds - row['round']))} left"
 
 
 class PlainLines(_Follower):
@@ -111,16 +116,18 @@ class PlainLines(_Follower):
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Say how the round went."""
         super().round_done(row)
-        failures = f", {row['failures']} failed" if row["failures"] else ""
-        print(
-            f"round {row['round']}/{self.rounds}: accuracy {_value(row, 'accuracy')}, loss {_value(row, 'loss')}, "
-            f"train-loss {_value(row, 'train-loss')}, "
-            + (f"{released}, " if (released := released_of(row)) else "")
-            + f"{row['clients']} clients{failures}, "
-            + (f"{privacy}, " if (privacy := privacy_of(row)) else "")
-            + f"{row['seconds']:.1f} s, {self.left(row)} left",
-            flush=True,
-        )
+        said = [
+            f"accuracy {_value(row, 'accuracy')}",
+            f"loss {_value(row, 'loss')}",
+            f"train-loss {_value(row, 'train-loss')}",
+            released_of(row),
+            f"{row['clients']} clients" if "clients" in row else "",
+            f"{row['failures']} failed" if row.get("failures") else "",
+            privacy_of(row),
+            f"{row['seconds']:.1f} s" if "seconds" in row else "",
+            self.left(row),
+        ]
+        print(f"round {row['round']}/{self.rounds}: {', '.join(filter(None, said))}", flush=True)
 
 
 class LiveTable(_Follower):
@@ -153,9 +160,9 @@ class LiveTable(_Follower):
                 _value(shown, "accuracy"),
                 _value(shown, "loss"),
                 _value(shown, "train-loss"),
-                str(shown["clients"]),
-                str(shown["failures"] or ""),
-                f"{shown['seconds']:.1f}",
+                str(shown.get("clients", "-")),
+                str(shown.get("failures", "-") or ""),
+                f"{shown['seconds']:.1f}" if "seconds" in shown else "-",
             )
         done = row["round"] / self.rounds
         bar = "━" * round(30 * done)
@@ -163,7 +170,7 @@ class LiveTable(_Follower):
             ("".join(f"{said}\n" for said in (released_of(row), privacy_of(row)) if said), ""),
             (bar, "green"),
             ("━" * (30 - len(bar)), "dim"),
-            f"  {done:.0%}, {self.left(row)} left",
+            f"  {', '.join(filter(None, (f'{done:.0%}', self.left(row))))}",
         )
         table.caption_justify = "left"
         self.live.update(table, refresh=True)
@@ -184,8 +191,9 @@ def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
 def summary_of(run: Run) -> str:
     """Return the line that a finished run ends with."""
     rows, manifest = run.rows, run.manifest
+    took = f" in {duration(manifest['wall-seconds'])}" if "wall-seconds" in manifest else ""
     if run.kind != "experiment":
-        return f"{run.status} in {duration(manifest['wall-seconds'])}: {from_here(run.path)}"
+        return f"{run.status}{took}: {from_here(run.path)}"
     best = max((row["accuracy"] for row in rows if "accuracy" in row), default=None)
     scores = f"accuracy {run.accuracy:.2%} (best {best:.2%}), " if run.accuracy is not None and best else ""
-    return f"{scores}{len(rows)} rounds in {duration(manifest['wall-seconds'])}: {from_here(run.path)}"
+    return f"{scores}{len(rows)} rounds{took}: {from_here(run.path)}"

@@ -104,7 +104,7 @@ class Member:
                 if isinstance(value, int | float) and not isinstance(value, bool)
             }
         last.pop("round", None)
-        if self.rows:
+        if any("seconds" in row for row in self.rows):
             last["seconds"] = sum(float(row.get("seconds", 0.0)) for row in self.rows)
         if self.transferred is not None:
             last["bytes"] = float(self.transferred)
@@ -120,9 +120,12 @@ class Member:
         """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: not known.
 
         Each client that was asked was sent the model. An update is as large; with secure aggregation the bytes of the
-        protocol were counted, or, of its ideal stand-in, follow from the protocol's cost model.
+        protocol were counted, or, of its ideal stand-in, follow from the protocol's cost model. With the operating
+        system's noise none of it is public.
         """
         if self.model_bytes is None or (self.is_stand_in and self.stand_in_bytes is None):
+            return None
+        if not all("clients" in row for row in self.rows):
             return None
         clients = sum(int(row["clients"]) for row in self.rows)
         down = self.model_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)

@@ -29,14 +29,14 @@ def protocol_bytes(
         numbers: In the model.
 
     Returns:
-        The bytes, exactly where no client failed; None: the manifest has not what it takes.
+        The bytes, exactly where no client failed; None: the manifest or the rows have not what it takes.
     """
     from fedsim.secagg.setup import policy_of  # loads cryptography, which few comparisons need
     from privacy.secagg.costs import round_costs
 
     weight = manifest.get("secure-aggregation", {}).get("max-weight")
     ideal = None if weight is None else policy_of(experiment, numbers, np.full(1, weight, np.int64))
-    if ideal is None:
+    if ideal is None or not all("clients" in row for row in rows):
         return None
     policy = replace(ideal, mode="real")
     total = 0.0

@@ -1,7 +1,7 @@
 """The caller's copy of a run directory that a server writes.
 
-While the run goes on its rows and events are added as they come; when it has ended every file is there. The copy's
-manifest says besides where the run is.
+While the run goes on its rows and events are added as they come; when it has ended every file is there that may be: no
+checkpoint, and nothing private. The copy's manifest says besides where the run is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
 
 from fedsim.errors import Refused
 from fedsim.results.directory import DRAFT, check_free
+from fedsim.results.disclosure import may_be_copied
 from fedsim.results.files import drafted, sync_folder, write_whole
 from fedsim.results.ledger import LEDGER
 from fedsim.results.lock import NAME as LOCK
@@ -109,7 +110,7 @@ class RunCopy:
             self._fill(self.path, listing)
 
     def complete(self, listing: Listing, status: str, error: str | None) -> None:
-        """Copy every file of a run that has ended.
+        """Copy every file of a run that has ended that may be (`fedsim.results.disclosure`).
 
         Args:
             listing: The run's, since it has ended.
@@ -118,7 +119,7 @@ class RunCopy:
         """
         self.update(listing)
         for name in listing.files:
-            if _is_safe(name) and name not in GROWING:
+            if name not in (*GROWING, MANIFEST) and may_be_copied(name, listing.manifest.get("noise")):
                 self._whole(name)
         ended = {**listing.manifest, "status": status} | ({} if error is None else {"error": error})
         self._write_manifest(self.path, ended)
@@ -145,7 +146,7 @@ class RunCopy:
     def _fill(self, folder: Path, listing: Listing) -> None:
         sessions = len(listing.manifest.get("resumed", ()))
         for name in FIRST:
-            if name not in listing.files:
+            if name not in listing.files or not may_be_copied(name, listing.manifest.get("noise")):
                 continue
             if name in GROWING:
                 self._grow(folder / name, afresh=sessions != self._sessions)  # resumed, it is cut first
@@ -187,10 +188,3 @@ def deployment_of(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, AttributeError):
         return dict(json.loads((path / MANIFEST).read_bytes()).get(DEPLOYMENT, {}))
     return {}
-
-
-def _is_safe(name: str) -> bool:
-    """Say whether a name that a server gives is that of a run's file, inside the copy; drafts and locks are not."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not (hidden or path.is_absolute() or name in ("stop", MANIFEST))

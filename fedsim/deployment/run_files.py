@@ -1,5 +1,7 @@
 """The server's run directories over HTTP, for the operator: what there is, a file from some byte on, a request to stop.
 
+What is handed out of a run directory is what `fedsim.results.disclosure` allows, and nothing else is there.
+
 GET  /fedsim/server                             version, code, clients
 GET  /fedsim/runs                               the runs, each with its status and round
 GET  /fedsim/runs/NAME                          its manifest, and its files with their sizes
@@ -26,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fedsim.deployment.wire import RUN_NAME
+from fedsim.results.disclosure import may_be_copied
 
 STOP = "stop"
 CHUNK = 1 << 20
@@ -100,7 +103,7 @@ def _open(folder: Path, path: str) -> BinaryIO:
     *parents, name = path.split("/")
     at = -1
     try:
-        if any(not part or part.startswith(".") for part in (*parents, name)):
+        if not may_be_copied(path, _manifest(folder).get("noise")):
             raise FileNotFoundError
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         for parent in parents:
@@ -127,21 +130,17 @@ def _content(file: BinaryIO, offset: int) -> Iterator[bytes]:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Return the sizes of a run's files; drafts, the lock and links are none of them."""
-    sizes = {}
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            relative = path.relative_to(folder).as_posix()
-            if not name.startswith(".") and relative != STOP:
-                try:
-                    status = path.lstat()
-                except OSError:  # it was renamed a moment ago
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    sizes[relative] = status.st_size
-    return dict(sorted(sizes.items()))
+    """Return the sizes of the files that a run hands out; a link is none of them."""
+    sizes, noise = {}, _manifest(folder).get("noise")
+    for path in sorted(folder.iterdir()):
+        if may_be_copied(path.name, noise):
+            try:
+                status = path.lstat()
+            except OSError:  # it was renamed a moment ago
+                continue
+            if stat.S_ISREG(status.st_mode):
+                sizes[path.name] = status.st_size
+    return sizes
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Refused
-from fedsim.results.files import Position, drafted
+from fedsim.results.files import Position, drafted, make_private_folder
 from fedsim.results.trees import Tree, put_together, take_apart
 
 FORMAT = 1
@@ -51,8 +51,8 @@ class Checkpoint:
     client_states: str
     state: Tree
 
-    def write(self, run: Path) -> None:
-        """Put the checkpoint in the place of the former one.
+    def write(self, state: Path) -> None:
+        """Put the checkpoint in the place of the former one, in the folder that the run goes on from.
 
         Raises:
             ValueError: The state holds what can't be kept.
@@ -64,18 +64,18 @@ class Checkpoint:
         files = {name: asdict(position) for name, position in self.files.items()}
         text = json.dumps({"format": FORMAT, **fields, "files": files, "state": tree})
         arrays = {name: np.require(a, a.dtype.newbyteorder("="), "C") for name, a in arrays.items()}
-        (run / FOLDER).mkdir(0o700, exist_ok=True)  # some of it is secret: the state of correlated noise
-        with drafted(run / FOLDER / FILE) as draft:
+        make_private_folder(state / FOLDER)
+        with drafted(state / FOLDER / FILE, private=True) as draft:
             save_file(arrays, draft, {"checkpoint": text, "sha256": _sha256(text, arrays)})
 
 
-def read_checkpoint(run: Path) -> Checkpoint | None:
-    """Return a run's checkpoint, None where it has none yet.
+def read_checkpoint(state: Path) -> Checkpoint | None:
+    """Return the checkpoint of a run that goes on from a folder (`secret_state`), None where it has none yet.
 
     Raises:
         Refused: It is damaged, or in a format that this version doesn't know.
     """
-    path = run / FOLDER / FILE
+    path = state / FOLDER / FILE
     if not path.exists():
         return None
     try:

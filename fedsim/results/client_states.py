@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedsim.errors import Refused
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER
+from fedsim.results.files import create_private, make_private_folder
 
 FILE = "clients.sqlite"
 
@@ -31,14 +32,14 @@ _DROP_REPLACED = (
 class ClientStates:
     """The states of a run's clients, as bytes; a client without one has none (`b""`).
 
-    The file is made when the first client has a state.
+    The file is made when the first client has a state, in the folder that the run goes on from (`secret_state`).
 
     Attributes:
         sha256: A hash of all states together, the same in whatever order they came.
     """
 
-    def __init__(self, run: Path) -> None:
-        self._path = run / FOLDER / FILE
+    def __init__(self, state: Path) -> None:
+        self._path = state / FOLDER / FILE
         self._database: sqlite3.Connection | None = None
         self._digests: dict[int, int] = {}  # of each client that has or had a state
         self._replaced: list[tuple[int, int]] = []  # of the last round: client, round
@@ -93,7 +94,8 @@ class ClientStates:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            self._path.parent.mkdir(0o700, exist_ok=True)
+            make_private_folder(self._path.parent)
+            create_private(self._path)  # an empty file is an empty database, whose journals get its mode
             self._database = sqlite3.connect(self._path)
             self._database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
             self._database.execute(_TABLE)

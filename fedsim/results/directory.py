@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +18,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import Interrupted, Refused
+from fedsim.errors import Interrupted, Refused, Withheld
+from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
+from fedsim.results.cohort_notes import CohortNotes
+from fedsim.results.disclosure import PRIVATE, is_discreet, mechanisms_of, public_manifest, public_row
 from fedsim.results.files import START, LineFile, Position, drafted, sync_folder, write_whole
 from fedsim.results.ledger import LEDGER, LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
+from fedsim.results.private import ROWS, PrivateFiles
 from fedsim.results.resumption import METRICS, Resumption, check_data, examine
 from fedsim.results.trees import Tree
 from privacy.events import AnyEvent, Noise
@@ -76,6 +80,8 @@ def check_free(path: Path) -> None:
 class RunDirectory:
     """A run directory being written, by this process alone.
 
+    Where noise is the operating system's, what no theorem covers goes to `private/` (`fedsim.results.disclosure`).
+
     Files appear whole; `metrics.jsonl` grows by a synced line a round, and a checkpoint follows each. As a
     context manager it marks the run completed, interrupted, or failed with the reason, when the block ends.
 
@@ -85,20 +91,26 @@ class RunDirectory:
         client_states: The clients' states in that checkpoint, as bytes.
         ledger: The privacy events; None: the experiment has no mechanism.
         events: Those that the run goes on from.
+        private: What is not public; None: all is.
     """
 
-    def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any], state: Path) -> None:
         self.path = path
+        self._state = state  # the folder that the run goes on from: outside, where that is secret
         self.resumed_from: Checkpoint | None = None
         self.client_states: dict[int, bytes] = {}
         self._lock = lock
         self._manifest = manifest
         self.events: list[AnyEvent] = []
+        self.private = PrivateFiles.of(path) if is_discreet(manifest.get("noise", Noise.SEEDED)) else None
+        self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None
-        if (path / LEDGER).exists():
-            self.ledger = LedgerFile(path / LEDGER, lasting=manifest["noise"] == Noise.SYSTEM)
+        ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
+        if ledger.exists():
+            self.ledger = LedgerFile(ledger, lasting=manifest["noise"] == Noise.SYSTEM)
         self._metrics = LineFile(path / METRICS)
-        self._states = ClientStates(path)
+        self._states = ClientStates(state)
+        self._cohorts = CohortNotes(state)
         self._started = time.perf_counter()
         self._wall_before = 0.0  # seconds of the sessions before this one
         self._last: dict[str, Any] = {}
@@ -107,7 +119,12 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, experiment: Experiment, data_sha256: str, not_resumable: str | None = None
+        cls,
+        path: Path,
+        experiment: Experiment,
+        data_sha256: str,
+        not_resumable: str | None = None,
+        home: Path | None = None,
     ) -> RunDirectory:
         """Make the directory of an experiment's run, with `experiment.toml` and empty metrics.
 
@@ -116,20 +133,35 @@ class RunDirectory:
             experiment: What is run.
             data_sha256: Hash of its data.
             not_resumable: Why no checkpoints can be written, if so.
+            home: The folder of secret states; None: this user's.
 
         Raises:
             Refused: The path exists or can't be written.
         """
         files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
+        manifest = experiment_manifest(experiment, data_sha256, not_resumable)
+        if is_discreet(experiment.privacy.noise):
+            public = public_manifest(manifest, experiment.privacy.mechanisms)
+            held_back = {key: value for key, value in manifest.items() if key not in public}
+            return cls.begin(path, public, files, held_back, home)
         if experiment.privacy.releases:
             files[LEDGER] = b""
-        return cls.begin(path, experiment_manifest(experiment, data_sha256, not_resumable), files)
+        return cls.begin(path, manifest, files, home=home)
 
     @classmethod
-    def begin(cls, path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> RunDirectory:
+    def begin(
+        cls,
+        path: Path,
+        manifest: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        held_back: Mapping[str, Any] | None = None,
+        home: Path | None = None,
+    ) -> RunDirectory:
         """Make the directory with some files and a manifest that says `running`.
 
-        It is made under another name and renamed, so a kill leaves none, or one that is good.
+        It is made under another name and renamed, so a kill leaves none, or one that is good. With `held_back`, what
+        the manifest does not say, it has private files too. What the run goes on from is outside where it is secret
+        (`secret_state`), in `home`, or in this user's folder.
 
         Raises:
             Refused: The path exists or can't be written.
@@ -138,27 +170,34 @@ class RunDirectory:
         run_id = secrets.token_hex(16)
         whole = {"status": "running", "run-id": run_id, **manifest}
         draft = path.parent / f"{DRAFT}{run_id}"
+        state = secret_state.state_of(path, whole, home)
         lock = None
         try:
+            if state != path:
+                secret_state.make(state, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path.parent)
             draft.mkdir()
             lock = Lock(draft)
             for name, content in {**files, "manifest.json": _json(whole)}.items():
                 write_whole(draft / name, content)
+            if held_back is not None:
+                PrivateFiles.begin(draft, held_back)
             draft.rename(path)
             sync_folder(path.parent)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
             if lock is not None:
                 lock.release()
+            if state != path and not path.exists():
+                secret_state.erase(state)
             if isinstance(error, OSError):
                 raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
             raise
-        return cls(path, lock, whole)
+        return cls(path, lock, whole, state)
 
     @classmethod
-    def reopen(cls, path: Path, data_sha256: str) -> RunDirectory:
+    def reopen(cls, path: Path, data_sha256: str, home: Path | None = None) -> RunDirectory:
         """Go on with a run that was killed, interrupted or failed, from its last checkpoint.
 
         What was written after that is cut off: the rounds will write it again.
@@ -166,19 +205,20 @@ class RunDirectory:
         Args:
             path: A run directory.
             data_sha256: Hash of the data as it is now.
+            home: The folder of secret states; None: this user's.
 
         Raises:
             Refused: It can't go on, or another process writes it; nothing was changed.
         """
-        examine(path)  # before a lock file is put into what may be any folder
+        examine(path, home)  # before a lock file is put into what may be any folder
         try:
             lock = Lock(path)
         except OSError as error:
             raise Refused(f"run {str(path)!r}: {error.strerror}") from None
         try:
-            found = examine(path)
-            check_data(path, found.manifest, data_sha256)
-            directory = cls(path, lock, found.manifest)
+            found = examine(path, home)
+            check_data(path, found, data_sha256)
+            directory = cls(path, lock, found.manifest, found.state)
             directory._go_on(found)
         except BaseException:
             lock.release()
@@ -194,6 +234,8 @@ class RunDirectory:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
             if self.ledger is not None:
                 self.events = self.ledger.go_on(checkpoint.files[LEDGER] if checkpoint else START)
+            if self.private is not None:
+                self.private.go_on(checkpoint.files[ROWS] if checkpoint else START)
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None
@@ -220,10 +262,17 @@ class RunDirectory:
 
     # --- rounds -----------------------------------------------------------------------------------------
 
-    def append_round(self, row: dict[str, Any]) -> None:
-        """Add a round's row to `metrics.jsonl`; what was not measured is absent."""
-        self._metrics.append(row)
-        self._last |= row
+    def append_round(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add a round's row to `metrics.jsonl`; what was not measured is absent.
+
+        Return what may be public of it: what is in the file, and may be told.
+        """
+        public = self._public(row)
+        if self.private is not None:
+            self.private.append_round(row)
+        self._metrics.append(public)
+        self._last |= public
+        return public
 
     def write_checkpoint(
         self, round_: int, over: bool, state: Tree, client_states: Mapping[int, bytes]
@@ -243,29 +292,55 @@ class RunDirectory:
         Checkpoint(
             run_id=self._manifest["run-id"],
             experiment_sha256=self._manifest["experiment-sha256"],
-            data_sha256=self._manifest["data-sha256"],
+            data_sha256=(self._manifest if self.private is None else self.private.manifest)["data-sha256"],
             round=round_,
             over=over,
             wall_seconds=self._wall_seconds(),
             files=self._positions(),
             client_states=self._states.sha256,
             state=state,
-        ).write(self.path)
+        ).write(self._state)
 
     def _positions(self) -> dict[str, Position]:
         """Return how far each growing file has come."""
         ledger = {} if self.ledger is None else {LEDGER: self.ledger.position}
-        return {METRICS: self._metrics.position, **ledger}
+        private = {} if self.private is None else {ROWS: self.private.position}
+        return {METRICS: self._metrics.position, **ledger, **private}
 
     def note_begun(self, round_: int) -> None:
         """Note, durably, that clients are about to be asked to train in a round that can't be run again."""
-        write_whole(self.path / BEGUN, f"{round_}\n".encode())
+        write_whole(self._state / BEGUN, f"{round_}\n".encode(), private=self.has_secrets)
 
     @property
     def begun(self) -> int:
         """The last round that was noted so, 0 if none was."""
-        file = self.path / BEGUN
+        file = self._state / BEGUN
         return int(file.read_text()) if file.exists() else 0
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether what the run goes on from is secret, and not in the directory."""
+        return self._state != self.path
+
+    def note_cohort(self, round_: int, clients: Sequence[int]) -> None:
+        """Note, durably, the cohort of a round, whose coins are secret, before any client of it is asked."""
+        self._cohorts.note(round_, clients)
+
+    def cohorts(self) -> dict[int, list[int]]:
+        """Return the cohorts that were noted, by round; raises `Refused` where they are damaged."""
+        return self._cohorts.load()
+
+    def noise_key(self) -> bytes:
+        """Return the secret key of the run's noise, the same in all of its sessions; raises `Refused`.
+
+        Raises:
+            ValueError: There is no secret folder to keep it in.
+        """
+        if not self.has_secrets:
+            raise ValueError(
+                f"{self.path}: what it goes on from is not secret; a key in it would not be either"
+            )
+        return secret_state.key_in(self._state)
 
     def stop_asked(self) -> bool:
         """Say whether somebody has asked the run to end after the round in flight, by a file `stop`."""
@@ -300,30 +375,44 @@ class RunDirectory:
             self._states.close()
             self._manifest["status"] = _status(raised)
             if raised is not None:
-                self._manifest["error"] = _reason(raised)
-            self._manifest["wall-seconds"] = round(self._wall_seconds(), 3)
+                self._manifest["error"] = self._reason(raised)
+            wall_seconds = round(self._wall_seconds(), 3)
+            if self.private is not None:
+                self.private.end(wall_seconds)
+            self._manifest["wall-seconds"] = wall_seconds
             self._manifest["final"] = {
                 k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
             }
             self._write_manifest()
+            if self.has_secrets and raised is None:
+                secret_state.erase(self._state)
         finally:
             self._lock.release()
+
+    def _reason(self, raised: BaseException) -> str:
+        """Return why the run has ended; where that may not be public, it says so."""
+        if isinstance(raised, KeyboardInterrupt):
+            return "interrupted"
+        if self.private is None or isinstance(raised, Withheld | Interrupted | Refused):
+            return str(raised) or type(raised).__name__
+        self.private.note_error(raised)
+        return str(Withheld())
 
     def _wall_seconds(self) -> float:
         return self._wall_before + time.perf_counter() - self._started
 
     def _write_manifest(self) -> None:
-        write_whole(self.path / "manifest.json", _json(self._manifest))
+        tree = self._manifest if self.private is None else public_manifest(self._manifest, self._mechanisms)
+        write_whole(self.path / "manifest.json", _json(tree))
+
+    def _public(self, row: dict[str, Any]) -> dict[str, Any]:
+        return row if self.private is None else public_row(row, self._mechanisms)
 
 
 def _status(raised: BaseException | None) -> str:
     if raised is None:
         return "completed"
     return "interrupted" if isinstance(raised, Interrupted | KeyboardInterrupt) else "failed"
-
-
-def _reason(raised: BaseException) -> str:
-    return "interrupted" if isinstance(raised, KeyboardInterrupt) else str(raised) or type(raised).__name__
 
 
 def _json(tree: dict[str, Any]) -> bytes:

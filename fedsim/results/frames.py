@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.ledger import LEDGER
 from fedsim.results.run import Run
 from privacy.events import event_of
 
@@ -77,7 +76,7 @@ def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
     rows = []
     for found in _found(places):
         said = _said(found)
-        for line in _lines(found.path / LEDGER):
+        for line in _lines(Run(found.path).ledger) if found.begun else []:
             event = event_of(line)
             rows.append({**said, **line, "noise-multiplier": event.noise_multiplier})
     return _frame(rows, ("path", "name", "sweep", "arm", "point", "seed", "round", "noise-multiplier"))

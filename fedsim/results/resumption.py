@@ -9,8 +9,11 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
+from fedsim.results.disclosure import is_discreet
 from fedsim.results.files import START, LineFile, Position
 from fedsim.results.manifest import experiment_sha256
+from fedsim.results.private import read_private_manifest
+from fedsim.results.secret_state import check_there, state_of
 
 METRICS = "metrics.jsonl"
 
@@ -21,13 +24,17 @@ class Resumption:
 
     Attributes:
         manifest: As the last session left it.
+        state: The folder that the run goes on from.
         checkpoint: The last whole round; None: the run begins again at round 1.
         rows: The rows of `metrics.jsonl` up to there.
+        data_sha256: Hash of the run's data.
     """
 
     manifest: dict[str, Any]
+    state: Path
     checkpoint: Checkpoint | None
     rows: list[dict[str, Any]]
+    data_sha256: str
 
     @property
     def position(self) -> Position:
@@ -35,12 +42,16 @@ class Resumption:
         return self.checkpoint.files[METRICS] if self.checkpoint else START
 
 
-def examine(path: Path) -> Resumption:
+def examine(path: Path, home: Path | None = None) -> Resumption:
     """Find out how a run directory goes on.
 
+    Args:
+        path: The run directory.
+        home: The folder of secret states; None: this user's.
+
     Raises:
-        Refused: It is none, its run is completed or can't be resumed, the experiment is another one, or its
-            files don't belong together.
+        Refused: It is none or a copy of one, its run is completed or can't be resumed, the experiment is another
+            one, or its files don't belong together.
     """
     run = f"run {str(path)!r}"
     manifest = _manifest(path, run)
@@ -50,32 +61,45 @@ def examine(path: Path) -> Resumption:
         raise Refused(
             f"{run}: is completed; only a run that was killed, interrupted or failed can be resumed"
         )
+    if "deployment" in manifest:
+        there = manifest["deployment"]
+        raise Refused(
+            f"{run}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on {there['address']} "
+            "goes on with it"
+        )
     if not manifest["resumable"]:
         raise Refused(f"{run}: can't be resumed: {manifest['not-resumable']}")
     if _experiment_sha256(path) != manifest["experiment-sha256"]:
         raise Refused(f"{run}: experiment.toml has changed since the run began; only [runtime] may change")
     try:
-        checkpoint = read_checkpoint(path)
-        if checkpoint is not None:
-            _check(checkpoint, manifest)
-        found = Resumption(manifest, checkpoint, [])
+        state = state_of(path, manifest, home)
+        if state != path:
+            check_there(state)
+        data_sha256 = _data_sha256(path, manifest)
+        checkpoint = _checkpoint_in(state, path, manifest, data_sha256)
+        found = Resumption(manifest, state, checkpoint, [], data_sha256)
         rows = LineFile(path / METRICS, found.position).rows()
     except Refused as refused:
         raise Refused(f"{run}: {refused}") from None
-    return Resumption(manifest, checkpoint, rows)
+    return Resumption(manifest, state, checkpoint, rows, data_sha256)
 
 
-def check_data(path: Path, manifest: dict[str, Any], sha256: str) -> None:
+def check_data(path: Path, found: Resumption, sha256: str) -> None:
     """Refuse to go on with other data than the run began with.
 
     Raises:
         Refused: The hash is another.
     """
-    if sha256 != manifest["data-sha256"]:
-        raise Refused(
-            f"run {str(path)!r}: the data has changed since the run began: "
-            f"data-sha256 was {manifest['data-sha256']} and is {sha256}"
-        )
+    if sha256 != found.data_sha256:
+        hashes = f": data-sha256 was {found.data_sha256} and is {sha256}"
+        said = "" if is_discreet(found.manifest["noise"]) else hashes
+        raise Refused(f"run {str(path)!r}: the data has changed since the run began{said}")
+
+
+def _data_sha256(path: Path, manifest: dict[str, Any]) -> str:
+    """Return the hash of a run's data; raises `Refused` where it should be private, and is not there."""
+    tree = read_private_manifest(path) if is_discreet(manifest["noise"]) else manifest
+    return str(tree["data-sha256"])
 
 
 def _manifest(path: Path, run: str) -> dict[str, Any]:
@@ -97,11 +121,28 @@ def _experiment_sha256(path: Path) -> str | None:
         return None
 
 
-def _check(checkpoint: Checkpoint, manifest: dict[str, Any]) -> None:
+def _checkpoint_in(state: Path, path: Path, manifest: dict[str, Any], data_sha256: str) -> Checkpoint | None:
+    """Return the run's checkpoint, if there is one; raises `Refused`, which says where it is if that is outside."""
+    try:
+        checkpoint = read_checkpoint(state)
+        if checkpoint is not None:
+            _check(checkpoint, manifest, data_sha256)
+    except Refused as refused:
+        if state == path:
+            raise
+        raise Refused(f"in {str(state)!r}: {refused}") from None
+    return checkpoint
+
+
+def _check(checkpoint: Checkpoint, manifest: dict[str, Any], data_sha256: str) -> None:
     """Refuse a checkpoint that was put here from elsewhere."""
     if checkpoint.run_id != manifest["run-id"]:
         raise Refused(f"{FOLDER}: belongs to run {checkpoint.run_id}, and this is run {manifest['run-id']}")
-    for name in ("experiment_sha256", "data_sha256"):
-        key = name.replace("_", "-")
-        if getattr(checkpoint, name) != manifest[key]:
-            raise Refused(f"{FOLDER}: was made with {key} {getattr(checkpoint, name)}, not {manifest[key]}")
+    expected = {"experiment_sha256": manifest["experiment-sha256"], "data_sha256": data_sha256}
+    for name, sha256 in expected.items():
+        key, theirs = name.replace("_", "-"), getattr(checkpoint, name)
+        if theirs != sha256:
+            secret = name == "data_sha256" and is_discreet(manifest["noise"])
+            raise Refused(
+                f"{FOLDER}: was made with {f'another {key}' if secret else f'{key} {theirs}, not {sha256}'}"
+            )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
+from fedsim.results.disclosure import LEDGER, PRIVATE
 from fedsim.results.lock import is_held
 from fedsim.results.resumption import METRICS
 
@@ -70,11 +71,32 @@ class Run:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, none for a Flower app; a last line being written is left out."""
+        """The rows of `metrics.jsonl`, none for a Flower app; a last line being written is left out.
+
+        Where noise is the operating system's, they hold what may be public (`fedsim.results.disclosure`).
+        """
         if self.kind != "experiment":
             return []
         lines = (self.path / METRICS).read_text().split("\n")
         return [json.loads(line) for line in lines[:-1]]
+
+    @property
+    def private_rows(self) -> list[dict[str, Any]]:
+        """The rows in full of a run with the operating system's noise, for its owner: no theorem covers them.
+
+        Raises:
+            Refused: It has none: its noise is seeded, and `rows` are all; or it is a copy or an export.
+        """
+        file = self.path / PRIVATE / METRICS
+        if not file.is_file():
+            raise Refused(f"run {str(self.path)!r}: has no {PRIVATE}/{METRICS}")
+        return [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+
+    @property
+    def ledger(self) -> Path:
+        """Where its privacy events are: `ledger.jsonl`, in `private/` where noise is the operating system's."""
+        private = self.path / PRIVATE / LEDGER
+        return private if private.is_file() else self.path / LEDGER
 
     @property
     def metrics(self) -> pl.DataFrame:

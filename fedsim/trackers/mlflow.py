@@ -17,7 +17,6 @@ from fedsim.tracking import numbers_of
 
 LOCAL = "sqlite:///mlflow.db"
 RUN_ID = "fedsim.run-id"  # the tag by which a run that goes on is found again
-EACH_ROUND = "seconds"  # a metric that every round has, and its last number
 ENDS = {"completed": "FINISHED", "failed": "FAILED"}  # all others: KILLED
 
 
@@ -50,10 +49,16 @@ class MLflowTracker:
         with _one_at_a_time():
             self._client = self._make(tracking_uri=self._uri)
             self._run = self._found(run) or self._created(run)
-        told = [metric.step for metric in self._client.get_metric_history(self._run, EACH_ROUND)]
+        told = self._told(run)
         for each in run.rows:
-            if each["round"] > max(told, default=0):
+            if each["round"] > told:
                 self._write(each)
+
+    def _told(self, run: Run) -> int:
+        """Return the last round that is whole there: one whose last number is."""
+        lasts = {name for row in run.rows for name in list(dict(numbers_of(row)))[-1:]}
+        histories = [self._client.get_metric_history(self._run, name) for name in sorted(lasts)]
+        return max((metric.step for history in histories for metric in history), default=0)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         for name, value in numbers_of(row):

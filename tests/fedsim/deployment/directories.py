@@ -25,6 +25,10 @@ class Source:
 
 
 def files_of(path: Path) -> dict[str, bytes]:
-    """Return every file but the manifest and what is hidden."""
+    """Return every file but the manifest, what is hidden, and the checkpoint, which is not copied."""
     found = {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
-    return {name: content for name, content in found.items() if name != "manifest.json" and name[0] != "."}
+    return {
+        name: content
+        for name, content in found.items()
+        if name != "manifest.json" and name[0] != "." and not name.startswith("checkpoint/")
+    }

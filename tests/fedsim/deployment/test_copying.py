@@ -54,6 +54,28 @@ def test_a_copy_grows_with_the_run_and_ends_as_it(overrides: list[str]) -> None:
     assert source.read["metrics.jsonl"] == Path("r/metrics.jsonl").stat().st_size  # each byte once
     assert deployment_of(Path("copy")) == THERE
     assert {path.name for path in Path().iterdir()} == {"r", "copy"}
+    assert Path("r/checkpoint").is_dir()
+    assert not Path("copy/checkpoint").exists()
+
+
+def test_of_a_run_with_real_noise_nothing_private_is_copied() -> None:
+    """Even where a server lists it."""
+    fedsim.run(experiment(*PRIVATE, "privacy.noise=os"), "r")
+    source = Source(Path("r"))
+    assert {"private/ledger.jsonl", "private/metrics.jsonl"} <= source.listing().files.keys()
+    with RunCopy(Path("copy").absolute(), THERE, source.fetch) as copy:
+        copy.complete(source.listing(), "completed", None)
+    public = {"experiment.toml", "manifest.json", "metrics.jsonl", "model.safetensors"}
+    assert {path.name for path in Path("copy").iterdir()} == public
+    copied, run = fedsim.load_run("copy"), fedsim.load_run("r")
+    assert copied.rows == run.rows
+    exports = [fedsim.export(each, f"of-{each.path.name}").path for each in (copied, run)]
+    first, second = ({file.name: file.read_bytes() for file in path.iterdir()} for path in exports)
+    assert first == second
+    with pytest.raises(Refused, match="--private: run 'copy' has no private/"):
+        fedsim.export(copied, "private", private=True)
+    with pytest.raises(Refused, match=r"run '.*copy': is completed"):
+        fedsim.resume("copy")
 
 
 def test_a_run_that_goes_on_is_cut_in_the_copy_too(tiny: Experiment) -> None:

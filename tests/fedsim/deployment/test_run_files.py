@@ -16,11 +16,16 @@ def runs(tmp_path: Path) -> Path:
     """A run that goes on, with what may lie around it."""
     run = tmp_path / "runs" / "tiny-1"
     (run / "checkpoint").mkdir(parents=True)
-    (run / "manifest.json").write_text(json.dumps({"status": "running", "name": "tiny"}))
+    (run / "manifest.json").write_text(json.dumps({"status": "running", "name": "tiny", "noise": "seeded"}))
     (run / "experiment.toml").write_text('name = "tiny"\nrounds = 30\n')
     (run / "metrics.jsonl").write_text('{"round": 1}\n{"round": 2}\n{"rou')
     (run / "checkpoint" / "arrays").write_bytes(b"0123456789")
+    (run / "model.safetensors").write_bytes(b"0123456789")
+    (run / "ledger.jsonl").write_bytes(b"{}\n")
+    (run / "private").mkdir()
+    (run / "private" / "metrics.jsonl").write_bytes(b"0123456789")
     (run / ".lock").touch()
+    (run / "round-begun").write_text("2")
     (run / ".manifest.json.draft").touch()
     (tmp_path / "secret").write_text("secret")
     (run / "link").symlink_to(tmp_path / "secret")
@@ -51,9 +56,38 @@ def test_the_runs_are_listed(runs: Path) -> None:
 
 def test_a_run_has_its_manifest_and_its_files(runs: Path) -> None:
     assert ask(runs, "/fedsim/runs/tiny-1").json() == {
-        "manifest": {"status": "running", "name": "tiny"},
-        "files": {"checkpoint/arrays": 10, "experiment.toml": 26, "manifest.json": 37, "metrics.jsonl": 31},
+        "manifest": {"status": "running", "name": "tiny", "noise": "seeded"},
+        "files": {
+            "experiment.toml": 26,
+            "ledger.jsonl": 3,
+            "manifest.json": 56,
+            "metrics.jsonl": 31,
+            "model.safetensors": 10,
+        },
     }
+
+
+@pytest.mark.parametrize("noise", ["os", None])
+def test_what_is_private_stays_there(runs: Path, noise: str | None) -> None:
+    """So does a ledger that names clients, whether or not it is where it should be."""
+    manifest = {"status": "running"} | ({} if noise is None else {"noise": noise})
+    (runs / "tiny-1" / "manifest.json").write_text(json.dumps(manifest))
+    assert ask(runs, "/fedsim/runs/tiny-1/files/model.safetensors").content == b"0123456789"
+    assert [*ask(runs, "/fedsim/runs/tiny-1").json()["files"]] == [
+        "experiment.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "model.safetensors",
+    ]
+    for path in ("private/metrics.jsonl", "ledger.jsonl", "checkpoint/arrays", "round-begun"):
+        assert ask(runs, f"/fedsim/runs/tiny-1/files/{path}").status_code == 404
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(runs: Path) -> None:
+    (runs / "tiny-1" / "model.safetensors").unlink()
+    (runs / "tiny-1" / "model.safetensors").symlink_to(runs.parent / "secret")
+    assert "model.safetensors" not in ask(runs, "/fedsim/runs/tiny-1").json()["files"]
+    assert ask(runs, "/fedsim/runs/tiny-1/files/model.safetensors").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -61,7 +95,7 @@ def test_a_run_has_its_manifest_and_its_files(runs: Path) -> None:
     [("", b"0123456789"), ("?offset=7", b"789"), ("?offset=10", b""), ("?offset=99", b"")],
 )
 def test_a_file_is_read_from_a_byte_on(runs: Path, offset: str, content: bytes) -> None:
-    assert ask(runs, f"/fedsim/runs/tiny-1/files/checkpoint/arrays{offset}").content == content
+    assert ask(runs, f"/fedsim/runs/tiny-1/files/model.safetensors{offset}").content == content
 
 
 @pytest.mark.parametrize("offset", ["-1", "x", "", "1e3", "9" * 30])
@@ -82,6 +116,9 @@ def test_another_offset_is_refused(runs: Path, offset: str) -> None:
         "%2Fetc%2Fpasswd",
         "checkpoint",
         "checkpoint/",
+        "checkpoint/arrays",
+        "private/metrics.jsonl",
+        "round-begun",
         "nothing",
         "metrics.jsonl/x",
         ".lock",

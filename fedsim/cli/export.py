@@ -1,0 +1,60 @@
+"""`fedsim export`: the folder of a run that may be published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def export(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="The run directory of a completed run, or a copy.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder, which must not exist.", show_default=False)
+    ],
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="Copy what is private too; the folder may not be published then."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Make the folder of a run that may be published, and say which epsilon covers it.
+
+    It holds the experiment, the model, and of rows and manifest what is covered; two runs that released the same models
+    have the same bytes there.
+    """
+    from fedsim.cli.app import exit_codes
+
+    with exit_codes():
+        from fedsim.results.exporting import UNCOVERED
+        from fedsim.results.exporting import export as make
+
+        covered = make(run, out, private).manifest["covered-by"]
+        if as_json:
+            typer.echo(json.dumps({"export": str(out), "covered-by": covered, "private": private}))
+        else:
+            typer.echo(f"{out}: {said_of(covered)}")
+        if private:
+            typer.echo(f"fedsim: warning: {UNCOVERED}; don't publish {str(out)!r}", err=True)
+
+
+def said_of(covered: Mapping[str, Any]) -> str:
+    """Return what covers an export, in a line.
+
+    >>> said_of({"adversary": "released-models", "epsilon": 2.0661, "delta": 1e-3, "unit": "client",
+    ...     "relation": "zero-out"})
+    'covered by epsilon 2.066 against released-models (client, zero-out, delta 0.001)'
+    """
+    but = f"; but {covered['but']}" if "but" in covered else ""
+    if covered["epsilon"] is None:
+        return f"covered by no epsilon: {covered['why']}{but}"
+    terms = f"{covered['unit']}, {covered['relation']}, delta {covered['delta']:g}"
+    return f"covered by epsilon {covered['epsilon']:.4g} against {covered['adversary']} ({terms}){but}"

@@ -1,0 +1,327 @@
+"""What a run whose noise is the operating system's writes, where, and which theorem covers it: said here alone.
+
+What is printed is released. So under `noise = "os"` the rows, the log, the terminal, trackers and the manifest hold what
+every adversary's theorem covers, and all else goes to the folder `private/`, which is its owner's alone, or nowhere.
+
+`ITEMS` says what each value is made of and where it is written, `COVERS` which theorem lets whom have it. What may be
+published, and what a server hands out, follows from both. They are lists of what is allowed: a key that is not in them is
+private, and a file that is not in them stays where it is. `fedsim.results.disclosure_table` makes the documentation's table
+of them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+PRIVATE = "private"
+PUBLIC = {"public": True}  # `extra` of a log record that may be printed, where others may not
+EXPERIMENT, MANIFEST, METRICS, MODEL = (
+    "experiment.toml",
+    "manifest.json",
+    "metrics.jsonl",
+    "model.safetensors",
+)
+LEDGER, LOG = "ledger.jsonl", "log.txt"
+
+
+class Kind(StrEnum):
+    """What a value is made of."""
+
+    PLAN = "the public plan, and how many rounds are over"
+    MODELS = "the released models, scored on the central test set, which is taken as public"
+    NOISED = "clients' metrics, noised within the same epsilon"
+    COHORTS = "who took part when, and how many (that a client fails is taken not to depend on its data)"
+    REST = "failures and their reasons, errors, times, bytes, losses without noise, the hash of the data"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that is written.
+
+    Attributes:
+        file: Of the run directory.
+        keys: Of a line or of the JSON in it; a `*` at the end stands for any rest. Empty: the whole file.
+        kind: What it is made of.
+        published: Whether an export has it too: not what tells two runs apart that have released the same.
+    """
+
+    file: str
+    keys: tuple[str, ...]
+    kind: Kind
+    published: bool = True
+
+    def has(self, key: str) -> bool:
+        """Say whether a key is among these."""
+        return any(key.startswith(k[:-1]) if k.endswith("*") else key == k for k in self.keys)
+
+
+ITEMS = (
+    Item(EXPERIMENT, (), Kind.PLAN),
+    Item(MODEL, (), Kind.MODELS),
+    Item(
+        METRICS,
+        (
+            "round",
+            "epsilon-*",
+            "noise-multiplier",
+            "sampling-rate",
+            "dp-steps",
+            "delta",
+            "unit",
+            "relation",
+        ),
+        Kind.PLAN,
+    ),
+    Item(METRICS, ("accuracy", "loss"), Kind.MODELS),
+    Item(METRICS, ("released-*",), Kind.NOISED),
+    Item(
+        MANIFEST,
+        (
+            "kind",
+            "name",
+            "status",
+            "seed",
+            "experiment-sha256",
+            "noise",
+            "versions",
+            "epsilon",
+            "secure-aggregation",
+            "final",  # its rows' keys are those of metrics.jsonl
+        ),
+        Kind.PLAN,
+    ),
+    Item(
+        MANIFEST,
+        (
+            "run-id",
+            "resumable",
+            "not-resumable",
+            "commit",
+            "host",
+            "started",
+            "modules",
+            "resumed",
+            "error",  # never what was raised: that is in private/
+            "pruned-after",
+            "deployment",
+        ),
+        Kind.PLAN,
+        published=False,
+    ),
+    Item(f"{PRIVATE}/{LEDGER}", (), Kind.COHORTS, published=False),
+    Item(f"{PRIVATE}/{METRICS}", ("clients",), Kind.COHORTS, published=False),
+    Item(
+        f"{PRIVATE}/{METRICS}",
+        (
+            "failures",
+            "failure-reasons",
+            "abandoned",
+            "seconds",
+            "train-loss",
+            "client-*",
+            "secagg-*",
+            "*",
+        ),
+        Kind.REST,
+        published=False,
+    ),
+    Item(f"{PRIVATE}/{MANIFEST}", ("data-sha256", "error", "wall-seconds", "*"), Kind.REST, published=False),
+    Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),
+)
+
+# What an adversary's entry in the manifest's `epsilon` may say: functions of the plan, each of them.
+TERMS = frozenset(
+    {
+        *(
+            "who",
+            "why",
+            "unavailable",
+            "epsilon",
+            "pld",
+            "rdp",
+            "spent",
+            "by-client",
+            "unit",
+            "relation",
+            "records",
+        ),
+        *("noise", "noise-multiplier", "law", "clip", "delta", "rounds", "participations", "sampling"),
+        *("client-rate", "group-rate", "min-separation", "worst-client", "sensitivity", "sensitivity-to"),
+        *("mechanism", "parameters"),
+    }
+)
+POPULATION = "population"  # the epsilon of a deployment that a simulation stands for: of the plan alone
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What a theorem covers.
+
+    Attributes:
+        mechanism: The table under `[privacy]`.
+        adversary: As the manifest calls it.
+        kinds: What this adversary may be given; none: nothing is written for it.
+        theorem: By which.
+    """
+
+    mechanism: str
+    adversary: str
+    kinds: tuple[Kind, ...]
+    theorem: str
+
+
+SEES_MODELS = (Kind.PLAN, Kind.MODELS)
+COVERS = (
+    Cover(
+        "dp-sgd",
+        "known-cohort",
+        (*SEES_MODELS, Kind.COHORTS),
+        "all steps of all of a client's participations compose: Poisson-sampled Gaussians, by PLD (Doroshenko et al. "
+        "2022) and RDP (Mironov et al. 2019)",
+    ),
+    Cover(
+        "dp-sgd",
+        "released-models",
+        SEES_MODELS,
+        "cluster sampling by secret coins (Bun et al. 2020); rounds compose",
+    ),
+    Cover("dp-fedavg", "server", (), "none: it is trusted, and sees the sums before the noise"),
+    Cover(
+        "dp-fedavg",
+        "known-cohort",
+        (*SEES_MODELS, Kind.NOISED, Kind.COHORTS),
+        "Gaussian releases of sums compose, without amplification (Balle and Wang 2018, theorem 8); metrics are "
+        "coordinates of the same release (Andrew et al. 2021, theorem 1)",
+    ),
+    Cover(
+        "dp-fedavg",
+        "released-models",
+        (*SEES_MODELS, Kind.NOISED),
+        "Poisson-sampled Gaussians compose (Mironov et al. 2019; PLD), truncated ones likewise; fixed cohorts: "
+        "sampling without replacement (Wang et al. 2019)",
+    ),
+    Cover("dp-ftrl", "server", (), "none: it is trusted, and sees the sums before the noise"),
+    Cover(
+        "dp-ftrl",
+        "known-cohort",
+        (*SEES_MODELS, Kind.COHORTS),
+        "all rounds are one Gaussian release, of the matrix's sensitivity to a client's participations (Denisov et "
+        "al. 2022, theorem 2.1)",
+    ),
+    Cover(
+        "dp-ftrl",
+        "released-models",
+        SEES_MODELS,
+        "groups that take turns, secret coins within: sampled Gaussians, for banded matrices (Choquette-Choo et al. "
+        "2023); else that of known cohorts",
+    ),
+    Cover(
+        "local-dp",
+        "server",
+        (*SEES_MODELS, Kind.COHORTS),
+        "a client's noised updates compose: Gaussian (Balle and Wang 2018, theorem 8) or Laplace (Dwork et al. 2006)",
+    ),
+    Cover(
+        "secagg",
+        "semi-honest",
+        (Kind.PLAN,),
+        "no epsilon of its own: the server learns sums alone (Bonawitz et al. 2017; Bell et al. 2020); what a sum says is "
+        "bounded by the mechanism beside it",
+    ),
+    Cover(
+        "secagg",
+        "malicious-server",
+        (Kind.PLAN,),
+        "the same against a server that lies (Bell et al. 2020, alpha-summation)",
+    ),
+)
+
+
+def mechanisms_of(run: Path) -> tuple[str, ...]:
+    """Return the mechanisms that a run's `experiment.toml` has."""
+    tree = tomllib.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
+    known = dict.fromkeys(cover.mechanism for cover in COVERS)
+    return tuple(name for name in known if name in tree.get("privacy", {}))
+
+
+def is_discreet(noise: object) -> bool:
+    """Say whether all this holds for a run: its `privacy.noise`, or its manifest's `noise`, is not the seed's."""
+    return noise != "seeded"
+
+
+# --- what may be public -------------------------------------------------------------------------------------
+
+
+def is_public(file: str, key: str, mechanisms: Collection[str]) -> bool:
+    """Say whether a key of a public file is: a theorem of the run's mechanism must cover what it is made of.
+
+    Args:
+        file: `metrics.jsonl` or `manifest.json`.
+        key: Of a row, or of the manifest.
+        mechanisms: Tables under `[privacy]` that are there; none: the plan and the models need no theorem.
+    """
+    kinds = {kind for cover in COVERS if cover.mechanism in mechanisms for kind in cover.kinds}
+    kinds |= {Kind.PLAN, Kind.MODELS}
+    return any(item.file == file and item.kind in kinds and item.has(key) for item in ITEMS)
+
+
+def public_row(row: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
+    """Return what may be public of a round's row.
+
+    >>> public_row({"round": 3, "accuracy": 0.9, "clients": 7, "released-train-loss": 1.2}, ["dp-sgd"])
+    {'round': 3, 'accuracy': 0.9}
+    """
+    return {key: value for key, value in row.items() if is_public(METRICS, key, mechanisms)}
+
+
+def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
+    """Return what may be public of a manifest."""
+    kept = {key: value for key, value in manifest.items() if is_public(MANIFEST, key, mechanisms)}
+    if "epsilon" in kept:
+        kept["epsilon"] = _public_report(kept["epsilon"])
+    if "final" in kept:
+        kept["final"] = public_row(kept["final"], mechanisms)
+    return kept
+
+
+def published_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
+    """Return what an export has of a manifest: the same for all runs that have released the same."""
+    items = [item for item in ITEMS if item.file == MANIFEST and item.published]
+    kept = public_manifest(manifest, mechanisms)
+    return {key: value for key, value in kept.items() if any(item.has(key) for item in items)}
+
+
+def _public_report(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what may be public of a manifest's `epsilon`."""
+    known = {cover.adversary for cover in COVERS} | {POPULATION}
+    return {
+        adversary: {term: value for term, value in entry.items() if term in TERMS}
+        for adversary, entry in report.items()
+        if adversary in known
+    }
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+PUBLISHED = tuple(dict.fromkeys(item.file for item in ITEMS if item.published))
+PRIVATE_FILES = tuple(
+    dict.fromkeys(item.file for item in ITEMS if item.file.startswith(f"{PRIVATE}/"))
+)  # all that `private/` holds
+
+
+def may_be_copied(file: str, noise: object) -> bool:
+    """Say whether a server hands a file of a run directory to its operator, by the path in it.
+
+    Never what a run goes on from (it may hold keys, and who took part), never anything hidden, and of a run with the
+    operating system's noise nothing private.
+
+    Args:
+        file: With `/` between folders.
+        noise: The run's manifest's.
+    """
+    return file in PUBLISHED or (file == LEDGER and not is_discreet(noise))

@@ -1,0 +1,144 @@
+"""`fedsim export`: of a run directory, the folder that may be published, and what covers it.
+
+It holds what `fedsim.results.disclosure` allows, and nothing that tells two runs apart that have released the same models:
+both have the same bytes here.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedsim.errors import Refused
+from fedsim.results.directory import DRAFT
+from fedsim.results.disclosure import (
+    EXPERIMENT,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    PRIVATE_FILES,
+    is_discreet,
+    mechanisms_of,
+    public_row,
+    published_manifest,
+)
+from fedsim.results.files import make_private_folder, sync_folder, write_private, write_whole
+from fedsim.results.run import Run
+from privacy.events import Relation
+
+SEEDED = "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
+UNPROTECTED = "nothing is noised, so nothing is covered"
+UNCOVERED = "no theorem covers private/, which is its owner's alone"
+WEAKEST_FIRST = (
+    "released-models",
+    "known-cohort",
+    "server",
+)  # what holds against who sees more holds here too
+
+
+def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run:
+    """Make the folder of a run that may be published.
+
+    Its manifest says under `covered-by` which epsilon covers it: adversary, unit, relation, delta. It can be read as a
+    run (`fedsim.load_run`).
+
+    Args:
+        run: A completed run, or its directory; a copy will do.
+        out: The folder, which must not exist.
+        private: Copy what is private too, for another place of its owner's.
+
+    Returns:
+        The folder, as a run.
+
+    Raises:
+        Refused: The run is none or not completed, there is nothing private, what is protected can't be left out, or
+            the folder can't be made; nothing was written.
+    """
+    source = run if isinstance(run, Run) else Run(run)
+    _check(source, private)
+    files = _public_files(source)
+    secret = {name: (source.path / name).read_bytes() for name in PRIVATE_FILES} if private else {}
+    _write(Path(out), files, secret)
+    return Run(out)
+
+
+def covered_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what covers a run's public files: an epsilon with all that belongs to it, or why there is none.
+
+    Args:
+        manifest: The run's.
+    """
+    report: Mapping[str, Any] = manifest.get("epsilon", {})
+    said: dict[str, Any] = {} if is_discreet(manifest["noise"]) or not report else {"but": SEEDED}
+    for adversary in WEAKEST_FIRST:
+        entry = report.get(adversary, {})
+        if isinstance(entry.get("epsilon"), float | int):
+            terms = {key: entry[key] for key in ("epsilon", "delta", "unit", "relation") if key in entry}
+            return {"adversary": adversary, "who": entry.get("who", ""), **terms, **said}
+    return {"epsilon": None, "why": "no adversary has a finite epsilon" if report else UNPROTECTED, **said}
+
+
+def _check(run: Run, private: bool) -> None:
+    said = f"run {str(run.path)!r}"
+    if run.kind != "experiment":
+        raise Refused(f"{said}: is a {run.kind}; fedsim knows what may be public of an experiment alone")
+    if run.status != "completed":
+        raise Refused(f"{said}: is {run.status}; only a completed run can be exported")
+    for name in (EXPERIMENT, METRICS, MODEL):
+        if not (run.path / name).is_file():
+            raise Refused(f"{said}: has no {name}")
+    for name in PRIVATE_FILES if private else ():
+        if not (run.path / name).is_file():
+            raise Refused(
+                f"--private: {said} has no {name}: its noise is seeded, or it is a copy or an export itself"
+            )
+    for adversary, entry in run.manifest.get("epsilon", {}).items():
+        counted = entry.get("unit") == "client" and entry.get("relation") == Relation.ADD_OR_REMOVE_ONE
+        if counted and is_discreet(run.manifest["noise"]):
+            raise Refused(
+                f"{said}: {adversary}'s relation is {entry['relation']}, which protects how many clients there are, and "
+                f"{EXPERIMENT} says it; allowed: {Relation.ZERO_OUT}"
+            )
+
+
+def _public_files(run: Run) -> dict[str, bytes]:
+    """Return what is published of a run, by name."""
+    mechanisms, manifest = mechanisms_of(run.path), run.manifest
+    rows = [public_row(row, mechanisms) for row in run.rows]
+    tree = published_manifest(manifest, mechanisms) | {"covered-by": covered_by(manifest)}
+    experiment = tomllib.loads((run.path / EXPERIMENT).read_text(encoding="utf-8"))
+    experiment.pop("runtime", None)  # it changes no result
+    return {
+        EXPERIMENT: tomli_w.dumps(experiment).encode(),
+        MANIFEST: json.dumps(tree, indent=2).encode() + b"\n",
+        METRICS: b"".join(json.dumps(row).encode() + b"\n" for row in rows),
+        MODEL: (run.path / MODEL).read_bytes(),
+    }
+
+
+def _write(out: Path, files: Mapping[str, bytes], secret: Mapping[str, bytes]) -> None:
+    """Make the folder under another name and rename it: a kill leaves none, or one that is whole."""
+    if out.exists() or out.is_symlink():
+        raise Refused(f"export {str(out)!r}: exists; a new folder is needed")
+    draft = out.absolute().parent / f"{DRAFT}{secrets.token_hex(16)}"
+    try:
+        draft.mkdir(parents=True)
+        for name, content in files.items():
+            write_whole(draft / name, content)
+        for name, content in secret.items():
+            make_private_folder((draft / name).parent)
+            write_private(draft / name, content)
+        draft.rename(out)
+        sync_folder(draft.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Refused(f"export {str(out)!r}: {error.strerror}") from None
+        raise

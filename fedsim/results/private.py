@@ -1,0 +1,118 @@
+"""The folder `private/` of a run whose noise is the operating system's: what no theorem covers, for its owner alone.
+
+It is made 0700 and its files 0600. `fedsim.results.disclosure` says what is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import Refused
+from fedsim.private_log import note
+from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE
+from fedsim.results.files import LineFile, Position, make_private_folder, write_private
+
+ROWS = f"{PRIVATE}/{METRICS}"  # what a checkpoint calls the rows
+
+
+class PrivateFiles:
+    """The private files of a run directory, written beside the public ones.
+
+    Attributes:
+        log: `private/log.txt`.
+        manifest: `private/manifest.json`: what the public one holds back.
+    """
+
+    def __init__(self, run: Path, manifest: Mapping[str, Any]) -> None:
+        self.log = run / PRIVATE / LOG
+        self.manifest = dict(manifest)
+        self._path = run / PRIVATE
+        self._rows = LineFile(run / ROWS)
+        self._last: dict[str, Any] = {}
+
+    @staticmethod
+    def begin(run: Path, manifest: Mapping[str, Any]) -> None:
+        """Make the folder, in a run directory that is being made."""
+        make_private_folder(run / PRIVATE)
+        write_private(run / PRIVATE / MANIFEST, _json(manifest))
+        for name in (METRICS, LEDGER, LOG):
+            write_private(run / PRIVATE / name, b"")
+
+    @classmethod
+    def of(cls, run: Path) -> PrivateFiles:
+        """Return those of a run directory.
+
+        Raises:
+            Refused: They are not there.
+        """
+        return cls(run, read_private_manifest(run))
+
+    def go_on(self, position: Position) -> None:
+        """Go on after the rows of a checkpoint.
+
+        Raises:
+            Refused: They are not there, or damaged.
+        """
+        rows = LineFile(self._rows.path, position)
+        try:
+            known = rows.rows()
+        except Refused:  # it says how long they are
+            raise Refused(f"{ROWS}: is not what the checkpoint was made with") from None
+        for row in known:
+            self._last |= row
+        rows.cut()
+        self._rows = rows
+        for key in ("error", "final", "wall-seconds"):
+            self.manifest.pop(key, None)
+        self.write()
+
+    @property
+    def position(self) -> Position:
+        """How far the rows have come."""
+        return self._rows.position
+
+    def append_round(self, row: Mapping[str, Any]) -> None:
+        """Add a round's row, in full."""
+        self._rows.append(dict(row))
+        self._last |= row
+
+    def note(self, text: str) -> None:
+        """Add a text to the log."""
+        note(self.log, text)
+
+    def note_error(self, error: BaseException) -> None:
+        """Keep what was raised, which nobody else hears."""
+        self.manifest["error"] = str(error) or type(error).__name__
+        self.note("".join(traceback.format_exception(error)))
+
+    def end(self, wall_seconds: float) -> None:
+        """Keep how long the run took, and its last values."""
+        self.manifest |= {"wall-seconds": wall_seconds, "final": self._last}
+        self.write()
+
+    def write(self) -> None:
+        """Write the manifest."""
+        write_private(self._path / MANIFEST, _json(self.manifest))
+
+
+def read_private_manifest(run: Path) -> dict[str, Any]:
+    """Return a run's private manifest.
+
+    Raises:
+        Refused: It is not there, or no JSON.
+    """
+    try:
+        tree: dict[str, Any] = json.loads((run / PRIVATE / MANIFEST).read_text())
+    except OSError:
+        raise Refused(f"{PRIVATE}/{MANIFEST}: is not there; only the run directory itself has it") from None
+    except ValueError:
+        raise Refused(f"{PRIVATE}/{MANIFEST}: is not JSON") from None
+    return tree
+
+
+def _json(tree: Mapping[str, Any]) -> bytes:
+    return json.dumps(tree, indent=2).encode() + b"\n"

@@ -1,0 +1,149 @@
+"""Where a run keeps what it goes on from, and the secret part of it, which is never in the run directory.
+
+A run directory is copied, shown and kept. With `privacy.noise = "os"` what a run needs to go on tells more than any
+epsilon covers: the key of correlated noise, which takes the noise off the released models; who took part; what clients
+count. All of it lies outside then, in a folder of the run's own:
+
+    HOME/<run-id>/          mode 0700; HOME: $FEDSIM_STATE_HOME/runs, else $XDG_STATE_HOME/fedsim/runs, else
+                            ~/.local/state/fedsim/runs; of a server process: STATE/secrets
+      checkpoint/           the last whole round, and the clients' states
+      cohorts.jsonl         DP-FTRL's cohorts, each before anyone of it is asked (`cohort_notes`)
+      key                   of DP-FTRL's noise
+      round-begun           the last round that clients have begun and that can't be run again
+      run                   the path of the run directory
+
+Files have mode 0600 from the moment that they exist, whatever the umask. The folder stays while the run may go on, and
+is erased when it is completed. Erased means unlinked: on disks that copy on write or level wear, to write over a file
+destroys nothing for sure, so nothing is written over; an encrypted disk keeps out those who can read the raw one.
+
+With seeded noise there is no secret, and all this is in the run directory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import Refused
+from fedsim.results.files import make_private_folder, sync_folder, write_whole
+from privacy.events import Noise
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "FEDSIM_STATE_HOME"
+KEY, RUN = "key", "run"
+KEY_BYTES = 32
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def default_home() -> Path:
+    """Return the folder of this user's secret states.
+
+    Raises:
+        Refused: There is none: no variable names one, and the user has no home.
+    """
+    if own := os.environ.get(VARIABLE):
+        return Path(own).absolute() / "runs"
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise Refused(f"state folder: this user has no home; {VARIABLE} may name a folder") from None
+    return Path(base).absolute() / "fedsim" / "runs"
+
+
+def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -> Path:
+    """Return the folder that a run goes on from: its directory, or a secret one. What can't go on keeps nothing.
+
+    Args:
+        run: The run directory.
+        manifest: Its manifest.
+        home: The folder of secret states; None: this user's.
+
+    Raises:
+        Refused: There can be no secret folder.
+    """
+    if manifest.get("noise") != Noise.SYSTEM or not manifest["resumable"]:
+        return run
+    if not RUN_ID.fullmatch(str(manifest["run-id"])):  # a folder that is erased is no place for any name
+        raise Refused(f"manifest.json: run-id = {manifest['run-id']!r}: 32 hexadecimal digits are needed")
+    return (home or default_home()) / str(manifest["run-id"])
+
+
+def make(folder: Path, run: Path) -> None:
+    """Make the secret folder of a new run, and erase those of runs that a kill has kept from erasing their own.
+
+    Args:
+        folder: As `state_of` has it.
+        run: The run directory that is to be.
+
+    Raises:
+        Refused: It can't be made.
+    """
+    home = folder.parent
+    try:
+        home.parent.parent.mkdir(parents=True, exist_ok=True)
+        for each in (home.parent, home, folder):
+            make_private_folder(each)
+        write_whole(folder / RUN, f"{run.absolute()}\n".encode(), private=True)
+        sync_folder(home)
+    except OSError as error:
+        raise Refused(
+            f"state folder {str(folder)!r}: {error.strerror}; {VARIABLE} may name another"
+        ) from None
+    for other in home.iterdir():
+        if _is_of_completed(other):
+            erase(other)
+
+
+def check_there(folder: Path) -> None:
+    """Refuse to go on without the secret folder.
+
+    Raises:
+        Refused: It is not there.
+    """
+    if not folder.is_dir():
+        raise Refused(
+            f"what it goes on from is secret, and is not at {str(folder)!r}: with privacy.noise = 'os' a run goes on only "
+            f"on the machine that it began on, with the {VARIABLE} that it began with"
+        )
+
+
+def key_in(folder: Path) -> bytes:
+    """Return the key of a run's noise, the same in all of its sessions: 32 bytes, on the disk when this returns.
+
+    Raises:
+        Refused: It is damaged.
+    """
+    path = folder / KEY
+    if not path.exists():
+        write_whole(path, os.urandom(KEY_BYTES), private=True)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise Refused(f"{str(path)!r}: is damaged; {KEY_BYTES} bytes are needed")
+    return key
+
+
+def erase(folder: Path) -> None:
+    """Unlink a secret folder and all that is in it; what can't be is left, and said on the log."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        sync_folder(folder.parent)
+    if folder.exists():
+        log.warning("%s: can't be erased; it holds the secrets of a run that has ended", folder)
+
+
+def _is_of_completed(folder: Path) -> bool:
+    """Say whether a secret folder is of a run that is completed; not of one that has been moved, which may go on."""
+    try:
+        run = Path((folder / RUN).read_text().rstrip("\n"))
+        manifest = json.loads((run / "manifest.json").read_text())
+        return bool(manifest["run-id"] == folder.name and manifest["status"] == "completed")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
