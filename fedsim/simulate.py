@@ -114,7 +114,9 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
     """Run the ServerApp over the experiment's engine; `server_config` is what only the ServerApp is told."""
     run_config: UserConfig = dict(experiment.to_run_config())
     with interruptible(listener.stopping):
-        spec = AppSpec(prepare(experiment).clients, run_config)
+        spec = AppSpec(
+            prepare(experiment).clients, run_config, second_try=experiment.privacy.noise == "seeded"
+        )
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config | server_config)
         with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(listener):
             server_app = load_server_app(SERVER_APP)  # while the workers load the ClientApp

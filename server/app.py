@@ -137,7 +137,7 @@ def _federation(
     deployment: Deployment | None = None,
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
-    if experiment.server.cohort > data.clients:
+    if experiment.server.cohort > data.clients and not experiment.privacy.hides_clients:
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )

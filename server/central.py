@@ -23,6 +23,7 @@ from privacy.mechanisms import (
     CentralGaussian,
     sensitivity_after_rounding,
 )
+from privacy.mechanisms.adaptive import MOST
 from privacy.randomness import Randomness
 from privacy.secagg.encoding import METRIC_BITS
 from server.ahead import Ahead
@@ -56,6 +57,7 @@ class Central:
         rounded: The L2 sensitivity of a sum of updates that were clipped to some norm and then rounded.
         summed: What clients call what they say beside, by what the ledger calls it (`fedsim.summed`).
         step: Of the grid that this is rounded to; 0: it is not.
+        most: What an adaptive clip norm is at most.
 
     Attributes:
         clip: The norm that clients clip to in the next round: the only state.
@@ -73,6 +75,7 @@ class Central:
         rounded: Callable[[float], float],
         summed: Mapping[str, str],
         step: float,
+        most: float,
     ) -> None:
         self.clip = section.clip
         self.summed = summed
@@ -81,6 +84,7 @@ class Central:
         self._noise_multiplier = noise_multiplier
         self._randomness = randomness
         self._rounded = rounded
+        self._most = most
         self._metrics = tuple(
             BoundedMetric(
                 name=name, bound=table.bound, noise_multiplier=table.noise or cohorts.cohort / 10, step=step
@@ -106,6 +110,7 @@ class Central:
             raise TypeError("the experiment has no [privacy.dp-fedavg]")
         check_summable(experiment, arrays)
         dimension = dimension_of(tuple(array.shape) for array in arrays.values())
+        secagg = experiment.privacy.secagg
         try:
             return cls(
                 section,
@@ -114,7 +119,8 @@ class Central:
                 Ahead(lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_), dimension),
                 rounding(experiment, dimension),
                 summed(experiment),
-                0.0 if experiment.privacy.secagg is None else 2.0**-METRIC_BITS,
+                0.0 if secagg is None else 2.0**-METRIC_BITS,
+                MOST if secagg is None else secagg.clip,
             )
         except ValueError as error:
             raise Refused(f"privacy.dp-fedavg: {error}") from None
@@ -169,6 +175,7 @@ class Central:
             quantile=adaptive.quantile,
             rate=adaptive.rate,
             metrics=self._metrics,
+            most=self._most,
             cohorts=self._cohorts,
             relation=self._section.neighbours,
             randomness=randomness,
