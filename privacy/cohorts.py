@@ -90,7 +90,9 @@ class Cohorts:
             ValueError: The rate is declared, and the number of clients is no part of the rule.
         """
         if self.clients is None:
-            raise ValueError(f"clients = None: the rate, {self.declared}, is declared, and their number protected")
+            raise ValueError(
+                f"clients = None: the rate, {self.declared}, is declared, and their number protected"
+            )
         return self.clients
 
 

@@ -61,7 +61,7 @@ class Correlated:
         self._seed = seed
         self._key = b"" if seed is not None else os.urandom(32)
         self._groups = [
-            group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
+            group_of(str(client), section.min_separation) for client in range(self._cohorts.population)
         ]
         self._history = History(plan.mechanism.participation)
         self._size = dimension_of(tuple(array.shape) for array in arrays.values())

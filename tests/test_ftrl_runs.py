@@ -205,6 +205,14 @@ def test_sums_that_are_rounded_are_more_sensitive() -> None:
     assert CLIP < sensitivity < 1.01 * CLIP
 
 
+def test_a_range_of_coordinates_that_would_cut_clipped_updates_is_refused() -> None:
+    secagg = "privacy.secagg.mode=ideal", "privacy.secagg.minimum=2"
+    line = f"privacy.secagg.clip = {CLIP / 2}: must be at least privacy.dp-ftrl.clip = {CLIP}"
+    with pytest.raises(Refused, match=line):
+        setting(*secagg, f"privacy.secagg.clip={CLIP / 2}")
+    setting(*secagg, f"privacy.secagg.clip={CLIP}")
+
+
 # --- who takes part -----------------------------------------------------------------------------------------
 
 

@@ -142,7 +142,9 @@ def test_a_second_try_would_be_a_second_release_and_the_run_ends_before_the_budg
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one_dies(monkeypatch, second_try=True)  # the control, as it was
-    with pytest.raises(RunFailed, match=f"round 2: client {VICTIM} has 2 releases in the ledger, of 2 that are planned"):
+    with pytest.raises(
+        RunFailed, match=f"round 2: client {VICTIM} has 2 releases in the ledger, of 2 that are planned"
+    ):
         fedsim.run(Experiment.from_toml(REAL), "run")
     run = fedsim.load_run("run")
     assert releases_of(run, VICTIM) == [1, 1]
@@ -160,7 +162,9 @@ def test_a_participation_that_died_with_its_worker_counts(monkeypatch: pytest.Mo
     one_dies(monkeypatch)
     setting = Experiment.from_toml(REAL, ["rounds=3", "privacy.local-dp.max-participations=2"])
     with pytest.raises(RunFailed, match="has taken part in 2 rounds, all that max-participations allows"):
-        fedsim.run(setting, "run")  # in the third, in which the victim's own count, which died too, would let it
+        fedsim.run(
+            setting, "run"
+        )  # in the third, in which the victim's own count, which died too, would let it
     run = fedsim.load_run("run")
     assert Ledger(events_of(run)).participations() == dict.fromkeys(range(5), 2)
     said = run.manifest["epsilon"]["server"]

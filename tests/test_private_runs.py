@@ -193,7 +193,9 @@ def test_under_add_or_remove_delta_is_compared_with_what_the_constants_tell() ->
         "server.weighting=uniform",
         "privacy.dp-sgd.delta=0.0011",
     )
-    said = r"delta = 0.0011: must be below 1 / \(clients x client.batch-size / privacy.dp-sgd.rate\) = 1 / 960"
+    said = (
+        r"delta = 0.0011: must be below 1 / \(clients x client.batch-size / privacy.dp-sgd.rate\) = 1 / 960"
+    )
     with pytest.raises(Refused, match=said):  # 6 clients of 16 / 0.1 records; in fact they have 1438
         fedsim.run(digits(*overrides), "run")
 

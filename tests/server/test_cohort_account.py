@@ -76,7 +76,10 @@ def test_rounds_without_a_sum_count_for_those_with_one_had_the_always_available_
     said = made.report(ROUNDS)["released-models"]
     assert said["spent"] == said["epsilon"] > true
     row = made.columns(ROUNDS)
-    assert (row["dp-steps"], row["epsilon-released-models"]) == (ROUNDS, pytest.approx(said["epsilon"], rel=0.1))
+    assert (row["dp-steps"], row["epsilon-released-models"]) == (
+        ROUNDS,
+        pytest.approx(said["epsilon"], rel=0.1),
+    )
 
 
 def test_a_round_counts_from_when_it_was_begun() -> None:
@@ -95,7 +98,9 @@ def test_what_would_be_one_round_more_than_planned_is_refused_whatever_the_ledge
     made.check_room(2)
     made.note([event(2, made.cohorts)])
     for round_ in (2, 3, 4):
-        with pytest.raises(RunFailed, match=r"the ledger has 3 rounds, of 3 that are planned for the whole run"):
+        with pytest.raises(
+            RunFailed, match=r"the ledger has 3 rounds, of 3 that are planned for the whole run"
+        ):
             made.check_room(round_)
     assert made.report(2)["released-models"]["spent"] == made.report(2)["released-models"]["epsilon"]
     made.note([event(3, made.cohorts)])  # the control: unchecked, it spends more than it said
@@ -124,7 +129,9 @@ def test_a_row_of_correlated_noise_comes_once_and_only_if_it_was_planned() -> No
     made(1, 2).check_room(3)
     made(1).check_room(8)
     for rounds, round_ in (((1, 2), 2), ((5,), 3), ((8,), 9)):
-        with pytest.raises(RunFailed, match=rf"round {round_}: the ledger has row {rounds[-1]} of the noise, of 8"):
+        with pytest.raises(
+            RunFailed, match=rf"round {round_}: the ledger has row {rounds[-1]} of the noise, of 8"
+        ):
             made(*rounds).check_room(round_)
     with pytest.raises(RunFailed, match="a row of the noise was released twice"):
         made(1, 1).check_room(2)

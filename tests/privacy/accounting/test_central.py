@@ -167,7 +167,9 @@ def cells_of(others: int, rate: float, own: float | None, noise: float) -> NDArr
     chances = binom.pmf(np.arange(others + 1), others, rate)
 
     def below(moved: float) -> NDArray[np.float64]:
-        lines = (chance * norm.cdf(CELLS - moved - drawn, scale=noise) for drawn, chance in enumerate(chances))
+        lines = (
+            chance * norm.cdf(CELLS - moved - drawn, scale=noise) for drawn, chance in enumerate(chances)
+        )
         return sum(lines, np.zeros_like(CELLS))
 
     cumulated = below(0.0) if own is None else (1 - rate) * below(0.0) + rate * below(own)
