@@ -173,7 +173,12 @@ class MatrixAccount(KeptByServer):
 
     @property
     def _released(self) -> int:
-        """The last round that the ledger has; `ValueError` where its rounds are not of this account's mechanism."""
+        """The last round that the ledger has; `ValueError` where its rounds are not of this account's mechanism.
+
+        Rounds after it that had no sum cost nothing more, as the rows of rounds before it that had none don't: what
+        was released is part of the first rows of one Gaussian mechanism, whose sensitivity is that of every pattern of
+        participations, and no coin is counted on.
+        """
         spent = self.ledger.spent_by_rows()
         if spent is None:
             return 0
