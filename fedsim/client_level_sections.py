@@ -67,13 +67,18 @@ class DpFedavgSection(Section):
     """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`; with `adaptive` or
     `release`, that of one sum that costs what all cost together: the update's own is more."""
     delta: float = Field(gt=0, lt=1)
-    """Probability that epsilon does not hold: below 1 / clients."""
+    """Probability that epsilon does not hold: below 1 / clients; with a declared `rate`, below `rate` / cohort."""
     clip: float = Field(gt=0)
-    """L2 norm that an update has at most; with `adaptive`, in the first round."""
+    """L2 norm that an update has at most; with `adaptive`, in the first round. With secure aggregation, at most
+    `privacy.secagg.clip`, which the adaptive norm doesn't grow beyond either."""
     adversary: Literal["released-models", "known-cohort"] = "released-models"
     """Whom `epsilon` is meant for: who sees the models and not who takes part, or who knows that too."""
     relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
-    """Neighbouring data: one client without effect, or one client more."""
+    """Neighbouring data: one client without effect, the number of clients being public; or one client more, which
+    protects that number, and needs a declared `rate` and `server.sampling = "poisson"`."""
+    rate: float | None = Field(default=None, gt=0, le=1)
+    """Probability with which each client is drawn for a round: a constant of its own, whatever the number of clients.
+    For `add-or-remove-one`; the mean is then over `server.cohort`, about `rate` times the clients that you expect."""
     adaptive: AdaptiveSection | None = None
     """The clip norm follows the updates."""
     release: ReleaseSection | None = None
@@ -94,7 +99,25 @@ class DpFedavgSection(Section):
                 self.population_cohort,
                 f"must be at most the population, {self.population}",
             )
+        self._check_rate()
         return self
+
+    def _check_rate(self) -> None:
+        """Refuse a client rate that is made of a number that is protected, and a second one beside the public one's."""
+        if self.neighbours is Relation.ADD_OR_REMOVE_ONE and self.rate is None:
+            raise complaint(
+                "relation",
+                self.relation,
+                "needs a rate that is declared: server.cohort / clients would change with the clients, whose number is "
+                "protected; allowed: privacy.dp-fedavg.rate beside it, or relation = 'zero-out'",
+            )
+        if self.neighbours is Relation.ZERO_OUT and self.rate is not None:
+            raise complaint(
+                "rate",
+                self.rate,
+                "is for relation = 'add-or-remove-one'; under 'zero-out' the number of clients is public, and the rate "
+                "is server.cohort / clients",
+            )
 
     @property
     def neighbours(self) -> Relation:

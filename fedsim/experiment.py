@@ -58,7 +58,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         clients = self.data.clients
-        if clients is not None and self.server.cohort > clients:
+        if clients is not None and self.server.cohort > clients and not self.privacy.hides_clients:
             with below("server"):
                 raise complaint("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
         evaluation = self.server.client_evaluation
@@ -102,8 +102,10 @@ class Experiment(Section):
         self._need_sums_only(
             f"which moves its answer by more than any noise is made for; allowed with privacy.{name}"
         )
+        if self.privacy.hides_clients:
+            self._check_declared_rate()
         if self.privacy.secagg is not None:
-            self._check_central_under_secagg()
+            self._check_central_under_secagg(self.privacy.secagg)
         self._weigh_alike(
             "one client could weigh as much as all others, and the noise is made for equal weights; allowed with "
             f"privacy.{name}: uniform"
@@ -117,8 +119,40 @@ class Experiment(Section):
             with below("server"):
                 raise complaint("strategy", server.strategy, f"needs each client's update, {why}: {linear}")
 
-    def _check_central_under_secagg(self) -> None:
-        """Refuse secret cohorts: that a round had too few clients for a sum would say how many there were."""
+    def _check_declared_rate(self) -> None:
+        """Refuse cohorts whose law has the number of clients in it, where that is protected."""
+        if self.privacy.secagg is not None:
+            with below("privacy"):
+                raise complaint(
+                    "secagg",
+                    "a table",
+                    "has no theorem with privacy.dp-fedavg.relation = 'add-or-remove-one': a round without a sum tells "
+                    "how many clients were drawn; allowed with it: no privacy.secagg, or relation = 'zero-out'",
+                )
+        if self.server.sampling != "poisson":
+            with below("server"):
+                raise complaint(
+                    "sampling",
+                    self.server.sampling,
+                    "its law has the number of clients in it, which privacy.dp-fedavg.relation = 'add-or-remove-one' "
+                    "protects; allowed with it: poisson",
+                )
+
+    def _check_central_under_secagg(self, secagg: SecaggSection) -> None:
+        """Refuse secret cohorts, and a range of coordinates that clipped updates don't fit.
+
+        That a round had too few clients for a sum would say how many there were. A vector of L2 norm C may have all
+        of it in one coordinate.
+        """
+        central, name = self.privacy.central, "dp-fedavg" if self.privacy.dp_fedavg is not None else "dp-ftrl"
+        if central is not None and secagg.clip < central.clip:
+            with below("privacy"), below("secagg"):
+                raise complaint(
+                    "clip",
+                    secagg.clip,
+                    f"must be at least privacy.{name}.clip = {central.clip}: an update of that norm may have it all in "
+                    "one coordinate, which would be cut unnoticed",
+                )
         why = (
             "with privacy.secagg a round fails where too few are drawn, and secret coins have no theorem then"
         )

@@ -22,7 +22,8 @@ class DpSgdSection(Section):
     """Example-level differential privacy: each client trains with DP-SGD (Abadi et al. 2016).
 
     Each step draws the client's records by independent coins, clips each record's gradient, and adds Gaussian
-    noise to the sum. Protected is one record of one client; how many records a client has is public.
+    noise to the sum. Protected is one record of one client; how many records a client has is public under zero-out,
+    and protected under add-or-remove-one, where neither the ledger nor the manifest says it.
     """
 
     epsilon: float | None = Field(default=None, gt=0)
@@ -40,9 +41,10 @@ class DpSgdSection(Section):
     rate: float | None = Field(default=None, gt=0, le=1)
     """Sampling probability of a record; unset: `client.batch-size` / the client's records."""
     max_batch: int | None = Field(default=None, ge=1)
-    """Records in a step at most: of more, a random subset stays (truncated Poisson sampling)."""
+    """Records in a step at most: of more, a random subset stays (truncated Poisson sampling; zero-out only)."""
     relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
-    """Neighbouring data: one record without effect, or one record more, which needs a public `rate`."""
+    """Neighbouring data: one record without effect, or one record more, which needs a public `rate`, `client.steps`
+    and equal weights."""
     kernel: Literal["auto", "opacus", "fast", "compiled"] = "auto"
     """How gradients are computed: `opacus` by its hooks, `fast` by ours, `compiled` by torch.compile."""
 
@@ -55,6 +57,13 @@ class DpSgdSection(Section):
                 self.max_participations,
                 "a client that stops after a budget is not sampled by coins alone, so there is no theorem for "
                 "adversary = 'released-models'; allowed: 'known-cohort'",
+            )
+        if self.neighbours is Relation.ADD_OR_REMOVE_ONE and self.max_batch is not None:
+            raise complaint(
+                "max-batch",
+                self.max_batch,
+                "the law of batches that are cut has the number of records in it, which relation = "
+                "'add-or-remove-one' protects; allowed with it: none, or relation = 'zero-out'",
             )
         if self.kernel == "compiled" and self.max_batch is None:
             raise complaint("kernel", self.kernel, "needs max-batch: compiled code has one shape of a batch")
@@ -98,7 +107,9 @@ class SecaggSection(Section):
     minimum: int = Field(default=3, ge=2)
     """Clients in a sum at least."""
     clip: float = Field(default=1.0, ge=1e-12, le=1e12)
-    """Largest magnitude of a coordinate of an update; what is beyond is clipped."""
+    """Largest magnitude of a coordinate of an update; what is beyond is cut. With `dp-fedavg` and `dp-ftrl` at least
+    their `clip`, so that nothing is. What `dp-sgd` and `local-dp` send is noised before: cutting it costs accuracy, and
+    no privacy (post-processing)."""
     input_bits: int = Field(default=16, ge=2, le=32)
     """Bits of a coordinate, after rounding."""
     max_weight: int | None = Field(default=None, ge=1, lt=2**31)
@@ -175,6 +186,11 @@ class PrivacySection(Section):
     def releases(self) -> bool:
         """Whether there is a mechanism that adds noise, and so a ledger."""
         return bool(self.mechanisms)
+
+    @property
+    def hides_clients(self) -> bool:
+        """Whether the number of clients is protected, and no public constant may be made of it."""
+        return self.dp_fedavg is not None and self.dp_fedavg.neighbours is Relation.ADD_OR_REMOVE_ONE
 
     @property
     def central(self) -> DpFedavgSection | DpFtrlSection | None:

@@ -114,7 +114,11 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
         private: UserConfig = {}
         if is_discreet(experiment.privacy.noise):
             private = {private_log.KEY: str(Path(str(server_config["run-dir"])) / PRIVATE / LOG)}
-        spec = AppSpec(prepare(experiment).clients, run_config | private)
+        spec = AppSpec(
+            prepare(experiment).clients,
+            run_config | private,
+            second_try=experiment.privacy.noise == "seeded",
+        )
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config | server_config)
         with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(listener):
             server_app = load_server_app(SERVER_APP)  # while the workers load the ClientApp

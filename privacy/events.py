@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -25,9 +25,10 @@ class Relation(StrEnum):
     """Which data sets are neighbours.
 
     `ZERO_OUT`: one record's (or client's) contribution is replaced by nothing while their number stays public
-    (dp-accounting's REPLACE_SPECIAL); `ADD_OR_REMOVE_ONE`: a data set has one more than the other. The Gaussian
-    mechanism on a sum of clipped terms has the same sensitivity, the clip norm, under both. `REPLACE_ONE`: one is
-    replaced by any other, which moves such a sum by twice the clip norm; it includes `ZERO_OUT`.
+    (dp-accounting's REPLACE_SPECIAL); `ADD_OR_REMOVE_ONE`: a data set has one more than the other, and their number
+    is protected, so that no rate, denominator or other public constant may be made of it. The Gaussian mechanism on a
+    sum of clipped terms has the same sensitivity, the clip norm, under both. `REPLACE_ONE`: one is replaced by any
+    other, which moves such a sum by twice the clip norm; it includes `ZERO_OUT`.
     """
 
     ZERO_OUT = "zero-out"
@@ -59,18 +60,28 @@ class Law(StrEnum):
 
 
 class _Json:
-    """To JSON, as a line of `ledger.jsonl` has it, and back."""
+    """To JSON, as a line of `ledger.jsonl` has it, and back; a field that is at its default is left out."""
 
     _kinds: ClassVar[dict[str, Any]] = {}  # what makes of a plain value what a field holds
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as a line of `ledger.jsonl` has it."""
-        return {name.replace("_", "-"): _plain(value) for name, value in asdict(self).items()}  # type: ignore[call-overload]
+        defaults = self._defaults()
+        return {
+            name.replace("_", "-"): _plain(value)
+            for name, value in asdict(self).items()  # type: ignore[call-overload]
+            if name not in defaults or value != defaults[name]
+        }
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Return what the fields that may be left out are then."""
+        return {field.name: field.default for field in fields(cls) if field.default is not MISSING}  # type: ignore[arg-type]
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Self:
         """Return the event of a line; raises `ValueError` where it is none."""
-        values = {key.replace("-", "_"): value for key, value in tree.items()}
+        values = cls._defaults() | {key.replace("-", "_"): value for key, value in tree.items()}
         if values.keys() != {field.name for field in fields(cls)}:  # type: ignore[arg-type]
             raise ValueError(f"no event has the keys {', '.join(sorted(tree))}")
         return cls(**values | {name: kind(values[name]) for name, kind in cls._kinds.items()})
@@ -106,7 +117,7 @@ class Event(_Json):
         sampling: How a step's records are drawn.
         rate: Probability that a record is drawn for a step, above 0 and at most 1.
         max_batch: Records in a step at most, where `sampling` truncates, else None.
-        records: The client's records, public.
+        records: The client's records, public; None where their number is what is protected (add-or-remove-one).
         steps: Releases, at least 1.
         noise: Where the noise comes from.
     """
@@ -128,7 +139,7 @@ class Event(_Json):
     sampling: Sampling
     rate: float
     max_batch: int | None
-    records: int
+    records: int | None
     steps: int
     noise: Noise
 
@@ -190,12 +201,13 @@ class CohortEvent(_Json):
         relation: Which data sets are neighbours.
         parts: The sums, one or more.
         sampling: How the cohort is drawn.
-        clients: The population, public.
-        cohort: Clients in a cohort, expected.
+        clients: The population, public; None where it is what is protected (add-or-remove-one).
+        cohort: Clients in a cohort, expected; a public constant.
         max_cohort: Clients in a cohort at most, where `sampling` truncates, else None.
         separation: A client takes part at most once in so many rounds, where `sampling` sees to it, else None.
         denominator: What the noised sums are divided by, a public constant.
         noise: Where the noise comes from.
+        rate: Probability with which each client is drawn, where it is declared; None: it follows from `clients`.
     """
 
     _kinds: ClassVar[dict[str, Any]] = {
@@ -212,12 +224,13 @@ class CohortEvent(_Json):
     relation: Relation
     parts: tuple[Part, ...]
     sampling: Sampling
-    clients: int
+    clients: int | None
     cohort: int
     max_cohort: int | None
     separation: int | None
     denominator: float
     noise: Noise
+    rate: float | None = None
 
     @property
     def noise_multiplier(self) -> float:

@@ -23,7 +23,7 @@ class Release(NamedTuple):
     noise_multiplier: float
     rate: float
     max_batch: int | None
-    records: int
+    records: int | None
 
 
 class LocalRelease(NamedTuple):
@@ -39,10 +39,11 @@ class CohortRelease(NamedTuple):
     noise_multiplier: float
     relation: Relation
     sampling: Sampling
-    clients: int
+    clients: int | None
     cohort: int
     max_cohort: int | None
     separation: int | None
+    rate: float | None = None
 
 
 class MatrixRelease(NamedTuple):
@@ -71,6 +72,7 @@ class Ledger:
         self._participations: dict[int, set[int]] = {}
         self._by_client: dict[int, Counter[Release | LocalRelease]] = {}
         self._by_cohorts: Counter[CohortRelease] = Counter()
+        self._last_cohort = 0  # the round of the last of them
         self._rows: dict[MatrixRelease, list[int]] = {}
         self.extend(events)
 
@@ -87,6 +89,7 @@ class Ledger:
             if isinstance(event, CohortEvent):
                 terms = {name: getattr(event, name) for name in CohortRelease._fields}
                 self._by_cohorts[CohortRelease(**terms)] += 1
+                self._last_cohort = max(self._last_cohort, event.round)
                 continue
             if isinstance(event, MatrixEvent):
                 matrix = MatrixRelease(**{name: getattr(event, name) for name in MatrixRelease._fields})
@@ -121,15 +124,27 @@ class Ledger:
         """
         return {(release, count) for release, count in self._spent() if isinstance(release, LocalRelease)}
 
+    def releases_of(self, client: int) -> int:
+        """Return how often a client has released by itself: steps of DP-SGD, or updates that it noised.
+
+        A round that is in the ledger twice counts twice.
+        """
+        return sum(self._by_client.get(client, {}).values())
+
     def spent_by_cohorts(self) -> tuple[CohortRelease, int] | None:
-        """Return what rounds of central client-level privacy have released, and how many; None: there were none.
+        """Return what rounds of central client-level privacy release, and how many count; None: there were none.
+
+        A round before the last that has no event, as its sum did not come, counts too: that there was none is
+        something that the round has told, and it was one of those that the cohorts' rule is of.
 
         Raises:
             ValueError: The noise or the cohorts have changed, so that the rounds are not of one mechanism.
         """
         if len(self._by_cohorts) > 1:
             raise ValueError("the noise or the cohorts' rule has changed between the rounds")
-        return next(iter(self._by_cohorts.items()), None)
+        for release, count in self._by_cohorts.items():
+            return release, max(count, self._last_cohort)
+        return None
 
     def spent_by_rows(self) -> tuple[MatrixRelease, int] | None:
         """Return what rounds with correlated noise have released, and the last of them; None: there were none.

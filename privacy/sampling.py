@@ -14,7 +14,7 @@ from privacy.randomness import Randomness
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """A client's batches in a round. All of it is public, the number of records included.
+    """A client's batches in a round. All of it is public, but for the number of records where that is protected.
 
     Attributes:
         records: The client's records, at least 1.
@@ -23,6 +23,7 @@ class Batches:
         denominator: What the noised sum of a step is divided by: never the number of records drawn, which is
             secret.
         max_batch: Records in a step at most; None: as many as are drawn.
+        declared: Whether rate, steps and denominator are constants of their own, whatever the number of records.
     """
 
     records: int
@@ -30,6 +31,7 @@ class Batches:
     steps: int
     denominator: float
     max_batch: int | None = None
+    declared: bool = False
 
     @classmethod
     def of(
@@ -47,7 +49,7 @@ class Batches:
         By default a record is drawn with probability `batch_size / records`, at most 1, so that the batch has
         `min(batch_size, records)` records on average, which is the denominator; an epoch is
         `ceil(records / batch_size)` steps. With a public `rate` neither it nor the denominator, `batch_size`,
-        depends on the records, as adding or removing one demands.
+        depends on the records; with `steps` too, nothing does, as adding or removing one demands (`declared`).
 
         Args:
             records: The client's, at least 1.
@@ -64,6 +66,7 @@ class Batches:
             steps=steps or epochs * -(-records // batch_size),
             denominator=float(expected if rate is None else batch_size),
             max_batch=max_batch,
+            declared=rate is not None and steps is not None,
         )
 
     @property

@@ -31,7 +31,7 @@ UNAVAILABLE = (
 )
 RECORDS = {
     Relation.ZERO_OUT: "their number is public, for each client",
-    Relation.ADD_OR_REMOVE_ONE: "their number is protected, and what this run says of it is the experimenter's view",
+    Relation.ADD_OR_REMOVE_ONE: "their number is protected, and nothing that is said here is made of it",
 }
 QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
 NOISE = {
@@ -43,8 +43,9 @@ NOISE = {
 class Account(KeptByClients):
     """The account of example-level DP over a run.
 
-    Protected is one record of one client; the numbers of records are public. Clients have disjoint records, so
-    what is said is the largest of their epsilons, and not the sum.
+    Protected is one record of one client. Under zero-out the numbers of records are public; under add-or-remove-one
+    they are protected, and rate, steps and all that is said here are made of declared constants alone. Clients have
+    disjoint records, so what is said is the largest of their epsilons, and not the sum.
 
     Attributes:
         noise: Where the noise comes from.
@@ -59,15 +60,10 @@ class Account(KeptByClients):
             Refused: delta is too large for so few records, or no noise reaches the epsilon.
         """
         super().__init__(experiment, dp_sgd.max_participations)
-        total = int(records.sum())
-        if dp_sgd.delta >= 1 / total:
-            raise Refused(
-                f"privacy.dp-sgd.delta = {dp_sgd.delta}: must be below 1 / (all records) = 1 / {total}: "
-                "a mechanism that publishes one record at random would pass"
-            )
         self._experiment = experiment
         self._dp_sgd = dp_sgd
         self._records = records
+        self._check_delta()
         self._sizes, self._counts = np.unique(records, return_counts=True)
         self._client_rate = experiment.server.cohort / len(records)
         self._worst_clients: dict[str, LocalSteps] = {}  # by adversary
@@ -86,6 +82,26 @@ class Account(KeptByClients):
     def for_clients(self) -> dict[str, Any]:
         """Return what clients have to know of it, for a message's config."""
         return {"noise-multiplier": self.noise_multiplier} | super().for_clients()
+
+    def _check_delta(self) -> None:
+        """Raise `Refused` for a delta that is too large for so few records, or so few as the constants tell of."""
+        total, of = float(self._records.sum()), "all records"
+        if self._hides_records and self._dp_sgd.rate is not None:
+            total = len(self._records) * self._experiment.client.batch_size / self._dp_sgd.rate
+            of = "clients x client.batch-size / privacy.dp-sgd.rate"
+        if self._dp_sgd.delta >= 1 / total:
+            raise Refused(
+                f"privacy.dp-sgd.delta = {self._dp_sgd.delta}: must be below 1 / ({of}) = 1 / {total:.10g}: "
+                "a mechanism that publishes one record at random would pass"
+            )
+
+    @property
+    def _hides_records(self) -> bool:
+        """Whether the numbers of records are protected."""
+        return self._dp_sgd.neighbours is Relation.ADD_OR_REMOVE_ONE
+
+    def _releases(self, client: int) -> int:
+        return self._dp_sgd.batches(self._experiment.client, int(self._records[client])).steps
 
     def _planned(self, round_: int, client: int) -> Event:
         dp_sgd = self._dp_sgd
@@ -198,7 +214,10 @@ class Account(KeptByClients):
             raise Refused(f"privacy.dp-sgd.epsilon = {epsilon}: {error}") from None
 
     def _shapes(self, noise_multiplier: float) -> list[LocalSteps]:
-        """Return what a client releases in a round, for each number of records that clients have."""
+        """Return what a client releases in a round, for each number of records that clients have.
+
+        Where those are protected it is the same for all, of declared constants.
+        """
         shapes = []
         for records in self._sizes.tolist():
             batches = self._dp_sgd.batches(self._experiment.client, records)
@@ -208,15 +227,16 @@ class Account(KeptByClients):
                     rate=batches.rate,
                     steps=batches.steps,
                     max_batch=batches.max_batch,
-                    records=records,
+                    records=None if self._hides_records else records,
                 )
             )
-        return shapes
+        return shapes[:1] if self._hides_records else shapes
 
     def _spread(self, adversary: Adversary) -> dict[str, float]:
         """Return how epsilon is spread over the clients, by quantile."""
         shapes = self._shapes(self.noise_multiplier)
-        clients = [shape for shape, count in zip(shapes, self._counts, strict=True) for _ in range(count)]
+        counts = [1] if self._hides_records else self._counts
+        clients = [shape for shape, count in zip(shapes, counts, strict=True) for _ in range(count)]
         epsilons = accounting.spread(clients, adversary, list(QUANTILES.values()))
         return dict(zip(QUANTILES, epsilons, strict=True))
 

@@ -20,7 +20,7 @@ from fedsim import interruption, progress
 from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.data.task import TASK
-from fedsim.errors import Interrupted, Refused
+from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score, initial_model, score
 from fedsim.models.private import private_gradient
@@ -140,7 +140,7 @@ def _federation(
     deployment: Deployment | None = None,
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
-    if experiment.server.cohort > data.clients:
+    if experiment.server.cohort > data.clients and not experiment.privacy.hides_clients:
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
@@ -218,9 +218,17 @@ def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
 
 
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
-    """Say in the manifest what the run costs at most and has cost so far, and what the server sees of updates."""
+    """Say in the manifest what the run costs at most and has cost so far, and what the server sees of updates.
+
+    Raises:
+        RunFailed: The ledger is not of this run's mechanism.
+    """
     if federation.account is not None:
-        directory.note_privacy(federation.account.report(federation.charged))
+        try:
+            cost = federation.account.report(federation.charged)
+        except ValueError as error:
+            raise RunFailed(f"ledger.jsonl: {error}") from None
+        directory.note_privacy(cost)
     if federation.secure is not None:
         directory.note_secure_aggregation(report(federation.experiment, federation.secure.policy))
 

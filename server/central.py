@@ -24,6 +24,7 @@ from privacy.mechanisms import (
     CentralGaussian,
     sensitivity_after_rounding,
 )
+from privacy.mechanisms.adaptive import MOST
 from privacy.randomness import Randomness
 from privacy.secagg.encoding import METRIC_BITS
 from server.ahead import Ahead
@@ -58,6 +59,7 @@ class Central:
         summed: What clients call what they say beside, by what the ledger calls it (`fedsim.summed`).
         step: Of the grid that this is rounded to; 0: it is not.
         arithmetic: How noise is added.
+        most: What an adaptive clip norm is at most.
 
     Attributes:
         clip: The norm that clients clip to in the next round: the only state.
@@ -76,6 +78,7 @@ class Central:
         summed: Mapping[str, str],
         step: float,
         arithmetic: Arithmetic,
+        most: float,
     ) -> None:
         self.clip = section.clip
         self.summed = summed
@@ -85,6 +88,7 @@ class Central:
         self._randomness = randomness
         self._rounded = rounded
         self._arithmetic = arithmetic
+        self._most = most
         self._metrics = tuple(
             BoundedMetric(
                 name=name, bound=table.bound, noise_multiplier=table.noise or cohorts.cohort / 10, step=step
@@ -110,6 +114,7 @@ class Central:
             raise TypeError("the experiment has no [privacy.dp-fedavg]")
         check_summable(experiment, arrays)
         dimension = dimension_of(tuple(array.shape) for array in arrays.values())
+        secagg = experiment.privacy.secagg
         try:
             return cls(
                 section,
@@ -118,8 +123,9 @@ class Central:
                 Ahead(lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_), dimension),
                 rounding(experiment, dimension),
                 summed(experiment),
-                0.0 if experiment.privacy.secagg is None else 2.0**-METRIC_BITS,
+                0.0 if secagg is None else 2.0**-METRIC_BITS,
                 Arithmetic(experiment.privacy.arithmetic),
+                MOST if secagg is None else secagg.clip,
             )
         except ValueError as error:
             raise Refused(f"privacy.dp-fedavg: {error}") from None
@@ -175,6 +181,7 @@ class Central:
             quantile=adaptive.quantile,
             rate=adaptive.rate,
             metrics=self._metrics,
+            most=self._most,
             cohorts=self._cohorts,
             relation=self._section.neighbours,
             randomness=randomness,

@@ -21,6 +21,7 @@ def draw(
     generator: np.random.Generator,
     *,
     max_cohort: int | None = None,
+    rate: float | None = None,
 ) -> list[int]:
     """Draw a round's clients, in ascending order.
 
@@ -28,14 +29,20 @@ def draw(
         sampling: `fixed`: `cohort` different clients, each set equally likely. `poisson`: each client by its own
             coin, with probability `cohort / clients`; the result may be empty. `truncated-poisson`: the same, and of
             more than `max_cohort` a uniformly random subset of so many stays.
-        cohort: From 1 to `clients`.
+        cohort: From 1 to `clients`; with a declared rate it says nothing.
         clients: The population; clients are numbered from 0.
         generator: The round's stream.
         max_cohort: `cohort` or more; with `truncated-poisson`, and only with it.
+        rate: Probability of each client's coin, above 0 and at most 1, where it is declared and no part of the
+            population; for `poisson` alone. None: `cohort / clients`.
 
     Raises:
         ValueError: A value is out of its range.
     """
+    if rate is not None:
+        if sampling != "poisson" or not 0 < rate <= 1:
+            raise ValueError(f"a declared rate of {rate} with {sampling} sampling")
+        return _ascending(np.flatnonzero(generator.random(clients) < rate))
     if not 1 <= cohort <= clients:
         raise ValueError(f"cohort {cohort} of {clients} clients")
     if (max_cohort is None) != (sampling != "truncated-poisson"):

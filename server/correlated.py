@@ -74,7 +74,7 @@ class Correlated:
         self.noted: Mapping[int, list[int]] = {}
         self.note: Callable[[int, list[int]], None] = lambda round_, cohort: None
         self._groups = [
-            group_of(str(client), section.min_separation) for client in range(self._cohorts.clients)
+            group_of(str(client), section.min_separation) for client in range(self._cohorts.population)
         ]
         self._history = History(plan.mechanism.participation)
         self._size = dimension_of(tuple(array.shape) for array in arrays.values())

@@ -41,11 +41,10 @@ class LocalAccount(KeptByClients):
         Raises:
             Refused: delta is too large for so few clients, no noise reaches the epsilon, or the noise reaches none.
         """
-        super().__init__(experiment, section.participations(experiment.rounds))
+        super().__init__(experiment, section.max_participations)
         if section.delta is not None:
             check_delta_of_clients("local-dp", section.delta, clients)
         self._section = section
-        self._participations = section.participations(experiment.rounds)
         self._said = said
         try:
             self.noise_multiplier = section.calibrated(experiment.rounds)
@@ -70,6 +69,9 @@ class LocalAccount(KeptByClients):
             noise_multiplier=self.noise_multiplier,
             noise=self.noise,
         )
+
+    def _releases(self, client: int) -> int:
+        return 1
 
     def columns(self, rounds: int) -> dict[str, Any]:
         """Return what a row says: the most that a client has spent so far, with what belongs to it."""

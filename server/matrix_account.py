@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from fedsim.client_level_sections import DpFtrlSection
-from fedsim.errors import Refused
+from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from privacy.accounting.central import Answer
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
@@ -76,12 +77,32 @@ class MatrixAccount(KeptByServer):
         """Return the mechanism with the noise that is given, or the least that keeps the experiment's epsilon."""
         section, amplified = self._section, self._section.adversary == "released-models"
         if section.epsilon is not None:
-            rate = self.cohorts.cohort / self.cohorts.clients if amplified else None
+            rate = self.cohorts.cohort / self.cohorts.population if amplified else None
             return plan(mechanism, section.epsilon, section.delta, rate)
         if section.noise_multiplier is None:
             raise TypeError("neither epsilon nor noise-multiplier is set")
         groups = self._groups(mechanism.participation.rounds) if amplified else None
         return Plan(mechanism=mechanism, noise_multiplier=section.noise_multiplier, groups=groups)
+
+    def check_room(self, round_: int, clients: Sequence[int] = ()) -> None:
+        """Refuse a round whose row of the noise is not to come any more, by what the ledger has.
+
+        Args:
+            round_: That is about to begin, or to release its sum; from 1.
+            clients: Not needed: how often and how far apart each takes part is seen to where they are drawn.
+
+        Raises:
+            RunFailed: It has been released, or one after it has, or it was never planned.
+        """
+        try:
+            last = self._released
+        except ValueError as error:
+            raise RunFailed(f"round {round_}: {error}") from None
+        if not last < round_ <= self._rounds:
+            raise RunFailed(
+                f"round {round_}: the ledger has row {last} of the noise, of {self._rounds} that are planned; each is "
+                "released once, and nothing goes on past its budget"
+            )
 
     def columns(self, rounds: int) -> dict[str, Any]:
         """Return what a row says: epsilon so far, by adversary, with what belongs to it."""
@@ -130,7 +151,7 @@ class MatrixAccount(KeptByServer):
             "min-separation": section.min_separation,
             "participations": mechanism.participation.participations,
             "sampling": self.cohorts.sampling.value,
-            "client-rate": self.cohorts.cohort / self.cohorts.clients,
+            "client-rate": self.cohorts.cohort / self.cohorts.population,
             "group-rate": self.cohorts.rate,
             "rounds": self._rounds,
             "delta": section.delta,
@@ -147,12 +168,17 @@ class MatrixAccount(KeptByServer):
         return Groups(
             count=self._section.min_separation,
             rounds=rounds,
-            client_rate=cohorts.cohort / cohorts.clients,
+            client_rate=cohorts.cohort / cohorts.population,
         )
 
     @property
     def _released(self) -> int:
-        """The last round that the ledger has; `ValueError` where its rounds are not of this account's mechanism."""
+        """The last round that the ledger has; `ValueError` where its rounds are not of this account's mechanism.
+
+        Rounds after it that had no sum cost nothing more, as the rows of rounds before it that had none don't: what
+        was released is part of the first rows of one Gaussian mechanism, whose sensitivity is that of every pattern of
+        participations, and no coin is counted on.
+        """
         spent = self.ledger.spent_by_rows()
         if spent is None:
             return 0

@@ -149,11 +149,16 @@ class Federation:
         if not cohort and self.central is None:
             return {"clients": 0, "failures": 0}
         there = self._there(cohort)
-        grid, requests = self._requests(round_, there)
-        replies = self._collect(round_, grid, requests) if there else self._nobody(round_)
+        spent = {} if self.account is None else self.account.spent_out(there)
+        asked = [client for client in there if client not in spent]
+        if self.account is not None:
+            self.account.check_room(round_, asked)
+        grid, requests = self._requests(round_, asked)
+        replies = self._collect(round_, grid, requests) if asked else self._nobody(round_)
         replies.failures.update((client, AWAY) for client in cohort if client not in there)
+        replies.failures.update(spent)
         updates = 0 if replies.no_sum else len(cohort) - len(replies.failures)
-        if there and not updates and not replies.no_sum and self.central is None:
+        if there and not updates and not replies.no_sum and self.central is None and self.secure is None:
             client, reason = next(iter(replies.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
@@ -180,7 +185,9 @@ class Federation:
         else:
             generator = numpy_stream(self.experiment.seed, "cohort", round_=round_)
         most = max_cohort_of(server, clients)
-        return draw(server.sampling, server.cohort, clients, generator, max_cohort=most)
+        dp_fedavg = self.experiment.privacy.dp_fedavg
+        rate = None if dp_fedavg is None else dp_fedavg.rate
+        return draw(server.sampling, server.cohort, clients, generator, max_cohort=most, rate=rate)
 
     def _there(self, cohort: list[int]) -> list[int]:
         """Return those of a cohort who are there; waits for `min-clients` clients, whoever they are."""
@@ -227,6 +234,7 @@ class Federation:
         """
         if self.central is None or self.account is None:
             raise TypeError("the experiment has no mechanism of a trusted server")
+        self.account.check_room(round_)
         sent = self.central.summed
         sums = {name: metrics.get(term, 0.0) * clients for name, term in sent.items()}
         mean, released, event = self.central.release(total, round_, sums)

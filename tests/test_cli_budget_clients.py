@@ -133,6 +133,18 @@ def test_another_relation_leaves_known_cohorts_without_a_number() -> None:
     assert "Known cohort, unavailable: who knows the cohorts sees" in budget(line)
 
 
+def test_a_declared_rate_stands_beside_the_cohort_that_the_mean_is_over() -> None:
+    line = "dp-fedavg --noise-multiplier 4 --rounds 100 --delta 1e-3 --relation add-or-remove-one --client-rate 0.5"
+    tree = tree_of(f"{line} --cohort 10")
+    assert tree["released-models"]["pld"] == pytest.approx(4.253, abs=1e-3)
+    assert (tree["client-rate"], tree["cohort"], tree["clients"]) == (0.5, 10, None)
+    text = budget(f"{line} --cohort 10")
+    assert "Noise on the mean update: 0.4 clip norms" in text
+    assert "the rate is declared, whatever their number" in text
+    deployed = tree_of(f"{line} --cohort 10 --population 900 20")["population"]
+    assert deployed["noise-multiplier"] == pytest.approx(8.0)
+
+
 def test_tables_say_what_each_number_stands_on() -> None:
     text = budget(f"dp-fedavg --noise-multiplier 1.5 {PLAN}")
     for words in (
@@ -211,6 +223,26 @@ NOISY = f"dp-fedavg --noise-multiplier 1 {PLAN}"
         (
             f"dp-fedavg --epsilon 1 {PLAN} --relation add-or-remove-one --adversary known-cohort",
             "sees whether a client is there",
+        ),
+        (
+            f"{NOISY} --relation add-or-remove-one --clients 1000",
+            "--clients 1000: is what --relation add-or-remove-one protects",
+        ),
+        (
+            "dp-fedavg --noise-multiplier 1 --rounds 1 --delta 1e-5 --relation add-or-remove-one",
+            "--relation add-or-remove-one: needs a rate that is declared; allowed: --client-rate, or zero-out",
+        ),
+        (
+            f"{NOISY} --relation add-or-remove-one --sampling fixed",
+            "sampling = fixed: its law has the number of clients in it, which add-or-remove-one protects",
+        ),
+        (
+            f"{NOISY} --relation add-or-remove-one --max-cohort 5",
+            "sampling = truncated-poisson: its law has the number of clients in it",
+        ),
+        (
+            f"{NOISY} --relation add-or-remove-one --cohort 20000",
+            "must be below 1 / (cohort / rate) = 1 / 200000",
         ),
         (
             f"dp-fedavg --epsilon 1 {PLAN} --mean-noise 1e-6 --json",

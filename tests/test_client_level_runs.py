@@ -25,7 +25,7 @@ from privacy.events import CohortEvent, Sampling, loads
 from privacy.mechanisms import Clipped
 from server.central import Central
 from server.rounds import Federation
-from tests.stopping import Killed
+from tests.stopping import Killed, stopped
 from tests.test_simulation import bits
 
 DIGITS = """
@@ -287,6 +287,113 @@ def test_a_hypothetical_population_stands_beside_the_simulations_epsilon_and_not
     assert "says nothing of the simulated clients" in said["population"]["who"]
 
 
+# --- where the number of clients is protected -----------------------------------------------------------------
+
+
+ADDED = ("privacy.dp-fedavg.relation='add-or-remove-one'", "privacy.dp-fedavg.rate=0.2")
+
+
+def test_where_the_number_of_clients_is_protected_nothing_that_is_told_is_made_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told(*overrides: str) -> Any:
+        run = fedsim.run(digits(*overrides, "rounds=2"), f"told-{len(list(Path().iterdir()))}")
+        private = [{k: v for k, v in row.items() if k in COLUMNS} for row in run.rows]
+        return (run.path / "ledger.jsonl").read_text(), run.manifest["epsilon"], private
+
+    assert told(*ADDED) == told(*ADDED, "data.clients=29") == told(*ADDED, "data.clients=4")
+    assert told() != told("data.clients=29")  # the control: under zero-out it is public
+    event = events_of(fedsim.run(digits(*ADDED), "run"))[0]
+    assert (event.clients, event.rate, event.cohort, event.denominator) == (None, 0.2, 6, 6.0)
+    # A mean over the declared cohort, of clients drawn at the declared rate.
+    recorder = Recorder(monkeypatch)
+    run = fedsim.run(digits(*ADDED, "data.clients=4", "privacy.dp-fedavg.noise-multiplier=1e-9"), "few")
+    assert sum(row["clients"] for row in run.rows) > 0
+    for total, mean in zip(recorder.totals, recorder.means, strict=True):
+        for name, array in total.items():
+            np.testing.assert_allclose(mean[name], array / 6, atol=1e-9)
+
+
+COLUMNS = {
+    "epsilon-released-models",
+    "epsilon-known-cohort",
+    "noise-multiplier",
+    "sampling-rate",
+    "dp-steps",
+    "delta",
+    "relation",
+}
+
+
+# --- nothing goes on past its budget --------------------------------------------------------------------------
+
+
+def test_a_ledger_that_has_the_whole_plan_already_ends_the_run_before_anybody_is_asked() -> None:
+    path = stopped(digits("privacy.noise='os'"), "run")
+    file = path / "ledger.jsonl"
+    file.write_text(file.read_text() * 2)  # both rounds twice: four, as are planned
+    before = file.read_bytes()
+    with pytest.raises(fedsim.RunFailed, match="round 3: the ledger has 4 rounds, of 4 that are planned"):
+        fedsim.resume(path)
+    assert file.read_bytes() == before
+    said = fedsim.load_run(path).manifest["epsilon"]["released-models"]
+    assert said["spent"] == said["epsilon"]
+
+
+def test_a_ledger_that_is_full_by_the_time_of_a_release_ends_the_run_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Federation._collect
+
+    def collect(federation: Federation, round_: int, *rest: Any) -> Any:
+        if round_ == 3 and federation.account is not None:  # while clients train, somebody writes
+            federation.account.note(list(federation.account.ledger))  # type: ignore[arg-type]
+        return real(federation, round_, *rest)
+
+    monkeypatch.setattr(Federation, "_collect", collect)
+    recorder = Recorder(monkeypatch)
+    with pytest.raises(fedsim.RunFailed, match="round 3: the ledger has 4 rounds, of 4"):
+        fedsim.run(digits(), "run")
+    assert len(recorder.means) == 2
+
+
+# --- under secure aggregation -----------------------------------------------------------------------------------
+
+
+def test_rounds_without_a_sum_are_spent_too() -> None:
+    lossy = ("faults.dropout=0.6", "privacy.secagg.dropout=0.5", "server.evaluate-every=1", "rounds=6")
+    run = fedsim.run(digits(*SECAGG[:3], *lossy), "run")
+    sums = [event.round for event in events_of(run)]
+    assert 0 < len(sums) < 6  # the control: the ledger has fewer, of which `spent` was made
+    assert [row["dp-steps"] for row in run.rows] == [1, 2, 3, 4, 5, 6]
+    for said in (run.manifest["epsilon"][name] for name in ("released-models", "known-cohort")):
+        assert said["spent"] == said["epsilon"]
+    # In clear a round releases whoever is there, and all of them are in the ledger.
+    clear = fedsim.run(digits("faults.dropout=1.0", "rounds=3", "server.sampling='fixed'"), "clear")
+    assert [event.round for event in events_of(clear)] == [1, 2, 3]
+    assert clear.manifest["epsilon"]["released-models"]["spent"] == pytest.approx(
+        clear.manifest["epsilon"]["released-models"]["epsilon"]
+    )
+
+
+def test_the_adaptive_clip_norm_stays_within_the_range_of_the_coordinates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grows = (
+        *ADAPTIVE,
+        "privacy.dp-fedavg.clip=1e-3",
+        "privacy.dp-fedavg.adaptive.rate=3.0",
+        "privacy.dp-fedavg.noise-multiplier=0.1",
+    )
+    recorder = Recorder(monkeypatch)
+    run = fedsim.run(digits(*grows, *SECAGG, "privacy.secagg.clip=2e-3"), "bounded")
+    assert recorder.clips == [1e-3, 2e-3, 2e-3, 2e-3]
+    assert [row["secagg-clipped"] for row in run.rows] == [0.0] * 4
+    recorder.clips.clear()
+    fedsim.run(digits(*grows, "server.sampling='fixed'"), "free")
+    assert recorder.clips[-1] > 2e-3  # the control
+
+
 # --- metrics that are released -----------------------------------------------------------------------------------
 
 
@@ -480,6 +587,35 @@ def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: 
         (
             ("server.sampling='truncated-poisson'", "server.max-cohort=3"),
             "server.max-cohort = 3: must be at least the cohort, 6",
+        ),
+        (
+            ADDED[:1],
+            "privacy.dp-fedavg.relation = 'add-or-remove-one': needs a rate that is declared",
+        ),
+        (ADDED[1:], "privacy.dp-fedavg.rate = 0.2: is for relation = 'add-or-remove-one'"),
+        (
+            (ADDED[0], "privacy.dp-fedavg.rate=1.5"),
+            "privacy.dp-fedavg.rate = 1.5: must be less than or equal to 1",
+        ),
+        (
+            (*ADDED, "server.sampling='fixed'"),
+            "server.sampling = 'fixed': its law has the number of clients in it, which privacy.dp-fedavg.relation",
+        ),
+        (
+            (*ADDED, "server.sampling='truncated-poisson'"),
+            "server.sampling = 'truncated-poisson': its law has",
+        ),
+        (
+            (*ADDED, *SECAGG),
+            "privacy.secagg = 'a table': has no theorem with privacy.dp-fedavg.relation = 'add-or-remove-one'",
+        ),
+        (
+            (*ADDED, "privacy.dp-fedavg.delta=0.034"),
+            "privacy.dp-fedavg.delta = 0.034: must be below privacy.dp-fedavg.rate / server.cohort = 0.03333",
+        ),
+        (
+            (*SECAGG, "privacy.secagg.clip=0.04"),
+            "privacy.secagg.clip = 0.04: must be at least privacy.dp-fedavg.clip = 0.05",
         ),
     ],
 )

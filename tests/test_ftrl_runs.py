@@ -16,6 +16,7 @@ from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
 from fedsim.streams import numpy_stream
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
+from privacy.arithmetic import SHARE
 from privacy.events import MatrixEvent, Noise, event_of
 from server.correlated import Correlated
 from server.matrix_account import MatrixAccount
@@ -134,7 +135,7 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
             for t in range(1, ROUNDS + 1)
         ]
     )
-    noise = NOISE * sensitivity * CLIP * np.linalg.solve(matrix, normals)
+    noise = NOISE * sensitivity * (1 + SHARE) * CLIP * np.linalg.solve(matrix, normals)  # on the grid
     for t, total in enumerate(sums):
         assert 0 < np.linalg.norm(total) <= CLIP * run.rows[t]["clients"]
         moved = models[2 * t + 1] - models[2 * t]
@@ -203,6 +204,24 @@ def test_sums_that_are_rounded_are_more_sensitive() -> None:
     run = fedsim.run(setting("privacy.secagg.mode=ideal", "privacy.secagg.minimum=2", "rounds=3"), "run")
     (sensitivity,) = {event.sum_sensitivity for event in events_of(run)}
     assert CLIP < sensitivity < 1.01 * CLIP
+
+
+def test_a_range_of_coordinates_that_would_cut_clipped_updates_is_refused() -> None:
+    secagg = "privacy.secagg.mode=ideal", "privacy.secagg.minimum=2"
+    line = f"privacy.secagg.clip = {CLIP / 2}: must be at least privacy.dp-ftrl.clip = {CLIP}"
+    with pytest.raises(Refused, match=line):
+        setting(*secagg, f"privacy.secagg.clip={CLIP / 2}")
+    setting(*secagg, f"privacy.secagg.clip={CLIP}")
+
+
+def test_a_ledger_that_has_a_row_twice_ends_the_run_before_anybody_is_asked() -> None:
+    path = stopped(setting("privacy.noise=os"), "run")
+    file = path / "ledger.jsonl"
+    file.write_text(file.read_text() + file.read_text().splitlines(keepends=True)[0])
+    before = file.read_bytes()
+    with pytest.raises(fedsim.RunFailed, match=r"ledger\.jsonl: a row of the noise was released twice"):
+        fedsim.resume(path)
+    assert file.read_bytes() == before
 
 
 # --- who takes part -----------------------------------------------------------------------------------------

@@ -255,6 +255,22 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_count
     assert fedsim.load_run("run").ledger.read_bytes() == before
 
 
+def test_a_ledger_that_has_all_of_a_clients_releases_ends_the_run_before_anybody_is_asked() -> None:
+    path = stopped(digits("privacy.noise=os", "server.cohort=6"), "run")
+    file = path / "ledger.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    mine = [line for line in lines if loads(line).client == 2]  # type: ignore[union-attr]
+    file.write_text("".join(lines + mine))  # its two rounds twice: the four that are planned
+    before = file.read_bytes()
+    with pytest.raises(
+        fedsim.RunFailed, match="round 3: client 2 has 4 releases in the ledger, of 4 that are"
+    ):
+        fedsim.resume(path)
+    assert file.read_bytes() == before
+    said = fedsim.load_run(path).manifest["epsilon"]["server"]
+    assert said["spent"] == said["epsilon"]
+
+
 def test_the_systems_event_is_on_the_disk_before_the_value_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     on_disk: list[int] = []
     real = WeightedSum.add

@@ -1,4 +1,4 @@
-"""Worker processes that are killed at random moments cost time, and no bits."""
+"""Worker processes that are killed at random moments cost time, and no bits; with real noise, they cost the client."""
 
 import os
 import random
@@ -12,8 +12,13 @@ from typing import Any
 import pytest
 
 import fedsim
-from fedsim import Experiment
+from fedsim import Experiment, RunFailed
 from fedsim.progress import Silent
+from fedsim.runtime import AppSpec
+from privacy.ledger import Ledger
+from server.kept_ledger import KeptByClients
+from tests.dying_app import MARK, VICTIM
+from tests.test_local_dp_runs import events_of
 from tests.test_simulation import CNN, LSTM, bits
 
 
@@ -80,3 +85,93 @@ def test_workers_that_are_killed_cost_no_bits(text: str, kills: int) -> None:
         == reference
     )
     assert killer.killed == kills
+
+
+# --- where the noise is the operating system's ----------------------------------------------------------------
+
+REAL = """
+name = "real"
+rounds = 2
+[data]
+clients = 5
+partition = "iid"
+[model]
+name = "linear"
+[client]
+steps = 1
+[server]
+cohort = 5
+[privacy]
+noise = "os"
+[privacy.local-dp]
+epsilon = 3.0
+delta = 1e-3
+clip = 0.5
+[runtime]
+workers = 1
+"""
+
+
+def one_dies(monkeypatch: pytest.MonkeyPatch, **more: bool) -> None:
+    """Let the victim's worker die in the first round, after its event is in the ledger; it has a job of its own."""
+
+    def spec(*arguments: Any, **named: Any) -> AppSpec:
+        return AppSpec(*arguments, **named | {"reference": "tests.dying_app:app"} | more)
+
+    monkeypatch.setattr("fedsim.simulate.AppSpec", spec)
+
+
+def releases_of(run: fedsim.Run, client: int) -> list[int]:
+    return [event.round for event in events_of(run) if event.client == client]
+
+
+def test_a_client_whose_worker_dies_after_its_release_is_charged_once_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one_dies(monkeypatch)
+    run = fedsim.run(Experiment.from_toml(REAL), "run")
+    assert Path(MARK).exists()
+    assert [row["failures"] for row in run.rows] == [1, 0]
+    assert run.manifest["status"] == "completed"
+    assert releases_of(run, VICTIM) == [1, 2]
+    said = run.manifest["epsilon"]["server"]
+    assert said["spent"] <= said["epsilon"] <= 3.0
+
+
+def test_a_second_try_would_be_a_second_release_and_the_run_ends_before_the_budget_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one_dies(monkeypatch, second_try=True)  # the control, as it was
+    with pytest.raises(
+        RunFailed, match=f"round 2: client {VICTIM} has 2 releases in the ledger, of 2 that are planned"
+    ):
+        fedsim.run(Experiment.from_toml(REAL), "run")
+    run = fedsim.load_run("run")
+    assert releases_of(run, VICTIM) == [1, 1]
+    assert {event.round for event in events_of(run)} == {1}  # nobody was asked in the second
+    said = run.manifest["epsilon"]["server"]
+    assert said["spent"] <= said["epsilon"]
+    # Unchecked, the run goes on, and past its budget.
+    Path(MARK).unlink()
+    monkeypatch.setattr(KeptByClients, "check_room", lambda *_: None)
+    beyond = fedsim.run(Experiment.from_toml(REAL), "beyond").manifest["epsilon"]["server"]
+    assert beyond["spent"] > beyond["epsilon"]
+
+
+def test_a_participation_that_died_with_its_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_dies(monkeypatch)
+    setting = Experiment.from_toml(REAL, ["rounds=3", "privacy.local-dp.max-participations=2"])
+    with pytest.raises(RunFailed, match="has taken part in 2 rounds, all that max-participations allows"):
+        fedsim.run(
+            setting, "run"
+        )  # in the third, in which the victim's own count, which died too, would let it
+    run = fedsim.load_run("run")
+    assert Ledger(events_of(run)).participations() == dict.fromkeys(range(5), 2)
+    said = run.manifest["epsilon"]["server"]
+    assert said["spent"] == said["epsilon"]
+    # The control: it is asked, and takes part.
+    Path(MARK).unlink()
+    monkeypatch.setattr(KeptByClients, "spent_out", lambda *_: {})
+    monkeypatch.setattr(KeptByClients, "check_room", lambda *_: None)
+    beyond = fedsim.run(setting, "beyond")
+    assert releases_of(beyond, VICTIM) == [1, 2, 3]

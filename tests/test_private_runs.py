@@ -8,6 +8,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused
+from fedsim.data import prepare
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
 from privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
@@ -160,10 +161,43 @@ def test_under_add_or_remove_nothing_depends_on_the_number_of_records() -> None:
         "server.weighting=uniform",
         "rounds=2",
     )
-    run = fedsim.run(digits(*overrides), "run")
-    assert {(e.rate, e.steps, e.relation) for e in events_of(run)} == {(0.1, 3, "add-or-remove-one")}
-    assert len({e.records for e in events_of(run)}) > 1
-    assert "protected" in run.manifest["epsilon"]["known-cohort"]["records"]
+    # Two ways to deal the records: each client has another number of them, and nothing says so.
+    one, other = (
+        fedsim.run(digits(*overrides, f"data.partition={name}"), name) for name in ("linear", "square")
+    )
+    sizes = [prepare(digits(f"data.partition={name}")).training_sizes() for name in ("linear", "square")]
+    assert not set(sizes[0]) & set(sizes[1])
+    assert {(e.rate, e.steps, e.relation) for e in events_of(one)} == {(0.1, 3, "add-or-remove-one")}
+    assert {event.records for event in events_of(one)} == {None}
+    assert (one.path / "ledger.jsonl").read_bytes() == (other.path / "ledger.jsonl").read_bytes()
+    assert one.manifest["epsilon"] == other.manifest["epsilon"]
+    spent = "epsilon-known-cohort", "epsilon-released-models", "sampling-rate", "dp-steps"
+    assert [{key: run.rows[-1][key] for key in spent} for run in (one, other)] == [
+        {key: one.rows[-1][key] for key in spent}
+    ] * 2
+    assert "protected" in one.manifest["epsilon"]["known-cohort"]["records"]
+    # The control: under zero-out all of it says how many there are.
+    public = [
+        fedsim.run(digits(f"data.partition={name}", "rounds=1"), f"public-{name}")
+        for name in ("linear", "square")
+    ]
+    assert public[0].manifest["epsilon"] != public[1].manifest["epsilon"]
+    assert len({event.records for event in events_of(public[0])}) > 1
+
+
+def test_under_add_or_remove_delta_is_compared_with_what_the_constants_tell() -> None:
+    overrides = (
+        "privacy.dp-sgd.relation=add-or-remove-one",
+        "privacy.dp-sgd.rate=0.1",
+        "client.steps=3",
+        "server.weighting=uniform",
+        "privacy.dp-sgd.delta=0.0011",
+    )
+    said = (
+        r"delta = 0.0011: must be below 1 / \(clients x client.batch-size / privacy.dp-sgd.rate\) = 1 / 960"
+    )
+    with pytest.raises(Refused, match=said):  # 6 clients of 16 / 0.1 records; in fact they have 1438
+        fedsim.run(digits(*overrides), "run")
 
 
 def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ def test_an_actor_that_dies_is_replaced_and_its_clients_tried_again(grid: RayGri
     assert (values.tolist(), errors) == ([3.0 + 0 + 4 + 1] * 3, 1)
     (reply,) = grid.send_and_receive([query(0, "query.die")])
     assert reply.error.reason == "Ray actor ended (ActorDiedError), twice"
+
+
+def test_where_no_second_try_is_allowed_an_actors_clients_have_failed_at_once(cluster: Any) -> None:
+    with RayGrid(replace(SPEC, second_try=False)) as grid:
+        (reply,) = grid.send_and_receive([query(0, "query.die")])
+        assert reply.error.reason == "Ray actor ended (ActorDiedError)"
 
 
 @pytest.mark.parametrize("text", [CNN, LSTM], ids=["cnn", "lstm"])

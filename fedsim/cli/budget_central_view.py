@@ -81,17 +81,21 @@ class CentralPlan:
             )
         if population is not None and cohort is None:
             raise Refused("--population: needs --clients and --cohort of the run that stands for it")
+        hidden = Relation(relation) is Relation.ADD_OR_REMOVE_ONE
+        if hidden:
+            _check_declared(client_rate, clients)
         scheme = sampling or ("poisson" if max_cohort is None else "truncated-poisson")
         known = KNOWN_COHORT if participations is not None else RELEASED_MODELS
         try:
             plan = cls(
                 release=CohortSum(
                     noise_multiplier=1.0 if noise_multiplier is None else noise_multiplier,
-                    rate=_rate(client_rate, clients, cohort),
+                    rate=_rate(client_rate, clients, None if hidden else cohort),
                     sampling=Sampling(scheme),
                     relation=Relation(relation),
                     clients=clients,
                     max_cohort=max_cohort,
+                    cohort=cohort if hidden else None,
                 ),
                 rounds=rounds,
                 delta=delta,
@@ -130,8 +134,8 @@ class CentralPlan:
         return replace(self, release=replace(self.release, noise_multiplier=noise_multiplier))
 
     def with_rate(self, rate: float) -> Self:
-        """Return the plan with another client rate."""
-        return replace(self, release=replace(self.release, rate=rate))
+        """Return the plan with another client rate, of whatever cohort."""
+        return replace(self, release=replace(self.release, rate=rate, cohort=None))
 
     def answers(self, tolerance: float = laws.TOLERANCE) -> dict[str, Answer]:
         """Return what each adversary learns."""
@@ -324,6 +328,17 @@ class CentralPlan:
             said["participations"] = f"at most {counted(self.max_participations, 'participation')}"
         said["delta"] = f"delta {self.delta:g}"
         return ", ".join(words for name, words in said.items() if name not in leaving_out)
+
+
+def _check_declared(client_rate: float | None, clients: int | None) -> None:
+    """Raise `Refused` where the number of clients is protected, and the client rate is made of it, or not declared."""
+    relation = f"--relation {Relation.ADD_OR_REMOVE_ONE}"
+    if clients is not None:
+        raise Refused(
+            f"--clients {clients}: is what {relation} protects, and no rate may be made of it; allowed: --client-rate"
+        )
+    if client_rate is None:
+        raise Refused(f"{relation}: needs a rate that is declared; allowed: --client-rate, or zero-out")
 
 
 def _rate(client_rate: float | None, clients: int | None, cohort: int | None) -> float:

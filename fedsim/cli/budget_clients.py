@@ -51,7 +51,10 @@ def dp_fedavg(
     client_rate: Annotated[
         float | None,
         typer.Option(
-            metavar="P", help="Expected cohort / clients; 1: all clients, always.", show_default=False
+            metavar="P",
+            help="Expected cohort / clients; 1: all clients, always. With add-or-remove-one, the rate that is declared "
+            "(--cohort may stand beside it).",
+            show_default=False,
         ),
     ] = None,
     clients: Annotated[
@@ -87,7 +90,11 @@ def dp_fedavg(
         ),
     ] = None,
     relation: Annotated[
-        CentralRelation, typer.Option(help="Which data sets are neighbours.")
+        CentralRelation,
+        typer.Option(
+            help="Which data sets are neighbours. add-or-remove-one protects the number of clients: it needs a declared "
+            "--client-rate, and poisson cohorts."
+        ),
     ] = CentralRelation.ZERO_OUT,
     adversary: Annotated[
         Target | None,

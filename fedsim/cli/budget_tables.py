@@ -13,7 +13,7 @@ from privacy.events import Relation
 UNIT = "one client"
 RELATIONS = {
     Relation.ZERO_OUT: "zero-out (the client's update becomes zero; the number of clients is public)",
-    Relation.ADD_OR_REMOVE_ONE: "add-or-remove-one (one client more or less)",
+    Relation.ADD_OR_REMOVE_ONE: "add-or-remove-one (one client more or less; the rate is declared, whatever their number)",
     Relation.REPLACE_ONE: "replace-one (the client's data become any other; that it takes part is public)",
 }
 

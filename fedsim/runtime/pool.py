@@ -92,7 +92,7 @@ class PoolGrid(ClientsGrid):
     """Clients played by workers.
 
     A worker that dies is replaced, and each client whose answer was lost with it is tried once more, alone;
-    the second time it has failed.
+    the second time it has failed. Where the spec allows no second try, it has failed at once.
 
     Args:
         spec: What the workers run.
@@ -250,6 +250,9 @@ class PoolGrid(ClientsGrid):
         self._release(ticket.shared)
         if ticket.second_of is not None:
             ticket.future.set_result(_failure(ticket, f"{reason}, twice"))
+            return
+        if not self.spec.second_try:
+            ticket.future.set_result(_failure(ticket, reason))
             return
         again = []
         for message in itertools.chain.from_iterable(ticket.groups):

@@ -47,12 +47,15 @@ class AppSpec:
         run_config: What each finds in its context.
         reference: The ClientApp, as `"module:attribute"`.
         folder: Where its modules are looked for first; empty: only where Python looks anyway.
+        second_try: Whether a client whose worker died is tried once more. Not where what it does can't be taken back:
+            it may have noted a release whose noise nobody can draw again, and would release twice.
     """
 
     clients: int
     run_config: UserConfig
     reference: str = CLIENT_APP
     folder: str = ""
+    second_try: bool = True
 
     def load(self) -> ClientApp:
         """Import the ClientApp; raises `Refused` where there is none."""

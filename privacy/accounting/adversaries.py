@@ -1,8 +1,8 @@
 """Who looks on decides what a record's privacy costs: two adversaries, two laws.
 
 Unit: a record. Neighbouring relation: zero-out, with each client's number of records public (the numbers equal those
-of add/remove). Noise: ideal real Gaussians. Clients hold disjoint records, so a record's epsilon is its own client's,
-and that of all is the largest.
+of add/remove where rate and steps are constants of their own, and no batch is cut). Noise: ideal real Gaussians. Clients
+hold disjoint records, so a record's epsilon is its own client's, and that of all is the largest.
 """
 
 from __future__ import annotations

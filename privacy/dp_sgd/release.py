@@ -27,6 +27,9 @@ class DpSgd:
         randomness: Draws records and noise.
         noise: Where `randomness` comes from.
         taken: Steps so far.
+
+    Raises:
+        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
     """
 
     gradient: PrivateGradient
@@ -36,6 +39,9 @@ class DpSgd:
     randomness: Randomness
     noise: Noise
     taken: int = 0
+
+    def __post_init__(self) -> None:
+        check_relation(self.relation, self.batches)
 
     def step(self, inputs: Tensor, labels: Tensor) -> float | None:
         """Draw a batch and set every parameter's `grad` to its noised mean gradient.
@@ -71,8 +77,14 @@ def planned_event(
 ) -> Event:
     """Return what a client releases in a round in which it takes all its steps; whose and which it is stays open.
 
+    Under add-or-remove-one the number of records is protected, and not in it.
+
     Arguments are as in `DpSgd`, and the gradient's clip norm.
+
+    Raises:
+        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
     """
+    check_relation(relation, batches)
     return Event(
         mechanism="dp-sgd",
         round=0,
@@ -84,7 +96,30 @@ def planned_event(
         sampling=batches.sampling,
         rate=batches.rate,
         max_batch=batches.max_batch,
-        records=batches.records,
+        records=batches.records if relation is Relation.ZERO_OUT else None,
         steps=batches.steps,
         noise=noise,
     )
+
+
+def check_relation(relation: Relation, batches: Batches) -> None:
+    """Refuse a relation under which batches so drawn have no theorem.
+
+    Raises:
+        ValueError: They have none.
+    """
+    if relation is Relation.REPLACE_ONE:
+        raise ValueError(
+            f"relation = {relation}: replacing a record moves a step's sum by twice the clip norm; allowed: "
+            f"{Relation.ZERO_OUT}, {Relation.ADD_OR_REMOVE_ONE}"
+        )
+    if relation is Relation.ADD_OR_REMOVE_ONE and batches.max_batch is not None:
+        raise ValueError(
+            f"max batch = {batches.max_batch}: the law of batches that are cut has the number of records in it, which "
+            f"{relation} protects; allowed: none, or {Relation.ZERO_OUT}"
+        )
+    if relation is Relation.ADD_OR_REMOVE_ONE and not batches.declared:
+        raise ValueError(
+            f"relation = {relation}: the number of records is what it protects, and rate, steps or denominator are "
+            f"made of it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
+        )

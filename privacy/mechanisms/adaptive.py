@@ -49,7 +49,8 @@ class AdaptiveClipping:
 
     Unit: a client. Neighbouring relation: zero-out or add-or-remove-one; replacing a client moves the bits by 1 and
     breaks the split. Trusted: the server. What stays sensitive: the sums, each client's bit, who was in the cohort
-    and how many they were.
+    and how many they were. The clip norm follows from what was released, and from constants; so does one that is kept
+    at or below a constant (`most`), which is post-processing.
 
     Attributes:
         noise_multiplier: z, of all together: what is accounted for. Above 0 and below `2 bit_noise` (with other
@@ -58,6 +59,8 @@ class AdaptiveClipping:
         quantile: gamma, above 0 and below 1.
         rate: eta, above 0.
         metrics: What else is released beside the update.
+        most: What the next clip norm is at most, a public constant, `LEAST` or more: secure aggregation cuts every
+            coordinate to its range, and would cut updates of a larger norm unnoticed.
         cohorts: How cohorts are drawn; m is the expected cohort.
         relation: Which data sets are neighbours.
         randomness: Draws the noise.
@@ -81,6 +84,7 @@ class AdaptiveClipping:
     quantile: float = 0.5
     rate: float = 0.2
     metrics: tuple[BoundedMetric, ...] = ()
+    most: float = MOST
     cohorts: Cohorts
     relation: Relation
     randomness: Randomness
@@ -93,6 +97,8 @@ class AdaptiveClipping:
             raise ValueError(f"quantile = {self.quantile}: must be above 0 and below 1")
         if not 0 < self.rate < math.inf:
             raise ValueError(f"rate = {self.rate}: must be above 0, and finite")
+        if not LEAST <= self.most <= MOST:
+            raise ValueError(f"most = {self.most}: must be from {LEAST} to {MOST}")
 
     @property
     def update_noise_multiplier(self) -> float:
@@ -142,7 +148,7 @@ class AdaptiveClipping:
             total, round_, sums
         )
         moved = clip * math.exp(min(-self.rate * (metrics[BITS] - self.quantile), 100.0))
-        return AdaptiveRelease(mean, min(max(moved, LEAST), MOST), metrics, event)
+        return AdaptiveRelease(mean, min(max(moved, LEAST), self.most), metrics, event)
 
 
 def shifted_bit(clipped: Clipped, clip: float) -> float:

@@ -47,7 +47,8 @@ class CentralGaussian:
     1905.03871, Theorem 1, for one): a metric costs no epsilon, but the update gets z_update, which is more than z.
 
     Unit: a client. Neighbouring relation: zero-out or add-or-remove-one, whose sensitivity is alike; replacing a
-    client moves the sums by twice as much. Trusted: the server, which has the sums before the noise; against it,
+    client moves the sums by twice as much. Under add-or-remove-one the number of clients is protected, so that the
+    cohorts' rate must be declared. Trusted: the server, which has the sums before the noise; against it,
     epsilon is infinite. What stays sensitive: the sums, who was in the cohort and how many they were (the
     denominator is the expected number, a constant). Sums and noise are added on a grid, and the noise is made for
     sums that were rounded to it (`privacy.arithmetic`).
@@ -65,8 +66,8 @@ class CentralGaussian:
         mechanism: Its name in the ledger.
 
     Raises:
-        ValueError: A value is out of its range, or the relation is one under which the sensitivity is another, or the
-            metrics alone cost as much as all may.
+        ValueError: A value is out of its range, or the relation is one under which the sensitivity is another or what
+            is public is not, or the metrics alone cost as much as all may.
 
     >>> from privacy.events import Sampling
     >>> loss = BoundedMetric(name="train-loss", bound=5.0, noise_multiplier=2.0)
@@ -89,7 +90,7 @@ class CentralGaussian:
     mechanism: str = "dp-fedavg"
 
     def __post_init__(self) -> None:
-        check_central(self.relation)
+        check_central(self.relation, self.cohorts)
         for metric in self.metrics:
             check_part(metric.part)
         _check_split(self.noise_multiplier, self.metrics)
@@ -151,6 +152,7 @@ class CentralGaussian:
             separation=cohorts.separation,
             denominator=float(cohorts.cohort),
             noise=self.randomness.source,
+            rate=cohorts.declared,
         )
 
 
@@ -225,12 +227,17 @@ def check_part(part: Part) -> None:
         )
 
 
-def check_central(relation: Relation) -> None:
-    """Refuse a relation under which a client moves a sum by more than its clip norm.
+def check_central(relation: Relation, cohorts: Cohorts) -> None:
+    """Refuse a relation under which a client moves a sum by more than its clip norm, or changes the cohorts' rule.
 
     Raises:
         ValueError: It is one.
     """
+    if relation is Relation.ADD_OR_REMOVE_ONE and cohorts.declared is None:
+        raise ValueError(
+            f"relation = {relation}: the number of clients, {cohorts.clients}, is what it protects, and the cohorts' "
+            f"rate is made of it; allowed: a declared rate, or {Relation.ZERO_OUT}"
+        )
     if relation not in CENTRAL:
         raise ValueError(
             f"relation = {relation}: replacing a client moves the sum by twice the clip norm, and a metric's by its "

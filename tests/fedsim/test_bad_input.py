@@ -117,6 +117,7 @@ SAYINGS = [
     ("released models with a budget", DP + "adversary = 'released-models'\nmax-participations = 3", ["server.sampling=poisson"], "privacy.dp-sgd.max-participations = 3: a client that stops after a budget"),
     ("weights by examples under add or remove", DP + "relation = 'add-or-remove-one'\nrate = 0.1", ["client.steps=5"], "privacy.dp-sgd.relation = 'add-or-remove-one': needs server.weighting = 'uniform'"),
     ("add or remove without a public rate", DP + "relation = 'add-or-remove-one'", ["client.steps=5"], "privacy.dp-sgd.relation = 'add-or-remove-one': needs a public rate"),
+    ("cut batches under add or remove", DP + "relation = 'add-or-remove-one'\nrate = 0.1\nmax-batch = 20", ["client.steps=5", "server.weighting=uniform"], "privacy.dp-sgd.max-batch = 20: the law of batches that are cut has the number of records in it"),
     ("a rate without steps", DP + "rate = 0.1", [], "privacy.dp-sgd.rate = 0.1: needs client.steps"),
     ("losses without noise", DP + "[server]\nstrategy = 'qfedavg'", [], "server.strategy = 'qfedavg': uses its clients' losses, which are sent without noise"),
     ("compiled without a shape", DP + "kernel = 'compiled'", [], "privacy.dp-sgd.kernel = 'compiled': needs max-batch"),

@@ -1,7 +1,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,15 @@ def test_a_worker_that_dies_is_replaced_and_its_client_tried_again_once() -> Non
         assert reply.has_error()
         assert reply.error.reason == "worker process ended with -9, twice"
         assert told(list(grid.send_and_receive([query(0)])), "messages") == {0: 1}
+
+
+def test_where_no_second_try_is_allowed_all_of_a_lost_job_have_failed_at_once() -> None:
+    with LocalGrid(replace(SPEC, second_try=False), 2) as grid:
+        group = [query(0, "query.add", array(1.0)), query(2, "query.die"), query(4, "query.add", array(1.0))]
+        values, errors = grid.send_and_fold([group, [query(1, "query.add", array(1.0))]], Sum())  # type: ignore[misc]
+        assert (values.tolist(), errors) == ([1.0 + 1] * 3, 3)
+        (reply,) = grid.send_and_receive([query(0, "query.die")])
+        assert reply.error.reason == "worker process ended with -9"
 
 
 def test_who_is_late_is_left_behind() -> None:

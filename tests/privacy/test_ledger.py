@@ -115,6 +115,7 @@ def test_the_ledger_adds_up_a_clients_steps_and_counts_its_rounds_once() -> None
     ledger = Ledger([EVENT, again, again, other])  # a round that was run twice was released twice
     assert len(ledger) == 4
     assert ledger.participations() == {3: 2, 4: 1}
+    assert [ledger.releases_of(client) for client in (3, 4, 5)] == [15, 5, 0]
     assert ledger.spent() == {(Release(1.1, 0.2, None, 50), 15), (Release(1.1, 0.5, None, 20), 5)}
 
 
@@ -122,6 +123,14 @@ def test_a_change_of_noise_has_no_single_composition() -> None:
     ledger = Ledger([EVENT, replace(EVENT, round=2, noise_multiplier=2.0)])
     with pytest.raises(ValueError, match="client 3's noise or sampling has changed"):
         ledger.spent()
+
+
+def test_a_field_at_its_default_is_left_out_of_a_line_and_may_be_in_it() -> None:
+    assert "rate" not in COHORT.to_json()
+    assert CohortEvent.from_json({**COHORT.to_json(), "rate": None}) == COHORT
+    declared = replace(COHORT, relation=Relation.ADD_OR_REMOVE_ONE, clients=None, rate=0.02)
+    assert json.loads(declared.dumps())["rate"] == 0.02
+    assert loads(declared.dumps()) == declared
 
 
 @pytest.mark.parametrize("event", [EVENT, LOCAL, COHORT, ROW], ids=lambda event: type(event).__name__)
@@ -159,6 +168,13 @@ def test_rounds_of_a_cohort_are_counted_and_belong_to_no_client() -> None:
     )
     assert ledger.participations() == {3: 1}
     assert Ledger([EVENT]).spent_by_cohorts() is None
+    # Rounds 3 and 4 had no sum, and were of those that the cohorts' rule is of; a round that is there twice counts twice.
+    late = Ledger([COHORT, again, replace(COHORT, round=5)]).spent_by_cohorts()
+    assert late is not None
+    assert late[1] == 5
+    twice = Ledger([COHORT, again, again]).spent_by_cohorts()
+    assert twice is not None
+    assert twice[1] == 3
     ledger.extend([replace(COHORT, round=3, cohort=21)])
     with pytest.raises(ValueError, match="the noise or the cohorts' rule has changed"):
         ledger.spent_by_cohorts()

@@ -58,6 +58,19 @@ def test_a_cohort_that_can_not_be_is_refused() -> None:
         draw("fixed", 4, 3, np.random.default_rng(0))
 
 
+def test_a_declared_rate_is_each_clients_whatever_their_number_and_the_cohorts() -> None:
+    streams = [numpy_stream(0, "cohort", round_=round_) for round_ in range(4000)]
+    drawn = [draw("poisson", 100, 3, stream, rate=0.3) for stream in streams]
+    share = np.mean([[client in cohort for client in range(3)] for cohort in drawn], axis=0)
+    assert np.abs(share - 0.3).max() < 5 * 0.00725
+    for round_ in range(20):  # the same coins as where the rate follows from the number
+        coins = draw("poisson", 3, 10, numpy_stream(0, "cohort", round_=round_))
+        assert draw("poisson", 1, 10, numpy_stream(0, "cohort", round_=round_), rate=0.3) == coins
+    for sampling, rate in (("fixed", 0.3), ("poisson", 0.0), ("poisson", 1.1)):
+        with pytest.raises(ValueError, match=f"a declared rate of {rate} with {sampling}"):
+            draw(sampling, 3, 10, streams[0], rate=rate)  # type: ignore[arg-type]
+
+
 def chances(rate: float, most: int) -> dict[tuple[int, ...], float]:
     """Return how likely each cohort of 4 clients is: coins, and of more than `most` a random subset."""
     found: Counter[tuple[int, ...]] = Counter()

@@ -138,7 +138,7 @@ class CorrelatedGaussian:
             separation=pattern.separation,
             participations=pattern.participations,
             sampling=cohorts.sampling,
-            clients=cohorts.clients,
+            clients=cohorts.population,
             cohort=cohorts.cohort,
             denominator=float(cohorts.cohort),
             noise=randomness.source,

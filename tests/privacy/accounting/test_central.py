@@ -6,15 +6,17 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from dp_accounting.pld.privacy_loss_distribution import from_two_probability_mass_functions
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from privacy.accounting import Epsilon, NoTheorem, central, known_cohort
 from privacy.accounting.central import CohortSum
 from privacy.accounting.renyi import epsilon_without_replacement
 from privacy.accounting.steps import LocalSteps
 from privacy.events import Relation, Sampling
+from privacy.ledger import CohortRelease
 
 POISSON = CohortSum(noise_multiplier=1.0, rate=0.01)
 FIXED = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
@@ -154,8 +156,76 @@ def test_who_knows_the_cohorts_sees_that_a_client_was_added() -> None:
     answer = central.side_by_side(added, 10, 1e-5)["known-cohort"]
     assert (answer.epsilon, answer.relation) == (None, None)
     assert "sees whether a client is there" in answer.why
-    with pytest.raises(NoTheorem, match="fixed size"):
-        central.released_models(replace(FIXED, relation=Relation.ADD_OR_REMOVE_ONE), 10, 1e-5)
+
+
+# Cells of the releases on the line; what is told of them is post-processing, so that their epsilon is a lower bound.
+CELLS = np.arange(-16, 40.01, 0.25)
+
+
+def cells_of(others: int, rate: float, own: float | None, noise: float) -> NDArray[np.float64]:
+    """Return the probabilities of a noised sum: so many clients are at 1, and one more, if it is there, is at `own`."""
+    chances = binom.pmf(np.arange(others + 1), others, rate)
+
+    def below(moved: float) -> NDArray[np.float64]:
+        lines = (
+            chance * norm.cdf(CELLS - moved - drawn, scale=noise) for drawn, chance in enumerate(chances)
+        )
+        return sum(lines, np.zeros_like(CELLS))
+
+    cumulated = below(0.0) if own is None else (1 - rate) * below(0.0) + rate * below(own)
+    cells: NDArray[np.float64] = np.diff(np.concatenate([[0.0], cumulated, [1.0]]))
+    return np.maximum(cells, 1e-30)  # far out, where a difference of float64 numbers is 0, or a little below
+
+
+def least_epsilon(p: NDArray[np.float64], q: NDArray[np.float64], rounds: int, delta: float) -> float:
+    """Return what the epsilon of so many releases is at least: of the cells, on a grid that is rounded down."""
+    laws = [
+        from_two_probability_mass_functions(
+            dict(enumerate(np.log(one))),
+            dict(enumerate(np.log(other))),
+            pessimistic_estimate=False,
+            value_discretization_interval=1e-4,
+        )
+        for one, other in ((p, q), (q, p))
+    ]
+    return max(float(law.self_compose(rounds).get_epsilon_for_delta(delta)) for law in laws)
+
+
+def test_a_rate_that_is_made_of_a_protected_number_tells_it_and_a_declared_one_does_not() -> None:
+    # 20 clients, cohorts of 10, 100 rounds, noise multiplier 4; all are at 1, and the one who is there or not is at -1.
+    rounds, delta, noise = 100, 1e-3, 4.0
+    added = CohortSum(noise_multiplier=noise, rate=0.5, relation=Relation.ADD_OR_REMOVE_ONE, cohort=10)
+    claimed = bounds(central.released_models(added, rounds, delta)).best
+    assert claimed == pytest.approx(4.253, abs=1e-3)
+    # The control, as it was: with 10 of 20, or of 19 clients, all of their rates change.
+    with_it, without = cells_of(19, 10 / 20, -1.0, noise), cells_of(19, 10 / 19, None, noise)
+    assert least_epsilon(with_it, without, rounds, delta) > 8.66
+    # Now it is refused, and a rate that is declared does what is claimed, whatever the others' number.
+    with pytest.raises(ValueError, match="clients = 20: their number is what add-or-remove-one protects"):
+        replace(added, clients=20)
+    for others, tight in ((0, 0.99), (19, 0.8)):  # the others' coins hide a little too
+        with_it, without = (cells_of(others, 0.5, own, noise) for own in (-1.0, None))
+        assert tight * claimed < least_epsilon(with_it, without, rounds, delta) < claimed
+
+
+@pytest.mark.parametrize("sampling", [Sampling.FIXED, Sampling.TRUNCATED_POISSON, Sampling.SEPARATED])
+def test_only_coins_have_a_law_without_the_number_of_clients(sampling: Sampling) -> None:
+    with pytest.raises(ValueError, match=f"sampling = {sampling}: its law has the number of clients in it"):
+        replace(POISSON, relation=Relation.ADD_OR_REMOVE_ONE, sampling=sampling)
+
+
+def test_a_declared_rate_is_that_of_the_ledgers_line_and_its_population_is_what_it_expects() -> None:
+    line = CohortRelease(1.0, Relation.ADD_OR_REMOVE_ONE, Sampling.POISSON, None, 20, None, None, 0.05)
+    release = CohortSum.of(line)
+    assert (release.rate, release.clients, release.population) == (0.05, None, 400)
+    with pytest.raises(ValueError, match=r"must be below 1 / \(cohort / rate\) = 1 / 400"):
+        central.released_models(release, 1, 1 / 400)
+    deployed = release.of_population(10**6, 1000, 20)
+    assert (deployed.rate, deployed.clients, deployed.population) == (1e-3, None, 10**6)
+    with pytest.raises(ValueError, match="rate: needed where the number of clients is not given"):
+        CohortSum.of(line._replace(rate=None))
+    public = CohortRelease(1.0, Relation.ZERO_OUT, Sampling.POISSON, 400, 20, None, None)
+    assert CohortSum.of(public).rate == 0.05
 
 
 def test_a_participation_budget_is_a_bound_for_known_cohorts_and_no_coin() -> None:
@@ -222,6 +292,7 @@ def test_noise_for_the_server_is_none() -> None:
         ({"rate": 1.5}, "client rate = 1.5"),
         ({"relation": Relation.REPLACE_ONE}, "relation = replace-one"),
         ({"clients": 0}, "clients = 0"),
+        ({"cohort": 0}, "cohort = 0"),
         ({"sampling": Sampling.FIXED}, "sampling = fixed: needs the number of clients"),
         ({"max_cohort": 3}, "max cohort = 3: goes with truncated-poisson"),
         ({"sampling": Sampling.TRUNCATED_POISSON, "clients": 9}, "max cohort = None"),

@@ -22,7 +22,7 @@ def adaptive(cohort: int = 100, seed: int = 0, **changed: object) -> AdaptiveCli
     made = AdaptiveClipping(
         noise_multiplier=1.0,
         bit_noise=cohort / 20,
-        cohorts=Cohorts(sampling=Sampling.POISSON, clients=100 * cohort, cohort=cohort),
+        cohorts=Cohorts(sampling=Sampling.POISSON, clients=None, cohort=cohort, declared=0.01),
         relation=Relation.ADD_OR_REMOVE_ONE,
         randomness=NumpyRandomness(np.random.default_rng(seed)),
     )
@@ -65,6 +65,8 @@ def test_noise_at_or_above_twice_that_of_the_bits_is_refused(noise: float) -> No
         ({"quantile": 1.0}, "quantile = 1.0"),
         ({"rate": 0.0}, "rate = 0.0"),
         ({"bit_noise": 0.0}, "noise multiplier of below-clip = 0.0"),
+        ({"most": 0.0}, "most = 0.0"),
+        ({"most": math.nan}, "most = nan"),
     ],
 )
 def test_what_can_not_be_is_refused(changed: dict[str, object], says: str) -> None:
@@ -127,6 +129,17 @@ def test_updates_that_are_all_zero_do_not_shrink_it_to_nothing() -> None:
     for round_ in range(1, 200):
         clip = made.release(clip, ZERO, round_, {BITS: 10.0}).clip
     assert clip >= 1e-12
+
+
+def test_it_does_not_grow_beyond_what_it_may_be_at_most() -> None:
+    # All norms are far above: without a bound it follows them, with one it stays there, and what is released is the same.
+    norms = np.full((40, 100), 50.0)
+    assert run(0.5, adaptive(), norms)[-1] > 5.0
+    clips = run(0.5, adaptive(most=1.0), norms)
+    assert max(clips) == clips[-1] == 1.0
+    first, bounded = (made.release(1.0, ZERO, 1, {BITS: -50.0}) for made in (adaptive(), adaptive(most=1.0)))
+    assert first.clip > bounded.clip == 1.0
+    assert (first.mean, first.event) == (bounded.mean, bounded.event)
 
 
 def test_the_noise_is_of_the_clip_that_clipped_this_round() -> None:

@@ -30,7 +30,7 @@ from privacy.randomness import NumpyRandomness
 
 TRIALS, DELTA = 12_000, 1e-3
 NOISE = 3.0
-EVERYONE = Cohorts(sampling=Sampling.FIXED, clients=3, cohort=3)
+EVERYONE = Cohorts(sampling=Sampling.POISSON, clients=None, cohort=3, declared=1.0)
 CLAIMED = central.known_cohort(CohortSum(noise_multiplier=NOISE, rate=1.0), 1, DELTA).epsilon
 
 

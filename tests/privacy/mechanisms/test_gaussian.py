@@ -61,13 +61,13 @@ def test_an_empty_cohorts_noise_is_released_and_counts() -> None:
 
 def test_the_event_says_what_was_done() -> None:
     cohorts = Cohorts(sampling=Sampling.TRUNCATED_POISSON, clients=1000, cohort=20, max_cohort=42)
-    made = mechanism(SystemRandomness(), cohorts=cohorts, relation=Relation.ADD_OR_REMOVE_ONE)
+    made = mechanism(SystemRandomness(), cohorts=cohorts)
     event = made.release(TOTAL, 7).event
     assert event == CohortEvent(
         mechanism="dp-fedavg",
         round=7,
         unit=Unit.CLIENT,
-        relation=Relation.ADD_OR_REMOVE_ONE,
+        relation=Relation.ZERO_OUT,
         parts=(Part(name="update", sensitivity=0.5, noise_multiplier=2.0),),
         sampling=Sampling.TRUNCATED_POISSON,
         clients=1000,
@@ -79,6 +79,19 @@ def test_the_event_says_what_was_done() -> None:
     )
     assert event.noise_multiplier == 2.0
     assert loads(event.dumps()) == event
+
+
+def test_where_the_number_of_clients_is_protected_the_event_has_the_declared_rate_instead() -> None:
+    declared = Cohorts(sampling=Sampling.POISSON, clients=None, cohort=20, declared=0.02)
+    event = mechanism(seeded(), cohorts=declared, relation=Relation.ADD_OR_REMOVE_ONE).release(TOTAL, 1).event
+    assert (event.clients, event.rate, event.denominator) == (None, 0.02, 20.0)
+    assert loads(event.dumps()) == event
+    tree = event.to_json()
+    assert (tree["clients"], tree["rate"]) == (None, 0.02)
+    # Where the number is public, a line is what it was.
+    public = mechanism(seeded()).release(TOTAL, 1).event.to_json()
+    assert public["clients"] == 1000
+    assert "rate" not in public
 
 
 def test_same_seed_same_bits_in_any_order_of_the_arrays() -> None:
@@ -103,6 +116,7 @@ def test_the_total_is_not_touched() -> None:
         ({"sensitivity": 0.0}, "sensitivity of update = 0.0"),
         ({"sensitivity": math.inf}, "sensitivity of update = inf"),
         ({"relation": Relation.REPLACE_ONE}, "replacing a client moves the sum by twice"),
+        ({"relation": Relation.ADD_OR_REMOVE_ONE}, "the number of clients, 1000, is what it protects"),
     ],
 )
 def test_what_can_not_be_is_refused(changed: dict[str, object], says: str) -> None:
@@ -134,6 +148,15 @@ def test_a_total_that_was_not_clipped_is_refused() -> None:
             {"sampling": Sampling.SEPARATED, "separation": 6},
             "6 groups of 2 clients or more need more than 10",
         ),
+        ({"declared": 0.2}, "declared rate = 0.2: needed where the number of clients is not given"),
+        ({"clients": None}, "declared rate = None"),
+        ({"clients": None, "declared": 0.0}, "declared rate = 0.0: must be above 0"),
+        ({"clients": None, "declared": 1.1}, "declared rate = 1.1: must be above 0"),
+        ({"clients": None, "declared": 0.2, "cohort": 0}, "cohort = 0: must be 1 or more"),
+        (
+            {"clients": None, "declared": 0.2, "sampling": Sampling.FIXED},
+            "fixed cohorts follow from the number of clients; allowed: poisson",
+        ),
     ],
 )
 def test_rules_for_cohorts_that_can_not_be(fields: dict[str, object], says: str) -> None:
@@ -144,6 +167,10 @@ def test_rules_for_cohorts_that_can_not_be(fields: dict[str, object], says: str)
 def test_the_rate_within_a_group_is_as_many_times_larger_as_there_are_groups() -> None:
     assert Cohorts(sampling=Sampling.POISSON, clients=100, cohort=5).rate == 0.05
     assert Cohorts(sampling=Sampling.SEPARATED, clients=100, cohort=5, separation=4).rate == 0.2
+    declared = Cohorts(sampling=Sampling.POISSON, clients=None, cohort=5, declared=0.3)
+    assert declared.rate == 0.3  # whatever the cohort, which is a constant of its own
+    with pytest.raises(ValueError, match="their number protected"):
+        _ = declared.population
     assert roomy_cohort(100, 10_000) == 150
     assert roomy_cohort(10, 10) == 10
     # Once in millions: the chance of a Poisson cohort above its room.

@@ -26,7 +26,7 @@ def released(*metrics: BoundedMetric, seed: int = 0, **changed: Any) -> CentralG
     usual = {
         "sensitivity": 0.5,
         "noise_multiplier": 1.0,
-        "cohorts": Cohorts(sampling=Sampling.POISSON, clients=1000, cohort=COHORT),
+        "cohorts": Cohorts(sampling=Sampling.POISSON, clients=None, cohort=COHORT, declared=0.02),
         "relation": Relation.ADD_OR_REMOVE_ONE,
         "randomness": NumpyRandomness(np.random.default_rng(seed)),
     }
