@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from privacy.dp_sgd import lstm
-from privacy.dp_sgd.alone import check_alone
 from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.layers import layer_parts
 from privacy.dp_sgd.parts import Part, Weighted
@@ -37,7 +36,6 @@ class BookKeepingSum:
         self._model = model
         self._losses = losses
         self._clip = clip
-        self._checked = False
         self._arena = Arena()
         self._watches: list[_Watch] = []
         for path, module in model.named_modules():
@@ -58,7 +56,6 @@ class BookKeepingSum:
             if not len(inputs):
                 self.add([{} for _ in parts], keep)
                 return losses[finite]
-        self.check(inputs, labels, squares)
         self.add(self.sums(parts, squares, scale), keep)
         return losses
 
@@ -66,12 +63,6 @@ class BookKeepingSum:
         """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of both module by module."""
         losses, parts = self._backward(inputs, labels)
         return losses, torch.stack([part.squares() for own in parts for part in own.values()]).sum(0), parts
-
-    def check(self, inputs: Tensor, labels: Tensor, squares: Tensor) -> None:
-        """See, once, that an example's norm is the same where it is alone; raises `ValueError`."""
-        if not self._checked and len(inputs) > 1:
-            check_alone(self._model, self._losses, inputs[:1], labels[:1], squares[0].sqrt().item())
-            self._checked = True
 
     def sums(
         self, parts: Sequence[Mapping[str, Part]], squares: Tensor, scale: float | Tensor

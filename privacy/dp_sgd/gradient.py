@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal, Protocol, get_args
@@ -9,6 +10,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from privacy.dp_sgd.independence import Independence
 from privacy.dp_sgd.validator import check_model
 
 Kernel = Literal["auto", "opacus", "fast", "compiled"]
@@ -91,6 +93,14 @@ class PrivateGradient:
         self._add = _kernel(
             kernel, model, losses, clip, dict(zip(self._parameters, self._buffers, strict=True)), max_batch
         )
+        self._independence = Independence(
+            model,
+            losses,
+            sums=functools.partial(_sum, kernel),
+            itself=self._sum_itself if kernel == "compiled" else None,
+            clip=clip,
+            most=max_batch,
+        )
 
     def __call__(
         self,
@@ -117,7 +127,8 @@ class PrivateGradient:
             The mean over the examples whose loss and gradient are finite; 0 if there is none.
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError: An argument is out of range; or, of the first batch that has examples, what the model makes
+                of one depends on the others (`check_independent`): nothing has been released then.
         """
         if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
             raise ValueError(f"noise_multiplier = {noise_multiplier}: must be at least 0, and finite")
@@ -125,6 +136,8 @@ class PrivateGradient:
             raise ValueError(f"denominator = {denominator}: must be above 0, and finite")
         if self._max_batch is not None and len(inputs) > self._max_batch:
             raise ValueError(f"a batch of {len(inputs)} examples; max_batch = {self._max_batch}")
+        if len(inputs):
+            self._independence.check(inputs, labels)
         for buffer in self._buffers:
             if noise_multiplier:
                 noise(buffer)
@@ -140,6 +153,25 @@ class PrivateGradient:
         for parameter, buffer in zip(self._parameters, self._buffers, strict=True):
             parameter.grad = buffer
         return losses.mean().item() if len(losses) else 0.0
+
+    def _sum_itself(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """Return a clipped sum, in the buffers."""
+        self._add(inputs, labels, scale=1.0, keep=0.0)
+        return self._buffers
+
+
+def _sum(
+    kernel: Kernel, model: nn.Module, losses: Losses, clip: float, inputs: Tensor, labels: Tensor
+) -> list[Tensor]:
+    """Return the clipped sum of one batch, by a kernel of its own; what is compiled is the fast one."""
+    buffers = {
+        p: torch.zeros_like(p, memory_format=torch.contiguous_format)
+        for p in model.parameters()
+        if p.requires_grad
+    }
+    add = _kernel("fast" if kernel == "compiled" else kernel, model, losses, clip, buffers, None)
+    add(inputs, labels, scale=1.0, keep=0.0)
+    return list(buffers.values())
 
 
 def _kernel(
