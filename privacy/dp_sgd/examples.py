@@ -21,7 +21,9 @@ class Examples:
     Numbers are those of a row of the batch, moved by a third of themselves and a tenth of what is usual at their
     place, and multiplied by 1, 4 or 0.05: sets of different examples differ in which one is the largest. Whole
     numbers are drawn from a column of the batch, or below the size of the smallest nn.Embedding (or the largest
-    number in the batch) where the model takes that. A NaN, or an infinity, of the batch is not taken over.
+    number in the batch). Where the model does not take that, numbers keep their sign, and whole numbers their
+    column; where it does not take that either, rows are what they are in the batch. A NaN, or an infinity, of the
+    batch is not taken over.
 
     Args:
         inputs: At least one, `(B, ...)`.
@@ -49,16 +51,13 @@ class Examples:
         for how in (_Freely(min(tables, default=0)), _by_column, _by_row):
             batch = _drawn(rows, how, generator)
             try:
-                found = losses(batch)
+                good = _finite_losses(batch, losses)
             except (IndexError, RuntimeError, ValueError):
                 if how is _by_row:  # it does not take what it was given either
                     raise
                 continue
-            break
-        good = found.isfinite()
-        if not good.all():  # see each alone: where examples meet, one may spoil the rest
-            each = [losses((batch[0][i : i + 1], batch[1][i : i + 1])) for i in range(len(good))]
-            good = torch.cat(each).isfinite()
+            if good[:EACH].any():
+                break
         self._batch = batch
         self._groups = [[i for i in range(k * EACH, (k + 1) * EACH) if good[i]] for k in range(KINDS)]
         self._generator = generator
@@ -134,7 +133,7 @@ def _drawn(rows: Batch, how: _Drawer, generator: torch.Generator) -> Batch:
     scales = torch.tensor(_SCALES).repeat_interleave(EACH)
     inputs, labels = rows
     if inputs.is_floating_point():
-        made = _moved(inputs, chosen, generator) * _along(scales, inputs).to(inputs.dtype)
+        made = _numbers(inputs, how, chosen, generator) * _along(scales, inputs).to(inputs.dtype)
     else:
         made = how(inputs, chosen, generator)
     if labels.is_floating_point():  # towards zero, so that what is in [0, 1] stays there
@@ -145,14 +144,28 @@ def _drawn(rows: Batch, how: _Drawer, generator: torch.Generator) -> Batch:
     return made, how(labels, chosen, generator)
 
 
-def _moved(rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+def _numbers(rows: Tensor, how: _Drawer, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    if how is _by_row:
+        return rows[chosen]
     numbers = rows.double()
     usual = numbers.square().mean(0).sqrt()
     overall = usual.square().mean().sqrt().item()
     usual = usual.clamp(min=0.1 * overall if overall > 0 else 10.0)
     shape = (len(chosen), *rows.shape[1:])
     by = [torch.empty(shape, dtype=torch.float64).normal_(generator=generator) for _ in range(2)]
+    if how is _by_column:
+        return (numbers[chosen] * (0.3 * by[0]).exp()).to(rows.dtype)
     return (numbers[chosen] * (1 + 0.3 * by[0]) + 0.1 * usual * by[1]).to(rows.dtype)
+
+
+def _finite_losses(batch: Batch, losses: Callable[[Batch], Tensor]) -> Tensor:
+    """Return whose loss is finite, `(B,)`."""
+    good = losses(batch).isfinite()
+    if good.all():
+        return good
+    # See each alone: where examples meet, one may spoil the rest.
+    inputs, labels = batch
+    return torch.cat([losses((inputs[i : i + 1], labels[i : i + 1])) for i in range(len(good))]).isfinite()
 
 
 def _finite(inputs: Tensor, labels: Tensor) -> Batch:
