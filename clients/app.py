@@ -7,7 +7,7 @@ used by all the clients that this process plays.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -19,9 +19,10 @@ from clients.training import Trained, train
 from clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
 from fedsim.data.task import TASK
+from fedsim.experiment import Experiment
 from fedsim.models import score
 from fedsim.records import find_record, record_in
-from fedsim.streams import numpy_stream, torch_draws_from
+from fedsim.streams import numpy_stream, torch_draws_from, torch_draws_from_system
 from fedsim.threads import single_threaded
 from privacy.events import Event, Noise
 
@@ -62,9 +63,7 @@ def _train(
     """Train the workbench's model, by DP-SGD if the experiment says so; the event is that of the release."""
     client = client_index(context)
     seed, round_ = bench.experiment.seed, int(config["server-round"])  # type: ignore[arg-type]
-    draws = bench.experiment.model.entry.draws
-    dropout = torch_draws_from(seed, "dropout", round_=round_, client=client) if draws else nullcontext()
-    with single_threaded(), dropout:  # the same bits under any engine, fedsim's or not
+    with single_threaded(), _masks(bench.experiment, round_, client):  # the same bits under any engine
         if bench.gradient is not None:
             return train_privately(bench, bench.gradient, examples, config, context)
         trained = train(
@@ -76,6 +75,19 @@ def _train(
             float(config.get("proximal-mu", bench.experiment.client.proximal_mu)),  # type: ignore[arg-type]
         )
         return trained, None
+
+
+def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:
+    """Return the block in which a model's dropout draws: from a stream of the seed, or what nobody knows.
+
+    A mask belongs to a place in a batch, and a record that is not there moves the others to other places: whoever
+    knows the masks sees more of that than clipping bounds.
+    """
+    if not experiment.model.entry.draws:
+        return nullcontext()
+    if Noise(experiment.privacy.noise) is Noise.SYSTEM:
+        return torch_draws_from_system()
+    return torch_draws_from(experiment.seed, "dropout", round_=round_, client=client)
 
 
 @app.evaluate()

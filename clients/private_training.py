@@ -17,7 +17,7 @@ from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.records import config_in
 from fedsim.streams import numpy_stream, torch_stream
 from privacy.arithmetic import Arithmetic
-from privacy.dp_sgd import PrivateGradient
+from privacy.dp_sgd import PrivateGradient, Untrained
 from privacy.dp_sgd.release import DpSgd
 from privacy.events import Event, Noise
 from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
@@ -57,7 +57,9 @@ def train_privately(
 ) -> tuple[Trained, Event]:
     """Run DP-SGD on a client's examples, in place.
 
-    The event is in the ledger that the client keeps, or that the message names, before this returns.
+    The event is in the ledger that the client keeps, or that the message names, before this returns. Only what is
+    trained, and so noised, differs afterwards from what was received: buffers and frozen parameters are put back,
+    after each step already, since nothing clips what they would do to the next.
 
     Args:
         bench: Its model holds the round's global weights, and the trained ones afterwards.
@@ -90,11 +92,14 @@ def train_privately(
     mu = float(config.get("proximal-mu", experiment.client.proximal_mu))
     anchors = received_weights(optimizer, mu)
     inputs, labels = examples.tensors()
+    bench.model.train()  # it may have been evaluated before
+    untrained = Untrained(bench.model)
     losses = []
     while release.taken < release.batches.steps:
         losses.append(release.step(inputs, labels))
         pull_to(anchors, optimizer, mu)
         optimizer.step()
+        untrained.put_back()
     seen = [loss for loss in losses if loss is not None]
     mean = math.fsum(seen) / len(seen) if seen else 0.0
     event = release.event(round_, client)

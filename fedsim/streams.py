@@ -8,11 +8,13 @@ fedsim draws from a global generator.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -69,10 +71,53 @@ def torch_draws_from(seed: int, purpose: str, *, round_: int = 0, client: int = 
     Layers initialise themselves, and dropout draws, from the default generator. Its own state is put back at
     the end, so the caller's program draws what it would have drawn anyway. Arguments as in `numpy_stream`.
     """
+    with _torch_draws(torch_stream(seed, purpose, round_=round_, client=client).get_state()):
+        yield
+
+
+@contextmanager
+def torch_draws_from_system() -> Iterator[None]:
+    """Let PyTorch's default generator (CPU) draw what nobody knows or can repeat inside the block; as `torch_draws_from`.
+
+    The whole state of the generator, a Mersenne Twister (Matsumoto and Nishimura 1998), comes from the operating
+    system: 19,937 bits, of which each next 624 words of 32 bits are a bijection. PyTorch's own seed has 32 bits
+    (of a longer one the rest is dropped), which can be tried one after another. Who sees much of what is drawn can
+    go on drawing: it is for what nobody sees, as masks of dropout, and not for noise.
+
+    Raises:
+        RuntimeError: This version of PyTorch lays its state out otherwise.
+    """
+    import torch
+
+    state = torch.Generator().manual_seed(_KNOWN_SEED).get_state()
+    words = state.numpy()[_WORDS].view(np.uint64)  # of 32 bits each
+    if len(words) != len(_known_words()) or (words != _known_words()).any():
+        raise RuntimeError(
+            f"PyTorch {torch.__version__} keeps its generator's state otherwise than is known here"
+        )
+    words[:] = np.frombuffer(os.urandom(4 * len(words)), dtype=np.uint32)
+    with _torch_draws(state):
+        yield
+
+
+_KNOWN_SEED = 5489
+_WORDS = slice(24, 24 + 8 * 624)  # bytes of the state: after the seed, and how many words are left
+
+
+def _known_words() -> NDArray[np.uint64]:
+    """Return the state that the generator has after `_KNOWN_SEED`, by its definition."""
+    words = [_KNOWN_SEED]
+    for i in range(1, 624):
+        words.append((1812433253 * (words[-1] ^ words[-1] >> 30) + i) % 2**32)
+    return np.array(words, dtype=np.uint64)
+
+
+@contextmanager
+def _torch_draws(state: torch.Tensor) -> Iterator[None]:
     import torch
 
     before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(_torch_seed(seed, purpose, round_, client))
+    torch.default_generator.set_state(state)
     try:
         yield
     finally:

@@ -19,11 +19,11 @@ from torch import nn
 from fedsim import interruption, progress
 from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
-from fedsim.data.task import TASK
+from fedsim.data.task import TASK, Task
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score, initial_model, score
-from fedsim.models.private import private_gradient
+from fedsim.models.private import check_private_model, private_gradient
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC
 from fedsim.threads import cores
@@ -145,7 +145,7 @@ def _federation(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
     model = initial_model(experiment, data.task)
-    _check_privacy_of(model, experiment)
+    _check_privacy_of(model, data.task, experiment)
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if experiment.privacy.local_dp is not None:
         check_summable(experiment, arrays)
@@ -202,7 +202,7 @@ def _account(
     return Account.of(experiment, data)
 
 
-def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
+def _check_privacy_of(model: nn.Module, task: Task, experiment: Experiment) -> None:
     """Refuse a model that DP-SGD can't train, and a kernel that can't train it."""
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
@@ -215,6 +215,11 @@ def _check_privacy_of(model: nn.Module, experiment: Experiment) -> None:
         private_gradient(model, dp_sgd)
     except ValueError as error:
         raise Refused(f"privacy.dp-sgd.kernel = {dp_sgd.kernel!r}: {error}") from None
+    try:
+        check_private_model(model, task)
+    except (RuntimeError, ValueError) as error:  # PyTorch's, where the model is for other inputs
+        first, *_ = str(error).splitlines()
+        raise Refused(f"model.name = {experiment.model.name!r}: {first}") from None
 
 
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:

@@ -209,6 +209,26 @@ def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
     assert said["epsilon"] > plain["epsilon"]
 
 
+@pytest.mark.parametrize("kernel", ["fast", "opacus"])
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("averaging", r"1\.frozen changes in a pass forward"),
+        ("centred", "examples meet before the loss"),
+        ("dropping", "mat1 and mat2 shapes"),  # for inputs that the data does not have
+    ],
+)
+def test_a_model_by_which_examples_are_not_their_own_is_refused_before_anything_is_written(
+    model: str, reason: str, kernel: str
+) -> None:
+    text = DIGITS.replace('name = "cnn"\nwidth = 0.125', f'name = "tests.apps:{model}"')
+    wide = ["model.width=2"] if model == "dropping" else []
+    setting = Experiment.from_toml(text, [f"privacy.dp-sgd.kernel={kernel}", *wide])
+    with pytest.raises(Refused, match=f"^model.name = 'tests.apps:{model}': .*{reason}"):
+        fedsim.run(setting, "run")
+    assert not Path("run").exists()
+
+
 # --- noise of the operating system ------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from privacy.dp_sgd import lstm
-from privacy.dp_sgd.alone import check_alone
 from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.layers import layer_parts
 from privacy.dp_sgd.parts import Part, Weighted, only
@@ -32,19 +31,16 @@ class BookKeepingSum:
     There is one pass, whatever the examples are: of one that is not finite, what was kept becomes zero.
     """
 
-    def __init__(
-        self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float, arena: Arena
-    ) -> None:
+    def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
         self._model = model
         self._losses = losses
         self._clip = clip
-        self._checked = False
-        self._arena = arena
+        self._arena = Arena()
         self._watches: list[_Watch] = []
         for path, module in model.named_modules():
             if own := {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
                 kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
-                self._watches.append(kind(path, module, own, arena))
+                self._watches.append(kind(path, module, own, self._arena))
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
@@ -53,7 +49,6 @@ class BookKeepingSum:
         finite = losses.isfinite() & squares.isfinite()
         if not finite.all():
             squares = keep_finite(finite, squares, parts)
-        self.check(inputs[finite], labels[finite], squares[finite])
         self.put(self.sums(parts, squares), buffers)
         return losses[finite]
 
@@ -61,12 +56,6 @@ class BookKeepingSum:
         """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of both module by module."""
         losses, parts = self._backward(inputs, labels)
         return losses, torch.stack([part.squares() for own in parts for part in own.values()]).sum(0), parts
-
-    def check(self, inputs: Tensor, labels: Tensor, squares: Tensor) -> None:
-        """See, once, that an example's norm is the same where it is alone; raises `ValueError`."""
-        if not self._checked and len(inputs) > 1:
-            check_alone(self._model, self._losses, inputs[:1], labels[:1], squares[0].sqrt().item())
-            self._checked = True
 
     def sums(
         self, parts: Sequence[Mapping[str, Part]], squares: Tensor, chosen: Tensor | None = None

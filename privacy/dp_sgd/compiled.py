@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.arena import Arena
 from privacy.dp_sgd.book_keeping import BookKeepingSum, Buffers, keep_finite
 from privacy.dp_sgd.parts import Weighted
 
@@ -40,7 +39,7 @@ class CompiledSum:
                 )
         _need_compiler()
         self._size = max_batch
-        self._fast = BookKeepingSum(model, losses, clip, Arena())
+        self._fast = BookKeepingSum(model, losses, clip)
         self._recorded: _Recorded | None = None
 
     @torch.no_grad()
@@ -50,9 +49,8 @@ class CompiledSum:
         padded = self._padded(inputs), self._padded(labels), torch.arange(self._size) < batch
         if self._recorded is None:
             self._recorded = _Recorded.of(self._fast, *padded)
-        losses, squares, finite, sums = self._recorded(*padded)
+        losses, finite, sums = self._recorded(*padded)
         finite = finite[:batch]
-        self._fast.check(inputs[finite], labels[finite], squares[:batch][finite])
         self._fast.put(sums, buffers)
         return losses[:batch][finite]
 
@@ -66,8 +64,8 @@ class _Recorded:
     """A pass of the fast kernel over a padded batch, compiled.
 
     Attributes:
-        compiled: Takes inputs, labels and which examples count; returns losses, squared norms, which are finite, and
-            all tensors of the sums, one after another.
+        compiled: Takes inputs, labels and which examples count; returns losses, which examples are finite, and all
+            tensors of the sums, one after another.
         names: The parameters that have a sum, module by module, and whether it has a `right`.
     """
 
@@ -92,7 +90,7 @@ class _Recorded:
             sums = kernel.sums(parts, squares, chosen)
             names[:] = [{name: own[name].right is not None for name in own} for own in sums]
             tensors = [it for own in sums for s in own.values() for it in (s.left, s.right) if it is not None]
-            return [losses, squares, finite, *tensors]
+            return [losses, finite, *tensors]
 
         try:
             recorded = make_fx(one_pass)(inputs, labels, chosen)
@@ -108,15 +106,15 @@ class _Recorded:
 
     def __call__(
         self, inputs: Tensor, labels: Tensor, chosen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, list[dict[str, Weighted]]]:
-        """Return losses, squared norms and whether they are finite, `(max_batch,)`, and the sums."""
-        losses, squares, finite, *rest = self.compiled(inputs, labels, chosen)
+    ) -> tuple[Tensor, Tensor, list[dict[str, Weighted]]]:
+        """Return losses and whether example and gradient are finite, `(max_batch,)`, and the sums."""
+        losses, finite, *rest = self.compiled(inputs, labels, chosen)
         tensors = iter(rest)
         sums = [
             {name: Weighted(next(tensors), next(tensors) if right else None) for name, right in own.items()}
             for own in self.names
         ]
-        return losses, squares, finite, sums
+        return losses, finite, sums
 
 
 def _need_compiler() -> None:

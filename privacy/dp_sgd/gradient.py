@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, get_args
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from privacy.arithmetic import Arithmetic
+from privacy.dp_sgd.independence import Independence
 from privacy.dp_sgd.rounding import KEPT, SINGLE, check_precision, most_examples, most_noise, step_grid
 from privacy.dp_sgd.validator import check_model
 
@@ -93,10 +95,7 @@ class PrivateGradient:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         dtype = check_precision({p.dtype for p in self._parameters})
         self._max_batch = min(max_batch or most_examples(dtype), most_examples(dtype))
-        # In the default order of memory: a generator then fills them fast, and alike for every kernel.
-        self._buffers = {
-            p: torch.zeros_like(p, memory_format=torch.contiguous_format) for p in self._parameters
-        }
+        self._buffers = _buffers_of(model)
         exact, dimension = arithmetic is Arithmetic.GRID, sum(p.numel() for p in self._parameters)
         self._most_noise = most_noise(dimension) if exact else math.inf
         self._grid = step_grid(clip, dimension) if exact else None
@@ -104,7 +103,16 @@ class PrivateGradient:
             max(p.numel() for p in self._parameters),
             dtype=torch.float64 if exact else dtype,
         )
-        self._sum = _kernel(kernel, model, losses, KEPT * clip if exact else clip, max_batch)
+        kept = KEPT * clip if exact else clip
+        self._kernel = _kernel(kernel, model, losses, kept, max_batch)
+        self._independence = Independence(
+            model,
+            losses,
+            sums=functools.partial(_sum_afresh, kernel),
+            itself=self._sum_itself if kernel == "compiled" else None,
+            clip=kept,
+            most=max_batch,
+        )
 
     def __call__(
         self,
@@ -132,7 +140,9 @@ class PrivateGradient:
             The mean over the examples whose loss and gradient are finite; 0 if there is none.
 
         Raises:
-            ValueError: An argument is out of range, or a batch is larger than sums have a bound for (16,384).
+            ValueError: An argument is out of range; a batch is larger than sums have a bound for (16,384); or, of the
+                first batch that has examples, what the model makes of one depends on the others
+                (`check_independent`): nothing has been released then.
         """
         if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
             raise ValueError(f"noise_multiplier = {noise_multiplier}: must be at least 0, and finite")
@@ -144,6 +154,8 @@ class PrivateGradient:
             raise ValueError(f"denominator = {denominator}: must be above 0, and finite")
         if len(inputs) > self._max_batch:
             raise ValueError(f"a batch of {len(inputs)} examples; max_batch = {self._max_batch}")
+        if len(inputs):
+            self._independence.check(inputs, labels)
         sums, losses = self._sums(inputs, labels)
         for parameter, buffer in self._buffers.items():
             self._release(sums[parameter], noise_multiplier * self.clip, denominator, noise, buffer)
@@ -156,7 +168,7 @@ class PrivateGradient:
         if len(inputs) > SINGLE:
             sums = {p: buffer.double() for p, buffer in sums.items()}
         if len(inputs):
-            return sums, self._sum(inputs, labels, sums)
+            return sums, self._kernel(inputs, labels, sums)
         for total in sums.values():
             total.zero_()
         return sums, torch.empty(0)
@@ -181,6 +193,29 @@ class PrivateGradient:
                 self._grid.add(total.numpy(), noised.numpy())
         torch.div(noised.view(total.shape), denominator, out=buffer)
 
+    def _sum_itself(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """Return a clipped sum, in the gradients' memory."""
+        self._kernel(inputs, labels, self._buffers)
+        return list(self._buffers.values())
+
+
+def _sum_afresh(
+    kernel: Kernel, model: nn.Module, losses: Losses, clip: float, inputs: Tensor, labels: Tensor
+) -> list[Tensor]:
+    """Return the clipped sum of one batch, by a kernel of its own; what is compiled is the fast one."""
+    buffers = _buffers_of(model)
+    _kernel("fast" if kernel == "compiled" else kernel, model, losses, clip, None)(inputs, labels, buffers)
+    return list(buffers.values())
+
+
+def _buffers_of(model: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Return a tensor like each trainable parameter, in the default order of memory: a generator fills that fast."""
+    return {
+        p: torch.zeros_like(p, memory_format=torch.contiguous_format)
+        for p in model.parameters()
+        if p.requires_grad
+    }
+
 
 def _kernel(
     kernel: Kernel,
@@ -200,7 +235,6 @@ def _kernel(
         if max_batch is None:
             raise ValueError("kernel = 'compiled' needs max_batch: it compiles one shape, to which it pads")
         return CompiledSum(model, losses, clip, max_batch)
-    from privacy.dp_sgd.arena import Arena
     from privacy.dp_sgd.book_keeping import BookKeepingSum
 
-    return BookKeepingSum(model, losses, clip, Arena())
+    return BookKeepingSum(model, losses, clip)

@@ -46,6 +46,8 @@ class OpacusSum:
         for parameter in self._parameters:
             parameter.grad = None
         losses = self._losses(self._module(inputs), labels)
+        if losses.shape != (len(inputs),):
+            raise ValueError(f"losses of shape {tuple(losses.shape)} for {len(inputs)} examples")
         with warnings.catch_warnings():
             # The first layer's input needs no gradient; Opacus wants only the output's.
             warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
@@ -64,6 +66,8 @@ class OpacusSum:
     ) -> Tensor:
         """Clip per-example gradients, put their sums into the buffers, and return the losses that are finite."""
         rows = {p: Rows(gradients) for p, gradients in found.items() if gradients is not None}
+        if any(len(gradients) != len(losses) for gradients in found.values() if gradients is not None):
+            raise ValueError("a layer's input and output must begin with the batch")
         squares = torch.stack([own.squares() for own in rows.values()]).sum(0)
         finite = losses.isfinite() & squares.isfinite()
         for own in rows.values() if not finite.all() else ():

@@ -15,8 +15,8 @@ def check_model(model: nn.Module) -> None:
     """Refuse a model that DP-SGD can't train: one that mixes examples, or whose gradients no kernel finds.
 
     All modules are looked at, those without parameters too: batch norm without an affine map mixes examples as
-    much as one with it. What a `forward` does with tensors can't be seen here; the fast kernel compares with
-    plain autograd when it is first used.
+    much as one with it. What a `forward` does with tensors can't be seen here, but when it is first used
+    (`independence.check_independent`).
 
     A layer that isn't known here may be made known by Opacus' `register_grad_sampler`.
 

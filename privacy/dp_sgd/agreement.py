@@ -1,0 +1,108 @@
+"""Whether a kernel finds the clipped gradients that autograd finds, one example at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from privacy.dp_sgd.examples import Examples
+from privacy.dp_sgd.passes import Batch, Losses, Pass, Passes, norm
+
+ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
+"""`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""
+
+BATCHES = (1, 3)  # of which sums are compared
+CLOSE = {torch.float64: 1e-4, torch.float32: 1e-2}
+"""Of the sum, what a kernel may be off by. Rounding is far below; what a kernel adds to a norm to be on the safe side
+is not, where an example's positions nearly cancel. A layer that is left out, or a wrong example, is far above."""
+
+
+def try_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
+    """Let a kernel say what it has to say of a model, which is clearer than what autograd says; as `check_kernel`."""
+    _by_kernel(sums, passes, examples.take([0]), 1.0)
+
+
+def check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
+    """Refuse a model for which a kernel doesn't find the clipped gradients that autograd finds.
+
+    So it is where a weight is used outside of its layer, where a layer's first dimension is not the example, and
+    where a user's own grad sampler is wrong. Compared are sums over one example and over several, in which all are
+    clipped, and in which none is; dropout is left out.
+
+    Args:
+        sums: By the kernel, which sees that model for the first time.
+        passes: Over a copy of the model.
+        examples: That it takes, at least one.
+
+    Raises:
+        ValueError: The sums differ; or what the kernel itself says of the model.
+    """
+    for size in BATCHES:
+        batch = examples.take([i % examples.ordinary for i in range(size)])
+        each = _one_by_one(passes, batch)
+        norms = [one.norm() for one in each]
+        for factor in (2 / max(min(norms), 1e-6), 0.5 / max(*norms, 1e-6)):
+            _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
+
+
+def check_as_it_is(
+    sums: Callable[[Tensor, Tensor], Sequence[Tensor]],
+    passes: Passes,
+    examples: Examples,
+    clip: float,
+    size: int,
+) -> None:
+    """Refuse a model for which a kernel that has begun doesn't find the clipped gradients that autograd finds.
+
+    Nothing is said of a model that draws random numbers: compiled code draws others.
+
+    Args:
+        sums: By the kernel.
+        passes: Over a copy of the model that the kernel knows.
+        examples: That it takes, at least one.
+        clip: The kernel's clip norm.
+        size: Of how many examples is the sum.
+
+    Raises:
+        ValueError: The sums differ.
+    """
+    batch = examples.take([i % examples.ordinary for i in range(size)])
+    if not passes.one(batch, dropout=True).drew:
+        _compare(sums(*batch), _clipped(_one_by_one(passes, batch), 1.0, clip))
+
+
+def _by_kernel(sums: ClippedSums, passes: Passes, batch: Batch, factor: float) -> Sequence[Tensor]:
+    """Return the sum, clipped to 1, of losses times a factor."""
+    losses = passes.fresh_losses()
+    inputs, labels = passes.of(batch)
+    with passes.quiet():
+        return sums(
+            copy.deepcopy(passes.model), lambda o, y: losses(o, y) * factor, 1.0, inputs.clone(), labels
+        )
+
+
+def _one_by_one(passes: Passes, batch: Batch) -> list[Pass]:
+    inputs, labels = batch
+    return [passes.one((inputs[i : i + 1], labels[i : i + 1])) for i in range(len(inputs))]
+
+
+def _clipped(each: Sequence[Pass], factor: float, clip: float) -> list[Tensor]:
+    """Return the sum of the gradients, each times a factor and clipped."""
+    total = [torch.zeros_like(g) for g in each[0].gradient]
+    for one in each:
+        share = factor * min(1.0, clip / (factor * one.norm() + 1e-6))
+        for part, gradient in zip(total, one.gradient, strict=True):
+            part.add_(gradient, alpha=share)
+    return total
+
+
+def _compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    away = norm(a - b for a, b in zip(found, expected, strict=True))
+    if not away <= CLOSE.get(expected[0].dtype, CLOSE[torch.float32]) * norm(expected):
+        raise ValueError(
+            "the kernel's sum of clipped gradients is not that of autograd, one example at a time: a layer's weight is"
+            " used outside of the layer, a layer's first dimension is not the batch, or a grad sampler is wrong"
+        )

@@ -1,0 +1,192 @@
+"""Examples that are like those of a batch, to see what a model makes of them together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from privacy.dp_sgd.passes import Batch
+
+KINDS, EACH = 3, 4  # ordinary examples, large ones, small ones; so many of each
+_SCALES = (1.0, 4.0, 0.05)
+_MOST = 16  # rows of the batch that are looked at
+
+
+class Examples:
+    """Examples made from a batch's, of which a model says something finite.
+
+    Numbers are those of a row of the batch, moved by a third of themselves and a tenth of what is usual at their
+    place, and multiplied by 1, 4 or 0.05: sets of different examples differ in which one is the largest. Whole
+    numbers are drawn from a column of the batch, or below the size of the smallest nn.Embedding (or the largest
+    number in the batch). Where the model does not take that, numbers keep their sign, and whole numbers their
+    column; where it does not take that either, rows are what they are in the batch. A NaN, or an infinity, of the
+    batch is not taken over.
+
+    Args:
+        inputs: At least one, `(B, ...)`.
+        labels: `(B, ...)`.
+        model: That takes them.
+        losses: Of a batch, by that model, `(B,)`.
+        generator: Draws them.
+
+    Raises:
+        ValueError: The batch's inputs and labels are not as many.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        model: nn.Module,
+        losses: Callable[[Batch], Tensor],
+        generator: torch.Generator,
+    ) -> None:
+        if len(inputs) != len(labels):
+            raise ValueError(f"{len(inputs)} inputs and {len(labels)} labels: must be as many")
+        tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+        rows = _finite(inputs.detach(), labels.detach())
+        for how in (_Freely(min(tables, default=0)), _by_column, _by_row):
+            batch = _drawn(rows, how, generator)
+            try:
+                good = _finite_losses(batch, losses)
+            except (IndexError, RuntimeError, ValueError):
+                if how is _by_row:  # it does not take what it was given either
+                    raise
+                continue
+            if good[:EACH].any():
+                break
+        self._batch = batch
+        self._groups = [[i for i in range(k * EACH, (k + 1) * EACH) if good[i]] for k in range(KINDS)]
+        self._generator = generator
+
+    @property
+    def ordinary(self) -> int:
+        """How many ordinary examples there are."""
+        return len(self._groups[0])
+
+    def take(self, indices: list[int]) -> Batch:
+        """Return some ordinary examples, by their number."""
+        chosen = [self._groups[0][i] for i in indices]
+        return self._batch[0][chosen], self._batch[1][chosen]
+
+    def around(self, target: int, batch: int, place: int, others: str) -> Batch:
+        """Return a batch with one ordinary example at a place.
+
+        Args:
+            target: Its number.
+            batch: How many examples there are.
+            place: Where it is.
+            others: `ordinary`, `large`, `small` or `any`: drawn from these; `equal`: the example itself.
+        """
+        own = self._groups[0][target]
+        groups = {
+            "ordinary": self._groups[0],
+            "large": self._groups[1],
+            "small": self._groups[2],
+            "any": [i for group in self._groups for i in group],
+            "equal": [own],
+        }
+        pool = [i for i in groups[others] if i != own] or groups["any"]
+        if others == "equal":
+            pool = [own]
+        chosen = [pool[i] for i in _integers(len(pool), (batch,), self._generator).tolist()]
+        chosen[place] = own
+        return self._batch[0][chosen], self._batch[1][chosen]
+
+
+_Drawer = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+class _Freely:
+    """Draws whole numbers from a column, or from all below a bound, each with a coin."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+
+    def __call__(self, rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        column = _by_column(rows, chosen, generator)
+        if rows.dtype == torch.bool:
+            return _integers(2, column.shape, generator).bool()
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0:  # such as a label that is to be left out
+            return column
+        free = _integers(self._bound or max(high + 1, 2), column.shape, generator).to(rows.dtype)
+        return torch.where(_integers(2, column.shape, generator).bool(), column, free)
+
+
+def _by_column(rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    from_rows = _integers(len(rows), (len(chosen), *rows.shape[1:]), generator)
+    return rows.gather(0, from_rows)
+
+
+def _by_row(rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    return rows[chosen]
+
+
+def _drawn(rows: Batch, how: _Drawer, generator: torch.Generator) -> Batch:
+    """Return `KINDS * EACH` examples of each kind in turn."""
+    count = KINDS * EACH
+    chosen = _integers(len(rows[0]), (count,), generator)
+    scales = torch.tensor(_SCALES).repeat_interleave(EACH)
+    inputs, labels = rows
+    if inputs.is_floating_point():
+        made = _numbers(inputs, how, chosen, generator) * _along(scales, inputs).to(inputs.dtype)
+    else:
+        made = how(inputs, chosen, generator)
+    if labels.is_floating_point():  # towards zero, so that what is in [0, 1] stays there
+        shrunk = 0.5 + 0.5 * torch.empty(count).uniform_(generator=generator)
+        return made, labels[chosen] * _along(shrunk, labels).to(labels.dtype)
+    if isinstance(how, _Freely):  # the bound is that of tokens
+        return made, _Freely(0)(labels, chosen, generator)
+    return made, how(labels, chosen, generator)
+
+
+def _numbers(rows: Tensor, how: _Drawer, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    if how is _by_row:
+        return rows[chosen]
+    numbers = rows.double()
+    usual = numbers.square().mean(0).sqrt()
+    overall = usual.square().mean().sqrt().item()
+    usual = usual.clamp(min=0.1 * overall if overall > 0 else 10.0)
+    shape = (len(chosen), *rows.shape[1:])
+    by = [torch.empty(shape, dtype=torch.float64).normal_(generator=generator) for _ in range(2)]
+    if how is _by_column:
+        return (numbers[chosen] * (0.3 * by[0]).exp()).to(rows.dtype)
+    return (numbers[chosen] * (1 + 0.3 * by[0]) + 0.1 * usual * by[1]).to(rows.dtype)
+
+
+def _finite_losses(batch: Batch, losses: Callable[[Batch], Tensor]) -> Tensor:
+    """Return whose loss is finite, `(B,)`."""
+    good = losses(batch).isfinite()
+    if good.all():
+        return good
+    # See each alone: where examples meet, one may spoil the rest.
+    inputs, labels = batch
+    return torch.cat([losses((inputs[i : i + 1], labels[i : i + 1])) for i in range(len(good))]).isfinite()
+
+
+def _finite(inputs: Tensor, labels: Tensor) -> Batch:
+    """Return rows that are finite; if there are none, zeros in the place of what isn't."""
+    good = torch.ones(len(inputs), dtype=torch.bool)
+    for tensor in (inputs, labels):
+        if tensor.is_floating_point():
+            good &= tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else tensor.isfinite()
+    if good.any():
+        return inputs[good][:_MOST], labels[good][:_MOST]
+    first, second = (
+        torch.nan_to_num(t[:1], 0.0, 0.0, 0.0) if t.is_floating_point() else t[:1] for t in (inputs, labels)
+    )
+    return first, second
+
+
+def _along(values: Tensor, rows: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (rows.dim() - 1))
+
+
+def _integers(bound: int, shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
+    if math.prod(shape) == 0:
+        return torch.empty(shape, dtype=torch.long)
+    return torch.empty(shape, dtype=torch.long).random_(bound, generator=generator)

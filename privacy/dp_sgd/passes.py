@@ -1,0 +1,255 @@
+"""Passes over a copy of a model, each from the same state and with the same random numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+Batch = tuple[Tensor, Tensor]
+Losses = Callable[[Tensor, Tensor], Tensor]
+_NAMES = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+_BUILT_IN = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+DROPOUTS: frozenset[Any] = frozenset(
+    [getattr(F, name) for name in _NAMES]
+    + [getattr(torch, name + ending) for name in _BUILT_IN for ending in ("", "_")]
+)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass forward and back found of one example of a batch, the target.
+
+    Attributes:
+        loss: The target's, `()`.
+        gradient: Of that loss, for each trainable parameter in turn.
+        finite: Whether all of the gradient is.
+        crosses: Whether that loss has a gradient at another example, in the inputs or after a layer.
+        drew: Whether PyTorch's default generator has drawn something.
+        dropped: Each call of a dropout that was left out: its name and its probability.
+    """
+
+    loss: Tensor
+    gradient: tuple[Tensor, ...]
+    finite: bool
+    crosses: bool
+    drew: bool
+    dropped: tuple[tuple[str, str], ...]
+
+    def same(self, other: Pass) -> bool:
+        """Return whether loss and gradient have the same bits; gradients count where both are finite."""
+        if not (torch.equal(self.loss, other.loss) or bool(self.loss.isnan() & other.loss.isnan())):
+            return False
+        return not (self.finite and other.finite) or all(map(torch.equal, self.gradient, other.gradient))
+
+    def close(self, other: Pass, tolerance: float) -> bool:
+        """Return whether losses and gradients differ by at most `tolerance`, relative to themselves (or to 1e-3)."""
+        return _close((self.loss,), (other.loss,), tolerance) and _close(
+            self.gradient, other.gradient, tolerance
+        )
+
+    def norm(self) -> float:
+        """Return the gradient's norm."""
+        return norm(self.gradient)
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """Return the norm of tensors, all together."""
+    return float(torch.stack([t.norm() for t in tensors]).norm())
+
+
+def _close(first: tuple[Tensor, ...], second: tuple[Tensor, ...], tolerance: float) -> bool:
+    away = norm(a - b for a, b in zip(first, second, strict=True))
+    return away <= tolerance * max(norm(first), norm(second), 1e-3)
+
+
+class Passes:
+    """A copy of a model on which passes may be run: the model itself never is.
+
+    Args:
+        model: In the modes, training or not, in which it is trained.
+        losses: `(outputs, labels) -> (B,)`; copied too where it is an nn.Module.
+        dtype: What the copy's floating-point numbers, and those of a batch, become; None: what they are.
+
+    Raises:
+        ValueError: The model can't be copied.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Losses,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        try:
+            self.model = copy.deepcopy(model)
+            self._losses = copy.deepcopy(losses) if isinstance(losses, nn.Module) else losses
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"the model can't be copied, which the check that its examples don't meet needs: {error}"
+            ) from error
+        if dtype is not None:
+            self.model.to(dtype)
+            if isinstance(self._losses, nn.Module):
+                self._losses.to(dtype)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._dtype = dtype
+        self._inputs_too = True
+
+    def of(self, batch: Batch) -> Batch:
+        """Return a batch in this copy's dtype."""
+        if self._dtype is None:
+            return batch
+        first, second = (t.to(self._dtype) if t.is_floating_point() else t for t in batch)
+        return first, second
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Return a batch's losses, `(B,)`."""
+        with torch.no_grad(), self.quiet():
+            return self._forward(self.fresh(), self.fresh_losses(), self.of(batch))
+
+    def one(
+        self,
+        batch: Batch,
+        target: int = 0,
+        *,
+        seed: int = 0,
+        dropout: bool = False,
+        before: Batch | None = None,
+    ) -> Pass:
+        """Run a pass.
+
+        Args:
+            batch: `(B, ...)` and `(B, ...)`.
+            target: The example of which something is asked.
+            seed: Of the random numbers that are drawn in it.
+            dropout: Whether dropouts are done; else they are left out, and the rest stays in training mode.
+            before: A batch that the model sees first.
+        """
+        if self._inputs_too and batch[0].is_floating_point():
+            try:
+                return self._one(batch, target, seed, dropout, before, inputs_too=True)
+            except (RuntimeError, TypeError):  # such as of a model that makes a NumPy array of its inputs
+                self._inputs_too = False
+        return self._one(batch, target, seed, dropout, before, inputs_too=False)
+
+    def _one(
+        self, batch: Batch, target: int, seed: int, dropout: bool, before: Batch | None, *, inputs_too: bool
+    ) -> Pass:
+        model, losses_of, (inputs, labels) = self.fresh(), self.fresh_losses(), self.of(batch)
+        edges: list[GradientEdge] = []
+        with drawing(seed), nullcontext() if dropout else _WithoutDropout() as without, torch.enable_grad():
+            if before is not None:
+                self._forward(model, losses_of, self.of(before))
+            for layer in model.modules():
+                if next(layer.parameters(recurse=False), None) is not None:
+                    layer.register_forward_hook(_remember(edges, len(inputs)))
+            leaf = inputs.detach().clone().requires_grad_(inputs_too)
+            if without is not None:
+                without.dropped.clear()
+            with drawing(seed) as drew:  # the same, whatever an earlier batch has drawn
+                losses = self._forward(model, losses_of, (leaf, labels))
+            sources: list[Any] = [*self.trained, *([leaf] if inputs_too else []), *edges]
+            found = torch.autograd.grad(losses[target], sources, allow_unused=True)
+        gradient = tuple(
+            torch.zeros_like(p) if g is None else g for p, g in zip(self.trained, found, strict=False)
+        )
+        return Pass(
+            loss=losses[target].detach(),
+            gradient=gradient,
+            finite=all(bool(g.isfinite().all()) for g in gradient),
+            crosses=any(_elsewhere(g, target) for g in found[len(self.trained) :] if g is not None),
+            drew=drew(),
+            dropped=() if without is None else tuple(without.dropped),
+        )
+
+    def fresh(self) -> nn.Module:
+        """Return the copy as it was made: with its parameters, and with modules and buffers of its own."""
+        return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
+
+    def fresh_losses(self) -> Losses:
+        """Return the losses as they were copied."""
+        return copy.deepcopy(self._losses) if isinstance(self._losses, nn.Module) else self._losses
+
+    @contextmanager
+    def quiet(self, seed: int = 0) -> Iterator[None]:
+        """Leave dropouts out inside the block, and draw what else is drawn from a seed."""
+        with drawing(seed), _WithoutDropout():
+            yield
+
+    def _forward(self, model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
+        inputs, labels = batch
+        found = losses(model(inputs.clone()), labels.clone())
+        if found.shape != (len(inputs),):
+            raise ValueError(f"losses of shape {tuple(found.shape)} for {len(inputs)} examples")
+        return found
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[Callable[[], bool]]:
+    """Let PyTorch's default generator draw from a seed inside the block; its own state is put back at the end.
+
+    What is yielded says, once the block has ended, whether it has drawn something there.
+    """
+    before = torch.default_generator.get_state()
+    first = last = torch.Generator().manual_seed(seed).get_state()
+    torch.default_generator.set_state(first)
+    try:
+        yield lambda: not torch.equal(first, last)
+    finally:
+        last = torch.default_generator.get_state()
+        torch.default_generator.set_state(before)
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """Leaves out what nn.Dropout and its kin do, and that dropout alone.
+
+    Attributes:
+        dropped: The name and probability of each one that was left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped: list[tuple[str, str]] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in DROPOUTS:
+            p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+            self.dropped.append((func.__name__, repr(float(p))))
+            return args[0] if args else kwargs["input"]
+        if func is F.scaled_dot_product_attention:
+            p = args[4] if len(args) > 4 else kwargs.pop("dropout_p", 0.0)
+            self.dropped.append((func.__name__, repr(float(p))))
+            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
+        return func(*args, **kwargs)
+
+
+def _remember(edges: list[GradientEdge], batch: int) -> Callable[..., None]:
+    """Return a hook that keeps where a layer's output is in autograd's graph, if it begins with the batch."""
+
+    def hook(layer: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad and output.shape[:1] == (batch,):
+            # Not the tensor: an operation in place after the layer moves it on in the graph.
+            edges.append(get_gradient_edge(output))
+
+    return hook
+
+
+def _elsewhere(gradient: Tensor, target: int) -> bool:
+    others = torch.arange(len(gradient)) != target
+    return bool(gradient[others].count_nonzero())
