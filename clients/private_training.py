@@ -15,7 +15,7 @@ from fedsim.data import Examples
 from fedsim.experiment import Experiment
 from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.records import config_in
-from fedsim.streams import numpy_stream, torch_stream
+from fedsim.streams import noise_stream, numpy_stream, torch_stream
 from privacy.arithmetic import Arithmetic
 from privacy.dp_sgd import PrivateGradient, Untrained
 from privacy.dp_sgd.release import DpSgd
@@ -128,4 +128,4 @@ def _randomness(experiment: Experiment, round_: int, client: int) -> Randomness:
     if Arithmetic(experiment.privacy.arithmetic) is Arithmetic.FLOAT32:
         noise = torch_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client)
         return SeededRandomness(coins, noise)
-    return NumpyRandomness(numpy_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client), coins)
+    return NumpyRandomness(noise_stream(experiment.seed, "dp-sgd-noise", round_=round_, client=client), coins)

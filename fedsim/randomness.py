@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fedsim.experiment import Experiment
-from fedsim.streams import numpy_stream
+from fedsim.streams import noise_stream
 from privacy.events import Noise
 from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 
 
 def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: int = 0) -> Randomness:
-    """Return what draws a mechanism's noise, as `privacy.noise` says; the others name a stream (`numpy_stream`)."""
+    """Return what draws a mechanism's noise, as `privacy.noise` says; the others name a stream (`noise_stream`)."""
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return SystemRandomness()
-    return NumpyRandomness(numpy_stream(experiment.seed, purpose, round_=round_, client=client))
+    return NumpyRandomness(noise_stream(experiment.seed, purpose, round_=round_, client=client))

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 from fedsim.client_level_sections import DpFtrlSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
-from fedsim.streams import numpy_stream
+from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import dimension_of, split
 from privacy.arithmetic import Arithmetic
 from privacy.cohorts import Cohorts
@@ -189,4 +189,4 @@ class Correlated:
     def _noise_of(self, round_: int) -> Randomness:
         if self._seed is None:
             return KeyedRandomness(self.key, f"dp-ftrl noise, round {round_}")
-        return NumpyRandomness(numpy_stream(self._seed, "dp-ftrl-noise", round_=round_))
+        return NumpyRandomness(noise_stream(self._seed, "dp-ftrl-noise", round_=round_))

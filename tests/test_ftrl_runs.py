@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
-from fedsim.streams import numpy_stream
+from fedsim.streams import noise_stream
 from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
 from privacy.arithmetic import SHARE
 from privacy.events import MatrixEvent, Noise, event_of
@@ -131,7 +131,7 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
     assert said["sensitivity"] == pytest.approx(sensitivity, rel=1e-12)
     normals = np.array(
         [
-            numpy_stream(3, "dp-ftrl-noise", round_=t).standard_normal(len(sums[0]))
+            noise_stream(3, "dp-ftrl-noise", round_=t).standard_normal(len(sums[0]))
             for t in range(1, ROUNDS + 1)
         ]
     )

@@ -1,10 +1,12 @@
-"""What client-level privacy costs a round: DP-FedAvg beside the same rounds without it, on fedsim.
+"""What client-level privacy costs a round: each mechanism beside the same rounds without it, on fedsim.
 
     python -m experiments.benchmarks.client_level --json client_level.json
 
 The case `cross-device` of `experiments.benchmarks.rounds`: 1,000 clients, 100 a round, 10 examples each, a CNN of
-215,370 parameters. Both are under way at once and take their rounds in turn, each while the other waits, so that a
-machine that grows slower does so for both; rounds that warm up, and the last, which evaluates, don't count.
+215,370 parameters. Of each mechanism two runs and one without privacy are under way at once: with its noise added on a
+grid, and as floating-point numbers are added (`privacy.arithmetic`), which gives no guarantee. They take their rounds in
+turn, each while the others wait, so that a machine that grows slower does so for all; rounds that warm up, and the
+last, which evaluates, don't count.
 """
 
 from __future__ import annotations
@@ -27,12 +29,25 @@ from experiments.benchmarks.work import CASES, Work
 from fedsim.threads import cores
 
 TARGET = 1.05
-RUNS = {
-    "plain": ["server.weighting=uniform"],
-    "dp-fedavg": [
-        f"privacy.dp-fedavg.{value}" for value in ("noise-multiplier=1.0", "delta=1e-5", "clip=0.5")
-    ],
+MECHANISMS = {
+    "dp-fedavg": ["noise-multiplier=1.0", "delta=1e-5", "clip=0.5"],
+    "dp-ftrl": ["noise-multiplier=1.0", "delta=1e-5", "clip=0.5", "min-separation=4"],
+    "local-dp": ["noise-multiplier=1.0", "delta=1e-5", "clip=0.5"],
 }
+
+
+def runs_of(mechanism: str) -> dict[str, list[str]]:
+    """Return the overrides of each run, by name."""
+    private = [f"privacy.{mechanism}.{value}" for value in MECHANISMS[mechanism]]
+    if mechanism == "dp-ftrl":
+        private.append("server.sampling=b-min-sep")
+    return {
+        "plain": ["server.weighting=uniform"],
+        mechanism: private,
+        f"{mechanism} float32": [*private, "privacy.arithmetic=float32"],
+    }
+
+
 WARMUP = 3
 
 
@@ -77,54 +92,65 @@ class InTurn:
         """Nothing is left to wait for."""
 
 
-def seconds_of(folder: Path, repeat: int) -> dict[str, list[float]]:
-    """Return the seconds of both runs' rounds, by name, without those that warm up and the one that evaluates."""
-    turns = Turns(RUNS)
+def seconds_of(runs: Mapping[str, list[str]], folder: Path, repeat: int) -> dict[str, list[float]]:
+    """Return the seconds of the runs' rounds, by name, without those that warm up and the one that evaluates."""
+    turns = Turns(runs)
 
     def play(name: str) -> list[float]:
         try:
-            experiment = fedsim.Experiment.load(folder / "experiment.toml", RUNS[name])
-            run = fedsim.run(experiment, folder / f"{name}-{repeat}", trackers=[InTurn(turns, name)])
+            experiment = fedsim.Experiment.load(folder / "experiment.toml", runs[name])
+            run = fedsim.run(
+                experiment, folder / f"{'-'.join(runs)}-{name}-{repeat}", trackers=[InTurn(turns, name)]
+            )
         finally:
             turns.leave(name)
         return [row["seconds"] for row in run.rows[WARMUP:-1]]
 
-    with ThreadPoolExecutor(len(RUNS)) as threads:
-        return dict(zip(RUNS, threads.map(play, RUNS), strict=True))
+    with ThreadPoolExecutor(len(runs)) as threads:
+        return dict(zip(runs, threads.map(play, runs), strict=True))
+
+
+def _ratios(found: Mapping[str, list[float]], name: str, other: str) -> str:
+    """Return what a round takes, as a multiple of another's in the same repeat."""
+    ratios = [a / b for a, b in zip(found[name], found[other], strict=True)]
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) times {other}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run both, round by round in turn; print the table and the target."""
+    """Run each mechanism's runs, round by round in turn; print the table and the targets."""
     parser = command.arguments(__doc__)
-    parser.add_argument("--repeats", type=command.positive, default=5, help="of both (default: 5)")
+    parser.add_argument("--repeats", type=command.positive, default=5, help="of all (default: 5)")
     parser.add_argument("--rounds", type=command.positive, default=30, help="timed, in a run (default: 30)")
     asked = parser.parse_args(argv)
-    found: dict[str, list[float]] = {name: [] for name in RUNS}
+    console, tree = command.console(), {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         work = Work(CASES["cross-device"], WARMUP, asked.rounds, asked.seed, cores(), folder)
         set_up(work)
-        with cache_in(folder):
-            for repeat in range(asked.repeats):
-                for name, seconds in seconds_of(folder, repeat).items():
-                    found[name].append(statistics.median(seconds))
-    ratios = [private / plain for plain, private in zip(found["plain"], found["dp-fedavg"], strict=True)]
-    table = Table(title="cross-device: seconds a round, medians over repeats")
-    for column in ("who", "a round", "lowest to highest"):
-        table.add_column(column, no_wrap=True)
-    for name, medians in found.items():
-        table.add_row(name, f"{statistics.median(medians):.3f}", f"{min(medians):.3f} to {max(medians):.3f}")
-    console = command.console()
-    console.print(table)
-    middle = statistics.median(ratios)
-    console.print(
-        f"target: at most {TARGET} times a round without privacy; measured: {middle:.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f})"
-    )
+        for mechanism in MECHANISMS:
+            runs = runs_of(mechanism)
+            found: dict[str, list[float]] = {name: [] for name in runs}
+            with cache_in(folder):
+                for repeat in range(asked.repeats):
+                    for name, seconds in seconds_of(runs, folder, repeat).items():
+                        found[name].append(statistics.median(seconds))
+            tree[mechanism] = found
+            table = Table(title=f"cross-device, {mechanism}: seconds a round, medians over repeats")
+            for column in ("who", "a round", "lowest to highest"):
+                table.add_column(column, no_wrap=True)
+            for name, medians in found.items():
+                table.add_row(
+                    name, f"{statistics.median(medians):.3f}", f"{min(medians):.3f} to {max(medians):.3f}"
+                )
+            console.print(table)
+            _, grid, in_float32 = runs
+            console.print(
+                f"{mechanism}: {_ratios(found, grid, in_float32)} (target: at most {TARGET}); "
+                f"{_ratios(found, grid, 'plain')}",
+                highlight=False,
+            )
     if asked.json:
-        asked.json.write_text(
-            json.dumps({"host": host.describe(), "seconds": found, "ratios": ratios}, indent=2)
-        )
+        asked.json.write_text(json.dumps({"host": host.describe(), "seconds": tree}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

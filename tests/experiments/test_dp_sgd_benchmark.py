@@ -20,7 +20,7 @@ def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.set_num_threads(threads)
     made = json.loads((tmp_path / "made.json").read_text())
-    names = ["plain", "stock opacus", "opacus", "fast"]
+    names = ["plain", "stock opacus", "opacus", "fast", "fast float32"]
     assert [(row["batch"], row["name"]) for row in made["rows"]] == [(b, n) for b in (1, 2) for n in names]
     assert all(row["ratio"] == 1.0 for row in made["rows"] if row["name"] == "plain")
     assert all(row["milliseconds"][0] > 0 for row in made["rows"])
