@@ -91,13 +91,13 @@ def test_it_refuses_an_lstm() -> None:
         PrivateGradient(Recurrent(5, 2, 3), losses, clip=1.0, kernel="compiled", max_batch=2)
 
 
-def test_it_says_that_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_says_that_there_is_no_compiler() -> None:
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    from torch._inductor.cpp_builder import get_cpp_compiler
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        from torch._inductor.cpp_builder import get_cpp_compiler
 
-    if hasattr(get_cpp_compiler, "cache_clear"):
-        get_cpp_compiler.cache_clear()
-    with pytest.raises(ValueError, match="needs a C"):
-        PrivateGradient(nn.Linear(2, 2), losses, clip=1.0, kernel="compiled", max_batch=2)
+        if hasattr(get_cpp_compiler, "cache_clear"):
+            get_cpp_compiler.cache_clear()
+        with pytest.raises(ValueError, match="needs a C"):
+            PrivateGradient(nn.Linear(2, 2), losses, clip=1.0, kernel="compiled", max_batch=2)
