@@ -14,7 +14,7 @@ from privacy.dp_sgd.passes import Batch, Losses, Pass, Passes, norm
 ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
 """`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""
 
-BATCHES = (1, 3)  # of which sums are compared
+BATCH = 3  # of which sums are compared
 CLOSE = {torch.float64: 1e-4, torch.float32: 1e-2}
 """Of the sum, what a kernel may be off by. Rounding is far below; what a kernel adds to a norm to be on the safe side
 is not, where an example's positions nearly cancel. A layer that is left out, or a wrong example, is far above."""
@@ -29,8 +29,8 @@ def check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
     """Refuse a model for which a kernel doesn't find the clipped gradients that autograd finds.
 
     So it is where a weight is used outside of its layer, where a layer's first dimension is not the example, and
-    where a user's own grad sampler is wrong. Compared are sums over one example and over several, in which all are
-    clipped, and in which none is; dropout is left out.
+    where a user's own grad sampler is wrong. Compared are sums over several examples, in which all are clipped, and in
+    which none is; dropout is left out.
 
     Args:
         sums: By the kernel, which sees that model for the first time.
@@ -40,12 +40,11 @@ def check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
     Raises:
         ValueError: The sums differ; or what the kernel itself says of the model.
     """
-    for size in BATCHES:
-        batch = examples.take([i % examples.ordinary for i in range(size)])
-        each = _one_by_one(passes, batch)
-        norms = [one.norm() for one in each]
-        for factor in (2 / max(min(norms), 1e-6), 0.5 / max(*norms, 1e-6)):
-            _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
+    batch = examples.take([i % examples.ordinary for i in range(BATCH)])
+    each = _one_by_one(passes, batch)
+    norms = [one.norm() for one in each]
+    for factor in (2 / max(min(norms), 1e-6), 0.5 / max(*norms, 1e-6)):
+        _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
 
 
 def check_as_it_is(
@@ -53,7 +52,7 @@ def check_as_it_is(
     passes: Passes,
     examples: Examples,
     clip: float,
-    size: int,
+    most: int | None,
 ) -> None:
     """Refuse a model for which a kernel that has begun doesn't find the clipped gradients that autograd finds.
 
@@ -64,12 +63,12 @@ def check_as_it_is(
         passes: Over a copy of the model that the kernel knows.
         examples: That it takes, at least one.
         clip: The kernel's clip norm.
-        size: Of how many examples is the sum.
+        most: Examples that the kernel takes at most; None: any number.
 
     Raises:
         ValueError: The sums differ.
     """
-    batch = examples.take([i % examples.ordinary for i in range(size)])
+    batch = examples.take([i % examples.ordinary for i in range(min(BATCH, most or BATCH))])
     if not passes.one(batch, dropout=True).drew:
         _compare(sums(*batch), _clipped(_one_by_one(passes, batch), 1.0, clip))
 

@@ -59,6 +59,7 @@ MIXES: dict[str, Mix] = {
     "sort over the batch": lambda h: h.sort(0).values,
     "normalisation": _normalised,
     "neighbour": lambda h: h + 0.1 * h.roll(1, 0),
+    "place in the batch": lambda h: h * torch.arange(1, 1 + len(h)).unsqueeze(1),
     "number of different examples": lambda h: h * len(torch.unique(h[:, 0])),
 }
 

@@ -91,7 +91,7 @@ def test_the_former_check_let_most_of_them_pass() -> None:
 
     assert "small batch mean" in passed(0.0)
     assert "batch mean" not in passed(0.0)
-    constant = {
+    constant = {  #
         "batch max",
         "normalisation",
     }  # alone, an example less itself is zero, whatever is dropped of it
@@ -173,6 +173,24 @@ def test_a_grad_sampler_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GradSampleModule.GRAD_SAMPLERS, nn.Conv1d, wrong)
     with pytest.raises(ValueError, match="grad sampler is wrong"):
         first_batch(model, x, y)
+
+
+class OverTheBatch(torch.autograd.Function):
+    """Divides a gradient by its norm over the batch, which only shows where all losses go back at once."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient / gradient.norm()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_gradients_that_meet_on_their_way_back(kernel: Kernel) -> None:
+    with pytest.raises(ValueError, match="sum of clipped gradients is not that of autograd"):
+        first_batch(Meeting(OverTheBatch.apply), *batch(6), kernel)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
