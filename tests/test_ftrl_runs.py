@@ -216,7 +216,7 @@ def test_a_range_of_coordinates_that_would_cut_clipped_updates_is_refused() -> N
 
 def test_a_ledger_that_has_a_row_twice_ends_the_run_before_anybody_is_asked() -> None:
     path = stopped(setting("privacy.noise=os"), "run")
-    file = path / "ledger.jsonl"
+    file = path / "private" / "ledger.jsonl"
     file.write_text(file.read_text() + file.read_text().splitlines(keepends=True)[0])
     before = file.read_bytes()
     with pytest.raises(fedsim.RunFailed, match=r"ledger\.jsonl: a row of the noise was released twice"):
