@@ -20,6 +20,7 @@ import fedsim
 from clients.training import Sgd
 from fedsim import Experiment, Refused, RunFailed
 from fedsim.cli import app
+from fedsim.compare import compare
 from fedsim.data import prepare
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
 from privacy.mechanisms import LocalNoise
@@ -62,6 +63,7 @@ DP_FTRL = (
     "server.sampling=b-min-sep",
 )
 SECAGG = (*DP_FEDAVG[:1], "privacy.secagg={dropout=0.5, minimum=2}")
+IDEAL = ("privacy.secagg.mode=ideal",)
 MECHANISMS = {
     "dp-sgd": DP_SGD,
     "local-dp": LOCAL_DP,
@@ -498,6 +500,19 @@ def test_an_export_is_a_run_and_says_what_covers_it() -> None:
     frame = fedsim.load_runs(["run", "export"])
     assert frame["accuracy"].to_list() == [run.accuracy] * 2
     assert frame["wall-seconds"].to_list() == [None, None]
+
+
+def test_runs_and_exports_are_compared_without_what_is_private() -> None:
+    runs = [fedsim.run(setting(*SECAGG, f"seed={seed}", *IDEAL), f"run-{seed}") for seed in (0, 1)]
+    exports = [fedsim.export(run, f"export-{run.path.name}") for run in runs]
+    for paths in ([run.path for run in runs], [run.path for run in exports]):
+        comparison = compare(paths)
+        (group,) = comparison.groups
+        assert [member.finals["accuracy"] for member in group.members] == [run.accuracy for run in runs]
+        assert not {"seconds", "bytes", "clients", "train-loss"} & group.members[0].finals.keys()
+        assert group.members[0].costs["released-models"].epsilon is not None
+        with pytest.raises(Refused, match="--metric 'bytes': is in none of these runs"):
+            compare(paths, metric="bytes")
 
 
 def test_of_a_seeded_run_an_export_says_that_the_seed_is_in_it() -> None:
