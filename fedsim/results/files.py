@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,38 +14,50 @@ from fedsim.errors import Refused
 
 
 @contextmanager
-def drafted(path: Path) -> Iterator[Path]:
+def drafted(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Have a file written so that its name has either its former content or all of the new one.
 
     What is yielded is the path of a draft beside it, for the block to write; it is then synced and renamed. A draft
     that a kill leaves there is overwritten by the next.
+
+    Args:
+        path: The file.
+        private: Whether its owner alone may read it; so it is from the beginning, for a block that writes into the
+            draft that is there or into a private one of its own.
     """
     draft = path.with_name(f".{path.name}.draft")
+    if private:
+        draft.unlink(missing_ok=True)
+        create_private(draft)
     yield draft
+    if private:
+        draft.chmod(0o600)
     _sync(draft, os.O_RDWR)
     draft.rename(path)
     sync_folder(path.parent)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file at once, as `drafted` does."""
-    with drafted(path) as draft:
+    with drafted(path, private=private) as draft:
         draft.write_bytes(content)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file at once, as `write_whole` does, that its owner alone may read (0600), whatever the umask."""
-    with drafted(path) as draft:
-        number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(number, "wb") as file:
-            os.fchmod(number, 0o600)
-            file.write(content)
+def create_private(path: Path) -> None:
+    """Make an empty file that its owner alone may read and write, whatever the umask; one that is there stays."""
+    with suppress(FileExistsError):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(file, 0o600)  # the umask may have taken the owner's own rights
+        finally:
+            os.close(file)
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder that its owner alone may enter (0700), whatever the umask; one that is there is made so."""
-    path.mkdir(0o700, exist_ok=True)
-    path.chmod(0o700)
+    """Make a folder that is its owner's alone, whatever the umask; one that is there stays as it is."""
+    with suppress(FileExistsError):
+        path.mkdir(0o700)
+        path.chmod(0o700)
 
 
 def sync_folder(path: Path) -> None:

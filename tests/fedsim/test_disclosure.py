@@ -29,7 +29,7 @@ from fedsim.results.disclosure import (
     published_manifest,
 )
 from fedsim.results.disclosure_table import BEGIN, END, documented, table
-from fedsim.results.files import write_private
+from fedsim.results.files import write_whole
 from tests.conftest import experiment
 
 README = Path(__file__).parents[2] / "README.md"
@@ -146,7 +146,7 @@ def test_a_private_file_is_its_owners_also_where_one_was_not(tmp_path: Path) -> 
     draft.chmod(0o644)
     before = os.umask(0)
     try:
-        write_private(file, b"new")
+        write_whole(file, b"new", private=True)
     finally:
         os.umask(before)
     assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", 0o600)
