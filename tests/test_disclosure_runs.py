@@ -162,6 +162,8 @@ def test_the_manifest_says_all_that_the_account_does(overrides: tuple[str, ...])
     )
     said = [{name: entry.keys() for name, entry in run.manifest["epsilon"].items()} for run in (seeded, real)]
     assert said[0] == said[1]
+    assert seeded.manifest.keys() - real.manifest.keys() == {"data-sha256", "wall-seconds"}
+    assert real.manifest.keys() <= seeded.manifest.keys()
     named = {cover.adversary for cover in COVERS if cover.mechanism in real.experiment.privacy.mechanisms}
     assert said[1].keys() == named
 
