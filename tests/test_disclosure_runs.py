@@ -20,6 +20,7 @@ import fedsim
 from clients.training import Sgd
 from fedsim import Experiment, Refused, RunFailed
 from fedsim.cli import app
+from fedsim.compare import compare
 from fedsim.data import prepare
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
@@ -63,6 +64,7 @@ DP_FTRL = (
     "server.sampling=b-min-sep",
 )
 SECAGG = (*DP_FEDAVG[:1], "privacy.secagg={dropout=0.5, minimum=2}")
+IDEAL = ("privacy.secagg.mode=ideal",)
 MECHANISMS = {
     "dp-sgd": DP_SGD,
     "local-dp": LOCAL_DP,
@@ -161,6 +163,8 @@ def test_the_manifest_says_all_that_the_account_does(overrides: tuple[str, ...])
     )
     said = [{name: entry.keys() for name, entry in run.manifest["epsilon"].items()} for run in (seeded, real)]
     assert said[0] == said[1]
+    assert seeded.manifest.keys() - real.manifest.keys() == {"data-sha256", "wall-seconds"}
+    assert real.manifest.keys() <= seeded.manifest.keys()
     named = {cover.adversary for cover in COVERS if cover.mechanism in real.experiment.privacy.mechanisms}
     assert said[1].keys() == named
 
@@ -476,7 +480,8 @@ def test_runs_that_end_in_the_same_model_by_different_cohorts_have_equal_exports
         assert text.encode() not in everything, text
     assert not re.search(rb"client \d", everything)
     assert not any(key in everything for key in keys if key)
-    assert (len(keys) == 2) is (runs[0].experiment.privacy.dp_ftrl is not None)
+    expected = 6 if runs[0].experiment.privacy.dp_ftrl is not None else 0
+    assert (len(keys), len({*keys})) == (expected, expected // 3)
 
 
 def test_an_export_is_a_run_and_says_what_covers_it() -> None:
@@ -499,6 +504,19 @@ def test_an_export_is_a_run_and_says_what_covers_it() -> None:
     frame = fedsim.load_runs(["run", "export"])
     assert frame["accuracy"].to_list() == [run.accuracy] * 2
     assert frame["wall-seconds"].to_list() == [None, None]
+
+
+def test_runs_and_exports_are_compared_without_what_is_private() -> None:
+    runs = [fedsim.run(setting(*SECAGG, f"seed={seed}", *IDEAL), f"run-{seed}") for seed in (0, 1)]
+    exports = [fedsim.export(run, f"export-{run.path.name}") for run in runs]
+    for paths in ([run.path for run in runs], [run.path for run in exports]):
+        comparison = compare(paths)
+        (group,) = comparison.groups
+        assert [member.finals["accuracy"] for member in group.members] == [run.accuracy for run in runs]
+        assert not {"seconds", "bytes", "clients", "train-loss"} & group.members[0].finals.keys()
+        assert group.members[0].costs["released-models"].epsilon is not None
+        with pytest.raises(Refused, match="--metric 'bytes': is in none of these runs"):
+            compare(paths, metric="bytes")
 
 
 def test_of_a_seeded_run_an_export_says_that_the_seed_is_in_it() -> None:

@@ -480,10 +480,15 @@ def test_with_the_systems_noise_no_loss_is_summed_and_a_round_in_flight_is_paid_
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     run = fedsim.resume("run")
-    assert [row.get("abandoned", False) for row in run.rows] == [False, True, False, False]
+    assert [row.get("abandoned", False) for row in run.private_rows] == [False, True, False, False]
     assert [event.round for event in events_of(run)] == [1] * 14 + [2] * 14 + [3] * 14
-    assert [row["clients"] for row in run.rows] == [14, 0, 14, 0]  # the third was the last participation
-    assert not any("train-loss" in row for row in run.rows)
+    assert [row["clients"] for row in run.private_rows] == [
+        14,
+        0,
+        14,
+        0,
+    ]  # the third was the last participation
+    assert not any("train-loss" in row for row in run.private_rows)
     for client, context in contexts.items():
         own = [Event.loads(str(t)) for t in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
         assert own == [event for event in events_of(run) if event.client == client]

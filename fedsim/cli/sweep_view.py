@@ -17,6 +17,7 @@ from rich.text import Text
 
 from fedsim.cli.display import duration, privacy_of
 from fedsim.results.directory import from_here
+from fedsim.results.disclosure import is_discreet
 from fedsim.sweeps.plan import PlannedRun
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Decision, Setting, brackets_of
@@ -41,6 +42,7 @@ class _Follower:
         self._left: dict[str, float] = {}  # work, by run
         self._work: dict[str, int] = {}
         self._done = 0.0  # work, of this session
+        self._timed = True
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
         """Note what is left."""
@@ -50,6 +52,7 @@ class _Follower:
         self.at_most = "at most " if sweep.tree.get("prune") else ""
         self._work = {run.name: run.work for run in todo}
         self._left = {run.name: float(run.work) for run in todo}
+        self._timed = not any(is_discreet(run.experiment.privacy.noise) for run in todo)
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
         """Note that a run is under way."""
@@ -84,11 +87,13 @@ class _Follower:
         return sum(state in states for state in self.states.values())
 
     def left(self) -> str:
-        """Estimate the time to the end by what was done so far."""
+        """Estimate the time to the end by what was done so far; nothing where a run's times are not public."""
+        if not self._timed:
+            return ""
         if not self._done:
-            return "-"
+            return ", - left"
         seconds = (time.perf_counter() - self.began_at) / self._done * sum(self._left.values())
-        return self.at_most + duration(seconds)
+        return f", {self.at_most}{duration(seconds)} left"
 
 
 class PlainSweep(_Follower):
@@ -110,9 +115,7 @@ class PlainSweep(_Follower):
         if state is State.PAUSED:
             return
         over = self.count(State.COMPLETED, State.FAILED, State.PRUNED)
-        print(
-            f"{over}/{len(self.states)} {name}: {state}{_result(row, reason)}, {self.left()} left", flush=True
-        )
+        print(f"{over}/{len(self.states)} {name}: {state}{_result(row, reason)}{self.left()}", flush=True)
 
     def decided(self, decision: Decision) -> None:
         """Say which settings go on."""
@@ -188,7 +191,7 @@ class LiveSweep(_Follower):
             f"{self.sweep.name}: {self.count(State.COMPLETED)} of {len(self.states)} runs done{ended}  ",
             (bar, "green"),
             ("━" * (WIDTH - len(bar)), "dim"),
-            f"  {self.left()} left",
+            f"  {self.left().removeprefix(', ')}",
         )
         self.live.update(Group(table, foot), refresh=True)
 

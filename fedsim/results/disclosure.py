@@ -88,6 +88,7 @@ ITEMS = (
             "seed",
             "experiment-sha256",
             "noise",
+            "arithmetic",  # of the noise and what it is added to
             "versions",
             "epsilon",
             "secure-aggregation",

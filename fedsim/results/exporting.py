@@ -29,7 +29,7 @@ from fedsim.results.disclosure import (
     public_row,
     published_manifest,
 )
-from fedsim.results.files import make_private_folder, sync_folder, write_private, write_whole
+from fedsim.results.files import make_private_folder, sync_folder, write_whole
 from fedsim.results.run import Run
 from privacy.events import Relation
 
@@ -134,7 +134,7 @@ def _write(out: Path, files: Mapping[str, bytes], secret: Mapping[str, bytes]) -
             write_whole(draft / name, content)
         for name, content in secret.items():
             make_private_folder((draft / name).parent)
-            write_private(draft / name, content)
+            write_whole(draft / name, content, private=True)
         draft.rename(out)
         sync_folder(draft.parent)
     except BaseException as error:

@@ -43,11 +43,6 @@ def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
         draft.write_bytes(content)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file at once, as `write_whole` does, that its owner alone may read (0600), whatever the umask."""
-    write_whole(path, content, private=True)
-
-
 def create_private(path: Path) -> None:
     """Make an empty file that its owner alone may read and write, whatever the umask; one that is there stays."""
     with suppress(FileExistsError):

@@ -14,7 +14,7 @@ from typing import Any
 from fedsim.errors import Refused
 from fedsim.private_log import note
 from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE
-from fedsim.results.files import LineFile, Position, make_private_folder, write_private
+from fedsim.results.files import LineFile, Position, make_private_folder, write_whole
 
 ROWS = f"{PRIVATE}/{METRICS}"  # what a checkpoint calls the rows
 
@@ -38,9 +38,9 @@ class PrivateFiles:
     def begin(run: Path, manifest: Mapping[str, Any]) -> None:
         """Make the folder, in a run directory that is being made."""
         make_private_folder(run / PRIVATE)
-        write_private(run / PRIVATE / MANIFEST, _json(manifest))
+        write_whole(run / PRIVATE / MANIFEST, _json(manifest), private=True)
         for name in (METRICS, LEDGER, LOG):
-            write_private(run / PRIVATE / name, b"")
+            write_whole(run / PRIVATE / name, b"", private=True)
 
     @classmethod
     def of(cls, run: Path) -> PrivateFiles:
@@ -96,7 +96,7 @@ class PrivateFiles:
 
     def write(self) -> None:
         """Write the manifest."""
-        write_private(self._path / MANIFEST, _json(self.manifest))
+        write_whole(self._path / MANIFEST, _json(self.manifest), private=True)
 
 
 def read_private_manifest(run: Path) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def examine(path: Path, home: Path | None = None) -> Resumption:
         home: The folder of secret states; None: this user's.
 
     Raises:
-        Refused: It is none or a copy of one, its run is completed or can't be resumed, the experiment is another
-            one, or its files don't belong together.
+        Refused: It is none, its run is completed or can't be resumed, the experiment is another one, its
+            files don't belong together, or it is a copy.
     """
     run = f"run {str(path)!r}"
     manifest = _manifest(path, run)
@@ -61,16 +61,16 @@ def examine(path: Path, home: Path | None = None) -> Resumption:
         raise Refused(
             f"{run}: is completed; only a run that was killed, interrupted or failed can be resumed"
         )
-    if "deployment" in manifest:
-        there = manifest["deployment"]
-        raise Refused(
-            f"{run}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on {there['address']} "
-            "goes on with it"
-        )
     if not manifest["resumable"]:
         raise Refused(f"{run}: can't be resumed: {manifest['not-resumable']}")
     if _experiment_sha256(path) != manifest["experiment-sha256"]:
         raise Refused(f"{run}: experiment.toml has changed since the run began; only [runtime] may change")
+    if "deployment" in manifest:
+        there = manifest["deployment"]
+        raise Refused(
+            f"{run}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on "
+            f"{there['address']} goes on with it"
+        )
     try:
         state = state_of(path, manifest, home)
         if state != path:

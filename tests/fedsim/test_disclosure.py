@@ -3,11 +3,15 @@
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from fedsim.cli.display import LiveTable, PlainLines
+from fedsim.cli.sweep_view import PlainSweep
+from fedsim.cli.sweep_view import _Follower as _SweepFollower
 from fedsim.private_log import note
 from fedsim.results.disclosure import (
     COVERS,
@@ -25,7 +29,8 @@ from fedsim.results.disclosure import (
     published_manifest,
 )
 from fedsim.results.disclosure_table import BEGIN, END, documented, table
-from fedsim.results.files import write_private
+from fedsim.results.files import write_whole
+from tests.conftest import experiment
 
 README = Path(__file__).parents[2] / "README.md"
 MECHANISMS = ("dp-sgd", "local-dp", "dp-fedavg", "dp-ftrl")
@@ -141,7 +146,7 @@ def test_a_private_file_is_its_owners_also_where_one_was_not(tmp_path: Path) -> 
     draft.chmod(0o644)
     before = os.umask(0)
     try:
-        write_private(file, b"new")
+        write_whole(file, b"new", private=True)
     finally:
         os.umask(before)
     assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", 0o600)
@@ -155,3 +160,17 @@ def test_the_private_log_takes_lines_and_is_never_made_by_who_only_adds_to_it(tm
     note(log, "one\ntwo")
     note(str(log), "three")
     assert [line.split(" ", 2)[2] for line in log.read_text().splitlines()] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(("noise", "left"), [("os", ""), ("seeded", ", - left")])
+def test_a_sweep_says_nothing_of_times_that_are_not_public(noise: str, left: str) -> None:
+    mechanism = "privacy.local-dp={noise-multiplier=1.0, delta=1e-3, clip=1.0}"
+    setting = experiment(mechanism, f"privacy.noise={noise}")
+    todo: Any = [SimpleNamespace(name="x", work=10, experiment=setting)]
+    sweep: Any = SimpleNamespace(states={}, tree={}, name="s", path=Path("s"))
+    display = PlainSweep(Console())
+    _SweepFollower.began(display, sweep, todo)
+    assert display.left() == left
+    display.run_started("x", 2, 0)
+    display.round_done("x", {"round": 1})
+    assert bool(display.left()) is (noise == "seeded")
