@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,11 @@ def rewrite(path: Path, **changes: Any) -> None:
     found = read_checkpoint(path)
     assert found is not None
     Checkpoint(**(vars(found) | changes)).write(path)
+
+
+@contextmanager
+def failing_in_private(run: str | Path, why: str) -> Iterator[None]:
+    """Expect a run with the operating system's noise to fail, and its private log alone to say why."""
+    with pytest.raises(fedsim.RunFailed, match=r"private/log\.txt in its directory says why"):
+        yield
+    assert why in (Path(run) / "private" / "log.txt").read_text()

@@ -1,1 +1,3 @@
 """Audits: what mechanisms lose at least, measured, beside what is claimed."""
+
+__all__: list[str] = []

@@ -4,6 +4,7 @@ The defects were read and run in flwr 1.42.0 (`serverapp.strategy.dp_*`, `client
 """
 
 import math
+import pickle
 import random
 
 import dp_accounting as dpa
@@ -146,7 +147,8 @@ def test_integer_arrays_fail_without_a_name() -> None:
 
 def test_noise_comes_from_a_global_generator() -> None:
     def states() -> tuple[bytes, bytes]:
-        return np.random.get_state()[1].tobytes(), repr(random.getstate()).encode()  # type: ignore[union-attr]  # noqa: NPY002
+        numpy = pickle.dumps(np.random.get_state())  # noqa: NPY002 (the place in its numbers too)
+        return numpy, repr(random.getstate()).encode()
 
     before = states()
     np.random.normal()  # noqa: NPY002  # Flower's add_gaussian_noise_inplace
