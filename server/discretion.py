@@ -7,8 +7,10 @@ find worth a line. So what is logged is private, unless the record says that it 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from fedsim.errors import Interrupted, Refused, Withheld
 from fedsim.results import RunDirectory
@@ -20,7 +22,7 @@ FORM = "%(levelname)s %(name)s: %(message)s"
 
 @contextmanager
 def discreet(directory: RunDirectory) -> Iterator[None]:
-    """Keep to a run's private log what is logged and raised inside the block, if the run has one.
+    """Keep to a run's private log what is logged, warned of and raised inside the block, if the run has one.
 
     Raises:
         Withheld: In the place of what was raised, unless that says nothing but what was asked for.
@@ -32,6 +34,7 @@ def discreet(directory: RunDirectory) -> Iterator[None]:
     with ExitStack() as stack:
         for name in LOGGERS:
             stack.enter_context(_diverted(logging.getLogger(name), private.note))
+        stack.enter_context(_warned(private.note))
         try:
             yield
         except (Interrupted, Refused):
@@ -77,3 +80,15 @@ def _diverted(logger: logging.Logger, note: Callable[[str], None]) -> Iterator[N
         yield
     finally:
         logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextmanager
+def _warned(note: Callable[[str], None]) -> Iterator[None]:
+    """Have Python's warnings written to a private log inside the block; an overflow tells of what was summed."""
+
+    def show(warning: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
+        note(f"{category.__name__}: {warning}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,11 +298,14 @@ def test_worker_processes_keep_quiet_too(
 
 
 def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_not(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def failing(self: Federation, round_: int, *_: Any) -> Any:
         for name in ("server.rounds", "flwr", "fedsim.x", "clients"):
             logging.getLogger(name).error("%s has seen %s", name, SECRET)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(f"overflow in {SECRET}", RuntimeWarning, stacklevel=1)
         raising()
 
     class Broken:
@@ -326,6 +330,8 @@ def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_no
     for name in ("server.rounds", "flwr", "fedsim.x", "clients"):
         assert f"{name} has seen {SECRET}" in log
     assert "Traceback" in log
+    assert f"RuntimeWarning: overflow in {SECRET}" in log
+    assert SECRET not in "".join(capfd.readouterr())
     assert [record.getMessage() for record in caplog.records] == [
         "Broken is told nothing more: ConnectionError: nobody answers"
     ]
