@@ -5,7 +5,8 @@ A step of DP-SGD releases a sum of per-example gradients that were clipped to C.
 for the following, with u = 2^-24, half of a float32's precision:
 
 1. **The factor.** Norms are float64 sums of the squares of what is added up, so that they are exact to some 2^-40, or
-   err upwards (`parts.py`); a factor is rounded down to float32. An example adds at most KEPT C.
+   err upwards (`parts.py`); a factor is rounded to a float32 that is no larger. An example adds at most KEPT C. Of more
+   examples than `SINGLE` factors are float64: with the last of them the others' change by `n u C`, 7e-6 C, at most.
 2. **The sum over examples**, a matrix product with `n <= SINGLE` examples in float32. In whatever order it adds, each
    number is off by at most `(n + 1) u` times the sum of its terms' magnitudes (Higham 2002, section 3.1), and so the sum
    by `(n + 1) u n C` in L2 norm. The sums with and without one example are off by `(n + 1) u (2 n - 1) C` together:
@@ -16,7 +17,7 @@ for the following, with u = 2^-24, half of a float32's precision:
 3. **The grid** (`privacy.arithmetic`): two sums are rounded to multiples of g, a power of two of at most
    `2^-15 C / sqrt(d)`, which moves them apart by at most `sqrt(d) g <= 3.1e-5 C`.
 
-Together 1.84e-3 C, below 2^-9 C = 1.95e-3 C. It takes the products for sums of products, as BLAS computes them;
+Together 1.85e-3 C, below 2^-9 C = 1.95e-3 C. It takes the products for sums of products, as BLAS computes them;
 `check_precision` refuses PyTorch's settings that trade digits for speed.
 
 What remains: an example's own gradient is taken as the machine computes it. It is the same, to the last bit, whatever
