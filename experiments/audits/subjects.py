@@ -88,7 +88,7 @@ def _dp_sgd(kernel: Kernel, dtype: torch.dtype = torch.float32, *, system: bool 
                 denominator=1.0,
                 noise=randomness.fill_normal,
             )
-            return np.array(model.weight.grad).reshape(-1)
+            return np.array([p.grad.item() for p in model.parameters() if p.grad is not None])
 
         return once
 

@@ -53,5 +53,5 @@ def test_what_is_in_the_file_is_not_done_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if "compiled" not in name])
 def test_a_sample_finds_nothing_above_a_claim(name: str) -> None:
     for noise_multiplier in NOISE_MULTIPLIERS:
-        row = audit(name, noise_multiplier, 2000, 40, 1)
+        row = audit(name, noise_multiplier, 1000, 20, 1)
         assert max(row["measured"].values()) <= row["claimed"]
