@@ -158,6 +158,7 @@ def test_a_second_try_would_be_a_second_release_and_the_run_ends_before_the_budg
     assert beyond["spent"] > beyond["epsilon"]
 
 
+@pytest.mark.slow
 def test_a_participation_that_died_with_its_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     one_dies(monkeypatch)
     setting = Experiment.from_toml(REAL, ["rounds=3", "privacy.local-dp.max-participations=2"])
