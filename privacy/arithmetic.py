@@ -29,8 +29,8 @@ SHARE = (
 _DENSEST = (
     2.0**-40
 )  # of the noise's scale: steps are no smaller, so that thousands of its numbers lie between two
-_EXACT = 2.0**53  # whole numbers up to here are float64s
-_PIECE = 1 << 14  # numbers: what is between stays in the cache
+_MOST = 2.0**51  # steps; whole numbers up to 2^53 are float64s
+_PIECE = 1 << 16  # numbers: what is between stays in the cache
 
 
 class Arithmetic(StrEnum):
@@ -72,28 +72,29 @@ class Grid:
 
         Args:
             total: float32 or float64, finite.
-            noise: Of as many numbers, contiguous.
+            noise: Of as many numbers, contiguous; within 2^50 steps of zero, as noise that is no 2^40 steps wide is.
 
         Raises:
-            ValueError: A number is more than 2^53 steps from zero, where float64 has no exact sums.
+            ValueError: A noised sum is more than 2^51 steps from zero: near 2^53 float64 has no exact sums.
         """
         flat_total, flat_noise = total.reshape(-1), noise.reshape(-1)
+        room = np.empty(min(flat_noise.size, _PIECE))
         largest = 0.0
         for start in range(0, flat_noise.size, _PIECE):
             noised = flat_noise[start : start + _PIECE]
-            rounded = np.multiply(flat_total[start : start + _PIECE], 1 / self.step, dtype=np.float64)
-            noised *= 1 / self.step
+            rounded = room[: noised.size]
+            rounded[...] = flat_total[start : start + _PIECE]
             for values in (rounded, noised):
+                values *= 1 / self.step
                 values += 0.5
                 np.floor(values, out=values)
-            largest = max(largest, float(noised.max()), -float(noised.min()))
             noised += rounded
             largest = max(largest, float(noised.max()), -float(noised.min()))
             noised *= self.step
-        if not largest < _EXACT / 2:
+        if not largest < _MOST:
             raise ValueError(
-                f"a noised sum of {largest * self.step:.3g} on a grid of {self.step:.3g}: float64 adds exactly below "
-                f"{_EXACT / 2 * self.step:.3g} alone; sum and noise must not be so much larger than the sensitivity"
+                f"a noised sum of {largest * self.step:.3g} on a grid of {self.step:.3g}: it must be below "
+                f"{_MOST * self.step:.3g}, for float64 to add exactly; sums must not be so much larger than the sensitivity"
             )
         return noise
 
