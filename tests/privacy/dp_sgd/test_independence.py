@@ -31,7 +31,7 @@ from tests.privacy.dp_sgd.mixing import (
 )
 from tests.privacy.dp_sgd.models import Images, Recurrent, losses, step
 
-KERNELS: list[Kernel] = ["fast", "opacus", "compiled"]
+KERNELS = ["fast", "opacus", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
