@@ -21,17 +21,14 @@ from typing import Any, BinaryIO, Protocol, Self
 
 from fedsim.errors import Refused
 from fedsim.results.directory import DRAFT, check_free
-from fedsim.results.disclosure import may_be_copied
+from fedsim.results.disclosure import EXPERIMENT, LEDGER, MANIFEST, METRICS, may_be_copied
 from fedsim.results.files import drafted, sync_folder, write_whole
-from fedsim.results.ledger import LEDGER
 from fedsim.results.lock import NAME as LOCK
 from fedsim.results.lock import Lock
-from fedsim.results.resumption import METRICS
 
 GROWING = (METRICS, LEDGER)
-MANIFEST = "manifest.json"
 DEPLOYMENT = "deployment"  # the manifest's key that says where the run is
-FIRST = ("experiment.toml", *GROWING)  # what a run directory holds from its beginning
+FIRST = (EXPERIMENT, *GROWING)  # what a run directory holds from its beginning
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,21 @@ from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
 from fedsim.results.cohort_notes import CohortNotes
-from fedsim.results.disclosure import PRIVATE, is_discreet, mechanisms_of, public_manifest, public_row
+from fedsim.results.disclosure import (
+    LEDGER,
+    METRICS,
+    PRIVATE,
+    is_discreet,
+    mechanisms_of,
+    public_manifest,
+    public_row,
+)
 from fedsim.results.files import START, LineFile, Position, drafted, sync_folder, write_whole
-from fedsim.results.ledger import LEDGER, LedgerFile
+from fedsim.results.ledger import LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.private import ROWS, PrivateFiles
-from fedsim.results.resumption import METRICS, Resumption, check_data, examine
+from fedsim.results.resumption import Resumption, check_data, examine
 from fedsim.results.trees import Tree
 from privacy.events import AnyEvent, Noise
 

@@ -9,13 +9,11 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
-from fedsim.results.disclosure import is_discreet
+from fedsim.results.disclosure import METRICS, is_discreet
 from fedsim.results.files import START, LineFile, Position
 from fedsim.results.manifest import experiment_sha256
 from fedsim.results.private import read_private_manifest
 from fedsim.results.secret_state import check_there, state_of
-
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)

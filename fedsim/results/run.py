@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.disclosure import LEDGER, PRIVATE
+from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE
 from fedsim.results.lock import is_held
-from fedsim.results.resumption import METRICS
 
 if TYPE_CHECKING:
     import polars as pl
