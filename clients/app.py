@@ -12,19 +12,19 @@ from contextlib import AbstractContextManager, nullcontext
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.discretion import discreet_mod
-from clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
-from clients.private_training import train_privately
-from clients.training import Trained, train
-from clients.workbench import Workbench, client_index, workbench
+from fedsim.clients.discretion import discreet_mod
+from fedsim.clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
+from fedsim.clients.private_training import train_privately
+from fedsim.clients.training import Trained, train
+from fedsim.clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
 from fedsim.data.task import TASK
 from fedsim.experiment import Experiment
 from fedsim.models import score
+from fedsim.privacy.events import Event, Noise
 from fedsim.records import find_record, record_in
 from fedsim.streams import numpy_stream, torch_draws_from, torch_draws_from_system
 from fedsim.threads import single_threaded
-from privacy.events import Event, Noise
 
 app = ClientApp(mods=[discreet_mod])
 

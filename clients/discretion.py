@@ -15,9 +15,9 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
-from clients.place import Place
-from clients.workbench import client_index
 from fedsim import private_log
+from fedsim.clients.place import Place
+from fedsim.clients.workbench import client_index
 from fedsim.experiment import Experiment
 from fedsim.results.disclosure import is_discreet
 

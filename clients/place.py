@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context
 
 from fedsim.experiment import Experiment
-from privacy.events import AnyEvent
+from fedsim.privacy.events import AnyEvent
 
 if TYPE_CHECKING:
     from fedsim.deployment.keys import ClientKeys

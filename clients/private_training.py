@@ -8,19 +8,19 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
-from clients.place import note_released
-from clients.training import Trained, pull_to, received_weights
-from clients.workbench import Workbench, client_index
+from fedsim.clients.place import note_released
+from fedsim.clients.training import Trained, pull_to, received_weights
+from fedsim.clients.workbench import Workbench, client_index
 from fedsim.data import Examples
 from fedsim.experiment import Experiment
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.dp_sgd import PrivateGradient, Untrained
+from fedsim.privacy.dp_sgd.release import DpSgd
+from fedsim.privacy.events import Event, Noise
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
 from fedsim.records import config_in
 from fedsim.streams import noise_stream, numpy_stream, torch_stream
-from privacy.arithmetic import Arithmetic
-from privacy.dp_sgd import PrivateGradient, Untrained
-from privacy.dp_sgd.release import DpSgd
-from privacy.events import Event, Noise
-from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 
 
 class BudgetExhausted(ValueError):

@@ -10,9 +10,9 @@ from typing import cast
 import numpy as np
 from flwr.app import ArrayRecord, Context
 
-from clients.place import Place
-from clients.training import Sgd
 from fedsim.arrays import LiveArray, record_of, values_of
+from fedsim.clients.place import Place
+from fedsim.clients.training import Sgd
 from fedsim.data import FederatedData, prepare
 from fedsim.data.own import OwnData, read_own
 from fedsim.data.task import TASK, Task
@@ -20,10 +20,10 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import private_gradient
+from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.records import config_in
 from fedsim.secagg.setup import policy_of
 from fedsim.vectors import dimension_of
-from privacy.arithmetic import Arithmetic
 
 
 class Workbench:

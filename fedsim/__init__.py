@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Interrupted, Refused, RunFailed
@@ -36,6 +37,11 @@ __all__ = [
     "run_app",
     "sweep",
 ]
+
+# In a checkout `fedsim/server` and its like are links to the folders beside `fedsim/`, which `flwr build` leaves out of a
+# bundle, and which some systems don't make: the folders themselves are found then.
+if not (Path(__file__).parent / "server" / "__init__.py").exists():
+    __path__.append(str(Path(__file__).parents[1]))
 
 # Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower
 # app nothing of experiments.

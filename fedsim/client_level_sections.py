@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedsim.complaints import check_one_of, complaint
+from fedsim.privacy.events import Relation
 from fedsim.section import Section, kebab
-from privacy.events import Relation
 
 
 class AdaptiveSection(Section):
@@ -176,7 +176,7 @@ class LocalDpSection(Section):
         Raises:
             ValueError: No noise reaches the epsilon.
         """
-        from privacy.accounting import local  # loads dp_accounting's parts where it calibrates
+        from fedsim.privacy.accounting import local  # loads dp_accounting's parts where it calibrates
 
         if self.noise_multiplier is not None:
             return self.noise_multiplier

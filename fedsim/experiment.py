@@ -21,6 +21,7 @@ from fedsim.client_level_sections import DpFtrlSection
 from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides, resolve_path
+from fedsim.privacy.events import Relation
 from fedsim.privacy_sections import DpSgdSection, PrivacySection, SecaggSection
 from fedsim.section import Section
 from fedsim.sections import (
@@ -31,7 +32,6 @@ from fedsim.sections import (
     RuntimeSection,
     ServerSection,
 )
-from privacy.events import Relation
 
 
 class Experiment(Section):

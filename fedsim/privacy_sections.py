@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection, LocalDpSection
 from fedsim.complaints import check_one_of, complaint
+from fedsim.privacy.events import Relation
+from fedsim.privacy.sampling import Batches
 from fedsim.section import Section, kebab
 from fedsim.sections import ClientSection
-from privacy.events import Relation
-from privacy.sampling import Batches
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
 NOT_YET = ("audit", "distributed-dp")

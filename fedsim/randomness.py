@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fedsim.experiment import Experiment
+from fedsim.privacy.events import Noise
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 from fedsim.streams import noise_stream
-from privacy.events import Noise
-from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 
 
 def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: int = 0) -> Randomness:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fedsim.experiment import Experiment
+from fedsim.privacy.mechanisms import BITS
 from fedsim.vectors import SHIFTED_BIT
-from privacy.mechanisms import BITS
 
 RELEASED = "released-"  # before the metric's name, in a round's row: what is noised
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from privacy.events import Sampling
+from fedsim.privacy.events import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What was released, as typed events, made only by what adds the noise.
 
 An event says what the mechanism did, not what it costs: epsilon is derived from events, for an adversary, by
-`privacy.accounting`. So the account can't disagree with the execution.
+`fedsim.privacy.accounting`. So the account can't disagree with the execution.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from privacy.events import (
+from fedsim.privacy.events import (
     AnyEvent,
     CohortEvent,
     Event,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.events import Noise
+from fedsim.privacy.events import Noise
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,7 @@ class SecretRandomness(ABC):
     """From bits that nobody else has.
 
     Normals are Box and Muller's (1958), in float64: multiples of less than 2^-50 but far out, and never beyond 8.6, which
-    a normal is with probability 2^-56. They are to be added on a grid (`privacy.arithmetic`).
+    a normal is with probability 2^-56. They are to be added on a grid (`fedsim.privacy.arithmetic`).
     """
 
     source = Noise.SYSTEM

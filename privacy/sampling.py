@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.events import Sampling
-from privacy.randomness import Randomness
+from fedsim.privacy.events import Sampling
+from fedsim.privacy.randomness import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.privacy import accounting
+from fedsim.privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.dp_sgd.release import planned_event
+from fedsim.privacy.events import Event, Noise, Relation, Unit
+from fedsim.privacy.ledger import Release
 from fedsim.privacy_sections import DpSgdSection
-from privacy import accounting
-from privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
-from privacy.dp_sgd.release import planned_event
-from privacy.events import Event, Noise, Relation, Unit
-from privacy.ledger import Release
-from server.kept_ledger import KeptByClients
+from fedsim.server.kept_ledger import KeptByClients
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"

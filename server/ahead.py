@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.randomness import DrawnRandomness, Randomness
+from fedsim.privacy.randomness import DrawnRandomness, Randomness
 
 
 class Ahead:

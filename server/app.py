@@ -24,27 +24,27 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score, initial_model, score
 from fedsim.models.private import check_private_model, private_gradient
+from fedsim.privacy.dp_sgd import check_model
+from fedsim.privacy.events import Noise
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC
+from fedsim.server.account import NOISE, Account
+from fedsim.server.central import Central
+from fedsim.server.cohort_account import CohortAccount
+from fedsim.server.correlated import Correlated
+from fedsim.server.deployed_grid import DeployedGrid
+from fedsim.server.deployment import Deployment
+from fedsim.server.discretion import discreet
+from fedsim.server.enrolment import Enrolment
+from fedsim.server.kept_ledger import KeptByClients
+from fedsim.server.local_account import LocalAccount
+from fedsim.server.matrix_account import MatrixAccount
+from fedsim.server.protection import policy_for, report, secure_grid
+from fedsim.server.rounds import Federation
+from fedsim.server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
+from fedsim.server.strategies import build_strategy
+from fedsim.server.summable import check_summable
 from fedsim.threads import cores
-from privacy.dp_sgd import check_model
-from privacy.events import Noise
-from server.account import NOISE, Account
-from server.central import Central
-from server.cohort_account import CohortAccount
-from server.correlated import Correlated
-from server.deployed_grid import DeployedGrid
-from server.deployment import Deployment
-from server.discretion import discreet
-from server.enrolment import Enrolment
-from server.kept_ledger import KeptByClients
-from server.local_account import LocalAccount
-from server.matrix_account import MatrixAccount
-from server.protection import policy_for, report, secure_grid
-from server.rounds import Federation
-from server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
-from server.strategies import build_strategy
-from server.summable import check_summable
 
 app = ServerApp()
 

@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from fedsim.client_level_sections import AdaptiveSection, DpFedavgSection
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.randomness import randomness_of
-from fedsim.summed import summed
-from fedsim.vectors import dimension_of
-from privacy.arithmetic import Arithmetic
-from privacy.cohorts import Cohorts
-from privacy.events import CohortEvent, MatrixEvent
-from privacy.mechanisms import (
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import CohortEvent, MatrixEvent
+from fedsim.privacy.mechanisms import (
     AdaptiveClipping,
     BoundedMetric,
     CentralGaussian,
     sensitivity_after_rounding,
 )
-from privacy.mechanisms.adaptive import MOST
-from privacy.randomness import Randomness
-from privacy.secagg.encoding import METRIC_BITS
-from server.ahead import Ahead
-from server.summable import check_summable
+from fedsim.privacy.mechanisms.adaptive import MOST
+from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.secagg.encoding import METRIC_BITS
+from fedsim.randomness import randomness_of
+from fedsim.server.ahead import Ahead
+from fedsim.server.summable import check_summable
+from fedsim.summed import summed
+from fedsim.vectors import dimension_of
 
 Sums = Mapping[str, NDArray[np.float64]]
 

@@ -1,4 +1,4 @@
-"""Who takes part in a round: by a rule that is public (`privacy.cohorts.Cohorts`), and coins that are not."""
+"""Who takes part in a round: by a rule that is public (`fedsim.privacy.cohorts.Cohorts`), and coins that are not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.privacy.cohorts import roomy_cohort
 from fedsim.sections import ServerSection
-from privacy.cohorts import roomy_cohort
 
 
 def draw(

@@ -9,12 +9,12 @@ from typing import Any
 from fedsim.client_level_sections import DpFedavgSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
-from privacy.accounting import laws
-from privacy.accounting.central import Answer, CohortSum, noise_for, released_models, side_by_side
-from privacy.cohorts import Cohorts
-from privacy.events import Noise, Sampling, Unit
-from server.cohort import max_cohort_of
-from server.kept_ledger import KeptByServer
+from fedsim.privacy.accounting import laws
+from fedsim.privacy.accounting.central import Answer, CohortSum, noise_for, released_models, side_by_side
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Noise, Sampling, Unit
+from fedsim.server.cohort import max_cohort_of
+from fedsim.server.kept_ledger import KeptByServer
 
 WHO = {
     "server": "the server: it is trusted, and sees the sums before the noise",

@@ -9,8 +9,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedsim.runtime import ClientsGrid, Fold
-from server.fold import send_and_fold
-from server.grid_around import GridAround
+from fedsim.server.fold import send_and_fold
+from fedsim.server.grid_around import GridAround
 
 T = TypeVar("T")
 

@@ -12,17 +12,17 @@ from flwr.app import ArrayRecord
 from fedsim.client_level_sections import DpFtrlSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Noise
+from fedsim.privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
+from fedsim.privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
+from fedsim.server.ahead import Ahead
+from fedsim.server.central import Noised, Sums, rounding
+from fedsim.server.cohort import draw_separated, group_of, secret_generator
+from fedsim.server.summable import check_summable
 from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import dimension_of, split
-from privacy.arithmetic import Arithmetic
-from privacy.cohorts import Cohorts
-from privacy.events import Noise
-from privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
-from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
-from server.ahead import Ahead
-from server.central import Noised, Sums, rounding
-from server.cohort import draw_separated, group_of, secret_generator
-from server.summable import check_summable
 
 
 class Correlated:

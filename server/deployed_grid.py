@@ -27,7 +27,7 @@ from fedsim.deployment.parcel import unwrap, wrap
 from fedsim.deployment.refusals import reason_of
 from fedsim.deployment.wire import COLLECT, HOLD, MANY, SEND
 from fedsim.errors import RunFailed
-from server.grid_around import GridAround
+from fedsim.server.grid_around import GridAround
 
 LONGEST = 10.0  # seconds
 PAUSE = 0.05  # seconds between two looks at a server that holds nothing

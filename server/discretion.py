@@ -16,7 +16,7 @@ from fedsim.errors import Interrupted, Refused, Withheld
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import PUBLIC
 
-LOGGERS = ("server", "clients", "fedsim", "privacy", "flwr")  # and all below them
+LOGGERS = ("fedsim", "flwr")  # and all below them
 FORM = "%(levelname)s %(name)s: %(message)s"
 
 

@@ -18,9 +18,9 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
+from fedsim.privacy.events import AnyEvent
 from fedsim.runtime import Fold, fold_groups
-from privacy.events import AnyEvent
-from server.replies import Expected, events_of, read_update
+from fedsim.server.replies import Expected, events_of, read_update
 
 PIECE = 1 << 16  # numbers: 512 KiB of float64
 BLOCKS = 64  # at most, and so many workers find work at most

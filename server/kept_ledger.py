@@ -8,9 +8,9 @@ from typing import Any
 
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
+from fedsim.privacy.events import AnyEvent, Event, LocalEvent, Noise
+from fedsim.privacy.ledger import Ledger
 from fedsim.results.ledger import LedgerFile
-from privacy.events import AnyEvent, Event, LocalEvent, Noise
-from privacy.ledger import Ledger
 
 
 class KeptLedger(ABC):

@@ -10,12 +10,12 @@ from typing import Any
 from fedsim.client_level_sections import DpFtrlSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
-from privacy.accounting.central import Answer
-from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
-from privacy.accounting.steps import Epsilon
-from privacy.cohorts import Cohorts
-from privacy.events import Noise, Relation, Sampling, Unit
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.accounting.central import Answer
+from fedsim.privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
+from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Noise, Relation, Sampling, Unit
+from fedsim.privacy.mechanisms.matrix import (
     BUFFERS,
     Mechanism,
     Participation,
@@ -25,8 +25,8 @@ from privacy.mechanisms.matrix import (
     plan,
     square_root_toeplitz,
 )
-from server.cohort_account import WHO, check_delta_of_clients, plain
-from server.kept_ledger import KeptByServer
+from fedsim.server.cohort_account import WHO, check_delta_of_clients, plain
+from fedsim.server.kept_ledger import KeptByServer
 
 TRUSTED = "the server is trusted"
 UNAMPLIFIED = (

@@ -12,12 +12,12 @@ from flwr.serverapp import Grid
 from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.privacy.secagg.spec import Policy
 from fedsim.secagg.setup import described, graph_entropy, policy_of
+from fedsim.server.deployment import Deployment
+from fedsim.server.secure_grid import SecureGrid
+from fedsim.server.summable import check_summable
 from fedsim.vectors import dimension_of
-from privacy.secagg.spec import Policy
-from server.deployment import Deployment
-from server.secure_grid import SecureGrid
-from server.summable import check_summable
 
 
 def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData) -> Policy | None:

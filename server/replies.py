@@ -12,12 +12,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
+from fedsim.privacy.events import AnyEvent, loads
 from fedsim.records import find_record, records_in
 from fedsim.vectors import CLIPPED, dimension_of
-from privacy.events import AnyEvent, loads
 
 if TYPE_CHECKING:
-    from server.cohort_grid import CohortGrid
+    from fedsim.server.cohort_grid import CohortGrid
 
 LATE = "did not answer in time"  # what is said of a client whose reply is not there
 AWAY = "is away"  # and of one that could not be asked

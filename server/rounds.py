@@ -17,23 +17,23 @@ from fedsim.arrays import record_of, values_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import Score
+from fedsim.privacy.events import Noise
 from fedsim.records import records_in
+from fedsim.server.account import Account
+from fedsim.server.central import Central, Sums, zeros_like
+from fedsim.server.cohort import draw, max_cohort_of, secret_generator
+from fedsim.server.cohort_account import CohortAccount
+from fedsim.server.cohort_grid import CohortGrid
+from fedsim.server.correlated import Correlated
+from fedsim.server.enrolment import Enrolment
+from fedsim.server.fold import Total, WeightedSum
+from fedsim.server.local_account import LocalAccount
+from fedsim.server.matrix_account import MatrixAccount
+from fedsim.server.replies import AWAY, LATE, Replies, expected_of, expected_vector, read
+from fedsim.server.secure_grid import SecureGrid
 from fedsim.streams import numpy_stream
 from fedsim.summed import RELEASED
 from fedsim.vectors import CLIPPED, plus, split
-from privacy.events import Noise
-from server.account import Account
-from server.central import Central, Sums, zeros_like
-from server.cohort import draw, max_cohort_of, secret_generator
-from server.cohort_account import CohortAccount
-from server.cohort_grid import CohortGrid
-from server.correlated import Correlated
-from server.enrolment import Enrolment
-from server.fold import Total, WeightedSum
-from server.local_account import LocalAccount
-from server.matrix_account import MatrixAccount
-from server.replies import AWAY, LATE, Replies, expected_of, expected_vector, read
-from server.secure_grid import SecureGrid
 
 log = logging.getLogger(__name__)
 SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}  # quantiles of the clients' accuracies in a row

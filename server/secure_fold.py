@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
+from fedsim.privacy.secagg.progress import Total, Uploads
 from fedsim.secagg.messages import body_of
-from privacy.secagg.progress import Total, Uploads
 
 
 @dataclass

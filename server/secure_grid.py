@@ -18,17 +18,17 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from fedsim.privacy.secagg.encoding import Decoded
+from fedsim.privacy.secagg.ideal import IdealServer
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.spec import Policy, Stage, TooFew
 from fedsim.records import records_in
 from fedsim.secagg.messages import RECORD, request, task_of
+from fedsim.server.fold import FoldingGrid, send_and_fold
+from fedsim.server.grid_around import GridAround
+from fedsim.server.replies import LATE
+from fedsim.server.secure_fold import Came, StageFold
 from fedsim.vectors import moved
-from privacy.secagg.encoding import Decoded
-from privacy.secagg.ideal import IdealServer
-from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Policy, Stage, TooFew
-from server.fold import FoldingGrid, send_and_fold
-from server.grid_around import GridAround
-from server.replies import LATE
-from server.secure_fold import Came, StageFold
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Aggregate:
 
 
 class SecureGrid(GridAround):
-    """A Grid that trains by secure aggregation; clients need the mod `clients.mods.secagg.secure`.
+    """A Grid that trains by secure aggregation; clients need the mod `fedsim.clients.mods.secagg.secure`.
 
     Args:
         grid: Reaches the clients. One that can fold adds uploads where they are.

@@ -12,16 +12,16 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedsim.arrays import record_of
 from fedsim.errors import Refused, RunFailed
+from fedsim.privacy.events import CohortEvent, MatrixEvent, Noise
+from fedsim.privacy.ledger import Ledger
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import LEDGER, RECORD
-from privacy.events import CohortEvent, MatrixEvent, Noise
-from privacy.ledger import Ledger
-from server.correlated import Correlated
-from server.rounds import Federation, Stopping
-from server.strategies import load_strategy_state, strategy_state, why_not_kept
-from server.strategies.state import arrays_as_tree
+from fedsim.server.correlated import Correlated
+from fedsim.server.rounds import Federation, Stopping
+from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
+from fedsim.server.strategies.state import arrays_as_tree
 
 
 @runtime_checkable

@@ -15,9 +15,9 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
-from server.correlated import Correlated
-from server.kept_ledger import KeptByServer
-from server.rounds import Federation
+from fedsim.server.correlated import Correlated
+from fedsim.server.kept_ledger import KeptByServer
+from fedsim.server.rounds import Federation
 from tests.stopping import Killed, die
 
 ROOT = Path(__file__).parents[1]

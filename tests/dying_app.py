@@ -8,8 +8,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.app import on_train
-from clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
+from fedsim.clients.app import on_train
+from fedsim.clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
 
 VICTIM = 4
 MARK = "died"  # a file in the current folder: the worker has died

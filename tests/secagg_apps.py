@@ -9,11 +9,11 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.mods.secagg import Participant, secure
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.primitives import SigningKey
-from privacy.secagg.spec import Policy
-from privacy.secagg.topology import Adversary, Assumptions
+from fedsim.clients.mods.secagg import Participant, secure
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.primitives import SigningKey
+from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.secagg.topology import Adversary, Assumptions
 
 POLICY = Policy(
     assumptions=Assumptions(corrupt=0.1, dropout=0.4),

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from privacy.accounting import LocalSteps, known_cohort, released_models
+from fedsim.privacy.accounting import LocalSteps, known_cohort, released_models
 
 PLAN = "--rate 0.2 --steps 5 --rounds 20 --client-rate 0.1 --delta 1e-5"
 RUNNER = CliRunner(env={"COLUMNS": "140"})

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from privacy.accounting import central, local
-from privacy.accounting.central import CohortSum
-from privacy.events import Relation, Sampling
+from fedsim.privacy.accounting import central, local
+from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.events import Relation, Sampling
 
 PLAN = "--client-rate 0.1 --rounds 20 --delta 1e-5"
 RUNNER = CliRunner(env={"COLUMNS": "150"})

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.topology import Adversary, Assumptions, topology
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.topology import Adversary, Assumptions, topology
 
 RUNNER = CliRunner(env={"COLUMNS": "140"})
 

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import fedsim
-from clients.mods import clip, clip_mod
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
+from fedsim.clients.mods import clip, clip_mod
 from fedsim.data import prepare
+from fedsim.privacy.accounting.central import CohortSum, released_models
+from fedsim.privacy.arithmetic import SHARE
+from fedsim.privacy.events import CohortEvent, Sampling, loads
+from fedsim.privacy.mechanisms import Clipped
 from fedsim.runtime.spec import acting_as
+from fedsim.server.central import Central
+from fedsim.server.rounds import Federation
 from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import CLIPPED, SHIFTED_BIT
-from privacy.accounting.central import CohortSum, released_models
-from privacy.arithmetic import SHARE
-from privacy.events import CohortEvent, Sampling, loads
-from privacy.mechanisms import Clipped
-from server.central import Central
-from server.rounds import Federation
 from tests.stopping import Killed, failing_in_private, stopped
 from tests.test_simulation import bits
 
@@ -153,7 +153,7 @@ def test_one_client_moves_the_released_sum_by_at_most_the_clip_norm(monkeypatch:
     """The same cohorts, with one client's data made useless: the sums differ by one clipped update."""
     recorder = Recorder(monkeypatch)
     fedsim.run(digits("rounds=1"), "with")
-    monkeypatch.setattr("clients.mods.faults.fault_of", _drops_out)
+    monkeypatch.setattr("fedsim.clients.mods.faults.fault_of", _drops_out)
     fedsim.run(digits("rounds=1", "faults.dropout=0.5"), "without")
     first, second = recorder.totals
     moved = np.sqrt(sum(float(((first[name] - second[name]) ** 2).sum()) for name in first))
@@ -161,8 +161,8 @@ def test_one_client_moves_the_released_sum_by_at_most_the_clip_norm(monkeypatch:
 
 
 def _drops_out(faults: Any, seed: int, round_: int, client: int, *rest: Any) -> Any:
-    from clients.mods.faults import Fault
-    from server.cohort import draw
+    from fedsim.clients.mods.faults import Fault
+    from fedsim.server.cohort import draw
 
     victim = draw("poisson", 6, 30, numpy_stream(seed, "cohort", round_=round_))[0]
     return Fault.DROPOUT if client == victim else Fault.NONE

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import clients.app
-import clients.mods.secagg  # noqa: F401 (what `planted` listens in)
 import fedsim
+import fedsim.clients.app
+import fedsim.clients.mods.secagg
 from fedsim import Experiment
 from fedsim.data import prepare
 from fedsim.deployment.children import Child
@@ -273,8 +273,8 @@ def test_what_the_server_receives_holds_no_update_and_without_secure_aggregation
 
 
 MEDDLING = """
-import clients.mods.secagg as mod
-from privacy.secagg.spec import Stage
+import fedsim.clients.mods.secagg as mod
+from fedsim.privacy.secagg.spec import Stage
 
 answer, sent = mod._answer, {}
 

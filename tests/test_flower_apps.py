@@ -1,13 +1,16 @@
 """Any Flower app: loaded as `flwr run` does, the same results as under Flower's own runtime, one line where it can't be."""
 
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.cli.build import build_fab_from_disk
 from typer.testing import CliRunner
 
 import fedsim
@@ -186,7 +189,7 @@ def test_an_apps_modules_come_before_those_of_the_current_folder(tmp_path: Path,
 
 
 def test_apps_with_modules_of_the_same_name_run_in_one_process(tmp_path: Path) -> None:
-    import server.app as ours
+    import fedsim.server.app as ours
 
     before = sys.path.copy()
     for name in ("a", "b"):
@@ -197,7 +200,7 @@ def test_apps_with_modules_of_the_same_name_run_in_one_process(tmp_path: Path) -
         (app / "server" / "app.py").write_text(server)
         fedsim.run_app(app, {"name": name}, engine="sequential", quiet=True)
         assert json.loads(Path(f"{name}.json").read_text())["server"][4]["name"] == name
-    assert sys.modules["server.app"] is ours
+    assert sys.modules["fedsim.server.app"] is ours
     assert "client_app" not in sys.modules
     assert sys.path == before
 
@@ -442,6 +445,20 @@ def test_fedsims_own_repository_is_an_experiment() -> None:
     assert run.rows[0]["loss"] == fedsim.load_run("a").loss
     result = CliRunner().invoke(cli, [*arguments, "--clients", "3"])
     assert "clients = 3: is not for an experiment, whose data.clients says how many" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's
+def test_a_bundle_of_fedsims_own_repository_is_whole(tmp_path: Path) -> None:
+    """`flwr build` follows no links: `fedsim.server` and its like are then the folders beside `fedsim/`."""
+    bundle = build_fab_from_disk(ROOT)[0]
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        archive.extractall(tmp_path)
+    assert not (tmp_path / "fedsim" / "server").exists()
+    code = "import fedsim.clients.app, fedsim.server.app as a, fedsim.privacy.ledger; print(a.__file__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == str(tmp_path / "server" / "app.py")
 
 
 def test_an_app_loads_no_more_of_fedsim_than_it_needs() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused, load_ledger
+from fedsim.privacy.events import CohortEvent
+from fedsim.server.central import Central
+from fedsim.server.correlated import Correlated
+from fedsim.server.rounds import Federation
 from fedsim.streams import numpy_stream
-from privacy.events import CohortEvent
-from server.central import Central
-from server.correlated import Correlated
-from server.rounds import Federation
 from tests.dying import PLACES, died, killed, participations, watch_draws
 from tests.test_crash_points import Disk, crashes, disk  # noqa: F401 (a fixture)
 
@@ -135,7 +135,7 @@ def test_a_round_that_comes_again_has_its_cohort_and_no_second_draw(
     noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coins = (numpy_stream(toss, "coins") for toss in count())
-    monkeypatch.setattr("server.correlated.secret_generator", lambda: next(coins))
+    monkeypatch.setattr("fedsim.server.correlated.secret_generator", lambda: next(coins))
     if not noted:  # the control
         monkeypatch.setattr(fedsim.results.RunDirectory, "cohorts", lambda self: {})
     run, notes = tmp_path / "run", tmp_path / "draws"

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
+from fedsim.privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
+from fedsim.privacy.arithmetic import SHARE
+from fedsim.privacy.events import MatrixEvent, Noise, event_of
+from fedsim.server.correlated import Correlated
+from fedsim.server.matrix_account import MatrixAccount
+from fedsim.server.rounds import Federation
 from fedsim.streams import noise_stream
-from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
-from privacy.arithmetic import SHARE
-from privacy.events import MatrixEvent, Noise, event_of
-from server.correlated import Correlated
-from server.matrix_account import MatrixAccount
-from server.rounds import Federation
 from tests.stopping import failing_in_private, stopped
 from tests.test_private_runs import private_bits
 
@@ -263,7 +263,7 @@ def test_who_has_taken_part_as_often_as_it_may_stays_out_and_empty_rounds_are_no
 
 
 def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.correlated.draw_separated", lambda *_: [0, 5])
+    monkeypatch.setattr("fedsim.server.correlated.draw_separated", lambda *_: [0, 5])
     with pytest.raises(
         fedsim.RunFailed, match=r"privacy.dp-ftrl: round 2: client 0 took part in round 1, and .* 3 or more"
     ):
@@ -274,7 +274,7 @@ def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.M
 def test_the_history_holds_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     path = stopped(setting(), "run", after=1)
     with monkeypatch.context() as patch:
-        patch.setattr("server.correlated.draw_separated", lambda *_: list(range(CLIENTS)))
+        patch.setattr("fedsim.server.correlated.draw_separated", lambda *_: list(range(CLIENTS)))
         with pytest.raises(fedsim.RunFailed, match=r"round 2: client \d+ took part in round 1"):
             fedsim.resume(path)
 

@@ -49,7 +49,7 @@ def test_signals_that_come_together_are_one(tiny: Experiment) -> None:
 def test_a_signal_before_the_first_round_ends_at_once(
     tiny: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.app._enrol", lambda *_: signal_myself(signal.SIGINT)())
+    monkeypatch.setattr("fedsim.server.app._enrol", lambda *_: signal_myself(signal.SIGINT)())
     with pytest.raises(Interrupted, match="interrupted before the first round"):
         fedsim.run(tiny, "a")
     assert not Path("a").exists()

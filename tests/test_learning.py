@@ -3,9 +3,9 @@
 import pytest
 
 import fedsim
-from experiments.benchmarks.ngram import accuracies
 from fedsim import Experiment
 from fedsim.data import prepare
+from fedsim.experiments.benchmarks.ngram import accuracies
 from tests.conftest import CONFIGS
 
 pytestmark = pytest.mark.slow

@@ -14,13 +14,13 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
 from fedsim.models import initial_model
+from fedsim.privacy.accounting import local
+from fedsim.privacy.events import LocalEvent, loads
+from fedsim.privacy.ledger import Ledger
+from fedsim.server.fold import WeightedSum
+from fedsim.server.local_account import LocalAccount
+from fedsim.server.rounds import Federation
 from fedsim.vectors import difference
-from privacy.accounting import local
-from privacy.events import LocalEvent, loads
-from privacy.ledger import Ledger
-from server.fold import WeightedSum
-from server.local_account import LocalAccount
-from server.rounds import Federation
 from tests.stopping import Killed, failing_in_private, stopped
 from tests.test_simulation import bits
 

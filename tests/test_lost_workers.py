@@ -13,10 +13,10 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
+from fedsim.privacy.ledger import Ledger
 from fedsim.progress import Silent
 from fedsim.runtime import AppSpec
-from privacy.ledger import Ledger
-from server.kept_ledger import KeptByClients
+from fedsim.server.kept_ledger import KeptByClients
 from tests.dying_app import MARK, VICTIM
 from tests.stopping import failing_in_private
 from tests.test_local_dp_runs import events_of

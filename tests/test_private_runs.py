@@ -9,12 +9,12 @@ import pytest
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
+from fedsim.privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.events import Event
+from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
-from privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
-from privacy.events import Event
-from privacy.ledger import Ledger
-from server.rounds import Federation
+from fedsim.server.rounds import Federation
 from tests.stopping import Killed, stopped
 from tests.test_simulation import LSTM, bits
 

@@ -13,24 +13,24 @@ from flwr.app import ArrayRecord, Context, Message
 from safetensors.numpy import load_file
 from scipy import stats
 
-import clients.mods.secagg
 import fedsim
-from clients.mods.faults import Fault, fault_of, stage_of_fault
+import fedsim.clients.mods.secagg
 from fedsim import Experiment
 from fedsim.arrays import values_of
+from fedsim.clients.mods.faults import Fault, fault_of, stage_of_fault
 from fedsim.data import prepare
+from fedsim.privacy.events import Event
+from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED
 from fedsim.secagg.setup import policy_of
+from fedsim.server import snapshot
+from fedsim.server.cohort import draw
+from fedsim.server.rounds import Federation
+from fedsim.server.secure_grid import SecureGrid
 from fedsim.streams import numpy_stream
-from privacy.events import Event
-from privacy.ledger import Ledger
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.spec import Stage
-from server import snapshot
-from server.cohort import draw
-from server.rounds import Federation
-from server.secure_grid import SecureGrid
 from tests.conftest import CONFIGS
 from tests.stopping import Killed, stopped
 from tests.test_private_runs import events_of, private_bits
@@ -257,7 +257,11 @@ def test_every_field_that_the_server_receives_is_on_the_list(
 def planted(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """Return what clients' apps return and what they encode, filled while they run."""
     secrets: list[np.ndarray] = []
-    difference, encode, load = clients.mods.secagg.difference, Encoding.encode, clients.app.train
+    difference, encode, load = (
+        fedsim.clients.mods.secagg.difference,
+        Encoding.encode,
+        fedsim.clients.app.train,
+    )
 
     def differing(trained: ArrayRecord, received: ArrayRecord) -> np.ndarray:
         update = difference(trained, received)
@@ -275,9 +279,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
         secrets.extend(t.detach().numpy().copy().ravel() for t in model.state_dict().values())
         return result
 
-    monkeypatch.setattr("clients.mods.secagg.difference", differing)
+    monkeypatch.setattr("fedsim.clients.mods.secagg.difference", differing)
     monkeypatch.setattr(Encoding, "encode", encoding)
-    monkeypatch.setattr("clients.app.train", training)
+    monkeypatch.setattr("fedsim.clients.app.train", training)
     return secrets
 
 
@@ -419,17 +423,19 @@ def private(*overrides: str) -> Experiment:
 def own_ledgers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Context]:
     """Return the clients' contexts as they were left last, filled while they run."""
     contexts: dict[int, Context] = {}
-    secured = clients.mods.secagg_mod
+    secured = fedsim.clients.mods.secagg_mod
 
     def keeping(message: Message, context: Context, call_next: Any) -> Message:
         contexts[int(context.node_config["partition-id"])] = context
         return secured(message, context, call_next)
 
-    monkeypatch.setattr("clients.app.app._registered_funcs", dict(clients.app.app._registered_funcs))
-    clients.app.app.__dict__["_registered_funcs"].pop("train.default")
-    from clients.mods import faults_mod, nan_mod
+    monkeypatch.setattr(
+        "fedsim.clients.app.app._registered_funcs", dict(fedsim.clients.app.app._registered_funcs)
+    )
+    fedsim.clients.app.app.__dict__["_registered_funcs"].pop("train.default")
+    from fedsim.clients.mods import faults_mod, nan_mod
 
-    clients.app.app.train(mods=[faults_mod, keeping, nan_mod])(clients.app.on_train)
+    fedsim.clients.app.app.train(mods=[faults_mod, keeping, nan_mod])(fedsim.clients.app.on_train)
     return contexts
 
 

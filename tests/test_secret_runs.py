@@ -19,12 +19,12 @@ from fedsim.arrays import record_of
 from fedsim.cli import app
 from fedsim.data import prepare
 from fedsim.models import initial_model
+from fedsim.privacy.events import Noise
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import read_checkpoint
-from privacy.events import Noise
-from server.account import NOISE
-from server.correlated import Correlated
-from server.matrix_account import MatrixAccount
+from fedsim.server.account import NOISE
+from fedsim.server.correlated import Correlated
+from fedsim.server.matrix_account import MatrixAccount
 from tests.conftest import experiment
 from tests.stopping import Listener, change, stopped
 from tests.test_ftrl_runs import CLIENTS, COHORT, setting

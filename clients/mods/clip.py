@@ -7,13 +7,13 @@ import math
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.workbench import workbench
 from fedsim.arrays import record_of
+from fedsim.clients.workbench import workbench
 from fedsim.experiment import Experiment
+from fedsim.privacy.mechanisms import clip_jointly, shifted, shifted_bit
 from fedsim.records import record_in
 from fedsim.summed import shifted_name
 from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference
-from privacy.mechanisms import clip_jointly, shifted, shifted_bit
 
 
 def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -9,13 +9,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
-from clients.workbench import client_index, workbench
 from fedsim.arrays import record_of, values_of
+from fedsim.clients.workbench import client_index, workbench
+from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import record_in, records_in
 from fedsim.secagg.messages import record_of_stage
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
-from privacy.secagg.spec import Stage
 
 
 class Fault(StrEnum):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients.mods.clip import sayable
-from clients.place import note_released
-from clients.private_training import take_part
-from clients.workbench import Workbench, client_index, workbench
+from fedsim.clients.mods.clip import sayable
+from fedsim.clients.place import note_released
+from fedsim.clients.private_training import take_part
+from fedsim.clients.workbench import Workbench, client_index, workbench
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.events import Law, Noise
+from fedsim.privacy.mechanisms import LocalNoise
 from fedsim.randomness import randomness_of
 from fedsim.records import record_in
 from fedsim.vectors import difference, moved
-from privacy.arithmetic import Arithmetic
-from privacy.events import Law, Noise
-from privacy.mechanisms import LocalNoise
 
 UPDATE = "update"
 

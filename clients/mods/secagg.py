@@ -15,19 +15,19 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from clients.discretion import keeps_quiet, note
-from clients.place import Place, run_label
-from clients.workbench import client_index, workbench
 from fedsim.arrays import Values, values_of
+from fedsim.clients.discretion import keeps_quiet, note
+from fedsim.clients.place import Place, run_label
+from fedsim.clients.workbench import client_index, workbench
+from fedsim.privacy.secagg.client import ClientSession
+from fedsim.privacy.secagg.ideal import IdealClient
+from fedsim.privacy.secagg.primitives import Entropy
+from fedsim.privacy.secagg.spec import Policy, Stage
 from fedsim.records import config_in, find_record, records_in
 from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
 from fedsim.streams import numpy_stream
 from fedsim.vectors import CLIPPED, difference
-from privacy.secagg.client import ClientSession
-from privacy.secagg.ideal import IdealClient
-from privacy.secagg.primitives import Entropy
-from privacy.secagg.spec import Policy, Stage
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Attacks on secure aggregation: on what falls to them, and on this project's protocol in both of its modes.
 
-python -m experiments.attacks [NAME...] [--json FILE]
+python -m fedsim.experiments.attacks [NAME...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.attacks.finding import Finding
-from experiments.attacks.gallery import ATTACKS
-from experiments.benchmarks import command
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks.finding import Finding
+from fedsim.experiments.attacks.gallery import ATTACKS
+from fedsim.experiments.benchmarks import command
+from fedsim.privacy.secagg.topology import Adversary
 
 
 def findings(name: str) -> dict[str, Finding]:

@@ -12,10 +12,10 @@ import numpy as np
 from flwr.common import bytes_to_ndarray, ndarray_to_bytes
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 BIT = 23

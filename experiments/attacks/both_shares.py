@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import bitmap
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.wire import bitmap
 
 CONTROL = flower.FLOWER
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from experiments.benchmarks.flower_secagg import COLLECT, Cohort
-from privacy.secagg.server import ServerSession
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.benchmarks.flower_secagg import COLLECT, Cohort
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 LOSS = 1.234

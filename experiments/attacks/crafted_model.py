@@ -15,12 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from experiments.benchmarks.flower_secagg import Cohort, Update
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.benchmarks.flower_secagg import Cohort, Update
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.topology import Adversary
 from fedsim.streams import numpy_stream
-from privacy.secagg.server import ServerSession
-from privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 INPUTS, UNITS, RECORDS = 8, 200, 2

@@ -14,11 +14,11 @@ from collections.abc import Set
 
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from privacy.secagg.shamir import combine_key
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.privacy.secagg.shamir import combine_key
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, 6 clients, threshold 3"
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding
-from experiments.benchmarks.flower_secagg import SETUP, SHARE_KEYS
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding
+from fedsim.experiments.benchmarks.flower_secagg import SETUP, SHARE_KEYS
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, threshold 3 of 6"
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.topology import Adversary
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from flwr.compat.common import recorddict_compat as compat
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
 from numpy.typing import NDArray
 
-from experiments.benchmarks.flower_secagg import SETUP, UNMASK, Cohort, Outcome, Tamper, Update
+from fedsim.experiments.benchmarks.flower_secagg import SETUP, UNMASK, Cohort, Outcome, Tamper, Update
 from fedsim.streams import numpy_stream
 
 FLOWER = "Flower 1.42's SecAgg+"

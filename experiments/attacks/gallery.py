@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.attacks import (
+from fedsim.experiments.attacks import (
     bit_flip,
     both_shares,
     clear_metrics,
@@ -21,7 +21,7 @@ from experiments.attacks import (
     small_subset,
     weak_seed,
 )
-from experiments.attacks.finding import Attack
+from fedsim.experiments.attacks.finding import Attack
 
 _MODULES: tuple[Attack, ...] = (
     both_shares,

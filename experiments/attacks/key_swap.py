@@ -22,12 +22,12 @@ from flwr.common.secure_aggregation.secaggplus_utils import (
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key_to_bytes, public_key_to_bytes
 from numpy.typing import NDArray
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from experiments.benchmarks.flower_secagg import SETUP, SHARE_KEYS
-from privacy.secagg.primitives import SigningKey
-from privacy.secagg.server import ServerSession
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.benchmarks.flower_secagg import SETUP, SHARE_KEYS
+from fedsim.privacy.secagg.primitives import SigningKey
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 OTHERS = [node for node in flower.NODES if node != flower.VICTIM]

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from experiments.attacks import sessions
-from experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.attacks import sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.privacy.secagg.shamir import combine_key
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.wire import bitmap
 from fedsim.streams import numpy_stream
-from privacy.secagg.shamir import combine_key
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import bitmap
 
 CONTROL = "pairwise masks alone, 5 clients"
 CLIENTS, VICTIM, DIMENSION = 5, 2, 20

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, 6 clients, threshold 2"
 

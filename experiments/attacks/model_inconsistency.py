@@ -16,13 +16,13 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from experiments.benchmarks.flower_secagg import COLLECT, Cohort, Update
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.benchmarks.flower_secagg import COLLECT, Cohort, Update
+from fedsim.privacy.secagg.spec import RoundSpec
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.transcript import beginning
 from fedsim.streams import numpy_stream
-from privacy.secagg.spec import RoundSpec
-from privacy.secagg.topology import Adversary
-from privacy.secagg.transcript import beginning
 
 CONTROL = f"{flower.FLOWER}, a network with one hidden layer"
 INPUTS, HIDDEN = 4, 8

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding
-from experiments.benchmarks.flower_secagg import Cohort, Update
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.server import ServerSession
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding
+from fedsim.experiments.benchmarks.flower_secagg import Cohort, Update
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, modulus 2^24, 2^22 levels"
 

@@ -16,10 +16,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from experiments.attacks import sessions
-from experiments.attacks.finding import Finding
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import sessions
+from fedsim.experiments.attacks.finding import Finding
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = "AES-GCM that authenticates no names"
 

@@ -18,12 +18,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from experiments.attacks import sessions
-from experiments.attacks.finding import Finding, recovery
-from experiments.attacks.late_upload import DIMENSION, mask
+from fedsim.experiments.attacks import sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.attacks.late_upload import DIMENSION, mask
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
 from fedsim.streams import numpy_stream
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
 
 CONTROL = "long-lived keys, masks bound to no round; 4 clients"
 CLIENTS = 4

@@ -16,15 +16,15 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
 
-from clients.mods.secagg import Participant, secure
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from experiments.benchmarks.flower_secagg import Update
+from fedsim.clients.mods.secagg import Participant, secure
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.benchmarks.flower_secagg import Update
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.spec import Policy, Stage
+from fedsim.privacy.secagg.topology import Adversary
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, acting_as, node_id
 from fedsim.secagg.messages import body_of, request, task_of
-from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Policy, Stage
-from privacy.secagg.topology import Adversary
 
 CONTROL = flower.FLOWER
 ROUND = 1
@@ -78,7 +78,7 @@ class _Logged(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.said: list[str] = []
-        self._logger = logging.getLogger("clients.mods.secagg")
+        self._logger = logging.getLogger("fedsim.clients.mods.secagg")
 
     def emit(self, record: logging.LogRecord) -> None:
         self.said.append(record.getMessage().partition("Error: ")[2])

@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attacks.finding import Finding
-from experiments.benchmarks.flower_secagg import Update
+from fedsim.experiments.attacks.finding import Finding
+from fedsim.experiments.benchmarks.flower_secagg import Update
+from fedsim.privacy.secagg.client import ClientSession
+from fedsim.privacy.secagg.encoding import Decoded, Encoding
+from fedsim.privacy.secagg.masking import own_seed, pair_masks
+from fedsim.privacy.secagg.primitives import AgreementKey, SigningKey
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, TooFew
+from fedsim.privacy.secagg.topology import Adversary, Assumptions, Graph
+from fedsim.privacy.secagg.transcript import body_of, hash_of
+from fedsim.privacy.secagg.wire import Reader, bitmap, index_bytes
 from fedsim.streams import numpy_stream
-from privacy.secagg.client import ClientSession
-from privacy.secagg.encoding import Decoded, Encoding
-from privacy.secagg.masking import own_seed, pair_masks
-from privacy.secagg.primitives import AgreementKey, SigningKey
-from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Policy, RoundSpec, Stage, TooFew
-from privacy.secagg.topology import Adversary, Assumptions, Graph
-from privacy.secagg.transcript import body_of, hash_of
-from privacy.secagg.wire import Reader, bitmap, index_bytes
 
 CLIENTS = range(20)
 VICTIM = 7

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.attacks import flower, sessions
-from experiments.attacks.finding import Finding, recovery
-from privacy.secagg.server import ServerSession
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower, sessions
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, 2 clients"
 

@@ -17,11 +17,11 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attacks import flower
-from experiments.attacks.finding import Finding, recovery
-from experiments.benchmarks.flower_secagg import Cohort
-from privacy.secagg.ring import Ring
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.attacks import flower
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.benchmarks.flower_secagg import Cohort
+from fedsim.privacy.secagg.ring import Ring
+from fedsim.privacy.secagg.topology import Adversary
 
 CONTROL = f"{flower.FLOWER}, 3 clients, one colludes"
 COLLUDER, OTHER = 101, 102

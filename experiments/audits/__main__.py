@@ -1,10 +1,10 @@
 """The audit of noise in finite precision: what low bits say of a sum, for every mechanism and kernel, beside the claim.
 
-    python -m experiments.audits --json experiments/audits/low_bits.json
+    python -m fedsim.experiments.audits --json experiments/audits/low_bits.json
 
 Each mechanism releases a sum with and without a record, many times. A number's lowest set bit, the multiple of the grid
 that it is, modulo 2 and 256, and the number itself are statistics; the largest bound on epsilon that
-`privacy.audit.measure` finds in one of them, at 95 % for all of the table together, is set beside the epsilon that is
+`fedsim.privacy.audit.measure` finds in one of them, at 95 % for all of the table together, is set beside the epsilon that is
 claimed. Sums of 100,000 coordinates that are a grid step apart in each are told apart by how many multiples are even,
 and by the sum of their lowest bits. What is done is in the file after each row, and is not done again.
 """
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from experiments.audits.subjects import SUBJECTS, Subject
-from experiments.benchmarks import command, host
+from fedsim.experiments.audits.subjects import SUBJECTS, Subject
+from fedsim.experiments.benchmarks import command, host
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.audit import Measured, lowest_bit, measure, residues
 from fedsim.results.files import write_whole
 from fedsim.streams import noise_stream
-from privacy.arithmetic import Arithmetic
-from privacy.audit import Measured, lowest_bit, measure, residues
 
 NOISE_MULTIPLIERS = (1.0, 2.0, 4.0, 16.0)
 TRIALS, COORDINATES, VECTORS = 100_000, 100_000, 1000

@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privacy.accounting import LocalSteps, central, known_cohort, local
-from privacy.accounting.central import CohortSum
-from privacy.arithmetic import Arithmetic, ExactSum
-from privacy.cohorts import Cohorts
-from privacy.dp_sgd import Kernel, PrivateGradient
-from privacy.dp_sgd.rounding import KEPT, step_grid
-from privacy.events import Law, Relation, Sampling
-from privacy.mechanisms import BITS, AdaptiveClipping, BoundedMetric, CentralGaussian, LocalNoise
-from privacy.mechanisms.matrix import CorrelatedGaussian, Participation, Plan, banded
-from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
+from fedsim.privacy.accounting import LocalSteps, central, known_cohort, local
+from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.rounding import KEPT, step_grid
+from fedsim.privacy.events import Law, Relation, Sampling
+from fedsim.privacy.mechanisms import BITS, AdaptiveClipping, BoundedMetric, CentralGaussian, LocalNoise
+from fedsim.privacy.mechanisms.matrix import CorrelatedGaussian, Participation, Plan, banded
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 
 DELTA = 1e-5
 EVERYONE = Cohorts(sampling=Sampling.FIXED, clients=1, cohort=1)  # a denominator of 1 leaves all bits

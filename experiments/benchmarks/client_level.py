@@ -1,8 +1,8 @@
 """What client-level privacy costs a round: each mechanism beside the same rounds without it, on fedsim.
 
-    python -m experiments.benchmarks.client_level --json client_level.json
+    python -m fedsim.experiments.benchmarks.client_level --json client_level.json
 
-The case `cross-device` of `experiments.benchmarks.rounds`: 1,000 clients, 100 a round, 10 examples each, a CNN of
+The case `cross-device` of `fedsim.experiments.benchmarks.rounds`: 1,000 clients, 100 a round, 10 examples each, a CNN of
 215,370 parameters. Of each mechanism two runs and one without privacy are under way at once: with its noise added on a
 grid, and as floating-point numbers are added (`privacy.arithmetic`), which gives no guarantee. They take their rounds in
 turn, each while the others wait, so that a machine that grows slower does so for all; rounds that warm up, and the
@@ -23,9 +23,9 @@ from typing import Any
 from rich.table import Table
 
 import fedsim
-from experiments.benchmarks import command, host
-from experiments.benchmarks.setting import cache_in, set_up
-from experiments.benchmarks.work import CASES, Work
+from fedsim.experiments.benchmarks import command, host
+from fedsim.experiments.benchmarks.setting import cache_in, set_up
+from fedsim.experiments.benchmarks.work import CASES, Work
 from fedsim.threads import cores
 
 TARGET = 1.05

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments.benchmarks import pfl_environment
-from experiments.benchmarks.work import Work
 from fedsim import Experiment, Refused
+from fedsim.experiments.benchmarks import pfl_environment
+from fedsim.experiments.benchmarks.work import Work
 
-PEERS = "experiments.benchmarks.peers"
+PEERS = "fedsim.experiments.benchmarks.peers"
 HERE = Path(__file__).parents[2]  # where the package `experiments` lies
 
 

@@ -1,6 +1,6 @@
 """What it costs that server and clients are processes of their own: seconds a round, and a stage of secure aggregation.
 
-    python -m experiments.benchmarks.deploy --json deploy.json
+    python -m fedsim.experiments.benchmarks.deploy --json deploy.json
 
 A round that has next to nothing to do, of 5 clients that all take part: one step of a linear model on a batch of
 digits. First by the local engine, then by a server and clients that are processes of this machine and speak TLS, which
@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 import fedsim
-from experiments.benchmarks import command, host
 from fedsim import Experiment
 from fedsim.deployment.local import Party, started
+from fedsim.experiments.benchmarks import command, host
 from fedsim.progress import Silent
 from fedsim.secagg.setup import policy_of
 

@@ -1,6 +1,6 @@
 """How long a DP-SGD step takes, as a multiple of the same step without privacy.
 
-    python -m experiments.benchmarks.dp_sgd --json dp_sgd.json
+    python -m fedsim.experiments.benchmarks.dp_sgd --json dp_sgd.json
 
 One thread. A step is forward, backward and SGD; a private one clips each example's gradient and adds noise too.
 
@@ -34,22 +34,22 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from experiments.benchmarks import command, host
 from fedsim.catalogue import Kind
 from fedsim.data import Task
+from fedsim.experiments.benchmarks import command, host
 from fedsim.models import build, example_losses
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness
 from fedsim.sections import ModelSection
 from fedsim.streams import noise_stream, torch_draws_from, torch_stream
-from privacy.arithmetic import Arithmetic
-from privacy.dp_sgd import Kernel, PrivateGradient
-from privacy.randomness import NumpyRandomness, Randomness, SeededRandomness
 
 IMAGES = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
 TEXT = Task(kind=Kind.TEXT, shape=(80,), classes=90, vocabulary=90, per_token=True)
 MODELS: dict[str, tuple[ModelSection, Task]] = {
     "cnn": (ModelSection(name="cnn"), IMAGES),
     "cnn-half": (ModelSection(name="cnn", width=0.5, hidden=128), IMAGES),  # type: ignore[call-arg]
-    "cnn-small": (ModelSection(name="experiments.replications.opacus_mnist:model"), IMAGES),
+    "cnn-small": (ModelSection(name="fedsim.experiments.replications.opacus_mnist:model"), IMAGES),
     "lstm": (ModelSection(name="lstm"), TEXT),
 }
 CNNS = ("cnn", "cnn-half", "cnn-small")

@@ -53,7 +53,7 @@ from flwr.supercore.primitives.asymmetric import (
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
-from experiments.benchmarks.stopwatch import NONE, Seconds, since, total
+from fedsim.experiments.benchmarks.stopwatch import NONE, Seconds, since, total
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, acting_as
 
 SETUP, SHARE_KEYS, COLLECT, UNMASK = "setup", "share_keys", "collect_masked_vectors", "unmask"

@@ -1,6 +1,6 @@
 """How well n-grams predict the next character of an experiment's text.
 
-    python -m experiments.benchmarks.ngram experiments/configs/stdlib-lstm.toml --json ngram.json
+    python -m fedsim.experiments.benchmarks.ngram experiments/configs/stdlib-lstm.toml --json ngram.json
 
 The model that an LSTM has to beat: after the last n - 1 characters, the character that most often followed
 them in the training text of all clients together; a context that was never seen falls back to one character

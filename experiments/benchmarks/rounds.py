@@ -1,6 +1,6 @@
 """How long a round takes: fedsim, Flower's runtime, pfl-research and a bare PyTorch loop at the same work.
 
-    python -m experiments.benchmarks.rounds --case cross-device --json rounds.json
+    python -m fedsim.experiments.benchmarks.rounds --case cross-device --json rounds.json
 
 `cross-device`: 1,000 clients, 100 a round, 10 examples each. `cross-silo`: 10 clients, all in each round, 600
 examples each. One epoch of plain SGD in batches of 10 on 28x28 images, a CNN of 215,370 parameters, the same
@@ -22,13 +22,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import command, host
-from experiments.benchmarks.competitors import chosen, competitors
-from experiments.benchmarks.runner import Outcome, run
-from experiments.benchmarks.setting import set_up
-from experiments.benchmarks.summary import Summary, summarise, targets
-from experiments.benchmarks.work import CASES, PARAMETERS, Work
 from fedsim import Refused
+from fedsim.experiments.benchmarks import command, host
+from fedsim.experiments.benchmarks.competitors import chosen, competitors
+from fedsim.experiments.benchmarks.runner import Outcome, run
+from fedsim.experiments.benchmarks.setting import set_up
+from fedsim.experiments.benchmarks.summary import Summary, summarise, targets
+from fedsim.experiments.benchmarks.work import CASES, PARAMETERS, Work
 from fedsim.threads import cores
 
 

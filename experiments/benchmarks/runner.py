@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmarks.competitors import Competitor, Unavailable
-from experiments.benchmarks.work import Report, Work
+from fedsim.experiments.benchmarks.competitors import Competitor, Unavailable
+from fedsim.experiments.benchmarks.work import Report, Work
 
 TIMEOUT = 1800.0  # seconds; whoever takes longer has failed
 

@@ -1,6 +1,6 @@
 """How fedsim's time and memory grow with clients, cohort, model and workers.
 
-    python -m experiments.benchmarks.scaling --json scaling.json
+    python -m fedsim.experiments.benchmarks.scaling --json scaling.json
 
 Each row is a run of its own whose data is prepared anew: synthetic 28x28 images of one byte a pixel, the CNN,
 one epoch in batches of 10. The start is from the start of the process to the first round, preparing included;
@@ -20,12 +20,12 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.benchmarks import command, host
-from experiments.benchmarks.competitors import Competitor, module, ours
-from experiments.benchmarks.memory import Peak
-from experiments.benchmarks.runner import Outcome, run
-from experiments.benchmarks.setting import experiment_text, write_source
-from experiments.benchmarks.work import Case, Work
+from fedsim.experiments.benchmarks import command, host
+from fedsim.experiments.benchmarks.competitors import Competitor, module, ours
+from fedsim.experiments.benchmarks.memory import Peak
+from fedsim.experiments.benchmarks.runner import Outcome, run
+from fedsim.experiments.benchmarks.setting import experiment_text, write_source
+from fedsim.experiments.benchmarks.work import Case, Work
 from fedsim.threads import cores
 
 

@@ -1,6 +1,6 @@
 """How long secure aggregation takes: whole rounds with every message, one client's masks, and Flower's SecAgg+.
 
-    python -m experiments.benchmarks.secagg --json secagg.json
+    python -m fedsim.experiments.benchmarks.secagg --json secagg.json
 
 - `sparse`: 100 clients on a k-regular graph, 1,000,000 parameters, 5 lost before they upload.
 - `complete`: 20 clients, each everyone's neighbour, 1,000,000 parameters; and Flower's SecAgg+ with the same
@@ -11,7 +11,7 @@
 One thread in each process. A round's seconds are those of all clients and the server together, stochastic rounding
 included, without making the updates; of Flower's, without what carries its messages. Each round's sum is checked
 against the sum of the clients' vectors, to the bit. Two clocks: what passed (`s`), and what was computed (`CPU s`), which
-is the one to trust on a machine that is busy. Predictions are those of the cost model (`privacy.secagg.costs`) with its
+is the one to trust on a machine that is busy. Predictions are those of the cost model (`fedsim.privacy.secagg.costs`) with its
 unit costs measured at the same time.
 """
 
@@ -29,12 +29,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import command, flower_secagg, host, secagg_round
-from experiments.benchmarks.secagg_round import Setting, Spent, play
-from experiments.benchmarks.stopwatch import Seconds
-from privacy.secagg.calibration import calibrate
-from privacy.secagg.costs import round_costs
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.benchmarks import command, flower_secagg, host, secagg_round
+from fedsim.experiments.benchmarks.secagg_round import Setting, Spent, play
+from fedsim.experiments.benchmarks.stopwatch import Seconds
+from fedsim.privacy.secagg.calibration import calibrate
+from fedsim.privacy.secagg.costs import round_costs
+from fedsim.privacy.secagg.topology import Adversary
 
 MILLION = 1_000_000
 ROUNDS = {

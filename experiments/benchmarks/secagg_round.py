@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.stopwatch import NONE, Seconds, since, total
+from fedsim.experiments.benchmarks.stopwatch import NONE, Seconds, since, total
+from fedsim.privacy.secagg.client import ClientSession
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.masking import own_seed, pair_masks
+from fedsim.privacy.secagg.primitives import KEY, AgreementKey, SigningKey
+from fedsim.privacy.secagg.progress import Total, Uploads
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage
+from fedsim.privacy.secagg.topology import Adversary, Assumptions, Graph
 from fedsim.streams import numpy_stream
-from privacy.secagg.client import ClientSession
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.masking import own_seed, pair_masks
-from privacy.secagg.primitives import KEY, AgreementKey, SigningKey
-from privacy.secagg.progress import Total, Uploads
-from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Policy, RoundSpec, Stage
-from privacy.secagg.topology import Adversary, Assumptions, Graph
 
 TASK = hashlib.sha256(b"a benchmark's model").hexdigest()
 

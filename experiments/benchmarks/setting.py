@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.work import Work
 from fedsim import Experiment
+from fedsim.experiments.benchmarks.work import Work
 
 TEST_EXAMPLES = 1000
 CLASSES = 10

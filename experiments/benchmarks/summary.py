@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from experiments.benchmarks.runner import Outcome
-from experiments.benchmarks.work import Work
+from fedsim.experiments.benchmarks.runner import Outcome
+from fedsim.experiments.benchmarks.work import Work
 
 REFERENCE = "fedsim-local"
 

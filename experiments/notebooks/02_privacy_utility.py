@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 
 import fedsim
-from experiments.notebooks.showing import show
 from fedsim.compare import compare, cost_figure, epsilon_figure, frame_of, frontier_figure
+from fedsim.experiments.notebooks.showing import show
 
 SIZE = os.environ.get("FEDSIM_NOTEBOOK_SIZE", "full")  # "small": shows that all works, and says nothing
 folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs, and goes on with them

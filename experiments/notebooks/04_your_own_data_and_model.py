@@ -16,8 +16,8 @@ import polars as pl
 from sklearn.datasets import load_breast_cancer
 
 import fedsim
-from experiments.notebooks import own_model
 from fedsim.data import prepare
+from fedsim.experiments.notebooks import own_model
 
 SIZE = os.environ.get("FEDSIM_NOTEBOOK_SIZE", "full")  # "small": shows that all works, and learns little
 folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs beside you
@@ -74,7 +74,7 @@ partition = "dirichlet"
 alpha = 1.0
 
 [model]
-name = "experiments.notebooks.own_model:build"
+name = "fedsim.experiments.notebooks.own_model:build"
 hidden = 16
 
 [client]
@@ -131,7 +131,7 @@ print(
 # not fit together is said before it runs:
 
 # %%
-for wrong in ("model.name=experiments.notebooks.own_model:bild", "model.depth=3", "model.name=cnn"):
+for wrong in ("model.name=fedsim.experiments.notebooks.own_model:bild", "model.depth=3", "model.name=cnn"):
     try:
         fedsim.run(fedsim.Experiment.from_toml(text, [wrong], folder=folder), folder / "wrong")
     except fedsim.Refused as refused:

@@ -1,4 +1,4 @@
-"""Make the notebooks from the scripts beside them, and run them: `python -m experiments.notebooks.build [NAME...]`.
+"""Make the notebooks from the scripts beside them, and run them: `python -m fedsim.experiments.notebooks.build [NAME...]`.
 
 A notebook says in its metadata which size it was run in (`fedsim.size`).
 """
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.notebooks.cells import cells_of_script
+from fedsim.experiments.notebooks.cells import cells_of_script
 
 HERE = Path(__file__).parent
 SIZES = ("full", "small")

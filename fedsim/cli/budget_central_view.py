@@ -12,9 +12,9 @@ from rich.console import Console
 from fedsim.cli.budget_tables import RELATIONS, UNIT, both, say_noise, scaled, table
 from fedsim.cli.budget_view import FACTORS, counted, plain, shown, up_to
 from fedsim.errors import Refused
-from privacy.accounting import central, laws
-from privacy.accounting.central import KNOWN_COHORT, RELEASED_MODELS, SERVER, Answer, CohortSum
-from privacy.events import Relation, Sampling
+from fedsim.privacy.accounting import central, laws
+from fedsim.privacy.accounting.central import KNOWN_COHORT, RELEASED_MODELS, SERVER, Answer, CohortSum
+from fedsim.privacy.events import Relation, Sampling
 
 WHO = (
     "\nServer: infinite. It is trusted, and has the sums before the noise, with secure aggregation too."

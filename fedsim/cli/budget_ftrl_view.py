@@ -12,9 +12,9 @@ from rich.table import Table
 
 from fedsim.cli.budget_view import FACTORS, counted, shown
 from fedsim.errors import Refused
-from privacy.accounting import Epsilon
-from privacy.accounting.matrix import Groups
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.accounting import Epsilon
+from fedsim.privacy.accounting.matrix import Groups
+from fedsim.privacy.mechanisms.matrix import (
     BUFFERS,
     Mechanism,
     Objective,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fedsim.cli.budget_view import FACTORS, RELATION, UNIT, Plan, counted, shown
-from privacy.accounting import Epsilon
+from fedsim.privacy.accounting import Epsilon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

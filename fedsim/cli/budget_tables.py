@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from privacy.accounting import Epsilon
-from privacy.events import Relation
+from fedsim.privacy.accounting import Epsilon
+from fedsim.privacy.events import Relation
 
 UNIT = "one client"
 RELATIONS = {

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim.errors import Refused
-from privacy.accounting import Epsilon, LocalSteps, known_cohort, released_models, smallest_noise
+from fedsim.privacy.accounting import Epsilon, LocalSteps, known_cohort, released_models, smallest_noise
 
 UNIT = "one record"
 RELATION = "zero-out (the record's gradient becomes zero; each client's record count is public)"

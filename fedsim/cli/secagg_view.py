@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim.errors import Refused
-from privacy.secagg.calibration import calibrate
-from privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.spec import Policy
-from privacy.secagg.topology import Adversary, Assumptions, Topology
+from fedsim.privacy.secagg.calibration import calibrate
+from fedsim.privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology
 
 MOST_COHORT = 1_000_000  # beyond it nothing was ever compared with a real round
 RUN, SESSION, TASK = "0" * 36, "0" * 32, "0" * 64  # of the length of real ones

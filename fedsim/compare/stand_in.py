@@ -18,7 +18,7 @@ RUN, SESSION, TASK = "0", "0" * 64, "0" * 64
 def protocol_bytes(
     experiment: Experiment, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], numbers: int
 ) -> int | None:
-    """Return the bytes of the real protocol in all rounds, both ways, by its cost model (`privacy.secagg.costs`).
+    """Return the bytes of the real protocol in all rounds, both ways, by its cost model (`fedsim.privacy.secagg.costs`).
 
     Clients that failed are taken to have been lost before their uploads.
 
@@ -31,8 +31,8 @@ def protocol_bytes(
     Returns:
         The bytes, exactly where no client failed; None: the manifest or the rows have not what it takes.
     """
+    from fedsim.privacy.secagg.costs import round_costs
     from fedsim.secagg.setup import policy_of  # loads cryptography, which few comparisons need
-    from privacy.secagg.costs import round_costs
 
     weight = manifest.get("secure-aggregation", {}).get("max-weight")
     ideal = None if weight is None else policy_of(experiment, numbers, np.full(1, weight, np.int64))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 FORM = "%(asctime)s %(levelname)s %(message)s"
 TIME = "%Y-%m-%d %H:%M:%S"
-HEARD = {"server": logging.INFO, "fedsim": logging.INFO, "flwr": logging.WARNING}  # loggers of a ServerApp
+HEARD = {"fedsim": logging.INFO, "flwr": logging.WARNING}  # loggers of a ServerApp
 
 
 def speak(file: Path, run: str) -> None:

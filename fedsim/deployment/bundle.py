@@ -24,7 +24,7 @@ import tomli_w
 from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
 
 NAME = "fedsim"
-PACKAGES = ("clients", "fedsim", "privacy", "server")  # what a deployed run executes
+PACKAGES = ("fedsim", "fedsim.clients", "fedsim.privacy", "fedsim.server")  # what a deployed run executes
 CONFIG_FILE, CONTENT_FILE = "pyproject.toml", ".info/CONTENT"
 MAX_BYTES = 64 * 1024  # of a bundle, and of each file in it: it has about 1 KiB
 
@@ -48,18 +48,25 @@ def installed_code() -> str:
         RuntimeError: A package is not installed.
     """
     digest = hashlib.sha256()
-    for path, content in sorted((path, content) for name in PACKAGES for path, content in _modules(name)):
+    for path, content in sorted(
+        {path: content for name in PACKAGES for path, content in _modules(name)}.items()
+    ):
         digest.update(f"{path}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
 def _modules(package: str) -> list[tuple[str, bytes]]:
-    """Return the path (from the package's name on) and the bytes of each module, without importing any."""
+    """Return the path (from `fedsim/` on) and the bytes of each module of a package, without importing any of them.
+
+    In a wheel the other packages lie inside `fedsim/`; in a checkout they are links there, which `rglob` doesn't follow.
+    """
     found = importlib.util.find_spec(package)
     if found is None or not found.origin:
         raise RuntimeError(f"the package {package!r} is not installed")
     folder = Path(found.origin).parent
-    return [(f"{package}/{p.relative_to(folder).as_posix()}", p.read_bytes()) for p in folder.rglob("*.py")]
+    root = package.replace(".", "/")
+    files = ((f"{root}/{file.relative_to(folder).as_posix()}", file) for file in folder.rglob("*.py"))
+    return [(path, file.read_bytes()) for path, file in files if not path.startswith("fedsim/experiments/")]
 
 
 @functools.cache

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from fedsim.catalogue import Kind
 from fedsim.data.task import Task
 from fedsim.models.scoring import example_losses
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.dp_sgd import PrivateGradient, check_independent
 from fedsim.privacy_sections import DpSgdSection
-from privacy.arithmetic import Arithmetic
-from privacy.dp_sgd import PrivateGradient, check_independent
 
 MADE_UP = 4  # examples
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Interrupted, Refused, Withheld
+from fedsim.privacy.events import AnyEvent, Noise
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
@@ -39,7 +40,6 @@ from fedsim.results.manifest import changed_versions, experiment_manifest, sessi
 from fedsim.results.private import ROWS, PrivateFiles
 from fedsim.results.resumption import Resumption, check_data, examine
 from fedsim.results.trees import Tree
-from privacy.events import AnyEvent, Noise
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment

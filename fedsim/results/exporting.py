@@ -17,6 +17,7 @@ from typing import Any
 import tomli_w
 
 from fedsim.errors import Refused
+from fedsim.privacy.events import Relation
 from fedsim.results.directory import DRAFT
 from fedsim.results.disclosure import (
     EXPERIMENT,
@@ -31,7 +32,6 @@ from fedsim.results.disclosure import (
 )
 from fedsim.results.files import make_private_folder, sync_folder, write_whole
 from fedsim.results.run import Run
-from privacy.events import Relation
 
 SEEDED = "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
 UNPROTECTED = "nothing is noised, so nothing is covered"

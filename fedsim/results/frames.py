@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
+from fedsim.privacy.events import event_of
 from fedsim.results.run import Run
-from privacy.events import event_of
 
 if TYPE_CHECKING:
     import polars as pl

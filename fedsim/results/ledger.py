@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.errors import Refused
+from fedsim.privacy.events import AnyEvent, event_of
 from fedsim.results.disclosure import LEDGER
 from fedsim.results.files import LineFile, Position
-from privacy.events import AnyEvent, event_of
 
 
 class LedgerFile:

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
+from fedsim.privacy.events import Noise
 from fedsim.results.files import make_private_folder, sync_folder, write_whole
-from privacy.events import Noise
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import ServerApp
 
-SERVER_APP = "server.app:app"
-CLIENT_APP = "clients.app:app"
+SERVER_APP = "fedsim.server.app:app"
+CLIENT_APP = "fedsim.clients.app:app"
 
 RUN_ID = 1  # one run a simulation
 SERVER_NODE_ID = 1  # as Flower's SuperLink has it; clients begin after it

@@ -1,3 +1,3 @@
-"""Secure aggregation between Flower's messages and `privacy.secagg`: what server and clients have to agree on."""
+"""Secure aggregation between Flower's messages and `fedsim.privacy.secagg`: what server and clients have to agree on."""
 
 __all__: list[str] = []

@@ -16,8 +16,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import values_of
+from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import find_record
-from privacy.secagg.spec import Stage
 
 RECORD = "secagg"  # in a message: the protocol's; in a client's state: its open session
 LEDGER = (

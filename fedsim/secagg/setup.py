@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.experiment import Experiment
+from fedsim.privacy.events import Noise
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.primitives import Entropy, SigningKey
+from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.secagg.topology import Adversary, Assumptions
 from fedsim.privacy_sections import SecaggSection
 from fedsim.streams import numpy_stream
 from fedsim.summed import summed
-from privacy.events import Noise
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.primitives import Entropy, SigningKey
-from privacy.secagg.spec import Policy
-from privacy.secagg.topology import Adversary, Assumptions
 
 UNPROTECTED = "unprotected: the ideal functionality, in which the server sees every client's vector"
 PROTECTED = "real: the server learns the sum of the updates, and who is in it"

@@ -6,17 +6,17 @@ many clients. Client-level privacy has a module for each trust: `central` (the s
 (each client its own update).
 """
 
-from privacy.accounting import central, local
-from privacy.accounting.adversaries import (
+from fedsim.privacy.accounting import central, local
+from fedsim.privacy.accounting.adversaries import (
     Adversary,
     KnownCohort,
     ReleasedModels,
     known_cohort,
     released_models,
 )
-from privacy.accounting.calibration import smallest_noise
-from privacy.accounting.clients import spread, worst
-from privacy.accounting.steps import Epsilon, LocalSteps, NoTheorem
+from fedsim.privacy.accounting.calibration import smallest_noise
+from fedsim.privacy.accounting.clients import spread, worst
+from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, NoTheorem
 
 __all__ = [
     "Adversary",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-from privacy.accounting import laws, renyi
-from privacy.accounting.laws import Step
-from privacy.accounting.steps import Epsilon, LocalSteps, check_delta
+from fedsim.privacy.accounting import laws, renyi
+from fedsim.privacy.accounting.laws import Step
+from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 
 
 class Adversary(Protocol):

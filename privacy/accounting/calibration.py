@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from privacy.accounting.steps import Epsilon
+from fedsim.privacy.accounting.steps import Epsilon
 
 LEAST, MOST = 0.01, 1e6  # noise multipliers that are tried
 PRECISION = 1.001  # at most this factor above the smallest that would do
@@ -25,7 +25,7 @@ def smallest_noise(epsilon_at: Callable[[float], Epsilon], target: float) -> flo
     Raises:
         ValueError: The target is out of its range, or more noise than a million clip norms would be needed.
 
-    >>> from privacy.accounting import LocalSteps, known_cohort
+    >>> from fedsim.privacy.accounting import LocalSteps, known_cohort
     >>> smallest_noise(lambda z: known_cohort(LocalSteps(noise_multiplier=z, rate=1, steps=1), 1, 1e-5), 1.0)
     3.7323
     """

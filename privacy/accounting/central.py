@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
-from privacy.accounting import laws, renyi
-from privacy.accounting.calibration import smallest_noise
-from privacy.accounting.steps import Epsilon, NoTheorem, check_delta
-from privacy.events import Relation, Sampling
-from privacy.ledger import CohortRelease
+from fedsim.privacy.accounting import laws, renyi
+from fedsim.privacy.accounting.calibration import smallest_noise
+from fedsim.privacy.accounting.steps import Epsilon, NoTheorem, check_delta
+from fedsim.privacy.events import Relation, Sampling
+from fedsim.privacy.ledger import CohortRelease
 
 SERVER = "server"
 KNOWN_COHORT = "known-cohort"

@@ -6,9 +6,9 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 
-from privacy.accounting.adversaries import Adversary
-from privacy.accounting.laws import Step, step_of
-from privacy.accounting.steps import Epsilon, LocalSteps
+from fedsim.privacy.accounting.adversaries import Adversary
+from fedsim.privacy.accounting.laws import Step, step_of
+from fedsim.privacy.accounting.steps import Epsilon, LocalSteps
 
 
 def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSteps, Epsilon]:
@@ -27,7 +27,7 @@ def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSte
     Raises:
         ValueError: There are no clients.
 
-    >>> from privacy.accounting import KnownCohort
+    >>> from fedsim.privacy.accounting import KnownCohort
     >>> clients = [LocalSteps(noise_multiplier=1, rate=10 / n, steps=n // 10) for n in range(20, 200)]
     >>> client, epsilon = worst(clients, KnownCohort(participations=5, delta=1e-5))
     >>> client.rate, client.steps, round(epsilon.pld, 2)

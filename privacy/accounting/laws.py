@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from privacy.accounting.steps import LocalSteps
+from fedsim.privacy.accounting.steps import LocalSteps
 
 # Grids get ten times finer, and the error falls a hundredfold (it is of second order), so a grid that improves epsilon
 # by less than this part is the last, and about a hundredth of that part is left.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from privacy.accounting import laws, renyi
-from privacy.accounting.steps import Epsilon, check_delta
+from fedsim.privacy.accounting import laws, renyi
+from fedsim.privacy.accounting.steps import Epsilon, check_delta
 
 NUDGE = 1 + 1e-9  # what a root-finder may be short of
 

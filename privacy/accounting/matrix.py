@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from privacy.accounting import renyi
-from privacy.accounting.adversaries import known_cohort
-from privacy.accounting.calibration import smallest_noise
-from privacy.accounting.steps import Epsilon, LocalSteps, check_delta
+from fedsim.privacy.accounting import renyi
+from fedsim.privacy.accounting.adversaries import known_cohort
+from fedsim.privacy.accounting.calibration import smallest_noise
+from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 
 
 @dataclass(frozen=True, kw_only=True)

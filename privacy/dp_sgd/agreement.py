@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.examples import Examples
-from privacy.dp_sgd.passes import Batch, Losses, Pass, Passes, norm
+from fedsim.privacy.dp_sgd.examples import Examples
+from fedsim.privacy.dp_sgd.passes import Batch, Losses, Pass, Passes, norm
 
 ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
 """`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""

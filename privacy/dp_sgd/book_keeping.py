@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from privacy.dp_sgd import lstm
-from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.layers import layer_parts
-from privacy.dp_sgd.parts import Part, Weighted, only
-from privacy.dp_sgd.rounding import clip_factors
+from fedsim.privacy.dp_sgd import lstm
+from fedsim.privacy.dp_sgd.arena import Arena
+from fedsim.privacy.dp_sgd.layers import layer_parts
+from fedsim.privacy.dp_sgd.parts import Part, Weighted, only
+from fedsim.privacy.dp_sgd.rounding import clip_factors
 
 Buffers = Mapping[nn.Parameter, Tensor]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.book_keeping import BookKeepingSum, Buffers, keep_finite
-from privacy.dp_sgd.parts import Weighted
+from fedsim.privacy.dp_sgd.book_keeping import BookKeepingSum, Buffers, keep_finite
+from fedsim.privacy.dp_sgd.parts import Weighted
 
 
 class CompiledSum:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.parts import Part, Product, Weighted, ghost_is_cheaper, only, squared
+from fedsim.privacy.dp_sgd.arena import Arena
+from fedsim.privacy.dp_sgd.parts import Part, Product, Weighted, ghost_is_cheaper, only, squared
 
 MOST_CHUNKS = 16  # of a batch: each is work for a compiler
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache

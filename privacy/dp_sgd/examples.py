@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.passes import Batch
+from fedsim.privacy.dp_sgd.passes import Batch
 
 KINDS, EACH = 3, 4  # ordinary examples, large ones, small ones; so many of each
 _SCALES = (1.0, 4.0, 0.05)

@@ -10,10 +10,10 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from privacy.arithmetic import Arithmetic
-from privacy.dp_sgd.independence import Independence
-from privacy.dp_sgd.rounding import KEPT, SINGLE, check_precision, most_examples, most_noise, step_grid
-from privacy.dp_sgd.validator import check_model
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.dp_sgd.independence import Independence
+from fedsim.privacy.dp_sgd.rounding import KEPT, SINGLE, check_precision, most_examples, most_noise, step_grid
+from fedsim.privacy.dp_sgd.validator import check_model
 
 Kernel = Literal["auto", "opacus", "fast", "compiled"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
@@ -43,7 +43,7 @@ class PrivateGradient:
     `C' = (1 - 2^-9) C`, a step's gradient is `(grid(sum_i g_i * min(1, C' / (||g_i||_2 + 1e-6))) + grid(z C N(0, I))) /
     denominator` (Abadi et al. 2016, algorithm 1; the 1e-6 is Opacus', and errs on the safe side). Unit of privacy: one
     example. Removing one, or replacing it by nothing, moves the sum by at most C as the machine computes it and as it
-    is rounded to the grid (`rounding.py`), and the noise is added to it exactly (`privacy.arithmetic`), so that one
+    is rounded to the grid (`rounding.py`), and the noise is added to it exactly (`fedsim.privacy.arithmetic`), so that one
     step is the Gaussian mechanism with noise multiplier z. It holds for the sum: the denominator must be public, not
     the batch's size. With `Arithmetic.FLOAT32` noise is float32, is added as such to a sum that is clipped to C, and
     the low bits of the result tell sums apart: there is no guarantee.
@@ -226,15 +226,15 @@ def _kernel(
 ) -> ClippedSum:
     """Return what computes clipped sums; its module is loaded here, for each has heavy imports."""
     if kernel == "opacus":
-        from privacy.dp_sgd.hooks import OpacusSum
+        from fedsim.privacy.dp_sgd.hooks import OpacusSum
 
         return OpacusSum(model, losses, clip)
     if kernel == "compiled":
-        from privacy.dp_sgd.compiled import CompiledSum
+        from fedsim.privacy.dp_sgd.compiled import CompiledSum
 
         if max_batch is None:
             raise ValueError("kernel = 'compiled' needs max_batch: it compiles one shape, to which it pads")
         return CompiledSum(model, losses, clip, max_batch)
-    from privacy.dp_sgd.book_keeping import BookKeepingSum
+    from fedsim.privacy.dp_sgd.book_keeping import BookKeepingSum
 
     return BookKeepingSum(model, losses, clip)

@@ -12,8 +12,8 @@ from opacus.grad_sample import GradSampleModule
 from opacus.layers import DPLSTM
 from torch import Tensor, nn
 
-from privacy.dp_sgd.parts import Rows, only
-from privacy.dp_sgd.rounding import clip_factors
+from fedsim.privacy.dp_sgd.parts import Rows, only
+from fedsim.privacy.dp_sgd.rounding import clip_factors
 
 
 class OpacusSum:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.agreement import ClippedSums, check_as_it_is, check_kernel, try_kernel
-from privacy.dp_sgd.examples import Examples
-from privacy.dp_sgd.passes import Batch, Losses, Pass, Passes
-from privacy.dp_sgd.state import check_state
+from fedsim.privacy.dp_sgd.agreement import ClippedSums, check_as_it_is, check_kernel, try_kernel
+from fedsim.privacy.dp_sgd.examples import Examples
+from fedsim.privacy.dp_sgd.passes import Batch, Losses, Pass, Passes
+from fedsim.privacy.dp_sgd.state import check_state
 
 SEED = 1016  # of the made-up examples and weights
 SIZES = (2, 5)  # of batches, beside 1 and that of the batch that is given

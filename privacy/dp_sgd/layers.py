@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.convolution import convolution_part
-from privacy.dp_sgd.parts import Part, Product, Rows, lookup_part
+from fedsim.privacy.dp_sgd.arena import Arena
+from fedsim.privacy.dp_sgd.convolution import convolution_part
+from fedsim.privacy.dp_sgd.parts import Part, Product, Rows, lookup_part
 
 
 def layer_parts(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.parts import Part, Product, Rows
+from fedsim.privacy.dp_sgd.arena import Arena
+from fedsim.privacy.dp_sgd.parts import Part, Product, Rows
 
 
 class LstmLayer:

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from privacy.dp_sgd.arena import Arena
-from privacy.dp_sgd.rounding import MARGIN, SINGLE
+from fedsim.privacy.dp_sgd.arena import Arena
+from fedsim.privacy.dp_sgd.rounding import MARGIN, SINGLE
 
 PIECE = 4096  # rows of a product that are converted to float64 at a time
 # What it costs to write a float of per-example gradient and to read it twice, in multiplications and additions

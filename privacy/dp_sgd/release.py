@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privacy.dp_sgd.gradient import PrivateGradient
-from privacy.events import Event, Noise, Relation, Unit
-from privacy.randomness import Randomness
-from privacy.sampling import Batches
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+from fedsim.privacy.events import Event, Noise, Relation, Unit
+from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.sampling import Batches
 
 
 @dataclass

@@ -14,7 +14,7 @@ for the following, with u = 2^-24, half of a float32's precision:
    added up in the same product. There an example's terms may cancel; `MARGIN` keeps them below 2^11 C together (2^17 C in
    a float64 model), so that for up to `most_examples`, and 2^20 positions in all (2^14), the sums are off by less than
    2^-14 C = 6.1e-5 C, and by `2 n u C` more, 1.5e-5 C, where they are rounded to a float32.
-3. **The grid** (`privacy.arithmetic`): two sums are rounded to multiples of g, a power of two of at most
+3. **The grid** (`fedsim.privacy.arithmetic`): two sums are rounded to multiples of g, a power of two of at most
    `2^-15 C / sqrt(d)`, which moves them apart by at most `sqrt(d) g <= 3.1e-5 C`.
 
 Together 1.85e-3 C, below 2^-9 C = 1.95e-3 C. It takes the products for sums of products, as BLAS computes them;
@@ -32,7 +32,7 @@ import math
 import torch
 from torch import Tensor
 
-from privacy.arithmetic import Grid
+from fedsim.privacy.arithmetic import Grid
 
 KEPT = 1 - 2.0**-9
 SINGLE = 120  # examples: more are summed in float64

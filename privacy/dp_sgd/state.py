@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd.passes import Passes, drawing
+from fedsim.privacy.dp_sgd.passes import Passes, drawing
 
 
 def check_state(model: nn.Module, inputs: Tensor) -> None:

@@ -5,12 +5,12 @@
 returns the event that describes it.
 """
 
-from privacy.mechanisms.adaptive import BITS, AdaptiveClipping, AdaptiveRelease, shifted_bit
-from privacy.mechanisms.clipping import Clipped, clip_jointly
-from privacy.mechanisms.gaussian import CentralGaussian, Released
-from privacy.mechanisms.local import LocallyReleased, LocalNoise
-from privacy.mechanisms.metrics import BoundedMetric, shifted
-from privacy.mechanisms.rounding import sensitivity_after_rounding
+from fedsim.privacy.mechanisms.adaptive import BITS, AdaptiveClipping, AdaptiveRelease, shifted_bit
+from fedsim.privacy.mechanisms.clipping import Clipped, clip_jointly
+from fedsim.privacy.mechanisms.gaussian import CentralGaussian, Released
+from fedsim.privacy.mechanisms.local import LocallyReleased, LocalNoise
+from fedsim.privacy.mechanisms.metrics import BoundedMetric, shifted
+from fedsim.privacy.mechanisms.rounding import sensitivity_after_rounding
 
 __all__ = [
     "BITS",

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from privacy.arithmetic import Arithmetic
-from privacy.cohorts import Cohorts
-from privacy.events import CohortEvent, Relation
-from privacy.mechanisms.clipping import Clipped
-from privacy.mechanisms.gaussian import CentralGaussian, Mean
-from privacy.mechanisms.metrics import BoundedMetric, shifted
-from privacy.randomness import Randomness
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import CohortEvent, Relation
+from fedsim.privacy.mechanisms.clipping import Clipped
+from fedsim.privacy.mechanisms.gaussian import CentralGaussian, Mean
+from fedsim.privacy.mechanisms.metrics import BoundedMetric, shifted
+from fedsim.privacy.randomness import Randomness
 
 BITS = "below-clip"
 LEAST, MOST = 1e-12, 1e12  # the clip norm: without an update that isn't zero it would shrink for ever
@@ -70,7 +70,7 @@ class AdaptiveClipping:
     Raises:
         ValueError: A value is out of its range: with z of `2 sigma_b` or more the bits alone cost more than all may.
 
-    >>> from privacy.events import Sampling
+    >>> from fedsim.privacy.events import Sampling
     >>> cohorts = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)
     >>> adaptive = AdaptiveClipping(
     ...     noise_multiplier=1.0, bit_noise=5.0, cohorts=cohorts, relation=Relation.ZERO_OUT, randomness=None

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.arithmetic import Arithmetic, ExactSum
-from privacy.cohorts import Cohorts
-from privacy.events import CohortEvent, Part, Relation, Unit, joint_noise_multiplier
-from privacy.mechanisms.metrics import BoundedMetric
-from privacy.randomness import Randomness
+from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import CohortEvent, Part, Relation, Unit, joint_noise_multiplier
+from fedsim.privacy.mechanisms.metrics import BoundedMetric
+from fedsim.privacy.randomness import Randomness
 
 CENTRAL = (Relation.ZERO_OUT, Relation.ADD_OR_REMOVE_ONE)
 UPDATE = "update"
@@ -51,7 +51,7 @@ class CentralGaussian:
     cohorts' rate must be declared. Trusted: the server, which has the sums before the noise; against it,
     epsilon is infinite. What stays sensitive: the sums, who was in the cohort and how many they were (the
     denominator is the expected number, a constant). Sums and noise are added on a grid, and the noise is made for
-    sums that were rounded to it (`privacy.arithmetic`).
+    sums that were rounded to it (`fedsim.privacy.arithmetic`).
 
     Attributes:
         sensitivity: How far one client moves the sum, in L2 norm: what the clip reports, after rounding if there is
@@ -69,7 +69,7 @@ class CentralGaussian:
         ValueError: A value is out of its range, or the relation is one under which the sensitivity is another or what
             is public is not, or the metrics alone cost as much as all may.
 
-    >>> from privacy.events import Sampling
+    >>> from fedsim.privacy.events import Sampling
     >>> loss = BoundedMetric(name="train-loss", bound=5.0, noise_multiplier=2.0)
     >>> cohorts = Cohorts(sampling=Sampling.POISSON, clients=1000, cohort=20)
     >>> release = CentralGaussian(

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.arithmetic import Arithmetic, ExactSum
-from privacy.events import Law, LocalEvent, Relation, Unit
-from privacy.mechanisms.clipping import Arrays, Clipped, clip_jointly
-from privacy.randomness import Randomness, laplaces
+from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.events import Law, LocalEvent, Relation, Unit
+from fedsim.privacy.mechanisms.clipping import Arrays, Clipped, clip_jointly
+from fedsim.privacy.randomness import Randomness, laplaces
 
 
 class LocallyReleased(NamedTuple):
@@ -38,7 +38,7 @@ class LocalNoise:
     hidden. What stays sensitive: the update, its norm, whether it was clipped. `LAPLACE` (Dwork, McSherry, Nissim,
     Smith 2006) goes with a clip in L1 norm and has delta 0; `GAUSSIAN` (Balle and Wang 2018, arXiv 1805.06530)
     with one in L2 norm. Update and noise are added on a grid, and the noise is made for updates that were rounded to it
-    (`privacy.arithmetic`, whose argument takes any law that is added); the dtype's rounding comes after it.
+    (`fedsim.privacy.arithmetic`, whose argument takes any law that is added); the dtype's rounding comes after it.
 
     Attributes:
         law: What the noise is distributed as.

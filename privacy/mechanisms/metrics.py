@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from privacy.events import Part
+from fedsim.privacy.events import Part
 
 
 @dataclass(frozen=True, kw_only=True)

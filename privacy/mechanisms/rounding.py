@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_ARITHMETIC = 2.0**-22  # relative error of a rounded number's scaling (`privacy.secagg.Encoding`)
+_ARITHMETIC = 2.0**-22  # relative error of a rounded number's scaling (`fedsim.privacy.secagg.Encoding`)
 
 _MANY_STEPS = 1e12  # within the clip norm: the triangle inequality is as good, and no square overflows
 
@@ -14,7 +14,7 @@ def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> floa
 
     It bounds every outcome of the rounding's coins, and so holds with certainty: the sensitivity of a sum of rounded
     updates under zero-out and add-or-remove-one. Secure aggregation rounds to multiples of
-    `clip_range * max_weight / B` (`privacy.secagg.Encoding`), here with weights of `max_weight`.
+    `clip_range * max_weight / B` (`fedsim.privacy.secagg.Encoding`), here with weights of `max_weight`.
 
     Proof. Let a rounded number be +-a step, with a whole. Where a >= 1, the number was above (a - 1) step, for
     rounding moves by less than a step. With b = max(a - 1, 0), sum b^2 <= (clip / step)^2, and as it is whole,

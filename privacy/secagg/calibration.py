@@ -13,12 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from privacy.secagg import merkle
-from privacy.secagg.choice import commitment_to
-from privacy.secagg.costs import Operations
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.graph import permutation
-from privacy.secagg.primitives import (
+from fedsim.privacy.secagg import merkle
+from fedsim.privacy.secagg.choice import commitment_to
+from fedsim.privacy.secagg.costs import Operations
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.graph import permutation
+from fedsim.privacy.secagg.primitives import (
     KEY,
     SIGNATURE,
     AgreementKey,
@@ -29,11 +29,11 @@ from privacy.secagg.primitives import (
     seal,
     unseal,
 )
-from privacy.secagg.roster import Keys, Roster, read_place, read_to_reveal
-from privacy.secagg.shamir import PRIME, SHARE, split
-from privacy.secagg.spec import RoundSpec
-from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import Reader, bitmap, members_of
+from fedsim.privacy.secagg.roster import Keys, Roster, read_place, read_to_reveal
+from fedsim.privacy.secagg.shamir import PRIME, SHARE, split
+from fedsim.privacy.secagg.spec import RoundSpec
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.wire import Reader, bitmap, members_of
 
 ELEMENTS = 1 << 20  # of the vectors that are timed
 CLIENTS = 128  # of the rosters that are timed

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from privacy.secagg.primitives import derive, digest
-from privacy.secagg.wire import id_bytes
+from fedsim.privacy.secagg.primitives import derive, digest
+from fedsim.privacy.secagg.wire import id_bytes
 
 
 def part_of(secret: bytes, attempt: int) -> bytes:

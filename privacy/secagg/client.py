@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from privacy.secagg.choice import commitment_to, part_of
-from privacy.secagg.client_state import Secrets, State
-from privacy.secagg.masking import own_commitment, own_seed, pair_masks
-from privacy.secagg.primitives import (
+from fedsim.privacy.secagg.choice import commitment_to, part_of
+from fedsim.privacy.secagg.client_state import Secrets, State
+from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
+from fedsim.privacy.secagg.primitives import (
     KEY,
     PROTOCOL,
     SIGNATURE,
@@ -27,13 +27,13 @@ from privacy.secagg.primitives import (
     is_signed,
     joined,
 )
-from privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
-from privacy.secagg.shamir import split_key
-from privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
-from privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
-from privacy.secagg.topology import ATTEMPTS, Adversary
-from privacy.secagg.transcript import beginning, goes_on, hash_of, is_by, signed
-from privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
+from fedsim.privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
+from fedsim.privacy.secagg.shamir import split_key
+from fedsim.privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
+from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
+from fedsim.privacy.secagg.topology import ATTEMPTS, Adversary
+from fedsim.privacy.secagg.transcript import beginning, goes_on, hash_of, is_by, signed
+from fedsim.privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 
 
 def alive_statement(session: bytes, alive: bytes) -> bytes:

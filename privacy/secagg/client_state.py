@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from privacy.secagg.roster import Keys, Place
-from privacy.secagg.spec import RoundSpec, Stage
+from fedsim.privacy.secagg.roster import Keys, Place
+from fedsim.privacy.secagg.spec import RoundSpec, Stage
 
 
 @dataclass

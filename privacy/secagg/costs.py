@@ -12,14 +12,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from privacy.secagg.merkle import HASH_BYTES, depth
-from privacy.secagg.primitives import KEY, SIGNATURE
-from privacy.secagg.roster import KEYS
-from privacy.secagg.shamir import SHARE
-from privacy.secagg.shares import SEALED
-from privacy.secagg.spec import RoundSpec, Stage
-from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import ID, INDEX
+from fedsim.privacy.secagg.merkle import HASH_BYTES, depth
+from fedsim.privacy.secagg.primitives import KEY, SIGNATURE
+from fedsim.privacy.secagg.roster import KEYS
+from fedsim.privacy.secagg.shamir import SHARE
+from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.spec import RoundSpec, Stage
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.wire import ID, INDEX
 
 
 @dataclass(frozen=True, kw_only=True)

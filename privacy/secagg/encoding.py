@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.secagg.ring import MOST_BITS, SEED_SIZE, Ring, key_stream
+from fedsim.privacy.secagg.ring import MOST_BITS, SEED_SIZE, Ring, key_stream
 
 METRIC_BITS = 20  # after the point
 METRIC_LIMIT = 2**31  # magnitude of a metric

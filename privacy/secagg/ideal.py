@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from privacy.secagg.choice import joint_seed, part_of
-from privacy.secagg.primitives import KEY, Entropy
-from privacy.secagg.progress import Progress, Total
-from privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
+from fedsim.privacy.secagg.choice import joint_seed, part_of
+from fedsim.privacy.secagg.primitives import KEY, Entropy
+from fedsim.privacy.secagg.progress import Progress, Total
+from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 
 
 class IdealClient:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from privacy.secagg.primitives import AgreementKey, derive, digest
-from privacy.secagg.wire import id_bytes
+from fedsim.privacy.secagg.primitives import AgreementKey, derive, digest
+from fedsim.privacy.secagg.wire import id_bytes
 
 
 def own_seed(secret: bytes, session: bytes) -> bytes:

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from privacy.secagg.graph import neighbours
-from privacy.secagg.primitives import KEY, Entropy
-from privacy.secagg.ring import Ring
-from privacy.secagg.spec import RoundSpec, Stage, TooFew
-from privacy.secagg.topology import ATTEMPTS
+from fedsim.privacy.secagg.graph import neighbours
+from fedsim.privacy.secagg.primitives import KEY, Entropy
+from fedsim.privacy.secagg.ring import Ring
+from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
+from fedsim.privacy.secagg.topology import ATTEMPTS
 
 
 class Total:

@@ -15,7 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
-from privacy.secagg.packing import pack, unpack
+from fedsim.privacy.secagg.packing import pack, unpack
 
 MOST_BITS = 62
 SEED_SIZE = 32  # bytes: a key of AES-256

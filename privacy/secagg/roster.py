@@ -11,13 +11,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from privacy.secagg import merkle
-from privacy.secagg.choice import commitment_to, joint_seed
-from privacy.secagg.graph import neighbours_of
-from privacy.secagg.primitives import KEY, SIGNATURE, digest
-from privacy.secagg.spec import RoundSpec, Stage
-from privacy.secagg.topology import Adversary
-from privacy.secagg.wire import ID, INDEX, Reader, id_bytes, index_bytes, must_ascend
+from fedsim.privacy.secagg import merkle
+from fedsim.privacy.secagg.choice import commitment_to, joint_seed
+from fedsim.privacy.secagg.graph import neighbours_of
+from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, digest
+from fedsim.privacy.secagg.spec import RoundSpec, Stage
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.wire import ID, INDEX, Reader, id_bytes, index_bytes, must_ascend
 
 KEYS = 3 * KEY  # bytes
 

@@ -13,18 +13,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from privacy.secagg.choice import commitment_to, joint_seed
-from privacy.secagg.client import alive_statement
-from privacy.secagg.masking import own_commitment, own_seed, pair_masks
-from privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, is_signed
-from privacy.secagg.progress import Progress, Total
-from privacy.secagg.roster import Keys, Roster, session_id
-from privacy.secagg.shamir import PRIME, SHARE, combine_key
-from privacy.secagg.shares import SEALED
-from privacy.secagg.spec import RoundSpec, Stage, TooFew
-from privacy.secagg.topology import Adversary
-from privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, hash_of, is_by
-from privacy.secagg.wire import Reader, bitmap, index_bytes
+from fedsim.privacy.secagg.choice import commitment_to, joint_seed
+from fedsim.privacy.secagg.client import alive_statement
+from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
+from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, is_signed
+from fedsim.privacy.secagg.progress import Progress, Total
+from fedsim.privacy.secagg.roster import Keys, Roster, session_id
+from fedsim.privacy.secagg.shamir import PRIME, SHARE, combine_key
+from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
+from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, hash_of, is_by
+from fedsim.privacy.secagg.wire import Reader, bitmap, index_bytes
 
 
 @dataclass(frozen=True)

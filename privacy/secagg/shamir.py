@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 
-from privacy.secagg.primitives import KEY, Entropy
+from fedsim.privacy.secagg.primitives import KEY, Entropy
 
 PRIME = 2**256 + 297  # the smallest above every secret of 32 bytes
 SHARE = 33  # bytes of an element of that field

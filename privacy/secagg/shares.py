@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from privacy.secagg.primitives import TAG, AgreementKey, derive, joined, seal, unseal
-from privacy.secagg.shamir import PRIME, SHARE
-from privacy.secagg.wire import id_bytes
+from fedsim.privacy.secagg.primitives import TAG, AgreementKey, derive, joined, seal, unseal
+from fedsim.privacy.secagg.shamir import PRIME, SHARE
+from fedsim.privacy.secagg.wire import id_bytes
 
 SEALED = 2 * SHARE + TAG  # bytes
 

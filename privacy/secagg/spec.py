@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.topology import Adversary, Assumptions, Topology, topology
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology, topology
 
 VERSION = 1
 

@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
-from privacy.secagg.hypergeometric import Hypergeometric
+from fedsim.privacy.secagg.hypergeometric import Hypergeometric
 
 PRIVACY_BITS = 40  # what the server may see is more than claimed with a probability of at most 2^-40
 CORRECTNESS_BITS = 20  # a round fails, though no more drop out than assumed, with at most 2^-20

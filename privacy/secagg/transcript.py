@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 
-from privacy.secagg.primitives import PROTOCOL, SIGNATURE, SigningKey, digest, is_signed, joined
-from privacy.secagg.spec import RoundSpec, Stage
-from privacy.secagg.wire import id_bytes
+from fedsim.privacy.secagg.primitives import PROTOCOL, SIGNATURE, SigningKey, digest, is_signed, joined
+from fedsim.privacy.secagg.spec import RoundSpec, Stage
+from fedsim.privacy.secagg.wire import id_bytes
 
 
 def beginning(spec: RoundSpec, client: int) -> bytes:

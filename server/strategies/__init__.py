@@ -1,6 +1,6 @@
 """Strategies by name, and what they keep from round to round."""
 
-from server.strategies.build import build_strategy
-from server.strategies.state import load_strategy_state, strategy_state, why_not_kept
+from fedsim.server.strategies.build import build_strategy
+from fedsim.server.strategies.state import load_strategy_state, strategy_state, why_not_kept
 
 __all__ = ["build_strategy", "load_strategy_state", "strategy_state", "why_not_kept"]

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
-from clients.app import app
 from fedsim import Experiment
+from fedsim.clients.app import app
 from fedsim.data import prepare
 from fedsim.models import initial_model, score
 from fedsim.runtime import AppSpec

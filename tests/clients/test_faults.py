@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 import fedsim
-from clients.mods.faults import Fault, fault_of
 from fedsim import Experiment, RunFailed
+from fedsim.clients.mods.faults import Fault, fault_of
 from fedsim.data import prepare
 from fedsim.models import initial_model, loss
 from fedsim.sections import FaultsSection

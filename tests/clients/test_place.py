@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-from clients.app import app
 from fedsim import Experiment
+from fedsim.clients.app import app
 from fedsim.data import prepare
 from fedsim.data.task import TASK
 from fedsim.models import initial_model
+from fedsim.privacy.events import loads
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
-from privacy.events import loads
 
 CLIENT = 3
 LOCAL_DP = """

@@ -8,15 +8,15 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from torch import nn
 
-from clients.app import app
-from clients.workbench import _workbench
 from fedsim import Experiment
+from fedsim.clients.app import app
+from fedsim.clients.workbench import _workbench
 from fedsim.data import prepare
 from fedsim.models import initial_model
+from fedsim.privacy.dp_sgd import Untrained
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
 from fedsim.vectors import CLIPPED, split
-from privacy.dp_sgd import Untrained
 
 BASE = """
 [data]
@@ -140,7 +140,7 @@ def test_masks_come_from_the_operating_system_where_the_noise_does(
 
     def of(noise: str) -> bytes:
         with monkeypatch.context() as patch:
-            patch.setattr("privacy.dp_sgd.gradient.Independence.check", lambda *_: None)
+            patch.setattr("fedsim.privacy.dp_sgd.gradient.Independence.check", lambda *_: None)
             patch.setattr(nn.Dropout, "forward", dropout)
             masks.clear()
             before = torch.default_generator.get_state()

@@ -8,12 +8,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from clients.mods.secagg import Participant, secure
+from fedsim.clients.mods.secagg import Participant, secure
+from fedsim.privacy.secagg.ideal import IdealServer
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime.spec import acting_as
 from fedsim.secagg.messages import RECORD, REFUSED, ROUNDS, body_of, request, task_of
-from privacy.secagg.ideal import IdealServer
-from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Stage
 from tests.secagg_apps import POLICY, update_of
 
 RUN = "7"

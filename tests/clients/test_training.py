@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.training import Sgd, _batches, train
 from fedsim.catalogue import Kind
+from fedsim.clients.training import Sgd, _batches, train
 from fedsim.data import Examples
 from fedsim.sections import ClientSection
 

@@ -10,13 +10,13 @@ import pytest
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from rich.console import Console
 
-import clients.mods.secagg as secagg_mod
-from experiments.attacks import sessions, weak_seed
-from experiments.attacks.__main__ import main
-from experiments.attacks.finding import Finding, recovery
-from experiments.attacks.gallery import ATTACKS
-from privacy.secagg.client import ClientSession
-from privacy.secagg.topology import Adversary
+import fedsim.clients.mods.secagg as secagg_mod
+from fedsim.experiments.attacks import sessions, weak_seed
+from fedsim.experiments.attacks.__main__ import main
+from fedsim.experiments.attacks.finding import Finding, recovery
+from fedsim.experiments.attacks.gallery import ATTACKS
+from fedsim.privacy.secagg.client import ClientSession
+from fedsim.privacy.secagg.topology import Adversary
 
 NO_NUMBERS = {"early-dropout"}  # nothing is recovered: the round stops
 

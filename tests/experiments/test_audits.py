@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.audits.__main__ import NOISE_MULTIPLIERS, OF_VECTORS, TRIALS, audit, main
-from experiments.audits.subjects import SUBJECTS
-from privacy.arithmetic import Arithmetic
+from fedsim.experiments.audits.__main__ import NOISE_MULTIPLIERS, OF_VECTORS, TRIALS, audit, main
+from fedsim.experiments.audits.subjects import SUBJECTS
+from fedsim.privacy.arithmetic import Arithmetic
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "audits" / "low_bits.json"
 

@@ -12,14 +12,14 @@ import torch
 from rich.console import Console
 
 import fedsim
-from experiments.benchmarks import memory, scaling
-from experiments.benchmarks.competitors import Competitor, Unavailable, chosen, competitors
-from experiments.benchmarks.peers import bare, network
-from experiments.benchmarks.rounds import as_json, checked, measure, table, verdicts
-from experiments.benchmarks.runner import Outcome, run
-from experiments.benchmarks.setting import cache_in, set_up
-from experiments.benchmarks.summary import Range, summarise, targets
-from experiments.benchmarks.work import CASES, PARAMETERS, Case, Report, Work
+from fedsim.experiments.benchmarks import memory, scaling
+from fedsim.experiments.benchmarks.competitors import Competitor, Unavailable, chosen, competitors
+from fedsim.experiments.benchmarks.peers import bare, network
+from fedsim.experiments.benchmarks.rounds import as_json, checked, measure, table, verdicts
+from fedsim.experiments.benchmarks.runner import Outcome, run
+from fedsim.experiments.benchmarks.setting import cache_in, set_up
+from fedsim.experiments.benchmarks.summary import Range, summarise, targets
+from fedsim.experiments.benchmarks.work import CASES, PARAMETERS, Case, Report, Work
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_flowers_runtime_does_the_same_work(work: Work) -> None:
 def test_a_flower_client_trains_as_the_bare_loop_does(work: Work) -> None:
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-    from experiments.benchmarks.peers.flower_app import make_client_app
+    from fedsim.experiments.benchmarks.peers.flower_app import make_client_app
     from fedsim.runtime.spec import acting_as
 
     start = network.network(work.weights())
@@ -233,7 +233,7 @@ class TestRunner:
     def test_children_end_with_who_takes_too_long_or_fails(
         self, work: Work, monkeypatch: pytest.MonkeyPatch, then: str
     ) -> None:
-        monkeypatch.setattr("experiments.benchmarks.runner.TIMEOUT", 2.0)
+        monkeypatch.setattr("fedsim.experiments.benchmarks.runner.TIMEOUT", 2.0)
         child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])"
         ran = self.run(work, f"import subprocess, sys, time; print({child}.pid, flush=True); {then}")
         assert ran.reason is not None

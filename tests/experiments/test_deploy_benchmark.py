@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.benchmarks import deploy
-from experiments.benchmarks.deploy import CASES, WARMUP, Case, cpu_of, experiment, stages_of
+from fedsim.experiments.benchmarks import deploy
+from fedsim.experiments.benchmarks.deploy import CASES, WARMUP, Case, cpu_of, experiment, stages_of
 
 PLAIN = Case("plain", 1, local=[0.1, 0.1, 0.3], deployed=[0.5, 0.4, 0.9], start=2.0, cpu=1.25)
 SECAGG = Case("secagg", 4, local=[0.2, 0.2, 0.2], deployed=[1.2, 1.2, 1.3], start=3.0, cpu=3.5)

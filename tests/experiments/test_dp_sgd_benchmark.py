@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.benchmarks import dp_sgd
-from experiments.benchmarks.dp_sgd import Row, Target, contenders, main
+from fedsim.experiments.benchmarks import dp_sgd
+from fedsim.experiments.benchmarks.dp_sgd import Row, Target, contenders, main
 
 
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks.flower_secagg import (
+from fedsim.experiments.benchmarks.flower_secagg import (
     COLLECT,
     SETUP,
     SHARE_KEYS,

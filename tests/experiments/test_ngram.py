@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.benchmarks.ngram import NGram
+from fedsim.experiments.benchmarks.ngram import NGram
 
 
 def test_ngrams_by_hand() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from experiments.notebooks.build import SIZE, executed, notebook_of, scripts
-from experiments.notebooks.cells import Cell, cells_of_notebook, cells_of_script
+from fedsim.experiments.notebooks.build import SIZE, executed, notebook_of, scripts
+from fedsim.experiments.notebooks.cells import Cell, cells_of_notebook, cells_of_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = pytest.mark.parametrize("script", scripts(), ids=lambda script: script.stem)

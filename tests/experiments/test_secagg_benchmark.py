@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks import secagg, secagg_round
-from experiments.benchmarks.secagg import CASES, ROUNDS, Case, Target, main
-from experiments.benchmarks.secagg_round import Group, Setting, Workers, play
-from experiments.benchmarks.stopwatch import Seconds
-from privacy.secagg.costs import round_costs
-from privacy.secagg.spec import Stage
-from privacy.secagg.topology import Adversary
+from fedsim.experiments.benchmarks import secagg, secagg_round
+from fedsim.experiments.benchmarks.secagg import CASES, ROUNDS, Case, Target, main
+from fedsim.experiments.benchmarks.secagg_round import Group, Setting, Workers, play
+from fedsim.experiments.benchmarks.stopwatch import Seconds
+from fedsim.privacy.secagg.costs import round_costs
+from fedsim.privacy.secagg.spec import Stage
+from fedsim.privacy.secagg.topology import Adversary
 
 SMALL = Setting(clients=20, dimension=50, dropped=1, graph="k-regular")
 

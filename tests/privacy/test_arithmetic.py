@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from privacy.arithmetic import SHARE, Arithmetic, ExactSum, Grid
+from fedsim.privacy.arithmetic import SHARE, Arithmetic, ExactSum, Grid
 
 numbers = st.floats(-1e6, 1e6)
 vectors = arrays(np.float64, st.integers(1, 40), elements=numbers)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from privacy.events import (
+from fedsim.privacy.events import (
     CohortEvent,
     Event,
     Law,
@@ -18,7 +18,7 @@ from privacy.events import (
     joint_noise_multiplier,
     loads,
 )
-from privacy.ledger import CohortRelease, Ledger, LocalRelease, Release
+from fedsim.privacy.ledger import CohortRelease, Ledger, LocalRelease, Release
 
 EVENT = Event(
     mechanism="dp-sgd",

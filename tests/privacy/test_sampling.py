@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy.events import Noise, Sampling
-from privacy.randomness import (
+from fedsim.privacy.events import Noise, Sampling
+from fedsim.privacy.randomness import (
     KeyedRandomness,
     NumpyRandomness,
     Randomness,
     SeededRandomness,
     SystemRandomness,
 )
-from privacy.sampling import Batches
+from fedsim.privacy.sampling import Batches
 
 LEVEL = 1e-6  # of the tests whose draws are the operating system's, and new each time
 

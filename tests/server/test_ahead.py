@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from fedsim.privacy.events import Noise
+from fedsim.privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
+from fedsim.server.ahead import Ahead
 from fedsim.streams import numpy_stream
-from privacy.events import Noise
-from privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
-from server.ahead import Ahead
 
 SOURCES = {
     "seeded": lambda round_: NumpyRandomness(numpy_stream(0, "noise", round_=round_)),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from fedsim.server.cohort import draw, draw_separated, group_of
 from fedsim.streams import numpy_stream
-from server.cohort import draw, draw_separated, group_of
 
 
 @given(st.integers(1, 200), st.data(), st.integers(0, 2**32))

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from fedsim import Experiment, RunFailed
-from privacy.accounting import laws
-from privacy.accounting.central import CohortSum, released_models
-from privacy.cohorts import Cohorts
-from privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit
-from server.account import NOISE
-from server.cohort_account import CohortAccount
-from server.matrix_account import MatrixAccount
+from fedsim.privacy.accounting import laws
+from fedsim.privacy.accounting.central import CohortSum, released_models
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit
+from fedsim.server.account import NOISE
+from fedsim.server.cohort_account import CohortAccount
+from fedsim.server.matrix_account import MatrixAccount
 from tests.privacy.test_ledger import ROW
 
 CLIENTS, COHORT, ROUNDS, DELTA, Z = 50, 5, 1000, 1e-3, 6.0

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fedsim.runtime.spec import acting_as
 from fedsim.runtime.tree import PairTree
-from server.fold import BLOCKS, Total, WeightedSum, blocks
-from server.replies import Expected
+from fedsim.server.fold import BLOCKS, Total, WeightedSum, blocks
+from fedsim.server.replies import Expected
 
 EXPECTED: Expected = {
     "w": ((3, 2), np.dtype("float32")),

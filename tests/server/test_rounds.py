@@ -8,11 +8,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 from fedsim import Experiment, RunFailed
 from fedsim.models import Score
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
-from server.cohort_grid import CohortGrid
-from server.enrolment import Enrolment
-from server.replies import read
-from server.rounds import Federation
-from server.strategies import build_strategy
+from fedsim.server.cohort_grid import CohortGrid
+from fedsim.server.enrolment import Enrolment
+from fedsim.server.replies import read
+from fedsim.server.rounds import Federation
+from fedsim.server.strategies import build_strategy
 from tests.apps import REASONS
 from tests.conftest import experiment
 
@@ -71,7 +71,7 @@ def test_a_grid_that_cannot_fold_gives_the_same_bits() -> None:
 def test_when_all_fail_the_run_fails_with_the_first_reason(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.rounds.draw", lambda *_, **__: [1, 2, 3])
+    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: [1, 2, 3])
     setting = experiment("data.clients=11", f"server.strategy={strategy}")
     with pytest.raises(
         RunFailed,
@@ -81,7 +81,7 @@ def test_when_all_fail_the_run_fails_with_the_first_reason(
 
 
 def test_an_empty_cohort_is_a_round_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.rounds.draw", lambda *_, **__: [])
+    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: [])
     rounds = federation(experiment("server.sampling=poisson", "rounds=2"), 12)
     assert [(row["clients"], "train-loss" in row, row["loss"]) for row in rows(rounds)] == [
         (0, False, 1.0)
@@ -90,7 +90,7 @@ def test_an_empty_cohort_is_a_round_without_training(monkeypatch: pytest.MonkeyP
 
 
 def test_too_few_updates_for_krum_leave_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.rounds.draw", lambda *_, **__: [0, 1, 2, 9])
+    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: [0, 1, 2, 9])
     rounds = federation(experiment("server.strategy=krum", "rounds=1"), 12)
     (row,) = rows(rounds)
     assert (row["clients"], row["failures"]) == (2, 2)
@@ -156,7 +156,7 @@ class Stranger(SequentialGrid):
 
 
 def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
-    spec = AppSpec(3, {}, "clients.app:app")
+    spec = AppSpec(3, {}, "fedsim.clients.app:app")
     known: ClientsGrid = SequentialGrid(spec)
     nodes = dict(known.client_nodes())
     assert Enrolment(known, 3).nodes == Enrolment(Stranger(spec), 3).nodes == nodes
@@ -168,7 +168,7 @@ def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
 
 
 def test_only_the_key_of_a_client_is_believed_to_be_that_client() -> None:
-    spec = AppSpec(3, {}, "clients.app:app")
+    spec = AppSpec(3, {}, "fedsim.clients.app:app")
     nodes = dict(SequentialGrid(spec).client_nodes())
     swapped = {nodes[0]: 1, nodes[1]: 0, nodes[2]: 2}
     assert Enrolment(Stranger(spec), 3, registered=swapped).nodes == {2: nodes[2]}
@@ -176,7 +176,7 @@ def test_only_the_key_of_a_client_is_believed_to_be_that_client() -> None:
 
 
 def test_nobody_waits_for_clients_that_have_refused() -> None:
-    enrolment = Enrolment(Stranger(AppSpec(3, {"experiment": "rounds = 0"}, "clients.app:app")), 3)
+    enrolment = Enrolment(Stranger(AppSpec(3, {"experiment": "rounds = 0"}, "fedsim.clients.app:app")), 3)
     with pytest.raises(
         RunFailed, match=r"3 of 3 clients did not come, the first is 0; node \d+ does not take part"
     ):

@@ -11,13 +11,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
+from fedsim.privacy.secagg.spec import Policy, Stage
+from fedsim.privacy.secagg.topology import Adversary, Assumptions
 from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.runtime.spec import node_id
 from fedsim.secagg.messages import REFUSED
-from privacy.secagg.spec import Policy, Stage
-from privacy.secagg.topology import Adversary, Assumptions
-from server.replies import LATE
-from server.secure_grid import Aggregate, SecureGrid
+from fedsim.server.replies import LATE
+from fedsim.server.secure_grid import Aggregate, SecureGrid
 from tests.flower_fleet import flower_fleet
 from tests.secagg_apps import POLICY, by_nodes, update_of
 
@@ -156,7 +156,7 @@ def test_too_few_are_no_sum_and_the_next_round_is_as_ever(stage: Stage) -> None:
 
 
 def test_a_sum_that_is_none_is_told_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from privacy.secagg.encoding import Encoding
+    from fedsim.privacy.secagg.encoding import Encoding
 
     encode = Encoding.encode
 
@@ -255,7 +255,7 @@ def test_uploads_are_taken_one_by_one() -> None:
     grid = grid_of(Counting)
     held: list[int] = []
     secured = secure(grid)
-    from server.secure_fold import StageFold
+    from fedsim.server.secure_fold import StageFold
 
     class Watching(StageFold):
         def add(self, came: Any, reply: Message) -> Any:
@@ -264,7 +264,7 @@ def test_uploads_are_taken_one_by_one() -> None:
             return super().add(came, reply)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.secure_grid.StageFold", Watching)
+        patch.setattr("fedsim.server.secure_grid.StageFold", Watching)
         assert secured.aggregate(training(HEALTHY)).summed == HEALTHY
     assert set(held) == {0}
 

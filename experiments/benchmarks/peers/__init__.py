@@ -1,8 +1,8 @@
 """What is timed: each competitor a module that runs in a process of its own.
 
-    python -m experiments.benchmarks.peers.NAME WORK REPORT [options]
+    python -m fedsim.experiments.benchmarks.peers.NAME WORK REPORT [options]
 
-reads the work (see `experiments.benchmarks.work`), does it, and writes a report.
+reads the work (see `fedsim.experiments.benchmarks.work`), does it, and writes a report.
 """
 
 __all__: list[str] = []

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
-from experiments.benchmarks.peers.clock import Clock
-from experiments.benchmarks.peers.network import central_loss, count, fill, network, train
-from experiments.benchmarks.work import Report, Work
+from fedsim.experiments.benchmarks.peers.clock import Clock
+from fedsim.experiments.benchmarks.peers.network import central_loss, count, fill, network, train
+from fedsim.experiments.benchmarks.work import Report, Work
 
 TIMEOUT = 600.0  # seconds that a process waits for another before it gives up
 

@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 from flwr.simulation import run_simulation
 
-from experiments.benchmarks.peers.flower_app import make_client_app, make_server_app
-from experiments.benchmarks.work import Work
+from fedsim.experiments.benchmarks.peers.flower_app import make_client_app, make_server_app
+from fedsim.experiments.benchmarks.work import Work
 
 
 def main() -> None:

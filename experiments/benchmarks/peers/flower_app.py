@@ -15,9 +15,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
-from experiments.benchmarks.peers.clock import Clock
-from experiments.benchmarks.peers.network import central_loss, count, network, train
-from experiments.benchmarks.work import Report, Work
+from fedsim.experiments.benchmarks.peers.clock import Clock
+from fedsim.experiments.benchmarks.peers.network import central_loss, count, network, train
+from fedsim.experiments.benchmarks.work import Report, Work
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.benchmarks.work import Work
+from fedsim.experiments.benchmarks.work import Work
 
 
 def network(

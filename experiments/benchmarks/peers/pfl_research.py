@@ -25,9 +25,9 @@ from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from experiments.benchmarks.peers.clock import Clock
-from experiments.benchmarks.peers.network import central_loss, count, network
-from experiments.benchmarks.work import Report, Work
+from fedsim.experiments.benchmarks.peers.clock import Clock
+from fedsim.experiments.benchmarks.peers.network import central_loss, count, network
+from fedsim.experiments.benchmarks.work import Report, Work
 
 
 class Module(nn.Module):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import fedsim
-from experiments.benchmarks.peers.clock import Clock
-from experiments.benchmarks.work import Report, Work
+from fedsim.experiments.benchmarks.peers.clock import Clock
+from fedsim.experiments.benchmarks.work import Report, Work
 from fedsim.progress import Silent
 
 

@@ -2,10 +2,10 @@
 
 `Participation` says how often and how far apart a client takes part, `History` holds it to that; `banded`, `buffered`
 (BLT) and others make a `Mechanism` of it, which knows its sensitivity and error and streams its `Noise`; `plan` finds
-the noise for an epsilon; `CorrelatedGaussian` releases a training's rounds. What it costs: `privacy.accounting.matrix`.
+the noise for an epsilon; `CorrelatedGaussian` releases a training's rounds. What it costs: `fedsim.privacy.accounting.matrix`.
 """
 
-from privacy.mechanisms.matrix.mechanism import (
+from fedsim.privacy.mechanisms.matrix.mechanism import (
     BUFFERS,
     Mechanism,
     banded,
@@ -14,12 +14,12 @@ from privacy.mechanisms.matrix.mechanism import (
     square_root_banded,
     square_root_toeplitz,
 )
-from privacy.mechanisms.matrix.noise import Noise
-from privacy.mechanisms.matrix.participation import History, Participation, group_of
-from privacy.mechanisms.matrix.plan import Plan, alternatives, plan
-from privacy.mechanisms.matrix.release import CorrelatedGaussian
-from privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
-from privacy.mechanisms.matrix.toeplitz import Objective
+from fedsim.privacy.mechanisms.matrix.noise import Noise
+from fedsim.privacy.mechanisms.matrix.participation import History, Participation, group_of
+from fedsim.privacy.mechanisms.matrix.plan import Plan, alternatives, plan
+from fedsim.privacy.mechanisms.matrix.release import CorrelatedGaussian
+from fedsim.privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
+from fedsim.privacy.mechanisms.matrix.toeplitz import Objective
 
 __all__ = [
     "BUFFERS",

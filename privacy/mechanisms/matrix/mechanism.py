@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.mechanisms.matrix import optimise
-from privacy.mechanisms.matrix.noise import Noise
-from privacy.mechanisms.matrix.participation import Participation
-from privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
-from privacy.mechanisms.matrix.toeplitz import Column, Objective, divided, error, sensitivity, square_root
+from fedsim.privacy.mechanisms.matrix import optimise
+from fedsim.privacy.mechanisms.matrix.noise import Noise
+from fedsim.privacy.mechanisms.matrix.participation import Participation
+from fedsim.privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
+from fedsim.privacy.mechanisms.matrix.toeplitz import (
+    Column,
+    Objective,
+    divided,
+    error,
+    sensitivity,
+    square_root,
+)
 
 BUFFERS = 3  # of a BLT: within 2 % of the best for thousands of rounds
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.mechanisms.matrix.strategies import Strategy
+from fedsim.privacy.mechanisms.matrix.strategies import Strategy
 
 PIECE = 1 << 14  # numbers that go through all vectors in memory while they are in the cache: 128 KiB
 

@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.mechanisms.matrix.participation import Participation
-from privacy.mechanisms.matrix.toeplitz import Column, Objective, divided, overlap, square_root, weights
+from fedsim.privacy.mechanisms.matrix.participation import Participation
+from fedsim.privacy.mechanisms.matrix.toeplitz import (
+    Column,
+    Objective,
+    divided,
+    overlap,
+    square_root,
+    weights,
+)
 
 Vector = NDArray[np.float64]
 LEAST, MOST = -12.0, 12.0  # logits of the ratios between gaps; beyond, two decays can't be told apart

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from privacy.accounting.matrix import (
+from fedsim.privacy.accounting.matrix import (
     Groups,
     epsilon_amplified,
     epsilon_gaussian,
     noise_amplified,
     noise_gaussian,
 )
-from privacy.accounting.steps import Epsilon
-from privacy.mechanisms.matrix.mechanism import (
+from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.mechanisms.matrix.mechanism import (
     BUFFERS,
     Mechanism,
     banded,
@@ -21,9 +21,9 @@ from privacy.mechanisms.matrix.mechanism import (
     square_root_banded,
     square_root_toeplitz,
 )
-from privacy.mechanisms.matrix.participation import Participation
-from privacy.mechanisms.matrix.strategies import Banded
-from privacy.mechanisms.matrix.toeplitz import Objective
+from fedsim.privacy.mechanisms.matrix.participation import Participation
+from fedsim.privacy.mechanisms.matrix.strategies import Banded
+from fedsim.privacy.mechanisms.matrix.toeplitz import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

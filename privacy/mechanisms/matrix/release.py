@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.arithmetic import Arithmetic, ExactSum
-from privacy.cohorts import Cohorts
-from privacy.events import MatrixEvent, Relation, Sampling, Unit
-from privacy.mechanisms.matrix.plan import Plan
-from privacy.mechanisms.matrix.strategies import Banded
-from privacy.randomness import Randomness
+from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import MatrixEvent, Relation, Sampling, Unit
+from fedsim.privacy.mechanisms.matrix.plan import Plan
+from fedsim.privacy.mechanisms.matrix.strategies import Banded
+from fedsim.privacy.randomness import Randomness
 
 
 class Released(NamedTuple):
@@ -33,7 +33,7 @@ class CorrelatedGaussian:
     """Noised means of a training's rounds, in their order (Denisov et al. 2022, arXiv 2202.08312).
 
     Each row of the noise is added on a grid, the same in all rounds, and the noise is made for sums that were rounded
-    to it (`privacy.arithmetic`): what is released is post-processing of the ideal mechanism on these sums.
+    to it (`fedsim.privacy.arithmetic`): what is released is post-processing of the ideal mechanism on these sums.
 
     Unit: a client with all its participations. Neighbouring relation: zero-out. Trusted: the server, which has the sums
     before the noise. What stays sensitive: the sums, and the noise's state. That a client keeps to the pattern is

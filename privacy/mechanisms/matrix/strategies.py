@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.mechanisms.matrix.toeplitz import Column, padded
+from fedsim.privacy.mechanisms.matrix.toeplitz import Column, padded
 
 Vectors = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from fedsim.deployment.letter import Letter
 from fedsim.deployment.parcel import unwrap, wrap
 from fedsim.deployment.wire import COLLECT, SEND
 from fedsim.runtime.spec import acting_as
-from server import deployed_grid
-from server.deployed_grid import DeployedGrid
+from fedsim.server import deployed_grid
+from fedsim.server.deployed_grid import DeployedGrid
 from tests.fedsim.deployment.post import Post, content, read
 
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")

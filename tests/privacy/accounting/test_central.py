@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-from privacy.accounting import Epsilon, NoTheorem, central, known_cohort
-from privacy.accounting.central import CohortSum
-from privacy.accounting.renyi import epsilon_without_replacement
-from privacy.accounting.steps import LocalSteps
-from privacy.events import Relation, Sampling
-from privacy.ledger import CohortRelease
+from fedsim.privacy.accounting import Epsilon, NoTheorem, central, known_cohort
+from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.accounting.renyi import epsilon_without_replacement
+from fedsim.privacy.accounting.steps import LocalSteps
+from fedsim.privacy.events import Relation, Sampling
+from fedsim.privacy.ledger import CohortRelease
 
 POISSON = CohortSum(noise_multiplier=1.0, rate=0.01)
 FIXED = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)

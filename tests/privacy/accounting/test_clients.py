@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.accounting import (
+from fedsim.privacy.accounting import (
     Adversary,
     Epsilon,
     KnownCohort,
@@ -23,7 +23,7 @@ from privacy.accounting import (
     spread,
     worst,
 )
-from privacy.accounting.laws import Step
+from fedsim.privacy.accounting.laws import Step
 
 LOCAL = LocalSteps(noise_multiplier=1.0, rate=0.2, steps=5)
 KNOWN, RELEASED = KnownCohort(10, 1e-5), ReleasedModels(0.1, 100, 1e-5)
@@ -96,7 +96,7 @@ def test_the_worst_of_hundreds_takes_few_evaluations() -> None:
     )
 )
 def test_a_group_is_bounded_by_its_worst_corner(shapes: list[tuple[float, int, int | None]]) -> None:
-    from privacy.accounting.clients import _bound
+    from fedsim.privacy.accounting.clients import _bound
 
     group = [
         LocalSteps(noise_multiplier=1.0, rate=rate, steps=steps, max_batch=most, records=20)
@@ -215,7 +215,7 @@ def test_extreme_noise_gives_bounds_and_no_noise_on_the_log(
 def test_a_divergence_that_cancels_to_less_than_nothing_is_no_proof_of_privacy() -> None:
     import dp_accounting as dpa
 
-    from privacy.accounting import renyi
+    from fedsim.privacy.accounting import renyi
 
     noise, rate, steps = 1e8, 0.2, 10**12
     # In the limit of many steps: one Gaussian of noise / (rate sqrt(steps)).
@@ -271,7 +271,7 @@ def test_laws_out_of_range() -> None:
 
 def test_the_account_needs_neither_pytorch_nor_at_first_dp_accounting() -> None:
     code = (
-        "import sys; from privacy.accounting import LocalSteps, known_cohort\n"
+        "import sys; from fedsim.privacy.accounting import LocalSteps, known_cohort\n"
         "print([m for m in ('torch', 'dp_accounting', 'scipy') if m in sys.modules])\n"
         "known_cohort(LocalSteps(noise_multiplier=1, rate=0.5, steps=1), 1, 1e-5)\n"
         "print([m for m in ('torch',) if m in sys.modules])"

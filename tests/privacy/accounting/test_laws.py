@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from privacy.accounting import LocalSteps, known_cohort, released_models
-from privacy.accounting.laws import Step, composed, sometimes, step_of
+from fedsim.privacy.accounting import LocalSteps, known_cohort, released_models
+from fedsim.privacy.accounting.laws import Step, composed, sometimes, step_of
 
 Density = NDArray[np.float64]
 WIDTH = 0.02

@@ -3,7 +3,7 @@ import math
 import pytest
 from scipy.stats import norm
 
-from privacy.accounting import LocalSteps, known_cohort, local
+from fedsim.privacy.accounting import LocalSteps, known_cohort, local
 
 
 def delta_of(noise_multiplier: float, epsilon: float) -> float:

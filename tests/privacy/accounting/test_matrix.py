@@ -5,15 +5,15 @@ import math
 import dp_accounting as dpa
 import pytest
 
-from privacy.accounting import LocalSteps, known_cohort
-from privacy.accounting.matrix import (
+from fedsim.privacy.accounting import LocalSteps, known_cohort
+from fedsim.privacy.accounting.matrix import (
     Groups,
     epsilon_amplified,
     epsilon_gaussian,
     noise_amplified,
     noise_gaussian,
 )
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.mechanisms.matrix import (
     Participation,
     Plan,
     banded,
@@ -23,7 +23,7 @@ from privacy.mechanisms.matrix import (
     square_root_banded,
     square_root_toeplitz,
 )
-from privacy.mechanisms.matrix.toeplitz import Objective
+from fedsim.privacy.mechanisms.matrix.toeplitz import Objective
 
 
 def test_one_gaussian_mechanism() -> None:

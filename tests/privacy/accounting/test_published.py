@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import gammaln, logsumexp
 
-from privacy.accounting import LocalSteps, known_cohort, released_models, smallest_noise
-from privacy.accounting.laws import Step, composed
-from privacy.accounting.renyi import _curve
+from fedsim.privacy.accounting import LocalSteps, known_cohort, released_models, smallest_noise
+from fedsim.privacy.accounting.laws import Step, composed
+from fedsim.privacy.accounting.renyi import _curve
 
 
 def closed_form(noise_multiplier: float, rate: float, order: int) -> float:

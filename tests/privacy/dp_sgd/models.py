@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privacy.dp_sgd import Kernel, PrivateGradient
-from privacy.dp_sgd.independence import Independence
-from privacy.dp_sgd.rounding import KEPT
+from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.independence import Independence
+from fedsim.privacy.dp_sgd.rounding import KEPT
 
 
 def losses(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from privacy.accounting import LocalSteps, known_cohort
-from privacy.arithmetic import Arithmetic
-from privacy.audit import Release, lowest_bit, measure
-from privacy.dp_sgd import Kernel, PrivateGradient
-from privacy.dp_sgd.independence import Independence
-from privacy.dp_sgd.rounding import SINGLE
-from privacy.randomness import NumpyRandomness, SystemRandomness
+from fedsim.privacy.accounting import LocalSteps, known_cohort
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.audit import Release, lowest_bit, measure
+from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.independence import Independence
+from fedsim.privacy.dp_sgd.rounding import SINGLE
+from fedsim.privacy.randomness import NumpyRandomness, SystemRandomness
 
 KERNELS: list[Kernel] = ["opacus", "fast"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privacy.arithmetic import Arithmetic
-from privacy.dp_sgd import PrivateGradient
-from privacy.dp_sgd.rounding import KEPT
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.dp_sgd import PrivateGradient
+from fedsim.privacy.dp_sgd.rounding import KEPT
 from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, one_by_one
 
 

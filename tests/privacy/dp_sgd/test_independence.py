@@ -17,9 +17,9 @@ from fedsim.models.cnn import cnn
 from fedsim.models.dense import mlp
 from fedsim.models.lstm import lstm
 from fedsim.options import CnnOptions, LstmOptions, MlpOptions
-from privacy.dp_sgd import Kernel, PrivateGradient, check_independent, check_state
-from privacy.dp_sgd.book_keeping import BookKeepingSum
-from privacy.dp_sgd.independence import Independence
+from fedsim.privacy.dp_sgd import Kernel, PrivateGradient, check_independent, check_state
+from fedsim.privacy.dp_sgd.book_keeping import BookKeepingSum
+from fedsim.privacy.dp_sgd.independence import Independence
 from tests.privacy.dp_sgd.mixing import (
     MIXES,
     Meeting,
@@ -437,7 +437,7 @@ def test_the_model_is_left_as_it_was(kernel: Kernel) -> None:
 def test_it_is_done_once_and_again_in_other_modes() -> None:
     model, (x, y) = Meeting(nn.Identity(), 0.5), batch(5)
     private = PrivateGradient(model, losses, clip=1.0)
-    with mock.patch("privacy.dp_sgd.independence.check_independent") as check:
+    with mock.patch("fedsim.privacy.dp_sgd.independence.check_independent") as check:
         for size, training, times in ((0, True, 0), (1, True, 1), (5, True, 1), (5, False, 2), (2, True, 2)):
             model.train(training)
             private(x[:size], y[:size], noise_multiplier=0.0, denominator=1.0, noise=never)

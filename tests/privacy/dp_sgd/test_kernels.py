@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privacy.dp_sgd import Kernel, PrivateGradient
-from privacy.dp_sgd.independence import Independence
-from privacy.dp_sgd.rounding import KEPT
+from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.independence import Independence
+from fedsim.privacy.dp_sgd.rounding import KEPT
 from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, one_by_one, step
 
 CLOSE = 1e-5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd import PrivateGradient, check_model
+from fedsim.privacy.dp_sgd import PrivateGradient, check_model
 from tests.privacy.dp_sgd.models import Recurrent, losses
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from privacy.cohorts import Cohorts
-from privacy.events import CohortEvent, Relation, Sampling, joint_noise_multiplier, loads
-from privacy.mechanisms import BITS, AdaptiveClipping, clip_jointly, shifted_bit
-from privacy.randomness import NumpyRandomness
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import CohortEvent, Relation, Sampling, joint_noise_multiplier, loads
+from fedsim.privacy.mechanisms import BITS, AdaptiveClipping, clip_jointly, shifted_bit
+from fedsim.privacy.randomness import NumpyRandomness
 
 ZERO = {"a": np.zeros(1)}
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments.audits.__main__ import audit
-from privacy.accounting import local
-from privacy.arithmetic import Arithmetic
-from privacy.audit import Release, lowest_bit, measure
-from privacy.events import Law
-from privacy.mechanisms import LocalNoise
-from privacy.randomness import NumpyRandomness
+from fedsim.experiments.audits.__main__ import audit
+from fedsim.privacy.accounting import local
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.audit import Release, lowest_bit, measure
+from fedsim.privacy.events import Law
+from fedsim.privacy.mechanisms import LocalNoise
+from fedsim.privacy.randomness import NumpyRandomness
 
 NOISE, TRIALS = 4.0, 4000
 

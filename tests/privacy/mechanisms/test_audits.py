@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from privacy.accounting import central, local
-from privacy.accounting.central import CohortSum
-from privacy.audit import Release, measure
-from privacy.cohorts import Cohorts
-from privacy.events import Law, Relation, Sampling
-from privacy.mechanisms import (
+from fedsim.privacy.accounting import central, local
+from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.audit import Release, measure
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Law, Relation, Sampling
+from fedsim.privacy.mechanisms import (
     BITS,
     AdaptiveClipping,
     BoundedMetric,
@@ -26,7 +26,7 @@ from privacy.mechanisms import (
     shifted,
     shifted_bit,
 )
-from privacy.randomness import NumpyRandomness
+from fedsim.privacy.randomness import NumpyRandomness
 
 TRIALS, DELTA = 12_000, 1e-3
 NOISE = 3.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from privacy.mechanisms import clip_jointly
+from fedsim.privacy.mechanisms import clip_jointly
 
 Update = dict[str, NDArray[Any]]
 

@@ -12,12 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from privacy.accounting import central, local
-from privacy.accounting.central import CohortSum
-from privacy.cohorts import Cohorts
-from privacy.events import Relation, Sampling
-from privacy.mechanisms import BITS, AdaptiveClipping, CentralGaussian, LocalNoise, clip_jointly, shifted_bit
-from privacy.randomness import NumpyRandomness
+from fedsim.privacy.accounting import central, local
+from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Relation, Sampling
+from fedsim.privacy.mechanisms import (
+    BITS,
+    AdaptiveClipping,
+    CentralGaussian,
+    LocalNoise,
+    clip_jointly,
+    shifted_bit,
+)
+from fedsim.privacy.randomness import NumpyRandomness
 
 COHORTS = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)
 

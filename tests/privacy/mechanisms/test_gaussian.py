@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privacy.cohorts import Cohorts, roomy_cohort
-from privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit, loads
-from privacy.mechanisms import CentralGaussian
-from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
+from fedsim.privacy.cohorts import Cohorts, roomy_cohort
+from fedsim.privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit, loads
+from fedsim.privacy.mechanisms import CentralGaussian
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 
 LEVEL = 1e-6  # some draws are the operating system's, and new each time
 COHORTS = Cohorts(sampling=Sampling.POISSON, clients=1000, cohort=20)

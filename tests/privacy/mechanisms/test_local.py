@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privacy.events import Law, LocalEvent, Noise, Relation, Unit, loads
-from privacy.mechanisms import LocalNoise
-from privacy.randomness import NumpyRandomness, Randomness, SystemRandomness, laplaces
+from fedsim.privacy.events import Law, LocalEvent, Noise, Relation, Unit, loads
+from fedsim.privacy.mechanisms import LocalNoise
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness, laplaces
 
 LEVEL = 1e-6
 UPDATE = {"weight": np.full((2, 2), 3.0, np.float32), "bias": np.array([1.0])}

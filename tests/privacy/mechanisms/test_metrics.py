@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy.cohorts import Cohorts
-from privacy.events import Part, Relation, Sampling, joint_noise_multiplier, loads
-from privacy.mechanisms import BITS, AdaptiveClipping, BoundedMetric, CentralGaussian, shifted
-from privacy.randomness import NumpyRandomness
-from privacy.secagg.encoding import METRIC_BITS, Encoding
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Part, Relation, Sampling, joint_noise_multiplier, loads
+from fedsim.privacy.mechanisms import BITS, AdaptiveClipping, BoundedMetric, CentralGaussian, shifted
+from fedsim.privacy.randomness import NumpyRandomness
+from fedsim.privacy.secagg.encoding import METRIC_BITS, Encoding
 
 COHORT, STEP = 20, 2.0**-METRIC_BITS
 ZERO = {"w": np.zeros(1)}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.mechanisms import clip_jointly, sensitivity_after_rounding
-from privacy.secagg.encoding import Encoding
+from fedsim.privacy.mechanisms import clip_jointly, sensitivity_after_rounding
+from fedsim.privacy.secagg.encoding import Encoding
 
 
 def worst(clip: float, dimension: int, step: float) -> float:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.secagg.client import ClientSession
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.ideal import IdealClient, IdealServer
-from privacy.secagg.primitives import Entropy, SigningKey
-from privacy.secagg.progress import Progress
-from privacy.secagg.server import ServerSession
-from privacy.secagg.spec import Policy, RoundSpec, Stage
-from privacy.secagg.topology import Adversary, Assumptions
+from fedsim.privacy.secagg.client import ClientSession
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.ideal import IdealClient, IdealServer
+from fedsim.privacy.secagg.primitives import Entropy, SigningKey
+from fedsim.privacy.secagg.progress import Progress
+from fedsim.privacy.secagg.server import ServerSession
+from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage
+from fedsim.privacy.secagg.topology import Adversary, Assumptions
 
 TASK = hashlib.sha256(b"the global model").hexdigest()
 SESSION = "5e" * 16

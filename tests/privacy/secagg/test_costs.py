@@ -10,12 +10,12 @@ from unittest.mock import patch
 import pytest
 from numpy.typing import NDArray
 
-from privacy.secagg import calibration, primitives, shamir
-from privacy.secagg.calibration import calibrate, seconds_of
-from privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.ring import Ring
-from privacy.secagg.spec import Stage
+from fedsim.privacy.secagg import calibration, primitives, shamir
+from fedsim.privacy.secagg.calibration import calibrate, seconds_of
+from fedsim.privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.ring import Ring
+from fedsim.privacy.secagg.spec import Stage
 from tests.privacy.secagg.rounds import Round, policy_of, spec_of, vectors_of
 
 KINDS = [

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from privacy.secagg import encoding as encoding_module
-from privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg import encoding as encoding_module
+from fedsim.privacy.secagg.encoding import Encoding
 
 PIECE = 1 << 15  # coordinates that are encoded at a time
 DTYPES = (np.float16, np.float32, np.float64)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from privacy.secagg.graph import neighbours, neighbours_of, permutation
+from fedsim.privacy.secagg.graph import neighbours, neighbours_of, permutation
 
 SEED = bytes(range(32))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.secagg.hypergeometric import Hypergeometric
+from fedsim.privacy.secagg.hypergeometric import Hypergeometric
 
 
 def exactly(population: int, marked: int, drawn: int, least: int) -> Fraction:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from privacy.secagg.topology import Adversary, Topology
+from fedsim.privacy.secagg.topology import Adversary, Topology
 
 
 @dataclass

@@ -12,9 +12,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from privacy.secagg.masking import own_seed, pair_masks, pair_seed
-from privacy.secagg.primitives import AgreementKey
-from privacy.secagg.ring import Ring
+from fedsim.privacy.secagg.masking import own_seed, pair_masks, pair_seed
+from fedsim.privacy.secagg.primitives import AgreementKey
+from fedsim.privacy.secagg.ring import Ring
 
 BITS, SESSION = 2, b"s" * 32
 CLIENTS = (0, 1, 2)

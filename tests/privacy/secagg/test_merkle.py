@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.secagg import merkle
+from fedsim.privacy.secagg import merkle
 
 LEAVES = st.lists(st.binary(max_size=5), min_size=1, max_size=20)
 

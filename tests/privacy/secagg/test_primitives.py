@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from privacy.secagg.primitives import (
+from fedsim.privacy.secagg.primitives import (
     PROTOCOL,
     AgreementKey,
     SigningKey,

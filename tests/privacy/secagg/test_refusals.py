@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.secagg.client import ClientSession
-from privacy.secagg.primitives import KEY, SIGNATURE
-from privacy.secagg.roster import KEYS
-from privacy.secagg.shamir import SHARE
-from privacy.secagg.shares import SEALED
-from privacy.secagg.spec import RoundSpec, Stage, TooFew
-from privacy.secagg.wire import ID, INDEX, bitmap, members_of
+from fedsim.privacy.secagg.client import ClientSession
+from fedsim.privacy.secagg.primitives import KEY, SIGNATURE
+from fedsim.privacy.secagg.roster import KEYS
+from fedsim.privacy.secagg.shamir import SHARE
+from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
+from fedsim.privacy.secagg.wire import ID, INDEX, bitmap, members_of
 from tests.privacy.secagg.rounds import TASK, Round, identity, policy_of, spec_of, sum_of, vectors_of
 
 CLIENTS = [2, 3, 5, 7, 11, 13]

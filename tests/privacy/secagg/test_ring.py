@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from privacy.secagg.ring import Ring, key_stream
+from fedsim.privacy.secagg.ring import Ring, key_stream
 
 BORDER = 8 << 12  # values that are packed at a time
 PIECE = 1 << 17  # bytes that the cipher makes at a time

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from privacy.secagg.choice import joint_seed, part_of
-from privacy.secagg.encoding import Encoding
-from privacy.secagg.graph import neighbours
-from privacy.secagg.primitives import KEY
-from privacy.secagg.spec import Stage, TooFew
+from fedsim.privacy.secagg.choice import joint_seed, part_of
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.graph import neighbours
+from fedsim.privacy.secagg.primitives import KEY
+from fedsim.privacy.secagg.spec import Stage, TooFew
 from tests.privacy.secagg.rounds import Round, policy_of, seeded, spec_of, sum_of, vectors_of
 
 ADVERSARIES = ("semi-honest", "malicious-server")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.secagg.shamir import PRIME, combine, combine_key, split, split_key
+from fedsim.privacy.secagg.shamir import PRIME, combine, combine_key, split, split_key
 
 
 def test_the_prime_is_the_smallest_above_every_key():

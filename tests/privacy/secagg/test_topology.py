@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from privacy.secagg.graph import neighbours
-from privacy.secagg.topology import (
+from fedsim.privacy.secagg.graph import neighbours
+from fedsim.privacy.secagg.topology import (
     Adversary,
     Assumptions,
     Graph,

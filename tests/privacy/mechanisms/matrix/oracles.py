@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.mechanisms.matrix import Participation
+from fedsim.privacy.mechanisms.matrix import Participation
 
 Matrix = NDArray[np.float64]
 

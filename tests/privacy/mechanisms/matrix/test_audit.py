@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
-from privacy.audit import Release, measure
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
+from fedsim.privacy.audit import Release, measure
+from fedsim.privacy.mechanisms.matrix import (
     Mechanism,
     Participation,
     banded,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.mechanisms.matrix import (
     Banded,
     Buffered,
     Mechanism,

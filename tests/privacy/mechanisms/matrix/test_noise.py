@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.mechanisms.matrix import (
     Mechanism,
     Participation,
     alternatives,
@@ -14,7 +14,7 @@ from privacy.mechanisms.matrix import (
     independent,
     square_root_toeplitz,
 )
-from privacy.mechanisms.matrix.noise import PIECE, Noise
+from fedsim.privacy.mechanisms.matrix.noise import PIECE, Noise
 from tests.privacy.mechanisms.matrix.oracles import dense
 
 PATTERN = Participation(rounds=40, separation=8)

@@ -6,7 +6,7 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 
-from privacy.mechanisms.matrix import History, Participation, group_of
+from fedsim.privacy.mechanisms.matrix import History, Participation, group_of
 from tests.privacy.mechanisms.matrix.oracles import patterns
 
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from privacy.accounting.matrix import Groups
-from privacy.cohorts import Cohorts
-from privacy.events import Sampling
-from privacy.mechanisms import clip_jointly
-from privacy.mechanisms.matrix import CorrelatedGaussian, Participation, Plan, banded, buffered
-from privacy.randomness import NumpyRandomness
+from fedsim.privacy.accounting.matrix import Groups
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.events import Sampling
+from fedsim.privacy.mechanisms import clip_jointly
+from fedsim.privacy.mechanisms.matrix import CorrelatedGaussian, Participation, Plan, banded, buffered
+from fedsim.privacy.randomness import NumpyRandomness
 
 ROUNDS, SEPARATION, SIZE, CLIP = 6, 2, 5, 0.25
 PATTERN = Participation(rounds=ROUNDS, separation=SEPARATION)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.mechanisms.matrix import (
+from fedsim.privacy.mechanisms.matrix import (
     Banded,
     Mechanism,
     Participation,
@@ -17,7 +17,7 @@ from privacy.mechanisms.matrix import (
     square_root_banded,
     square_root_toeplitz,
 )
-from privacy.mechanisms.matrix.toeplitz import sensitivity, square_root
+from fedsim.privacy.mechanisms.matrix.toeplitz import sensitivity, square_root
 from tests.privacy.mechanisms.matrix.oracles import dense, patterns, worst_norm
 
 PATTERNS = [
