@@ -21,7 +21,8 @@ from fedsim.data import Examples
 from fedsim.data.task import TASK
 from fedsim.experiment import Experiment
 from fedsim.models import score
-from fedsim.privacy.events import Event, Noise
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.events import Noise
 from fedsim.records import find_record, record_in
 from fedsim.streams import numpy_stream, torch_draws_from, torch_draws_from_system
 from fedsim.threads import single_threaded
@@ -59,7 +60,7 @@ def on_train(message: Message, context: Context) -> Message:
 
 def _train(
     bench: Workbench, examples: Examples, config: ConfigRecord, context: Context
-) -> tuple[Trained, Event | None]:
+) -> tuple[Trained, DpSgdEvent | None]:
     """Train the workbench's model, by DP-SGD if the experiment says so; the event is that of the release."""
     client = client_index(context)
     seed, round_ = bench.experiment.seed, int(config["server-round"])  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context
 
 from fedsim.experiment import Experiment
-from fedsim.privacy.events import AnyEvent
+from fedsim.privacy.events import Event
 
 if TYPE_CHECKING:
     from fedsim.deployment.keys import ClientKeys
@@ -77,7 +77,7 @@ def run_label(context: Context) -> str:
     return str(context.run_id if Place.of(context) is None else context.series_id)
 
 
-def note_released(event: AnyEvent, context: Context, config: Mapping[str, Any]) -> None:
+def note_released(event: Event, context: Context, config: Mapping[str, Any]) -> None:
     """Write down what a client releases, before it leaves the client.
 
     A client process has a ledger of its own for each run, `ledgers/<series>.jsonl` in its state directory, and no
@@ -92,7 +92,7 @@ def note_released(event: AnyEvent, context: Context, config: Mapping[str, Any]) 
         _append(event, Path(str(config["ledger"])))
 
 
-def _append(event: AnyEvent, ledger: Path, flags: int = 0) -> None:
+def _append(event: Event, ledger: Path, flags: int = 0) -> None:
     """Add an event, durably, to a ledger that several clients may write."""
     file = os.open(ledger, os.O_WRONLY | os.O_APPEND | flags, 0o600)
     try:

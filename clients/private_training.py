@@ -16,10 +16,12 @@ from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.release import DpSgd
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.dp_sgd.state import Untrained
-from fedsim.privacy.events import Event, Noise
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.events import Noise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
-from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection
+from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.records import config_in
 from fedsim.streams import noise_stream, numpy_stream, torch_stream
 
@@ -55,7 +57,7 @@ def train_privately(
     examples: Examples,
     config: Mapping[str, Any],
     context: Context,
-) -> tuple[Trained, Event]:
+) -> tuple[Trained, DpSgdEvent]:
     """Run DP-SGD on a client's examples, in place.
 
     The event is in the ledger that the client keeps, or that the message names, before this returns. Only what is
@@ -108,7 +110,7 @@ def train_privately(
     return Trained(loss=mean, steps=release.taken), event
 
 
-def _noise_multiplier(dp_sgd: DpSgdSection, config: Mapping[str, Any]) -> float:
+def _noise_multiplier(dp_sgd: DpSgdSettings, config: Mapping[str, Any]) -> float:
     """Return the experiment's own noise multiplier, else the one that was calibrated for its epsilon.
 
     Raises:

@@ -7,8 +7,8 @@ nothing that fedsim must not import, until an entry is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -77,6 +77,16 @@ class StrategyEntry(Entry):
     needs_initial_loss: bool = False  # clients report the loss of the model that they received
     smallest_cohort: Callable[[Any], int] = lambda options: 1
     state: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MechanismEntry(Entry):
+    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`.
+
+    `events` are its kinds of ledger lines: the name that each has there, and the class.
+    """
+
+    events: Mapping[str, str] = field(default_factory=dict)
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -236,6 +246,40 @@ MODELS = _table(
         summary="character embedding and LSTM layers; predicts the next character or the text's label",
         options=o.LstmOptions,
         kinds=frozenset({Kind.TEXT}),
+    ),
+)
+
+NO_MECHANISM = MechanismEntry(
+    name="none", reference="fedsim.privacy.unprotected:Unprotected", summary="no noise, and no guarantee"
+)
+
+MECHANISMS = _table(
+    MechanismEntry(
+        name="dp-sgd",
+        reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",
+        summary="example-level: each client trains with DP-SGD (Abadi et al. 2016)",
+        events={"dp-sgd": "fedsim.privacy.dp_sgd.event:DpSgdEvent"},
+    ),
+    MechanismEntry(
+        name="dp-fedavg",
+        reference="fedsim.privacy.dp_fedavg.mechanism:DpFedAvg",
+        summary="client-level: a trusted server noises the sum of clipped updates (McMahan et al. 2018)",
+        events={
+            "dp-fedavg": "fedsim.privacy.dp_fedavg.event:CohortEvent",
+            "dp-fedavg-adaptive": "fedsim.privacy.dp_fedavg.event:CohortEvent",
+        },
+    ),
+    MechanismEntry(
+        name="dp-ftrl",
+        reference="fedsim.privacy.dp_ftrl.mechanism:DpFtrl",
+        summary="client-level: a trusted server adds noise that is correlated over rounds (Denisov et al. 2022)",
+        events={"dp-ftrl": "fedsim.privacy.dp_ftrl.event:MatrixEvent"},
+    ),
+    MechanismEntry(
+        name="local-dp",
+        reference="fedsim.privacy.local_dp.mechanism:LocalDp",
+        summary="client-level: each client clips and noises its own update, and trusts nobody",
+        events={"local-dp": "fedsim.privacy.local_dp.event:LocalDpEvent"},
     ),
 )
 

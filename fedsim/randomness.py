@@ -1,11 +1,14 @@
-"""Where an experiment's noise comes from: a named stream of its seed, or the operating system."""
+"""Where an experiment's noise and cohorts come from: named streams of its seed, or the operating system."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedsim.experiment import Experiment
+from fedsim.privacy.cohorts.draw import secret_generator
 from fedsim.privacy.events import Noise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
-from fedsim.streams import noise_stream
+from fedsim.streams import noise_stream, numpy_stream
 
 
 def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: int = 0) -> Randomness:
@@ -13,3 +16,25 @@ def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: 
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return SystemRandomness()
     return NumpyRandomness(noise_stream(experiment.seed, purpose, round_=round_, client=client))
+
+
+class ServerDraws:
+    """What the server of an experiment draws (`fedsim.privacy.mechanism.Draws`)."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    @property
+    def source(self) -> Noise:
+        """Where noise comes from."""
+        return Noise(self._experiment.privacy.noise)
+
+    def noise(self, purpose: str, round_: int) -> Randomness:
+        """Return what draws the server's noise of a round."""
+        return randomness_of(self._experiment, purpose, round_=round_)
+
+    def coins(self, round_: int) -> np.random.Generator:
+        """Return what draws a round's cohort: coins that nobody can toss again where noise is the system's."""
+        if self.source is Noise.SYSTEM:
+            return secret_generator()
+        return numpy_stream(self._experiment.seed, "cohort", round_=round_)

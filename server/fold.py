@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
-from fedsim.privacy.events import AnyEvent
+from fedsim.privacy.events import Event
 from fedsim.runtime import Fold, fold_groups
 from fedsim.server.replies import Expected, events_of, read_update
 
@@ -56,7 +56,7 @@ class Total:
     examples: int = 0
     nodes: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
-    events: list[AnyEvent] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def content(self, like: Expected) -> RecordDict:
         """Return the one reply that a linear strategy gets.

@@ -12,7 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
-from fedsim.privacy.events import AnyEvent, loads
+from fedsim.mechanisms import loads
+from fedsim.privacy.events import Event
 from fedsim.records import find_record, records_in
 from fedsim.vectors import CLIPPED, dimension_of
 
@@ -58,7 +59,7 @@ class Replies:
 
     messages: list[Message]
     failures: dict[int, str]
-    events: list[AnyEvent]
+    events: list[Event]
     no_sum: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
 
@@ -72,7 +73,7 @@ class Replies:
 def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:
     """Sort a cohort's train replies into updates and failures."""
     updates: dict[int, Message] = {}
-    events: dict[int, list[AnyEvent]] = {}
+    events: dict[int, list[Event]] = {}
     failures = dict.fromkeys(grid.clients, LATE)
     for message in messages:
         client = grid.client(message.metadata.src_node_id)
@@ -90,7 +91,7 @@ def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> R
     )
 
 
-def events_of(message: Message) -> list[AnyEvent]:
+def events_of(message: Message) -> list[Event]:
     """Return the privacy events that a reply brings of what it releases; none where it brings no content."""
     ledger = find_record(message.content, ConfigRecord, "ledger") if message.has_content() else None
     return [] if ledger is None else [loads(str(text)) for text in ledger["events"]]  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from fedsim.privacy.events import Noise
 from fedsim.records import records_in
 from fedsim.server.account import Account
 from fedsim.server.central import Central, Sums, zeros_like
-from fedsim.server.cohort import draw, max_cohort_of, secret_generator
+from fedsim.privacy.cohorts.draw import draw, max_cohort_of, secret_generator
 from fedsim.server.cohort_account import CohortAccount
 from fedsim.server.cohort_grid import CohortGrid
 from fedsim.server.correlated import Correlated

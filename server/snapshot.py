@@ -12,7 +12,9 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedsim.arrays import record_of
 from fedsim.errors import Refused, RunFailed
-from fedsim.privacy.events import CohortEvent, MatrixEvent, Noise
+from fedsim.privacy.dp_fedavg.event import CohortEvent
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
+from fedsim.privacy.events import Noise
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory

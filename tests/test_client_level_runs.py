@@ -20,7 +20,9 @@ from fedsim.data import prepare
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
-from fedsim.privacy.events import CohortEvent, Sampling, loads
+from fedsim.privacy.dp_fedavg.event import CohortEvent
+from fedsim.mechanisms import loads
+from fedsim.privacy.events import Sampling
 from fedsim.runtime.spec import acting_as
 from fedsim.server.central import Central
 from fedsim.server.rounds import Federation
@@ -162,7 +164,7 @@ def test_one_client_moves_the_released_sum_by_at_most_the_clip_norm(monkeypatch:
 
 def _drops_out(faults: Any, seed: int, round_: int, client: int, *rest: Any) -> Any:
     from fedsim.clients.mods.faults import Fault
-    from fedsim.server.cohort import draw
+    from fedsim.privacy.cohorts.draw import draw
 
     victim = draw("poisson", 6, 30, numpy_stream(seed, "cohort", round_=round_))[0]
     return Fault.DROPOUT if client == victim else Fault.NONE

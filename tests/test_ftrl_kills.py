@@ -9,7 +9,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused, load_ledger
-from fedsim.privacy.events import CohortEvent
+from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.server.central import Central
 from fedsim.server.correlated import Correlated
 from fedsim.server.rounds import Federation

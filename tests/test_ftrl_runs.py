@@ -16,7 +16,9 @@ from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
-from fedsim.privacy.events import MatrixEvent, Noise, event_of
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
+from fedsim.mechanisms import event_of
+from fedsim.privacy.events import Noise
 from fedsim.server.correlated import Correlated
 from fedsim.server.matrix_account import MatrixAccount
 from fedsim.server.rounds import Federation

@@ -14,7 +14,8 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
 from fedsim.models import initial_model
-from fedsim.privacy.events import LocalEvent, loads
+from fedsim.privacy.local_dp.event import LocalDpEvent
+from fedsim.mechanisms import loads
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
 from fedsim.server.fold import WeightedSum
@@ -49,9 +50,9 @@ def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
-def events_of(run: fedsim.Run) -> list[LocalEvent]:
+def events_of(run: fedsim.Run) -> list[LocalDpEvent]:
     events = [loads(line) for line in run.ledger.read_text().splitlines()]
-    assert all(isinstance(event, LocalEvent) for event in events)
+    assert all(isinstance(event, LocalDpEvent) for event in events)
     return events  # type: ignore[return-value]
 
 

@@ -10,7 +10,7 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
 from fedsim.privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
-from fedsim.privacy.events import Event
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
@@ -48,8 +48,8 @@ def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
-def events_of(run: fedsim.Run) -> list[Event]:
-    return [Event.loads(line) for line in run.ledger.read_text().splitlines()]
+def events_of(run: fedsim.Run) -> list[DpSgdEvent]:
+    return [DpSgdEvent.loads(line) for line in run.ledger.read_text().splitlines()]
 
 
 def private_bits(run: fedsim.Run) -> Any:
@@ -259,7 +259,7 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_aband
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     before = fedsim.load_run("run").ledger.read_bytes()
-    assert [Event.loads(line).round for line in before.splitlines()] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [DpSgdEvent.loads(line).round for line in before.splitlines()] == [1] * 6 + [2] * 6 + [3] * 6
     run = fedsim.resume("run")
     assert run.ledger.read_bytes().startswith(before)
     assert [row.get("abandoned", False) for row in run.private_rows] == [False, False, True, False]

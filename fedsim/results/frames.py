@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.privacy.events import event_of
+from fedsim.mechanisms import event_of
 from fedsim.results.run import Run
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from fedsim.experiment import Experiment
 from fedsim.privacy.events import Noise
 from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.primitives import Entropy, SigningKey
+from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.privacy.secagg.topology import Adversary, Assumptions
-from fedsim.privacy_sections import SecaggSection
 from fedsim.streams import numpy_stream
-from fedsim.summed import summed
+from fedsim.mechanisms import metric_terms
 
 UNPROTECTED = "unprotected: the ideal functionality, in which the server sees every client's vector"
 PROTECTED = "real: the server learns the sum of the updates, and who is in it"
@@ -65,7 +65,7 @@ def policy_of(experiment: Experiment, dimension: int, records: NDArray[np.int64]
 def _metrics(experiment: Experiment) -> tuple[str, ...]:
     """Return the metrics whose means are taken: what clients say only where noise is seeded is not among them."""
     seeded = Noise(experiment.privacy.noise) is Noise.SEEDED
-    return ("train-loss",) * seeded + tuple(summed(experiment).values())
+    return ("train-loss",) * seeded + tuple(metric_terms(experiment).values())
 
 
 # --- randomness that makes runs reproducible ---------------------------------------------------------------
@@ -121,7 +121,7 @@ def _public_identity(seed: int, client: int) -> bytes:
 # --- what a manifest says -----------------------------------------------------------------------------------
 
 
-def described(policy: Policy, section: SecaggSection, cohort: int) -> dict[str, Any]:
+def described(policy: Policy, section: SecaggSettings, cohort: int) -> dict[str, Any]:
     """Return what a manifest says of the protection, for a cohort of so many; of none, why there is none."""
     said: dict[str, Any] = {
         "mode": PROTECTED if policy.mode == "real" else UNPROTECTED,

@@ -3,24 +3,21 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim.privacy.events import (
-    CohortEvent,
-    Event,
-    Law,
-    LocalEvent,
-    MatrixEvent,
-    Noise,
-    Part,
-    Relation,
-    Sampling,
-    Unit,
-    event_of,
-    joint_noise_multiplier,
-    loads,
-)
-from fedsim.privacy.ledger import CohortRelease, Ledger, LocalRelease, Release
+from fedsim.privacy.dp_fedavg.event import CohortEvent
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.local_dp.event import LocalDpEvent
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
+from fedsim.privacy.dp_fedavg.event import Part
+from fedsim.mechanisms import event_of
+from fedsim.privacy.dp_fedavg.event import joint_noise_multiplier
+from fedsim.mechanisms import loads
+from fedsim.privacy.events import Law, Noise, Relation, Sampling, Unit
+from fedsim.privacy.dp_fedavg.event import CohortTerms
+from fedsim.privacy.local_dp.event import LocalDpTerms
+from fedsim.privacy.dp_sgd.event import DpSgdTerms
+from fedsim.privacy.ledger import Ledger
 
-EVENT = Event(
+EVENT = DpSgdEvent(
     mechanism="dp-sgd",
     round=1,
     client=3,
@@ -36,7 +33,7 @@ EVENT = Event(
     noise=Noise.SEEDED,
 )
 
-LOCAL = LocalEvent(
+LOCAL = LocalDpEvent(
     mechanism="local-dp",
     round=1,
     client=3,
@@ -91,7 +88,7 @@ def test_an_event_travels_as_json_and_comes_back_as_it_was() -> None:
     tree = json.loads(EVENT.dumps())
     assert tree["noise-multiplier"] == 1.1
     assert tree["relation"] == "zero-out"
-    assert Event.loads(EVENT.dumps()) == EVENT
+    assert DpSgdEvent.loads(EVENT.dumps()) == EVENT
 
 
 @pytest.mark.parametrize(
@@ -106,7 +103,7 @@ def test_what_is_no_event_is_refused(spoil) -> None:  # type: ignore[no-untyped-
     tree = EVENT.to_json()
     spoil(tree)
     with pytest.raises(ValueError, match=r"no event|planet"):
-        Event.from_json(tree)
+        DpSgdEvent.from_json(tree)
 
 
 def test_the_ledger_adds_up_a_clients_steps_and_counts_its_rounds_once() -> None:
@@ -116,7 +113,7 @@ def test_the_ledger_adds_up_a_clients_steps_and_counts_its_rounds_once() -> None
     assert len(ledger) == 4
     assert ledger.participations() == {3: 2, 4: 1}
     assert [ledger.releases_of(client) for client in (3, 4, 5)] == [15, 5, 0]
-    assert ledger.spent() == {(Release(1.1, 0.2, None, 50), 15), (Release(1.1, 0.5, None, 20), 5)}
+    assert ledger.spent() == {(DpSgdTerms(1.1, 0.2, None, 50), 15), (DpSgdTerms(1.1, 0.5, None, 20), 5)}
 
 
 def test_a_change_of_noise_has_no_single_composition() -> None:
@@ -163,7 +160,7 @@ def test_rounds_of_a_cohort_are_counted_and_belong_to_no_client() -> None:
     again = replace(COHORT, round=2, parts=(replace(COHORT.parts[0], sensitivity=0.9), COHORT.parts[1]))
     ledger = Ledger([COHORT, again, EVENT])  # another clip norm, the same noise over it
     assert ledger.spent_by_cohorts() == (
-        CohortRelease(COHORT.noise_multiplier, Relation.ZERO_OUT, Sampling.POISSON, 1000, 20, None, None),
+        CohortTerms(COHORT.noise_multiplier, Relation.ZERO_OUT, Sampling.POISSON, 1000, 20, None, None),
         2,
     )
     assert ledger.participations() == {3: 1}
@@ -183,8 +180,8 @@ def test_rounds_of_a_cohort_are_counted_and_belong_to_no_client() -> None:
 def test_local_releases_are_counted_by_client() -> None:
     ledger = Ledger([LOCAL, replace(LOCAL, round=2), replace(LOCAL, client=5)])
     assert ledger.spent_locally() == {
-        (LocalRelease(Law.GAUSSIAN, 4.0), 2),
-        (LocalRelease(Law.GAUSSIAN, 4.0), 1),
+        (LocalDpTerms(Law.GAUSSIAN, 4.0), 2),
+        (LocalDpTerms(Law.GAUSSIAN, 4.0), 1),
     }
     assert (ledger.spent(), ledger.participations()) == (set(), {3: 2, 5: 1})
     ledger.extend([replace(LOCAL, round=3, law=Law.LAPLACE)])

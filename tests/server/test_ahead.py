@@ -3,7 +3,7 @@ import pytest
 
 from fedsim.privacy.events import Noise
 from fedsim.privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
-from fedsim.server.ahead import Ahead
+from fedsim.privacy.prefetch import Ahead
 from fedsim.streams import numpy_stream
 
 SOURCES = {
@@ -18,7 +18,7 @@ def numbers(randomness: Randomness, *counts: int) -> list[float]:
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_round_has_the_same_normals_begun_or_not(source: object) -> None:
-    ahead = Ahead(source, 7)  # type: ignore[arg-type]
+    ahead = Prefetch(source, 7)  # type: ignore[arg-type]
     for begun in (False, True):
         if begun:
             ahead.begin(3)
@@ -26,13 +26,13 @@ def test_a_round_has_the_same_normals_begun_or_not(source: object) -> None:
 
 
 def test_what_is_taken_piece_by_piece_and_beyond_is_the_stream() -> None:
-    ahead = Ahead(SOURCES["seeded"], 7)
+    ahead = Prefetch(SOURCES["seeded"], 7)
     ahead.begin(1)
     assert numbers(ahead(1), 3, 2, 5, 4) == numbers(SOURCES["seeded"](1), 14)
 
 
 def test_what_was_begun_is_of_its_round_alone_and_taken_once() -> None:
-    ahead = Ahead(SOURCES["seeded"], 7)
+    ahead = Prefetch(SOURCES["seeded"], 7)
     ahead.begin(1)
     assert numbers(ahead(2), 7) == numbers(SOURCES["seeded"](2), 7)
     ahead.begin(2)

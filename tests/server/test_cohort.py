@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedsim.server.cohort import draw, draw_separated, group_of
+from fedsim.privacy.cohorts.draw import draw, draw_separated, group_of
 from fedsim.streams import numpy_stream
 
 

@@ -7,9 +7,11 @@ import pytest
 
 from fedsim import Experiment, RunFailed
 from fedsim.privacy.accounting import pld
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
-from fedsim.privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit
+from fedsim.privacy.dp_fedavg.event import CohortEvent
+from fedsim.privacy.dp_fedavg.event import Part
+from fedsim.privacy.events import Noise, Relation, Sampling, Unit
 from fedsim.server.account import NOISE
 from fedsim.server.cohort_account import CohortAccount
 from fedsim.server.matrix_account import MatrixAccount

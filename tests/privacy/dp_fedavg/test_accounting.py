@@ -17,7 +17,7 @@ from fedsim.privacy.accounting.steps import LocalSteps
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortSum
 from fedsim.privacy.events import Relation, Sampling
-from fedsim.privacy.ledger import CohortRelease
+from fedsim.privacy.dp_fedavg.event import CohortTerms
 
 POISSON = CohortSum(noise_multiplier=1.0, rate=0.01)
 FIXED = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
@@ -216,7 +216,7 @@ def test_only_coins_have_a_law_without_the_number_of_clients(sampling: Sampling)
 
 
 def test_a_declared_rate_is_that_of_the_ledgers_line_and_its_population_is_what_it_expects() -> None:
-    line = CohortRelease(1.0, Relation.ADD_OR_REMOVE_ONE, Sampling.POISSON, None, 20, None, None, 0.05)
+    line = CohortTerms(1.0, Relation.ADD_OR_REMOVE_ONE, Sampling.POISSON, None, 20, None, None, 0.05)
     release = CohortSum.of(line)
     assert (release.rate, release.clients, release.population) == (0.05, None, 400)
     with pytest.raises(ValueError, match=r"must be below 1 / \(cohort / rate\) = 1 / 400"):
@@ -225,7 +225,7 @@ def test_a_declared_rate_is_that_of_the_ledgers_line_and_its_population_is_what_
     assert (deployed.rate, deployed.clients, deployed.population) == (1e-3, None, 10**6)
     with pytest.raises(ValueError, match="rate: needed where the number of clients is not given"):
         CohortSum.of(line._replace(rate=None))
-    public = CohortRelease(1.0, Relation.ZERO_OUT, Sampling.POISSON, 400, 20, None, None)
+    public = CohortTerms(1.0, Relation.ZERO_OUT, Sampling.POISSON, 400, 20, None, None)
     assert CohortSum.of(public).rate == 0.05
 
 

@@ -13,7 +13,7 @@ from fedsim.privacy.dp_ftrl.accounting import (
     noise_amplified,
     noise_gaussian,
 )
-from fedsim.privacy.dp_ftrl.calibration import Plan, plan
+from fedsim.privacy.dp_ftrl.calibration import NoisePlan, plan
 from fedsim.privacy.dp_ftrl.factorization import (
     banded,
     buffered,
@@ -96,7 +96,7 @@ def test_the_last_turn_counts_though_it_is_not_for_all() -> None:
 def test_every_client_in_its_groups_turn_is_no_sampling() -> None:
     groups = Groups(count=4, rounds=12, client_rate=0.25)
     mechanism = banded(Participation(rounds=12, separation=4), 4)
-    made = Plan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+    made = NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
     assert made.released_models(1e-5).pld == pytest.approx(made.known_cohort(1e-5).pld, rel=3e-3)
 
 
@@ -167,7 +167,7 @@ def test_what_has_no_theorem_is_refused() -> None:
         (banded(Participation(rounds=12, separation=4, most=2), 4), "isn't drawn by independent coins"),
     ):
         with pytest.raises(ValueError, match=says):
-            Plan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+            NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
     with pytest.raises(ValueError, match="blt: amplification"):
         plan(buffered(four), 2.0, 1e-5, 0.1)
     for noise in (-1.0, math.nan, math.inf):

@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
-    Mechanism,
+    Factorization,
     banded,
     buffered,
     independent,
@@ -94,7 +94,7 @@ BUFFERED = [
 ]
 
 
-def of(mechanism: Mechanism, objective: Objective) -> float:
+def of(mechanism: Factorization, objective: Objective) -> float:
     return mechanism.rms_error if objective is Objective.RMS else mechanism.max_error
 
 
@@ -144,16 +144,16 @@ def test_no_neighbour_of_an_optimum_is_better(objective: Objective) -> None:
         for step in (-1e-3, 1e-3):
             moved = list(best.strategy.coefficients)
             moved[index] += step
-            assert of(Mechanism("", Banded(tuple(moved)), pattern), objective) > of(best, objective)
+            assert of(Factorization("", Banded(tuple(moved)), pattern), objective) > of(best, objective)
     blt = buffered(pattern, 1, objective)
     assert isinstance(blt.strategy, Buffered)
     for decay, scale in ((1e-3, 0), (-1e-3, 0), (0, 1e-3), (0, -1e-3)):
         other = Buffered((blt.strategy.decays[0] + decay,), (blt.strategy.scales[0] + scale,))
-        assert of(Mechanism("", other, pattern), objective) > of(blt, objective)
+        assert of(Factorization("", other, pattern), objective) > of(blt, objective)
 
 
 @pytest.mark.parametrize("build", [lambda p: banded(p, 8), lambda p: buffered(p, 3)], ids=["banded", "blt"])
-def test_the_search_gives_the_same_twice(build: Callable[[Participation], Mechanism]) -> None:
+def test_the_search_gives_the_same_twice(build: Callable[[Participation], Factorization]) -> None:
     pattern = Participation(rounds=64, separation=8)
     assert np.array_equal(build(pattern).strategy.parameters, build(pattern).strategy.parameters)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
-    Mechanism,
+    Factorization,
     banded,
     buffered,
     square_root_banded,
@@ -101,7 +101,7 @@ def test_negative_coefficients_have_a_theorem_if_columns_are_apart() -> None:
     column = np.array([1.0, -0.5, 0.7])
     whole = np.concatenate([column, np.zeros(4)])
     assert sensitivity(column, pattern) == pytest.approx(worst_norm(dense(whole), pattern))
-    mechanism = Mechanism("own", Banded((1.0, -0.5, 0.7)), Participation(rounds=7, separation=2))
+    mechanism = Factorization("own", Banded((1.0, -0.5, 0.7)), Participation(rounds=7, separation=2))
     with pytest.raises(ValueError, match="no theorem on the worst pattern"):
         mechanism.sensitivity  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""Who takes part in a round: by a rule that is public (`fedsim.privacy.cohorts.Cohorts`), and coins that are not."""
+"""Who takes part in a round: by a rule that is public (`Cohorts`), and coins that are not."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from fedsim.privacy.cohorts import roomy_cohort
-from fedsim.sections import ServerSection
 
 
 def draw(
@@ -71,13 +68,6 @@ def group_of(identity: str, groups: int) -> int:
     """
     digest = hashlib.blake2b(identity.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % groups
-
-
-def max_cohort_of(server: ServerSection, clients: int) -> int | None:
-    """Return how many clients a cohort of so many has at most; None where the sampling does not truncate."""
-    if server.sampling != "truncated-poisson":
-        return None
-    return server.max_cohort or roomy_cohort(server.cohort, clients)
 
 
 def draw_separated(

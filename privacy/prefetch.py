@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedsim.privacy.randomness import DrawnRandomness, Randomness
 
 
-class Ahead:
+class Prefetch:
     """The randomness of each round; from `begin` on, another thread draws the round's normals.
 
     A round that was not begun draws them when it is asked.

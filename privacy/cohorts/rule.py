@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 from fedsim.privacy.events import Sampling
 
@@ -71,6 +72,37 @@ class Cohorts:
                 f"separation = {self.separation}: {self.separation} groups of {self.cohort} clients or more need "
                 f"more than {self.clients} clients"
             )
+
+    @classmethod
+    def of(
+        cls,
+        sampling: Sampling,
+        cohort: int,
+        clients: int,
+        *,
+        most: int | None = None,
+        declared: float | None = None,
+    ) -> Self:
+        """Return the rule for so many clients, whose number is no part of it where a rate is declared.
+
+        Args:
+            sampling: Of `fixed`, `poisson` and `truncated-poisson`.
+            cohort: Expected.
+            clients: The population.
+            most: Clients in a truncated cohort at most; None: so many that it is truncated once in millions.
+            declared: As in the rule.
+
+        Raises:
+            ValueError: As the rule raises it.
+        """
+        truncated = sampling is Sampling.TRUNCATED_POISSON
+        return cls(
+            sampling=sampling,
+            clients=clients if declared is None else None,
+            cohort=cohort,
+            max_cohort=(most or roomy_cohort(cohort, clients)) if truncated else None,
+            declared=declared,
+        )
 
     @property
     def rate(self) -> float:
