@@ -13,12 +13,12 @@ from typing import Any
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 
 from fedsim import private_log
 from fedsim.clients.client_runtime import client_index
 from fedsim.clients.process import ClientProcess
 from fedsim.experiment import Experiment
+from fedsim.flower.constants import ErrorCode
 from fedsim.results.disclosure import is_discreet
 
 FAILED = "failed"  # all that the server hears

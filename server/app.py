@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict, UserConfig
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore import log
-from flwr.superlink.grid import HttpGrid
 from torch import nn
 
 from fedsim import interruption, progress
@@ -22,6 +20,7 @@ from fedsim.data import FederatedData, prepare
 from fedsim.data.task import TASK, Task
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
+from fedsim.flower.log import log
 from fedsim.models import Score, initial_model, score
 from fedsim.models.private import check_private_model, private_gradient
 from fedsim.privacy.dp_sgd.validator import check_model
@@ -84,7 +83,7 @@ def main(grid: Grid, context: Context) -> None:
     if deployment is None:
         federation = _federation(experiment, data, grid, label=context.run_id)
     else:
-        deployed = DeployedGrid(cast(HttpGrid, grid), ttl=experiment.server.timeout)
+        deployed = DeployedGrid(grid, ttl=experiment.server.timeout)
         federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
     home = None if deployment is None else deployment.secrets

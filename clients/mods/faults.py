@@ -7,10 +7,10 @@ from enum import StrEnum
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.client_runtime import client_index, client_runtime
+from fedsim.flower.constants import ErrorCode
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import record_in, records_in
 from fedsim.secagg.messages import record_of_stage
