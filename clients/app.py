@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedsim.clients.client_runtime import ClientRuntime, client_index, client_runtime
 from fedsim.clients.discretion import discreet_mod
 from fedsim.clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
 from fedsim.clients.private_training import train_privately
 from fedsim.clients.training import Trained, train
-from fedsim.clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
 from fedsim.data.task import TASK
 from fedsim.experiment import Experiment
@@ -41,7 +41,7 @@ def on_train(message: Message, context: Context) -> Message:
     and losses, which are not part of it, only where the noise is seeded. The mods of client-level privacy make of
     this what may leave the client.
     """
-    bench = workbench(context)
+    bench = client_runtime(context)
     config = record_in(message.content, ConfigRecord, "config")
     examples = bench.data.client(client_index(context)).train
     bench.load(record_in(message.content, ArrayRecord, "arrays"))
@@ -59,9 +59,9 @@ def on_train(message: Message, context: Context) -> Message:
 
 
 def _train(
-    bench: Workbench, examples: Examples, config: ConfigRecord, context: Context
+    bench: ClientRuntime, examples: Examples, config: ConfigRecord, context: Context
 ) -> tuple[Trained, DpSgdEvent | None]:
-    """Train the workbench's model, by DP-SGD if the experiment says so; the event is that of the release."""
+    """Train the runtime's model, by DP-SGD if the experiment says so; the event is that of the release."""
     client = client_index(context)
     seed, round_ = bench.experiment.seed, int(config["server-round"])  # type: ignore[arg-type]
     with single_threaded(), _masks(bench.experiment, round_, client):  # the same bits under any engine
@@ -94,7 +94,7 @@ def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextM
 @app.evaluate()
 def on_evaluate(message: Message, context: Context) -> Message:
     """Evaluate the message's `arrays` on the client's held-out share; the reply's `metrics` say `num-examples`."""
-    bench = workbench(context)
+    bench = client_runtime(context)
     examples = bench.data.client(client_index(context)).held_out
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
@@ -114,7 +114,7 @@ def on_query(message: Message, context: Context) -> Message:
     task = find_record(message.content, ConfigRecord, TASK)
     if task is not None:
         context.state[TASK] = task
-    workbench(context)
+    client_runtime(context)
     return Message(
         RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message
     )

@@ -13,12 +13,12 @@ from typing import Any
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 
 from fedsim import private_log
-from fedsim.clients.place import Place
-from fedsim.clients.workbench import client_index
+from fedsim.clients.client_runtime import client_index
+from fedsim.clients.process import ClientProcess
 from fedsim.experiment import Experiment
+from fedsim.flower.constants import ErrorCode
 from fedsim.results.disclosure import is_discreet
 
 FAILED = "failed"  # all that the server hears
@@ -43,7 +43,7 @@ def discreet_mod(message: Message, context: Context, call_next: ClientAppCallabl
 
 def keeps_quiet(context: Context) -> bool:
     """Say whether a client is a simulated one of a run with the operating system's noise."""
-    if Place.of(context) is not None:
+    if ClientProcess.of(context) is not None:
         return False
     config = context.run_config
     return _is_discreet(str(config.get("experiment", "")), str(config.get("set", "")))

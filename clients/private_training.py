@@ -8,9 +8,9 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
-from fedsim.clients.place import note_released
+from fedsim.clients.client_runtime import ClientRuntime, client_index
+from fedsim.clients.process import note_released
 from fedsim.clients.training import Trained, pull_to, received_weights
-from fedsim.clients.workbench import Workbench, client_index
 from fedsim.data import Examples
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
@@ -52,7 +52,7 @@ def take_part(context: Context, most: int | None, round_: int, noise: Noise) -> 
 
 
 def train_privately(
-    bench: Workbench,
+    bench: ClientRuntime,
     gradient: PrivateGradient,
     examples: Examples,
     config: Mapping[str, Any],

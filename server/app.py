@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict, UserConfig
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore import log
-from flwr.superlink.grid import HttpGrid
 from torch import nn
 
 from fedsim import interruption, progress
@@ -22,6 +20,7 @@ from fedsim.data import FederatedData, prepare
 from fedsim.data.task import TASK, Task
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
+from fedsim.flower.log import log
 from fedsim.models import Score, initial_model, score
 from fedsim.models.private import check_private_model, private_gradient
 from fedsim.privacy.dp_sgd.validator import check_model
@@ -33,12 +32,12 @@ from fedsim.server.central import Central
 from fedsim.server.cohort_account import CohortAccount
 from fedsim.server.correlated import Correlated
 from fedsim.server.deployed_grid import DeployedGrid
-from fedsim.server.deployment import Deployment
 from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.kept_ledger import KeptByClients
 from fedsim.server.local_account import LocalAccount
 from fedsim.server.matrix_account import MatrixAccount
+from fedsim.server.process import ServerProcess
 from fedsim.server.protection import policy_for, report, secure_grid
 from fedsim.server.rounds import Federation
 from fedsim.server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
@@ -78,13 +77,13 @@ def main(grid: Grid, context: Context) -> None:
     """
     config = context.run_config
     experiment = Experiment.from_run_config(config)
-    deployment = Deployment.current()
+    deployment = ServerProcess.current()
     path = _run_path(experiment, config, deployment)
     data = prepare(experiment)
     if deployment is None:
         federation = _federation(experiment, data, grid, label=context.run_id)
     else:
-        deployed = DeployedGrid(cast(HttpGrid, grid), ttl=experiment.server.timeout)
+        deployed = DeployedGrid(grid, ttl=experiment.server.timeout)
         federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
     home = None if deployment is None else deployment.secrets
@@ -111,7 +110,7 @@ def main(grid: Grid, context: Context) -> None:
         directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
 
 
-def _run_path(experiment: Experiment, config: UserConfig, deployment: Deployment | None) -> Path:
+def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProcess | None) -> Path:
     """Return where the run is written; a server process checks that it may run the experiment, and hears of it."""
     if deployment is None:
         return Path(str(config.get("run-dir") or default_run_path(experiment)))
@@ -137,7 +136,7 @@ def _federation(
     grid: Grid,
     *,
     label: int,
-    deployment: Deployment | None = None,
+    deployment: ServerProcess | None = None,
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
     if experiment.server.cohort > data.clients and not experiment.privacy.hides_clients:
@@ -176,7 +175,7 @@ def _federation(
 
 
 def _enrol(
-    experiment: Experiment, data: FederatedData, grid: Grid, deployment: Deployment | None
+    experiment: Experiment, data: FederatedData, grid: Grid, deployment: ServerProcess | None
 ) -> Enrolment:
     """Wait for the clients: for all of them, but in a server process no longer than a round for those who are away."""
     registered = None if deployment is None else deployment.registered()

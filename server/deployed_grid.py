@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 import httpx
-from flwr.app import Error, Message, RecordDict
-from flwr.app.message import make_message
-from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto
-from flwr.proto.recorddict_pb2 import BytesList
-from flwr.proto.runtime_pb2 import (
-    PullAppMessagesRequest,
-    PullAppMessagesResponse,
-    PushAppMessagesRequest,
-    PushAppMessagesResponse,
-)
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.superlink.grid import HttpGrid
-from google.protobuf.message import Message as Protobuf  # type: ignore[import-untyped]
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
 
-from fedsim.deployment.letter import Letter, pack, unpack
 from fedsim.deployment.parcel import unwrap, wrap
 from fedsim.deployment.refusals import reason_of
-from fedsim.deployment.wire import COLLECT, HOLD, MANY, SEND
+from fedsim.deployment.wire import HOLD, MANY
 from fedsim.errors import RunFailed
+from fedsim.flower.runtime import RuntimeApi
+from fedsim.flower.wire_message import WireMessage
 from fedsim.server.grid_around import GridAround
 
 LONGEST = 10.0  # seconds
@@ -34,21 +24,20 @@ PAUSE = 0.05  # seconds between two looks at a server that holds nothing
 BRIEFLY = 1.0  # seconds, where whoever pulls looks at the clock himself
 HEAD = 1024  # bytes that a message has at most beside its objects
 
-T = TypeVar("T", bound=Protobuf)
+T = TypeVar("T")
 
 
 class DeployedGrid(GridAround):
     """A Grid whose clients are processes, which keep their states themselves.
 
     Args:
-        grid: Flower's.
+        grid: The Grid that Flower has given to this ServerApp.
         ttl: Seconds that a message lives: a client that comes back later doesn't get it any more.
     """
 
-    _grid: HttpGrid
-
-    def __init__(self, grid: HttpGrid, ttl: float) -> None:
+    def __init__(self, grid: Grid, ttl: float) -> None:
         super().__init__(grid)
+        self._runtime = RuntimeApi(grid)
         self._ttl = ttl
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -68,7 +57,8 @@ class DeployedGrid(GridAround):
                     group_id=metadata.group_id,
                 )
             )
-        return [id_ for letters in _batches(Letter.of(parcels)) for id_ in self._send(letters)]
+        batches = _batches(WireMessage.encode(parcels))
+        return [id_ for batch in batches for id_ in _explained(partial(self._runtime.send, batch))]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies; where there are none yet, that takes a moment."""
@@ -89,40 +79,10 @@ class DeployedGrid(GridAround):
                 time.sleep(PAUSE)
         return replies
 
-    def _send(self, letters: Sequence[Letter]) -> list[str]:
-        """Send messages by one request; return their ids."""
-        request = PushAppMessagesRequest(
-            messages_list=[letter.head for letter in letters],
-            message_object_trees=[letter.tree for letter in letters],
-        )
-        contents = {id_: content for letter in letters for id_, content in letter.contents.items()}
-        answer = self._call(SEND, pack(request, contents.values()), PushAppMessagesResponse)
-        return list(answer.message_ids)
-
     def _collect(self, message_ids: Iterable[str], hold: float) -> list[Message]:
         """Return the replies that are there, for which the server may wait some seconds."""
-        self._client._client.headers[HOLD] = f"{hold:.3f}"
-        packed = self._call(COLLECT, PullAppMessagesRequest(message_ids=message_ids), BytesList)
-        replies, contents = unpack(PullAppMessagesResponse, packed)
-        return [
-            _opened(Letter(head, tree, contents))
-            for head, tree in zip(replies.messages_list, replies.message_object_trees, strict=True)
-        ]
-
-    @property
-    def _client(self) -> RuntimeHttpClient:
-        return self._grid._runtime_client
-
-    def _call(self, path: str, request: Protobuf, kind: type[T]) -> T:
-        try:
-            return self._client._unary_unary(path=path, rpc_method=path, request=request, response_type=kind)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-                said = reason_of(error.response)
-                raise RunFailed(
-                    f"a message to a client is too large: {said}; --max-message is the limit"
-                ) from None
-            raise
+        collect = partial(self._runtime.collect, message_ids, {HOLD: f"{hold:.3f}"})
+        return [_opened(reply) for reply in _explained(collect)]
 
     # --- what fedsim's engines keep, and here the clients' own state directories ----------------------------
 
@@ -134,31 +94,43 @@ class DeployedGrid(GridAround):
         """Restore nothing."""
 
 
-def _batches(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+def _explained(request: Callable[[], T]) -> T:
+    """Return what a request returns; raises `RunFailed` where the server finds it too large."""
+    try:
+        return request()
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            said = reason_of(error.response)
+            raise RunFailed(
+                f"a message to a client is too large: {said}; --max-message is the limit"
+            ) from None
+        raise
+
+
+def _batches(messages: Iterable[WireMessage]) -> Iterator[list[WireMessage]]:
     """Yield messages in as few requests as they fit into; what messages share is sent once a request."""
-    batch: list[Letter] = []
+    batch: list[WireMessage] = []
     seen: set[str] = set()
     size = 0
-    for letter in letters:
-        more = HEAD + sum(len(content) for id_, content in letter.contents.items() if id_ not in seen)
+    for message in messages:
+        more = HEAD + sum(len(content) for id_, content in message.contents.items() if id_ not in seen)
         if batch and size + more > MANY:
             yield batch
             batch, seen, size = [], set(), 0
-            more = HEAD + sum(map(len, letter.contents.values()))
-        batch.append(letter)
-        seen |= letter.contents.keys()
+            more = HEAD + sum(map(len, message.contents.values()))
+        batch.append(message)
+        seen |= message.contents.keys()
         size += more
     if batch:
         yield batch
 
 
-def _opened(letter: Letter) -> Message:
+def _opened(encoded: WireMessage) -> Message:
     """Return a reply with what its client sent in it; of a client that sent anything but a parcel, an error."""
     try:
-        reply = letter.message()
+        reply = encoded.decode()
         if reply.has_content():
             reply.content = unwrap(reply.content)
     except ValueError as error:
-        metadata = message_from_proto(letter.head).metadata
-        return make_message(metadata, error=Error(ErrorCode.UNKNOWN, str(error)))
+        return encoded.error(str(error))
     return reply

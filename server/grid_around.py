@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+
+from fedsim.flower.runs import Run
 
 
 class GridAround(Grid):

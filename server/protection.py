@@ -14,7 +14,7 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.secagg.setup import described, graph_entropy, policy_of
-from fedsim.server.deployment import Deployment
+from fedsim.server.process import ServerProcess
 from fedsim.server.secure_grid import SecureGrid
 from fedsim.server.summable import check_summable
 from fedsim.vectors import dimension_of
@@ -45,7 +45,7 @@ def secure_grid(
     policy: Policy,
     nodes: Mapping[int, int],
     label: int,
-    deployment: Deployment | None,
+    deployment: ServerProcess | None,
 ) -> SecureGrid:
     """Return the Grid by which a run's clients train; `label` is what the run is called.
 

@@ -7,14 +7,13 @@ from dataclasses import asdict
 from typing import Protocol, runtime_checkable
 
 from flwr.app import ConfigRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedsim.arrays import record_of
 from fedsim.errors import Refused, RunFailed
 from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.events import Noise
+from fedsim.flower.records import decode_records, encode_records
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
@@ -59,8 +58,7 @@ def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
     if federation.central is not None:
         state["central"] = federation.central.state()
     clients = {
-        client: recorddict_to_proto(_without_secrets(record)).SerializeToString()
-        for client, record in grid.changed_states().items()
+        client: encode_records(_without_secrets(record)) for client, record in grid.changed_states().items()
     }
     try:
         directory.write_checkpoint(federation.done, federation.over, state, clients)
@@ -100,12 +98,7 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
     load_strategy_state(federation.strategy, entry, checkpoint.state["strategy"])
     if federation.central is not None:
         federation.central.restore(checkpoint.state["central"])
-    grid.restore_states(
-        {
-            client: recorddict_from_proto(RecordDictProto.FromString(state))
-            for client, state in client_states.items()
-        }
-    )
+    grid.restore_states({client: decode_records(state) for client, state in client_states.items()})
 
 
 def _check_noted(federation: Federation) -> None:
@@ -123,7 +116,7 @@ def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping
     """Have the clients count the rounds that the ledger has, and no checkpoint; so too where they keep their own."""
     states = {}
     for client, count in ledger.participations().items():
-        state = recorddict_from_proto(RecordDictProto.FromString(client_states.get(client, b"")))
+        state = decode_records(client_states.get(client, b""))
         state[PARTICIPATIONS] = ConfigRecord({"rounds": count})
         if federation.secure is not None:
             own = [event for event in ledger if not isinstance(event, CohortEvent | MatrixEvent)]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Refused, RunFailed
 from fedsim.cli import app as cli
-from fedsim.flower_app import FlowerApp
+from fedsim.flower.app import FlowerApp
 
 ROOT = Path(__file__).parents[1]
 APPS = Path(__file__).parent / "apps_flower"

@@ -1,5 +1,6 @@
 """The house rules that neither the linter nor the import contracts see."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -11,6 +12,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("clients", "experiments", "fedsim", "privacy", "server")  # folders of the repository
 INITS = [init for package in PACKAGES for init in (ROOT / package).rglob("__init__.py")]
+FLOWERS_PUBLIC = {
+    "flwr.app",
+    "flwr.clientapp",
+    "flwr.clientapp.mod",
+    "flwr.clientapp.typing",
+    "flwr.serverapp",
+    "flwr.serverapp.strategy",
+    "flwr.simulation",
+}  # as `fedsim.flower` has it
+# The adapter, and what examines Flower's own secure aggregation.
+MAY_IMPORT_FLOWERS_PRIVATE = (
+    "fedsim/flower/",
+    "experiments/attacks/",
+    "experiments/benchmarks/flower_secagg.py",
+)
+IN_TEXT = re.compile(r"\b(?:from|import) (flwr[\w.]*)")  # of a program in a string
 UNROOTED = re.compile(r"^\s*(from|import) (clients|experiments|privacy|server)\b", re.MULTILINE)
 
 
@@ -34,6 +51,57 @@ def test_nothing_is_imported_by_another_name_than_fedsims() -> None:
     assert len(sources) > 400
     assert [path for path in sources if UNROOTED.search(path.read_text())] == []
     assert UNROOTED.search("def f():\n    from server.app import app")
+
+
+def flowers_private(source: str) -> list[str]:
+    """Return what a module imports of Flower that isn't public: anywhere in it, and in the programs of its strings."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module in FLOWERS_PUBLIC:
+            public = getattr(importlib.import_module(node.module), "__all__", None)
+            names = [alias.name for alias in node.names]
+            found += [f"{node.module}.{name}" for name in names if public is not None and name not in public]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += IN_TEXT.findall(node.value)
+    return [name for name in found if name.split(".")[0] == "flwr" and name not in FLOWERS_PUBLIC]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import flwr",
+        "import os, flwr.common",
+        "import flwr.proto.run_pb2 as run",
+        "from flwr import supercore",
+        "from flwr.app import message",
+        "from flwr.app.message import make_message",
+        "def f():\n    from flwr.common.serde import message_to_proto",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from flwr.supercore.run import Run",
+        "RUN = 'from flwr.supercore.cli import flower_superexec'",
+    ],
+)
+def test_a_private_import_of_flower_is_found(source: str) -> None:
+    assert len(flowers_private(source)) == 1
+
+
+@pytest.mark.parametrize("module", sorted(FLOWERS_PUBLIC))
+def test_flowers_public_modules_are_allowed(module: str) -> None:
+    names = getattr(importlib.import_module(module), "__all__", ["Mod"])
+    assert flowers_private(f"import {module}\nfrom {module} import {', '.join(names)}") == []
+
+
+def test_flowers_private_modules_are_imported_by_the_adapter_alone() -> None:
+    sources = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")]
+    outside = [
+        p for p in sources if not p.relative_to(ROOT).as_posix().startswith(MAY_IMPORT_FLOWERS_PRIVATE)
+    ]
+    assert 300 < len(outside) < len(sources)
+    found = {str(path.relative_to(ROOT)): flowers_private(path.read_text()) for path in outside}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_fedsim_itself_loads_neither_pytorch_nor_flower() -> None:

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsim.arrays import record_of
-from fedsim.clients.workbench import workbench
+from fedsim.clients.client_runtime import client_runtime
 from fedsim.experiment import Experiment
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.dp_fedavg.adaptive import shifted_bit
@@ -26,7 +26,7 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     has. An update with NaN or infinity in it becomes zero. Metrics that the experiment releases are in it clipped and
     shifted; their bounds are the experiment's: the message has no say in them.
     """
-    experiment = workbench(context).experiment
+    experiment = client_runtime(context).experiment
     if experiment.privacy.central is None:
         return call_next(message, context)
     config = record_in(message.content, ConfigRecord, "config")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
+from fedsim.clients.client_runtime import ClientRuntime, client_index, client_runtime
 from fedsim.clients.mods.clip import sayable
-from fedsim.clients.place import note_released
 from fedsim.clients.private_training import take_part
-from fedsim.clients.workbench import Workbench, client_index, workbench
+from fedsim.clients.process import note_released
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Law, Noise
 from fedsim.privacy.local_dp.noise import LocalNoise
@@ -30,7 +30,7 @@ def local_noise_mod(message: Message, context: Context, call_next: ClientAppCall
     Raises:
         BudgetExhausted: The client has taken part as often as it may.
     """
-    bench = workbench(context)
+    bench = client_runtime(context)
     local_dp = bench.experiment.privacy.local_dp
     if local_dp is None:
         return call_next(message, context)
@@ -51,7 +51,7 @@ def local_noise_mod(message: Message, context: Context, call_next: ClientAppCall
     return reply
 
 
-def _noise(bench: Workbench, round_: int, client: int) -> LocalNoise:
+def _noise(bench: ClientRuntime, round_: int, client: int) -> LocalNoise:
     local_dp = bench.experiment.privacy.local_dp
     if local_dp is None or bench.local_noise is None:
         raise TypeError("the experiment has no [privacy.local-dp]")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flwr.app import UserConfig
-from flwr.common.config import get_fused_config_from_fab
-from flwr.supercore.run import Run
 
 from fedsim.deployment.bundle import check_bundle, installed_code
 from fedsim.experiment import Experiment
+from fedsim.flower.run_config import fused_run_config
+from fedsim.flower.runs import Run
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
         check_bundle(fab)
     except ValueError as error:
         raise ValueError(f"its bundle is not one of fedsim's: {error}") from None
-    config = get_fused_config_from_fab(fab, run)
+    config = fused_run_config(run, fab)
     theirs, ours = str(config["code"]), installed_code()
     if theirs != ours:
         raise ValueError(f"it is of other code than this client's: {theirs[:12] or 'none'}, not {ours[:12]}")

@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import io
 import tomllib
-import warnings
 import zipfile
 import zlib
 from importlib.metadata import version
@@ -72,11 +71,9 @@ def _modules(package: str) -> list[tuple[str, bytes]]:
 @functools.cache
 def make_bundle() -> bytes:
     """Return the bundle that the installed version submits."""
-    from flwr.cli.build import build_fab_from_files
+    from fedsim.flower.bundle import build_fab
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a pattern's name, inside Flower
-        return build_fab_from_files({CONFIG_FILE: tomli_w.dumps(_config()).encode()})[0]
+    return build_fab({CONFIG_FILE: tomli_w.dumps(_config()).encode()})
 
 
 def _config() -> dict[str, Any]:

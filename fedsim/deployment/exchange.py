@@ -14,67 +14,63 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import Message as Protobuf
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedsim.deployment.asgi import Denied, Gone, answer, header, read_body
-from fedsim.deployment.wire import COLLECT, GIVE, INSTANCE, MANY, SEND, TAKE
-
-if TYPE_CHECKING:
-    from flwr.proto.fleet_pb2 import PullMessagesResponse
-    from flwr.proto.message_pb2 import ObjectTree
-    from flwr.server.superlink.linkstate import LinkState
+from fedsim.deployment.wire import INSTANCE, MANY, NODE, TASK
+from fedsim.flower.api_errors import error_answer
+from fedsim.flower.message_store import MessageStore, Pulled
+from fedsim.flower.paths import COLLECT, GIVE, HEARTBEAT, SEND, TAKE
+from fedsim.flower.protocol import (
+    BytesList,
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PullMessagesRequest,
+    PushAppMessagesRequest,
+    PushMessagesRequest,
+    SendNodeHeartbeatRequest,
+)
+from fedsim.flower.wire_message import pack, unpack
 
 log = logging.getLogger("fedsim.server")
 
-NODE = "fedsim.node"  # in a request's scope: the node that the gate has found it to come from
-TASK = "flwr-task-token"
-HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 MEDIA_TYPE = b"application/protobuf"
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Protobuf)
 
 
 @dataclass(frozen=True)
-class _Handed:
-    """A message that a client was given; it may not have come.
+class _Delivery:
+    """A message that was sent to a client, and may not have arrived.
 
     Attributes:
         instance: The client's process.
-        head: The answer that it was given.
+        message: The message.
     """
 
     instance: str
-    head: PullMessagesResponse
-
-    @property
-    def tree(self) -> ObjectTree:
-        """The message's objects."""
-        tree: ObjectTree = self.head.message_object_trees[0]
-        return tree
-
-    @property
-    def run_id(self) -> int:
-        """The message's run."""
-        return int(self.head.messages_list[0].metadata.run_id)
+    message: Pulled
 
 
 class Exchange:
-    """Flower's app, before which messages are handed on whole.
+    """Flower's app, with requests for whole messages served before it.
 
     Args:
         app: Flower's.
-        state: Its state, over a database.
+        store: Its messages.
     """
 
-    def __init__(self, app: ASGIApp, state: LinkState) -> None:
+    def __init__(self, app: ASGIApp, store: MessageStore) -> None:
         self._app = app
-        self._state: Any = state
+        self._store = store
         self._lock = threading.Lock()  # SQLite has one writer at a time, and makes others wait by sleeping
-        self._handed: dict[int, _Handed] = {}  # by node
+        self._deliveries: dict[int, _Delivery] = {}  # the last one, by node
         self._sizes: dict[str, int] = {}  # bytes of the replies that wait, by the message replied to
         self._routes: dict[str, Callable[[Scope, bytes], bytes]] = {
             TAKE: self._take,
@@ -108,37 +104,26 @@ class Exchange:
     def _take(self, scope: Scope, body: bytes) -> bytes:
         """Return a client's next message; empty: there is none.
 
-        One whose answer got lost is given again to the process that asks for the next without having it.
+        A message whose answer was lost is repeated, to the same process, if that asks for the next one without it.
         """
-        from flwr.proto.fleet_pb2 import PullMessagesRequest
-        from flwr.superlink.servicer.fleet import fleet_handlers as flower
-
         request = _parsed(PullMessagesRequest, body)
         node, instance = _own_node(scope, request.node.node_id), header(scope, INSTANCE) or ""
-        with self._lock, self._state.session():
-            handed = self._handed.pop(node, None)
-            if handed is not None and (
-                handed.instance != instance or handed.tree.object_id in request.message_ids
-            ):
-                self._state.object_store.delete(handed.tree.object_id)
-                handed = None
-            if handed is None:
-                head = flower.pull_messages(request, self._state, self._state.object_store)
-                if not head.messages_list:
-                    return b""
-                handed = _Handed(instance, head)
-            contents = None if self._is_over(handed.run_id) else self._contents(handed.run_id, handed.tree)
+        with self._lock, self._store.session():
+            last = self._deliveries.pop(node, None)
+            if last is not None and (last.instance != instance or last.message.id in request.message_ids):
+                self._store.delete(last.message.id)
+                last = None
+            message = self._store.pull_message(request) if last is None else last.message
+            if message is None or self._store.is_over(message.run_id):
+                return b""
+            contents = self._contents(message.run_id, message.tree)
             if contents is None:
                 return b""
-            self._handed[node] = handed
-            return _packed(handed.head, contents)
+            self._deliveries[node] = _Delivery(instance, message)
+            return _packed(message.answer, contents)
 
     def _give(self, scope: Scope, body: bytes) -> bytes:
         """Keep a client's reply, for which the message that it replies to is over."""
-        from flwr.proto.fleet_pb2 import PushMessagesRequest
-        from flwr.supercore.error import FlowerError
-        from flwr.superlink.servicer.fleet import fleet_handlers as flower
-
         request, contents = _unpacked(PushMessagesRequest, body)
         node = _own_node(scope, request.node.node_id)
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
@@ -146,58 +131,38 @@ class Exchange:
         reply = request.messages_list[0].metadata
         if reply.src_node_id != node:
             raise Denied(403, "the reply is in the name of another client")
-        refused: FlowerError | None = None
-        with self._lock, self._state.session():
-            try:
-                taken = flower.push_messages(request, self._state)
-                self._keep(reply.run_id, taken.session_id, taken.objects_to_push, contents)
-            except FlowerError as error:  # the run has ended, which Flower may just have noted
-                refused = error
-        if refused is not None:
-            raise refused
+        with self._lock:
+            answered = self._store.push_reply(request, contents)
         self._sizes[reply.reply_to_message_id] = sum(map(len, contents.values()))
-        return bytes(taken.SerializeToString())
+        return bytes(answered.SerializeToString())
 
     def _heartbeat(self, scope: Scope, body: bytes) -> bytes:
-        """Note that a client is alive: each says so every few seconds."""
-        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-        from flwr.superlink.servicer.fleet import fleet_handlers as flower
-
+        """Note that a client is online."""
         request = _parsed(SendNodeHeartbeatRequest, body)
         _own_node(scope, request.node.node_id)
         with self._lock:
-            return bytes(flower.send_node_heartbeat(request, self._state).SerializeToString())
+            return bytes(self._store.heartbeat(request).SerializeToString())
 
     # --- a ServerApp ----------------------------------------------------------------------------------------
 
     def _send(self, scope: Scope, body: bytes) -> bytes:
-        """Keep a ServerApp's messages until their clients take them."""
-        from flwr.proto.runtime_pb2 import PushAppMessagesRequest
-        from flwr.superlink.servicer.runtime import runtime_handlers as flower
-
+        """Keep a ServerApp's messages until their clients pull them."""
         request, contents = _unpacked(PushAppMessagesRequest, body)
-        with self._lock, self._state.session():
-            task = self._task(scope)
-            taken = flower.push_messages(request, self._state, task)
-            self._keep(task.run_id, taken.session_id, taken.objects_to_push, contents)
-        return bytes(taken.SerializeToString())
+        with self._lock, self._store.session():
+            return bytes(self._store.push_messages(self._task(scope), request, contents).SerializeToString())
 
     def _collect(self, scope: Scope, body: bytes) -> bytes:
-        """Return the replies that are there to a ServerApp's messages, as many as fit; empty: there are none."""
-        from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
-        from flwr.superlink.servicer.runtime import runtime_handlers as flower
-
+        """Return the replies to a ServerApp's messages, as many as fit into an answer; empty: there are none."""
         asked = _parsed(PullAppMessagesRequest, body).message_ids
         replies = PullAppMessagesResponse()
         contents: dict[str, bytes] = {}
-        with self._lock, self._state.session():
+        with self._lock, self._store.session():
             task = self._task(scope)
-            some = PullAppMessagesRequest(message_ids=self._that_fit(asked))
-            found = flower.pull_messages(some, self._state, task)
+            found = self._store.pull_replies(task, self._that_fit(asked))
             for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
                 objects = self._contents(task.run_id, tree)
                 self._sizes.pop(head.metadata.reply_to_message_id, None)
-                self._state.object_store.delete(tree.object_id)
+                self._store.delete(tree.object_id)
                 if objects is not None:
                     replies.messages_list.append(head)
                     replies.message_object_trees.append(tree)
@@ -205,7 +170,10 @@ class Exchange:
         return _packed(replies, contents) if contents else b""
 
     def _that_fit(self, asked: Sequence[str]) -> list[str]:
-        """Return messages whose replies fit into an answer, those without a reply included: Flower may have errors."""
+        """Return the messages whose replies fit into one answer.
+
+        A message without a reply is one of them: Flower may have an error for it.
+        """
         some, size = [], 0
         for id_ in asked:
             more = self._sizes.get(id_, 0)
@@ -214,41 +182,19 @@ class Exchange:
                 size += more
         return some
 
-    # --- Flower's state -------------------------------------------------------------------------------------
-
     def _task(self, scope: Scope) -> Any:
         """Return the task of the ServerApp that asks; raises `Denied`."""
-        task = self._state.get_task_by_token(header(scope, TASK) or "")
+        task = self._store.task(header(scope, TASK) or "")
         if task is None:
             raise Denied(401, "no task that goes on has this token")
         return task
 
-    def _is_over(self, run_id: int) -> bool:
-        from flwr.common.constant import Status
-        from flwr.server.superlink.utils import check_abort
-
-        return (
-            check_abort(run_id, [Status.PENDING, Status.STARTING, Status.FINISHED], self._state) is not None
-        )
-
-    def _contents(self, run_id: int, tree: ObjectTree) -> dict[str, bytes] | None:
-        """Return a message's objects by their hashes; None where one isn't there any more."""
-        from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-
-        contents = {}
-        for part in iterate_object_tree(tree):
-            content = self._state.get_object(run_id, part.object_id)
-            if not content:
-                log.warning("run %d: a message is gone before it was handed on", run_id)
-                return None
-            contents[part.object_id] = content
+    def _contents(self, run_id: int, tree: Any) -> dict[str, bytes] | None:
+        """Return a message's objects by their ids; None where one isn't there any more."""
+        contents = self._store.contents(run_id, tree)
+        if contents is None:
+            log.warning("run %d: a message is gone before it was handed on", run_id)
         return contents
-
-    def _keep(self, run_id: int, session: str, ids: Collection[str], contents: Mapping[str, bytes]) -> None:
-        """Keep the objects that Flower hasn't; raises `Denied` where one is missing or damaged."""
-        for id_ in ids:
-            if id_ not in contents or not self._state.store_object(run_id, session, id_, contents[id_]):
-                raise Denied(400, "an object of the message is missing or damaged")
 
 
 def _own_node(scope: Scope, node: int) -> int:
@@ -260,41 +206,31 @@ def _own_node(scope: Scope, node: int) -> int:
 
 def _parsed(kind: type[T], body: bytes) -> T:
     """Return a body's protobuf message; raises `Denied`."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
     try:
-        return kind.FromString(body)  # type: ignore[attr-defined,no-any-return]
+        parsed: T = kind.FromString(body)
     except DecodeError:
         raise Denied(400, f"is no {kind.__name__}") from None
+    return parsed
 
 
 def _unpacked(kind: type[T], body: bytes) -> tuple[T, dict[str, bytes]]:
     """Return a body's request and objects; raises `Denied`."""
-    from flwr.proto.recorddict_pb2 import BytesList
-
-    from fedsim.deployment.letter import unpack
-
     try:
         return unpack(kind, _parsed(BytesList, body))
     except ValueError as error:
         raise Denied(400, str(error)) from None
 
 
-def _packed(head: Any, contents: Mapping[str, bytes]) -> bytes:
-    from fedsim.deployment.letter import pack
-
+def _packed(head: Protobuf, contents: Mapping[str, bytes]) -> bytes:
     return bytes(pack(head, contents.values()).SerializeToString())
 
 
 def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Return the status and the body of the answer to a request that failed, as Flower gives them."""
-    from flwr.supercore.error import FlowerError
-    from flwr.supercore.error.catalog import API_ERROR_MAP
-
+    """Return the status and the JSON body of the answer to a request that failed; Flower's, for Flower's errors."""
     if isinstance(error, Denied):
         return error.status, {"error": str(error)}
-    if isinstance(error, FlowerError) and (known := API_ERROR_MAP.get(error.code)) is not None:
-        return known.http_status_code, error.to_json(known.public_message)
+    if (known := error_answer(error)) is not None:
+        return known
     if isinstance(error, ValueError):
         return 400, {"error": str(error)}
     log.error("a message could not be handed on: %s: %s", type(error).__name__, error)

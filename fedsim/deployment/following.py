@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flwr.common.constant import SubStatus
-
 from fedsim.deployment.copying import Listing, RunCopy
-from fedsim.deployment.remote import FlowerRun, Unreachable
+from fedsim.deployment.remote import Unreachable
 from fedsim.deployment.submission import Submitted, sessions_of
 from fedsim.errors import Interrupted, RunFailed
+from fedsim.flower.control import FlowerRun
 from fedsim.interruption import interruptible
 from fedsim.progress import Progress
 from fedsim.results import Run
@@ -145,6 +144,6 @@ def _ending(flower: FlowerRun, manifest: Mapping[str, Any]) -> tuple[str, str | 
     """Return the status of a run that has ended, and why if not well."""
     if manifest["status"] != "running":
         return manifest["status"], manifest.get("error")
-    if flower.outcome == SubStatus.STOPPED:
+    if flower.was_stopped:
         return "interrupted", "stopped at once"
     return "failed", f"the ServerApp ended without a word: {flower.details or flower.outcome}"

@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedsim.deployment.asgi import MIB, Denied, Gone, answer, header, read_body, replay
-from fedsim.deployment.exchange import NODE
 from fedsim.deployment.listening import is_loopback
 from fedsim.deployment.operator import HEADER as OPERATOR
 from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
 from fedsim.deployment.registration import Registration, fingerprint
-from fedsim.deployment.wire import INSTANCE, MANY, SEND
+from fedsim.deployment.wire import INSTANCE, MANY, NODE
+from fedsim.flower.paths import SEND
 
 log = logging.getLogger("fedsim.server")
 

@@ -15,7 +15,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedsim.deployment.asgi import Gone, Response, ask, header, read_body
-from fedsim.deployment.wire import COLLECT, GIVE, HOLD, SEND, TAKE
+from fedsim.deployment.wire import HOLD
+from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
+from fedsim.flower.protocol import BytesList, PullMessagesRequest, PushAppMessagesRequest
 
 LONGEST = 20.0  # seconds
 LOOK = 1.0  # seconds between a ServerApp's looks: Flower makes an error reply where a client is lost, unannounced
@@ -99,8 +101,6 @@ def _seconds(text: str | None) -> float:
 
 
 def _pulled_for(path: str, body: bytes) -> Topic:
-    from flwr.proto.fleet_pb2 import PullMessagesRequest
-
     if path == COLLECT:
         return None
     try:
@@ -110,9 +110,6 @@ def _pulled_for(path: str, body: bytes) -> Topic:
 
 
 def _pushed_to(path: str, body: bytes) -> list[Topic]:
-    from flwr.proto.recorddict_pb2 import BytesList
-    from flwr.proto.runtime_pb2 import PushAppMessagesRequest
-
     if path == GIVE:
         return [None]
     if path == SEND:

@@ -126,15 +126,15 @@ def add_clients(folder: Path, more: int) -> range:
 
 def _make_client(folder: Path, ca: bytes) -> tuple[bytes, bytes]:
     """Make a client's folder but for its registry; returns its public keys: node (PEM) and identity."""
-    from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+    from fedsim.flower.keys import make_node_key, public_pem
 
-    node_key, node_public = generate_key_pairs()
+    node_key = make_node_key()
     identity = Ed25519PrivateKey.generate()
     _folder(folder)
     (folder / CA).write_bytes(ca)
     _private(folder / NODE_KEY, _private_pem(node_key))
     _private(folder / IDENTITY_KEY, identity.private_bytes_raw().hex().encode() + b"\n")
-    return public_key_to_bytes(node_public), identity.public_key().public_bytes_raw()
+    return public_pem(node_key), identity.public_key().public_bytes_raw()
 
 
 def _write_public_keys(

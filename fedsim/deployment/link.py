@@ -19,44 +19,23 @@ from typing import NoReturn, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, Metadata
-from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
-from flwr.common.serde import fab_from_proto, run_from_proto
-from flwr.proto.fab_pb2 import GetFabRequest
-from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    DeactivateNodeRequest,
-    PullMessagesRequest,
-    PullMessagesResponse,
-    PushMessagesRequest,
-    PushMessagesResponse,
-    RegisterNodeFleetRequest,
-)
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.node_pb2 import Node
-from flwr.proto.recorddict_pb2 import BytesList
-from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.error import ApiErrorCode
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supercore.run import Run
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsim.deployment import wire
-from fedsim.deployment.letter import Letter, pack, unpack
 from fedsim.deployment.parcel import wrap
 from fedsim.deployment.refusals import (
     Dropped,
     TooLarge,
     clock_difference,
-    flower_code,
-    is_not_activated,
     reason_of,
     speaks_tls,
     tls_problem,
 )
 from fedsim.errors import Refused
+from fedsim.flower.api_errors import is_not_activated, is_other_version
+from fedsim.flower.fleet import FleetApi
+from fedsim.flower.paths import TAKE
+from fedsim.flower.runs import Run
+from fedsim.flower.wire_message import WireMessage
 
 HOLD = 10  # seconds that a server may hold an empty answer
 TIMEOUTS = (30.0, HOLD + 20.0, 3.0)  # seconds: of calls, of polls for a message, of heartbeats
@@ -97,6 +76,9 @@ class Server:
 class Link:
     """The connection of one client process.
 
+    Attributes:
+        node_id: The node that the server has given to this client's key; 0 before it has joined.
+
     Args:
         server: Whom to connect to.
         key: This client's.
@@ -106,21 +88,19 @@ class Link:
     def __init__(self, server: Server, key: ec.EllipticCurvePrivateKey, tell: Callable[[str], None]) -> None:
         self._server = server
         self._tell = tell
-        self._public = public_key_to_bytes(key.public_key())
-        interceptors = (_Headers(), NodeAuthHttpInterceptor(key, key.public_key()))
+        instance = secrets.token_hex(8)
+
+        def headers(path: str) -> dict[str, str]:
+            hold = {wire.HOLD: str(HOLD)} if path == TAKE else {}
+            return {wire.INSTANCE: instance, **hold}
+
         self._fleet, self._poll, self._pulse = (
-            FleetHttpClient(server.url, interceptors=interceptors, verify=server.verify(), timeout=timeout)
-            for timeout in TIMEOUTS
+            FleetApi(server.url, key, headers, server.verify(), timeout) for timeout in TIMEOUTS
         )
-        self._node = Node()
+        self.node_id = 0
         self._taken = ""  # the last message that came
         self._told = ""
         self._ended = threading.Event()
-
-    @property
-    def node_id(self) -> int:
-        """The node that the server has given to this client's key."""
-        return self._node.node_id
 
     def join(self) -> None:
         """Join, and go on saying that this client is alive; raises `Refused`."""
@@ -133,7 +113,7 @@ class Link:
         if not self.node_id:
             return
         with suppress(httpx.HTTPError, ValueError):
-            self._pulse.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
+            self._pulse.deactivate(self.node_id)
 
     def pull(self) -> Message | None:
         """Return the next message, as it came, or None if there is none for a while.
@@ -143,15 +123,14 @@ class Link:
             Refused: The server doesn't want this client any more.
         """
         before = time.monotonic()
-        answer, contents = self._steadily(self._take)
-        if not answer.messages_list:
+        came = self._steadily(lambda: self._poll.take(self.node_id, self._taken))
+        if came is None:
             if time.monotonic() - before < 1:  # a server that holds no answers back
                 time.sleep(FIRST_PAUSE)
             return None
-        (head, *_), (tree, *_) = answer.messages_list, answer.message_object_trees
-        self._taken = tree.object_id
+        self._taken = came.id
         try:
-            message = Letter(head, tree, contents).message()
+            message = came.decode()
         except ValueError as error:
             raise Dropped(f"a message could not be read: {error}") from None
         if message.metadata.dst_node_id != self.node_id:
@@ -160,10 +139,8 @@ class Link:
 
     def run(self, run_id: int) -> tuple[Run, bytes]:
         """Return a run, and its bundle; raises as `pull`."""
-        answer = self._steadily(lambda: self._fleet.GetRun(GetRunRequest(node=self._node, run_id=run_id)))
-        run = run_from_proto(answer.run)
-        request = GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
-        return run, fab_from_proto(self._steadily(lambda: self._fleet.GetFab(request)).fab).content
+        run = self._steadily(lambda: self._fleet.run(self.node_id, run_id))
+        return run, self._steadily(lambda: self._fleet.bundle(self.node_id, run))
 
     def push(self, reply: Message, seconds: float) -> int:
         """Send a reply that took so many seconds to make; return its size in bytes.
@@ -177,66 +154,42 @@ class Link:
             raise Dropped("the reply comes too late")
         if reply.has_content():
             reply.content = wrap(reply.content)
-        (letter,) = Letter.of([reply])
-        self._steadily(lambda: self._give(reply.metadata, letter, seconds))
-        return sum(map(len, letter.contents.values()))
+        (encoded,) = WireMessage.encode([reply])
+        self._steadily(lambda: self._give(reply.metadata, encoded, seconds))
+        return sum(map(len, encoded.contents.values()))
 
     # --- what is asked again until it is answered -----------------------------------------------------------
 
     def _activate(self) -> None:
-        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
         try:
-            answer = self._fleet.ActivateNode(request)
+            self.node_id = self._fleet.activate()
         except httpx.HTTPStatusError as error:
             if self._server.root_certificates is not None or not is_not_activated(error.response):
                 raise
-            self._fleet.RegisterNode(RegisterNodeFleetRequest(public_key=self._public))
-            answer = self._fleet.ActivateNode(request)
-        self._node = Node(node_id=answer.node_id)
+            self._fleet.register()
+            self.node_id = self._fleet.activate()
 
     def _rejoin(self) -> None:
         """See that the server has this client; one that is joined can't be activated again."""
         if self.node_id:
             try:
-                if self._fleet.SendNodeHeartbeat(self._heartbeat()).success:
+                if self._fleet.heartbeat(self.node_id):
                     return
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != httpx.codes.UNAUTHORIZED:
                     raise
         self._activate()
 
-    def _take(self) -> tuple[PullMessagesResponse, dict[str, bytes]]:
-        """Ask for the next message, and say which one came last: one that has got lost is given again."""
-        request = PullMessagesRequest(node=self._node, message_ids=[self._taken])
-        packed = self._poll._unary_unary(
-            path=wire.TAKE, rpc_method="take", request=request, response_type=BytesList
-        )
-        return unpack(PullMessagesResponse, packed)
-
-    def _give(self, metadata: Metadata, letter: Letter, seconds: float) -> None:
+    def _give(self, metadata: Metadata, reply: WireMessage, seconds: float) -> None:
         if metadata.src_node_id != self.node_id:
             raise Dropped("the server has forgotten this client, and the run with it")
-        request = PushMessagesRequest(
-            node=self._node,
-            messages_list=[letter.head],
-            message_object_trees=[letter.tree],
-            clientapp_runtime_list=[seconds],
-        )
-        self._fleet._unary_unary(
-            path=wire.GIVE,
-            rpc_method="give",
-            request=pack(request, letter.contents.values()),
-            response_type=PushMessagesResponse,
-        )
+        self._fleet.give(self.node_id, reply, seconds)
 
     def _beat(self) -> None:
         """Say that this client is alive; whether the server hears it is the other calls' business."""
         while not self._ended.wait(BEAT):
             with suppress(httpx.HTTPError, ValueError):
-                self._pulse.SendNodeHeartbeat(self._heartbeat())
-
-    def _heartbeat(self) -> SendNodeHeartbeatRequest:
-        return SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
+                self._pulse.heartbeat(self.node_id)
 
     # --- when it is not answered ----------------------------------------------------------------------------
 
@@ -265,7 +218,7 @@ class Link:
         response, reason = error.response, reason_of(error.response)
         joining = error.request.url.path.endswith(("activate-node", "register-node"))
         code, address = response.status_code, self._server.address
-        if flower_code(response) == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE:
+        if is_other_version(response):
             raise Refused(f"{address} has another version of Flower: {reason}")
         if code >= 500 or (code == httpx.codes.UNAUTHORIZED and not joining):
             self._wait(f"{address} answers {code} ({reason})", failures)
@@ -310,18 +263,3 @@ class Link:
             self._tell(f"{why}; trying again")
             self._told = why
         time.sleep(pause or min(FIRST_PAUSE * 2 ** min(failures, 10), LAST_PAUSE))
-
-
-class _Headers:
-    """Says which Flower this is, which process, and that an empty answer may be held back."""
-
-    def __init__(self) -> None:
-        self._all = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
-        self._all[wire.INSTANCE] = secrets.token_hex(8)
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Add the headers."""
-        context.request.headers.update(self._all)
-        if context.request.url.path == wire.TAKE:
-            context.request.headers[wire.HOLD] = str(HOLD)
-        return call_next(context)

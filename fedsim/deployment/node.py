@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
-from flwr.common.constant import ErrorCode
 
 from fedsim.deployment.admission import Admitted, admit
 from fedsim.deployment.link import Link
@@ -18,6 +17,7 @@ from fedsim.deployment.parcel import unwrap
 from fedsim.deployment.refusals import Dropped, TooLarge
 from fedsim.deployment.state import State
 from fedsim.experiment import Experiment
+from fedsim.flower.constants import ErrorCode
 from fedsim.records import config_in
 from fedsim.runtime.spec import play
 from fedsim.secagg.messages import record_of_stage

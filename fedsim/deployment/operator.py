@@ -15,14 +15,10 @@ import secrets
 import threading
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import httpx
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-if TYPE_CHECKING:
-    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 HEADER = "Fedsim-Operator"
 VALID = 65.0  # seconds: a minute on the way, and clocks that differ by a little
@@ -109,18 +105,6 @@ def _signed(method: str, target: str, body: bytes, time: str, nonce: str) -> byt
     return f"fedsim operator 1\n{method}\n{target}\n{digest}\n{time}\n{nonce}".encode()
 
 
-class OperatorInterceptor:
-    """Has the requests of Flower's `ControlHttpClient` carry the credential."""
-
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Sign a request and send it."""
-        _sign_request(self._key, context.request)
-        return call_next(context)
-
-
 class OperatorAuth(httpx.Auth):
     """Has the requests of an httpx client carry the credential."""
 
@@ -131,10 +115,11 @@ class OperatorAuth(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Sign a request."""
-        _sign_request(self._key, request)
+        sign_request(self._key, request)
         yield request
 
 
-def _sign_request(key: Ed25519PrivateKey, request: httpx.Request) -> None:
+def sign_request(key: Ed25519PrivateKey, request: httpx.Request) -> None:
+    """Add the credential to a request."""
     target = request.url.raw_path.decode("ascii")
     request.headers.update(sign(key, request.method, target, request.content))

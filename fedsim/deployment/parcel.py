@@ -7,9 +7,8 @@ several things. One record of bytes takes one request.
 from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
+from fedsim.flower.records import decode_records, encode_records
 from fedsim.records import config_in
 
 PARCEL = "parcel"  # the record, and what it holds
@@ -17,7 +16,7 @@ PARCEL = "parcel"  # the record, and what it holds
 
 def wrap(content: RecordDict) -> RecordDict:
     """Return a content as one record of bytes, as Flower serialises it."""
-    return RecordDict({PARCEL: ConfigRecord({PARCEL: recorddict_to_proto(content).SerializeToString()})})
+    return RecordDict({PARCEL: ConfigRecord({PARCEL: encode_records(content)})})
 
 
 def unwrap(content: RecordDict) -> RecordDict:
@@ -30,6 +29,6 @@ def unwrap(content: RecordDict) -> RecordDict:
     if not isinstance(body, bytes) or len(content) != 1:
         raise ValueError("the message holds no parcel, or something beside it")
     try:
-        return recorddict_from_proto(ProtoRecordDict.FromString(body))
+        return decode_records(body)
     except Exception as error:  # whatever bytes that are no content raise
         raise ValueError(f"the parcel is damaged ({type(error).__name__})") from None

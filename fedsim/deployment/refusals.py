@@ -8,7 +8,6 @@ import time
 from email.utils import parsedate_to_datetime
 
 import httpx
-from flwr.supercore.error import ApiErrorCode, FlowerError
 
 
 class Dropped(Exception):
@@ -29,18 +28,6 @@ def reason_of(response: httpx.Response) -> str:
     extra = f" {tree['extra']}" if isinstance(tree, dict) and "extra" in tree else ""
     text = f"{said}{extra}" if said else response.reason_phrase or f"status {response.status_code}"
     return " ".join(text.split())[:300]
-
-
-def flower_code(response: httpx.Response) -> int | None:
-    """Return the number that Flower gives to a refusal; None where it isn't Flower's."""
-    error = FlowerError.from_json(response.text)
-    return None if error is None else error.code
-
-
-def is_not_activated(response: httpx.Response) -> bool:
-    """Say whether Flower has no node of this client's key, or has one that is joined already: it doesn't say which."""
-    codes = ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
-    return flower_code(response) in codes
 
 
 def clock_difference(response: httpx.Response) -> float:

@@ -16,7 +16,7 @@ from fedsim.errors import Refused
 from fedsim.results.files import write_whole
 
 if TYPE_CHECKING:
-    from flwr.server.superlink.linkstate import LinkState
+    from fedsim.flower.nodes import Nodes
 
 log = logging.getLogger("fedsim.server")
 
@@ -31,13 +31,13 @@ class Registration:
 
     Args:
         folder: The server's keys.
-        state: Flower's.
+        database: Flower's nodes.
         list_file: Where ServerApps read which node is which client.
     """
 
-    def __init__(self, folder: Path, state: LinkState, list_file: Path) -> None:
+    def __init__(self, folder: Path, database: Nodes, list_file: Path) -> None:
         self._folder = folder
-        self._state = state
+        self._database = database
         self._list_file = list_file
         self._clients: dict[bytes, int] = {}
         self._read_at = 0
@@ -62,36 +62,21 @@ class Registration:
     def _read(self) -> None:
         changed, keys = self._changed(), load_nodes(self._folder)
         self._clients = {key: client for client, key in keys.items()}
-        self.nodes = {client: self._node(key) for client, key in keys.items()}
+        self.nodes = {client: self._database.register(key, HEARTBEAT) for client, key in keys.items()}
         self._read_at = changed
         write_whole(self._list_file, json.dumps(self.nodes).encode())
 
-    def _node(self, public_key: bytes) -> int:
-        from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 
-        known = self._state.get_node_id_by_public_key(public_key)
-        if known is not None:
-            return known
-        return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT)
-
-
-def take_offline(state: LinkState, public_key: bytes) -> None:
-    """Have Flower take a client for offline: it lets nobody join that it takes for online, as after a kill."""
-    node = state.get_node_id_by_public_key(public_key)
-    if node is not None:
-        state.deactivate_node(node)
-
-
-def client_list(state: LinkState, registration: Registration | None) -> list[dict[str, Any]]:
+def client_list(database: Nodes, registration: Registration | None) -> list[dict[str, Any]]:
     """Return what is known of each client: number, node, and whether it was heard of lately.
 
     Without registration there are no numbers, and only those that have joined once.
     """
     numbers = {} if registration is None else {node: client for client, node in registration.nodes.items()}
-    found = state.get_node_info(node_ids=None if registration is None else list(numbers))
+    online = database.online(None if registration is None else numbers)
     return [
-        {"client": numbers.get(info.node_id), "node-id": info.node_id, "online": info.status == "online"}
-        for info in sorted(found, key=lambda info: numbers.get(info.node_id, 0))
+        {"client": numbers.get(node), "node-id": node, "online": online[node]}
+        for node in sorted(online, key=lambda node: numbers.get(node, 0))
     ]
 
 

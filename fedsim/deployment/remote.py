@@ -7,22 +7,18 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
-from flwr.common.constant import Status
-from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
-from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
-from flwr.proto.run_pb2 import Run as FlowerRunProto
-from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.fab import Fab
 
 from fedsim.deployment.copying import Listing
 from fedsim.deployment.keys import OperatorKeys
-from fedsim.deployment.operator import OperatorAuth, OperatorInterceptor
+from fedsim.deployment.operator import OperatorAuth, sign_request
 from fedsim.errors import Refused, RunFailed
+from fedsim.flower.control import ControlApi, FlowerRun
 
 TIMEOUT = 30.0  # seconds without an answer after which a server counts as away
 RUNS = 1000  # the latest of a server's runs, in which a name is looked for
@@ -67,40 +63,6 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True)
-class FlowerRun:
-    """What Flower knows of a run.
-
-    Attributes:
-        run_id: Flower's.
-        series_id: Of the runs that go on with each other.
-        config: What the run was started with.
-        is_finished: Whether its ServerApp has ended.
-        outcome: `completed`, `failed` or `stopped`; empty before it has ended.
-        details: Why it failed.
-    """
-
-    run_id: int
-    series_id: int
-    config: Mapping[str, Any]
-    is_finished: bool
-    outcome: str
-    details: str
-
-    @classmethod
-    def of(cls, proto: FlowerRunProto) -> FlowerRun:
-        """Read Flower's own description."""
-        status = proto.status
-        return cls(
-            proto.run_id,
-            proto.series_id,
-            user_config_from_proto(proto.override_config),
-            status.status == Status.FINISHED,
-            status.sub_status,
-            status.details.removeprefix("ServerApp failed with exception: ").strip(),
-        )
-
-
 class Remote:
     """The connection to a server, with the operator's key.
 
@@ -121,12 +83,8 @@ class Remote:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             verify.load_verify_locations(cadata=keys.root_certificates.decode("ascii"))
         base = f"{'http' if keys is None else 'https'}://{address}"
-        self._control = ControlHttpClient(
-            base,
-            interceptors=[] if keys is None else [OperatorInterceptor(keys.key)],
-            verify=verify,
-            timeout=TIMEOUT,
-        )
+        sign = None if keys is None else partial(sign_request, keys.key)
+        self._control = ControlApi(base, sign, verify, TIMEOUT)
         auth = None if keys is None else OperatorAuth(keys.key)
         self._http = httpx.Client(base_url=base, auth=auth, verify=verify, timeout=TIMEOUT)
 
@@ -148,31 +106,25 @@ class Remote:
 
     # --- runs, as Flower has them -----------------------------------------------------------------------
 
-    def start_run(self, fab: Fab, config: Mapping[str, Any], series_id: int | None = None) -> FlowerRun:
-        """Start a run, of a new series or of one that is there."""
-        request = StartRunRequest(
-            fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config)), series_id=series_id
-        )
-        answer = self._call(lambda: self._control.StartRun(request))
-        if not answer.run_id:
+    def start_run(self, bundle: bytes, config: Mapping[str, Any], series_id: int | None = None) -> FlowerRun:
+        """Start a run of a bundle, in a new series or in one that exists."""
+        run = self._call(lambda: self._control.start_run(bundle, config, series_id))
+        if run is None:
             raise Refused(f"{self.address}: the server did not start the run; its log says why")
-        return FlowerRun(answer.run_id, answer.series_id, config, False, "", "")
+        return run
 
     def stop_run(self, run_id: int) -> None:
         """End a run at once."""
-        if not self._call(lambda: self._control.StopRun(StopRunRequest(run_id=run_id))).success:
+        if not self._call(lambda: self._control.stop_run(run_id)):
             raise RunFailed(f"{self.address}: the server could not stop run {run_id}")
 
     def flower_run(self, run_id: int) -> FlowerRun:
         """Return what Flower says of a run."""
-        answer = self._call(lambda: self._control.ListRuns(ListRunsRequest(run_id=run_id)))
-        return FlowerRun.of(answer.run_dict[run_id])
+        return self._call(lambda: self._control.run(run_id))
 
     def latest(self, name: str) -> FlowerRun:
         """Return the latest of the runs that write the run directory `name`."""
-        answer = self._call(lambda: self._control.ListRuns(ListRunsRequest(limit=RUNS)))
-        runs = sorted(answer.run_dict.values(), key=lambda run: str(run.pending_at), reverse=True)
-        for run in map(FlowerRun.of, runs):
+        for run in self._call(lambda: self._control.runs(RUNS)):
             if run.config.get("run-name") == name:
                 return run
         raise Refused(f"run {name!r}: there is none at {self.address}")

@@ -24,23 +24,20 @@ import uvicorn
 
 from fedsim.deployment import environment, superexec
 from fedsim.deployment.app_log import FORM, TIME, AppLog
-from fedsim.deployment.exchange import Exchange
 from fedsim.deployment.gate import Credentials, Gate
-from fedsim.deployment.holding import Holding
 from fedsim.deployment.keys import ServerKeys
 from fedsim.deployment.listening import is_loopback, listen, own_address
 from fedsim.deployment.operator import Verifier
 from fedsim.deployment.presence import Presence
-from fedsim.deployment.registration import Registration, client_list, take_offline
+from fedsim.deployment.registration import Registration, client_list
 from fedsim.deployment.run_files import run_files
-from fedsim.deployment.superlink import open_superlink
 from fedsim.deployment.tls import Loop, server_context
 from fedsim.errors import Refused, RunFailed
 from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fedsim.flower.superlink import SuperLink
 
 log = logging.getLogger("fedsim.server")
 
@@ -89,12 +86,14 @@ def serve(settings: Settings) -> None:
     """
     with _claimed(settings.state):
         sockets = listen(settings.host, settings.port)
-        _set_environment(settings)
+        _set_environment(settings)  # before Flower is imported
+        from fedsim.flower.superlink import open_superlink
+
         _set_logging()
         secret = _write_secret(settings.state)
-        app = open_superlink(settings.state / DATABASE, secret.read_bytes(), settings.keys is not None)
+        superlink = open_superlink(settings.state / DATABASE, secret.read_bytes(), settings.keys is not None)
         with asyncio.Runner(loop_factory=Loop) as runner:
-            runner.run(_serve(settings, app, sockets, secret))
+            runner.run(_serve(settings, superlink, sockets, secret))
 
 
 @contextmanager
@@ -133,12 +132,11 @@ def _set_environment(settings: Settings) -> None:
 
 def _set_logging() -> None:
     """Write what fedsim, uvicorn and Flower have to say in one form; the gate says what Flower refuses, with whom."""
-    from flwr.supercore.logger import FLOWER_LOGGER
+    from fedsim.flower.log import take_over_log
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(FORM, TIME))
-    FLOWER_LOGGER.handlers.clear()
-    FLOWER_LOGGER.addFilter(lambda record: "[ApiError:" not in record.getMessage())
+    take_over_log()
     for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING), ("flwr", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
@@ -167,22 +165,25 @@ class _Front:
         clients: What is registered, in words.
     """
 
-    def __init__(self, settings: Settings, flower: FastAPI) -> None:
-        state = flower.state.linkstate_factory.state()
+    def __init__(self, settings: Settings, superlink: SuperLink) -> None:
+        from fedsim.deployment.exchange import Exchange  # these import Flower, which reads the environment
+        from fedsim.deployment.holding import Holding
+
+        nodes = superlink.nodes
         self.is_ready = False
         self.clients = "any client"
         credentials = registration = None
         if settings.keys is not None:
-            registration = Registration(settings.keys.folder, state, settings.state / environment.CLIENTS)
+            registration = Registration(settings.keys.folder, nodes, settings.state / environment.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
-        self._holding = Holding(Exchange(flower, state))
+        self._holding = Holding(Exchange(superlink.app, superlink.messages))
         self.app = Gate(
             self._holding,
-            run_files(settings.state / RUNS, lambda: client_list(state, registration)),
+            run_files(settings.state / RUNS, lambda: client_list(nodes, registration)),
             credentials,
             Presence(settings.max_nodes, settings.joins_per_minute),
-            lambda public_key: take_offline(state, public_key),
+            nodes.take_offline,
             settings.max_message,
             lambda: self.is_ready,
         )
@@ -193,8 +194,10 @@ class _Front:
         self._holding.close()
 
 
-async def _serve(settings: Settings, flower: FastAPI, sockets: list[socket.socket], secret: Path) -> None:
-    front = _Front(settings, flower)
+async def _serve(
+    settings: Settings, superlink: SuperLink, sockets: list[socket.socket], secret: Path
+) -> None:
+    front = _Front(settings, superlink)
     server = _uvicorn(settings, front)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,10 +17,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from fedsim.errors import Refused
+from fedsim.flower.records import decode_records, encode_records
 from fedsim.results.files import write_whole
 from fedsim.results.lock import Lock
 from fedsim.secagg.messages import RECORD as SESSION
@@ -83,7 +82,7 @@ class State:
         if self._newest[0] != series:
             self._newest = series, path.read_bytes() if path.exists() else b""
         try:
-            state = recorddict_from_proto(ProtoRecordDict.FromString(self._newest[1]))
+            state = decode_records(self._newest[1])
         except Exception as error:  # whatever bytes that are no state raise
             raise ValueError(f"{path}: is damaged ({error})") from None
         if series in self._sessions:
@@ -98,7 +97,7 @@ class State:
         """
         self._sessions.pop(series, None)
         kept = RecordDict({name: record for name, record in state.items() if name != SESSION})
-        content = recorddict_to_proto(kept).SerializeToString(deterministic=True)
+        content = encode_records(kept, deterministic=True)
         if self._newest != (series, content):
             write_whole(self._path(series), content)
             self._newest = series, content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shlex
 from collections.abc import Callable, Iterable
@@ -12,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flwr.supercore.fab import Fab
-
 from fedsim.deployment.bundle import installed_code, make_bundle
 from fedsim.deployment.copying import Listing, RunCopy
-from fedsim.deployment.remote import FlowerRun, Remote, Unreachable
+from fedsim.deployment.remote import Remote, Unreachable
 from fedsim.deployment.wire import RUN_NAME
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.flower.control import FlowerRun
 
 Answer = TypeVar("Answer")
 
@@ -94,7 +92,7 @@ def submit(remote: Remote, experiment: Experiment, keys: Path | None) -> Submitt
     name = f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     config = {**experiment.to_run_config(), "run-name": name, "code": installed_code()}
     _check_code(remote)
-    return Submitted(remote, name, _here(remote, partial(remote.start_run, _fab(), config)), keys)
+    return Submitted(remote, name, _here(remote, partial(remote.start_run, make_bundle(), config)), keys)
 
 
 def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
@@ -117,7 +115,7 @@ def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
         raise Refused(f"run {name!r}: is going on at {remote.address}; {before.command('follow')} shows it")
     _check_code(remote)
     config = {**before.flower.config, "resume": True, "code": installed_code()}
-    start = partial(remote.start_run, _fab(), config, before.flower.series_id)
+    start = partial(remote.start_run, make_bundle(), config, before.flower.series_id)
     return Submitted(remote, name, _here(remote, start), keys, sessions_of(listing))
 
 
@@ -142,11 +140,6 @@ def stop(run: Submitted, *, now: bool = False) -> str:
     if not _here(run.remote, partial(run.remote.ask_to_stop, run.name)):
         raise Refused(f"run {run.name!r}: has not begun its first round; allowed: --now")
     return f"{run.name}: ends after the round in flight"
-
-
-def _fab() -> Fab:
-    content = make_bundle()
-    return Fab(hashlib.sha256(content).hexdigest(), content, {})
 
 
 def _check_code(remote: Remote) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 PAUSE = 0.1
-RUN = "from flwr.supercore.cli import flower_superexec; flower_superexec()"
+RUN = "from fedsim.flower.superexec import main; main()"
 
 
 def start(address: str, root_certificates: Path | None, secret: Path) -> subprocess.Popen[bytes]:

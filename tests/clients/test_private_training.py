@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim import Experiment
 from fedsim.clients.app import app
-from fedsim.clients.workbench import _workbench
+from fedsim.clients.client_runtime import _client_runtime
 from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.privacy.dp_sgd.state import Untrained
@@ -36,7 +36,7 @@ DP_SGD = BASE + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-4\n"
 def trained(text: str, *overrides: str, **config: Any) -> tuple[RecordDict, dict[str, torch.Tensor]]:
     """Return what a client of a new process answers to a train message, and the model that it got."""
     experiment = Experiment.from_toml(text, overrides)
-    _workbench.cache_clear()
+    _client_runtime.cache_clear()
     spec = AppSpec(6, dict(experiment.to_run_config()))
     model = initial_model(experiment, prepare(experiment).task).state_dict()
     settings = ConfigRecord({"server-round": 1, **config})

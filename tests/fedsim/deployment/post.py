@@ -13,9 +13,11 @@ from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse, PushAppMessagesRequest
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 
-from fedsim.deployment.exchange import NODE, TASK, Exchange
-from fedsim.deployment.letter import Letter, pack, unpack
-from fedsim.deployment.wire import COLLECT, GIVE, INSTANCE, SEND, TAKE
+from fedsim.deployment.exchange import Exchange
+from fedsim.deployment.wire import INSTANCE, NODE, TASK
+from fedsim.flower.message_store import MessageStore
+from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
+from fedsim.flower.wire_message import WireMessage, pack, unpack
 from fedsim.runtime.spec import acting_as
 
 
@@ -34,7 +36,7 @@ class Post:
 
     def __init__(self, state: Any, nodes: int) -> None:
         self.state = state
-        self.exchange = Exchange(elsewhere, state)
+        self.exchange = Exchange(elsewhere, MessageStore(state))
         self.stored_before = len(state.object_store)
         self.nodes = []
         for _ in range(nodes):
@@ -69,7 +71,9 @@ class Post:
     def send(self, *messages: tuple[int, bytes], lose: int = 0, token: str | None = None) -> list[str]:
         """Send messages to nodes by one request, but for the last `lose` objects; return their ids."""
         with acting_as(SUPERLINK_NODE_ID, self.run):
-            letters = Letter.of([Message(content(it), node, "train", ttl=100.0) for node, it in messages])
+            letters = WireMessage.encode(
+                [Message(content(it), node, "train", ttl=100.0) for node, it in messages]
+            )
         request = PushAppMessagesRequest(
             messages_list=[letter.head for letter in letters],
             message_object_trees=[letter.tree for letter in letters],
@@ -90,14 +94,16 @@ class Post:
         if not head.messages_list:
             assert not answer
             return None
-        return Letter(head.messages_list[0], head.message_object_trees[0], contents).message()
+        return WireMessage(head.messages_list[0], head.message_object_trees[0], contents).decode()
 
-    def reply(self, node: int, message: Message, it: bytes) -> Letter:
+    def reply(self, node: int, message: Message, it: bytes) -> WireMessage:
         with acting_as(node, self.run):
-            (letter,) = Letter.of([Message(content(it), reply_to=message)])
+            (letter,) = WireMessage.encode([Message(content(it), reply_to=message)])
         return letter
 
-    def give(self, node: int, letter: Letter, objects: Sequence[bytes] | None = None) -> tuple[int, bytes]:
+    def give(
+        self, node: int, letter: WireMessage, objects: Sequence[bytes] | None = None
+    ) -> tuple[int, bytes]:
         """Send a reply, with other objects maybe."""
         request = PushMessagesRequest(
             node=Node(node_id=node),
@@ -119,7 +125,7 @@ class Post:
         assert status == 200
         replies, contents = unpack(PullAppMessagesResponse, BytesList.FromString(answer))
         pairs = zip(replies.messages_list, replies.message_object_trees, strict=True)
-        return [Letter(head, tree, contents).message() for head, tree in pairs]
+        return [WireMessage(head, tree, contents).decode() for head, tree in pairs]
 
     def stored(self) -> int:
         """Return how many objects are kept of this run."""

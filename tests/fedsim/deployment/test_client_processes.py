@@ -17,7 +17,8 @@ import pytest
 
 from fedsim import Experiment
 from fedsim.deployment.key_making import make_keys
-from fedsim.deployment.remote import FlowerRun, Remote
+from fedsim.deployment.remote import Remote
+from fedsim.flower.control import FlowerRun
 from tests.fedsim.deployment.clients import Client, client, keyed, run
 from tests.fedsim.deployment.servers import LONGEST, Server, serving
 from tests.fedsim.deployment.test_bundle import files_of, with_toml, zipped

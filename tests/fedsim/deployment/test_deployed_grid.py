@@ -10,10 +10,10 @@ from flwr.app import Message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.superlink.grid import HttpGrid
 
-from fedsim.deployment.exchange import TASK
-from fedsim.deployment.letter import Letter
 from fedsim.deployment.parcel import unwrap, wrap
-from fedsim.deployment.wire import COLLECT, SEND
+from fedsim.deployment.wire import TASK
+from fedsim.flower.paths import COLLECT, SEND
+from fedsim.flower.wire_message import WireMessage
 from fedsim.runtime.spec import acting_as
 from fedsim.server import deployed_grid
 from fedsim.server.deployed_grid import DeployedGrid
@@ -66,7 +66,7 @@ def test_a_round_is_one_request_there_and_one_back(post: Post, wire: Wire, grid:
                 assert unwrap(message.content) == model
                 with acting_as(node, post.run):
                     said = Message(wrap(content(b"from %d" % node)), reply_to=message)
-                (letter,) = Letter.of([said])
+                (letter,) = WireMessage.encode([said])
                 assert post.give(node, letter)[0] == 200
 
     wire.reply = reply
@@ -102,7 +102,7 @@ def test_who_does_not_answer_is_not_waited_for_beyond_the_timeout(
         if (message := post.take(one)) is not None:
             with acting_as(one, post.run):
                 said = Message(wrap(content(b"here")), reply_to=message)
-            post.give(one, *Letter.of([said]))
+            post.give(one, *WireMessage.encode([said]))
 
     wire.reply = reply
     began = time.monotonic()

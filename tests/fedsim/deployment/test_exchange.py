@@ -14,9 +14,9 @@ from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 
 from fedsim.deployment import exchange
-from fedsim.deployment.exchange import HEARTBEAT, TASK
-from fedsim.deployment.letter import Letter, pack
-from fedsim.deployment.wire import COLLECT, GIVE, SEND, TAKE
+from fedsim.deployment.wire import TASK
+from fedsim.flower.paths import COLLECT, GIVE, HEARTBEAT, SEND, TAKE
+from fedsim.flower.wire_message import WireMessage, pack
 from fedsim.runtime.spec import acting_as
 from tests.fedsim.deployment.post import Post, content, read
 
@@ -43,7 +43,7 @@ def test_what_messages_share_is_sent_once(post: Post) -> None:
     one, two = post.nodes
     with acting_as(SUPERLINK_NODE_ID, post.run):
         shared = content(b"shared")
-        letters = Letter.of([Message(shared, node, "train", ttl=100.0) for node in (one, two)])
+        letters = WireMessage.encode([Message(shared, node, "train", ttl=100.0) for node in (one, two)])
     contents = {id_: it for letter in letters for id_, it in letter.contents.items()}
     assert len(contents) == 4  # two messages, the content, its record
     assert len({id(it) for letter in letters for it in letter.contents.values()}) == 4

@@ -13,8 +13,8 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesRespon
 
 from fedsim.deployment.asgi import read_body
 from fedsim.deployment.holding import Holding
-from fedsim.deployment.letter import pack, unpack
-from fedsim.deployment.wire import COLLECT, GIVE, SEND, TAKE
+from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
+from fedsim.flower.wire_message import pack, unpack
 
 
 class Mailbox:

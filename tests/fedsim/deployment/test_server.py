@@ -24,9 +24,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fedsim.deployment.key_making import add_clients, make_keys
 from fedsim.deployment.keys import ClientKeys, OperatorKeys
-from fedsim.deployment.letter import pack
 from fedsim.deployment.operator import sign
-from fedsim.deployment.wire import GIVE
+from fedsim.flower.paths import GIVE
+from fedsim.flower.wire_message import pack
 from tests.fedsim.deployment.servers import Server, close_clients, control, fleet, operator, serving, trusting
 
 YEAR = timedelta(days=365)

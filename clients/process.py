@@ -1,4 +1,4 @@
-"""Where a client lives: in a simulation, or in a process of its own with its own folders."""
+"""A deployed client's process: its folders, its keys and its ledger. A simulated client has no process of its own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A client process's own folders; `fedsim client` puts them into the node config.
+class ClientProcess:
+    """A client process that `fedsim client` has started; it passes these paths in the node config.
 
     Attributes:
-        state: What it keeps.
-        keys: Its keys; None: it has none.
-        data: Its own examples; None: it has its share of the experiment's.
-        loopback: Whether its server is on this machine.
+        state: Folder of the client's state.
+        keys: Folder of the client's keys; None: the server asks for no keys.
+        data: File of the client's own examples; None: it trains on its share of the experiment's data.
+        loopback: Whether the server is on the same machine.
     """
 
     state: Path
@@ -35,8 +35,8 @@ class Place:
     loopback: bool
 
     @classmethod
-    def of(cls, context: Context) -> Place | None:
-        """Return a client's place; None: it is simulated, or one of Flower's own nodes."""
+    def of(cls, context: Context) -> ClientProcess | None:
+        """Return the process of a client; None: the client is simulated, or runs in one of Flower's own nodes."""
         config = context.node_config
         if not config.get("deployed"):
             return None
@@ -44,20 +44,20 @@ class Place:
         return cls(Path(str(config["state"])), keys, data, bool(config.get("loopback")))
 
     def own_keys(self) -> ClientKeys:
-        """Return its keys.
+        """Return the client's keys.
 
         Raises:
-            ValueError: It has none, or they can't be read.
+            ValueError: There are none, or they can't be read.
         """
         if self.keys is None:
             raise ValueError("this client has no keys, which a malicious server makes necessary")
         return _keys(self.keys)
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse an experiment whose noise would hide nothing from a server elsewhere.
+        """Refuse an experiment whose noise the server could compute, unless the server is on this machine.
 
         Raises:
-            ValueError: It follows from the seed, which the server has.
+            ValueError: The noise is derived from the seed, which the server knows.
         """
         if experiment.privacy.releases and experiment.privacy.noise == "seeded" and not self.loopback:
             raise ValueError(
@@ -73,19 +73,19 @@ def _keys(folder: Path) -> ClientKeys:
 
 
 def run_label(context: Context) -> str:
-    """Return what a run is called in secure aggregation: deployed, a run that is resumed is the same one."""
-    return str(context.run_id if Place.of(context) is None else context.series_id)
+    """Return the run's label in secure aggregation; a deployed run keeps its label when it is resumed."""
+    return str(context.run_id if ClientProcess.of(context) is None else context.series_id)
 
 
 def note_released(event: Event, context: Context, config: Mapping[str, Any]) -> None:
-    """Write down what a client releases, before it leaves the client.
+    """Append a release to the client's ledger, before the released value leaves the client.
 
-    A client process has a ledger of its own for each run, `ledgers/<series>.jsonl` in its state directory, and no
-    message has a say in where. A simulated client writes to the `ledger` that the message's config names, if it does.
+    A client process keeps a ledger for each series of runs, `ledgers/<series>.jsonl` in its state directory; no message
+    can change that path. A simulated client writes to the `ledger` that the message's config names, if it names one.
     """
-    place = Place.of(context)
-    if place is not None:
-        file = place.state / "ledgers" / f"{context.series_id}.jsonl"
+    process = ClientProcess.of(context)
+    if process is not None:
+        file = process.state / "ledgers" / f"{context.series_id}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         _append(event, file, os.O_CREAT)
     elif "ledger" in config:

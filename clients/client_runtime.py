@@ -1,4 +1,4 @@
-"""What all clients of one process share: data, model and optimiser, made once and reset for each client."""
+"""The state that all clients of one process share: data, model and optimiser, built once and reset for each client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context
 
 from fedsim.arrays import LiveArray, record_of, values_of
-from fedsim.clients.place import Place
+from fedsim.clients.process import ClientProcess
 from fedsim.clients.training import Sgd
 from fedsim.data import FederatedData, prepare
 from fedsim.data.own import OwnData, read_own
@@ -26,8 +26,8 @@ from fedsim.secagg.setup import policy_of
 from fedsim.vectors import dimension_of
 
 
-class Workbench:
-    """A model that clients take turns with; whoever is at it loads the weights that it needs first.
+class ClientRuntime:
+    """Data, model and optimiser of one process, used by one client at a time; each client loads its weights first.
 
     Attributes:
         experiment: Says how.
@@ -97,9 +97,9 @@ def client_index(context: Context) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _workbench(experiment: str, overrides: str, own: str, task: str) -> Workbench:
+def _client_runtime(experiment: str, overrides: str, own: str, task: str) -> ClientRuntime:
     known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
-    return Workbench(
+    return ClientRuntime(
         known, _own_data(known, own, task) if own or known.data.source_entry.by_clients else prepare(known)
     )
 
@@ -121,18 +121,18 @@ def _own_data(experiment: Experiment, path: str, task: str) -> OwnData:
     return OwnData(file, Task.loads(task), data.held_out, data.clients or 0)
 
 
-def workbench(context: Context) -> Workbench:
-    """Return this process's workbench for the experiment in the run config of a context.
+def client_runtime(context: Context) -> ClientRuntime:
+    """Return this process's runtime for the experiment in the run config of a context; built on first use.
 
     Raises:
         ValueError: A client process does not run that experiment.
     """
     config = context.run_config
-    place, own, task = Place.of(context), "", ""
-    if place is not None and place.data is not None:
-        own = str(place.data)
+    process, own, task = ClientProcess.of(context), "", ""
+    if process is not None and process.data is not None:
+        own = str(process.data)
         task = str(config_in(context.state, TASK).get("task", ""))
-    bench = _workbench(str(config.get("experiment", "")), str(config.get("set", "")), own, task)
-    if place is not None:
-        place.check(bench.experiment)
-    return bench
+    runtime = _client_runtime(str(config.get("experiment", "")), str(config.get("set", "")), own, task)
+    if process is not None:
+        process.check(runtime.experiment)
+    return runtime

@@ -1,8 +1,7 @@
 """A Flower message and its content as one body of a request.
 
-Flower sends a message's head by one request and each object that it consists of by another, named by its hash. Here
-head and objects travel together: a list of byte strings, the first of which is the request or answer that Flower has for
-heads alone.
+Flower sends a message's head by one request and each object that it consists of by another, named by its SHA-256. Here
+head and objects travel together: a list of byte strings, of which the first is Flower's own request or answer for heads.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from flwr.app import Message
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
+from flwr.app import Error, Message, Metadata
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.recorddict_pb2 import BytesList
@@ -31,13 +31,13 @@ T = TypeVar("T", bound=Protobuf)
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A message in parts.
+class WireMessage:
+    """A message in parts, as it is sent.
 
     Attributes:
         head: The message without its content.
-        tree: The hashes of the objects that it consists of.
-        contents: Objects by their hashes; those of `tree`, and others maybe.
+        tree: The ids (SHA-256, hex) of the objects that it consists of.
+        contents: Objects by their ids: all of `tree`, and maybe others.
     """
 
     head: ProtoMessage
@@ -45,20 +45,22 @@ class Letter:
     contents: dict[str, bytes]
 
     @classmethod
-    def of(cls, messages: Iterable[Message]) -> list[Self]:
-        """Return the parts of messages, whose ids are their hashes then; what they share is made once."""
-        made: dict[str, bytes] = {}
-        letters = []
+    def encode(cls, messages: Iterable[Message]) -> list[Self]:
+        """Return the parts of messages, and set the messages' ids; an object that several share is encoded once."""
+        encoded: dict[str, bytes] = {}
+        wire_messages = []
         with no_object_id_recompute():
             for message in messages:
                 message.metadata.__dict__["_message_id"] = message.object_id
                 parts = get_all_nested_objects(message)
-                made |= {id_: part.deflate() for id_, part in parts.items() if id_ not in made}
+                encoded |= {id_: part.deflate() for id_, part in parts.items() if id_ not in encoded}
                 head = message_to_proto(remove_content_from_message(message))
-                letters.append(cls(head, get_object_tree(message), {id_: made[id_] for id_ in parts}))
-        return letters
+                wire_messages.append(
+                    cls(head, get_object_tree(message), {id_: encoded[id_] for id_ in parts})
+                )
+        return wire_messages
 
-    def message(self) -> Message:
+    def decode(self) -> Message:
         """Return the message.
 
         Raises:
@@ -68,24 +70,38 @@ class Letter:
             message = inflate_object_from_contents(
                 self.tree.object_id, self.contents, keep_object_contents=True
             )
-        except Exception as error:  # whatever bytes that are no message raise
+        except Exception as error:  # bytes that are no message raise exceptions of many classes
             raise ValueError(f"{type(error).__name__}: {error}") from None
         if not isinstance(message, Message):
             raise ValueError(f"is no message, but {type(message).__name__}")
-        message.metadata.__dict__["_message_id"] = self.tree.object_id  # a message can't hold its own hash
+        message.metadata.__dict__["_message_id"] = self.id  # a message can't hold its own hash
         return message
+
+    def error(self, reason: str) -> Message:
+        """Return an error message in place of this one, of which the content can't be used."""
+        return make_message(self.metadata, error=Error(ErrorCode.UNKNOWN, reason))
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return str(self.tree.object_id)
+
+    @property
+    def metadata(self) -> Metadata:
+        """The message's metadata, as the head has it."""
+        return message_from_proto(self.head).metadata
 
 
 def pack(head: Protobuf, contents: Iterable[bytes] = ()) -> BytesList:
-    """Return a request or an answer with objects."""
+    """Return a request or an answer for heads, and objects, as one protobuf message."""
     return BytesList(vals=[head.SerializeToString(), *contents])
 
 
 def unpack(kind: type[T], packed: BytesList) -> tuple[T, dict[str, bytes]]:
-    """Return a request or an answer, an empty one for nothing at all, and the objects by their hashes.
+    """Return the request or answer for heads (an empty one if nothing is there), and the objects by their ids.
 
     Raises:
-        ValueError: It is none of its kind.
+        ValueError: The first byte string is no protobuf message of this kind.
     """
     if not packed.vals:
         return kind(), {}

@@ -1,4 +1,4 @@
-"""What a server process tells the ServerApps that it starts, by their environment: where they are deployed."""
+"""The server process that has started a ServerApp, as it describes itself in the ServerApp's environment."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """A server process, as its ServerApps see it.
+class ServerProcess:
+    """A process of `fedsim server`, as its ServerApps see it.
 
     Attributes:
-        state: Its folder.
-        keys: The folder of its keys; None: it has none.
-        loopback: Whether only this machine can reach it.
+        state: Its state directory.
+        keys: The folder of its keys; None: it was started with `--insecure`.
+        loopback: Whether it can be reached from its own machine only.
     """
 
     state: Path
@@ -30,8 +30,8 @@ class Deployment:
     loopback: bool
 
     @classmethod
-    def current(cls) -> Deployment | None:
-        """Return where this process is deployed; None: `fedsim server` did not start it."""
+    def current(cls) -> ServerProcess | None:
+        """Return the server process that has started this one; None: `fedsim server` did not start it."""
         state, keys = os.environ.get(STATE), os.environ.get(KEYS)
         if not state:
             return None
@@ -41,7 +41,7 @@ class Deployment:
         """Return the directory of a run.
 
         Raises:
-            Refused: The name is none: it may not lead out of the folder.
+            Refused: The name is invalid; it may not lead out of the folder of runs.
         """
         if not RUN_NAME.fullmatch(name):
             raise Refused(f"run-name = {name!r}: letters, digits, dot, hyphen and underscore are allowed")
@@ -49,11 +49,11 @@ class Deployment:
 
     @property
     def secrets(self) -> Path:
-        """The folder of what runs go on from, where that is secret; none of it is handed out."""
+        """The folder of the runs' secret states, which resumed runs need; the server sends none of these files."""
         return self.state / "secrets"
 
     def speak(self, run: str) -> None:
-        """Write what this process has to log, of a run, to the server's log."""
+        """Send this process's log lines to the server's log, each with the run's name."""
         from fedsim.deployment.app_log import speak
 
         speak(self.state / APP_LOG, run)
@@ -81,14 +81,14 @@ class Deployment:
         return load_registry(self.keys)
 
     def check(self, experiment: Experiment, code: str) -> None:
-        """Refuse an experiment that would not mean here what it means to whoever submits it.
+        """Refuse an experiment that this server can't run as the submitter meant it.
 
         Args:
-            experiment: What is to be run.
-            code: The digest of the submitter's code.
+            experiment: The submitted experiment.
+            code: The digest (SHA-256, hex) of the submitter's fedsim.
 
         Raises:
-            Refused: The code differs; or its noise follows from its seed, and clients may be elsewhere.
+            Refused: The code differs from this server's; or noise is seeded, and clients may be on other machines.
         """
         from fedsim.deployment.bundle import installed_code
 

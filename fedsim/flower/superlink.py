@@ -4,49 +4,67 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from sqlalchemy.exc import SQLAlchemyError
+
 from fedsim.errors import Refused
+from fedsim.flower.message_store import MessageStore
+from fedsim.flower.nodes import Nodes
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 log = logging.getLogger("fedsim.server")
 
-TIDY = 1.0  # seconds
+CLEANUP_INTERVAL = 1.0  # seconds
 
 
-def open_superlink(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
-    """Return Flower's app; the runs that ended with the server before this one are known as failed.
+@dataclass(frozen=True)
+class SuperLink:
+    """Flower's server.
+
+    Attributes:
+        app: The ASGI app of its three APIs: Control, Fleet and Runtime.
+        messages: Its messages.
+        nodes: Its nodes.
+    """
+
+    app: FastAPI
+    messages: MessageStore
+    nodes: Nodes
+
+
+def open_superlink(database: Path, secret: bytes, has_keys: bool) -> SuperLink:
+    """Open a SuperLink; runs that were under way when the server before this one ended are marked as failed.
 
     Args:
         database: Its file, which is made where there is none.
-        secret: Whoever has it may ask for runs to start: SuperExec.
+        secret: SuperExec's, which alone may ask for runs to start.
         has_keys: Whether clients are registered by their keys; else they register themselves.
 
     Raises:
         Refused: The file can't be used as a database.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         app = _app(database, secret, has_keys)
+        state = app.state.linkstate_factory.state()
         _end_lost_runs(app)
-        _tidy_seldom(app)
+        _limit_cleanups(app)
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise Refused(f"--state {str(database.parent)!r}: {database.name}: {reason}") from None
-    return app
+    return SuperLink(app, MessageStore(state), Nodes(state))
 
 
 def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
-    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
-    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-    from flwr.superlink.config_loader import SuperLinkLifespanConfig
-    from flwr.superlink.main import create_app
-
     config = SuperLinkLifespanConfig(
         superexec_auth_secret=secret,
         enable_supernode_auth=has_keys,
@@ -54,7 +72,7 @@ def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
         isolation=ISOLATION_MODE_PROCESS,  # it starts no SuperExec itself
         runtime_dependency_install=False,
         simulation=False,
-        # What serves it sees to addresses and certificates, and the gate to the operator.
+        # fedsim's server listens, has the certificates, and authenticates the operator.
         host="",
         port=0,
         insecure=True,
@@ -63,7 +81,7 @@ def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
         ssl_certfile=None,
         ssl_keyfile=None,
         authn_plugin=NoOpControlAuthnPlugin(),
-        # What was before HTTP, and what the open build hasn't.
+        # Settings of the gRPC APIs, and of what Flower's open-source build lacks.
         control_address="",
         fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
         fleet_api_address=None,
@@ -77,26 +95,24 @@ def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
 
 
 def _end_lost_runs(app: FastAPI) -> None:
-    from flwr.common.constant import Status, SubStatus
-
     state = app.state.linkstate_factory.state()
     for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
         state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
         log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
 
 
-def _tidy_seldom(app: FastAPI) -> None:
-    """Have Flower look once a second for tasks that have not been heard of, and not in nearly every request.
+def _limit_cleanups(app: FastAPI) -> None:
+    """Have Flower look for expired task tokens once a second, and not in nearly every request.
 
-    It takes half of what a request costs.
+    The look takes half of the time of a request.
     """
     state = app.state.linkstate_factory.state()
-    tidy, last = state._cleanup_expired_task_tokens, 0.0
+    clean_up, last = state._cleanup_expired_task_tokens, 0.0
 
-    def seldom() -> None:
+    def limited() -> None:
         nonlocal last
-        if time.monotonic() - last >= TIDY:
+        if time.monotonic() - last >= CLEANUP_INTERVAL:
             last = time.monotonic()
-            tidy()
+            clean_up()
 
-    state._cleanup_expired_task_tokens = seldom
+    state._cleanup_expired_task_tokens = limited
