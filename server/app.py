@@ -34,6 +34,7 @@ from fedsim.server.correlated import Correlated
 from fedsim.server.deployed_grid import DeployedGrid
 from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
+from fedsim.server.evaluation import Evaluation
 from fedsim.server.kept_ledger import KeptByClients
 from fedsim.server.local_account import LocalAccount
 from fedsim.server.matrix_account import MatrixAccount
@@ -165,7 +166,7 @@ def _federation(
         enrolment=enrolment,
         strategy=strategy,
         arrays=arrays,
-        evaluate=lambda arrays: _score(model, arrays, data),
+        evaluation=Evaluation(experiment, lambda arrays: _score(model, arrays, data)),
         account=account,
         central=central,
         secure=None

@@ -26,6 +26,11 @@ AWAY = "is away"  # and of one that could not be asked
 Expected = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and dtype of each array of the model
 
 
+def metrics_of(reply: Message) -> MetricRecord:
+    """Return the metrics of a reply that has some."""
+    return next(iter(records_in(reply.content, MetricRecord).values()))
+
+
 def expected_of(model: ArrayRecord) -> Expected:
     """Return what an update of a model must be like."""
     return {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in model.items()}

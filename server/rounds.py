@@ -16,9 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from fedsim.arrays import record_of, values_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
-from fedsim.models import Score
 from fedsim.privacy.events import Noise
-from fedsim.records import records_in
 from fedsim.server.account import Account
 from fedsim.server.central import Central, Sums, zeros_like
 from fedsim.privacy.cohorts.draw import draw, max_cohort_of, secret_generator
@@ -26,30 +24,18 @@ from fedsim.server.cohort_account import CohortAccount
 from fedsim.server.cohort_grid import CohortGrid
 from fedsim.server.correlated import Correlated
 from fedsim.server.enrolment import Enrolment
+from fedsim.server.evaluation import Evaluation
 from fedsim.server.fold import Total, WeightedSum
 from fedsim.server.local_account import LocalAccount
 from fedsim.server.matrix_account import MatrixAccount
-from fedsim.server.replies import AWAY, LATE, Replies, expected_of, expected_vector, read
+from fedsim.server.replies import AWAY, LATE, Replies, expected_of, expected_vector, metrics_of, read
 from fedsim.server.secure_grid import SecureGrid
+from fedsim.server.stopping import Stopping
 from fedsim.streams import numpy_stream
 from fedsim.summed import RELEASED
 from fedsim.vectors import CLIPPED, plus, split
 
 log = logging.getLogger(__name__)
-SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}  # quantiles of the clients' accuracies in a row
-
-
-@dataclass
-class Stopping:
-    """What `server.patience` goes by.
-
-    Attributes:
-        best_loss: The lowest test loss so far, in nats.
-        evaluations_since_best: How many have not been lower since.
-    """
-
-    best_loss: float = float("inf")
-    evaluations_since_best: int = 0
 
 
 @dataclass
@@ -62,7 +48,7 @@ class Federation:
         enrolment: Knows the clients, and the nodes of those that are there.
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
-        evaluate: Scores a model on the central test set.
+        evaluation: Scores the model.
         account: What the rounds cost; None: nothing is to be accounted for.
         central: Noises what the clients' clipped updates sum to; None: nothing is noised here.
         secure: Has clients train by secure aggregation, over the same grid; None: updates come in clear.
@@ -80,7 +66,7 @@ class Federation:
     enrolment: Enrolment
     strategy: Strategy
     arrays: ArrayRecord
-    evaluate: Callable[[ArrayRecord], Score]
+    evaluation: Evaluation
     account: Account | CohortAccount | MatrixAccount | LocalAccount | None = None
     central: Central | Correlated | None = None
     secure: SecureGrid | None = None
@@ -125,12 +111,13 @@ class Federation:
         started = time.perf_counter()
         try:
             row = {"round": round_} | self._train(round_)
-            scores = self._evaluate(round_) if self._is_due(round_) else {}
-            cost = self._cost(round_) if self._is_due(round_) else {}
+            due = self.evaluation.is_due(round_)
+            scores = self._evaluate(round_) if due else {}
+            cost = self._cost(round_) if due else {}
         except Exception as error:
             error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
             raise
-        self.over = bool(scores) and self._is_enough(scores)
+        self.over = bool(scores) and self.stopping.is_enough(self.experiment.server, scores)
         return row | scores | cost | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
@@ -139,7 +126,7 @@ class Federation:
         if isinstance(self.central, Correlated):
             self.central.draw(round_)  # who was in it has taken part
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
-        return row | (self._cost(round_) if self._is_due(round_) else {})
+        return row | (self._cost(round_) if self.evaluation.is_due(round_) else {})
 
     # --- training ---------------------------------------------------------------------------------------
 
@@ -316,7 +303,7 @@ class Federation:
         )
         if server.weighting == "uniform":
             for message in replies.messages:
-                _metrics_of(message)["num-examples"] = 1
+                metrics_of(message)["num-examples"] = 1
         return replies
 
     def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
@@ -335,69 +322,16 @@ class Federation:
 
     # --- evaluation -------------------------------------------------------------------------------------
 
-    def _is_due(self, round_: int) -> bool:
-        return round_ % self.experiment.server.evaluate_every == 0 or round_ == self.experiment.rounds
-
     def _evaluate(self, round_: int) -> dict[str, float]:
-        central = self.evaluate(self.arrays)
-        scores = {"accuracy": central.accuracy, "loss": central.loss}
-        return scores | self._evaluate_on_clients(round_)
-
-    def _evaluate_on_clients(self, round_: int) -> dict[str, float]:
-        server, seed = self.experiment.server, self.experiment.seed
-        if server.client_evaluation == "none":
-            return {}
-        everyone = list(self.enrolment.nodes)
-        cohort = (
-            everyone
-            if server.client_evaluation == "all"
-            else draw(
-                "fixed", server.cohort, len(everyone), numpy_stream(seed, "evaluation-cohort", round_=round_)
-            )
-        )
-        grid = self._view(cohort)
-        config = ConfigRecord({"server-round": round_})
-        messages = grid.checked(self.strategy.configure_evaluate(round_, self.arrays, config, grid))
-        replies = sorted(
-            grid.send_and_receive(messages, timeout=server.timeout),
-            key=lambda reply: grid.client(reply.metadata.src_node_id),
-        )
-        scored = [reply for reply in replies if reply.has_content() and "loss" in _metrics_of(reply)]
-        metrics = self.strategy.aggregate_evaluate(round_, scored) if scored else None
-        if not metrics:
-            return {}
-        means = {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")}  # type: ignore[arg-type]
-        return means | spread([_metrics_of(reply) for reply in scored])
+        """Return the scores of the model after a round."""
+        return self.evaluation.scores(round_, self.arrays, self.grid, self.enrolment, self.strategy)
 
     def _cost(self, round_: int) -> dict[str, Any]:
         """Return what privacy has cost after a round that is evaluated, for its row."""
         return {} if self.account is None else self.account.columns(round_)
 
-    def _is_enough(self, scores: Mapping[str, float]) -> bool:
-        """Say whether `target-accuracy` or `patience` ends the run."""
-        server, stopping = self.experiment.server, self.stopping
-        if scores["loss"] < stopping.best_loss:
-            stopping.best_loss, stopping.evaluations_since_best = scores["loss"], 0
-        else:
-            stopping.evaluations_since_best += 1
-        reached = server.target_accuracy is not None and scores["accuracy"] >= server.target_accuracy
-        return reached or (server.patience is not None and stopping.evaluations_since_best >= server.patience)
-
     def _view(self, cohort: list[int]) -> CohortGrid:
         return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
-
-
-def _metrics_of(reply: Message) -> MetricRecord:
-    return next(iter(records_in(reply.content, MetricRecord).values()))
-
-
-def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how accuracy is spread over the clients that evaluated, all alike; nothing where none said its own."""
-    accuracies = [float(record["accuracy"]) for record in records if "accuracy" in record]
-    if not accuracies:
-        return {}
-    values = np.quantile(accuracies, list(SPREAD.values()))
-    return {f"client-accuracy-{name}": float(value) for name, value in zip(SPREAD, values, strict=True)}
 
 
 def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:

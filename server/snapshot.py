@@ -20,7 +20,8 @@ from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import LEDGER, RECORD
 from fedsim.server.correlated import Correlated
-from fedsim.server.rounds import Federation, Stopping
+from fedsim.server.rounds import Federation
+from fedsim.server.stopping import Stopping
 from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
 from fedsim.server.strategies.state import arrays_as_tree
 

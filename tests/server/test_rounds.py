@@ -10,6 +10,7 @@ from fedsim.models import Score
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
 from fedsim.server.cohort_grid import CohortGrid
 from fedsim.server.enrolment import Enrolment
+from fedsim.server.evaluation import Evaluation
 from fedsim.server.replies import read
 from fedsim.server.rounds import Federation
 from fedsim.server.strategies import build_strategy
@@ -29,7 +30,7 @@ def federation(
         enrolment=Enrolment(grid, clients),
         strategy=build_strategy(setting),
         arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
-        evaluate=lambda arrays: Score(losses(next(evaluations)), 0.5, 10),
+        evaluation=Evaluation(setting, lambda arrays: Score(losses(next(evaluations)), 0.5, 10)),
     )
 
 
