@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedsim.experiment import Experiment
 from fedsim.privacy.mechanisms import BITS
+from fedsim.privacy_sections import PrivacySection
 from fedsim.vectors import SHIFTED_BIT
 
 RELEASED = "released-"  # before the metric's name, in a round's row: what is noised
@@ -14,9 +14,9 @@ def shifted_name(metric: str) -> str:
     return f"shifted-{metric}"
 
 
-def summed(experiment: Experiment) -> dict[str, str]:
+def summed(privacy: PrivacySection) -> dict[str, str]:
     """Return what each of the terms is called in a client's reply, by what the ledger calls its sum."""
-    section = experiment.privacy.dp_fedavg
+    section = privacy.dp_fedavg
     if section is None:
         return {}
     bits = {BITS: SHIFTED_BIT} if section.adaptive is not None else {}

@@ -122,7 +122,7 @@ class Central:
                 noise_multiplier,
                 Ahead(lambda round_: randomness_of(experiment, "dp-fedavg-noise", round_=round_), dimension),
                 rounding(experiment, dimension),
-                summed(experiment),
+                summed(experiment.privacy),
                 0.0 if secagg is None else 2.0**-METRIC_BITS,
                 Arithmetic(experiment.privacy.arithmetic),
                 MOST if secagg is None else secagg.clip,

@@ -13,7 +13,7 @@ from fedsim.data import FederatedData, Raw, prepare
 from fedsim.data.federated import _opened
 from fedsim.data.partitions import partition
 from fedsim.data.rows import Rows
-from fedsim.data.sources.text import CHARACTERS, VOCABULARY, tokens, windows
+from fedsim.data.tokens import CHARACTERS, VOCABULARY, tokens, windows
 from fedsim.sections import DataSection
 
 PARTITIONS = ["iid", "dirichlet", "inner-dirichlet", "pathological", "shard", "linear", "exponential", "natural", "grouped-natural"]  # fmt: skip
