@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,11 +10,10 @@ from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection, LocalDp
 from fedsim.complaints import check_one_of, complaint
 from fedsim.privacy.events import Relation
 from fedsim.privacy.sampling import Batches
-from fedsim.section import Section, kebab
+from fedsim.section import Section
 from fedsim.sections import ClientSection
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
-NOT_YET = ("audit", "distributed-dp")
 
 
 class DpSgdSection(Section):
@@ -134,18 +132,6 @@ class PrivacySection(Section):
     """Client-level: each client adds noise, and trusts nobody."""
     secagg: SecaggSection | None = None
     """Secure aggregation: the server sees sums only."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_not_here_yet(cls, raw: Any) -> Any:
-        for name in sorted(raw) if isinstance(raw, Mapping) else ():
-            if kebab(str(name)) in NOT_YET:
-                raise complaint(
-                    name,
-                    raw[name],
-                    "is not available in this version; allowed: dp-fedavg, dp-ftrl, dp-sgd, local-dp, secagg",
-                )
-        return raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -84,7 +84,7 @@ SAYINGS = [
     ("delay 0", "[faults]\nstraggler = 0.1\ndelay = 0.0\ndeadline = 1.0", [], "faults.delay = 0.0: must be greater than 0"),
     ("infinite deadline", "[faults]\nstraggler = 0.1\ndelay = 1.0\ndeadline = inf", [], "faults.deadline = inf: must be a finite number"),
     ("faults that are a value", "faults = 0.1", [], "faults = 0.1: must be a table"),
-    ("mechanism to come", "[privacy.distributed-dp]", [], "privacy.distributed-dp = a table: is not available in this version"),
+    ("no mechanism", "[privacy.distributed-dp]", [], "privacy.distributed-dp = a table: is no key here; allowed: arithmetic, dp-fedavg, dp-ftrl, dp-sgd, local-dp, noise, secagg"),
     ("Krum by sums", SECAGG + "[server]\nstrategy = 'krum'", [], "server.strategy = 'krum': needs each client's update, and secure aggregation shows only their sum; allowed: fedavg, fedavgm"),
     ("median by sums", SECAGG + "[server]\nstrategy = 'fedmedian'", [], "server.strategy = 'fedmedian': needs each client's update"),
     ("trimmed mean by sums", SECAGG + "[server]\nstrategy = 'fedtrimmedavg'", [], "server.strategy = 'fedtrimmedavg': needs each client's update"),

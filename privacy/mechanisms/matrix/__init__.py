@@ -15,7 +15,7 @@ from fedsim.privacy.mechanisms.matrix.mechanism import (
     square_root_toeplitz,
 )
 from fedsim.privacy.mechanisms.matrix.noise import Noise
-from fedsim.privacy.mechanisms.matrix.participation import History, Participation, group_of
+from fedsim.privacy.mechanisms.matrix.participation import History, Participation
 from fedsim.privacy.mechanisms.matrix.plan import Plan, alternatives, plan
 from fedsim.privacy.mechanisms.matrix.release import CorrelatedGaussian
 from fedsim.privacy.mechanisms.matrix.strategies import Banded, Buffered, Strategy
@@ -36,7 +36,6 @@ __all__ = [
     "alternatives",
     "banded",
     "buffered",
-    "group_of",
     "independent",
     "plan",
     "square_root_banded",
