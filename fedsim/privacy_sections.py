@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -18,7 +17,6 @@ from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import invalid
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
-NOT_YET = ("audit", "distributed-dp")
 
 
 class PrivacySection(Section):
@@ -39,18 +37,6 @@ class PrivacySection(Section):
     """Client-level: each client adds noise, and trusts nobody."""
     secagg: SecaggSettings | None = None
     """Secure aggregation: the server sees sums only."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_not_here_yet(cls, raw: Any) -> Any:
-        for name in sorted(raw) if isinstance(raw, Mapping) else ():
-            if kebab(str(name)) in NOT_YET:
-                raise invalid(
-                    name,
-                    raw[name],
-                    "is not available in this version; allowed: dp-fedavg, dp-ftrl, dp-sgd, local-dp, secagg",
-                )
-        return raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -514,7 +514,7 @@ def test_the_client_sends_a_clipped_difference_that_weighs_one(
 
 
 def test_a_model_of_several_precisions_keeps_them() -> None:
-    run = fedsim.run(digits("model.name=tests.apps:mixed", "rounds=2"), "run")
+    run = fedsim.run(digits("model.name=tests.models:mixed", "rounds=2"), "run")
     assert [row["failures"] for row in run.rows] == [0, 0]
     weights = load_file(run.path / "model.safetensors")
     assert {name: array.dtype for name, array in weights.items()} == {

@@ -289,7 +289,7 @@ def test_worker_processes_keep_quiet_too(
 ) -> None:
     """Their stderr is the terminal's. Clients raise and warn; the server, which evaluates, does not."""
     printed = {}
-    changes = ("model.name=tests.apps:telling", "rounds=1", "runtime.engine=local", "runtime.workers=1")
+    changes = ("model.name=tests.models:telling", "rounds=1", "runtime.engine=local", "runtime.workers=1")
     for noise in ("os", "seeded"):
         caplog.clear()
         fedsim.run(setting(*overrides, *changes, f"privacy.noise={noise}"), noise)

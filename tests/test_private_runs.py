@@ -221,10 +221,10 @@ def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
 def test_a_model_by_which_examples_are_not_their_own_is_refused_before_anything_is_written(
     model: str, reason: str, kernel: str
 ) -> None:
-    text = DIGITS.replace('name = "cnn"\nwidth = 0.125', f'name = "tests.apps:{model}"')
+    text = DIGITS.replace('name = "cnn"\nwidth = 0.125', f'name = "tests.models:{model}"')
     wide = ["model.width=2"] if model == "dropping" else []
     setting = Experiment.from_toml(text, [f"privacy.dp-sgd.kernel={kernel}", *wide])
-    with pytest.raises(Refused, match=f"^model.name = 'tests.apps:{model}': .*{reason}"):
+    with pytest.raises(Refused, match=f"^model.name = 'tests.models:{model}': .*{reason}"):
         fedsim.run(setting, "run")
     assert not Path("run").exists()
 

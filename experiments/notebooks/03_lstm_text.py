@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import fedsim
 from fedsim.data import prepare
-from fedsim.data.sources.text import CHARACTERS, tokens
+from fedsim.data.tokens import CHARACTERS, tokens
 from fedsim.experiments.notebooks.showing import show
 
 SIZE = os.environ.get("FEDSIM_NOTEBOOK_SIZE", "full")  # "small": shows that all works, and learns little

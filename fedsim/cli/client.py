@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fedsim.cli.exit_codes import exit_codes
+
 ON = typer.Option("--on", metavar="HOST:PORT", help="The server.", show_default=False)
 KEYS = typer.Option(
     metavar="DIR",
@@ -54,7 +56,6 @@ def client(
     It runs no code but its own: a run of another version, or with modules of its own, is refused. The server may be
     away, or not there yet: the client goes on trying.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.deployment.ending import until_ended
 
     with exit_codes(), until_ended(parent):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 from fedsim.references import see_folders
 
@@ -146,8 +147,6 @@ def follow(
 
     Ctrl-C lets go of it, and the run goes on.
     """
-    from fedsim.cli.app import exit_codes
-
     where = Where(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes(), where.connect() as remote:
         from fedsim.deployment.submission import find
@@ -164,8 +163,6 @@ def stop(
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """End a run on a server after the round in flight; `fedsim resume --on` goes on with it."""
-    from fedsim.cli.app import exit_codes
-
     where = Where(on, keys, insecure, quiet, False)
     with exit_codes(), where.connect() as remote:
         from fedsim.deployment.submission import find
@@ -213,8 +210,6 @@ def up(
 
     They are started for it, with keys of their own and TLS between them, and all ended with it.
     """
-    from fedsim.cli.app import exit_codes
-
     with exit_codes():
         see_folders([Path.cwd(), config.absolute().parent])
         _up(config, clients, overrides or [], out, keep, quiet or as_json, as_json)

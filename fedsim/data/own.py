@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind
+from fedsim.data.arrays import as_inputs, as_labels
 from fedsim.data.federated import ClientData, Examples
-from fedsim.data.sources.images import as_inputs, as_labels
-from fedsim.data.sources.text import windows
 from fedsim.data.task import Task
+from fedsim.data.tokens import windows
 from fedsim.errors import Refused
 
 LABEL = "label"

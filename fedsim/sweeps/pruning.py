@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
-
-if TYPE_CHECKING:
-    from fedsim.sweeps.plan import PlannedRun
+from fedsim.sweeps.planned_run import PlannedRun
 
 METRICS = ("accuracy", "loss")  # of the central test set
 # Tables that say what is learned and what is promised, not how well: across them scores are not compared.

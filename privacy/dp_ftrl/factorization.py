@@ -61,16 +61,6 @@ class Factorization:
         """L2 sensitivity of C x to one participation with clip norm 1: the norm of the first column."""
         return float(np.linalg.norm(self.column))
 
-    @cached_property
-    def max_error(self) -> float:
-        """Deviation of the noise on the last prefix sum of x, over noise multiplier times clip norm."""
-        return self.sensitivity * self.residual(Objective.MAX)
-
-    @cached_property
-    def rms_error(self) -> float:
-        """The same, as root mean square over all prefix sums."""
-        return self.sensitivity * self.residual(Objective.RMS)
-
     def residual(self, objective: Objective) -> float:
         """Return the deviation of A C^-1 z on the last prefix sum, or the root mean square over all."""
         one = np.zeros(self.participation.rounds)

@@ -23,7 +23,7 @@ BASE = """
 clients = 6
 partition = "iid"
 [model]
-name = "tests.apps:averaging"
+name = "tests.models:averaging"
 [client]
 batch-size = 1000
 learning-rate = 0.2
@@ -118,7 +118,7 @@ def test_where_a_client_is_protected_a_buffer_is_clipped_with_the_rest(mechanism
 
 # --- masks ------------------------------------------------------------------------------------------------
 
-DROPPING = ("model.name=tests.apps:dropping", "client.batch-size=20")
+DROPPING = ("model.name=tests.models:dropping", "client.batch-size=20")
 TABLES = {
     "dp-sgd": "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-4\n",
     "dp-fedavg": "[privacy.dp-fedavg]\nclip = 0.5\nnoise-multiplier = 1.0\ndelta = 1e-3\n",

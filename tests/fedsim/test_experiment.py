@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import Experiment, Refused, catalogue
+from fedsim import Experiment, catalogue
 from fedsim.schema import schema
 from fedsim.sweeps.plan import is_sweep_file
 from tests.conftest import CONFIGS
@@ -119,8 +119,3 @@ def test_the_schema_takes_what_an_experiment_takes() -> None:
     assert errors({"data": {"source": "nowhere"}}) == 1
     assert errors({"data": {"alfa": 0.5}}) == 1
     assert errors({"client": {"batch-size": "ten"}}) == 1
-
-
-def test_what_is_not_here_yet_says_so() -> None:
-    with pytest.raises(Refused, match=r"privacy\.audit .*not available"):
-        Experiment.from_toml("[privacy.audit]\nepsilon = 3.0")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind
+from fedsim.data.arrays import as_inputs, as_labels
 from fedsim.data.raw import Raw
 from fedsim.data.split import held_out_indices
 from fedsim.errors import Refused
@@ -89,46 +90,3 @@ def _read_npz(path: Path, where: str) -> dict[str, NDArray[Any]]:
         raise Refused(
             f"{where}: holds pickled objects, which are never loaded; needed are numbers in {needed}"
         ) from None
-
-
-def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
-    """Return inputs as fedsim keeps them: uint8 or finite float32, images with their channels first.
-
-    The last of four axes is taken for the channels if it is 1 or 3 long and the second axis is not.
-
-    Raises:
-        Refused: The type, the shape or a value can't be used.
-    """
-    if x.dtype.kind not in "biuf":
-        raise Refused(f"{where}: has dtype {x.dtype}; numbers are needed")
-    if x.dtype != np.uint8:
-        x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise Refused(f"{where}: holds NaN or infinity; finite numbers are needed")
-    if x.ndim == 2:
-        return x.astype(np.float32)
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4:
-        channels_last = x.shape[3] in (1, 3) and x.shape[1] not in (1, 3)
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_last else x
-    raise Refused(f"{where}: has shape {x.shape}; features (2 axes) or images (3 or 4 axes) are needed")
-
-
-def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Return labels as int64 from 0.
-
-    Raises:
-        Refused: They are not whole numbers from 0.
-    """
-    if y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise Refused(f"{where}: holds NaN or infinity; whole numbers from 0 are needed")
-        if not (y == np.floor(y)).all():
-            raise Refused(f"{where}: holds fractions; whole numbers from 0 are needed")
-    elif y.dtype.kind not in "biu":
-        raise Refused(f"{where}: has dtype {y.dtype}; whole numbers from 0 are needed")
-    labels = y.astype(np.int64)
-    if labels.min(initial=0) < 0:
-        raise Refused(f"{where}: holds the label {labels.min()}; whole numbers from 0 are needed")
-    return labels

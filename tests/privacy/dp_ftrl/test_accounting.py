@@ -61,7 +61,7 @@ def test_tree_aggregation_and_what_it_leaves_on_the_table() -> None:
     tree_error = 5.0 * math.sqrt(10)
     same_epsilon = 5.0 / math.sqrt(10 + 1)
     root = square_root_toeplitz(Participation(rounds=1023, most=1))
-    assert same_epsilon * root.max_error < tree_error / 3
+    assert same_epsilon * root.sensitivity * root.residual(Objective.MAX) < tree_error / 3
 
 
 def test_groups_make_the_coins_come_up_more_often() -> None:
@@ -121,8 +121,8 @@ def test_plans_are_equally_private_and_their_errors_are_those_of_the_noise() -> 
         assert each.known_cohort(1e-5) == each.released_models(1e-5)
         assert each.known_cohort(1e-5).best <= 2
         assert each.deviation == each.noise_multiplier * each.mechanism.sensitivity
-        assert each.error(Objective.RMS) == pytest.approx(each.noise_multiplier * each.mechanism.rms_error)
-        assert each.error(Objective.MAX) == pytest.approx(each.noise_multiplier * each.mechanism.max_error)
+        for objective in Objective:
+            assert each.error(objective) == pytest.approx(each.deviation * each.mechanism.residual(objective))
     errors = [each.error(Objective.RMS) for each in made]
     assert errors[1] < errors[2] < 0.5 * errors[0]
 

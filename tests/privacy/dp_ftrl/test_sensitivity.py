@@ -34,7 +34,7 @@ def test_each_mechanisms_is_the_largest_over_all_patterns(pattern: Participation
         assert mechanism.sensitivity == pytest.approx(worst_norm(dense(mechanism.column), pattern), rel=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=8),
     st.integers(1, 9),
@@ -62,7 +62,7 @@ def test_of_a_column_that_rises_it_is_not_and_the_mechanism_is_refused() -> None
         assert sensitivity(column, fine) == pytest.approx(worst_norm(dense(column), fine))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.booleans())
 def test_no_clients_updates_move_more_than_it(seed: int, dimensions: int, full: bool) -> None:
     generator = np.random.default_rng(seed)
