@@ -61,6 +61,10 @@ class Experiment(Section):
         if clients is not None and self.server.cohort > clients and not self.privacy.hides_clients:
             with below("server"):
                 raise complaint("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
+        warmup = self.client.warmup_rounds
+        if warmup is not None and warmup >= self.rounds:
+            with below("client"):
+                raise complaint("warmup-rounds", warmup, f"must be below rounds = {self.rounds}")
         evaluation = self.server.client_evaluation
         if evaluation != "none" and self.data.held_out == 0:
             with below("server"):

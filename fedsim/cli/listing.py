@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim import catalogue
+from fedsim.optimizers.catalogue import OPTIMIZERS
+from fedsim.schedules.catalogue import SCHEDULES
 from fedsim.section import kebab
 
 
@@ -98,4 +100,27 @@ def show_strategies(console: Console, as_json: bool) -> None:
     console.print(
         '\nThe options stand in \\[server.options]. Your own: strategy = "my_package.my_module:build", called as'
         "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update."
+    )
+
+
+def show_optimizers(console: Console, as_json: bool) -> None:
+    """List the clients' optimizers and learning-rate schedules."""
+    if as_json:
+        tree = {
+            "optimizers": [_plain(entry) | {"keys": sorted(entry.beside)} for entry in OPTIMIZERS.values()],
+            "schedules": [_plain(entry) | {"keys": sorted(entry.beside)} for entry in SCHEDULES.values()],
+        }
+        print(json.dumps(tree))
+        return
+    console.print(_table("Optimizers: \\[client] optimizer = ...", OPTIMIZERS.values()))
+    console.print(
+        '\nThe options stand in \\[client.optimizer-options]. Your own: optimizer = "my_package.my_module:Mine", called as'
+        "\nMine(parameters, lr=rate, **options) for each local training; it returns an object with zero_grad() and step(),"
+        '\nas every torch.optim.Optimizer is: "torch.optim:Adagrad".\n'
+    )
+    console.print(_table("Schedules: \\[client] schedule = ...", SCHEDULES.values()))
+    console.print(
+        '\nThe options stand in \\[client.schedule-options]. Your own: schedule = "my_package.my_module:mine", called as'
+        "\nmine(round, rounds, **options); it returns the factor on `learning-rate`. `warmup-rounds` of \\[client] goes with"
+        "\nevery schedule: the rate rises linearly over that many rounds, and the schedule begins after them."
     )
