@@ -114,13 +114,13 @@ def show_optimizers(console: Console, as_json: bool) -> None:
         return
     console.print(_table("Optimizers: \\[client] optimizer = ...", OPTIMIZERS.values()))
     console.print(
-        '\nThe options stand in \\[client.optimizer-options]. Your own: optimizer = "my_package.my_module:Mine", called as'
-        "\nMine(parameters, lr=rate, **options) for each local training; it returns an object with zero_grad() and step(),"
-        '\nas every torch.optim.Optimizer is: "torch.optim:Adagrad".\n'
+        '\nThe options stand in \\[client.optimizer-options]. Your own: optimizer = "my_package.my_module:Mine",'
+        "\ncalled as Mine(parameters, lr=rate, **options) for each local training; it returns an object with"
+        '\nzero_grad() and step(), as every torch.optim.Optimizer is: "torch.optim:Adagrad".\n'
     )
     console.print(_table("Schedules: \\[client] schedule = ...", SCHEDULES.values()))
     console.print(
-        '\nThe options stand in \\[client.schedule-options]. Your own: schedule = "my_package.my_module:mine", called as'
-        "\nmine(round, rounds, **options); it returns the factor on `learning-rate`. `warmup-rounds` of \\[client] goes with"
-        "\nevery schedule: the rate rises linearly over that many rounds, and the schedule begins after them."
+        '\nThe options stand in \\[client.schedule-options]. Your own: schedule = "my_package.my_module:mine",'
+        "\ncalled as mine(round, rounds, **options); it returns the factor on client.learning-rate. With every"
+        "\nschedule: client.warmup-rounds, over which the rate rises linearly before the schedule begins."
     )

@@ -33,20 +33,20 @@ OPTIMIZERS = table(
     OptimizerEntry(
         name="sgd",
         reference="fedsim.optimizers.sgd:Sgd",
-        summary="SGD; with `momentum` and `weight-decay` (L2 penalty) of [client]",
+        summary="SGD, with `client.momentum`; `client.weight-decay` is an L2 penalty",
         beside=frozenset({"momentum", "weight-decay"}),
     ),
     OptimizerEntry(
         name="adam",
         reference="fedsim.optimizers.adam:Adam",
-        summary="Adam (Kingma and Ba 2015); with `weight-decay` (L2 penalty) of [client]",
+        summary="Adam (Kingma and Ba 2015); `client.weight-decay` is an L2 penalty",
         options=AdamOptions,
         beside=frozenset({"weight-decay"}),
     ),
     OptimizerEntry(
         name="adamw",
         reference="fedsim.optimizers.adamw:AdamW",
-        summary="Adam with `weight-decay` of [client] outside the moments (Loshchilov and Hutter 2019)",
+        summary="Adam with `client.weight-decay` outside the moments (Loshchilov and Hutter 2019)",
         options=AdamOptions,
         beside=frozenset({"weight-decay"}),
     ),

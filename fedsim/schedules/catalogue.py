@@ -44,7 +44,7 @@ SCHEDULES = table(
     ScheduleEntry(
         name="exponential",
         reference="fedsim.schedules.exponential:exponential",
-        summary="times `learning-rate-decay` of [client] after each round",
+        summary="times `client.learning-rate-decay` after each round",
         beside=frozenset({"learning-rate-decay"}),
     ),
     ScheduleEntry(
