@@ -45,7 +45,6 @@ def on_train(message: Message, context: Context) -> Message:
     config = record_in(message.content, ConfigRecord, "config")
     examples = bench.data.client(client_index(context)).train
     bench.load(record_in(message.content, ArrayRecord, "arrays"))
-    bench.optimizer.begin(int(config["server-round"]))  # type: ignore[arg-type]
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
@@ -69,7 +68,7 @@ def _train(
             return train_privately(bench, bench.gradient, examples, config, context)
         trained = train(
             bench.model,
-            bench.optimizer,
+            bench.optimizer(round_),
             examples,
             bench.experiment.client,
             numpy_stream(seed, "batches", round_=round_, client=client),
@@ -79,12 +78,12 @@ def _train(
 
 
 def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:
-    """Return the block in which a model's dropout draws: from a stream of the seed, or what nobody knows.
+    """Return the block in which a model's dropout, and an optimizer, draw: from a stream of the seed, or what nobody knows.
 
     A mask belongs to a place in a batch, and a record that is not there moves the others to other places: whoever
     knows the masks sees more of that than clipping bounds.
     """
-    if not experiment.model.entry.draws:
+    if not (experiment.model.entry.draws or experiment.client.optimizer_entry.draws):
         return nullcontext()
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return torch_draws_from_system()

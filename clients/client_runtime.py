@@ -1,4 +1,4 @@
-"""The state that all clients of one process share: data, model and optimiser, built once and reset for each client."""
+"""What all clients of one process share: data and model, made once and loaded anew for each client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from flwr.app import ArrayRecord, Context
 
 from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.clients.process import ClientProcess
-from fedsim.clients.training import Sgd
 from fedsim.data import FederatedData, prepare
 from fedsim.data.own import OwnData, read_own
 from fedsim.data.task import TASK, Task
@@ -20,8 +19,11 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import private_gradient
+from fedsim.optimizers import Optimizer
+from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.records import config_in
+from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
 from fedsim.vectors import dimension_of
 
@@ -33,7 +35,6 @@ class ClientRuntime:
         experiment: Says how.
         data: All clients' examples, or those of the one client that brings its own.
         model: Trained in place; its tensors stay where they are in memory.
-        optimizer: Of the model's parameters.
         gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
         local_noise: The noise multiplier of clients that noise their own updates; None where they don't.
         policy: What its clients accept of secure aggregation; None where the experiment has none.
@@ -43,7 +44,8 @@ class ClientRuntime:
         self.experiment = experiment
         self.data = data
         self.model = initial_model(experiment, self.data.task)
-        self.optimizer = Sgd(self.model, experiment.client)
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        check_optimizer(experiment.client, self._parameters)
         dp_sgd = experiment.privacy.dp_sgd
         self.gradient = (
             None
@@ -72,6 +74,12 @@ class ClientRuntime:
             if values.shape != memory.shape:
                 raise ValueError(f"the message's {name} has shape {values.shape}, the model's {memory.shape}")
             np.copyto(memory, values)
+
+    def optimizer(self, round_: int) -> Optimizer:
+        """Return an optimizer of the model's parameters at a round's learning rate, with fresh state."""
+        experiment = self.experiment
+        rate = learning_rate(experiment.client, experiment.rounds, round_)
+        return build_optimizer(experiment.client, self._parameters, rate)
 
     def arrays(self) -> ArrayRecord:
         """Return the model's weights, which stay as they are now whatever becomes of the model.

@@ -1,4 +1,4 @@
-"""Local training with example-level differential privacy: DP-SGD in the place of SGD."""
+"""Local training with example-level differential privacy: DP-SGD, whose gradients any optimizer may use."""
 
 from __future__ import annotations
 
@@ -77,12 +77,13 @@ def train_privately(
     Raises:
         BudgetExhausted: It has taken part as often as it may.
     """
-    experiment, optimizer = bench.experiment, bench.optimizer
+    experiment = bench.experiment
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
         raise TypeError("the experiment has no [privacy.dp-sgd]")
     client, round_ = client_index(context), int(config["server-round"])
     noise = Noise(experiment.privacy.noise)
+    optimizer = bench.optimizer(round_)
     take_part(context, dp_sgd.max_participations, round_, noise)
     release = DpSgd(
         gradient=gradient,
@@ -93,14 +94,14 @@ def train_privately(
         noise=noise,
     )
     mu = float(config.get("proximal-mu", experiment.client.proximal_mu))
-    anchors = received_weights(optimizer, mu)
+    anchors = received_weights(bench.model, mu)
     inputs, labels = examples.tensors()
     bench.model.train()  # it may have been evaluated before
     untrained = Untrained(bench.model)
     losses = []
     while release.taken < release.batches.steps:
         losses.append(release.step(inputs, labels))
-        pull_to(anchors, optimizer, mu)
+        pull_to(anchors, mu)
         optimizer.step()
         untrained.put_back()
     seen = [loss for loss in losses if loss is not None]

@@ -1,5 +1,7 @@
 """What there is to choose from: sources, partitions, models and strategies, by name.
 
+Optimizers and schedules have catalogues of their own: `fedsim.optimizers.catalogue`, `fedsim.schedules.catalogue`.
+
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
 nothing that fedsim must not import, until an entry is used.
@@ -34,6 +36,7 @@ class Entry:
     reference: str
     summary: str
     options: type[o.Options] = o.Options
+    beside: frozenset[str] = frozenset()  # keys of the name's own table that only some of the names use
 
     def load(self) -> Any:
         """Import and return what the entry refers to."""
@@ -92,14 +95,15 @@ class MechanismEntry(Entry):
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
-def _table(*entries: AnyEntry) -> dict[str, AnyEntry]:
-    table = {entry.name: entry for entry in entries}
-    if len(table) != len(entries):
+def table(*entries: AnyEntry) -> dict[str, AnyEntry]:
+    """Return entries by name; raises `ValueError` where two have the same."""
+    by_name = {entry.name: entry for entry in entries}
+    if len(by_name) != len(entries):
         raise ValueError("a name is in the catalogue twice")
-    return table
+    return by_name
 
 
-SOURCES = _table(
+SOURCES = table(
     SourceEntry(
         name="digits",
         reference="fedsim.data.sources.images:digits",
@@ -149,7 +153,7 @@ SOURCES = _table(
     ),
 )
 
-PARTITIONS = _table(
+PARTITIONS = table(
     PartitionEntry(
         name="iid",
         reference="fedsim.data.partitions:iid",
@@ -219,7 +223,7 @@ PARTITIONS = _table(
     ),
 )
 
-MODELS = _table(
+MODELS = table(
     ModelEntry(
         name="linear",
         reference="fedsim.models.dense:linear",
@@ -285,7 +289,7 @@ MECHANISMS = _table(
 
 _FLOWER = "flwr.serverapp.strategy:"
 
-STRATEGIES = _table(
+STRATEGIES = table(
     StrategyEntry(
         name="fedavg",
         reference=_FLOWER + "FedAvg",
@@ -378,31 +382,32 @@ def option_keys(entry: Entry) -> set[str]:
     return {kebab(name) for name in entry.options.model_fields}
 
 
-def _find(table: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
-    if name not in table:
-        raise Refused(f"there is no such name; allowed: {', '.join(table)}{and_own}")
-    return table[name]
+def find(entries: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
+    """Return the entry of a name; raises `Refused` where there is none, naming all, and then `and_own`."""
+    if name not in entries:
+        raise Refused(f"there is no such name; allowed: {', '.join(entries)}{and_own}")
+    return entries[name]
 
 
 def find_source(name: str) -> SourceEntry:
     """Return the entry of a source; raises `Refused` where there is none."""
-    return _find(SOURCES, name)
+    return find(SOURCES, name)
 
 
 def find_partition(name: str) -> PartitionEntry:
     """Return the entry of a partition; raises `Refused` where there is none."""
-    return _find(PARTITIONS, name)
+    return find(PARTITIONS, name)
 
 
 def find_model(name: str) -> ModelEntry:
     """Return the entry of a model; `"module:callable"` is the user's own, for any kind of data."""
     if ":" in name:
         return ModelEntry(name=name, reference=name, summary="", options=o.FreeOptions, draws=True)
-    return _find(MODELS, name, ', or "module:callable"')
+    return find(MODELS, name, ', or "module:callable"')
 
 
 def find_strategy(name: str) -> StrategyEntry:
     """Return the entry of a strategy; `"module:callable"` is the user's own and sees each update."""
     if ":" in name:
         return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions, state=None)
-    return _find(STRATEGIES, name, ', or "module:callable"')
+    return find(STRATEGIES, name, ', or "module:callable"')

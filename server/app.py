@@ -24,9 +24,11 @@ from fedsim.flower.log import log
 from fedsim.models import Score, initial_model, score
 from fedsim.models.private import check_private_model, private_gradient
 from fedsim.privacy.dp_sgd.validator import check_model
+from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.events import Noise
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC
+from fedsim.schedules.rate import check_schedule
 from fedsim.server.account import NOISE, Account
 from fedsim.server.central import Central
 from fedsim.server.cohort_account import CohortAccount
@@ -146,6 +148,8 @@ def _federation(
         )
     model = initial_model(experiment, data.task)
     _check_privacy_of(model, data.task, experiment)
+    check_schedule(experiment.client, experiment.rounds)
+    check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if experiment.privacy.local_dp is not None:
         check_summable(experiment, arrays)

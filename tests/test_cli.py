@@ -57,7 +57,9 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
     assert json.loads(fedsim("run", "elsewhere/own.toml", "--json").stdout)["status"] == "completed"
 
 
-@pytest.mark.parametrize("command", ["", "run", "resume", "data", "models", "strategies", "schema"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "resume", "data", "models", "strategies", "optimizers", "schema"]
+)
 def test_help(command: str) -> None:
     assert "Usage: fedsim" in fedsim(*command.split(), "--help").stdout
 

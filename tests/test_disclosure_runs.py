@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused, RunFailed
 from fedsim.cli import app
-from fedsim.clients.training import Sgd
 from fedsim.compare import compare
 from fedsim.data import prepare
+from fedsim.optimizers.sgd import Sgd
 from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public

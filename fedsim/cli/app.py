@@ -248,6 +248,14 @@ def strategies(as_json: Annotated[bool, JSON] = False) -> None:
 
 
 @app.command()
+def optimizers(as_json: Annotated[bool, JSON] = False) -> None:
+    """List the clients' optimizers and learning-rate schedules, and their options."""
+    from fedsim.cli import listing
+
+    listing.show_optimizers(Console(), as_json)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors.
 

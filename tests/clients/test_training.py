@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.catalogue import Kind
-from fedsim.clients.training import Sgd, _batches, train
+from fedsim.clients.training import _batches, train
 from fedsim.data import Examples
+from fedsim.optimizers.build import build_optimizer
+from fedsim.schedules.rate import learning_rate
 from fedsim.sections import ClientSection
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]], dtype=np.float32)
@@ -44,10 +46,9 @@ def softmax_regression(steps: list[list[int]], settings: ClientSection, mu: floa
 def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, round_: int) -> None:
     settings = ClientSection(epochs=3, batch_size=3, learning_rate=0.4, **options)
     net = model()
-    optimizer = Sgd(net, settings)
     for _ in range(2):  # the second time as if there had been no first
         net.load_state_dict(model().state_dict())
-        optimizer.begin(round_)
+        optimizer = build_optimizer(settings, list(net.parameters()), learning_rate(settings, 3, round_))
         examples = Examples(X, Y, Kind.FEATURES)
         trained = train(net, optimizer, examples, settings, np.random.default_rng(1), mu)
     order = [batch.tolist() for batch in _batches(4, settings, np.random.default_rng(1))]
