@@ -14,11 +14,11 @@ from fedsim.clients.training import Trained, pull_to, received_weights
 from fedsim.data import Examples
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.release import DpSgd
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.dp_sgd.state import Untrained
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.events import Noise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 from fedsim.privacy_sections import PARTICIPATIONS
@@ -87,7 +87,7 @@ def train_privately(
     take_part(context, dp_sgd.max_participations, round_, noise)
     release = DpSgd(
         gradient=gradient,
-        batches=dp_sgd.batches(experiment.client, len(examples)),
+        batches=dp_sgd.batches(experiment.client.work, len(examples)),
         noise_multiplier=_noise_multiplier(dp_sgd, config),
         relation=dp_sgd.neighbours,
         randomness=_randomness(experiment, round_, client),

@@ -257,7 +257,7 @@ NO_MECHANISM = MechanismEntry(
     name="none", reference="fedsim.privacy.unprotected:Unprotected", summary="no noise, and no guarantee"
 )
 
-MECHANISMS = _table(
+MECHANISMS = table(
     MechanismEntry(
         name="dp-sgd",
         reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",

@@ -61,12 +61,12 @@ class Experiment(Section):
     def _check_together(self) -> Self:
         clients = self.data.clients
         if clients is not None and self.server.cohort > clients and not self.privacy.hides_clients:
-            with below("server"):
-                raise complaint("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
+            with at_path("server"):
+                raise invalid("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
         warmup = self.client.warmup_rounds
         if warmup is not None and warmup >= self.rounds:
-            with below("client"):
-                raise complaint("warmup-rounds", warmup, f"must be below rounds = {self.rounds}")
+            with at_path("client"):
+                raise invalid("warmup-rounds", warmup, f"must be below rounds = {self.rounds}")
         evaluation = self.server.client_evaluation
         if evaluation != "none" and self.data.held_out == 0:
             with at_path("server"):

@@ -13,7 +13,7 @@ from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Relation
 from fedsim.privacy.local_dp.settings import LocalDpSettings
 from fedsim.privacy.secagg.settings import SecaggSettings
-from fedsim.privacy.settings import Section, kebab
+from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import invalid
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in

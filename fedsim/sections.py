@@ -16,6 +16,7 @@ from fedsim.catalogue import AnyEntry, option_keys
 from fedsim.errors import Refused
 from fedsim.optimizers.catalogue import OPTIMIZERS, OptimizerEntry, find_optimizer
 from fedsim.options import FreeOptions, Options
+from fedsim.privacy.mechanism import LocalWork
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import at_path, invalid
 from fedsim.schedules.catalogue import SCHEDULES, ScheduleEntry, find_schedule
@@ -77,11 +78,11 @@ def _fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) -
         return
     for entry in entries:
         allowed = option_keys(entry)
-        with below(where):
+        with at_path(where):
             for key, value in given.items():
                 if kebab(str(key)) not in allowed and not issubclass(entry.options, FreeOptions):
                     keys = ", ".join(sorted(allowed)) or "none"
-                    raise complaint(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
+                    raise invalid(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
             raw[where] = entry.options.model_validate(dict(given)).model_dump(by_alias=True)
 
 
@@ -222,9 +223,9 @@ class ClientSection(Section):
                 value, unused = getattr(self, name), type(self).model_fields[name].default
                 if value != unused and key not in entry.beside:
                     users = ", ".join(other.name for other in entries.values() if key in other.beside)
-                    raise complaint(key, value, f"is for {what} {users}, not {entry.name!r}")
+                    raise invalid(key, value, f"is for {what} {users}, not {entry.name!r}")
         if self.schedule == "exponential" and self.learning_rate_decay == 1:
-            raise complaint("schedule", self.schedule, "needs learning-rate-decay below 1")
+            raise invalid("schedule", self.schedule, "needs learning-rate-decay below 1")
         return self
 
     @property
@@ -251,6 +252,11 @@ class ClientSection(Section):
         arguments = {key.replace("-", "_"): value for key, value in (options or {}).items()}
         names = [key.replace("-", "_") for key in sorted(own_keys)]
         return arguments | {name: getattr(self, name) for name in names}
+
+    @property
+    def work(self) -> LocalWork:
+        """What a client does in a round, for a mechanism to account for."""
+        return LocalWork(batch_size=self.batch_size, epochs=self.epochs, steps=self.steps)
 
 
 class ServerSection(Section):

@@ -13,10 +13,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.experiment import Experiment
 from fedsim.models import Score
-from fedsim.server.cohort import draw
-from fedsim.server.cohort_grid import CohortGrid
+from fedsim.privacy.cohorts.draw import draw
+from fedsim.server.aggregation.replies import metrics_of
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.replies import metrics_of
+from fedsim.server.grids.cohort import CohortGrid
 from fedsim.streams import numpy_stream
 
 SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}  # quantiles of the clients' accuracies in a row

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedsim.server.correlated import Correlated
+from fedsim.server.kept_ledger import KeptByServer
 
 import fedsim
 from fedsim import Experiment
-from fedsim.server.correlated import Correlated
-from fedsim.server.kept_ledger import KeptByServer
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
 from tests.stopping import Killed, die
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedsim.server.central import Central
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -17,15 +18,14 @@ from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import clip, clip_mod
 from fedsim.data import prepare
+from fedsim.mechanisms import loads
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
 from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.mechanisms import loads
 from fedsim.privacy.events import Sampling
 from fedsim.runtime.spec import acting_as
-from fedsim.server.central import Central
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
 from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import CLIPPED, SHIFTED_BIT
 from tests.stopping import Killed, failing_in_private, stopped

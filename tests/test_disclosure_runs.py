@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedsim.server.central import Central, Noised
+from fedsim.server.correlated import Correlated
 from typer.testing import CliRunner
 
 import fedsim
@@ -26,10 +28,8 @@ from fedsim.optimizers.sgd import Sgd
 from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
-from fedsim.server.central import Central, Noised
-from fedsim.server.correlated import Correlated
 from fedsim.server.discretion import LOGGERS
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
 from tests.stopping import change, stopped
 from tests.test_simulation import bits
 
@@ -83,7 +83,7 @@ def setting(*overrides: str) -> Experiment:
 def drawn_by(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Draw the secret cohorts of the next run from a seed of the test's."""
     coins = np.random.default_rng(seed)
-    monkeypatch.setattr("fedsim.server.rounds.secret_generator", lambda: coins)
+    monkeypatch.setattr("fedsim.server.federation.secret_generator", lambda: coins)
     monkeypatch.setattr("fedsim.server.correlated.secret_generator", lambda: coins)
 
 
@@ -107,7 +107,7 @@ def test_how_many_took_part_is_nowhere_but_in_the_private_files(
 ) -> None:
     """Of 40 clients, by coins of rate 0.2; the draw is the test's, for sizes that nothing else has."""
     sizes = iter((37, 34, 36))
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: list(range(next(sizes))))
+    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: list(range(next(sizes))))
     Path("e.toml").write_text(setting(*DP_FEDAVG, "faults.dropout=0.0").to_toml())
     for name in LOGGERS:
         caplog.set_level(logging.DEBUG, logger=name)
@@ -191,7 +191,7 @@ def test_the_private_folder_is_its_owners_whatever_the_umask() -> None:
 def test_epsilon_so_far_is_that_of_the_plan_and_not_of_who_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients of 40 take turns; each has spent less than the rows say."""
     turns = iter(([0], [1], [0], [1]))
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: next(turns))
+    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: next(turns))
     four = ("rounds=4", "faults.dropout=0.0")
     run = fedsim.run(setting(*DP_SGD, *four, "privacy.dp-sgd.max-participations=3"), "dp-sgd")
     steps = run.rows[0]["dp-steps"]
@@ -306,7 +306,7 @@ def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_no
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def failing(self: Federation, round_: int, *_: Any) -> Any:
-        for name in ("fedsim.server.rounds", "flwr", "fedsim.x", "fedsim.clients"):
+        for name in ("fedsim.server.federation", "flwr", "fedsim.x", "fedsim.clients"):
             logging.getLogger(name).error("%s has seen %s", name, SECRET)
         with warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -332,7 +332,7 @@ def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_no
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
     log = Path("run/private/log.txt").read_text()
-    for name in ("fedsim.server.rounds", "flwr", "fedsim.x", "fedsim.clients"):
+    for name in ("fedsim.server.federation", "flwr", "fedsim.x", "fedsim.clients"):
         assert f"{name} has seen {SECRET}" in log
     assert "Traceback" in log
     assert f"RuntimeWarning: overflow in {SECRET}" in log

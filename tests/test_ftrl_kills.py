@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedsim.server.central import Central
+from fedsim.server.correlated import Correlated
 
 import fedsim
 from fedsim import Experiment, Refused, load_ledger
 from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.server.central import Central
-from fedsim.server.correlated import Correlated
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
 from fedsim.streams import numpy_stream
 from tests.dying import PLACES, died, killed, participations, watch_draws
 from tests.test_crash_points import Disk, crashes, disk  # noqa: F401 (a fixture)

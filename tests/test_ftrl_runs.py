@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedsim.server.correlated import Correlated
+from fedsim.server.matrix_account import MatrixAccount
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
+from fedsim.mechanisms import event_of
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
-from fedsim.mechanisms import event_of
 from fedsim.privacy.events import Noise
-from fedsim.server.correlated import Correlated
-from fedsim.server.matrix_account import MatrixAccount
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
 from fedsim.streams import noise_stream
 from tests.stopping import failing_in_private, stopped
 from tests.test_private_runs import private_bits

@@ -106,6 +106,8 @@ def test_flowers_private_modules_are_imported_by_the_adapter_alone() -> None:
     assert 300 < len(outside) < len(sources)
     found = {str(path.relative_to(ROOT)): flowers_private(path.read_text()) for path in outside}
     assert {path: names for path, names in found.items() if names} == {}
+
+
 def circle_in(package: str, ignored: list[str]) -> list[str]:
     """Return modules each of which imports the next one, the first one again at the end; empty where there are none.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedsim.server.local_account import LocalAccount
 from flwr.app import Message
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -13,14 +14,13 @@ from scipy import stats
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
-from fedsim.models import initial_model
-from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.mechanisms import loads
+from fedsim.models import initial_model
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.server.fold import WeightedSum
-from fedsim.server.local_account import LocalAccount
-from fedsim.server.rounds import Federation
+from fedsim.privacy.local_dp.event import LocalDpEvent
+from fedsim.server.aggregation.fold import WeightedSum
+from fedsim.server.federation import Federation
 from fedsim.vectors import difference
 from tests.stopping import Killed, failing_in_private, stopped
 from tests.test_simulation import bits

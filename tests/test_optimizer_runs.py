@@ -9,7 +9,7 @@ import torch
 
 import fedsim
 from fedsim import Experiment, Refused
-from fedsim.clients.workbench import Workbench
+from fedsim.clients.client_runtime import Workbench
 from fedsim.data import prepare
 from fedsim.optimizers.catalogue import OPTIMIZERS
 from tests.stopping import stopped

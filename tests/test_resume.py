@@ -15,7 +15,7 @@ from fedsim import Experiment, Interrupted, Refused, RunFailed, catalogue
 from fedsim.cli import app
 from fedsim.results.checkpoint import read_checkpoint
 from fedsim.runtime import SequentialGrid
-from fedsim.server import snapshot
+from fedsim.server import checkpoint as snapshot
 from tests.conftest import experiment
 from tests.stopping import Killed, Listener, change, die, rewrite, signal_myself, stopped
 from tests.test_simulation import bits

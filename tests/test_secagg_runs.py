@@ -19,6 +19,7 @@ from fedsim import Experiment
 from fedsim.arrays import values_of
 from fedsim.clients.mods.faults import Fault, fault_of, stage_of_fault
 from fedsim.data import prepare
+from fedsim.privacy.cohorts.draw import draw
 from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.secagg.encoding import Encoding
@@ -26,10 +27,9 @@ from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED
 from fedsim.secagg.setup import policy_of
-from fedsim.server import snapshot
-from fedsim.privacy.cohorts.draw import draw
-from fedsim.server.rounds import Federation
-from fedsim.server.secure_grid import SecureGrid
+from fedsim.server import checkpoint as snapshot
+from fedsim.server.aggregation.secure_grid import SecureGrid
+from fedsim.server.federation import Federation
 from fedsim.streams import numpy_stream
 from tests.conftest import CONFIGS
 from tests.stopping import Killed, stopped

@@ -12,10 +12,9 @@ from fedsim.clients.client_runtime import client_runtime
 from fedsim.experiment import Experiment
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.dp_fedavg.adaptive import shifted_bit
-from fedsim.privacy.dp_fedavg.metrics import shifted
+from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted, shifted_name
 from fedsim.records import record_in
-from fedsim.summed import shifted_name
-from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference
+from fedsim.vectors import CLIPPED, difference
 
 
 def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.mechanisms import metric_terms
 from fedsim.privacy.events import Noise
 from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.primitives import Entropy, SigningKey
@@ -19,7 +20,6 @@ from fedsim.privacy.secagg.topology import Adversary, Assumptions
 from fedsim.privacy_sections import PrivacySection
 from fedsim.sections import ServerSection
 from fedsim.streams import numpy_stream
-from fedsim.mechanisms import metric_terms
 
 UNPROTECTED = "unprotected: the ideal functionality, in which the server sees every client's vector"
 PROTECTED = "real: the server learns the sum of the updates, and who is in it"

@@ -11,8 +11,8 @@ from fedsim import Experiment
 from fedsim.clients.app import app
 from fedsim.data import prepare
 from fedsim.data.task import TASK
-from fedsim.models import initial_model
 from fedsim.mechanisms import loads
+from fedsim.models import initial_model
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
 
 CLIENT = 3

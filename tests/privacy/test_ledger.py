@@ -3,19 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
-from fedsim.privacy.local_dp.event import LocalDpEvent
+from fedsim.mechanisms import event_of, loads
+from fedsim.privacy.dp_fedavg.event import CohortEvent, CohortTerms, Part, joint_noise_multiplier
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
-from fedsim.privacy.dp_fedavg.event import Part
-from fedsim.mechanisms import event_of
-from fedsim.privacy.dp_fedavg.event import joint_noise_multiplier
-from fedsim.mechanisms import loads
+from fedsim.privacy.dp_sgd.event import DpSgdEvent, DpSgdTerms
 from fedsim.privacy.events import Law, Noise, Relation, Sampling, Unit
-from fedsim.privacy.dp_fedavg.event import CohortTerms
-from fedsim.privacy.local_dp.event import LocalDpTerms
-from fedsim.privacy.dp_sgd.event import DpSgdTerms
 from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.local_dp.event import LocalDpEvent, LocalDpTerms
 
 EVENT = DpSgdEvent(
     mechanism="dp-sgd",

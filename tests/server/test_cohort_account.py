@@ -4,17 +4,16 @@ import math
 from dataclasses import replace
 
 import pytest
+from fedsim.server.account import NOISE
+from fedsim.server.cohort_account import CohortAccount
+from fedsim.server.matrix_account import MatrixAccount
 
 from fedsim import Experiment, RunFailed
 from fedsim.privacy.accounting import pld
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
-from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.privacy.dp_fedavg.event import Part
+from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
-from fedsim.server.account import NOISE
-from fedsim.server.cohort_account import CohortAccount
-from fedsim.server.matrix_account import MatrixAccount
 from tests.privacy.test_ledger import ROW
 
 CLIENTS, COHORT, ROUNDS, DELTA, Z = 50, 5, 1000, 1e-3, 6.0

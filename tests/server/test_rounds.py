@@ -8,11 +8,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 from fedsim import Experiment, RunFailed
 from fedsim.models import Score
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
-from fedsim.server.cohort_grid import CohortGrid
+from fedsim.server.aggregation.replies import read
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
-from fedsim.server.replies import read
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
+from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.strategies import build_strategy
 from tests.apps import REASONS
 from tests.conftest import experiment
@@ -72,7 +72,7 @@ def test_a_grid_that_cannot_fold_gives_the_same_bits() -> None:
 def test_when_all_fail_the_run_fails_with_the_first_reason(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: [1, 2, 3])
+    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: [1, 2, 3])
     setting = experiment("data.clients=11", f"server.strategy={strategy}")
     with pytest.raises(
         RunFailed,
@@ -82,7 +82,7 @@ def test_when_all_fail_the_run_fails_with_the_first_reason(
 
 
 def test_an_empty_cohort_is_a_round_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: [])
+    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: [])
     rounds = federation(experiment("server.sampling=poisson", "rounds=2"), 12)
     assert [(row["clients"], "train-loss" in row, row["loss"]) for row in rows(rounds)] == [
         (0, False, 1.0)
@@ -91,7 +91,7 @@ def test_an_empty_cohort_is_a_round_without_training(monkeypatch: pytest.MonkeyP
 
 
 def test_too_few_updates_for_krum_leave_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: [0, 1, 2, 9])
+    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: [0, 1, 2, 9])
     rounds = federation(experiment("server.strategy=krum", "rounds=1"), 12)
     (row,) = rows(rounds)
     assert (row["clients"], row["failures"]) == (2, 2)

@@ -16,7 +16,7 @@ from fedsim.flower.paths import COLLECT, SEND
 from fedsim.flower.wire_message import WireMessage
 from fedsim.runtime.spec import acting_as
 from fedsim.server import deployed_grid
-from fedsim.server.deployed_grid import DeployedGrid
+from fedsim.server.grids.deployed import DeployedGrid
 from tests.fedsim.deployment.post import Post, content, read
 
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsim.privacy.cohorts.rule import Cohorts, roomy_cohort
-from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
-from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.privacy.dp_fedavg.event import Part
 from fedsim.mechanisms import loads
+from fedsim.privacy.cohorts.rule import Cohorts, roomy_cohort
+from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
+from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 

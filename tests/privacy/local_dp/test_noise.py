@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.mechanisms import loads
 from fedsim.privacy.events import Law, Noise, Relation, Unit
+from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness, laplaces
 

@@ -8,32 +8,18 @@ replies where they are, so that neither traffic nor memory grows with the cohort
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
 from fedsim.privacy.events import Event
-from fedsim.runtime import Fold, fold_groups
-from fedsim.server.replies import Expected, events_of, read_update
+from fedsim.server.aggregation.replies import Expected, events_of, read_update
 
 PIECE = 1 << 16  # numbers: 512 KiB of float64
-BLOCKS = 64  # at most, and so many workers find work at most
-
-
-@runtime_checkable
-class FoldingGrid(Protocol):
-    """A Grid that folds replies where they are (`fedsim.runtime.ClientsGrid.send_and_fold`)."""
-
-    def send_and_fold(
-        self, groups: Sequence[Sequence[Message]], fold: Fold[Any], *, timeout: float | None = None
-    ) -> Any:
-        """Send messages and return the total of their replies."""
 
 
 @dataclass
@@ -144,28 +130,3 @@ def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float)
 def _sum_of_common(left: dict[str, float], right: dict[str, float]) -> dict[str, float]:
     """Add metrics; one that not all clients report has no mean, and is left out."""
     return {name: value + right[name] for name, value in left.items() if name in right}
-
-
-def blocks(messages: Sequence[Message]) -> list[Sequence[Message]]:
-    """Cut a cohort's messages, in the order of its clients, into the blocks of the tree."""
-    size = -(-len(messages) // BLOCKS) or 1
-    return [messages[start : start + size] for start in range(0, len(messages), size)]
-
-
-def send_and_fold(grid: Grid, messages: Sequence[Message], fold: Fold[Any], timeout: float | None) -> Any:
-    """Send a cohort's messages and return the total of the replies; None if none came in time.
-
-    Args:
-        grid: Folds where the replies are if it can, else they come here.
-        messages: In the order of the clients.
-        fold: What to make of the replies.
-        timeout: Seconds to wait.
-    """
-    groups = blocks(messages)
-    if isinstance(grid, FoldingGrid):
-        return grid.send_and_fold(groups, fold, timeout=timeout)
-    replies = {
-        reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)
-    }
-    in_order = (replies.get(message.metadata.dst_node_id) for message in messages)
-    return fold_groups(fold, [len(group) for group in groups], in_order)

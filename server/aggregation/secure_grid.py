@@ -24,10 +24,10 @@ from fedsim.privacy.secagg.server import ServerSession
 from fedsim.privacy.secagg.spec import Policy, Stage, TooFew
 from fedsim.records import records_in
 from fedsim.secagg.messages import RECORD, request, task_of
-from fedsim.server.fold import FoldingGrid, send_and_fold
-from fedsim.server.grid_around import GridAround
-from fedsim.server.replies import LATE
-from fedsim.server.secure_fold import Came, StageFold
+from fedsim.server.aggregation.replies import LATE
+from fedsim.server.aggregation.secure_fold import Came, StageFold
+from fedsim.server.grids.around import GridAround
+from fedsim.server.grids.folding import FoldingGrid, send_and_fold
 from fedsim.vectors import moved
 
 log = logging.getLogger(__name__)

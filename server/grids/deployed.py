@@ -17,7 +17,7 @@ from fedsim.deployment.wire import HOLD, MANY
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
 from fedsim.flower.wire_message import WireMessage
-from fedsim.server.grid_around import GridAround
+from fedsim.server.grids.around import GridAround
 
 LONGEST = 10.0  # seconds
 PAUSE = 0.05  # seconds between two looks at a server that holds nothing

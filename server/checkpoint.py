@@ -10,17 +10,14 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedsim.arrays import record_of
 from fedsim.errors import Refused, RunFailed
-from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.privacy.dp_ftrl.event import MatrixEvent
-from fedsim.privacy.events import Noise
 from fedsim.flower.records import decode_records, encode_records
+from fedsim.privacy.events import Noise
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import LEDGER, RECORD
-from fedsim.server.correlated import Correlated
-from fedsim.server.rounds import Federation
+from fedsim.server.federation import Federation
 from fedsim.server.stopping import Stopping
 from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
 from fedsim.server.strategies.state import arrays_as_tree
@@ -44,7 +41,7 @@ def why_not_resumable(federation: Federation) -> str | None:
     return why_not_kept(federation.strategy, federation.experiment.server.strategy_entry)
 
 
-def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
+def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
     """Write the checkpoint of the round that has just ended.
 
     Raises:
@@ -56,8 +53,7 @@ def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
         "strategy": strategy_state(federation.strategy, entry),
         "stopping": asdict(federation.stopping),
     }
-    if federation.central is not None:
-        state["central"] = federation.central.state()
+    state |= {"mechanism": federation.half.state(), "cohorts": federation.sampling.state()}
     clients = {
         client: encode_records(_without_secrets(record)) for client, record in grid.changed_states().items()
     }
@@ -67,19 +63,20 @@ def write_snapshot(federation: Federation, directory: RunDirectory) -> None:
         raise RunFailed(f"round {federation.done}: checkpoint: {error}") from error
 
 
-def restore_snapshot(federation: Federation, directory: RunDirectory) -> None:
+def restore_checkpoint(federation: Federation, directory: RunDirectory) -> None:
     """Put a federation that was built anew where the directory's run stood; at its beginning if it has no checkpoint."""
     checkpoint = directory.resumed_from
-    if federation.account is not None and directory.ledger is not None:
+    if directory.ledger is not None:
         federation.account.open(directory.ledger, directory.events)
-    if isinstance(federation.central, Correlated) and directory.has_secrets:
-        federation.central.key = directory.noise_key()
-        federation.central.noted = directory.cohorts()
-        federation.central.note = directory.note_cohort
+    if federation.half.key:
+        federation.half.key = directory.noise_key()
+    if federation.sampling.remembers and directory.has_secrets:
+        federation.sampling.noted = directory.cohorts()
+        federation.sampling.note = directory.note_cohort
     if checkpoint is not None:
         _restore(federation, checkpoint, directory.client_states)
     federation.released = directory.begun
-    if federation.account is not None and federation.account.noise is Noise.SYSTEM:
+    if federation.account.noise is Noise.SYSTEM:
         federation.released = max([federation.released, *(event.round for event in directory.events)])
         _go_by_ledger(federation, federation.account.ledger, directory.client_states)
         _check_noted(federation)
@@ -97,20 +94,24 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
     federation.arrays = record_of(checkpoint.state["model"])
     federation.stopping = Stopping(**checkpoint.state["stopping"])
     load_strategy_state(federation.strategy, entry, checkpoint.state["strategy"])
-    if federation.central is not None:
-        federation.central.restore(checkpoint.state["central"])
+    try:
+        federation.half.restore(checkpoint.state["mechanism"])
+        federation.sampling.restore(checkpoint.state["cohorts"])
+    except ValueError as error:
+        raise Refused(f"privacy.{federation.mechanism}: the checkpoint's state: {error}") from None
     grid.restore_states({client: decode_records(state) for client, state in client_states.items()})
 
 
 def _check_noted(federation: Federation) -> None:
     """Refuse to go on where it is not known who took part in a round that was released, and who still may."""
-    if isinstance(federation.central, Correlated):
-        for round_ in range(federation.done + 1, federation.released + 1):
-            if round_ not in federation.central.noted:
-                raise Refused(
-                    f"privacy.dp-ftrl: round {round_} has begun, and its cohort is not noted, so that who may still "
-                    "take part is not known"
-                )
+    if not federation.sampling.remembers:
+        return
+    for round_ in range(federation.done + 1, federation.released + 1):
+        if round_ not in federation.sampling.noted:
+            raise Refused(
+                f"privacy.{federation.mechanism}: round {round_} has begun, and its cohort is not noted, so that who may "
+                "still take part is not known"
+            )
 
 
 def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]) -> None:
@@ -119,9 +120,8 @@ def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping
     for client, count in ledger.participations().items():
         state = decode_records(client_states.get(client, b""))
         state[PARTICIPATIONS] = ConfigRecord({"rounds": count})
-        if federation.secure is not None:
-            own = [event for event in ledger if not isinstance(event, CohortEvent | MatrixEvent)]
-            events = [event.dumps() for event in own if event.client == client]
+        if federation.aggregator.secure:
+            events = [event.dumps() for event in ledger if event.released_by == client]
             state[LEDGER] = ConfigRecord({"events": events})
         states[client] = state
     _keeper(federation).restore_states(states)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,9 +16,6 @@ from fedsim.mechanisms import loads
 from fedsim.privacy.events import Event
 from fedsim.records import find_record, records_in
 from fedsim.vectors import CLIPPED, dimension_of
-
-if TYPE_CHECKING:
-    from fedsim.server.cohort_grid import CohortGrid
 
 LATE = "did not answer in time"  # what is said of a client whose reply is not there
 AWAY = "is away"  # and of one that could not be asked
@@ -48,52 +45,6 @@ class Update:
 
     arrays: dict[str, NDArray[Any]]
     metrics: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Replies:
-    """What a cohort's training gave.
-
-    Attributes:
-        messages: What the strategy aggregates: the updates in the order of their clients, or one for all.
-        failures: Why a client's update is not among them, by client.
-        events: What the clients released, whether or not it could be used, in their order.
-        no_sum: Why those of the others count for nothing; empty: they count.
-        columns: What else the round's row says.
-    """
-
-    messages: list[Message]
-    failures: dict[int, str]
-    events: list[Event]
-    no_sum: str = ""
-    columns: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def reasons(self) -> list[str]:
-        """A line for each client that has failed, and one for the sum if it has."""
-        lines = [f"client {client}: {why}" for client, why in self.failures.items()]
-        return [*lines, f"no sum: {self.no_sum}"] if self.no_sum else lines
-
-
-def read(messages: Iterable[Message], grid: CohortGrid, expected: Expected) -> Replies:
-    """Sort a cohort's train replies into updates and failures."""
-    updates: dict[int, Message] = {}
-    events: dict[int, list[Event]] = {}
-    failures = dict.fromkeys(grid.clients, LATE)
-    for message in messages:
-        client = grid.client(message.metadata.src_node_id)
-        try:
-            events[client] = events_of(message)
-            read_update(message, expected)
-            updates[client] = message
-            del failures[client]
-        except ValueError as error:
-            failures[client] = str(error)
-    return Replies(
-        [updates[client] for client in sorted(updates)],
-        failures,
-        [event for client in sorted(events) for event in events[client]],
-    )
 
 
 def events_of(message: Message) -> list[Event]:

@@ -9,8 +9,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedsim.runtime import ClientsGrid, Fold
-from fedsim.server.fold import send_and_fold
-from fedsim.server.grid_around import GridAround
+from fedsim.server.grids.around import GridAround
+from fedsim.server.grids.folding import send_and_fold
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.secagg.setup import described, graph_entropy, policy_of
+from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.server.process import ServerProcess
-from fedsim.server.secure_grid import SecureGrid
 from fedsim.server.summable import check_summable
 from fedsim.vectors import dimension_of
 
@@ -66,7 +66,7 @@ def secure_grid(
     )
 
 
-def report(experiment: Experiment, policy: Policy) -> dict[str, Any]:
+def described_policy(experiment: Experiment, policy: Policy) -> dict[str, Any]:
     """Return what the manifest says of it, for a cohort of the size that is usual."""
     section = experiment.privacy.secagg
     if section is None:
