@@ -16,7 +16,7 @@ from fedsim.catalogue import AnyEntry, option_keys
 from fedsim.errors import Refused
 from fedsim.optimizers.catalogue import OPTIMIZERS, OptimizerEntry, find_optimizer
 from fedsim.options import FreeOptions, Options
-from fedsim.privacy.mechanism import LocalWork
+from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import at_path, invalid
 from fedsim.schedules.catalogue import SCHEDULES, ScheduleEntry, find_schedule

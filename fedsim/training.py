@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.checks import rule_of
 from fedsim.experiment import Experiment
-from fedsim.mechanisms import mechanism_of, refused
+from fedsim.mechanisms import refused
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.mechanism import CohortRule, Plan, SecureSum, Training
+from fedsim.privacy.events import Noise
+from fedsim.privacy.mechanism import Plan, SecureSum, Training
 from fedsim.privacy.secagg.encoding import METRIC_BITS
 
 
@@ -28,9 +29,7 @@ def training_of(
     server, secagg = experiment.server, experiment.privacy.secagg
     return Training(
         rounds=experiment.rounds,
-        rule=CohortRule(
-            sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort
-        ),
+        rule=rule_of(server),
         records=records,
         shapes=shapes,
         work=experiment.client.work,
@@ -52,6 +51,6 @@ def plan_of(experiment: Experiment, training: Training) -> Plan:
     Raises:
         Refused: The mechanism's settings don't fit the training, or no theorem covers them.
     """
-    mechanism, settings = mechanism_of(experiment.privacy)
+    mechanism = experiment.privacy.mechanism
     with refused(mechanism):
-        return mechanism.plan(settings, training)
+        return mechanism.plan(experiment.privacy.settings, training)

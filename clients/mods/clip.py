@@ -26,7 +26,7 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     shifted; their bounds are the experiment's: the message has no say in them.
     """
     experiment = client_runtime(context).experiment
-    if experiment.privacy.central is None:
+    if experiment.privacy.mechanism.released_by != "server":
         return call_next(message, context)
     config = record_in(message.content, ConfigRecord, "config")
     received = record_in(message.content, ArrayRecord, "arrays")

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedsim.privacy.dp_ftrl import checks, disclosure
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
-from fedsim.privacy.events import Unit
+from fedsim.privacy.events import Event, Unit
+from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.mechanism import Mechanism, Training
+
+if TYPE_CHECKING:
+    from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 
 
 class DpFtrl(Mechanism[DpFtrlSettings]):
@@ -13,7 +21,19 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
 
     name = "dp-ftrl"
     unit = Unit.CLIENT
+    Settings = DpFtrlSettings
+    events: ClassVar[Mapping[str, type[Event]]] = {"dp-ftrl": MatrixEvent}
+    covers = disclosure.COVERS
+    released_by = "server"
+    defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
+    separates = True
+
+    def check(self, settings: DpFtrlSettings, intent: Intent) -> Iterable[Problem]:
+        """Return what an experiment may not say. As `Mechanism` says."""
+        return checks.problems(settings, intent)
 
     def plan(self, settings: DpFtrlSettings, training: Training) -> DpFtrlPlan:
         """Return the noise for a training. As `Mechanism` says."""
+        from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
+
         return DpFtrlPlan(settings, training)
