@@ -21,6 +21,7 @@ from typing import Any
 from fedsim.catalogue import MECHANISMS
 from fedsim.privacy.disclosure import Cover, Kind
 from fedsim.privacy.secagg import disclosure as secagg
+from fedsim.references import load_reference
 
 PRIVATE = "private"
 PUBLIC = {"public": True}  # `extra` of a log record that may be printed, where others may not
@@ -81,6 +82,7 @@ ITEMS = (
             "status",
             "seed",
             "experiment-sha256",
+            "mechanism",  # a user's own
             "noise",
             "arithmetic",  # of the noise and what it is added to
             "versions",
@@ -160,10 +162,18 @@ COVERS: tuple[Cover, ...] = (
 
 
 def mechanisms_of(run: Path) -> tuple[str, ...]:
-    """Return the mechanisms that a run's `experiment.toml` has."""
+    """Return the mechanisms that a run's `experiment.toml` has; a user's own by its reference."""
     tree = tomllib.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
+    tables = tree.get("privacy", {})
     known = dict.fromkeys(cover.mechanism for cover in COVERS)
-    return tuple(name for name in known if name in tree.get("privacy", {}))
+    own = [tables["own"]["use"]] if "own" in tables else []
+    return (*(name for name in known if name in tables), *own)
+
+
+def covers_of(mechanisms: Collection[str]) -> tuple[Cover, ...]:
+    """Return what covers a run with some mechanisms; a user's own is called by its reference."""
+    own = (cover for name in mechanisms if ":" in name for cover in load_reference(name).covers)
+    return (*(cover for cover in COVERS if cover.mechanism in mechanisms), *own)
 
 
 def is_discreet(noise: object) -> bool:
@@ -182,7 +192,7 @@ def is_public(file: str, key: str, mechanisms: Collection[str]) -> bool:
         key: Of a row, or of the manifest.
         mechanisms: Tables under `[privacy]` that are there; none: the plan and the models need no theorem.
     """
-    kinds = {kind for cover in COVERS if cover.mechanism in mechanisms for kind in cover.kinds}
+    kinds = {kind for cover in covers_of(mechanisms) for kind in cover.kinds}
     kinds |= {Kind.PLAN, Kind.MODELS}
     return any(item.file == file and item.kind in kinds and item.has(key) for item in ITEMS)
 
@@ -200,7 +210,7 @@ def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) ->
     """Return what may be public of a manifest."""
     kept = {key: value for key, value in manifest.items() if is_public(MANIFEST, key, mechanisms)}
     if "epsilon" in kept:
-        kept["epsilon"] = _public_report(kept["epsilon"])
+        kept["epsilon"] = _public_report(kept["epsilon"], mechanisms)
     if "final" in kept:
         kept["final"] = public_row(kept["final"], mechanisms)
     return kept
@@ -213,9 +223,9 @@ def published_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str])
     return {key: value for key, value in kept.items() if any(item.has(key) for item in items)}
 
 
-def _public_report(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _public_report(report: Mapping[str, Mapping[str, Any]], mechanisms: Collection[str]) -> dict[str, Any]:
     """Return what may be public of a manifest's `epsilon`."""
-    known = {cover.adversary for cover in COVERS} | {POPULATION}
+    known = {cover.adversary for cover in (*COVERS, *covers_of(mechanisms))} | {POPULATION}
     return {
         adversary: {term: value for term, value in entry.items() if term in TERMS}
         for adversary, entry in report.items()
