@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.catalogue import MECHANISMS
+from fedsim.catalogue import MECHANISMS, find_mechanism
 from fedsim.privacy.disclosure import Cover, Kind
 from fedsim.privacy.secagg import disclosure as secagg
-from fedsim.references import load_reference
 
 PRIVATE = "private"
 PUBLIC = {"public": True}  # `extra` of a log record that may be printed, where others may not
@@ -131,25 +130,11 @@ ITEMS = (
     Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),
 )
 
-# What an adversary's entry in the manifest's `epsilon` may say: functions of the plan, each of them.
+# What an adversary's entry in the manifest's `epsilon` may say under every mechanism: functions of the plan, each of them.
 TERMS = frozenset(
     {
-        *(
-            "who",
-            "why",
-            "unavailable",
-            "epsilon",
-            "pld",
-            "rdp",
-            "spent",
-            "by-client",
-            "unit",
-            "relation",
-            "records",
-        ),
-        *("noise", "noise-multiplier", "law", "clip", "delta", "rounds", "participations", "sampling"),
-        *("client-rate", "group-rate", "min-separation", "worst-client", "sensitivity", "sensitivity-to"),
-        *("mechanism", "parameters"),
+        *("who", "why", "unavailable", "epsilon", "pld", "rdp", "spent", "unit", "relation", "delta"),
+        *("noise", "noise-multiplier", "clip", "rounds", "participations", "sampling", "client-rate"),
     }
 )
 POPULATION = "population"  # the epsilon of a deployment that a simulation stands for: of the plan alone
@@ -172,8 +157,14 @@ def mechanisms_of(run: Path) -> tuple[str, ...]:
 
 def covers_of(mechanisms: Collection[str]) -> tuple[Cover, ...]:
     """Return what covers a run with some mechanisms; a user's own is called by its reference."""
-    own = (cover for name in mechanisms if ":" in name for cover in load_reference(name).covers)
+    own = (cover for name in mechanisms if ":" in name for cover in find_mechanism(name).load().covers)
     return (*(cover for cover in COVERS if cover.mechanism in mechanisms), *own)
+
+
+def terms_of(mechanisms: Collection[str]) -> frozenset[str]:
+    """Return what an entry of the manifest's `epsilon` may say under some mechanisms; names as in `covers_of`."""
+    known = (find_mechanism(name) for name in mechanisms if name in MECHANISMS or ":" in name)
+    return TERMS.union(*(entry.load().report_terms for entry in known))
 
 
 def is_discreet(noise: object) -> bool:
@@ -226,8 +217,9 @@ def published_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str])
 def _public_report(report: Mapping[str, Mapping[str, Any]], mechanisms: Collection[str]) -> dict[str, Any]:
     """Return what may be public of a manifest's `epsilon`."""
     known = {cover.adversary for cover in (*COVERS, *covers_of(mechanisms))} | {POPULATION}
+    terms = terms_of(mechanisms)
     return {
-        adversary: {term: value for term, value in entry.items() if term in TERMS}
+        adversary: {term: value for term, value in entry.items() if term in terms}
         for adversary, entry in report.items()
         if adversary in known
     }
