@@ -1,8 +1,8 @@
 """Whether a change of the code keeps the bits of seeded runs, and the bytes of what is written and printed.
 
-    python -m experiments.golden between main~5 main        # both commits on this machine
-    python -m experiments.golden record before.json         # the code that is importable, here or by PYTHONPATH
-    python -m experiments.golden compare before.json after.json
+    python -m fedsim.experiments.golden between main~5 main        # both commits on this machine
+    python -m fedsim.experiments.golden record before.json         # the code that is importable, here or by PYTHONPATH
+    python -m fedsim.experiments.golden compare before.json after.json
 
 Some 380 small experiments are run: every mechanism beside every kind of secure aggregation, on two engines, whole and
 resumed; strategies, partitions, models, faults, cohorts of nobody, rounds without a sum, kills; budgets, comparisons and
@@ -20,11 +20,11 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.golden.all_cases import matching
-from experiments.golden.case import Case
-from experiments.golden.comparison import differences, table
-from experiments.golden.recording import Recording, cores, load
-from experiments.golden.worktrees import worktrees
+from fedsim.experiments.golden.all_cases import matching
+from fedsim.experiments.golden.case import Case
+from fedsim.experiments.golden.comparison import differences, table
+from fedsim.experiments.golden.recording import Recording, cores, load
+from fedsim.experiments.golden.worktrees import worktrees
 
 HERE = Path(__file__).parent
 
@@ -73,7 +73,7 @@ def _between(commits: Sequence[str], cases: Sequence[Case], jobs: int, keep: Pat
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.golden",
+        prog="python -m fedsim.experiments.golden",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

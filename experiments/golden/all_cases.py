@@ -5,8 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from itertools import chain
 
-from experiments.golden import catalogue, corners, matrix, outputs
-from experiments.golden.case import Case
+from fedsim.experiments.golden import catalogue, corners, matrix, outputs
+from fedsim.experiments.golden.case import Case
 
 
 def all_cases() -> dict[str, Case]:

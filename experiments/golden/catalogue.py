@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from experiments.golden.case import Case, Tree, resumed, whole
-from experiments.golden.matrix import MECHANISMS, SECURE
+from fedsim.experiments.golden.case import Case, Tree, resumed, whole
+from fedsim.experiments.golden.matrix import MECHANISMS, SECURE
 
 STRATEGIES: Mapping[str, Tree] = {
     "fedavg": {},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.golden.case import FILE, RUN, Case, Tree, cli, merged, resumed, toml, whole
-from experiments.golden.matrix import FTRL, MECHANISMS, SECURE, mechanism
+from fedsim.experiments.golden.case import FILE, RUN, Case, Tree, cli, merged, resumed, toml, whole
+from fedsim.experiments.golden.matrix import FTRL, MECHANISMS, SECURE, mechanism
 
 SGD: Mapping[str, Any] = {"noise_multiplier": 1.0, "delta": 1e-4}
 FEDAVG: Mapping[str, Any] = {"noise_multiplier": 0.5, "delta": 1e-2, "clip": 0.5}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from experiments.golden.case import Case
+from fedsim.experiments.golden.case import Case
 
 LARGEST = 64 * 1024  # bytes of a part that is kept beside its digest, to say by how much it differs
 # Which differ from one run, or one session, to the next.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.golden.case import Case, Tree, resumed, whole
+from fedsim.experiments.golden.case import Case, Tree, resumed, whole
 
 
 def mechanism(name: str, sampling: str = "fixed", **options: Any) -> Tree:

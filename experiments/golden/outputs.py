@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from experiments.golden.case import FILE, Case, cli, toml
-from experiments.golden.matrix import MECHANISMS
+from fedsim.experiments.golden.case import FILE, Case, cli, toml
+from fedsim.experiments.golden.matrix import MECHANISMS
 
 BUDGETS: Mapping[str, str] = {
     "dp-sgd/noise": "dp-sgd --noise-multiplier 1 --rate 0.1 --steps 4 --delta 1e-5 --rounds 10 --client-rate 0.5",

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from experiments.golden.case import Step
+from fedsim.experiments.golden.case import Step
 
 PERFORMER = Path(__file__).with_name("performer.py")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from experiments.golden import digest
-from experiments.golden.case import Case
-from experiments.golden.checkout import describe
-from experiments.golden.process import Performer
+from fedsim.experiments.golden import digest
+from fedsim.experiments.golden.case import Case
+from fedsim.experiments.golden.checkout import describe
+from fedsim.experiments.golden.process import Performer
 
 FORMAT = 1
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.golden.checkout import git
+from fedsim.experiments.golden.checkout import git
 
 
 @contextmanager

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from experiments.golden import digest
-from experiments.golden.__main__ import main
-from experiments.golden.all_cases import all_cases, matching
-from experiments.golden.case import FILE, RUN, Case, Step, cli, merged, toml, whole
-from experiments.golden.comparison import differences
-from experiments.golden.matrix import LOCAL, MECHANISMS
-from experiments.golden.recording import Recording
 from fedsim.catalogue import MODELS, PARTITIONS, STRATEGIES
+from fedsim.experiments.golden import digest
+from fedsim.experiments.golden.__main__ import main
+from fedsim.experiments.golden.all_cases import all_cases, matching
+from fedsim.experiments.golden.case import FILE, RUN, Case, Step, cli, merged, toml, whole
+from fedsim.experiments.golden.comparison import differences
+from fedsim.experiments.golden.matrix import LOCAL, MECHANISMS
+from fedsim.experiments.golden.recording import Recording
 
 # A stand-in for fedsim, with as much of its public surface as the performer uses: it starts in no time.
 FAKE = {
@@ -269,7 +269,7 @@ def test_two_commits_are_compared(
 ) -> None:
     (code / "fedsim" / "cli.py").write_text(FAKE["fedsim/cli.py"].replace("as before", "otherwise"))
     git(code, "commit", "--quiet", "-a", "-m", "two")
-    monkeypatch.setattr("experiments.golden.__main__.HERE", code)
+    monkeypatch.setattr("fedsim.experiments.golden.__main__.HERE", code)
     assert main(["between", "HEAD~1", "--only", "refusals/key", "--jobs", "1"]) == 1
     assert "otherwise" in capsys.readouterr().out
     assert main(["between", "HEAD", "HEAD", "--only", "refusals/key", "--jobs", "1"]) == 0
