@@ -11,8 +11,8 @@ import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedsim.deployment.parcel import unwrap, wrap
-from fedsim.deployment.refusals import reason_of
+from fedsim.deployment.content_codec import decode_content, encode_content
+from fedsim.deployment.errors import reason_of
 from fedsim.deployment.wire import HOLD, MANY
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
@@ -47,7 +47,7 @@ class DeployedGrid(GridAround):
         for message in messages:
             metadata, content = message.metadata, message.content
             if id(content) not in contents:
-                contents[id(content)] = wrap(content)
+                contents[id(content)] = encode_content(content)
             parcels.append(
                 Message(
                     contents[id(content)],
@@ -130,7 +130,7 @@ def _opened(encoded: WireMessage) -> Message:
     try:
         reply = encoded.decode()
         if reply.has_content():
-            reply.content = unwrap(reply.content)
+            reply.content = decode_content(reply.content)
     except ValueError as error:
         return encoded.error(str(error))
     return reply

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.deployment.environment import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
+from fedsim.deployment.server.environment import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -54,7 +54,7 @@ class ServerProcess:
 
     def speak(self, run: str) -> None:
         """Send this process's log lines to the server's log, each with the run's name."""
-        from fedsim.deployment.app_log import speak
+        from fedsim.deployment.server.app_log import speak
 
         speak(self.state / APP_LOG, run)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from fedsim import interruption
 from fedsim.data import prepare
 from fedsim.deployment.children import Child, Children
-from fedsim.deployment.following import Follower
 from fedsim.deployment.key_making import make_keys
-from fedsim.deployment.remote import Remote, Unreachable
-from fedsim.deployment.submission import submit
+from fedsim.deployment.operator.follow import Follower
+from fedsim.deployment.operator.remote import Remote, Unreachable
+from fedsim.deployment.operator.submit import submit
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible

@@ -13,7 +13,7 @@ from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse, PushAppMessagesRequest
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 
-from fedsim.deployment.exchange import Exchange
+from fedsim.deployment.server.message_relay import MessageRelay
 from fedsim.deployment.wire import INSTANCE, NODE, TASK
 from fedsim.flower.message_store import MessageStore
 from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
@@ -36,7 +36,7 @@ class Post:
 
     def __init__(self, state: Any, nodes: int) -> None:
         self.state = state
-        self.exchange = Exchange(elsewhere, MessageStore(state))
+        self.exchange = MessageRelay(elsewhere, MessageStore(state))
         self.stored_before = len(state.object_store)
         self.nodes = []
         for _ in range(nodes):
