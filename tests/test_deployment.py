@@ -237,14 +237,14 @@ from fedsim.deployment.server.auth import Auth
 
 serve = Auth.__call__
 
-async def recording(gate, scope, receive, send):
+async def recording(auth, scope, receive, send):
     async def heard():
         event = await receive()
         if scope.get("path", "").startswith("/v1/fleet/"):
             with open(os.environ["RECORD"], "ab") as file:
                 file.write(event.get("body", b""))
         return event
-    await serve(gate, scope, heard, send)
+    await serve(auth, scope, heard, send)
 
 Auth.__call__ = recording
 """

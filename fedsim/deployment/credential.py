@@ -1,9 +1,9 @@
-"""The operator's credential: a signature (Ed25519) over each request, good for that request once.
+"""The operator's credential: an Ed25519 signature over each request, valid once.
 
     Fedsim-Operator: <time, ISO>;<nonce, hex>;<signature, base64>
 
-It is over the method, the path with its query, the body's hash, the time and the nonce, so a request that was seen can be
-neither changed nor sent again; not even to a server that has been restarted since.
+It covers the method, the path with its query, the body's SHA-256, the time and the nonce. Whoever records a request can
+neither change nor replay it, not even after the server was restarted.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 HEADER = "Fedsim-Operator"
-VALID = 65.0  # seconds: a minute on the way, and clocks that differ by a little
+VALID = 65.0  # seconds: a minute in transit, and 5 s between the clocks
 
 
 def sign(key: Ed25519PrivateKey, method: str, target: str, body: bytes) -> dict[str, str]:
-    """Return the header of a request.
+    """Return the header with which a request carries the credential.
 
     Args:
-        key: The operator's.
-        method: As `POST`.
+        key: The operator's private key.
+        method: The HTTP method, in capitals.
         target: The path, with `?` and the query where there is one.
-        body: All of it.
+        body: The whole body.
     """
     time, nonce = datetime.now(UTC).isoformat(), secrets.token_hex(16)
     signature = key.sign(_signed(method, target, body, time, nonce))
@@ -41,8 +41,8 @@ def sign(key: Ed25519PrivateKey, method: str, target: str, body: bytes) -> dict[
 class Verifier:
     """Checks the operator's requests.
 
-    It remembers nonces for as long as their time is good, and takes nothing that was signed before it was made, since
-    it can't know what was used then.
+    It remembers each nonce until its credential expires. It refuses credentials from before it was made: it can't know
+    which nonces were used then.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Verifier:
         self._lock = threading.Lock()
 
     def check_time(self, header: str | None) -> None:
-        """Check what can be checked before the body has come; raises as `check`."""
+        """Check the time, for which the body isn't needed; raises as `check`."""
         self._read(header)
 
     def check(self, method: str, target: str, body: bytes, header: str | None) -> None:
-        """Check a request, whose nonce is used up then.
+        """Check a request, and mark its nonce as used.
 
         Raises:
-            ValueError: The header is missing or malformed, too old, was used before, or doesn't fit the request.
+            ValueError: The header is missing, malformed, expired or used before, or doesn't match the request.
         """
         time, nonce, signature = self._read(header)
         try:
@@ -95,7 +95,7 @@ class Verifier:
         return time, nonce, signature
 
     def _forget(self) -> None:
-        """Drop the nonces whose time is over anyway."""
+        """Drop the nonces of expired credentials."""
         now = self._now()
         self._used = {n: t for n, t in self._used.items() if (now - t).total_seconds() <= VALID}
 
@@ -106,7 +106,7 @@ def _signed(method: str, target: str, body: bytes, time: str, nonce: str) -> byt
 
 
 class OperatorAuth(httpx.Auth):
-    """Has the requests of an httpx client carry the credential."""
+    """Adds the credential to the requests of an httpx client."""
 
     requires_request_body = True
 

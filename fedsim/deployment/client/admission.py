@@ -1,4 +1,4 @@
-"""Which runs a client takes part in: those of fedsim itself, of the client's own version and code."""
+"""Which runs a client takes part in: those of fedsim's own apps, with the client's own version and code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Admitted:
     """A run that a client takes part in.
 
     Attributes:
-        series: What it has in common with the runs that go on with it.
-        name: What it is called.
-        run_config: What its apps are told.
-        experiment: What they are to do.
+        series: Id of its series: a run and those that resume it.
+        name: Its name, or its id if it has none.
+        run_config: Its run config.
+        experiment: The experiment in its run config.
     """
 
     series: int
@@ -31,13 +31,13 @@ class Admitted:
 
     @property
     def is_private(self) -> bool:
-        """Whether a client's data are to stay unknown, so that no error may tell of them."""
+        """Whether the clients' data are protected, so that no error message may reveal anything about them."""
         privacy = self.experiment.privacy
         return privacy.releases or privacy.secagg is not None
 
     @property
     def once_a_round(self) -> bool:
-        """Whether a second update of a round would be another release, which no ledger has."""
+        """Whether a second update in a round would be a second release, which no ledger holds."""
         privacy = self.experiment.privacy
         return privacy.noise == "os" and privacy.secagg is None
 
@@ -46,12 +46,12 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
     """Return a run that a client may take part in.
 
     Args:
-        run: What the server says of it.
-        fab: Its bundle.
-        only: The experiments that the client takes part in; empty: in all that hold no code of their own.
+        run: The run.
+        fab: The run's bundle.
+        only: The experiments that the client takes part in; empty: all that name no code of the operator's choice.
 
     Raises:
-        ValueError: The client refuses it; says why.
+        ValueError: The client refuses the run; the message says why.
     """
     try:
         check_bundle(fab)
@@ -76,7 +76,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
 
 
 def _same(one: Experiment, other: Experiment) -> bool:
-    """Say whether two experiments are the same but for where noise comes from, which deployment decides."""
+    """Return whether two experiments are equal except for `privacy.noise`, which a deployment sets."""
     return _without_noise(one) == _without_noise(other)
 
 

@@ -1,4 +1,4 @@
-"""A client: pulls messages, answers them by its own ClientApp, keeps its state, and sends the answers."""
+"""The loop of a client process: pull a message, answer it by the ClientApp, keep the state, push the reply."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Identity:
-    """Which client of a federation this is, and what its apps are told of it.
+    """A client's number in its federation, and the folders that its ClientApp reads.
 
     Attributes:
-        client: Its number.
-        clients: How many there are.
-        keys: Its key folder; None where the server asks for no keys.
-        data: Its own data; None where the experiment's are dealt.
+        client: Its number, from 0 on.
+        clients: Number of clients.
+        keys: Its key folder; None: the server asks for no keys.
+        data: File of its own examples; None: it trains on its share of the experiment's data.
         loopback: Whether the server is on this machine.
     """
 
@@ -62,36 +62,36 @@ class Identity:
 
 
 class ClientLoop:
-    """One client process.
+    """The loop of one client process.
 
     Args:
-        link: Connects to the server.
-        app: Answers.
-        seat: Says who this is.
-        state: Keeps what is to outlive the process.
-        only: The experiments that this client takes part in; empty: in all.
+        connection: To the server; the client has joined.
+        app: Answers the messages.
+        identity: This client's.
+        state: The state directory.
+        only: The experiments that this client takes part in; empty: all.
         tell: Called with a line for each message.
     """
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         app: ClientApp,
-        seat: Identity,
+        identity: Identity,
         state: State,
         only: Sequence[Experiment],
         tell: Tell,
     ) -> None:
-        self._link, self._app, self._state = link, app, state
-        self._node_config = seat.node_config(state.folder)
+        self._connection, self._app, self._state = connection, app, state
+        self._node_config = identity.node_config(state.folder)
         self._only, self._tell = only, tell
-        self._runs: dict[int, Admitted | str] = {}  # by id: who takes part, or why not
+        self._runs: dict[int, Admitted | str] = {}  # by id: an admitted run, or why it is refused
 
     def serve(self) -> NoReturn:
-        """Answer messages for ever; raises `Refused` where the server doesn't want this client any more."""
+        """Answer messages for ever; raises `Refused` where the server refuses this client."""
         while True:
             try:
-                message = self._link.pull()
+                message = self._connection.pull()
                 if message is not None:
                     self._handle(message)
             except ReplyDropped as dropped:
@@ -101,26 +101,26 @@ class ClientLoop:
         what, begun = message.metadata.message_type, time.monotonic()
         try:
             run = self._admitted(message.metadata.run_id)
-            message.content = _opened(message)
+            message.content = _content_of(message)
             what = _title(message)
             reply = self._answer(message, run)
-        except ClientRejected as turned:
-            reply = Message(Error(turned.code, str(turned)), reply_to=message)
+        except ClientRejected as rejected:
+            reply = Message(Error(rejected.code, str(rejected)), reply_to=message)
         seconds = time.monotonic() - begun
         try:
-            size = self._link.push(reply, seconds)
+            size = self._connection.push(reply, seconds)
         except ReplyTooLarge as error:
             reply = Message(
                 Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, f"too large: {error}"), reply_to=message
             )
-            size = self._link.push(reply, seconds)
+            size = self._connection.push(reply, seconds)
         except ReplyDropped as dropped:
             raise ReplyDropped(f"{what}: {dropped}") from None
         outcome = f": {reply.error.reason}" if reply.has_error() else ""
         self._tell(f"{what}: {seconds:.1f} s, {size / 1024:.1f} KiB{outcome}")
 
     def _answer(self, message: Message, run: Admitted) -> Message:
-        """Return the app's reply, once all that it has to leave on this machine is there; raises `ClientRejected`."""
+        """Return the app's reply, after the state and the note of the round were written; raises `ClientRejected`."""
         round_ = _round_of(message)
         training = message.metadata.message_type.partition(".")[0] == "train"
         if training and run.once_a_round and (round_ is None or self._state.has_noted(run.series, round_)):
@@ -133,7 +133,7 @@ class ClientLoop:
         context = self._context(message, run)
         try:
             reply = play(self._app, message, context)
-        except Exception as error:  # a client may raise anything, and it goes on; its state is what it was
+        except Exception as error:  # an app may raise anything; the client goes on with the state from before
             log.exception("run %s: %s failed", run.name, _title(message))
             reason = "failed" if run.is_private else f"{type(error).__name__}: {error}"
             raise ClientRejected(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason) from None
@@ -154,7 +154,7 @@ class ClientLoop:
             raise ClientRejected(ErrorCode.MOD_FAILED_PRECONDITION, "state can't be read") from None
         return Context(
             run_id=message.metadata.run_id,
-            node_id=self._link.node_id,
+            node_id=self._connection.node_id,
             node_config=dict(self._node_config),
             state=state,
             run_config=dict(run.run_config),
@@ -162,10 +162,10 @@ class ClientLoop:
         )
 
     def _admitted(self, run_id: int) -> Admitted:
-        """Return a run that this client takes part in; raises `ClientRejected`."""
+        """Return an admitted run; raises `ClientRejected`."""
         if run_id not in self._runs:
             try:
-                self._runs[run_id] = admit(*self._link.run(run_id), self._only)
+                self._runs[run_id] = admit(*self._connection.run(run_id), self._only)
             except ValueError as error:
                 self._runs[run_id] = f"refused: {error}"
         run = self._runs[run_id]
@@ -174,8 +174,8 @@ class ClientLoop:
         return run
 
 
-def _opened(message: Message) -> RecordDict:
-    """Return what the server sent in a message; raises `ClientRejected`."""
+def _content_of(message: Message) -> RecordDict:
+    """Return a message's content, decoded; raises `ClientRejected`."""
     try:
         return decode_content(message.content)
     except ValueError as error:
@@ -183,7 +183,7 @@ def _opened(message: Message) -> RecordDict:
 
 
 def _round_of(message: Message) -> int | None:
-    """Return the round that a message belongs to; None where it says none."""
+    """Return the round of a message; None: it names none."""
     for record, key in (("secagg", "round"), ("config", "server-round")):
         if isinstance(round_ := config_in(message.content, record).get(key), int):
             return round_
@@ -191,7 +191,7 @@ def _round_of(message: Message) -> int | None:
 
 
 def _title(message: Message) -> str:
-    """Return the round, and the kind of message or the stage of secure aggregation."""
+    """Return the round of a message, and its type or its stage of secure aggregation, for the log."""
     round_, kind = _round_of(message), message.metadata.message_type
     try:
         asked = record_of_stage(message)

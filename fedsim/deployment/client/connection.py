@@ -1,7 +1,7 @@
-"""A client's connection to a server, over Flower's Fleet API; it outlives the server's being away.
+"""A client's connection to a server, over Flower's Fleet API. It survives restarts of the server.
 
-Whatever is asked is asked again, after joining anew, until the server answers. What trying again can't mend ends
-the client (`Refused`), or what it was about to do (`ReplyDropped`).
+A request that fails is repeated, after the client has joined again, until the server answers. An error that a repetition
+can't mend ends the client (`Refused`), or drops the message at hand (`ReplyDropped`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from fedsim.flower.paths import TAKE
 from fedsim.flower.runs import Run
 from fedsim.flower.wire_message import WireMessage
 
-HOLD = 10  # seconds that a server may hold an empty answer
-TIMEOUTS = (30.0, HOLD + 20.0, 3.0)  # seconds: of calls, of polls for a message, of heartbeats
-BEAT = 5.0  # seconds; a server lets another process have this client's key 15 s after it last heard of it
+HOLD = 10  # seconds: the longest poll for a message
+TIMEOUTS = (30.0, HOLD + 20.0, 3.0)  # seconds: of requests, of polls for a message, of heartbeats
+BEAT = 5.0  # seconds; a server gives this client's key to another process 15 s after the last request
 FIRST_PAUSE, LAST_PAUSE, PAUSE_IF_TURNED_AWAY = 0.2, 5.0, 3.0  # seconds
-MOST_ACTIVATIONS = 10  # failed ones; a server takes a client that was killed for joined for 20 s
+MOST_ACTIVATIONS = 10  # failed ones; a server has a client that was killed online for 20 s
 CLOCK_TOLERANCE = 60.0  # seconds; Flower's server takes signatures up to 300 s old
 
 T = TypeVar("T")
@@ -43,11 +43,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ServerEndpoint:
-    """Where a server is, and how it is known.
+    """A server's address, and the authority that its certificate is checked against.
 
     Attributes:
         address: HOST:PORT.
-        root_certificates: Of the authority that signed its certificate, as PEM; None: no TLS.
+        root_certificates: The authority's certificate (PEM); None: no TLS.
     """
 
     address: str
@@ -55,11 +55,11 @@ class ServerEndpoint:
 
     @property
     def url(self) -> str:
-        """The address, for HTTP."""
+        """The URL of the server."""
         return f"{'http' if self.root_certificates is None else 'https'}://{self.address}"
 
     def verify(self) -> ssl.SSLContext | bool:
-        """Return what checks its certificate."""
+        """Return the TLS context that checks the server's certificate; False: no TLS."""
         if self.root_certificates is None:
             return False
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -74,9 +74,9 @@ class Connection:
         node_id: The node that the server has given to this client's key; 0 before it has joined.
 
     Args:
-        server: Whom to connect to.
-        key: This client's.
-        tell: Called with a line when the server is lost or turns this client away, and when it is back.
+        server: The server.
+        key: The client's node key.
+        tell: Called with a line when the server is lost or refuses this client for now, and when it answers again.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class Connection:
             FleetApi(server.url, key, headers, server.verify(), timeout) for timeout in TIMEOUTS
         )
         self.node_id = 0
-        self._taken = ""  # the last message that came
+        self._last = ""  # id of the last message that has arrived
         self._told = ""
         self._ended = threading.Event()
 
     def join(self) -> None:
-        """Join, and go on saying that this client is alive; raises `Refused`."""
-        self._steadily(self._rejoin)
+        """Join, and start sending heartbeats; raises `Refused`."""
+        self._retried(self._rejoin)
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
     def leave(self) -> None:
-        """Say goodbye, if this client has joined and the server is there."""
+        """Take this client offline, if it has joined and the server can be reached."""
         self._ended.set()
         if not self.node_id:
             return
@@ -112,21 +112,21 @@ class Connection:
             self._pulse.deactivate(self.node_id)
 
     def pull(self) -> Message | None:
-        """Return the next message, as it came, or None if there is none for a while.
+        """Return the next message with its content still encoded; None: none came within `HOLD` seconds.
 
         Raises:
-            ReplyDropped: There was one, and it can't be had.
-            Refused: The server doesn't want this client any more.
+            ReplyDropped: A message came, and can't be read.
+            Refused: The server refuses this client.
         """
         before = time.monotonic()
-        came = self._steadily(lambda: self._poll.take(self.node_id, self._taken))
-        if came is None:
-            if time.monotonic() - before < 1:  # a server that holds no answers back
+        encoded = self._retried(lambda: self._poll.take(self.node_id, self._last))
+        if encoded is None:
+            if time.monotonic() - before < 1:  # the server doesn't do long polling
                 time.sleep(FIRST_PAUSE)
             return None
-        self._taken = came.id
+        self._last = encoded.id
         try:
-            message = came.decode()
+            message = encoded.decode()
         except ValueError as error:
             raise ReplyDropped(f"a message could not be read: {error}") from None
         if message.metadata.dst_node_id != self.node_id:
@@ -135,26 +135,26 @@ class Connection:
 
     def run(self, run_id: int) -> tuple[Run, bytes]:
         """Return a run, and its bundle; raises as `pull`."""
-        run = self._steadily(lambda: self._fleet.run(self.node_id, run_id))
-        return run, self._steadily(lambda: self._fleet.bundle(self.node_id, run))
+        run = self._retried(lambda: self._fleet.run(self.node_id, run_id))
+        return run, self._retried(lambda: self._fleet.bundle(self.node_id, run))
 
     def push(self, reply: Message, seconds: float) -> int:
         """Send a reply that took so many seconds to make; return its size in bytes.
 
         Raises:
-            ReplyTooLarge: The server doesn't take that much.
-            ReplyDropped: Nobody waits for it any more.
-            Refused: The server doesn't want this client any more.
+            ReplyTooLarge: The reply exceeds the server's limit.
+            ReplyDropped: The server doesn't wait for it any more.
+            Refused: The server refuses this client.
         """
         if reply.metadata.ttl <= 0:
             raise ReplyDropped("the reply comes too late")
         if reply.has_content():
             reply.content = encode_content(reply.content)
         (encoded,) = WireMessage.encode([reply])
-        self._steadily(lambda: self._give(reply.metadata, encoded, seconds))
+        self._retried(lambda: self._give(reply.metadata, encoded, seconds))
         return sum(map(len, encoded.contents.values()))
 
-    # --- what is asked again until it is answered -----------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------------------
 
     def _activate(self) -> None:
         try:
@@ -166,7 +166,7 @@ class Connection:
             self.node_id = self._fleet.activate()
 
     def _rejoin(self) -> None:
-        """See that the server has this client; one that is joined can't be activated again."""
+        """Make sure that the server has this client online; a client that is online can't be activated again."""
         if self.node_id:
             try:
                 if self._fleet.heartbeat(self.node_id):
@@ -182,25 +182,25 @@ class Connection:
         self._fleet.give(self.node_id, reply, seconds)
 
     def _beat(self) -> None:
-        """Say that this client is alive; whether the server hears it is the other calls' business."""
+        """Send heartbeats; their errors are ignored, since the next request has the same."""
         while not self._ended.wait(BEAT):
             with suppress(httpx.HTTPError, ValueError):
                 self._pulse.heartbeat(self.node_id)
 
-    # --- when it is not answered ----------------------------------------------------------------------------
+    # --- retries and errors ---------------------------------------------------------------------------------
 
-    def _steadily(self, step: Callable[[], T]) -> T:
-        """Return what a step returns, when at last it does; raises what trying again can't mend."""
+    def _retried(self, request: Callable[[], T]) -> T:
+        """Repeat a request until it succeeds; return its result. Raises what a repetition can't mend."""
         for failures in itertools.count():
             try:
                 if failures:
                     self._rejoin()
-                result = step()
+                result = request()
             except httpx.HTTPStatusError as error:
-                self._turned_away(error, failures)
+                self._on_refusal(error, failures)
             except httpx.TransportError as error:
-                self._lost(error, failures)
-            except ValueError as error:  # what Flower's client raises for an answer that is not Flower's
+                self._on_transport_error(error, failures)
+            except ValueError as error:  # Flower's client raises it for an answer that is not Flower's
                 self._wait(f"{self._server.address} answers with something else ({error})", failures)
             else:
                 if self._told:
@@ -209,8 +209,8 @@ class Connection:
                 return result
         raise AssertionError
 
-    def _turned_away(self, error: httpx.HTTPStatusError, failures: int) -> None:
-        """Wait if a server that refuses a request may answer it later; else raise `Refused` or `ReplyDropped`."""
+    def _on_refusal(self, error: httpx.HTTPStatusError, failures: int) -> None:
+        """Wait if the server may answer a refused request later; else raise `Refused` or `ReplyDropped`."""
         response, reason = error.response, reason_of(error.response)
         joining = error.request.url.path.endswith(("activate-node", "register-node"))
         code, address = response.status_code, self._server.address
@@ -227,13 +227,13 @@ class Connection:
                 PAUSE_IF_TURNED_AWAY,
             )
         elif joining:
-            self._not_admitted(response, reason)
+            self._raise_not_admitted(response, reason)
         elif code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise ReplyTooLarge(reason)
         else:
             raise ReplyDropped(reason)
 
-    def _not_admitted(self, response: httpx.Response, reason: str) -> NoReturn:
+    def _raise_not_admitted(self, response: httpx.Response, reason: str) -> NoReturn:
         address = self._server.address
         if response.status_code != httpx.codes.UNAUTHORIZED and not is_not_activated(response):
             raise Refused(f"{address} refuses this client: {reason}")
@@ -243,8 +243,8 @@ class Connection:
             )
         raise Refused(f"this client's key is not registered at {address} ({reason})")
 
-    def _lost(self, error: httpx.TransportError, failures: int) -> None:
-        """Wait for a server that can't be reached; raise `Refused` where it is not the one, or speaks otherwise."""
+    def _on_transport_error(self, error: httpx.TransportError, failures: int) -> None:
+        """Wait for a server that can't be reached; raise `Refused` where TLS fails, or one side has TLS and the other not."""
         address, secure = self._server.address, self._server.root_certificates is not None
         problem = tls_problem(error)
         if problem is not None:

@@ -1,4 +1,4 @@
-"""Why a client can't connect to a server: its clock, TLS, or a server without TLS."""
+"""Why a client and a server can't connect: their clocks, or TLS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 
 def clock_difference(response: httpx.Response) -> float:
-    """Return by how many seconds this machine's clock and the server's differ; 0 where it doesn't say."""
+    """Return by how many seconds this machine's clock and the server's differ; 0: the answer has no date."""
     try:
         return abs(parsedate_to_datetime(response.headers["date"]).timestamp() - time.time())
     except (KeyError, ValueError, TypeError):
@@ -19,7 +19,7 @@ def clock_difference(response: httpx.Response) -> float:
 
 
 def tls_problem(error: BaseException | None) -> str | None:
-    """Return why TLS will never come about; None where it may, or where it is not the matter."""
+    """Return why a TLS handshake will always fail; None: the error has another cause, or may pass."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"its certificate is not accepted: {error.verify_message}"
@@ -33,7 +33,7 @@ def tls_problem(error: BaseException | None) -> str | None:
 
 
 def speaks_tls(address: str) -> bool:
-    """Say whether a server accepts TLS."""
+    """Return whether a server accepts a TLS connection."""
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

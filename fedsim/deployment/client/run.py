@@ -1,4 +1,4 @@
-"""One client from its options to its end: checked first, then joined."""
+"""`fedsim client`: check the options, join the server, answer messages until the process is told to end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedsim.runtime.spec import AppSpec
 
 @dataclass(frozen=True)
 class Options:
-    """What `fedsim client` was told; see its help."""
+    """The options of `fedsim client`; see its help."""
 
     address: str
     state: Path
@@ -37,7 +37,7 @@ def run_client(options: Options) -> None:
     """Join, and answer messages until the process is told to end.
 
     Raises:
-        Refused: An option can't be used, or the server doesn't want this client.
+        Refused: An option is invalid, or the server refuses this client.
     """
     address = Address.parse(options.address)
     if options.insecure and not address.is_loopback:
@@ -47,21 +47,21 @@ def run_client(options: Options) -> None:
     if options.insecure == (options.keys is not None):
         raise Refused("--keys: is missing; allowed: --keys DIR, or --insecure for a server without keys")
     keys = None if options.keys is None else ClientKeys.load(options.keys)
-    seat = _seat(options, keys, address.is_loopback)
+    identity = _identity(options, keys, address.is_loopback)
     if options.data is not None:
         read_own(options.data, f"--data {str(options.data)!r}")
     only = [Experiment.load(path) for path in options.only]
     state = State(options.state)
-    app = AppSpec(seat.clients, {}).load()
+    app = AppSpec(identity.clients, {}).load()
     tell: Tell = (lambda line: None) if options.quiet else _tell
     server = ServerEndpoint(str(address), None if keys is None else keys.root_certificates)
-    link = Connection(server, state.node_key() if keys is None else keys.node_key, tell)
+    connection = Connection(server, state.node_key() if keys is None else keys.node_key, tell)
     try:
-        link.join()
-        tell(f"{seat.client} of {seat.clients} joined {address}")
-        ClientLoop(link, app, seat, state, only, tell).serve()
+        connection.join()
+        tell(f"{identity.client} of {identity.clients} joined {address}")
+        ClientLoop(connection, app, identity, state, only, tell).serve()
     finally:
-        link.leave()
+        connection.leave()
 
 
 def _tell(line: str) -> None:
@@ -69,8 +69,8 @@ def _tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def _seat(options: Options, keys: ClientKeys | None, loopback: bool) -> Identity:
-    """Return which client this is; raises `Refused` where that is not said, or said in two ways."""
+def _identity(options: Options, keys: ClientKeys | None, loopback: bool) -> Identity:
+    """Return this client's identity; raises `Refused` where the options don't give it, or contradict the keys."""
     if keys is None:
         if options.partition is None or options.of is None:
             raise Refused(

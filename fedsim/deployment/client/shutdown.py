@@ -1,4 +1,4 @@
-"""When a process ends that runs until it is told to: at SIGTERM, at SIGINT, or with its parent."""
+"""Ending a process that runs until it is told to end: by SIGTERM, by SIGINT, or with its parent."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from types import FrameType
 from fedsim.deployment.errors import Shutdown
 from fedsim.interruption import SIGNALS
 
-PAUSE = 0.5  # seconds between looks at the parent
+PAUSE = 0.5  # seconds between checks whether the parent still runs
 
 
 @contextmanager
 def until_shutdown(parent: int | None) -> Iterator[None]:
-    """Let a signal, or the parent's end, be the end of the block; a second signal ends the process at once.
+    """End the block at a signal or when the parent ends; a second signal ends the process at once.
 
     Args:
-        parent: Its process; None: nobody's end matters.
+        parent: Process id of the parent; None: only signals end the block.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

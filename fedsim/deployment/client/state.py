@@ -1,10 +1,10 @@
-"""What a client keeps of its own, on its own disk: the states of its runs, and the rounds that it took part in.
+"""A client's state directory: the states of its runs, and the rounds that it took part in.
 
-    STATE/contexts/<series>     the state of a series of runs (a run and those that resume it), as Flower serialises it
-    STATE/notes.jsonl           a line for each round of which an update left: series, run, round, time
-    STATE/node.key              the key that it joins with, where it was given none
+    STATE/contexts/<series>     the state of a series of runs (a run and those that resume it), in Flower's encoding
+    STATE/notes.jsonl           a line for each round in which it has sent an update: series, run, round, time
+    STATE/node.key              its node key, if it was started without a key folder
 
-An open session of secure aggregation holds secrets that must not outlive the process: it stays in memory.
+An open session of secure aggregation stays in memory: its secrets must not outlive the process.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CONTEXTS, NOTES, NODE_KEY = "contexts", "notes.jsonl", "node.key"
 
 
 class State:
-    """A client's state directory, which is this process's alone until it ends.
+    """A client's state directory, locked until this process ends.
 
     Raises:
-        Refused: Another process has it, it can't be written to, or its notes are damaged.
+        Refused: Another process has locked it, it can't be written to, or its notes are damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class State:
             raise Refused(f"--state {str(folder)!r}: can't be written to: {error.strerror}") from None
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """Return the key of a client that was given none; made on first use. Raises `Refused`."""
+        """Return the node key of a client without a key folder; made on first use. Raises `Refused`."""
         path = self.folder / NODE_KEY
         try:
             if not path.exists():
@@ -83,17 +83,17 @@ class State:
             self._newest = series, path.read_bytes() if path.exists() else b""
         try:
             state = decode_records(self._newest[1])
-        except Exception as error:  # whatever bytes that are no state raise
+        except Exception as error:  # bytes that are no state raise exceptions of many classes
             raise ValueError(f"{path}: is damaged ({error})") from None
         if series in self._sessions:
             state[SESSION] = self._sessions[series]
         return state
 
     def save(self, series: int, state: RecordDict) -> None:
-        """Keep the state of a series: on the disk when this returns, an open session in memory.
+        """Write the state of a series to the disk, durably; an open session is kept in memory.
 
         Raises:
-            OSError: It can't be written. What was there stays; a session that was open is gone.
+            OSError: It can't be written. The former state stays; an open session is lost.
         """
         self._sessions.pop(series, None)
         kept = RecordDict({name: record for name, record in state.items() if name != SESSION})
@@ -111,11 +111,11 @@ class State:
     # --- rounds ---------------------------------------------------------------------------------------------
 
     def has_noted(self, series: int, round_: int) -> bool:
-        """Say whether this client's update of a round of a series may have left."""
+        """Return whether this client may have sent an update in a round of a series."""
         return (series, round_) in self._noted
 
     def note(self, series: int, run: str, round_: int) -> None:
-        """Note, on the disk, that this client's update of a round is about to leave; raises `OSError`."""
+        """Note, durably, that this client is about to send an update in a round; raises `OSError`."""
         if self.has_noted(series, round_):
             return
         time = datetime.now(UTC).isoformat(timespec="seconds")
@@ -133,7 +133,7 @@ class State:
 
 
 def _read_notes(path: Path) -> set[tuple[int, int]]:
-    """Read the notes, and cut half a line that a kill has left at the end; raises `ValueError`."""
+    """Read the notes, and cut off an incomplete last line, which a kill may leave; raises `ValueError`."""
     if not path.exists():
         return set()
     content = path.read_bytes()

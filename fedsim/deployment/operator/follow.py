@@ -1,4 +1,4 @@
-"""Following a run on a server: its progress is shown and its directory copied, until it ends."""
+"""Following a run on a server: show its progress and copy its directory, until it ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fedsim.interruption import interruptible
 from fedsim.progress import Progress
 from fedsim.results import Run
 
-POLL = 0.4  # seconds between two looks at a run
-LONGEST_WAIT = 5.0  # seconds between two tries to reach a server that is away
+POLL = 0.4  # seconds between two requests for a run's state
+LONGEST_WAIT = 5.0  # seconds between two tries to reach a server that doesn't answer, at most
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Follower:
 
     Attributes:
         run: The run.
-        copy: Where it is copied to.
-        progress: Hears of its rounds.
-        tell: Hears that the server is away, and that it is back.
-        done: Rounds not to tell of; None: those that are there when it begins.
-        watch: Called at every look at the run, with whether it has begun; before anything is shown of it.
+        copy: The copy of its directory.
+        progress: Called with its rounds.
+        tell: Called with a line when the server is lost, and when it answers again.
+        done: Number of rounds not to report; None: those that were over when following began.
+        watch: Called at every request, with whether the run has begun; before its rounds are reported.
     """
 
     run: Submitted
@@ -44,16 +44,16 @@ class Follower:
     _has_started: bool = field(default=False, init=False)
 
     def follow(self) -> None:
-        """Return when the run is completed and copied; a server that is away is waited for.
+        """Return when the run is completed and copied; wait for a server that doesn't answer.
 
         Raises:
-            RunFailed: It has ended otherwise.
+            RunFailed: It has ended otherwise than completed.
             Refused: The server no longer knows it.
         """
         address, lost, wait = self.run.remote.address, False, POLL
         while True:
             try:
-                flower, listing = self._look()
+                flower, listing = self._poll()
                 if flower.is_finished:
                     self._end(flower, listing)
                     return
@@ -68,8 +68,8 @@ class Follower:
                 lost, wait = False, POLL
             time.sleep(wait)
 
-    def _look(self) -> tuple[FlowerRun, Listing | None]:
-        """See how the run is: Flower first, so that what is listed of a run that has ended is all of it."""
+    def _poll(self) -> tuple[FlowerRun, Listing | None]:
+        """Get the run's state. Flower's is asked for first: then the files listed for a run that has ended are complete."""
         remote = self.run.remote
         flower, listing = remote.flower_run(self.run.flower.run_id), remote.listing(self.run.name)
         self.watch(listing is not None)
@@ -79,7 +79,7 @@ class Follower:
         return flower, listing
 
     def _show(self) -> None:
-        """Tell of the rounds that are new."""
+        """Report the rounds that are new."""
         rows = self.copy.rows
         if not self._has_started:
             self._told = len(rows) if self.done is None else self.done
@@ -91,7 +91,7 @@ class Follower:
                 self.progress.round_done(row)
 
     def _end(self, flower: FlowerRun, listing: Listing | None) -> None:
-        """Complete the copy of a run that has ended; raises if it has not ended well."""
+        """Complete the copy of a run that has ended; raises unless the run is completed."""
         run = self.run
         if listing is None or sessions_of(listing) <= run.sessions:
             raise RunFailed(flower.details or f"the run was {flower.outcome} before its first round")
@@ -105,7 +105,7 @@ class Follower:
         raise RunFailed(f"{error} ({after}{cure})")
 
     def _cure(self, manifest: Mapping[str, Any]) -> str:
-        """Return how the run can go on, to end a message with."""
+        """Return how to resume the run, as the end of a message."""
         if not self.run.stays:
             return ""
         if not manifest["resumable"]:
@@ -116,18 +116,18 @@ class Follower:
 def follow(
     run: Submitted, out: Path, progress: Progress, tell: Callable[[str], None], done: int | None = None
 ) -> Run:
-    """Follow a run to its end; a signal lets go of it, and the run goes on.
+    """Follow a run to its end. A signal ends the following, and the run goes on.
 
     Args:
         run: The run.
-        out: The copy: a new directory, or one that was begun before.
-        progress: Hears of its rounds.
-        tell: Hears that the server is away, and that it is back.
-        done: Rounds not to tell of; None: those that are there already.
+        out: The copy: a new directory, or a copy that was begun before.
+        progress: Called with its rounds.
+        tell: Called with a line when the server is lost, and when it answers again.
+        done: Number of rounds not to report; None: those that are over already.
 
     Raises:
         Refused: The copy can't be written.
-        Interrupted: A signal came; the message says how to follow the run again. Or the run was interrupted.
+        Interrupted: A signal came (the message says how to follow the run again), or the run was interrupted.
         RunFailed: The run has ended otherwise than completed.
     """
     with run.copy_at(out) as copy, interruptible(progress.stopping):
@@ -141,9 +141,9 @@ def follow(
 
 
 def _ending(flower: FlowerRun, manifest: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Return the status of a run that has ended, and why if not well."""
+    """Return the status of a run that has ended, and its error if it isn't completed."""
     if manifest["status"] != "running":
         return manifest["status"], manifest.get("error")
     if flower.was_stopped:
         return "interrupted", "stopped at once"
-    return "failed", f"the ServerApp ended without a word: {flower.details or flower.outcome}"
+    return "failed", f"the ServerApp ended without an error of its own: {flower.details or flower.outcome}"

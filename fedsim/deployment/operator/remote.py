@@ -1,4 +1,4 @@
-"""A server, as its operator sees it over the network: the control API and the run directories."""
+"""The operator's connection to a server: Flower's Control API, and the run directories."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from fedsim.deployment.operator.run_copy import Listing
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower.control import ControlApi, FlowerRun
 
-TIMEOUT = 30.0  # seconds without an answer after which a server counts as away
-RUNS = 1000  # the latest of a server's runs, in which a name is looked for
+TIMEOUT = 30.0  # seconds without an answer after which a server counts as unreachable
+RUNS = 1000  # how many of the latest runs are searched for a name
 Answer = TypeVar("Answer")
 
 
 class Unreachable(Exception):
-    """The server does not answer at the moment; the message says why."""
+    """The server doesn't answer at the moment; the message says why."""
 
 
 class Remote:
-    """The connection to a server, with the operator's key.
+    """A connection to a server, with the operator's key.
 
-    Every method raises `Refused` where the server (or what answers in its place) says no, and `Unreachable` where
-    nothing answers, or the server can't at the moment.
+    Every method raises `Refused` where the server refuses the request, and `Unreachable` where nothing answers or the
+    server has an internal error.
 
     Args:
-        address: Where it listens.
-        keys: The operator's; None: a server that was started with `--insecure`, on this machine.
+        address: Of the server.
+        keys: The operator's; None: a server on this machine that was started with `--insecure`.
     """
 
     def __init__(self, address: Address, keys: OperatorKeys | None) -> None:
@@ -55,7 +55,7 @@ class Remote:
 
     @classmethod
     def connect(cls, address: str, keys: Path | None, *, insecure: bool = False) -> Remote:
-        """Return the connection that `--on`, `--keys` and `--insecure` say; nothing is sent yet."""
+        """Return a connection from the options `--on`, `--keys` and `--insecure`; nothing is sent yet."""
         if insecure and keys is not None:
             raise Refused(f"--keys {str(keys)!r}: can't stand beside --insecure; allowed: one of them")
         if not insecure and keys is None:
@@ -69,7 +69,7 @@ class Remote:
         self._control.close()
         self._http.close()
 
-    # --- runs, as Flower has them -----------------------------------------------------------------------
+    # --- runs in Flower's database ----------------------------------------------------------------------
 
     def start_run(self, bundle: bytes, config: Mapping[str, Any], series_id: int | None = None) -> FlowerRun:
         """Start a run of a bundle, in a new series or in one that exists."""
@@ -79,16 +79,16 @@ class Remote:
         return run
 
     def stop_run(self, run_id: int) -> None:
-        """End a run at once."""
+        """Stop a run at once."""
         if not self._call(lambda: self._control.stop_run(run_id)):
             raise RunFailed(f"{self.address}: the server could not stop run {run_id}")
 
     def flower_run(self, run_id: int) -> FlowerRun:
-        """Return what Flower says of a run."""
+        """Return a run of Flower's."""
         return self._call(lambda: self._control.run(run_id))
 
     def latest(self, name: str) -> FlowerRun:
-        """Return the latest of the runs that write the run directory `name`."""
+        """Return the latest of the runs that write the run directory `name`: the run itself, or one that resumes it."""
         for run in self._call(lambda: self._control.runs(RUNS)):
             if run.config.get("run-name") == name:
                 return run
@@ -102,7 +102,7 @@ class Remote:
         return tree
 
     def listing(self, name: str) -> Listing | None:
-        """Return what a run's directory holds, None where there is none yet."""
+        """Return the files of a run's directory; None: it doesn't exist yet."""
         answer = self._call(lambda: self._http.get(f"/fedsim/runs/{name}"))
         if answer.status_code == HTTPStatus.NOT_FOUND:
             return None
@@ -110,7 +110,7 @@ class Remote:
         return Listing(tree["manifest"], tree["files"]) if tree["manifest"] else None
 
     def fetch(self, name: str, file: str, offset: int, into: BinaryIO) -> None:
-        """Write the bytes of a run's file from `offset` on into a file that is open."""
+        """Write the bytes of a run's file from `offset` on into an open file."""
 
         def copy() -> None:
             target, parameters = f"/fedsim/runs/{name}/files/{file}", {"offset": str(offset)}
@@ -123,36 +123,36 @@ class Remote:
         self._call(copy)
 
     def ask_to_stop(self, name: str) -> bool:
-        """Have a run end after the round in flight; False where it has no directory yet."""
+        """Have a run end after its current round; False: it has no directory yet."""
         answer = self._call(lambda: self._http.post(f"/fedsim/runs/{name}/stop"))
         if answer.status_code == HTTPStatus.NOT_FOUND:
             return False
         self._call(lambda: self._checked(answer))
         return True
 
-    # --- what can go wrong ------------------------------------------------------------------------------
+    # --- errors -----------------------------------------------------------------------------------------
 
     @staticmethod
     def _checked(answer: httpx.Response) -> httpx.Response:
         return answer.raise_for_status()
 
     def _call(self, ask: Callable[[], Answer]) -> Answer:
-        """Return an answer, or say in one line why there is none."""
+        """Return an answer; raises `Refused` or `Unreachable`, with a message of one line."""
         try:
             return ask()
         except httpx.HTTPStatusError as error:
-            reason = _said(error.response)
+            reason = _reason(error.response)
             if error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise Unreachable(reason) from None
             raise Refused(f"{self.address}: the server refuses: {reason}") from None
         except httpx.TransportError as error:
-            if (why := _tls_trouble(error)) is not None:
+            if (why := _tls_problem(error)) is not None:
                 raise Refused(f"--on {self.address}: {why}") from None
-            raise Unreachable(_plain(error)) from None
+            raise Unreachable(_text_of(error)) from None
 
 
-def _said(answer: httpx.Response) -> str:
-    """Return the reason that stands in an error's body: the gate's, or Flower's."""
+def _reason(answer: httpx.Response) -> str:
+    """Return the reason in the body of a refusal, by fedsim or by Flower."""
     try:
         tree = answer.json()
     except ValueError:
@@ -162,8 +162,8 @@ def _said(answer: httpx.Response) -> str:
     return str(reason or f"HTTP status {answer.status_code}")
 
 
-def _tls_trouble(error: httpx.TransportError) -> str | None:
-    """Return what is wrong with the other side's TLS, None if that is not what failed."""
+def _tls_problem(error: httpx.TransportError) -> str | None:
+    """Return what is wrong with the server's TLS; None: the error has another cause."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]
@@ -173,5 +173,5 @@ def _tls_trouble(error: httpx.TransportError) -> str | None:
     return None
 
 
-def _plain(error: httpx.TransportError) -> str:
+def _text_of(error: httpx.TransportError) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)).lower() or type(error).__name__

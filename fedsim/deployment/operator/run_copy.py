@@ -1,7 +1,7 @@
-"""The caller's copy of a run directory that a server writes.
+"""The operator's copy of a run directory that a server writes.
 
-While the run goes on its rows and events are added as they come; when it has ended every file is there that may be: no
-checkpoint, and nothing private. The copy's manifest says besides where the run is.
+While the run goes on, new rows and events are added. When it has ended, all files are copied that may be: no checkpoint, and
+nothing private. The copy's manifest also names the server and the run.
 """
 
 from __future__ import annotations
@@ -27,48 +27,50 @@ from fedsim.results.lock import NAME as LOCK
 from fedsim.results.lock import Lock
 
 GROWING = (METRICS, LEDGER)
-DEPLOYMENT = "deployment"  # the manifest's key that says where the run is
-FIRST = (EXPERIMENT, *GROWING)  # what a run directory holds from its beginning
+DEPLOYMENT = "deployment"  # the manifest's key of the server's address and the run's name and ids
+FIRST = (EXPERIMENT, *GROWING)  # files that a run directory holds from its beginning
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a run directory at a server holds: its manifest, and each file's size in bytes."""
+    """A run directory at a server: its manifest, and the size of each file in bytes."""
 
     manifest: dict[str, Any]
     files: dict[str, int]
 
 
 class Fetch(Protocol):
-    """Gets a file of the run directory."""
+    """Fetches a file of the run directory."""
 
     def __call__(self, file: str, offset: int, into: BinaryIO) -> None:
-        """Write its bytes from `offset` on into a file that is open."""
+        """Write the file's bytes from `offset` on into an open file."""
 
 
 class RunCopy:
-    """A copy being written, by this process alone; as a context manager it lets go of it when the block ends.
+    """A copy that this process alone writes; leaving the context manager releases it.
 
     Attributes:
         path: The copy.
-        rows: The rows of its `metrics.jsonl`.
+        rows: The rows of its `metrics.jsonl`, so far.
     """
 
     def __init__(self, path: Path, deployment: Mapping[str, Any], fetch: Fetch) -> None:
-        """Begin, or go on with the copy that is there.
+        """Begin a copy, or continue one.
 
         Args:
             path: A new directory, or a copy of the same run.
-            deployment: What the manifest says of where the run is; `run` is its name there.
-            fetch: Gets its files.
+            deployment: Value of the manifest's `deployment`; its `run` is the run's name.
+            fetch: Fetches its files.
 
         Raises:
-            Refused: The path is something else, can't be written, or another process writes it.
+            Refused: The path is no copy of this run, can't be written, or another process writes it.
         """
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self._deployment, self._fetch = dict(deployment), fetch
-        self._sessions: int | None = None  # of the run, as of which the growing files are
+        self._sessions: int | None = (
+            None  # how often the run had been resumed when the growing files were last read
+        )
         self._lock: Lock | None = None
         if not path.exists():
             check_free(path)
@@ -86,33 +88,33 @@ class RunCopy:
         if self._lock is not None:
             (self.path / LOCK).unlink(
                 missing_ok=True
-            )  # with it the copy of a run that goes on would seem killed
+            )  # with a lock file, a copy of a running run would look killed
             self._lock.release()
 
     @property
     def has_begun(self) -> bool:
-        """Whether the copy is there."""
+        """Whether the copy exists."""
         return self._lock is not None
 
     @property
     def rounds(self) -> int:
-        """Rounds that the experiment has at most."""
+        """The experiment's number of rounds."""
         return int(tomllib.loads((self.path / "experiment.toml").read_text(encoding="utf-8"))["rounds"])
 
     def update(self, listing: Listing) -> None:
-        """Bring the manifest, the rows and the events up to what the server has."""
+        """Update the manifest, the rows and the events to the server's."""
         if self._lock is None:
             self._begin(listing)
         else:
             self._fill(self.path, listing)
 
     def complete(self, listing: Listing, status: str, error: str | None) -> None:
-        """Copy every file of a run that has ended that may be (`fedsim.results.disclosure`).
+        """Copy all files of a run that has ended that may be copied (`fedsim.results.disclosure`).
 
         Args:
-            listing: The run's, since it has ended.
-            status: How it has: the manifest of a ServerApp that was killed says that it is running.
-            error: Why, if not well.
+            listing: Of the run, from after its end.
+            status: Of the run; the manifest of a ServerApp that was killed still has `running`.
+            error: Why it isn't completed; None: it is.
         """
         self.update(listing)
         for name in listing.files:
@@ -122,7 +124,7 @@ class RunCopy:
         self._write_manifest(self.path, ended)
 
     def _begin(self, listing: Listing) -> None:
-        """Make the copy under another name and rename it: a kill leaves none, or one that is good."""
+        """Make the copy under another name and rename it: a kill leaves a good copy or none."""
         draft = self.path.parent / f"{DRAFT}{secrets.token_hex(16)}"
         lock = None
         try:
@@ -146,14 +148,16 @@ class RunCopy:
             if name not in listing.files or not may_be_copied(name, listing.manifest.get("noise")):
                 continue
             if name in GROWING:
-                self._grow(folder / name, afresh=sessions != self._sessions)  # resumed, it is cut first
+                self._grow(
+                    folder / name, afresh=sessions != self._sessions
+                )  # a resumed run cuts its files first
             elif not (folder / name).exists():
                 self._whole(name, folder)
         self._sessions = sessions
         self._write_manifest(folder, listing.manifest)
 
     def _grow(self, path: Path, *, afresh: bool) -> None:
-        """Add the lines that are new and whole, or write all of them."""
+        """Append the new complete lines, or write all lines afresh."""
         content = io.BytesIO()
         afresh = afresh or not path.exists()
         self._fetch(path.name, 0 if afresh else path.stat().st_size, content)
@@ -181,7 +185,7 @@ class RunCopy:
 
 
 def deployment_of(path: Path) -> dict[str, Any]:
-    """Return where the run of a copy is; empty for what is no copy."""
+    """Return the manifest's `deployment` of a copy; empty: the path is no copy."""
     with suppress(OSError, ValueError, AttributeError):
         return dict(json.loads((path / MANIFEST).read_bytes()).get(DEPLOYMENT, {}))
     return {}

@@ -1,4 +1,4 @@
-"""Runs on a server, from the caller's side: start one, go on with one, stop one."""
+"""Runs on a server: submit, resume, find and stop them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Answer = TypeVar("Answer")
 
 
 def experiment_for(file: Path, overrides: Iterable[str], *, loopback: bool) -> Experiment:
-    """Read an experiment that a deployment is to run: its noise is the operating system's unless it says otherwise.
+    """Read an experiment for a deployment: `privacy.noise` is `os` unless the file says otherwise.
 
     Raises:
-        Refused: It can't be, or it says that its noise is seeded and others than this machine would see it.
+        Refused: The experiment is invalid, or its noise is seeded and the server isn't on this machine.
     """
     overrides = list(overrides)
     experiment = Experiment.load(file, overrides)
@@ -48,12 +48,12 @@ class Submitted:
     """A run at a server.
 
     Attributes:
-        remote: The server.
-        name: Of its run directory there.
-        flower: The run that writes it, as Flower had it when it began.
-        keys: The operator's folder, for the commands that messages name.
+        remote: The connection to the server.
+        name: Of its run directory at the server.
+        flower: Flower's run that writes the directory, as of when this command began.
+        keys: The operator's key folder, for the commands in messages; None: `--insecure`.
         sessions: How often the run directory had been resumed before.
-        stays: Whether the server is there when this command has ended.
+        stays: Whether the server goes on after this command.
     """
 
     remote: Remote
@@ -65,7 +65,7 @@ class Submitted:
 
     @property
     def deployment(self) -> dict[str, Any]:
-        """What the copy's manifest says of where the run is."""
+        """Value of `deployment` in the copy's manifest."""
         return {
             "address": str(self.remote.address),
             "run": self.name,
@@ -74,11 +74,11 @@ class Submitted:
         }
 
     def copy_at(self, out: Path) -> RunCopy:
-        """Return the run's copy: a new directory, or one that was begun before."""
+        """Return the run's copy: a new directory, or a copy that was begun before."""
         return RunCopy(out.absolute(), self.deployment, partial(self.remote.fetch, self.name))
 
     def command(self, name: str) -> str:
-        """Return the command `follow`, `resume` or `stop` for this run."""
+        """Return the command line of `follow`, `resume` or `stop` for this run."""
         how = ["--insecure"] if self.keys is None else ["--keys", str(self.keys)]
         return shlex.join(["fedsim", name, self.name, "--on", str(self.remote.address), *how])
 
@@ -92,17 +92,17 @@ def submit(remote: Remote, experiment: Experiment, keys: Path | None) -> Submitt
     name = f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     config = {**experiment.to_run_config(), "run-name": name, "code": installed_code()}
     _check_code(remote)
-    return Submitted(remote, name, _here(remote, partial(remote.start_run, make_bundle(), config)), keys)
+    return Submitted(remote, name, _answer_of(remote, partial(remote.start_run, make_bundle(), config)), keys)
 
 
 def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
-    """Go on with a run that was stopped, killed or failed, or whose server was: a new run of the same series.
+    """Resume a run that was stopped, was killed or has failed: start a new run of the same series.
 
     Raises:
-        Refused: There is no such run, it is completed, or it is going on.
+        Refused: There is no such run, it is completed, or it is running.
     """
     before = find(remote, name, keys)
-    listing = _here(remote, partial(remote.listing, name))
+    listing = _answer_of(remote, partial(remote.listing, name))
     if listing is None:
         raise Refused(
             f"run {name!r}: has no run directory at {remote.address}; it ended before its first round"
@@ -116,35 +116,35 @@ def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
     _check_code(remote)
     config = {**before.flower.config, "resume": True, "code": installed_code()}
     start = partial(remote.start_run, make_bundle(), config, before.flower.series_id)
-    return Submitted(remote, name, _here(remote, start), keys, sessions_of(listing))
+    return Submitted(remote, name, _answer_of(remote, start), keys, sessions_of(listing))
 
 
 def find(remote: Remote, name: str, keys: Path | None) -> Submitted:
     """Return a run that was started before.
 
     Raises:
-        Refused: There is none of that name.
+        Refused: There is no run of that name.
     """
     if not RUN_NAME.fullmatch(name):
         raise Refused(f"run {name!r}: must be the name of a run: letters, digits, dot, hyphen, underscore")
-    return Submitted(remote, name, _here(remote, partial(remote.latest, name)), keys)
+    return Submitted(remote, name, _answer_of(remote, partial(remote.latest, name)), keys)
 
 
 def stop(run: Submitted, *, now: bool = False) -> str:
-    """Have a run end after the round in flight, or at once; returns what will happen, in words."""
+    """Have a run end after its current round, or at once; return a line that says which."""
     if run.flower.is_finished:
         raise Refused(f"run {run.name!r}: has ended ({run.flower.outcome})")
     if now:
-        _here(run.remote, partial(run.remote.stop_run, run.flower.run_id))
+        _answer_of(run.remote, partial(run.remote.stop_run, run.flower.run_id))
         return f"{run.name}: stopped; {run.command('resume')} goes on"
-    if not _here(run.remote, partial(run.remote.ask_to_stop, run.name)):
+    if not _answer_of(run.remote, partial(run.remote.ask_to_stop, run.name)):
         raise Refused(f"run {run.name!r}: has not begun its first round; allowed: --now")
     return f"{run.name}: ends after the round in flight"
 
 
 def _check_code(remote: Remote) -> None:
-    """Refuse a server that would run something else than this command was written for."""
-    there = _here(remote, remote.server)
+    """Check that the server has the same code as this command; raises `Refused`."""
+    there = _answer_of(remote, remote.server)
     if there["code"] != installed_code():
         raise Refused(
             f"--on {remote.address}: the server has other code ({there['version']}, {there['code'][:12]}) than this "
@@ -152,8 +152,8 @@ def _check_code(remote: Remote) -> None:
         )
 
 
-def _here(remote: Remote, ask: Callable[[], Answer]) -> Answer:
-    """Return an answer of a server that must be there now."""
+def _answer_of(remote: Remote, ask: Callable[[], Answer]) -> Answer:
+    """Return a server's answer; raises `Refused` where it can't be reached."""
     try:
         return ask()
     except Unreachable as error:
@@ -161,5 +161,5 @@ def _here(remote: Remote, ask: Callable[[], Answer]) -> Answer:
 
 
 def sessions_of(listing: Listing) -> int:
-    """Return how often a run has been resumed."""
+    """Return how often the run of a listing has been resumed."""
     return len(listing.manifest.get("resumed", ()))

@@ -1,6 +1,6 @@
-"""What ServerApps have to say, in the server's log: Flower lets their output go nowhere.
+"""The log lines of ServerApps, in the server's log. Flower discards the output of the ServerApps that it starts.
 
-They append lines to a file in the server's state directory, and the server passes these on.
+ServerApps append lines to a file in the server's state directory; the server copies them to its own log.
 """
 
 from __future__ import annotations
@@ -9,26 +9,28 @@ import logging
 import sys
 from pathlib import Path
 
-FORM = "%(asctime)s %(levelname)s %(message)s"
-TIME = "%Y-%m-%d %H:%M:%S"
-HEARD = {"fedsim": logging.INFO, "flwr": logging.WARNING}  # loggers of a ServerApp
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+LEVELS = {"fedsim": logging.INFO, "flwr": logging.WARNING}  # of a ServerApp's loggers
 
 
-def speak(file: Path, run: str) -> None:
-    """Have this process, a ServerApp of a run, write its log to the server's."""
+def log_to(file: Path, run: str) -> None:
+    """Have this process, a ServerApp of a run, append its log lines to the file."""
     handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter(FORM.replace("%(message)s", f"run {run}: %(message)s"), TIME))
-    for name, level in HEARD.items():
+    handler.setFormatter(
+        logging.Formatter(FORMAT.replace("%(message)s", f"run {run}: %(message)s"), TIME_FORMAT)
+    )
+    for name, level in LEVELS.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(min(level, logger.level or level))
 
 
 class AppLog:
-    """The server's end of it.
+    """Reads ServerApps' log lines.
 
     Args:
-        file: Made empty.
+        file: Emptied at first.
     """
 
     def __init__(self, file: Path) -> None:
@@ -36,14 +38,14 @@ class AppLog:
         self._stream = file.open("rb")
         self._half = b""
 
-    def pass_on(self) -> None:
-        """Write the lines that have come to the server's own log."""
+    def copy_lines(self) -> None:
+        """Write the lines that are new to the server's log (stderr)."""
         lines = (self._half + self._stream.read()).split(b"\n")
         self._half = lines.pop()
         for line in lines:
             sys.stderr.write(line.decode("utf-8", "replace") + "\n")
 
     def close(self) -> None:
-        """Pass on what is left."""
-        self.pass_on()
+        """Write the last lines, and close the file."""
+        self.copy_lines()
         self._stream.close()

@@ -1,4 +1,4 @@
-"""What the ASGI apps around Flower's have in common: whole bodies, short answers, refusals."""
+"""Helpers of the ASGI apps around Flower's: whole request bodies, and JSON answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def header(scope: Scope, name: str) -> str | None:
-    """Return a request's header; None where it is absent or there twice."""
+    """Return a request's header; None where it is absent or repeated."""
     wanted = name.lower().encode()
     values = [value for key, value in scope["headers"] if key == wanted]
     return values[0].decode("latin-1") if len(values) == 1 else None
@@ -25,7 +25,7 @@ async def read_body(scope: Scope, receive: Receive, limit: float) -> bytes:
 
     Raises:
         HttpDenied: It is larger than `limit` bytes.
-        Disconnected: The other side hung up.
+        Disconnected: The other side has closed the connection.
     """
     declared = header(scope, "content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
@@ -49,7 +49,7 @@ def _too_large(size: int, limit: float) -> HttpDenied:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives a body that was read already, and then goes on with another."""
+    """Return a `receive` that yields a body that was read before, and then what another `receive` yields."""
     given = False
 
     async def again() -> Message:
@@ -72,28 +72,28 @@ async def answer(send: Send, status: int, tree: dict[str, Any]) -> None:
 
 @dataclass
 class Response:
-    """An answer that an app has given, kept whole."""
+    """An app's answer, as its ASGI messages."""
 
     messages: list[Message] = field(default_factory=list)
 
     @property
     def status(self) -> int:
-        """Of the answer; 500 where the app gave none."""
+        """The HTTP status; 500 where the app has not answered."""
         return int(self.messages[0]["status"]) if self.messages else 500
 
     @property
     def body(self) -> bytes:
-        """All of it."""
+        """The whole body."""
         return b"".join(message.get("body", b"") for message in self.messages[1:])
 
     async def send(self, send: Send) -> None:
-        """Give it to whoever asked."""
+        """Send the answer."""
         for message in self.messages:
             await send(message)
 
 
 async def ask(app: ASGIApp, scope: Scope, body: bytes, receive: Receive) -> Response:
-    """Have an app answer a request whose body was read already."""
+    """Return an app's answer to a request whose body was read before."""
     response = Response()
 
     async def keep(message: Message) -> None:

@@ -1,9 +1,9 @@
-"""Who may ask the server for what; whoever may not is answered with the reason, which also goes to the log.
+"""Authentication: each path is open to one kind of caller. Refusals are answered with their reason, and logged.
 
     /v1/control/..., /fedsim/...   the operator, by a signature over the whole request
-    /v1/fleet/...                  registered clients, by Flower's signature over the time; one process each
-    /health, /health/ready         anybody
-    everything else                this machine alone: what Flower's ServerApps use, its documentation
+    /v1/fleet/...                  registered clients, by Flower's signature over the time; one process for each client
+    /health, /health/ready         everybody
+    everything else                processes of this machine: the Runtime API of ServerApps, Flower's documentation
 
 Flower checks clients' signatures too, but only after it has read a request of any size.
 """
@@ -46,17 +46,17 @@ JOIN, LEAVE = f"{FLEET}activate-node", f"{FLEET}deactivate-node"
 CLOSED = {f"{FLEET}register-node", f"{FLEET}unregister-node"}
 IN_PARTS = {f"{FLEET}push-messages", f"{FLEET}push-object"}
 OPERATOR_LIMIT = 16 * MIB  # an experiment is text, and a bundle holds no code
-SIGNED_WITHIN, CLOCKS_DIFFER = 300.0, 5.0  # seconds, as Flower has it
-LOGGED = 300  # characters of Flower's reason
+SIGNED_WITHIN, CLOCKS_DIFFER = 300.0, 5.0  # seconds; Flower's own limits
+LOGGED = 300  # characters of a refusal by Flower
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a server knows the others by.
+    """What requests are authenticated against.
 
     Attributes:
-        operator: Checks the operator's requests.
-        clients: Knows the clients' keys.
+        operator: Checks the operator's credential.
+        clients: The clients' keys.
     """
 
     operator: Verifier
@@ -64,16 +64,16 @@ class Credentials:
 
 
 class Auth:
-    """Lets through what may pass.
+    """An ASGI app that authenticates requests and passes them on to Flower's app or to fedsim's own.
 
     Args:
         flower: Flower's app.
-        own: What serves `/fedsim/...`.
-        credentials: None: `--insecure`, where whoever is on this machine may do anything.
-        presence: Which processes play the clients.
-        free: Called with the key of a client that is to join, whatever its former process has left.
-        limit: Bytes of a request's body.
-        is_ready: Whether the server can serve.
+        own: Serves `/fedsim/...`.
+        credentials: None: `--insecure`, where every process of this machine may do anything.
+        presence: Which processes use the clients' keys.
+        take_offline: Called with the key of a client before it joins, since its former process may not have left.
+        limit: Bytes of a request's body, at most.
+        is_ready: Returns whether the server can start runs.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Auth:
         own: ASGIApp,
         credentials: Credentials | None,
         presence: Presence,
-        free: Callable[[bytes], None],
+        take_offline: Callable[[bytes], None],
         limit: int,
         is_ready: Callable[[], bool],
     ) -> None:
@@ -90,7 +90,7 @@ class Auth:
         self._own = own
         self._credentials = credentials
         self._presence = presence
-        self._free = free
+        self._take_offline = take_offline
         self._limit = limit
         self._is_ready = is_ready
 
@@ -99,11 +99,11 @@ class Auth:
         if scope["type"] != "http":
             await self._flower(scope, receive, send)
         elif scope["path"] in (HEALTH, READY):
-            await self._say_health(scope["path"], send)
+            await self._answer_health(scope["path"], send)
         else:
             await self._serve(_Request(scope), receive, send)
 
-    async def _say_health(self, path: str, send: Send) -> None:
+    async def _answer_health(self, path: str, send: Send) -> None:
         ready = path == HEALTH or self._is_ready()
         status = {"status": "ok" if ready else "starting", "version": version("fedsim")}
         await answer(send, 200 if ready else 503, status)
@@ -111,11 +111,11 @@ class Auth:
     async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
         try:
             if request.path.startswith((CONTROL, OWN)):
-                body = await self._admit_operator(request, receive)
+                body = await self._check_operator(request, receive)
             elif request.path.startswith(FLEET):
-                body = await self._admit_client(request, receive)
+                body = await self._check_client(request, receive)
             else:
-                _admit_own_machine(request.scope)
+                _check_own_machine(request.scope)
                 limit = max(self._limit, MANY) if request.path == SEND else self._limit
                 body = await read_body(request.scope, receive, limit)
         except HttpDenied as denied:
@@ -129,8 +129,8 @@ class Auth:
         if request.status >= HTTPStatus.BAD_REQUEST and app is self._flower:
             log.warning("refused %s: %s: %d %s", request.who, request.what, request.status, request.reason)
 
-    async def _admit_operator(self, request: _Request, receive: Receive) -> bytes:
-        """Return the body of a request that the operator has signed; raises `HttpDenied` and `Disconnected`."""
+    async def _check_operator(self, request: _Request, receive: Receive) -> bytes:
+        """Return the body of a request with the operator's credential; raises `HttpDenied` and `Disconnected`."""
         scope, limit = request.scope, min(self._limit, OPERATOR_LIMIT)
         if self._credentials is None:
             return await read_body(scope, receive, limit)
@@ -143,7 +143,7 @@ class Auth:
             raise HttpDenied(401, str(error)) from None
         return body
 
-    async def _admit_client(self, request: _Request, receive: Receive) -> bytes:
+    async def _check_client(self, request: _Request, receive: Receive) -> bytes:
         """Return the body of a client's request; raises `HttpDenied` and `Disconnected`."""
         if self._credentials is not None:
             if request.path in CLOSED:
@@ -156,11 +156,11 @@ class Auth:
             self._presence.check_join(request.key)
         body = await read_body(request.scope, receive, self._limit)
         if request.path == JOIN:
-            await asyncio.to_thread(self._free, request.key)
+            await asyncio.to_thread(self._take_offline, request.key)
         return body
 
     def _authenticate(self, request: _Request, clients: Registration) -> None:
-        """Find out which client a request comes from; raises `HttpDenied`."""
+        """Check a client's key and signature, and note which client it is; raises `HttpDenied`."""
         if not request.key:
             raise HttpDenied(401, "the client's key is missing")
         request.client = clients.client(request.key)
@@ -173,7 +173,7 @@ class Auth:
         request.scope[NODE] = clients.nodes[request.client]
 
     def _watching(self, request: _Request, send: Send) -> Send:
-        """Return a `send` that notes how a request was answered, before whoever asked can ask again."""
+        """Return a `send` that notes the answer's status before it is sent, and so before the caller's next request."""
 
         async def watched(message: Message) -> None:
             request.note(message)
@@ -196,7 +196,7 @@ class Auth:
 
 
 class _Request:
-    """A request, who it is from, and how it was answered."""
+    """A request, its caller, and the status of its answer."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -209,21 +209,21 @@ class _Request:
 
     @property
     def who(self) -> str:
-        """A client's number where it is known, and the address."""
+        """The caller: a client's number if it was authenticated, and the address."""
         peer = self.scope.get("client")
         address = f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
         return address if self.client is None else f"client {self.client} ({address})"
 
     @property
     def what(self) -> str:
-        """The path, on one line whatever is in it."""
+        """The path, with control characters escaped."""
         return ascii(self.path)[1:-1]
 
     @property
     def reason(self) -> str:
-        """What was answered, on one line."""
+        """The answer's reason, on one line."""
         text = self._answer.decode("utf-8", "replace")
-        with suppress(ValueError, KeyError, TypeError):  # Flower's refusals have another form
+        with suppress(ValueError, KeyError, TypeError):  # Flower's refusals aren't JSON with `error`
             text = json.loads(text)["error"]
         return " ".join(text.split())[:LOGGED]
 
@@ -235,7 +235,7 @@ class _Request:
             self._answer += message.get("body", b"")
 
 
-def _admit_own_machine(scope: Scope) -> None:
+def _check_own_machine(scope: Scope) -> None:
     """Raise `HttpDenied` where a request comes from another machine."""
     client, server = scope.get("client"), scope.get("server")
     if client is None or not (is_loopback(client[0]) or (server and client[0] == server[0])):
@@ -243,7 +243,7 @@ def _admit_own_machine(scope: Scope) -> None:
 
 
 def _check_signature(scope: Scope, key: bytes) -> None:
-    """Raise `ValueError` or `InvalidSignature` where Flower's headers are not a client's of now."""
+    """Check Flower's signature over the time; raises `ValueError` or `InvalidSignature`."""
     timestamp, signature = header(scope, TIMESTAMP), _decoded(header(scope, SIGNATURE))
     if not timestamp or not signature:
         raise ValueError("the client's signature is missing")
@@ -259,7 +259,7 @@ def _check_signature(scope: Scope, key: bytes) -> None:
 
 
 def _target(scope: Scope) -> str:
-    """Return a request's path and query, as they were sent."""
+    """Return a request's path and query, as they were sent (still percent-encoded)."""
     path, query = (
         scope["raw_path"].decode("ascii", "replace"),
         scope["query_string"].decode("ascii", "replace"),

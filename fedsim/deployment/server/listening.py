@@ -1,4 +1,4 @@
-"""The sockets that a server listens on."""
+"""The sockets of a server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from fedsim.errors import Refused
 
-NAMED = {"127.0.0.1", "::1"}  # every server's certificate has them
+NAMED = {"127.0.0.1", "::1"}  # in every server's certificate
 OWN_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 BACKLOG = 2048
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address, or the name `localhost`, reaches this machine alone."""
+    """Return whether an address, or the name `localhost`, can be reached from this machine only."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -25,14 +25,14 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Open the sockets of a server: its own, and one for its own machine where the first is not at 127.0.0.1 or ::1.
+    """Open the socket of a server, and a second one at 127.0.0.1 unless the first includes 127.0.0.1 or ::1.
 
     Args:
-        host: A name or address of this machine; 0.0.0.0 and :: are all of them.
-        port: 0: a free one.
+        host: A name or address of this machine; 0.0.0.0 and :: are all addresses.
+        port: 0: a free port.
 
     Raises:
-        Refused: There is no such address here, or the port is taken.
+        Refused: This machine has no such address, or the port is in use.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -50,7 +50,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def own_address(sockets: Sequence[socket.socket]) -> str:
-    """Return where the server's own machine reaches it, as `host:port`."""
+    """Return the address at which processes of this machine reach the server, as `HOST:PORT`."""
     host, port = sockets[-1].getsockname()[:2]
     host = OWN_OF_ALL.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -59,4 +59,4 @@ def own_address(sockets: Sequence[socket.socket]) -> str:
 def _reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or error.errno is None:
         return str(error.strerror or error)
-    return os.strerror(error.errno)  # without the address, which the message has
+    return os.strerror(error.errno)  # without the address, which the caller's message has

@@ -1,6 +1,6 @@
-"""Long polls: an empty answer to a pull is held back until there may be something, so that nobody has to ask often.
+"""Long polling: a pull that finds no message waits on the server until one arrives, or its time is over.
 
-Whoever pulls with `Fedsim-Hold: SECONDS` is held; Flower's own clients, which don't, see no difference.
+A pull asks for it by the header `Fedsim-Hold: SECONDS`. Flower's own clients don't, and are answered at once.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from fedsim.deployment.wire import HOLD
 from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
 from fedsim.flower.protocol import BytesList, PullMessagesRequest, PushAppMessagesRequest
 
-LONGEST = 20.0  # seconds
-LOOK = 1.0  # seconds between a ServerApp's looks: Flower makes an error reply where a client is lost, unannounced
+LONGEST = 20.0  # seconds that a pull waits, at most
+APP_INTERVAL = (
+    1.0  # seconds after which a ServerApp's pull is tried again: no push announces Flower's error replies
+)
 PATHS = {TAKE, GIVE, SEND, COLLECT}
 
-Topic = int | None  # what somebody waits for: messages for a node, or (None) replies for a ServerApp
+Topic = int | None  # of a waiting pull: messages for a node, or (None) replies for a ServerApp
 
 
 class LongPoll:
-    """Flower's app, whose empty answers to pulls are held.
+    """An ASGI app that holds the pulls to another one.
 
-    It sees what is pushed to either side, and asks Flower again for those that it was for.
+    It sees each push, and repeats the waiting pulls that the push may answer.
+
+    Args:
+        app: Serves pushes and pulls.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,7 +44,7 @@ class LongPoll:
         self._is_closed = False
 
     def close(self) -> None:
-        """Let all go that are held, and hold no more."""
+        """Answer all waiting pulls, and hold no more."""
         self._is_closed = True
         self._announce(list(self._news))
 
@@ -61,11 +66,11 @@ class LongPoll:
         await response.send(send)
 
     async def _pull(self, scope: Scope, body: bytes, receive: Receive) -> Response:
-        """Return the answer to a pull, empty only once the time is over; raises `Disconnected` if nobody waits any more."""
+        """Return the answer to a pull, empty only after its time is over; raises `Disconnected` if the caller has left."""
         until = time.monotonic() + _seconds(header(scope, HOLD))
-        look = LOOK if scope["path"] == COLLECT else LONGEST
+        interval = APP_INTERVAL if scope["path"] == COLLECT else LONGEST
         topic = _pulled_for(scope["path"], body)
-        hanging_up = asyncio.ensure_future(receive())
+        disconnect = asyncio.ensure_future(receive())
         try:
             while True:
                 news = self._news.setdefault(topic, asyncio.Event())
@@ -75,13 +80,13 @@ class LongPoll:
                     return response
                 waiting = asyncio.ensure_future(news.wait())
                 await asyncio.wait(
-                    {waiting, hanging_up}, timeout=min(left, look), return_when=asyncio.FIRST_COMPLETED
+                    {waiting, disconnect}, timeout=min(left, interval), return_when=asyncio.FIRST_COMPLETED
                 )
                 waiting.cancel()
-                if hanging_up.done():
+                if disconnect.done():
                     raise Disconnected
         finally:
-            hanging_up.cancel()
+            disconnect.cancel()
 
     def _announce(self, topics: Iterable[Topic]) -> None:
         for topic in topics:
@@ -107,7 +112,7 @@ def _pulled_for(path: str, body: bytes) -> Topic:
     try:
         return int(PullMessagesRequest.FromString(body).node.node_id)
     except DecodeError:
-        return 0  # no node's; the app will say what is wrong
+        return 0  # no node has this id; the app refuses the request
 
 
 def _pushed_to(path: str, body: bytes) -> list[Topic]:

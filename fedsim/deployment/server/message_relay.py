@@ -1,11 +1,11 @@
-"""Messages, each whole in one request, between clients and ServerApps: by Flower's handlers, in one transaction each.
+"""Relays whole messages between clients and ServerApps: one request and one transaction for each.
 
-Flower takes five requests and more to hand on a message: one for its head, one for each object that it consists of, one
-to confirm that it came. A reply whose objects never come, since its client died over it, is announced all the same, and
-waited for by a ServerApp that has no deadline for it. Here a message is whole, or it is not there.
+Flower takes five requests or more for a message: one for its head, one for each of its objects, one to confirm receipt.
+If a client dies between them, its reply is announced and never complete, and a ServerApp without a deadline waits for it.
+Here the database holds a message as a whole or not at all.
 
-The gate has authenticated a client already, so what is left is to see that it speaks for its own node; a ServerApp has
-its task's token, as ever.
+Clients were authenticated before (`fedsim.deployment.server.auth`); the relay checks that a request is for the client's own
+node. ServerApps have the token of their task.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ T = TypeVar("T", bound=Protobuf)
 
 @dataclass(frozen=True)
 class _Delivery:
-    """A message that was sent to a client, and may not have arrived.
+    """A message that was sent to a client; its receipt is not confirmed.
 
     Attributes:
-        instance: The client's process.
+        instance: Names the client's process.
         message: The message.
     """
 
@@ -60,19 +60,19 @@ class _Delivery:
 
 
 class MessageRelay:
-    """Flower's app, with requests for whole messages served before it.
+    """An ASGI app that serves the paths of whole messages, and passes all other requests on.
 
     Args:
-        app: Flower's.
-        store: Its messages.
+        app: Flower's app.
+        store: Flower's messages.
     """
 
     def __init__(self, app: ASGIApp, store: MessageStore) -> None:
         self._app = app
         self._store = store
-        self._lock = threading.Lock()  # SQLite has one writer at a time, and makes others wait by sleeping
+        self._lock = threading.Lock()  # SQLite has one writer at a time; others would wait by sleeping
         self._deliveries: dict[int, _Delivery] = {}  # the last one, by node
-        self._sizes: dict[str, int] = {}  # bytes of the replies that wait, by the message replied to
+        self._sizes: dict[str, int] = {}  # bytes of each reply in the database, by the id of its message
         self._routes: dict[str, Callable[[Scope, bytes], bytes]] = {
             TAKE: self._take,
             GIVE: self._give,
@@ -100,12 +100,12 @@ class MessageRelay:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    # --- a client -------------------------------------------------------------------------------------------
+    # --- requests of clients --------------------------------------------------------------------------------
 
     def _take(self, scope: Scope, body: bytes) -> bytes:
         """Return a client's next message; empty: there is none.
 
-        A message whose answer was lost is repeated, to the same process, if that asks for the next one without it.
+        A message is sent again to the same process if its next pull doesn't confirm the receipt.
         """
         request = _parsed(PullMessagesRequest, body)
         node, instance = _own_node(scope, request.node.node_id), header(scope, INSTANCE) or ""
@@ -124,7 +124,7 @@ class MessageRelay:
             return _packed(message.answer, contents)
 
     def _give(self, scope: Scope, body: bytes) -> bytes:
-        """Keep a client's reply, for which the message that it replies to is over."""
+        """Store a client's reply, which completes the message that it replies to."""
         request, contents = _unpacked(PushMessagesRequest, body)
         node = _own_node(scope, request.node.node_id)
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
@@ -144,10 +144,10 @@ class MessageRelay:
         with self._lock:
             return bytes(self._store.heartbeat(request).SerializeToString())
 
-    # --- a ServerApp ----------------------------------------------------------------------------------------
+    # --- requests of ServerApps -----------------------------------------------------------------------------
 
     def _send(self, scope: Scope, body: bytes) -> bytes:
-        """Keep a ServerApp's messages until their clients pull them."""
+        """Store a ServerApp's messages, until their clients pull them."""
         request, contents = _unpacked(PushAppMessagesRequest, body)
         with self._lock, self._store.session():
             return bytes(self._store.push_messages(self._task(scope), request, contents).SerializeToString())
@@ -199,7 +199,7 @@ class MessageRelay:
 
 
 def _own_node(scope: Scope, node: int) -> int:
-    """Return the node that a request speaks for; raises `HttpDenied` where it isn't that of the client's key."""
+    """Return the node that a request names; raises `HttpDenied` where it isn't the authenticated client's."""
     if NODE in scope and scope[NODE] != node:
         raise HttpDenied(401, "the node is not that of the client's key")
     return node

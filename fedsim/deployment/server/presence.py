@@ -1,4 +1,4 @@
-"""Which processes play the clients right now: one a key, so many at a time, joining so often."""
+"""Which processes use the clients' keys at the moment: one for each key, within limits of number and rate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fedsim.deployment.errors import HttpDenied
 
-HOLDS = 15.0  # seconds that a process has its key for itself after it was last heard of
-PRESENT = 60.0  # seconds after which a client that was not heard of counts as gone
+HOLDS = 15.0  # seconds after its last request for which a process keeps its key
+PRESENT = 60.0  # seconds after its last request for which a client counts as present
 MINUTE = 60.0
 
 
@@ -21,12 +21,12 @@ class _Holder:
 
 
 class Presence:
-    """Keeps a second process with the same key out, and joins within limits.
+    """Refuses a second process with the same key, too many clients at a time, and too many joins a minute.
 
     Args:
-        max_nodes: Clients present at a time; None: any number.
-        joins_per_minute: None: any number.
-        now: Seconds, of a clock that never goes back.
+        max_nodes: Clients present at a time; None: no limit.
+        joins_per_minute: None: no limit.
+        now: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Presence:
         self._joins: deque[float] = deque()
 
     def check(self, key: bytes, instance: str) -> None:
-        """Note a call of a process; raises `HttpDenied` (409) while another has the key."""
+        """Note a request of a process; raises `HttpDenied` (409) while another process has the key."""
         now, holder = self._now(), self._holders.get(key)
         if holder is None:
             return
@@ -56,7 +56,7 @@ class Presence:
             )
 
     def check_join(self, key: bytes) -> None:
-        """Note that a client joins; raises `HttpDenied`: 429 for too often, 403 for too many."""
+        """Note that a client joins; raises `HttpDenied`: 429 for too many joins a minute, 403 for too many clients."""
         now = self._now()
         while self._joins and now - self._joins[0] >= MINUTE:
             self._joins.popleft()
@@ -70,7 +70,7 @@ class Presence:
         self._joins.append(now)
 
     def served(self, key: bytes, instance: str) -> None:
-        """Note that a call of a process was served: it has the key."""
+        """Note that a request of a process was served: the process has the key now."""
         self._holders[key] = _Holder(instance, self._now())
 
     def left(self, key: bytes) -> None:

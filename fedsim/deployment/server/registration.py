@@ -1,6 +1,6 @@
-"""Who may join: the keys in the server's `nodes.json`, known to Flower as nodes.
+"""Registration of clients: the public keys in the server's `nodes.json`, each of which is a node of Flower's.
 
-Flower's own registration is closed: keys come in by this file alone.
+A server with keys refuses Flower's own requests for registration.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedsim.server")
 
-HEARTBEAT = 30.0  # seconds; a client says its own when it joins
+HEARTBEAT = 30.0  # seconds between a node's heartbeats, until the client joins and names its own interval
 
 
 class Registration:
-    """The registered clients; `fedsim keys --add` adds to them while the server runs.
+    """The registered clients; `fedsim keys --add` may add clients while the server runs.
 
     Attributes:
-        nodes: The Flower node that each client is.
+        nodes: The node of each client.
 
     Args:
-        folder: The server's keys.
+        folder: The server's key folder.
         database: Flower's nodes.
-        list_file: Where ServerApps read which node is which client.
+        list_file: JSON file of the node of each client, for ServerApps.
     """
 
     def __init__(self, folder: Path, database: Nodes, list_file: Path) -> None:
@@ -45,7 +45,7 @@ class Registration:
         self._read()
 
     def client(self, public_key: bytes) -> int | None:
-        """Return the client that a key (PEM) is registered for; an unknown key has `nodes.json` looked at again."""
+        """Return the client of a public key (PEM), None if it isn't registered. An unknown key has `nodes.json` read again."""
         if public_key not in self._clients and self._changed() != self._read_at:
             try:
                 self._read()
@@ -68,9 +68,9 @@ class Registration:
 
 
 def client_list(database: Nodes, registration: Registration | None) -> list[dict[str, Any]]:
-    """Return what is known of each client: number, node, and whether it was heard of lately.
+    """Return each client's number, node, and whether it is online.
 
-    Without registration there are no numbers, and only those that have joined once.
+    Without registration, clients have no numbers, and the list holds those that have joined before.
     """
     numbers = {} if registration is None else {node: client for client, node in registration.nodes.items()}
     online = database.online(None if registration is None else numbers)
@@ -81,5 +81,5 @@ def client_list(database: Nodes, registration: Registration | None) -> list[dict
 
 
 def fingerprint(public_key: bytes) -> str:
-    """Return what a log calls a key that it has no better name for."""
+    """Return 16 hex digits of a public key's SHA-256, for the log."""
     return hashlib.sha256(public_key).hexdigest()[:16]

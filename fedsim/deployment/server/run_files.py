@@ -1,6 +1,6 @@
-"""The server's run directories over HTTP, for the operator: what there is, a file from some byte on, a request to stop.
+"""The server's run directories over HTTP, for the operator: list them, read their files, stop a run.
 
-What is handed out of a run directory is what `fedsim.results.disclosure` allows, and nothing else is there.
+Only the files that `fedsim.results.disclosure` allows can be read; the others answer 404, like files that don't exist.
 
 GET  /fedsim/server                             version, code, clients
 GET  /fedsim/runs                               the runs, each with its status and round
@@ -40,11 +40,11 @@ def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIAp
 
     Args:
         runs: The folder of run directories.
-        clients: What is known of each client.
+        clients: Returns a list of the clients.
     """
 
     def show_server(request: Request) -> Response:
-        from fedsim.deployment.bundle import installed_code  # brings Flower, which reads the environment
+        from fedsim.deployment.bundle import installed_code  # imports Flower, which reads the environment
 
         return JSONResponse({"version": version("fedsim"), "code": installed_code(), "clients": clients()})
 
@@ -99,7 +99,7 @@ def _offset(request: Request) -> int:
 
 
 def _open(folder: Path, path: str) -> BinaryIO:
-    """Open a file of a run; links are not followed, wherever they are in the path."""
+    """Open a file of a run; symbolic links are followed nowhere in the path."""
     *parents, name = path.split("/")
     at = -1
     try:
@@ -130,13 +130,13 @@ def _content(file: BinaryIO, offset: int) -> Iterator[bytes]:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Return the sizes of the files that a run hands out; a link is none of them."""
+    """Return the sizes of a run's readable files, in bytes; symbolic links are left out."""
     sizes, noise = {}, _manifest(folder).get("noise")
     for path in sorted(folder.iterdir()):
         if may_be_copied(path.name, noise):
             try:
                 status = path.lstat()
-            except OSError:  # it was renamed a moment ago
+            except OSError:  # it was renamed since the directory was listed
                 continue
             if stat.S_ISREG(status.st_mode):
                 sizes[path.name] = status.st_size
@@ -161,7 +161,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _last_round(path: Path) -> int:
-    """Return the round of the last whole line; 0 where there is none."""
+    """Return the round of the last complete line; 0: there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))

@@ -1,7 +1,7 @@
-"""The server: Flower's SuperLink behind a gate, and its SuperExec.
+"""The server process: Flower's SuperLink behind authentication, and Flower's SuperExec.
 
-Its three APIs are one ASGI app of Flower's, which uvicorn serves over TLS: the operator's (Control), the clients'
-(Fleet) and the ServerApps' (Runtime).
+The SuperLink's three APIs are one ASGI app, which uvicorn serves over TLS: Control for the operator, Fleet for clients,
+Runtime for ServerApps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import uvicorn
 from fedsim.deployment.credential import Verifier
 from fedsim.deployment.keys import ServerKeys
 from fedsim.deployment.server import environment, superexec
-from fedsim.deployment.server.app_log import FORM, TIME, AppLog
+from fedsim.deployment.server.app_log import FORMAT, TIME_FORMAT, AppLog
 from fedsim.deployment.server.auth import Auth, Credentials
 from fedsim.deployment.server.listening import is_loopback, listen, own_address
 from fedsim.deployment.server.presence import Presence
@@ -42,25 +42,25 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedsim.server")
 
 DATABASE, RUNS, FLOWER_HOME, SECRET = "superlink.db", "runs", "flwr", "superexec.secret"
-IDLE = 75  # seconds that a connection may rest
-PAUSE = 0.2  # seconds between looks at whether the parent and SuperExec are there
-LEAVE = 3  # seconds that requests in flight have once the server is told to end
-TASK_POLL = "0.3"  # seconds between SuperExec's looks for a new run
+IDLE = 75  # seconds after which an idle connection is closed
+PAUSE = 0.2  # seconds between checks whether the parent and SuperExec still run
+GRACE = 3  # seconds for requests in flight after the server was told to end
+TASK_POLL = "0.3"  # seconds between SuperExec's polls for a new run
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is told.
+    """The options of `fedsim server`.
 
     Attributes:
-        keys: Its key folder; None: no TLS, no keys, no credential, on loopback only.
-        state: The folder that it keeps runs and its database in.
+        keys: Its keys; None: no TLS, no keys, no credential, on loopback only.
+        state: The folder of its runs and its database.
         host: The address that it listens on.
-        port: 0: a free one.
-        max_message: Bytes of a request's body.
-        max_nodes: Clients that are joined at a time; None: as many as are registered.
-        joins_per_minute: None: any number.
-        parent: The process without which it ends; None: it ends when told.
+        port: 0: a free port.
+        max_message: Bytes of a request's body, at most.
+        max_nodes: Clients present at a time; None: all that are registered.
+        joins_per_minute: None: no limit.
+        parent: Id of the process with which it ends; None: it ends by a signal only.
     """
 
     keys: ServerKeys | None
@@ -78,10 +78,10 @@ class Settings:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, or the end of the parent; nothing it has started is left then.
+    """Serve until SIGTERM or SIGINT, or until the parent ends; then end all processes that it has started.
 
     Raises:
-        Refused: The state can't be written or another server uses it, or the address can't be had.
+        Refused: The state can't be written, another server uses it, or the address isn't available.
         RunFailed: Flower's SuperExec ended by itself.
     """
     with _claimed(settings.state):
@@ -98,7 +98,7 @@ def serve(settings: Settings) -> None:
 
 @contextmanager
 def _claimed(state: Path) -> Iterator[None]:
-    """Make the state's folder, and keep other servers out of it."""
+    """Make and lock the state's folder."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state / RUNS).mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ def _claimed(state: Path) -> Iterator[None]:
 
 
 def _set_environment(settings: Settings) -> None:
-    """Say to Flower, and to the processes to be started, how it is here; Flower reads it as it is imported."""
+    """Set the environment of Flower, which reads it when it is imported, and of the processes to be started."""
     os.environ |= {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -131,11 +131,11 @@ def _set_environment(settings: Settings) -> None:
 
 
 def _set_logging() -> None:
-    """Write what fedsim, uvicorn and Flower have to say in one form; the gate says what Flower refuses, with whom."""
+    """Log fedsim's, uvicorn's and Flower's lines in one format. `Auth` logs the requests that Flower refuses."""
     from fedsim.flower.log import take_over_log
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORM, TIME))
+    handler.setFormatter(logging.Formatter(FORMAT, TIME_FORMAT))
     take_over_log()
     for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING), ("flwr", logging.WARNING)):
         logger = logging.getLogger(name)
@@ -144,7 +144,7 @@ def _set_logging() -> None:
 
 
 def _write_secret(state: Path) -> Path:
-    """Make a new secret for SuperExec, which alone may ask for runs to start."""
+    """Make a new secret, by which SuperExec authenticates when it asks for runs to start."""
     path = state / SECRET
     try:
         path.unlink(missing_ok=True)
@@ -157,12 +157,12 @@ def _write_secret(state: Path) -> Path:
 
 
 class _Front:
-    """What stands before Flower's app: the gate, long polls, run directories.
+    """The ASGI apps around Flower's: authentication, long polling, the message relay, run directories.
 
     Attributes:
-        app: All of it.
-        is_ready: Whether runs can start; `/health/ready` says so.
-        clients: What is registered, in words.
+        app: The outermost app.
+        is_ready: Whether runs can start; `/health/ready` answers it.
+        clients: How many clients are registered, for the log.
     """
 
     def __init__(self, settings: Settings, superlink: SuperLink) -> None:
@@ -179,9 +179,9 @@ class _Front:
             registration = Registration(settings.keys.folder, nodes, settings.state / environment.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
-        self._holding = LongPoll(MessageRelay(superlink.app, superlink.messages))
+        self._long_poll = LongPoll(MessageRelay(superlink.app, superlink.messages))
         self.app = Auth(
-            self._holding,
+            self._long_poll,
             run_files(settings.state / RUNS, lambda: client_list(nodes, registration)),
             credentials,
             Presence(settings.max_nodes, settings.joins_per_minute),
@@ -191,9 +191,9 @@ class _Front:
         )
 
     def close(self) -> None:
-        """Take leave of those that wait."""
+        """Answer the pulls that wait."""
         self.is_ready = False
-        self._holding.close()
+        self._long_poll.close()
 
 
 async def _serve(
@@ -229,11 +229,11 @@ async def _serve(
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn's server, told by us when to end."""
+    """Uvicorn's server without its signal handlers: fedsim tells it when to end."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Install no signal handlers."""
         yield
 
 
@@ -247,7 +247,7 @@ def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
         ws="none",
         lifespan="on",
         timeout_keep_alive=IDLE,
-        timeout_graceful_shutdown=LEAVE,
+        timeout_graceful_shutdown=GRACE,
     )
     config.load()
     if settings.keys is not None:
@@ -268,9 +268,9 @@ async def _until(
     parent: int | None,
     app_log: AppLog,
 ) -> None:
-    """Wait until the server is told to end, or something that it needs has ended; log what ServerApps say."""
+    """Wait until the server is told to end, or a process that it needs has ended; copy the ServerApps' log lines."""
     while not ending.is_set() and not serving.done() and process.poll() is None:
-        app_log.pass_on()
+        app_log.copy_lines()
         if parent is not None and os.getppid() != parent:
             log.warning("process %d, which started this server, is gone", parent)
             ending.set()

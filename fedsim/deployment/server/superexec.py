@@ -1,9 +1,9 @@
-"""The process that keeps Flower's SuperExec, which starts a ServerApp for each run, and ends them all.
+"""A supervisor of Flower's SuperExec, which starts a ServerApp for each run.
 
-    server --> this process --> flower-superexec --> flwr-serverapp ...   (a process group of their own)
+    server --> this process --> flower-superexec --> flwr-serverapp ...   (SuperExec leads a process group)
 
-It ends the whole group when it gets SIGTERM, and when the server is gone, however that ended: ServerApps get SIGTERM
-first, SIGKILL after a while. It ends by itself when SuperExec does. Nothing but the standard library is imported here.
+The supervisor ends the whole group when it gets SIGTERM, and when the server has ended in whatever way: ServerApps get
+SIGTERM first, SIGKILL after `GRACE`. It ends by itself when SuperExec ends. It imports the standard library only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ RUN = "from fedsim.flower.superexec import main; main()"
 
 
 def start(address: str, root_certificates: Path | None, secret: Path) -> subprocess.Popen[bytes]:
-    """Start the process; it takes what it is to hand on from the environment.
+    """Start the supervisor; SuperExec and ServerApps inherit this process's environment.
 
     Args:
-        address: Of the server, as `host:port`.
-        root_certificates: Of the server's authority; None: without TLS.
-        secret: A file whose bytes SuperExec and server share.
+        address: Of the server, as `HOST:PORT`.
+        root_certificates: File of the authority's certificate; None: no TLS.
+        secret: File of the secret that SuperExec and server share.
     """
     trust = ["--insecure"] if root_certificates is None else ["--root-certificates", str(root_certificates)]
     options = ["--runtime-api-address", address, "--superexec-auth-secret-file", str(secret), *trust]
@@ -39,7 +39,7 @@ def start(address: str, root_certificates: Path | None, secret: Path) -> subproc
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it has started."""
+    """End the supervisor and all processes below it."""
     process.terminate()
     try:
         process.wait(GRACE + 2.0)
@@ -49,7 +49,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def main(parent: int, options: Sequence[str]) -> int:
-    """Keep SuperExec until SIGTERM, or the end of the parent; returns an exit code."""
+    """Run SuperExec until SIGTERM or until the parent ends; return an exit code, 1 if SuperExec ended by itself."""
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: asked.append(number))
@@ -69,7 +69,7 @@ def main(parent: int, options: Sequence[str]) -> int:
 
 
 def _end_group(superexec: subprocess.Popen[bytes]) -> None:
-    superexec.kill()  # it keeps nothing, and takes seconds to leave
+    superexec.kill()  # it has no state to save, and SIGTERM would take seconds
     superexec.wait()
     until = time.monotonic() + GRACE
     with suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
-"""TLS of the server, with a line in the log for each handshake that fails.
+"""The server's TLS. Each failed handshake is logged, with the peer's address.
 
-asyncio drops such a connection without a word, so an operator would not learn of a client with a foreign
-authority, or of one that speaks plain HTTP. What fails is seen in `do_handshake`; who it is, in the loop.
+asyncio drops such a connection silently: an operator would not learn of a client with another authority, or of one that
+speaks plain HTTP. `do_handshake` has the error, and the event loop the address.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ REASONS = {
 
 
 class _Handshake(ssl.SSLObject):
-    """A connection's TLS, which says why its handshake failed."""
+    """A connection's TLS, which logs why its handshake failed."""
 
     peer = "an unknown address"
 
     def do_handshake(self) -> None:
-        """Go on with the handshake; raises as `ssl.SSLObject.do_handshake`."""
+        """Continue the handshake; raises as `ssl.SSLObject.do_handshake`."""
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -42,7 +42,7 @@ class _Handshake(ssl.SSLObject):
 
 
 class _Named:
-    """An SSL context for one connection, which tells it whose it is."""
+    """An SSL context for one connection, which gives it the peer's address."""
 
     def __init__(self, context: ssl.SSLContext, peer: str) -> None:
         self._context = context
@@ -57,7 +57,7 @@ class _Named:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose TLS connections know their peers' addresses from the start."""
+    """An event loop whose TLS connections know their peers' addresses during the handshake."""
 
     def _make_ssl_transport(
         self, rawsock: Any, protocol: Any, sslcontext: Any, *arguments: Any, **options: Any
@@ -70,7 +70,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return the TLS of a server: version 1.2 or later, and failed handshakes on the log."""
+    """Return a server's TLS context: version 1.2 or later, failed handshakes logged."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = _Handshake

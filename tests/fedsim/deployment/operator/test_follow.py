@@ -169,7 +169,9 @@ def test_a_serverapp_that_was_killed(tiny: Experiment, server: Server, remote: R
     path = stopped(tiny, str(server.folder / run.name), after=1)
     change(path, "manifest.json", lambda tree: [tree.update(status="running"), tree.pop("error")])
     server.finish("failed", "No heartbeat received from the task")
-    with pytest.raises(RunFailed, match="ended without a word: No heartbeat received from the task"):
+    with pytest.raises(
+        RunFailed, match="ended without an error of its own: No heartbeat received from the task"
+    ):
         watch(run, Told())
     assert fedsim.load_run("copy").status == "failed"
 

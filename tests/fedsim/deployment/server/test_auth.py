@@ -1,4 +1,4 @@
-"""Who the gate lets through, where that depends on what a process on one machine can't vary: the address."""
+"""Authentication by the caller's address, which a test with processes on one machine can't vary."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ async def flower(scope: Any, receive: Any, send: Any) -> None:
 
 def ask(path: str, client: str | None, server: str = "192.0.2.1", ready: bool = True) -> tuple[int, Any]:
     """Return the status and body of the answer to a request from an address."""
-    gate = Auth(flower, flower, None, Presence(), lambda key: None, 100, lambda: ready)
+    auth = Auth(flower, flower, None, Presence(), lambda key: None, 100, lambda: ready)
     scope = {
         "type": "http",
         "method": "POST",
@@ -37,7 +37,7 @@ def ask(path: str, client: str | None, server: str = "192.0.2.1", ready: bool = 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(gate(scope, receive, send))
+    asyncio.run(auth(scope, receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 

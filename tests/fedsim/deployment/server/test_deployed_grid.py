@@ -1,4 +1,4 @@
-"""The Grid of a server process, over an exchange: what it sends and gets, in as few requests as it may."""
+"""The Grid of a server process over a message relay: messages and replies, in as few requests as possible."""
 
 import time
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:Deprecat
 
 
 class Wire:
-    """Carries a grid's requests to an exchange, and notes their paths and sizes; `reply` is called before each."""
+    """Carries a grid's requests to a relay, and notes their paths and sizes; `reply` is called before each."""
 
     def __init__(self, post: Post) -> None:
         self.post = post
@@ -66,8 +66,8 @@ def test_a_round_is_one_request_there_and_one_back(post: Post, wire: Wire, grid:
                 assert decode_content(message.content) == model
                 with acting_as(node, post.run):
                     said = Message(encode_content(content(b"from %d" % node)), reply_to=message)
-                (letter,) = WireMessage.encode([said])
-                assert post.give(node, letter)[0] == 200
+                (reply,) = WireMessage.encode([said])
+                assert post.give(node, reply)[0] == 200
 
     wire.reply = reply
     replies = grid.send_and_receive(messages, timeout=60.0)
@@ -111,7 +111,7 @@ def test_who_does_not_answer_is_not_waited_for_beyond_the_timeout(
     assert time.monotonic() - began >= 0.5
 
 
-def test_a_reply_that_is_no_parcel_is_an_error_of_its_client(
+def test_a_reply_whose_content_is_not_encoded_is_an_error_of_its_client(
     post: Post, wire: Wire, grid: DeployedGrid
 ) -> None:
     one, two = post.nodes
@@ -119,14 +119,14 @@ def test_a_reply_that_is_no_parcel_is_an_error_of_its_client(
     for node in (one, two):
         message = post.take(node)
         assert message is not None
-        letter = post.reply(node, message, b"not wrapped, by %d" % node)
+        reply = post.reply(node, message, b"not encoded, by %d" % node)
         if node == two:  # the objects are no message, though each is one
-            letter.tree.CopyFrom(letter.tree.children[0])
-            letter.head.metadata.message_id = letter.tree.object_id
-        assert post.give(node, letter)[0] == 200
+            reply.tree.CopyFrom(reply.tree.children[0])
+            reply.head.metadata.message_id = reply.tree.object_id
+        assert post.give(node, reply)[0] == 200
     replies = list(grid.pull_messages(ids))
     assert {it.metadata.src_node_id for it in replies} == {one, two}
     assert {it.metadata.reply_to_message_id for it in replies} == set(ids)
     assert all(it.has_error() for it in replies)
     reasons = sorted(it.error.reason for it in replies)
-    assert reasons == ["is no message, but RecordDict", "the message holds no parcel, or something beside it"]
+    assert reasons == ["is no message, but RecordDict", "the message's content is not one encoded record"]

@@ -99,7 +99,7 @@ async def settle() -> None:
 def test_a_client_hears_of_its_message_and_others_are_not_asked_for() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
-        caller = Caller(holding := LongPoll(mailbox))
+        caller = Caller(polling := LongPoll(mailbox))
         pulls = {node: asyncio.create_task(caller.pull(node)) for node in (1, 2)}
         await settle()
         assert mailbox.asked == 2
@@ -107,7 +107,7 @@ def test_a_client_hears_of_its_message_and_others_are_not_asked_for() -> None:
         assert len(await pulls[2]) == 1
         assert mailbox.asked == 3
         assert not pulls[1].done()
-        holding.close()
+        polling.close()
         assert await pulls[1] == []
 
     asyncio.run(scenario())

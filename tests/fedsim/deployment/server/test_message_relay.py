@@ -1,4 +1,4 @@
-"""The exchange over Flower's own state, in a database: a message is handed on whole, once, and to whom it is for."""
+"""The relay over Flower's own database: a message arrives whole, once, and at its own node."""
 
 import json
 from collections.abc import Callable
@@ -43,13 +43,13 @@ def test_what_messages_share_is_sent_once(post: Post) -> None:
     one, two = post.nodes
     with acting_as(SUPERLINK_NODE_ID, post.run):
         shared = content(b"shared")
-        letters = WireMessage.encode([Message(shared, node, "train", ttl=100.0) for node in (one, two)])
-    contents = {id_: it for letter in letters for id_, it in letter.contents.items()}
+        encoded = WireMessage.encode([Message(shared, node, "train", ttl=100.0) for node in (one, two)])
+    contents = {id_: it for reply in encoded for id_, it in reply.contents.items()}
     assert len(contents) == 4  # two messages, the content, its record
-    assert len({id(it) for letter in letters for it in letter.contents.values()}) == 4
+    assert len({id(it) for message in encoded for it in message.contents.values()}) == 4
     request = PushAppMessagesRequest(
-        messages_list=[letter.head for letter in letters],
-        message_object_trees=[letter.tree for letter in letters],
+        messages_list=[message.head for message in encoded],
+        message_object_trees=[message.tree for message in encoded],
     )
     body = pack(request, contents.values()).SerializeToString()
     assert post.post(SEND, body, **{TASK: post.token})[0] == 200
@@ -91,12 +91,12 @@ def test_a_reply_that_is_not_whole_is_not_there(
     ids = post.send((node, b"question"))
     message = post.take(node)
     assert message is not None
-    stored, letter = post.stored(), post.reply(node, message, b"answer")
-    status, said = post.give(node, letter, change(list(letter.contents.values())))
+    stored, reply = post.stored(), post.reply(node, message, b"answer")
+    status, said = post.give(node, reply, change(list(reply.contents.values())))
     assert (status, json.loads(said)) == (400, {"error": "an object of the message is missing or damaged"})
     assert post.collect(*ids) == []
     assert post.stored() == stored
-    assert post.give(node, letter)[0] == 200  # it may try again
+    assert post.give(node, reply)[0] == 200  # it may try again
     (reply,) = post.collect(*ids)
     assert read(reply) == b"answer"
 
@@ -106,9 +106,9 @@ def test_bytes_that_are_no_object_are_refused(post: Post) -> None:
     post.send((node, b"question"))
     message = post.take(node)
     assert message is not None
-    letter = post.reply(node, message, b"answer")
-    letter.tree.children[0].object_id = get_object_id(b"nonsense")
-    status, said = post.give(node, letter, [b"nonsense", *letter.contents.values()])
+    reply = post.reply(node, message, b"answer")
+    reply.tree.children[0].object_id = get_object_id(b"nonsense")
+    status, said = post.give(node, reply, [b"nonsense", *reply.contents.values()])
     assert status == 400
     assert json.loads(said) == {"error": "an object of the message is missing or damaged"}
 
@@ -118,8 +118,8 @@ def test_a_reply_twice_is_one(post: Post) -> None:
     ids = post.send((node, b"question"))
     message = post.take(node)
     assert message is not None
-    letter = post.reply(node, message, b"answer")
-    assert [post.give(node, letter)[0] for _ in range(2)] == [200, 200]  # the answer to the first was lost
+    reply = post.reply(node, message, b"answer")
+    assert [post.give(node, reply)[0] for _ in range(2)] == [200, 200]  # the answer to the first was lost
     assert [read(it) for it in post.collect(*ids)] == [b"answer"]
 
 
