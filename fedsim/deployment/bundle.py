@@ -101,9 +101,7 @@ def check_bundle(fab: bytes) -> None:
         if given != needed:
             raise ValueError(f"its {'.'.join(keys)} is {given!r}, not this installation's {needed!r}")
     if config != expected:
-        raise ValueError(
-            f"its {CONFIG_FILE} says more than, or other things than, the one that fedsim submits"
-        )
+        raise ValueError(f"its {CONFIG_FILE} differs from the one that fedsim submits")
 
 
 def _config_of(fab: bytes) -> dict[str, Any]:

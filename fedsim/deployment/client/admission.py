@@ -60,7 +60,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
     config = fused_run_config(run, fab)
     theirs, ours = str(config["code"]), installed_code()
     if theirs != ours:
-        raise ValueError(f"it is of other code than this client's: {theirs[:12] or 'none'}, not {ours[:12]}")
+        raise ValueError(f"its code differs from this client's: {theirs[:12] or 'none'}, not {ours[:12]}")
     text = str(config["experiment"])
     if text.endswith(".toml") and "\n" not in text:
         raise ValueError(f"its experiment is the path {text!r}; TOML text is needed")

@@ -130,7 +130,7 @@ class Connection:
         except ValueError as error:
             raise ReplyDropped(f"a message could not be read: {error}") from None
         if message.metadata.dst_node_id != self.node_id:
-            raise ReplyDropped("a message for someone else came")
+            raise ReplyDropped("the server sent a message for another client")
         return message
 
     def run(self, run_id: int) -> tuple[Run, bytes]:
@@ -219,10 +219,10 @@ class Connection:
         if code >= 500 or (code == httpx.codes.UNAUTHORIZED and not joining):
             self._wait(f"{address} answers {code} ({reason})", failures)
         elif code in (httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS):
-            self._wait(f"{address} turns this client away: {reason}", failures, PAUSE_IF_TURNED_AWAY)
+            self._wait(f"{address} refuses this client for now: {reason}", failures, PAUSE_IF_TURNED_AWAY)
         elif joining and is_not_activated(response) and failures < MOST_ACTIVATIONS:
             self._wait(
-                f"{address} turns this client away: its key is, or was until now, in use",
+                f"{address} refuses this client for now: its key is, or was until now, in use",
                 failures,
                 PAUSE_IF_TURNED_AWAY,
             )

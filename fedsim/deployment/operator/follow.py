@@ -135,7 +135,7 @@ def follow(
             Follower(run, copy, progress, tell, done).follow()
         except KeyboardInterrupt:
             raise Interrupted(
-                f"let go of the run, which goes on; {run.command('follow')} follows it"
+                f"stopped following the run, which goes on; {run.command('follow')} follows it"
             ) from None
     return Run(copy.path)
 

@@ -45,7 +45,7 @@ async def read_body(scope: Scope, receive: Receive, limit: float) -> bytes:
 
 
 def _too_large(size: int, limit: float) -> HttpDenied:
-    return HttpDenied(413, f"the request has {size / MIB:.1f} MiB or more; {limit / MIB:.1f} are taken")
+    return HttpDenied(413, f"the request has {size / MIB:.1f} MiB or more; {limit / MIB:.1f} are allowed")
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

@@ -147,10 +147,12 @@ class Auth:
         """Return the body of a client's request; raises `HttpDenied` and `Disconnected`."""
         if self._credentials is not None:
             if request.path in CLOSED:
-                raise HttpDenied(403, "clients are registered by the server's nodes.json alone")
+                raise HttpDenied(
+                    403, "registration is closed; clients are registered in the server's nodes.json"
+                )
             self._authenticate(request, self._credentials.clients)
         if request.path in IN_PARTS:
-            raise HttpDenied(403, "a reply is taken whole alone, as `fedsim client` gives it")
+            raise HttpDenied(403, "a reply in parts is not accepted; `fedsim client` sends replies whole")
         self._presence.check(request.key, request.instance)
         if request.path == JOIN:
             self._presence.check_join(request.key)

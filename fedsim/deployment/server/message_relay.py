@@ -187,14 +187,14 @@ class MessageRelay:
         """Return the task of the ServerApp that asks; raises `HttpDenied`."""
         task = self._store.task(header(scope, TASK) or "")
         if task is None:
-            raise HttpDenied(401, "no task that goes on has this token")
+            raise HttpDenied(401, "no running task has this token")
         return task
 
     def _contents(self, run_id: int, tree: Any) -> dict[str, bytes] | None:
         """Return a message's objects by their ids; None where one isn't there any more."""
         contents = self._store.contents(run_id, tree)
         if contents is None:
-            log.warning("run %d: a message is gone before it was handed on", run_id)
+            log.warning("run %d: a message was deleted before it was delivered", run_id)
         return contents
 
 
@@ -234,5 +234,5 @@ def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
         return known
     if isinstance(error, ValueError):
         return 400, {"error": str(error)}
-    log.error("a message could not be handed on: %s: %s", type(error).__name__, error)
-    return 500, {"error": "the server can't hand on messages; its log says why"}
+    log.error("a message could not be relayed: %s: %s", type(error).__name__, error)
+    return 500, {"error": "the server can't relay messages; its log says why"}

@@ -31,8 +31,8 @@ def test_a_run_of_the_same_code_is_admitted(tiny: Experiment) -> None:
 
 
 OTHERS: list[tuple[dict[str, Any], str]] = [
-    ({"code": "a" * 64}, r"^it is of other code than this client's: aaaaaaaaaaaa, not [0-9a-f]{12}$"),
-    ({"code": ""}, r"of other code than this client's: none, not"),
+    ({"code": "a" * 64}, r"^its code differs from this client's: aaaaaaaaaaaa, not [0-9a-f]{12}$"),
+    ({"code": ""}, r"its code differs from this client's: none, not"),
     ({"experiment": "/etc/some.toml"}, r"^its experiment is the path '/etc/some.toml'; TOML text is needed$"),
     ({"experiment": "rounds = 0\n"}, r"rounds"),
     ({"experiment": "[["}, r"."),

@@ -221,7 +221,7 @@ def test_one_client_a_key_and_a_state(tmp_path: Path, keys: Path, server: Server
             said = refusal(tmp_path, "one", *keyed(server, keys, 1))
             assert said.endswith("another process uses it; each client has its own")
             with client(tmp_path, "two", *keyed(server, keys, 1)) as two:
-                two.says("turns this client away", "another process has this client's key")
+                two.says("refuses this client for now", "another process has this client's key")
                 assert "joined" not in two.text
                 one.process.send_signal(signal.SIGINT)
                 assert one.process.wait(LONGEST) == 0

@@ -213,7 +213,7 @@ def test_a_fault_of_the_database_is_logged_and_said_without_details(
     status, said = post.post(TAKE, request.SerializeToString(), post.nodes[0])
     assert status == 500
     assert b"disk" not in said
-    assert "a message could not be handed on: OSError: the disk is full" in caplog.text
+    assert "a message could not be relayed: OSError: the disk is full" in caplog.text
 
 
 def test_everything_else_goes_its_own_way(post: Post) -> None:

@@ -121,7 +121,7 @@ def test_nobody_registers_a_node_over_the_fleet_api(server: Server, keys: Client
     with pytest.raises(httpx.HTTPStatusError) as error:
         fleet(server, keys).RegisterNode(request)
     assert refusal(error)[0] == 403
-    server.lines("/v1/fleet/register-node: ", "nodes.json alone")
+    server.lines("/v1/fleet/register-node: ", "registration is closed")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,10 @@ def test_a_reply_that_comes_in_parts_is_refused(server: Server, keys: ClientKeys
     ):
         with pytest.raises(httpx.HTTPStatusError) as error:
             call(request)
-        assert refusal(error) == (403, "a reply is taken whole alone, as `fedsim client` gives it")
+        assert refusal(error) == (
+            403,
+            "a reply in parts is not accepted; `fedsim client` sends replies whole",
+        )
     server.lines("refused client 0 (", "/v1/fleet/push-messages: a reply is taken whole alone")
 
 
@@ -236,7 +239,7 @@ def test_a_message_that_is_too_large_is_refused(server: Server, keys: ClientKeys
     client = fleet(server, keys)
     with pytest.raises(httpx.HTTPStatusError) as error:
         client.ActivateNode(ActivateNodeRequest(public_key=b"x" * 2**20))
-    assert refusal(error) == (413, "the request has 1.0 MiB or more; 1.0 are taken")
+    assert refusal(error) == (413, "the request has 1.0 MiB or more; 1.0 are allowed")
     server.lines("refused client 0 (", "/v1/fleet/activate-node: the request has 1.0 MiB or more")
 
     def parts() -> Iterator[bytes]:
