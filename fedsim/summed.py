@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.mechanisms import BITS
+from fedsim.privacy.dp_fedavg.adaptive import BITS
 from fedsim.privacy_sections import PrivacySection
 from fedsim.vectors import SHIFTED_BIT
 

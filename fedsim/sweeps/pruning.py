@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.errors import Refused
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 from fedsim.sweeps.planned_run import PlannedRun
 
 METRICS = ("accuracy", "loss")  # of the central test set
