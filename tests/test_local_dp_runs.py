@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedsim.server.local_account import LocalAccount
 from flwr.app import Message
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -19,10 +18,12 @@ from fedsim.models import initial_model
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
 from fedsim.privacy.local_dp.event import LocalDpEvent
+from fedsim.privacy.local_dp.plan import LocalDpPlan
 from fedsim.server.aggregation.fold import WeightedSum
-from fedsim.server.federation import Federation
+from fedsim.server.aggregation.folded import Folded
+from fedsim.server.aggregation.updates import Ask
 from fedsim.vectors import difference
-from tests.stopping import Killed, failing_in_private, stopped
+from tests.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.test_simulation import bits
 
 DIGITS = """
@@ -67,18 +68,18 @@ class Eavesdropper:
         self.updates: list[NDArray[np.float32]] = []
         self.metrics: list[dict[str, Any]] = []
         sent: list[Any] = []
-        fold, add = Federation._fold, WeightedSum.add
+        collect, add = Folded.collect, WeightedSum.add
 
-        def folding(federation: Federation, *rest: Any) -> Any:
-            sent.append(federation.arrays)
-            return fold(federation, *rest)
+        def collecting(self_: Folded, ask: Ask) -> Any:
+            sent.append(ask.model)
+            return collect(self_, ask)
 
         def adding(self_: WeightedSum, total: Any, reply: Message) -> Any:
             self.updates.append(np.array(difference(reply.content.array_records["arrays"], sent[-1])))
             self.metrics.append(dict(reply.content.metric_records["metrics"]))
             return add(self_, total, reply)
 
-        patch.setattr(Federation, "_fold", folding)
+        patch.setattr(Folded, "collect", collecting)
         patch.setattr(WeightedSum, "add", adding)
 
 
@@ -147,7 +148,7 @@ def test_a_client_takes_nobodys_word_for_its_noise(monkeypatch: pytest.MonkeyPat
     setting = Experiment.from_toml(text, ["rounds=1"])
     reference = private_bits(fedsim.run(setting, "run"))
     lies = {"noise-multiplier": 1e-9, "clip-norm": 1e9}
-    monkeypatch.setattr(LocalAccount, "for_clients", lambda self: lies)
+    monkeypatch.setattr(LocalDpPlan, "instructions", lambda self: lies)
     assert private_bits(fedsim.run(setting, "lied-to")) == reference
 
 
@@ -209,11 +210,8 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_count
 ) -> None:
     setting = digits("privacy.noise=os", "server.cohort=6", "privacy.local-dp.max-participations=1")
 
-    def die(*_: Any) -> None:
-        raise Killed  # the clients have answered
-
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", die)
+        fail_in(patch, "aggregation", 1)  # the clients have answered
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     before = fedsim.load_run("run").ledger.read_bytes()
@@ -342,14 +340,3 @@ def test_what_only_the_data_or_the_model_tells_is_refused_before_the_first_round
     with pytest.raises(Refused, match=line):
         fedsim.run(digits(override), "run")
     assert not Path("run").exists()
-
-
-def test_a_ledger_of_another_mechanism_is_no_account_of_this_one() -> None:
-    account = LocalAccount(digits(), digits().privacy.local_dp, 6, dict.fromkeys(["seeded"], ""))  # type: ignore[arg-type]
-    account.note_planned(1, [0, 1])
-    assert account.columns(1)["dp-steps"] == 1
-    other = digits("privacy.local-dp.noise-multiplier=0.9")
-    louder = LocalAccount(other, other.privacy.local_dp, 6, {})  # type: ignore[arg-type]
-    louder.ledger.extend(account.ledger)
-    with pytest.raises(ValueError, match=r"the ledger's noise is gaussian, multiplier 0\.8; this run's"):
-        louder.columns(1)

@@ -9,7 +9,7 @@ import torch
 
 import fedsim
 from fedsim import Experiment, Refused
-from fedsim.clients.client_runtime import Workbench
+from fedsim.clients.client_runtime import ClientRuntime
 from fedsim.data import prepare
 from fedsim.optimizers.catalogue import OPTIMIZERS
 from tests.stopping import stopped
@@ -110,18 +110,18 @@ def test_epsilon_of_adam_under_dp_sgd_is_that_of_sgd() -> None:
 def test_a_local_training_begins_with_fresh_state(name: str) -> None:
     """Two clients after each other in one process: the second steps as if there had been no first."""
     experiment = setting(f"client.optimizer={name}", *(["client.momentum=0.9"] if name == "sgd" else []))
-    bench = Workbench(experiment, prepare(experiment))
-    weights = {key: tensor.clone() for key, tensor in bench.model.state_dict().items()}
+    runtime = ClientRuntime(experiment, prepare(experiment))
+    weights = {key: tensor.clone() for key, tensor in runtime.model.state_dict().items()}
 
     def trained(direction: float) -> list[torch.Tensor]:
-        bench.model.load_state_dict(weights)
-        optimizer = bench.optimizer(1)
+        runtime.model.load_state_dict(weights)
+        optimizer = runtime.optimizer(1)
         for step in (1, 2):
             optimizer.zero_grad()
-            for parameter in bench.model.parameters():
+            for parameter in runtime.model.parameters():
                 parameter.grad = torch.full_like(parameter, direction * step)
             optimizer.step()
-        return [parameter.detach().clone() for parameter in bench.model.parameters()]
+        return [parameter.detach().clone() for parameter in runtime.model.parameters()]
 
     torch.manual_seed(0)
     alone = trained(1.0)

@@ -14,8 +14,7 @@ from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
-from fedsim.server.federation import Federation
-from tests.stopping import Killed
+from tests.stopping import Killed, fail_in, stopped
 from tests.test_simulation import LSTM, bits
 
 DIGITS = """
@@ -69,7 +68,7 @@ def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
     rows = run.rows
     assert ["epsilon-known-cohort" in row for row in rows] == [False, True, False, True]  # when evaluated
     for row in rows[1::2]:
-        spent = Ledger(e for e in events if e.round <= row["round"]).spent()
+        spent = Ledger(e for e in events if e.round <= row["round"]).spent_by_clients()
         epsilons = [
             KnownCohort(1, 1e-4).epsilon(LocalSteps(noise_multiplier=0.8, rate=r.rate, steps=steps)).best
             for r, steps in spent
@@ -206,15 +205,8 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_aband
 ) -> None:
     everybody = ("server.sampling=fixed", "server.cohort=6")  # else the coins that draw it are secret
     setting = digits("privacy.noise=os", *everybody, "privacy.dp-sgd.max-participations=4")
-    real = Federation._aggregate
-
-    def dying(self: Federation, round_: int, *rest: Any) -> Any:
-        if round_ == 3:
-            raise Killed  # its clients have trained, and the noised values are here
-        return real(self, round_, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", dying)
+        fail_in(patch, "aggregation", 3)  # its clients have trained, and the noised values are here
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     before = fedsim.load_run("run").ledger.read_bytes()
@@ -233,16 +225,12 @@ def test_after_a_kill_clients_count_the_participations_that_no_checkpoint_has(
         "privacy.noise=os", "server.sampling=fixed", "server.cohort=6", "privacy.dp-sgd.max-participations=1"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", lambda *_: die())
+        fail_in(patch, "aggregation", 1)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     with pytest.raises(fedsim.RunFailed, match=r"private/log.txt in its directory says why"):
         fedsim.resume("run")
     assert "has taken part in 1 rounds" in (Path("run") / "private" / "log.txt").read_text()
-
-
-def die() -> None:
-    raise Killed
 
 
 def test_half_a_line_of_a_client_that_was_killed_is_no_event(tmp_path: Path) -> None:

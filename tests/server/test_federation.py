@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,23 +7,48 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 
 from fedsim import Experiment, RunFailed
 from fedsim.models import Score
+from fedsim.privacy.account import Account
+from fedsim.privacy.cohorts.sampling import CohortSampling
+from fedsim.privacy.events import Noise
+from fedsim.privacy.mechanism import ServerHalf
+from fedsim.randomness import ServerDraws
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
-from fedsim.server.aggregation.replies import read
+from fedsim.server.aggregation.folded import Folded
+from fedsim.server.aggregation.gathered import Gathered
+from fedsim.server.aggregation.updates import Aggregator, Ask
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
 from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.strategies import build_strategy
+from fedsim.training import plan_of, training_of
 from tests.apps import REASONS
 from tests.conftest import experiment
 
 
+class Given(CohortSampling):
+    """Draws the same cohort in every round."""
+
+    def __init__(self, cohort: list[int]) -> None:
+        super().__init__()
+        self.cohort = cohort
+
+    def draw(self, round_: int, clients: int) -> list[int]:
+        return self.cohort
+
+
 def federation(
-    setting: Experiment, clients: int, losses: Callable[[int], float] = lambda r: 1.0
+    setting: Experiment,
+    clients: int,
+    losses: Callable[[int], float] = lambda r: 1.0,
+    cohort: list[int] | None = None,
 ) -> Federation:
-    """Return rounds over the misbehaving clients, whose model is three numbers."""
+    """Return rounds over the misbehaving clients, whose model is three numbers; `cohort` None: as the setting draws it."""
     grid = SequentialGrid(AppSpec(clients, {}, "tests.apps:faulty"))
     evaluations = iter(range(1, 1000))
+    plan = plan_of(setting, training_of(setting, np.ones(clients, np.int64), {"w": (3,)}))
+    uniform = setting.server.weighting == "uniform"
+    linear = setting.server.strategy_entry.linear
     return Federation(
         experiment=setting,
         grid=grid,
@@ -31,6 +56,11 @@ def federation(
         strategy=build_strategy(setting),
         arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
         evaluation=Evaluation(setting, lambda arrays: Score(losses(next(evaluations)), 0.5, 10)),
+        mechanism="none",
+        account=Account(plan, Noise.SEEDED, charges_ahead=False),
+        half=ServerHalf(),
+        sampling=plan.sampling(ServerDraws(setting)) if cohort is None else Given(cohort),
+        aggregator=Folded(uniform=uniform, clipped=False) if linear else Gathered(uniform=uniform),
     )
 
 
@@ -69,30 +99,25 @@ def test_a_grid_that_cannot_fold_gives_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
-def test_when_all_fail_the_run_fails_with_the_first_reason(
-    strategy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: [1, 2, 3])
+def test_when_all_fail_the_run_fails_with_the_first_reason(strategy: str) -> None:
     setting = experiment("data.clients=11", f"server.strategy={strategy}")
     with pytest.raises(
         RunFailed,
         match="round 1: all 3 clients failed in training; the first, client 1: RuntimeError: out of luck",
     ):
-        rows(federation(setting, 11))
+        rows(federation(setting, 11, cohort=[1, 2, 3]))
 
 
-def test_an_empty_cohort_is_a_round_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: [])
-    rounds = federation(experiment("server.sampling=poisson", "rounds=2"), 12)
+def test_an_empty_cohort_is_a_round_without_training() -> None:
+    rounds = federation(experiment("server.sampling=poisson", "rounds=2"), 12, cohort=[])
     assert [(row["clients"], "train-loss" in row, row["loss"]) for row in rows(rounds)] == [
         (0, False, 1.0)
     ] * 2
     assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
 
 
-def test_too_few_updates_for_krum_leave_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.server.federation.draw", lambda *_, **__: [0, 1, 2, 9])
-    rounds = federation(experiment("server.strategy=krum", "rounds=1"), 12)
+def test_too_few_updates_for_krum_leave_the_model() -> None:
+    rounds = federation(experiment("server.strategy=krum", "rounds=1"), 12, cohort=[0, 1, 2, 9])
     (row,) = rows(rounds)
     assert (row["clients"], row["failures"]) == (2, 2)
     assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
@@ -140,11 +165,32 @@ def test_a_strategy_takes_exactly_the_cohort_and_waits_for_no_one(strategy: str)
         assert [view.client(m.metadata.dst_node_id) for m in view.checked(messages)] == cohort
 
 
-def test_late_clients_have_failed() -> None:
-    grid = SequentialGrid(AppSpec(3, {}, "tests.apps:faulty"))
-    view = CohortGrid(grid, grid.client_nodes())
-    replies = read([], view, {})
-    assert replies.failures == dict.fromkeys(range(3), "did not answer in time")
+class Mute(Plain):
+    """A Grid whose clients don't answer."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return []
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [Folded(uniform=True, clipped=False), Folded(uniform=True, clipped=True), Gathered(uniform=True)],
+    ids=["folded", "clipped", "gathered"],
+)
+def test_late_clients_have_failed(aggregator: Aggregator) -> None:
+    grid = Mute(AppSpec(3, {}, "tests.apps:faulty"))
+    view, model = CohortGrid(grid, grid.client_nodes()), ArrayRecord({"w": Array(np.zeros(3, np.float32))})
+    asked = [
+        view.create_message(RecordDict({"w": model}), MessageType.TRAIN, n, "") for n in view.get_node_ids()
+    ]
+    charged: list[Sequence[int]] = []
+    got = aggregator.collect(Ask(grid=view, requests=asked, model=model, charge=charged.append, timeout=0.1))
+    assert got.failures == dict.fromkeys(range(3), "did not answer in time")
+    assert got.reasons == [f"client {client}: did not answer in time" for client in range(3)]
+    assert (got.updates.count, got.updates.messages(), list(got.events)) == (0, [], [])
+    assert charged == [[0, 1, 2]]
 
 
 class Stranger(SequentialGrid):
