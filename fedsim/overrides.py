@@ -11,8 +11,8 @@ from typing import Any
 from fedsim import catalogue
 from fedsim.errors import Refused
 from fedsim.optimizers.catalogue import find_optimizer
+from fedsim.privacy.settings import kebab
 from fedsim.schedules.catalogue import find_schedule
-from fedsim.section import kebab
 
 # A key that names an entry, the name where it is unset, and where the entry's options stand.
 _NAMES = {

@@ -13,12 +13,12 @@ from pydantic import ConfigDict, Field, model_validator
 
 from fedsim import catalogue
 from fedsim.catalogue import AnyEntry, option_keys
-from fedsim.complaints import below, complaint
 from fedsim.errors import Refused
 from fedsim.optimizers.catalogue import OPTIMIZERS, OptimizerEntry, find_optimizer
 from fedsim.options import FreeOptions, Options
+from fedsim.privacy.settings import Section, kebab
+from fedsim.privacy.validation import at_path, invalid
 from fedsim.schedules.catalogue import SCHEDULES, ScheduleEntry, find_schedule
-from fedsim.section import Section, kebab
 
 
 class _WithOptions(Section):
@@ -50,7 +50,7 @@ class _WithOptions(Section):
         for key, value in extra.items():
             allowed = own.union(*map(option_keys, entries))
             names = ", ".join(repr(entry.name) for entry in entries)
-            raise complaint(key, value, f"is no key here with {names}; allowed: {', '.join(sorted(allowed))}")
+            raise invalid(key, value, f"is no key here with {names}; allowed: {', '.join(sorted(allowed))}")
         return filled
 
     def pick(self, entry: catalogue.Entry) -> Options:
@@ -67,7 +67,7 @@ def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEnt
     try:
         return [find(name)]
     except Refused as refused:
-        raise complaint(key, name, str(refused)) from None
+        raise invalid(key, name, str(refused)) from None
 
 
 def _fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) -> None:
@@ -77,11 +77,11 @@ def _fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) -
         return
     for entry in entries:
         allowed = option_keys(entry)
-        with below(where):
+        with at_path(where):
             for key, value in given.items():
                 if kebab(str(key)) not in allowed and not issubclass(entry.options, FreeOptions):
                     keys = ", ".join(sorted(allowed)) or "none"
-                    raise complaint(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
+                    raise invalid(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
             raw[where] = entry.options.model_validate(dict(given)).model_dump(by_alias=True)
 
 
@@ -119,16 +119,16 @@ class DataSection(_WithOptions):
     def _check(self) -> Self:
         if self.partition_entry.by_user and not self.source_entry.has_users:
             with_users = ", ".join(name for name, entry in catalogue.SOURCES.items() if entry.has_users)
-            raise complaint(
+            raise invalid(
                 "partition",
                 self.partition,
                 f"needs a source whose examples belong to users ({with_users}), not {self.source!r}",
             )
         if self.partition == "grouped-natural" and self.clients is not None:
-            raise complaint("clients", self.clients, "is not for grouped-natural, whose group-size decides")
+            raise invalid("clients", self.clients, "is not for grouped-natural, whose group-size decides")
         sizes = (self.model_extra or {}).get("sizes")
         if sizes is not None and self.clients is not None and len(sizes) != self.clients:
-            raise complaint(
+            raise invalid(
                 "sizes", f"{len(sizes)} sizes", f"must be one size for each of the {self.clients} clients"
             )
         return self
@@ -222,9 +222,9 @@ class ClientSection(Section):
                 value, unused = getattr(self, name), type(self).model_fields[name].default
                 if value != unused and key not in entry.beside:
                     users = ", ".join(other.name for other in entries.values() if key in other.beside)
-                    raise complaint(key, value, f"is for {what} {users}, not {entry.name!r}")
+                    raise invalid(key, value, f"is for {what} {users}, not {entry.name!r}")
         if self.schedule == "exponential" and self.learning_rate_decay == 1:
-            raise complaint("schedule", self.schedule, "needs learning-rate-decay below 1")
+            raise invalid("schedule", self.schedule, "needs learning-rate-decay below 1")
         return self
 
     @property
@@ -297,21 +297,21 @@ class ServerSection(Section):
     def _check_cohort(self) -> Self:
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
         if self.max_cohort is not None and self.sampling != "truncated-poisson":
-            raise complaint(
+            raise invalid(
                 "max-cohort",
                 self.max_cohort,
                 f"is for sampling = 'truncated-poisson', not {self.sampling!r}",
             )
         if self.max_cohort is not None and self.max_cohort < self.cohort:
-            raise complaint("max-cohort", self.max_cohort, f"must be at least the cohort, {self.cohort}")
+            raise invalid("max-cohort", self.max_cohort, f"must be at least the cohort, {self.cohort}")
         if least > 1 and self.sampling != "fixed":
-            raise complaint(
+            raise invalid(
                 "sampling",
                 self.sampling,
                 f"can't promise {self.strategy} the {least} clients that it needs; allowed: fixed",
             )
         if self.cohort < least:
-            raise complaint(
+            raise invalid(
                 "cohort", self.cohort, f"must be at least {least} for {self.strategy} with these options"
             )
         return self
@@ -352,14 +352,14 @@ class FaultsSection(Section):
     def _check(self) -> Self:
         total = math.fsum([self.dropout, self.crash, self.nan, self.straggler])
         if total > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 may be a little more than 1 in binary
-            raise complaint("dropout + crash + nan + straggler", round(total, 9), "must be at most 1")
+            raise invalid("dropout + crash + nan + straggler", round(total, 9), "must be at most 1")
         times = {"delay": self.delay, "deadline": self.deadline}
         missing = [f"faults.{name}" for name, seconds in times.items() if seconds is None]
         if self.straggler > 0 and missing:
-            raise complaint("straggler", self.straggler, f"needs {' and '.join(missing)}")
+            raise invalid("straggler", self.straggler, f"needs {' and '.join(missing)}")
         if len(missing) == 1:
             key, seconds = next((name, seconds) for name, seconds in times.items() if seconds is not None)
-            raise complaint(key, seconds, f"needs {missing[0]}")
+            raise invalid(key, seconds, f"needs {missing[0]}")
         return self
 
     @property
@@ -381,5 +381,5 @@ class RuntimeSection(Section):
     @model_validator(mode="after")
     def _check_address(self) -> Self:
         if self.address and self.engine != "ray":
-            raise complaint("address", self.address, f"is for engine = 'ray', not {self.engine!r}")
+            raise invalid("address", self.address, f"is for engine = 'ray', not {self.engine!r}")
         return self

@@ -39,7 +39,7 @@ from fedsim.data import Task
 from fedsim.experiments.benchmarks import command, host
 from fedsim.models import build, example_losses
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness
 from fedsim.sections import ModelSection
 from fedsim.streams import noise_stream, torch_draws_from, torch_stream

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from fedsim import catalogue
 from fedsim.optimizers.catalogue import OPTIMIZERS
+from fedsim.privacy.settings import kebab
 from fedsim.schedules.catalogue import SCHEDULES
-from fedsim.section import kebab
 
 
 def _options(entry: catalogue.Entry) -> dict[str, dict[str, Any]]:

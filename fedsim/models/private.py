@@ -9,7 +9,8 @@ from fedsim.catalogue import Kind
 from fedsim.data.task import Task
 from fedsim.models.scoring import example_losses
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd import PrivateGradient, check_independent
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+from fedsim.privacy.dp_sgd.independence import check_independent
 from fedsim.privacy_sections import DpSgdSection
 
 MADE_UP = 4  # examples

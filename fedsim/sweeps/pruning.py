@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 
 if TYPE_CHECKING:
     from fedsim.sweeps.plan import PlannedRun
