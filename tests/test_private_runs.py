@@ -14,7 +14,7 @@ from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
-from tests.stopping import Killed, fail_in, stopped
+from tests.stopping import Killed, fail_in
 from tests.test_simulation import LSTM, bits
 
 DIGITS = """
