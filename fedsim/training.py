@@ -11,8 +11,9 @@ from fedsim.experiment import Experiment
 from fedsim.mechanisms import mechanism_of, refused
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.mechanism import CohortRule, Plan, SecureSum, Training
+from fedsim.privacy.mechanism import ClientHalf, ClientTraining, CohortRule, Plan, SecureSum, Training
 from fedsim.privacy.secagg.encoding import METRIC_BITS
+from fedsim.randomness import ClientsDraws
 
 
 def training_of(
@@ -25,12 +26,10 @@ def training_of(
         records: Training records of each client, `(clients,)`.
         shapes: Of the model's arrays, in their order.
     """
-    server, secagg = experiment.server, experiment.privacy.secagg
+    secagg = experiment.privacy.secagg
     return Training(
         rounds=experiment.rounds,
-        rule=CohortRule(
-            sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort
-        ),
+        rule=_rule(experiment),
         records=records,
         shapes=shapes,
         work=experiment.client.work,
@@ -44,6 +43,30 @@ def training_of(
             metric_step=2.0**-METRIC_BITS,
         ),
     )
+
+
+def client_half_of(experiment: Experiment) -> ClientHalf:
+    """Return what a client does for an experiment's mechanism.
+
+    Raises:
+        Refused: No noise reaches the epsilon.
+    """
+    mechanism, settings = mechanism_of(experiment.privacy)
+    training = ClientTraining(
+        rounds=experiment.rounds,
+        rule=_rule(experiment),
+        clients=experiment.data.clients,
+        work=experiment.client.work,
+        noise=Noise(experiment.privacy.noise),
+        arithmetic=Arithmetic(experiment.privacy.arithmetic),
+    )
+    with refused(mechanism):
+        return mechanism.client(settings, training, ClientsDraws(experiment))
+
+
+def _rule(experiment: Experiment) -> CohortRule:
+    server = experiment.server
+    return CohortRule(sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort)
 
 
 def plan_of(experiment: Experiment, training: Training) -> Plan:

@@ -9,9 +9,9 @@ import torch
 
 import fedsim
 from fedsim import Experiment, Refused
+from fedsim.catalogue import OPTIMIZERS
 from fedsim.clients.client_runtime import ClientRuntime
 from fedsim.data import prepare
-from fedsim.optimizers.catalogue import OPTIMIZERS
 from tests.stopping import stopped
 from tests.test_private_runs import events_of, private_bits
 from tests.test_simulation import bits

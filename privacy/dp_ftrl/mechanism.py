@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fedsim.privacy.dp_fedavg.client import ClippingClient
 from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Unit
-from fedsim.privacy.mechanism import Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
 
 
 class DpFtrl(Mechanism[DpFtrlSettings]):
@@ -17,3 +18,9 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
     def plan(self, settings: DpFtrlSettings, training: Training) -> DpFtrlPlan:
         """Return the noise for a training. As `Mechanism` says."""
         return DpFtrlPlan(settings, training)
+
+    def client(
+        self, settings: DpFtrlSettings, training: ClientTraining, draws: ClientDraws
+    ) -> ClippingClient:
+        """Return the client's half: it clips, as with DP-FedAvg. As `Mechanism` says."""
+        return ClippingClient({})
