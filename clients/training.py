@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fedsim.models import loss
 from fedsim.optimizers import Optimizer
-from fedsim.privacy.mechanism import ClientRound, LocalWork, Steps
+from fedsim.privacy.intent import LocalWork
+from fedsim.privacy.mechanism import ClientRound, Steps
 
 
 @dataclass(frozen=True)

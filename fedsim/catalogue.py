@@ -7,8 +7,8 @@ nothing that fedsim must not import, until an entry is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -82,12 +82,7 @@ class StrategyEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class MechanismEntry(Entry):
-    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`.
-
-    `events` are its kinds of ledger lines: the name that each has there, and the class.
-    """
-
-    events: Mapping[str, str] = field(default_factory=dict)
+    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,29 +272,22 @@ MECHANISMS = table(
     MechanismEntry(
         name="dp-sgd",
         reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",
-        summary="example-level: each client trains with DP-SGD (Abadi et al. 2016)",
-        events={"dp-sgd": "fedsim.privacy.dp_sgd.event:DpSgdEvent"},
+        summary="Example-level: DP-SGD in each client.",
     ),
     MechanismEntry(
         name="dp-fedavg",
         reference="fedsim.privacy.dp_fedavg.mechanism:DpFedAvg",
-        summary="client-level: a trusted server noises the sum of clipped updates (McMahan et al. 2018)",
-        events={
-            "dp-fedavg": "fedsim.privacy.dp_fedavg.event:CohortEvent",
-            "dp-fedavg-adaptive": "fedsim.privacy.dp_fedavg.event:CohortEvent",
-        },
+        summary="Client-level: a trusted server adds noise.",
     ),
     MechanismEntry(
         name="dp-ftrl",
         reference="fedsim.privacy.dp_ftrl.mechanism:DpFtrl",
-        summary="client-level: a trusted server adds noise that is correlated over rounds (Denisov et al. 2022)",
-        events={"dp-ftrl": "fedsim.privacy.dp_ftrl.event:MatrixEvent"},
+        summary="Client-level: a trusted server adds noise that is correlated over rounds.",
     ),
     MechanismEntry(
         name="local-dp",
         reference="fedsim.privacy.local_dp.mechanism:LocalDp",
-        summary="client-level: each client clips and noises its own update, and trusts nobody",
-        events={"local-dp": "fedsim.privacy.local_dp.event:LocalDpEvent"},
+        summary="Client-level: each client adds noise, and trusts nobody.",
     ),
 )
 
@@ -490,3 +478,10 @@ def find_schedule(name: str) -> ScheduleEntry:
     if ":" in name:
         return ScheduleEntry(name=name, reference=name, summary="", options=o.FreeOptions)
     return find(SCHEDULES, name, ', or "module:callable"')
+
+
+def find_mechanism(name: str) -> MechanismEntry:
+    """Return the entry of a privacy mechanism; `"module:Class"` is the user's own."""
+    if ":" in name:
+        return MechanismEntry(name=name, reference=name, summary="")
+    return find(MECHANISMS, name, ', or "module:Class"')

@@ -24,7 +24,7 @@ from fedsim.catalogue import (
 )
 from fedsim.errors import Refused
 from fedsim.options import FreeOptions, Options
-from fedsim.privacy.mechanism import LocalWork
+from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import at_path, invalid
 

@@ -1,4 +1,4 @@
-"""The gradient by which an experiment's model is trained privately, and whether the model can be."""
+"""The gradient by which an experiment's model is trained privately, and made-up examples to try the model by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from fedsim.data.task import Task
 from fedsim.models.scoring import example_losses
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
-from fedsim.privacy.dp_sgd.independence import check_independent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 
 MADE_UP = 4  # examples
@@ -32,19 +31,6 @@ def private_gradient(
         max_batch=dp_sgd.max_batch,
         arithmetic=arithmetic,
     )
-
-
-def check_private_model(model: nn.Module, task: Task) -> None:
-    """Refuse a model by which an example depends on others, or that keeps something of them, by made-up examples.
-
-    Args:
-        model: Is trained in training mode, and put into it.
-        task: What it is asked to do.
-
-    Raises:
-        ValueError: It can't be trained by DP-SGD, and why (`check_independent`).
-    """
-    check_independent(model.train(), example_losses, *made_up(task))
 
 
 def made_up(task: Task) -> tuple[Tensor, Tensor]:
