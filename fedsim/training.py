@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.checks import rule_of
+from fedsim.checks import intent_of, rule_of
 from fedsim.experiment import Experiment
 from fedsim.mechanisms import refused
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise
-from fedsim.privacy.mechanism import ClientHalf, ClientTraining, Plan, SecureSum, Training
+from fedsim.privacy.mechanism import ClientHalf, Plan, SecureSum, Training
 from fedsim.privacy.secagg.encoding import METRIC_BITS
 from fedsim.randomness import ClientsDraws
 
@@ -53,16 +53,8 @@ def client_half_of(experiment: Experiment) -> ClientHalf:
         Refused: No noise reaches the epsilon.
     """
     mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
-    training = ClientTraining(
-        rounds=experiment.rounds,
-        rule=rule_of(experiment.server),
-        clients=experiment.data.clients,
-        work=experiment.client.work,
-        noise=Noise(experiment.privacy.noise),
-        arithmetic=Arithmetic(experiment.privacy.arithmetic),
-    )
     with refused(mechanism):
-        half: ClientHalf = mechanism.client(settings, training, ClientsDraws(experiment))
+        half: ClientHalf = mechanism.client(settings, intent_of(experiment), ClientsDraws(experiment))
     return half
 
 

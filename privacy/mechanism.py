@@ -185,27 +185,6 @@ class ServerHalf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientTraining:
-    """What a client knows of the training: the experiment's, and nothing of other clients' data.
-
-    Attributes:
-        rounds: Of the whole run, 1 or more.
-        rule: How cohorts are drawn.
-        clients: How many there are; None: the experiment doesn't say.
-        work: Of a client in a round.
-        noise: Where noise comes from.
-        arithmetic: How noise is added.
-    """
-
-    rounds: int
-    rule: CohortRule
-    clients: int | None
-    work: LocalWork
-    noise: Noise
-    arithmetic: Arithmetic
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClientRound:
     """One client's round.
 
@@ -528,7 +507,7 @@ class Mechanism(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def client(self, settings: S, training: ClientTraining, draws: ClientDraws) -> ClientHalf:
+    def client(self, settings: S, intent: Intent, draws: ClientDraws) -> ClientHalf:
         """Return the client's half; it calibrates nothing that takes long, for every process makes one.
 
         Raises:

@@ -12,7 +12,7 @@ from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted_name
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Event, Relation, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
 
 if TYPE_CHECKING:
     from fedsim.privacy.dp_fedavg.client import ClippingClient
@@ -47,9 +47,7 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
 
         return DpFedAvgPlan(settings, training)
 
-    def client(
-        self, settings: DpFedAvgSettings, training: ClientTraining, draws: ClientDraws
-    ) -> ClippingClient:
+    def client(self, settings: DpFedAvgSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
         """Return the client's half. As `Mechanism` says."""
         from fedsim.privacy.dp_fedavg.client import ClippingClient
 

@@ -10,7 +10,7 @@ from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
 
 if TYPE_CHECKING:
     from fedsim.privacy.dp_fedavg.client import ClippingClient
@@ -39,9 +39,7 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
 
         return DpFtrlPlan(settings, training)
 
-    def client(
-        self, settings: DpFtrlSettings, training: ClientTraining, draws: ClientDraws
-    ) -> ClippingClient:
+    def client(self, settings: DpFtrlSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
         """Return the client's half: it clips, as with DP-FedAvg. As `Mechanism` says."""
         from fedsim.privacy.dp_fedavg.client import ClippingClient
 

@@ -10,7 +10,7 @@ from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training, Unfit
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training, Unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,8 +65,8 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
 
         return DpSgdPlan(settings, training)
 
-    def client(self, settings: DpSgdSettings, training: ClientTraining, draws: ClientDraws) -> DpSgdClient:
+    def client(self, settings: DpSgdSettings, intent: Intent, draws: ClientDraws) -> DpSgdClient:
         """Return the client's half. As `Mechanism` says."""
         from fedsim.privacy.dp_sgd.client import DpSgdClient
 
-        return DpSgdClient(settings, training, draws)
+        return DpSgdClient(settings, intent, draws)

@@ -10,7 +10,7 @@ from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.local_dp import checks, disclosure
 from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
 
 if TYPE_CHECKING:
     from fedsim.privacy.local_dp.client import NoisingClient
@@ -38,10 +38,8 @@ class LocalDp(Mechanism[LocalDpSettings]):
 
         return LocalDpPlan(settings, training)
 
-    def client(
-        self, settings: LocalDpSettings, training: ClientTraining, draws: ClientDraws
-    ) -> NoisingClient:
+    def client(self, settings: LocalDpSettings, intent: Intent, draws: ClientDraws) -> NoisingClient:
         """Return the client's half. As `Mechanism` says."""
         from fedsim.privacy.local_dp.client import NoisingClient
 
-        return NoisingClient(settings, training, draws)
+        return NoisingClient(settings, intent, draws)
