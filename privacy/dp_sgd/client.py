@@ -60,9 +60,11 @@ class DpSgdClient(ClientHalf):
         """Refuse a noise multiplier by which this client's epsilon would be above the one that was asked for.
 
         The server calibrates for the client that loses most, by the numbers of records that it knows. A client knows its
-        own, and takes no less noise than these need.
+        own, and takes no less noise than these need. Against who sees the released models alone it needs the number of
+        clients for that; where the experiment leaves it to the data, nothing is checked.
         """
-        if self._settings.epsilon is None:
+        adversary = self._adversary()
+        if self._settings.epsilon is None or adversary is None:
             return
         told = self.noise_multiplier(at)
         epsilon = self._epsilon(told, at.records)
@@ -109,13 +111,16 @@ class DpSgdClient(ClientHalf):
             max_batch=batches.max_batch,
             records=records if settings.neighbours is Relation.ZERO_OUT else None,
         )
-        return self._adversary().epsilon(steps).best
+        adversary = self._adversary()
+        return math.inf if adversary is None else adversary.epsilon(steps).best
 
-    def _adversary(self) -> Adversary:
+    def _adversary(self) -> Adversary | None:
+        """Return the adversary that the experiment's epsilon holds against; None: it takes the number of clients."""
         intent, settings = self._intent, self._settings
-        if settings.adversary == "released-models" and intent.clients is not None:
-            rate = intent.rule.cohort / intent.clients
-            return ReleasedModels(rate, intent.rounds, settings.delta)
+        if settings.adversary == "released-models":
+            if intent.clients is None:
+                return None
+            return ReleasedModels(intent.rule.cohort / intent.clients, intent.rounds, settings.delta)
         return KnownCohort(min(self.most or intent.rounds, intent.rounds), settings.delta)
 
 
