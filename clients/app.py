@@ -12,25 +12,23 @@ from contextlib import AbstractContextManager, nullcontext
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedsim.clients.client_runtime import ClientRuntime, client_index, client_runtime
+from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.discretion import discreet_mod
-from fedsim.clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
-from fedsim.clients.private_training import train_privately
-from fedsim.clients.training import Trained, train
-from fedsim.data import Examples
+from fedsim.clients.mods import faults_mod, nan_mod, protect_mod, secagg_mod
+from fedsim.clients.process import note_released
+from fedsim.clients.training import train
 from fedsim.data.task import TASK
 from fedsim.experiment import Experiment
 from fedsim.models import score
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.events import Noise
 from fedsim.records import find_record, record_in
-from fedsim.streams import numpy_stream, torch_draws_from, torch_draws_from_system
+from fedsim.streams import torch_draws_from, torch_draws_from_system
 from fedsim.threads import single_threaded
 
 app = ClientApp(mods=[discreet_mod])
 
 
-@app.train(mods=[faults_mod, secagg_mod, clip_mod, local_noise_mod, nan_mod])  # the first is outermost
+@app.train(mods=[faults_mod, secagg_mod, protect_mod, nan_mod])  # the first is outermost
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
@@ -38,7 +36,7 @@ def on_train(message: Message, context: Context) -> Message:
     `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
     to note events in, where they have to be there first). The reply holds `arrays` and `metrics`: `num-examples`,
     `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
-    and losses, which are not part of it, only where the noise is seeded. The mods of client-level privacy make of
+    and losses, which are not part of it, only where the noise is seeded. `protect_mod` makes of
     this what may leave the client.
     """
     bench = client_runtime(context)
@@ -48,33 +46,19 @@ def on_train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, examples).loss
-    trained, event = _train(bench, examples, config, context)
+    at = client_round(bench, context, config)
+    steps = bench.kernel.steps(*examples.tensors(), at)
+    mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
+    with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
+        trained = train(bench.model, bench.optimizer(at.round), steps, mu)
+    event = steps.event()
     content = RecordDict({"arrays": bench.arrays(), "metrics": metrics})
     if event is not None:
+        note_released(event, context, config)
         content["ledger"] = ConfigRecord({"events": [event.dumps()]})
     if event is None or event.noise is Noise.SEEDED:
         metrics["train-loss"] = trained.loss
     return Message(content, reply_to=message)
-
-
-def _train(
-    bench: ClientRuntime, examples: Examples, config: ConfigRecord, context: Context
-) -> tuple[Trained, DpSgdEvent | None]:
-    """Train the runtime's model, by DP-SGD if the experiment says so; the event is that of the release."""
-    client = client_index(context)
-    seed, round_ = bench.experiment.seed, int(config["server-round"])  # type: ignore[arg-type]
-    with single_threaded(), _masks(bench.experiment, round_, client):  # the same bits under any engine
-        if bench.gradient is not None:
-            return train_privately(bench, bench.gradient, examples, config, context)
-        trained = train(
-            bench.model,
-            bench.optimizer(round_),
-            examples,
-            bench.experiment.client,
-            numpy_stream(seed, "batches", round_=round_, client=client),
-            float(config.get("proximal-mu", bench.experiment.client.proximal_mu)),  # type: ignore[arg-type]
-        )
-        return trained, None
 
 
 def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:

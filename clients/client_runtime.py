@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context
 
 from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.clients.process import ClientProcess
+from fedsim.clients.training import PlainKernel
 from fedsim.data import FederatedData, prepare
 from fedsim.data.own import OwnData, read_own
 from fedsim.data.task import TASK, Task
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
-from fedsim.models.private import private_gradient
+from fedsim.models.scoring import example_losses
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
-from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.mechanism import ClientRound
 from fedsim.records import config_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
+from fedsim.streams import numpy_stream
+from fedsim.training import client_half_of
 from fedsim.vectors import dimension_of
 
 
@@ -35,8 +39,8 @@ class ClientRuntime:
         experiment: Says how.
         data: All clients' examples, or those of the one client that brings its own.
         model: Trained in place; its tensors stay where they are in memory.
-        gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
-        local_noise: The noise multiplier of clients that noise their own updates; None where they don't.
+        half: What a client does for the privacy mechanism.
+        kernel: Computes the gradients of local training.
         policy: What its clients accept of secure aggregation; None where the experiment has none.
     """
 
@@ -46,14 +50,9 @@ class ClientRuntime:
         self.model = initial_model(experiment, self.data.task)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         check_optimizer(experiment.client, self._parameters)
-        dp_sgd = experiment.privacy.dp_sgd
-        self.gradient = (
-            None
-            if dp_sgd is None
-            else private_gradient(self.model, dp_sgd, Arithmetic(experiment.privacy.arithmetic))
-        )
-        local_dp = experiment.privacy.local_dp
-        self.local_noise = None if local_dp is None else local_dp.calibrated(experiment.rounds)
+        self.half = client_half_of(experiment)
+        plain = PlainKernel(self.model, experiment.client.work, self._shuffle)
+        self.kernel = self.half.kernel(self.model, example_losses, plain)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         dimension = dimension_of(memory.shape for memory in self._memory.values())
         self.policy = policy_of(experiment, dimension, self.data.training_sizes())
@@ -91,6 +90,9 @@ class ClientRuntime:
         self._lent = [weakref.ref(cast(LiveArray, array)) for array in record.values()]
         return record
 
+    def _shuffle(self, at: ClientRound) -> np.random.Generator:
+        return numpy_stream(self.experiment.seed, "batches", round_=at.round, client=at.client)
+
     def _let_go(self) -> None:
         """Give the arrays that someone still has a copy of their own."""
         for reference in self._lent:
@@ -102,6 +104,17 @@ class ClientRuntime:
 def client_index(context: Context) -> int:
     """Return which client a context belongs to."""
     return int(context.node_config["partition-id"])
+
+
+def client_round(runtime: ClientRuntime, context: Context, config: Mapping[str, Any]) -> ClientRound:
+    """Return which client's round a train message is about; `config` is the message's."""
+    client = client_index(context)
+    return ClientRound(
+        round=int(config["server-round"]),
+        client=client,
+        records=len(runtime.data.client(client).train),
+        told=config,
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,7 +1,7 @@
 """What a simulated client says of what went wrong with it: nothing, where noise is the operating system's.
 
 Whatever an exception or a warning says, it may be about the data (the norm of a record's gradient, a label). A client that
-is a process of its own writes it to its own log (`fedsim.deployment.node`); a simulated one has the run's private log.
+is a process of its own writes it to its own log (`fedsim.deployment.client.client_loop`); a simulated one has the run's private log.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedsim.data import Examples
 from fedsim.models import loss
 from fedsim.optimizers import Optimizer
-from fedsim.sections import ClientSection
+from fedsim.privacy.intent import LocalWork
+from fedsim.privacy.mechanism import ClientRound, Steps
 
 
 @dataclass(frozen=True)
@@ -24,42 +24,89 @@ class Trained:
     steps: int
 
 
-def train(
-    model: nn.Module,
-    optimizer: Optimizer,
-    examples: Examples,
-    settings: ClientSection,
-    shuffle: np.random.Generator,
-    proximal_mu: float,
-) -> Trained:
-    """Run an optimizer on a client's examples, in place.
+def train(model: nn.Module, optimizer: Optimizer, steps: Steps, proximal_mu: float) -> Trained:
+    """Train a model in place.
 
-    Each step descends `mean cross-entropy + mu/2 ||w - w_t||^2`, with w_t the weights on entry (FedProx, Li et
-    al. 2020). Batches are a fresh permutation of the examples each pass.
+    Each step descends `loss + mu/2 ||w - w_t||^2`, with w_t the weights on entry (FedProx, Li et al. 2020).
 
     Args:
         model: Holds the round's global weights, and the trained ones afterwards.
         optimizer: Of the model's trainable parameters, made for this training.
-        examples: At least one.
-        settings: Passes or steps, and batch size.
-        shuffle: Orders the examples.
+        steps: Each sets the gradients of the loss.
         proximal_mu: The mu above, at least 0.
     """
     if not model.training:
         model.train()
     received = received_weights(model, proximal_mu)
-    inputs, labels = examples.tensors()
-    total, steps = 0.0, 0
-    for batch in _batches(len(examples), settings, shuffle):
-        optimizer.zero_grad()
-        chosen = torch.from_numpy(batch)
-        value = loss(model(inputs.index_select(0, chosen)), labels.index_select(0, chosen))
-        value.backward()  # type: ignore[no-untyped-call]
+    losses: list[float | None] = []
+    for value in steps:
         pull_to(received, proximal_mu)
         optimizer.step()
-        total += value.item()
-        steps += 1
-    return Trained(loss=total / steps, steps=steps)
+        steps.stepped()
+        losses.append(value)
+    return Trained(loss=steps.mean(losses), steps=len(losses))
+
+
+class PlainKernel:
+    """Mean gradients over batches, which are a fresh permutation of the examples in each pass.
+
+    Args:
+        model: Trained in place.
+        work: Passes or steps, and batch size.
+        shuffle: Returns what orders a client's examples in a round.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        work: LocalWork,
+        shuffle: Callable[[ClientRound], np.random.Generator],
+    ) -> None:
+        self._model = model
+        self._work = work
+        self._shuffle = shuffle
+
+    def steps(self, inputs: Tensor, labels: Tensor, at: ClientRound) -> PlainSteps:
+        """Return the steps of a client's training: `Kernel`."""
+        batches = _batches(at.records, self._work, self._shuffle(at))
+        return PlainSteps(self._model, inputs, labels, batches)
+
+
+class PlainSteps:
+    """Steps of a local training without privacy."""
+
+    def __init__(
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, batches: Iterator[NDArray[np.int64]]
+    ) -> None:
+        self._model = model
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._inputs = inputs
+        self._labels = labels
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the mean loss of each step's batch: `Steps`."""
+        for batch in self._batches:
+            for parameter in self._parameters:
+                parameter.grad = None
+            chosen = torch.from_numpy(batch)
+            inputs, labels = self._inputs.index_select(0, chosen), self._labels.index_select(0, chosen)
+            value = loss(self._model(inputs), labels)
+            value.backward()  # type: ignore[no-untyped-call]
+            yield value.item()
+
+    def stepped(self) -> None:
+        """Do nothing."""
+
+    def mean(self, losses: Sequence[float | None]) -> float:
+        """Return the mean over the steps, added from left to right."""
+        total = 0.0
+        for value in losses:
+            total += value or 0.0
+        return total / len(losses)
+
+    def event(self) -> None:
+        """Return None: nothing is accounted for."""
 
 
 def received_weights(model: nn.Module, mu: float) -> list[tuple[Tensor, Tensor]]:
@@ -77,12 +124,10 @@ def pull_to(received: list[tuple[Tensor, Tensor]], mu: float) -> None:
             parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
 
 
-def _batches(
-    examples: int, settings: ClientSection, shuffle: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
+def _batches(examples: int, work: LocalWork, shuffle: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of each step's examples."""
-    size = min(settings.batch_size, examples)
-    steps = settings.steps or settings.epochs * -(-examples // size)
+    size = min(work.batch_size, examples)
+    steps = work.steps or work.epochs * -(-examples // size)
     done = 0
     while True:
         order = shuffle.permutation(examples)

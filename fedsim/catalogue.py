@@ -1,6 +1,4 @@
-"""What there is to choose from: sources, partitions, models, privacy mechanisms and strategies, by name.
-
-Optimizers and schedules have catalogues of their own: `fedsim.optimizers.catalogue`, `fedsim.schedules.catalogue`.
+"""What there is to choose from: sources, partitions, models, strategies, optimizers, schedules and mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
@@ -85,6 +83,24 @@ class StrategyEntry(Entry):
 @dataclass(frozen=True, kw_only=True)
 class MechanismEntry(Entry):
     """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerEntry(Entry):
+    """An optimizer: `reference` is a function `(parameters, lr, **arguments) -> fedsim.optimizers.Optimizer`.
+
+    The arguments are the options, and the keys of `[client]` in `beside`.
+    """
+
+    draws: bool = False  # random numbers while it steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleEntry(Entry):
+    """A schedule: `reference` is a function `(round, rounds, **arguments) -> float`, the factor on the learning rate.
+
+    The arguments are the options, and the keys of `[client]` in `beside`.
+    """
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -275,6 +291,55 @@ MECHANISMS = table(
     ),
 )
 
+OPTIMIZERS = table(
+    OptimizerEntry(
+        name="sgd",
+        reference="fedsim.optimizers.sgd:Sgd",
+        summary="SGD, with `client.momentum`; `client.weight-decay` is an L2 penalty",
+        beside=frozenset({"momentum", "weight-decay"}),
+    ),
+    OptimizerEntry(
+        name="adam",
+        reference="fedsim.optimizers.adam:Adam",
+        summary="Adam (Kingma and Ba 2015); `client.weight-decay` is an L2 penalty",
+        options=o.AdamOptions,
+        beside=frozenset({"weight-decay"}),
+    ),
+    OptimizerEntry(
+        name="adamw",
+        reference="fedsim.optimizers.adamw:AdamW",
+        summary="Adam with `client.weight-decay` outside the moments (Loshchilov and Hutter 2019)",
+        options=o.AdamOptions,
+        beside=frozenset({"weight-decay"}),
+    ),
+)
+
+SCHEDULES = table(
+    ScheduleEntry(
+        name="constant",
+        reference="fedsim.schedules.constant:constant",
+        summary="the same rate in all rounds",
+    ),
+    ScheduleEntry(
+        name="exponential",
+        reference="fedsim.schedules.exponential:exponential",
+        summary="times `client.learning-rate-decay` after each round",
+        beside=frozenset({"learning-rate-decay"}),
+    ),
+    ScheduleEntry(
+        name="step",
+        reference="fedsim.schedules.step:step",
+        summary="times `gamma` after every so many rounds",
+        options=o.StepOptions,
+    ),
+    ScheduleEntry(
+        name="cosine",
+        reference="fedsim.schedules.cosine:cosine",
+        summary="along half a cosine over the run, down to `floor` (Loshchilov and Hutter 2017)",
+        options=o.CosineOptions,
+    ),
+)
+
 _FLOWER = "flwr.serverapp.strategy:"
 
 STRATEGIES = table(
@@ -399,6 +464,20 @@ def find_strategy(name: str) -> StrategyEntry:
     if ":" in name:
         return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions, state=None)
     return find(STRATEGIES, name, ', or "module:callable"')
+
+
+def find_optimizer(name: str) -> OptimizerEntry:
+    """Return the entry of an optimizer; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    if ":" in name:
+        return OptimizerEntry(name=name, reference=name, summary="", options=o.FreeOptions, draws=True)
+    return find(OPTIMIZERS, name, ', or "module:callable"')
+
+
+def find_schedule(name: str) -> ScheduleEntry:
+    """Return the entry of a schedule; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    if ":" in name:
+        return ScheduleEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+    return find(SCHEDULES, name, ', or "module:callable"')
 
 
 def find_mechanism(name: str) -> MechanismEntry:

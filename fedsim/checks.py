@@ -7,6 +7,7 @@ from typing import Protocol
 
 from fedsim.catalogue import MECHANISMS, STRATEGIES
 from fedsim.mechanisms import metrics_of_sums
+from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
 from fedsim.privacy.intent import CohortRule, Intent, Problem, StrategyTraits
 from fedsim.privacy.secagg import checks as secagg_checks
@@ -60,6 +61,7 @@ def intent_of(experiment: Described) -> Intent:
         ),
         engine=experiment.runtime.engine,
         noise=Noise(experiment.privacy.noise),
+        arithmetic=Arithmetic(experiment.privacy.arithmetic),
         client_evaluation=server.client_evaluation,
         held_out=experiment.data.held_out,
         work=experiment.client.work,

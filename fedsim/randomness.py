@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from fedsim.experiment import Experiment
+from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.cohorts.draw import secret_generator
 from fedsim.privacy.events import Noise
-from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
-from fedsim.streams import noise_stream, numpy_stream
+from fedsim.privacy.mechanism import ClientRound
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
+from fedsim.streams import noise_stream, numpy_stream, torch_stream
 
 
 def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: int = 0) -> Randomness:
@@ -16,6 +18,27 @@ def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: 
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return SystemRandomness()
     return NumpyRandomness(noise_stream(experiment.seed, purpose, round_=round_, client=client))
+
+
+class ClientsDraws:
+    """What the clients of an experiment draw (`fedsim.privacy.mechanism.ClientDraws`)."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    def noise(self, purpose: str, at: ClientRound) -> Randomness:
+        """Return what draws a client's noise in a round."""
+        return randomness_of(self._experiment, purpose, round_=at.round, client=at.client)
+
+    def noise_and_coins(self, noise: str, coins: str, at: ClientRound) -> Randomness:
+        """Return what draws a client's noise and its batches in a round, from streams of these names."""
+        if Noise(self._experiment.privacy.noise) is Noise.SYSTEM:
+            return SystemRandomness()
+        seed, place = self._experiment.seed, {"round_": at.round, "client": at.client}
+        drawn = numpy_stream(seed, coins, **place)
+        if Arithmetic(self._experiment.privacy.arithmetic) is Arithmetic.FLOAT32:
+            return SeededRandomness(drawn, torch_stream(seed, noise, **place))
+        return NumpyRandomness(noise_stream(seed, noise, **place), drawn)
 
 
 class ServerDraws:

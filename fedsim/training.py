@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.checks import rule_of
+from fedsim.checks import intent_of, rule_of
 from fedsim.experiment import Experiment
 from fedsim.mechanisms import refused
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise
-from fedsim.privacy.mechanism import Plan, SecureSum, Training
+from fedsim.privacy.mechanism import ClientHalf, Plan, SecureSum, Training
 from fedsim.privacy.secagg.encoding import METRIC_BITS
+from fedsim.randomness import ClientsDraws
 
 
 def training_of(
@@ -26,10 +27,10 @@ def training_of(
         records: Training records of each client, `(clients,)`.
         shapes: Of the model's arrays, in their order.
     """
-    server, secagg = experiment.server, experiment.privacy.secagg
+    secagg = experiment.privacy.secagg
     return Training(
         rounds=experiment.rounds,
-        rule=rule_of(server),
+        rule=rule_of(experiment.server),
         records=records,
         shapes=shapes,
         work=experiment.client.work,
@@ -43,6 +44,18 @@ def training_of(
             metric_step=2.0**-METRIC_BITS,
         ),
     )
+
+
+def client_half_of(experiment: Experiment) -> ClientHalf:
+    """Return what a client does for an experiment's mechanism.
+
+    Raises:
+        Refused: No noise reaches the epsilon.
+    """
+    mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
+    with refused(mechanism):
+        half: ClientHalf = mechanism.client(settings, intent_of(experiment), ClientsDraws(experiment))
+    return half
 
 
 def plan_of(experiment: Experiment, training: Training) -> Plan:

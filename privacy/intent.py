@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
 
 
@@ -61,6 +62,7 @@ class Intent:
         strategy: What the server makes of a round's updates.
         engine: What plays the clients: "local", "ray" or "sequential".
         noise: Where noise comes from.
+        arithmetic: How noise is added.
         client_evaluation: Which clients evaluate the model: "none", "cohort" or "all".
         held_out: Share of a client's examples that it doesn't train on, from 0, below 1.
         work: Of a client in a round.
@@ -75,6 +77,7 @@ class Intent:
     strategy: StrategyTraits
     engine: str
     noise: Noise
+    arithmetic: Arithmetic
     client_evaluation: str
     held_out: float
     work: LocalWork

@@ -122,7 +122,7 @@ def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProc
     name = str(config.get("run-name", ""))
     path = deployment.run_path(name)
     deployment.check(experiment, str(config.get("code", "")))
-    deployment.speak(name)
+    deployment.log_to_server(name)
     return path
 
 

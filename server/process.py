@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.deployment.environment import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
+from fedsim.deployment.server.environment import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -52,11 +52,11 @@ class ServerProcess:
         """The folder of the runs' secret states, which resumed runs need; the server sends none of these files."""
         return self.state / "secrets"
 
-    def speak(self, run: str) -> None:
+    def log_to_server(self, run: str) -> None:
         """Send this process's log lines to the server's log, each with the run's name."""
-        from fedsim.deployment.app_log import speak
+        from fedsim.deployment.server.app_log import log_to
 
-        speak(self.state / APP_LOG, run)
+        log_to(self.state / APP_LOG, run)
 
     def registered(self) -> dict[int, int] | None:
         """Return the client of each node whose key is registered; None where the server has no keys."""

@@ -27,12 +27,11 @@ from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED
 from fedsim.secagg.setup import policy_of
-from fedsim.server import checkpoint as snapshot
+from fedsim.server import checkpoint
 from fedsim.server.aggregation.secure_grid import SecureGrid
-from fedsim.server.federation import Federation
 from fedsim.streams import numpy_stream
 from tests.conftest import CONFIGS
-from tests.stopping import Killed, stopped
+from tests.stopping import Killed, fail_in, stopped
 from tests.test_private_runs import events_of, private_bits
 from tests.test_simulation import bits
 
@@ -474,15 +473,8 @@ def test_with_the_systems_noise_no_loss_is_summed_and_a_round_in_flight_is_paid_
 ) -> None:
     setting = private("privacy.noise=os", "faults.dropout=0.0", "server.cohort=14")
     contexts = own_ledgers(monkeypatch)
-    real = Federation._aggregate
-
-    def dying(self: Federation, round_: int, *rest: Any) -> Any:
-        if round_ == 2:
-            raise Killed
-        return real(self, round_, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", dying)
+        fail_in(patch, "aggregation", 2)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     run = fedsim.resume("run")
@@ -552,5 +544,5 @@ def test_no_secret_is_in_any_file_of_a_run(monkeypatch: pytest.MonkeyPatch) -> N
     assert any("stage 'upload'" in line for row in run.rows for line in row["failure-reasons"])
     assert (run.path / "checkpoint" / "clients.sqlite").exists()
     assert files_with_secrets(run.path) == []
-    monkeypatch.setattr(snapshot, "_without_secrets", lambda state: state)
+    monkeypatch.setattr(checkpoint, "_without_secrets", lambda state: state)
     assert files_with_secrets(fedsim.run(setting, "control").path) == ["clients.sqlite"]

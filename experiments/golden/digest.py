@@ -21,6 +21,7 @@ from fedsim.experiments.golden.case import Case
 LARGEST = 64 * 1024  # bytes of a part that is kept beside its digest, to say by how much it differs
 # Which differ from one run, or one session, to the next.
 TIMES = ("seconds",)
+TIME = re.compile(r"\b\d+(\.\d+)? (h|min|s|ms)\b( \d+ (min|s)\b)*")  # 0.3 s; 1 min 20 s
 SESSION = ("run-id", "commit", "versions", "host", "started", "wall-seconds")
 
 
@@ -32,16 +33,17 @@ def sha256(value: Any) -> str:
 def parts(case: Case, folder: Path, code: str, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the parts of a case that was performed in a folder, with the code in `code`."""
     found: dict[str, Any] = {}
+    names = {str(folder): "HERE", code: "CODE"}
     for name in case.runs:
         run = folder / name
         if (run / "manifest.json").is_file():
             of_run = seeded_parts(run) if case.seeded else public_parts(run)
+            if str(folder) in (run / "experiment.toml").read_text():  # as a path to data has it
+                names[of_run["experiment-sha256"]] = "the hash of an experiment that names HERE"
             prefix = "" if len(case.runs) == 1 else f"{name}: "
-            found |= {prefix + part: plain(value, folder, code) for part, value in of_run.items()}
+            found |= {prefix + part: plain(value, names) for part, value in of_run.items()}
     if case.seeded:
-        found["terminal"] = [
-            {key: plain(value, folder, code) for key, value in answer.items()} for answer in answers
-        ]
+        found["terminal"] = plain([dict(answer) for answer in answers], names)
     else:  # what is said holds what the operating system drew
         found["terminal"] = [answer["exit"] for answer in answers]
     return found
@@ -97,16 +99,16 @@ def public_parts(run: Path) -> dict[str, Any]:
     return found
 
 
-def plain(value: Any, folder: Path, code: str) -> Any:
-    """Return a value without the case's folder, the code's, times, sizes that times have, and numbers of processes."""
+def plain(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a value with names for what differs from run to run, and without times and numbers of processes."""
     if isinstance(value, str):
-        text = value.replace(str(folder), "HERE").replace(code, "CODE")
-        text = re.sub(r"\b\d+(\.\d+)? (s|min|ms)\b", r"# s", text)
-        return re.sub(r"\bprocess \d+", "process #", text)
+        for text, name in names.items():
+            value = value.replace(text, name)
+        return re.sub(r"\bprocess \d+", "process #", TIME.sub("# s", value))
     if isinstance(value, Mapping):
-        return {key: plain(inner, folder, code) for key, inner in value.items()}
+        return {key: plain(inner, names) for key, inner in value.items()}
     if isinstance(value, list):
-        return [plain(inner, folder, code) for inner in value]
+        return [plain(inner, names) for inner in value]
     return value
 
 

@@ -55,7 +55,7 @@ def server(
         if insecure == (keys is not None):
             raise Refused("--keys or --insecure: exactly one is needed")
         from fedsim.deployment.keys import ServerKeys
-        from fedsim.deployment.server import Settings, serve
+        from fedsim.deployment.server.serve import Settings, serve
 
         if insecure:
             typer.echo(

@@ -1,6 +1,6 @@
-"""Reading and loading any Flower app: a folder whose `pyproject.toml` names a ServerApp and a ClientApp.
+"""Reading and loading a Flower app: a folder whose `pyproject.toml` names a ServerApp and a ClientApp.
 
-What `flwr run` checks is checked by Flower's own functions; fedsim says it in one line.
+Flower's own functions check what `flwr run` checks; their errors become one line each.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class FlowerApp:
     """A Flower app, as its `pyproject.toml` describes it.
 
     Attributes:
-        folder: Where it is, absolute.
+        folder: The folder, absolute.
         name: The project's name.
         version: The project's version.
         serverapp: Reference of the ServerApp, `module:attribute` as seen from the folder.
         clientapp: Reference of the ClientApp.
-        run_config: Flat (nested keys are joined with dots), every default.
-        clients: How many nodes its default federation simulates (`options.num-supernodes`), if it says so.
+        run_config: The defaults of its run config, flat: nested keys are joined with dots.
+        clients: Number of nodes of its default federation (`options.num-supernodes`); None: not given.
     """
 
     folder: Path
@@ -141,8 +141,8 @@ class FlowerApp:
     def modules(self) -> Iterator[None]:
         """Let modules be found in the app's folder first, inside the block.
 
-        Two apps of one process may both have a `server_app`: a module that the references mean but that was
-        loaded from elsewhere steps aside and comes back at the end, when the app's own are forgotten.
+        Two apps of one process may both have a module `server_app`. A loaded module of the same name from elsewhere is
+        removed from `sys.modules` for the block and restored after it, in place of the app's own.
         """
         roots = {
             reference.partition(":")[0].partition(".")[0] for reference in (self.serverapp, self.clientapp)
@@ -229,7 +229,7 @@ def _pyproject(folder: Path, origin: str) -> dict[str, Any]:
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:
-    """Return what stands under a dotted path, None where nothing does."""
+    """Return the value at a dotted path of nested tables; None: there is none."""
     found: Any = tree
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None

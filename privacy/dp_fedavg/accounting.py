@@ -106,7 +106,7 @@ class CohortSum:
 
     @classmethod
     def of(cls, release: CohortTerms) -> Self:
-        """Return what rounds have released, by the ledger (`Ledger.spent_by_cohorts`).
+        """Return what rounds have released, by the ledger (`Ledger.spent`).
 
         Raises:
             ValueError: A value is out of its range, or missing, or a neighbouring data set would change it.

@@ -12,9 +12,10 @@ from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted_name
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Event, Relation, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
 
 if TYPE_CHECKING:
+    from fedsim.privacy.dp_fedavg.client import ClippingClient
     from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 
 
@@ -46,6 +47,12 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
         from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 
         return DpFedAvgPlan(settings, training)
+
+    def client(self, settings: DpFedAvgSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
+        """Return the client's half. As `Mechanism` says."""
+        from fedsim.privacy.dp_fedavg.client import ClippingClient
+
+        return ClippingClient(settings.released)
 
     def metric_terms(self, settings: DpFedAvgSettings) -> Mapping[str, str]:
         """Return the metrics that clients send for noised sums: released ones, and whether the norm was below."""

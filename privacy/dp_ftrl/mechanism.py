@@ -10,9 +10,10 @@ from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
 
 if TYPE_CHECKING:
+    from fedsim.privacy.dp_fedavg.client import ClippingClient
     from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 
 
@@ -38,3 +39,9 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
         from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 
         return DpFtrlPlan(settings, training)
+
+    def client(self, settings: DpFtrlSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
+        """Return the client's half: it clips, as with DP-FedAvg. As `Mechanism` says."""
+        from fedsim.privacy.dp_fedavg.client import ClippingClient
+
+        return ClippingClient({})

@@ -10,11 +10,12 @@ from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import Mechanism, Training, Unfit
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training, Unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from fedsim.privacy.dp_sgd.client import DpSgdClient
     from fedsim.privacy.dp_sgd.plan import DpSgdPlan
 
 
@@ -64,3 +65,9 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         from fedsim.privacy.dp_sgd.plan import DpSgdPlan
 
         return DpSgdPlan(settings, training)
+
+    def client(self, settings: DpSgdSettings, intent: Intent, draws: ClientDraws) -> DpSgdClient:
+        """Return the client's half. As `Mechanism` says."""
+        from fedsim.privacy.dp_sgd.client import DpSgdClient
+
+        return DpSgdClient(settings, intent, draws)

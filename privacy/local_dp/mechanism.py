@@ -10,9 +10,10 @@ from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.local_dp import checks, disclosure
 from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
-from fedsim.privacy.mechanism import Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
 
 if TYPE_CHECKING:
+    from fedsim.privacy.local_dp.client import NoisingClient
     from fedsim.privacy.local_dp.plan import LocalDpPlan
 
 
@@ -37,3 +38,9 @@ class LocalDp(Mechanism[LocalDpSettings]):
         from fedsim.privacy.local_dp.plan import LocalDpPlan
 
         return LocalDpPlan(settings, training)
+
+    def client(self, settings: LocalDpSettings, intent: Intent, draws: ClientDraws) -> NoisingClient:
+        """Return the client's half. As `Mechanism` says."""
+        from fedsim.privacy.local_dp.client import NoisingClient
+
+        return NoisingClient(settings, intent, draws)

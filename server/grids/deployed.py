@@ -11,8 +11,8 @@ import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedsim.deployment.parcel import unwrap, wrap
-from fedsim.deployment.refusals import reason_of
+from fedsim.deployment.content_codec import decode_content, encode_content
+from fedsim.deployment.errors import reason_of
 from fedsim.deployment.wire import HOLD, MANY
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
@@ -43,12 +43,12 @@ class DeployedGrid(GridAround):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages."""
         contents: dict[int, RecordDict] = {}  # one for all that share it
-        parcels = []
+        outgoing = []
         for message in messages:
             metadata, content = message.metadata, message.content
             if id(content) not in contents:
-                contents[id(content)] = wrap(content)
-            parcels.append(
+                contents[id(content)] = encode_content(content)
+            outgoing.append(
                 Message(
                     contents[id(content)],
                     metadata.dst_node_id,
@@ -57,7 +57,7 @@ class DeployedGrid(GridAround):
                     group_id=metadata.group_id,
                 )
             )
-        batches = _batches(WireMessage.encode(parcels))
+        batches = _batches(WireMessage.encode(outgoing))
         return [id_ for batch in batches for id_ in _explained(partial(self._runtime.send, batch))]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -126,11 +126,11 @@ def _batches(messages: Iterable[WireMessage]) -> Iterator[list[WireMessage]]:
 
 
 def _opened(encoded: WireMessage) -> Message:
-    """Return a reply with what its client sent in it; of a client that sent anything but a parcel, an error."""
+    """Return a reply with its content decoded; an error message where the content is not one encoded record."""
     try:
         reply = encoded.decode()
         if reply.has_content():
-            reply.content = unwrap(reply.content)
+            reply.content = decode_content(reply.content)
     except ValueError as error:
         return encoded.error(str(error))
     return reply

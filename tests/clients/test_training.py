@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.catalogue import Kind
-from fedsim.clients.training import _batches, train
+from fedsim.clients.training import PlainKernel, _batches, train
 from fedsim.data import Examples
 from fedsim.optimizers.build import build_optimizer
+from fedsim.privacy.mechanism import ClientRound
 from fedsim.schedules.rate import learning_rate
 from fedsim.sections import ClientSection
 
@@ -50,8 +51,10 @@ def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, roun
         net.load_state_dict(model().state_dict())
         optimizer = build_optimizer(settings, list(net.parameters()), learning_rate(settings, 3, round_))
         examples = Examples(X, Y, Kind.FEATURES)
-        trained = train(net, optimizer, examples, settings, np.random.default_rng(1), mu)
-    order = [batch.tolist() for batch in _batches(4, settings, np.random.default_rng(1))]
+        kernel = PlainKernel(net, settings.work, lambda at: np.random.default_rng(1))
+        steps = kernel.steps(*examples.tensors(), ClientRound(round=round_, client=0, records=4, told={}))
+        trained = train(net, optimizer, steps, mu)
+    order = [batch.tolist() for batch in _batches(4, settings.work, np.random.default_rng(1))]
     assert trained.steps == len(order) == 6
     ours = np.hstack([net.weight.detach().numpy(), net.bias.detach().numpy()[:, None]])
     np.testing.assert_allclose(ours, softmax_regression(order, settings, mu, round_), rtol=1e-4, atol=1e-6)
@@ -60,7 +63,7 @@ def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, roun
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 4))
 def test_a_pass_sees_every_example_once(examples: int, batch_size: int, epochs: int) -> None:
     settings = ClientSection(epochs=epochs, batch_size=batch_size)
-    batches = list(_batches(examples, settings, np.random.default_rng(0)))
+    batches = list(_batches(examples, settings.work, np.random.default_rng(0)))
     assert np.bincount(np.concatenate(batches), minlength=examples).tolist() == [epochs] * examples
     assert max(map(len, batches)) <= batch_size
 
@@ -68,4 +71,4 @@ def test_a_pass_sees_every_example_once(examples: int, batch_size: int, epochs: 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 60))
 def test_steps_count_instead_of_passes(examples: int, batch_size: int, steps: int) -> None:
     settings = ClientSection(steps=steps, epochs=7, batch_size=batch_size)
-    assert len(list(_batches(examples, settings, np.random.default_rng(0)))) == steps
+    assert len(list(_batches(examples, settings.work, np.random.default_rng(0)))) == steps

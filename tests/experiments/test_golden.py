@@ -151,6 +151,23 @@ def test_what_is_written_counts_and_times_do_not(
     assert differing(run, name, old, new) == parts
 
 
+def test_times_and_folders_are_no_part_of_what_is_said() -> None:
+    said = "round 1/2: 4 clients, 0.3 s, 1 min 20 s left; 12 steps: /tmp/x1/run"
+    assert digest.plain([said], {"/tmp/x1": "HERE"}) == [
+        "round 1/2: 4 clients, # s, # s left; 12 steps: HERE/run"
+    ]
+
+
+def test_a_hash_of_the_folder_is_not_recorded(run: Path) -> None:
+    case = Case(name="a", steps=())
+    assert digest.parts(case, run.parent, "none", [])["experiment-sha256"] == "ab"
+    (run / "experiment.toml").write_text(f"path = '{run.parent}/x'\n")
+    found = digest.parts(case, run.parent, "none", [])
+    assert found["experiment"] == ["path = 'HERE/x'"]
+    assert found["experiment-sha256"] == found["manifest"]["experiment-sha256"] != "ab"
+    assert "HERE" in found["experiment-sha256"]
+
+
 def test_an_order_of_keys_counts() -> None:
     assert digest.sha256({"a": 1, "b": 2}) != digest.sha256({"b": 2, "a": 1})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedsim import Experiment
 from fedsim.deployment.bundle import installed_code, make_bundle
-from fedsim.deployment.remote import Remote
+from fedsim.deployment.operator.remote import Remote
 from fedsim.flower.control import FlowerRun
 from tests.fedsim.deployment.servers import COMMAND, LONGEST, Server, environment
 

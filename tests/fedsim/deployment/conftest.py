@@ -1,4 +1,4 @@
-"""Flower's state, made once a module, and an exchange over it."""
+"""Flower's state, made once a module, and a message relay over it."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -149,7 +149,7 @@ def control(server: Server, keys: OperatorKeys, signed: bool = True) -> Any:
     """Return a client of the Control API."""
     from flwr.supercore.control.control_http_client import ControlHttpClient
 
-    from fedsim.deployment.operator import sign_request
+    from fedsim.deployment.credential import sign_request
     from fedsim.flower.control import Signing
 
     interceptors = [Signing(partial(sign_request, keys.key))] if signed else []
@@ -162,7 +162,7 @@ def control(server: Server, keys: OperatorKeys, signed: bool = True) -> Any:
 
 def operator(server: Server, keys: OperatorKeys) -> httpx.Client:
     """Return an HTTP client with the operator's credential."""
-    from fedsim.deployment.operator import OperatorAuth
+    from fedsim.deployment.credential import OperatorAuth
 
     return httpx.Client(
         base_url=f"https://{server.address}",
