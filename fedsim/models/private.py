@@ -1,36 +1,14 @@
-"""The gradient by which an experiment's model is trained privately, and made-up examples to try the model by."""
+"""Made-up examples, by which it is tried whether a model can be trained under a privacy mechanism."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.catalogue import Kind
 from fedsim.data.task import Task
-from fedsim.models.scoring import example_losses
-from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd.gradient import PrivateGradient
-from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 
 MADE_UP = 4  # examples
-
-
-def private_gradient(
-    model: nn.Module, dp_sgd: DpSgdSettings, arithmetic: Arithmetic = Arithmetic.GRID
-) -> PrivateGradient:
-    """Return what clips, sums and noises the gradients of a model, as `[privacy.dp-sgd]` says.
-
-    Raises:
-        ValueError: The model can't be trained so, or not with that kernel.
-    """
-    return PrivateGradient(
-        model,
-        example_losses,
-        clip=dp_sgd.clip,
-        kernel=dp_sgd.kernel,
-        max_batch=dp_sgd.max_batch,
-        arithmetic=arithmetic,
-    )
 
 
 def made_up(task: Task) -> tuple[Tensor, Tensor]:
