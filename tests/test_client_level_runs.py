@@ -449,7 +449,7 @@ def clipped(
         state=RecordDict(),
         run_config=experiment.to_run_config(),
     )  # type: ignore[arg-type]
-    config = ConfigRecord({"clip-norm": norm, "clip-bit": True})
+    config = ConfigRecord({"server-round": 1, "clip-norm": norm, "clip-bit": True})
 
     def app(message: Message, context: Context) -> Message:
         arrays = record_of({"weight": model["weight"] + np.float32(update)})
