@@ -10,9 +10,10 @@ from typing import Any
 
 from fedsim.catalogue import MECHANISMS
 from fedsim.errors import Refused
-from fedsim.privacy.events import Event, Noise
+from fedsim.privacy.events import Event, Noise, RawEvent
 from fedsim.privacy.mechanism import Mechanism, Unfit
 from fedsim.privacy_sections import PrivacySection
+from fedsim.references import load_reference
 
 
 def metric_terms(privacy: PrivacySection) -> Mapping[str, str]:
@@ -37,14 +38,36 @@ def refused(mechanism: Mechanism[Any]) -> Iterator[None]:
         raise Refused(f"privacy.{mechanism.name}: {error}") from None
 
 
-def event_of(tree: Mapping[str, Any]) -> Event:
-    """Return the event of a line of `ledger.jsonl`; raises `ValueError` where it is none."""
-    kind = _events().get(str(tree.get("mechanism")))
+class UnknownEvent(ValueError):
+    """No mechanism that is known here writes such lines."""
+
+
+def event_of(tree: Mapping[str, Any], own: str = "") -> Event:
+    """Return the event of a line of `ledger.jsonl`.
+
+    Args:
+        tree: The line.
+        own: Reference of the run's mechanism, `"module:Class"`, where it is a user's own.
+
+    Raises:
+        ValueError: It is no event (`UnknownEvent`: of no mechanism that is known here).
+        Refused: The user's own mechanism can't be loaded.
+    """
+    kinds = _events() | (dict(load_reference(own).events) if own else {})
+    kind = kinds.get(str(tree.get("mechanism")))
     if kind is None:
-        raise ValueError(
-            f"no mechanism {tree.get('mechanism')!r} releases events; known: {', '.join(_events())}"
+        raise UnknownEvent(
+            f"no mechanism {tree.get('mechanism')!r} releases events; known: {', '.join(kinds)}"
         )
     return kind.from_json(tree)
+
+
+def event_or_raw(tree: Mapping[str, Any], own: str = "") -> Event:
+    """Return the event of a line, raw where its mechanism is not known here; arguments and errors as `event_of`."""
+    try:
+        return event_of(tree, own)
+    except (UnknownEvent, Refused):
+        return RawEvent(tree)
 
 
 def loads(text: str) -> Event:

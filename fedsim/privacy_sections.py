@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import Field, create_model, model_validator
 
-from fedsim.catalogue import MECHANISMS, NO_MECHANISM
+from fedsim.catalogue import MECHANISMS, NO_MECHANISM, find_mechanism
+from fedsim.own_mechanism import OwnMechanismSection, defaults_of_own
 from fedsim.privacy.events import Unit
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import invalid
 
+OWN = "own"  # the table of a mechanism that is not in the catalogue
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
 
 
@@ -26,10 +28,9 @@ class _PrivacySection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len(self.mechanisms) > 1:
-            first, second = self.mechanisms[:2]
-            client_level = MECHANISMS[first].load().unit is Unit.CLIENT
-            both = "two client-level mechanisms at once, and " if client_level else ""
+        if len(self._tables) > 1:
+            first, second = list(self._tables)[:2]
+            both = "two client-level mechanisms at once, and " if self.mechanism.unit is Unit.CLIENT else ""
             raise invalid(
                 second,
                 "a table",
@@ -50,27 +51,37 @@ class _PrivacySection(Section):
         return self
 
     @property
+    def _tables(self) -> dict[str, Section]:
+        """Tables of the mechanisms that are on, by their keys."""
+        tables = {key: getattr(self, _field(key)) for key in (*MECHANISMS, OWN)}
+        return {key: table for key, table in tables.items() if table is not None}
+
+    @property
     def mechanisms(self) -> list[str]:
-        """Names of those that add noise."""
-        return [name for name in MECHANISMS if getattr(self, _field(name)) is not None]
+        """Names of those that add noise; a user's own is called by its reference."""
+        return [
+            table.use if isinstance(table, OwnMechanismSection) else key
+            for key, table in self._tables.items()
+        ]
 
     @property
     def mechanism(self) -> Mechanism[Any]:
         """The mechanism that adds noise; `Unprotected` where none does."""
-        name = next(iter(self.mechanisms), None)
-        mechanism: Mechanism[Any] = (NO_MECHANISM if name is None else MECHANISMS[name]).load()()
-        return mechanism
+        for name in self.mechanisms:
+            return cast(Mechanism[Any], find_mechanism(name).load()())
+        return cast(Mechanism[Any], NO_MECHANISM.load()())
 
     @property
     def settings(self) -> Section:
-        """The table of the mechanism that adds noise; an empty one where none does."""
-        found: Section | None = next((getattr(self, _field(name)) for name in self.mechanisms), None)
-        return Section() if found is None else found
+        """The settings of the mechanism that adds noise; none where none does."""
+        for table in self._tables.values():
+            return table.settings if isinstance(table, OwnMechanismSection) else table
+        return Section()
 
     @property
     def releases(self) -> bool:
         """Whether there is a mechanism that adds noise, and so a ledger."""
-        return bool(self.mechanisms)
+        return bool(self._tables)
 
 
 def _field(name: str) -> str:
@@ -82,6 +93,7 @@ if TYPE_CHECKING:
     class PrivacySection(_PrivacySection):
         """The mechanisms, of which type checkers know no names."""
 
+        own: OwnMechanismSection | None = None
         secagg: SecaggSettings | None = None
 
         def __getattr__(self, name: str) -> Any:
@@ -97,6 +109,10 @@ else:
             _field(entry.name): (entry.load().Settings | None, Field(default=None, description=entry.summary))
             for entry in MECHANISMS.values()
         },
+        own=(
+            OwnMechanismSection | None,
+            Field(default=None, description="A mechanism that you have written, and its settings."),
+        ),
         secagg=(
             SecaggSettings | None,
             Field(default=None, description="Secure aggregation: the server sees sums only."),
@@ -114,5 +130,7 @@ def defaults_of(tree: object) -> Mapping[str, Any]:
         return tree.mechanism.defaults
     if not isinstance(tree, Mapping):
         return {}
-    on = (name for name in MECHANISMS if tree.get(name, tree.get(_field(name))) is not None)
-    return {key: value for name in on for key, value in MECHANISMS[name].load().defaults.items()}
+    for name, entry in MECHANISMS.items():
+        if tree.get(name, tree.get(_field(name))) is not None:
+            return cast(Mapping[str, Any], entry.load().defaults)
+    return {} if tree.get(OWN) is None else defaults_of_own(tree[OWN])

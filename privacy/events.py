@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -122,6 +122,26 @@ class Event:
     def loads(cls, text: str) -> Self:
         """Return the event of a JSON text; raises `ValueError` where it is none."""
         return cls.from_json(json.loads(text))
+
+
+@dataclass(frozen=True)
+class RawEvent(Event):
+    """A line of a mechanism that is not known here: it can be looked at, and not accounted for.
+
+    Attributes:
+        line: As the ledger has it.
+    """
+
+    line: Mapping[str, Any]
+
+    @property
+    def noise_multiplier(self) -> Any:
+        """What the line says of it; None: nothing."""
+        return self.line.get("noise-multiplier")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line."""
+        return dict(self.line)
 
 
 def _plain(value: Any) -> Any:

@@ -446,6 +446,9 @@ class Mechanism(ABC, Generic[S]):
         Settings: The keys of its table.
         events: Its kinds of ledger lines: the `mechanism` of each, and the class.
         covers: What its theorems let each adversary have, where noise is the operating system's.
+        report_terms: Keys of an entry of `Plan.report`, beside those that all mechanisms share, which may be public
+            where noise is the operating system's: functions of the plan.
+        tuned: Keys of its table, or tables in it, that change how well it learns and not what it promises.
         released_by: Who releases: clients their noised updates, or the server the noised sum of clipped updates, to
             which clients send differences; None: nothing is noised.
         defaults: Keys that are set where an experiment doesn't set them, such as `{"server.weighting": "uniform"}`.
@@ -458,6 +461,8 @@ class Mechanism(ABC, Generic[S]):
     Settings: type[S]
     events: ClassVar[Mapping[str, type[Event]]] = {}
     covers: ClassVar[tuple[Cover, ...]] = ()
+    report_terms: ClassVar[frozenset[str]] = frozenset()
+    tuned: ClassVar[frozenset[str]] = frozenset({"clip"})
     released_by: ClassVar[Literal["server", "clients"] | None]
     defaults: ClassVar[Mapping[str, Any]] = {}
     separates: ClassVar[bool] = False

@@ -32,6 +32,28 @@ def check_one_of(epsilon: float | None, noise_multiplier: float | None) -> None:
         raise invalid("epsilon", None, "this or noise-multiplier must be set")
 
 
+def with_allowed_keys(error: ValidationError, model: type[BaseModel], *others: str) -> ValidationError:
+    """Return the error of a table whose model its surroundings don't know, with the keys that are allowed in it.
+
+    Args:
+        error: Of the model.
+        model: The table's.
+        others: More keys that are allowed beside the model's own.
+    """
+    return _error(
+        [
+            (
+                e["loc"],
+                None if e["type"] == "missing" else e["input"],
+                f"is no key here; allowed: {', '.join(sorted([*others, *_allowed(model, e['loc'][:-1])]))}"
+                if e["type"] == "extra_forbidden"
+                else _message(e["msg"], e["type"]),
+            )
+            for e in error.errors(include_url=False)
+        ]
+    )
+
+
 @contextmanager
 def at_path(table: str) -> Iterator[None]:
     """Move the errors raised inside the block one table down, so that their keys are whole."""

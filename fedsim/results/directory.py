@@ -115,7 +115,9 @@ class RunDirectory:
         self.ledger: LedgerFile | None = None
         ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
         if ledger.exists():
-            self.ledger = LedgerFile(ledger, lasting=manifest["noise"] == Noise.SYSTEM)
+            self.ledger = LedgerFile(
+                ledger, lasting=manifest["noise"] == Noise.SYSTEM, own=manifest.get("mechanism", "")
+            )
         self._metrics = LineFile(path / METRICS)
         self._states = ClientStates(state)
         self._cohorts = CohortNotes(state)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.catalogue import MECHANISMS
+from fedsim.catalogue import MECHANISMS, find_mechanism
 from fedsim.privacy.disclosure import Cover, Kind
 from fedsim.privacy.secagg import disclosure as secagg
 
@@ -81,6 +81,7 @@ ITEMS = (
             "status",
             "seed",
             "experiment-sha256",
+            "mechanism",  # a user's own
             "noise",
             "arithmetic",  # of the noise and what it is added to
             "versions",
@@ -129,25 +130,11 @@ ITEMS = (
     Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),
 )
 
-# What an adversary's entry in the manifest's `epsilon` may say: functions of the plan, each of them.
+# What an adversary's entry in the manifest's `epsilon` may say under every mechanism: functions of the plan, each of them.
 TERMS = frozenset(
     {
-        *(
-            "who",
-            "why",
-            "unavailable",
-            "epsilon",
-            "pld",
-            "rdp",
-            "spent",
-            "by-client",
-            "unit",
-            "relation",
-            "records",
-        ),
-        *("noise", "noise-multiplier", "law", "clip", "delta", "rounds", "participations", "sampling"),
-        *("client-rate", "group-rate", "min-separation", "worst-client", "sensitivity", "sensitivity-to"),
-        *("mechanism", "parameters"),
+        *("who", "why", "unavailable", "epsilon", "pld", "rdp", "spent", "unit", "relation", "delta"),
+        *("noise", "noise-multiplier", "clip", "rounds", "participations", "sampling", "client-rate"),
     }
 )
 POPULATION = "population"  # the epsilon of a deployment that a simulation stands for: of the plan alone
@@ -160,10 +147,24 @@ COVERS: tuple[Cover, ...] = (
 
 
 def mechanisms_of(run: Path) -> tuple[str, ...]:
-    """Return the mechanisms that a run's `experiment.toml` has."""
+    """Return the mechanisms that a run's `experiment.toml` has; a user's own by its reference."""
     tree = tomllib.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
+    tables = tree.get("privacy", {})
     known = dict.fromkeys(cover.mechanism for cover in COVERS)
-    return tuple(name for name in known if name in tree.get("privacy", {}))
+    own = [tables["own"]["use"]] if "own" in tables else []
+    return (*(name for name in known if name in tables), *own)
+
+
+def covers_of(mechanisms: Collection[str]) -> tuple[Cover, ...]:
+    """Return what covers a run with some mechanisms; a user's own is called by its reference."""
+    own = (cover for name in mechanisms if ":" in name for cover in find_mechanism(name).load().covers)
+    return (*(cover for cover in COVERS if cover.mechanism in mechanisms), *own)
+
+
+def terms_of(mechanisms: Collection[str]) -> frozenset[str]:
+    """Return what an entry of the manifest's `epsilon` may say under some mechanisms; names as in `covers_of`."""
+    known = (find_mechanism(name) for name in mechanisms if name in MECHANISMS or ":" in name)
+    return TERMS.union(*(entry.load().report_terms for entry in known))
 
 
 def is_discreet(noise: object) -> bool:
@@ -182,7 +183,7 @@ def is_public(file: str, key: str, mechanisms: Collection[str]) -> bool:
         key: Of a row, or of the manifest.
         mechanisms: Tables under `[privacy]` that are there; none: the plan and the models need no theorem.
     """
-    kinds = {kind for cover in COVERS if cover.mechanism in mechanisms for kind in cover.kinds}
+    kinds = {kind for cover in covers_of(mechanisms) for kind in cover.kinds}
     kinds |= {Kind.PLAN, Kind.MODELS}
     return any(item.file == file and item.kind in kinds and item.has(key) for item in ITEMS)
 
@@ -200,7 +201,7 @@ def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) ->
     """Return what may be public of a manifest."""
     kept = {key: value for key, value in manifest.items() if is_public(MANIFEST, key, mechanisms)}
     if "epsilon" in kept:
-        kept["epsilon"] = _public_report(kept["epsilon"])
+        kept["epsilon"] = _public_report(kept["epsilon"], mechanisms)
     if "final" in kept:
         kept["final"] = public_row(kept["final"], mechanisms)
     return kept
@@ -213,11 +214,12 @@ def published_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str])
     return {key: value for key, value in kept.items() if any(item.has(key) for item in items)}
 
 
-def _public_report(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _public_report(report: Mapping[str, Mapping[str, Any]], mechanisms: Collection[str]) -> dict[str, Any]:
     """Return what may be public of a manifest's `epsilon`."""
-    known = {cover.adversary for cover in COVERS} | {POPULATION}
+    known = {cover.adversary for cover in (*COVERS, *covers_of(mechanisms))} | {POPULATION}
+    terms = terms_of(mechanisms)
     return {
-        adversary: {term: value for term, value in entry.items() if term in TERMS}
+        adversary: {term: value for term, value in entry.items() if term in terms}
         for adversary, entry in report.items()
         if adversary in known
     }

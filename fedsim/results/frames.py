@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.mechanisms import event_of
+from fedsim.mechanisms import event_or_raw
 from fedsim.results.run import Run
 
 if TYPE_CHECKING:
@@ -71,13 +71,17 @@ def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
 def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
     """Return one row a privacy event: the run's `path`, `name`, `sweep`, `arm`, `point`, `seed`, and what the event says.
 
-    `noise-multiplier` is that of all its parts together where it has parts. Arguments and errors as `load_runs`.
+    `noise-multiplier` is that of all its parts together where it has parts. Lines of a mechanism that can't be loaded are
+    there as they are. Arguments and errors as `load_runs`.
     """
     rows = []
     for found in _found(places):
         said = _said(found)
-        for line in _lines(Run(found.path).ledger) if found.begun else []:
-            event = event_of(line)
+        if not found.begun:
+            continue
+        run = Run(found.path)
+        for line in _lines(run.ledger):
+            event = event_or_raw(line, run.manifest.get("mechanism", ""))
             rows.append({**said, **line, "noise-multiplier": getattr(event, "noise_multiplier", None)})
     return _frame(rows, ("path", "name", "sweep", "arm", "point", "seed", "round", "noise-multiplier"))
 

@@ -22,14 +22,20 @@ class LedgerFile:
     the noised value leaves it (with secure aggregation this process does, before it asks for it), and nothing is
     ever cut off: what was released once stays released.
 
+    Args:
+        path: The file.
+        lasting: Whether nothing is ever cut off.
+        own: Reference of the run's mechanism, where it is a user's own.
+
     Attributes:
         path: The file.
         lasting: Whether nothing is ever cut off.
     """
 
-    def __init__(self, path: Path, *, lasting: bool) -> None:
+    def __init__(self, path: Path, *, lasting: bool, own: str = "") -> None:
         self.path = path
         self.lasting = lasting
+        self._own = own
         self._file = LineFile(path)
 
     @property
@@ -84,6 +90,6 @@ class LedgerFile:
 
     def _parsed(self, rows: list[dict[str, object]]) -> list[Event]:
         try:
-            return [event_of(row) for row in rows]
+            return [event_of(row, self._own) for row in rows]
         except ValueError as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None

@@ -48,6 +48,7 @@ def experiment_manifest(
         data_sha256: Hash of its data.
         not_resumable: Why the run could not go on after a kill, None if it can.
     """
+    own = experiment.privacy.own
     return {
         "kind": "experiment",
         "name": experiment.name,
@@ -58,6 +59,7 @@ def experiment_manifest(
         **({} if not_resumable is None else {"not-resumable": not_resumable}),
         **session(),
         "modules": _users_modules(experiment),
+        **({} if own is None else {"mechanism": own.use}),  # whose events the ledger has
         "noise": experiment.privacy.noise,
         **({"arithmetic": ARITHMETIC[experiment.privacy.arithmetic]} if experiment.privacy.releases else {}),
         "epsilon": {},  # by adversary; of a mechanism's account, if there is one
@@ -96,7 +98,9 @@ def changed_versions(manifest: dict[str, Any]) -> list[str]:
 def _users_modules(experiment: Experiment) -> dict[str, str]:
     """Return the folder of each of the user's own modules, so that a later process finds them too."""
     folders = {}
-    for reference in (experiment.model.name, experiment.server.strategy):
+    own = experiment.privacy.own
+    mechanism = "" if own is None else own.use
+    for reference in (experiment.model.name, experiment.server.strategy, mechanism):
         top = reference.partition(":")[0].partition(".")[0]
         paths = list(getattr(sys.modules.get(top), "__path__", []))
         file = getattr(sys.modules.get(top), "__file__", None)

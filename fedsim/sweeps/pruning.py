@@ -124,10 +124,9 @@ def _is_given(key: str, run: PlannedRun, within: Sequence[str]) -> bool:
     """Say whether settings that differ in a key do not compete."""
     if key in within:
         return True
-    tops = key.split(".")
+    privacy, tops = run.experiment.privacy, key.split(".")
     if tops[0] in GIVEN:
-        return not (tops[0] == "privacy" and (tops[-1] == "clip" or "adaptive" in tops))
-    privacy = run.experiment.privacy
+        return not (tops[0] == "privacy" and privacy.mechanism.tuned.intersection(tops))
     if not privacy.mechanism.has_given_noise(privacy.settings):
         return False
     return any(f"{paid}.".startswith(f"{key}.") for paid in PAID_FOR)

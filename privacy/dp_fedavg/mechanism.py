@@ -31,6 +31,7 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
     }
     covers = disclosure.COVERS
     released_by = "server"
+    tuned = frozenset({"clip", "adaptive"})
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
 
     def hides_clients(self, settings: DpFedAvgSettings) -> bool:

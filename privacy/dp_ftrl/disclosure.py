@@ -21,3 +21,8 @@ COVERS = (
         "2023); else that of known cohorts",
     ),
 )
+
+# What an entry of the manifest's `epsilon` says beside what all say.
+REPORT_TERMS = frozenset(
+    {"group-rate", "mechanism", "min-separation", "parameters", "sensitivity", "sensitivity-to"}
+)

@@ -25,6 +25,7 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
     Settings = DpFtrlSettings
     events: ClassVar[Mapping[str, type[Event]]] = {"dp-ftrl": MatrixEvent}
     covers = disclosure.COVERS
+    report_terms = disclosure.REPORT_TERMS
     released_by = "server"
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
     separates = True

@@ -19,3 +19,6 @@ COVERS = (
         "cluster sampling by secret coins (Bun et al. 2020); rounds compose",
     ),
 )
+
+# What an entry of the manifest's `epsilon` says beside what all say.
+REPORT_TERMS = frozenset({"by-client", "records", "worst-client"})

@@ -27,6 +27,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
     Settings = DpSgdSettings
     events: ClassVar[Mapping[str, type[Event]]] = {"dp-sgd": DpSgdEvent}
     covers = disclosure.COVERS
+    report_terms = disclosure.REPORT_TERMS
     released_by = "clients"
     counts_records = True
 

@@ -12,3 +12,6 @@ COVERS = (
         "a client's noised updates compose: Gaussian (Balle and Wang 2018, theorem 8) or Laplace (Dwork et al. 2006)",
     ),
 )
+
+# What an entry of the manifest's `epsilon` says beside what all say.
+REPORT_TERMS = frozenset({"law"})

@@ -25,6 +25,7 @@ class LocalDp(Mechanism[LocalDpSettings]):
     Settings = LocalDpSettings
     events: ClassVar[Mapping[str, type[Event]]] = {"local-dp": LocalDpEvent}
     covers = disclosure.COVERS
+    report_terms = disclosure.REPORT_TERMS
     released_by = "clients"
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
 
