@@ -18,12 +18,12 @@ from fedsim.clients.private_training import train_privately
 from fedsim.clients.training import Trained, train
 from fedsim.clients.workbench import Workbench, client_index, workbench
 from fedsim.data import Examples
-from fedsim.data.task import TASK
+from fedsim.data.spec import SPEC
 from fedsim.experiment import Experiment
-from fedsim.models import score
 from fedsim.privacy.events import Event, Noise
 from fedsim.records import find_record, record_in
 from fedsim.streams import numpy_stream, torch_draws_from, torch_draws_from_system
+from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
 
 app = ClientApp(mods=[discreet_mod])
@@ -47,7 +47,7 @@ def on_train(message: Message, context: Context) -> Message:
     bench.optimizer.begin(int(config["server-round"]))  # type: ignore[arg-type]
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
-        metrics["initial-loss"] = score(bench.model, examples).loss
+        metrics["initial-loss"] = score(bench.model, bench.task, examples).loss
     trained, event = _train(bench, examples, config, context)
     content = RecordDict({"arrays": bench.arrays(), "metrics": metrics})
     if event is not None:
@@ -68,6 +68,7 @@ def _train(
             return train_privately(bench, bench.gradient, examples, config, context)
         trained = train(
             bench.model,
+            bench.task,
             bench.optimizer,
             examples,
             bench.experiment.client,
@@ -98,8 +99,9 @@ def on_evaluate(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
         bench.load(record_in(message.content, ArrayRecord, "arrays"))
-        result = score(bench.model, examples)
-        metrics.update(loss=result.loss, accuracy=result.accuracy, predictions=result.predictions)
+        result = score(bench.model, bench.task, examples)
+        own = {m.name: result.metrics[m.name] for m in bench.task.metrics if m.by_client}
+        metrics.update({"loss": result.loss, **own, "predictions": result.predictions})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
@@ -108,11 +110,11 @@ def on_query(message: Message, context: Context) -> Message:
     """Say which client this node is, so that a server that knows only node ids can tell.
 
     A client that couldn't take part says why instead: its experiment and its data are looked at first. The message
-    may hold a record `task`, with the `task` of the run, for clients that bring their own data.
+    may hold a record `data`, which says what the run's data is made of, for clients that bring their own.
     """
-    task = find_record(message.content, ConfigRecord, TASK)
-    if task is not None:
-        context.state[TASK] = task
+    spec = find_record(message.content, ConfigRecord, SPEC)
+    if spec is not None:
+        context.state[SPEC] = spec
     workbench(context)
     return Message(
         RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message

@@ -91,12 +91,12 @@ def train_privately(
     )
     mu = float(config.get("proximal-mu", experiment.client.proximal_mu))
     anchors = received_weights(optimizer, mu)
-    inputs, labels = examples.tensors()
+    inputs, targets = bench.task.tensors(examples)
     bench.model.train()  # it may have been evaluated before
     untrained = Untrained(bench.model)
     losses = []
     while release.taken < release.batches.steps:
-        losses.append(release.step(inputs, labels))
+        losses.append(release.step(inputs, targets))
         pull_to(anchors, optimizer, mu)
         optimizer.step()
         untrained.put_back()

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from fedsim.data import Examples
-from fedsim.models import loss
 from fedsim.sections import ClientSection
+from fedsim.tasks import Task
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training reports: the mean loss over its steps (nats), and how many steps there were."""
+    """What local training reports: the mean loss over its steps, and how many steps there were."""
 
     loss: float
     steps: int
@@ -69,6 +69,7 @@ class Sgd:
 
 def train(
     model: nn.Module,
+    task: Task,
     optimizer: Sgd,
     examples: Examples,
     settings: ClientSection,
@@ -77,11 +78,12 @@ def train(
 ) -> Trained:
     """Run SGD on a client's examples, in place.
 
-    Each step descends `mean cross-entropy + mu/2 ||w - w_t||^2`, with w_t the weights on entry (FedProx, Li et
+    Each step descends `mean loss + mu/2 ||w - w_t||^2`, with w_t the weights on entry (FedProx, Li et
     al. 2020). Batches are a fresh permutation of the examples each pass.
 
     Args:
         model: Holds the round's global weights, and the trained ones afterwards.
+        task: Has the loss.
         optimizer: Of the model's parameters, just begun.
         examples: At least one.
         settings: Passes or steps, and batch size.
@@ -91,12 +93,12 @@ def train(
     if not model.training:
         model.train()
     received = received_weights(optimizer, proximal_mu)
-    inputs, labels = examples.tensors()
+    inputs, targets = task.tensors(examples)
     total, steps = 0.0, 0
     for batch in _batches(len(examples), settings, shuffle):
         optimizer.zero_grad()
         chosen = torch.from_numpy(batch)
-        value = loss(model(inputs.index_select(0, chosen)), labels.index_select(0, chosen))
+        value = task.loss(model(inputs.index_select(0, chosen)), targets.index_select(0, chosen))
         value.backward()  # type: ignore[no-untyped-call]
         pull_to(received, optimizer, proximal_mu)
         optimizer.step()

@@ -15,7 +15,7 @@ from fedsim.clients.place import Place
 from fedsim.clients.training import Sgd
 from fedsim.data import FederatedData, prepare
 from fedsim.data.own import OwnData, read_own
-from fedsim.data.task import TASK, Task
+from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
@@ -23,6 +23,7 @@ from fedsim.models.private import private_gradient
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.records import config_in
 from fedsim.secagg.setup import policy_of
+from fedsim.tasks.build import targets_of, task_of
 from fedsim.vectors import dimension_of
 
 
@@ -32,6 +33,7 @@ class Workbench:
     Attributes:
         experiment: Says how.
         data: All clients' examples, or those of the one client that brings its own.
+        task: What the model is asked to do.
         model: Trained in place; its tensors stay where they are in memory.
         optimizer: Of the model's parameters.
         gradient: Of the model, clipped and noised; None where the experiment trains without DP-SGD.
@@ -42,13 +44,14 @@ class Workbench:
     def __init__(self, experiment: Experiment, data: FederatedData | OwnData) -> None:
         self.experiment = experiment
         self.data = data
-        self.model = initial_model(experiment, self.data.task)
+        self.task = task_of(experiment, data.spec)
+        self.model = initial_model(experiment, self.task)
         self.optimizer = Sgd(self.model, experiment.client)
         dp_sgd = experiment.privacy.dp_sgd
         self.gradient = (
             None
             if dp_sgd is None
-            else private_gradient(self.model, dp_sgd, Arithmetic(experiment.privacy.arithmetic))
+            else private_gradient(self.model, self.task, dp_sgd, Arithmetic(experiment.privacy.arithmetic))
         )
         local_dp = experiment.privacy.local_dp
         self.local_noise = None if local_dp is None else local_dp.calibrated(experiment.rounds)
@@ -97,14 +100,14 @@ def client_index(context: Context) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _workbench(experiment: str, overrides: str, own: str, task: str) -> Workbench:
+def _workbench(experiment: str, overrides: str, own: str, spec: str) -> Workbench:
     known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
     return Workbench(
-        known, _own_data(known, own, task) if own or known.data.source_entry.by_clients else prepare(known)
+        known, _own_data(known, own, spec) if own or known.data.source_entry.by_clients else prepare(known)
     )
 
 
-def _own_data(experiment: Experiment, path: str, task: str) -> OwnData:
+def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
     """Return the examples in a client's own file.
 
     Raises:
@@ -117,8 +120,8 @@ def _own_data(experiment: Experiment, path: str, task: str) -> OwnData:
         )
     if not data.source_entry.by_clients:
         raise Refused(f"data.source = {data.source!r}: has the clients' data; with --data it must be 'own'")
-    file = read_own(Path(path), f"--data {path!r}")
-    return OwnData(file, Task.loads(task), data.held_out, data.clients or 0)
+    file = read_own(Path(path), f"--data {path!r}", targets_of(experiment))
+    return OwnData(file, DataSpec.loads(spec), data.held_out, data.clients or 0)
 
 
 def workbench(context: Context) -> Workbench:
@@ -128,11 +131,11 @@ def workbench(context: Context) -> Workbench:
         ValueError: A client process does not run that experiment.
     """
     config = context.run_config
-    place, own, task = Place.of(context), "", ""
+    place, own, spec = Place.of(context), "", ""
     if place is not None and place.data is not None:
         own = str(place.data)
-        task = str(config_in(context.state, TASK).get("task", ""))
-    bench = _workbench(str(config.get("experiment", "")), str(config.get("set", "")), own, task)
+        spec = str(config_in(context.state, SPEC).get("spec", ""))
+    bench = _workbench(str(config.get("experiment", "")), str(config.get("set", "")), own, spec)
     if place is not None:
         place.check(bench.experiment)
     return bench

@@ -16,10 +16,11 @@ import numpy as np
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from fedsim.catalogue import STRATEGIES
+from fedsim.catalogue import STRATEGIES, TaskEntry, find_task
 from fedsim.client_level_sections import DpFtrlSection
 from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
+from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
 from fedsim.privacy.events import Relation
 from fedsim.privacy_sections import DpSgdSection, PrivacySection, SecaggSection
@@ -31,6 +32,7 @@ from fedsim.sections import (
     ModelSection,
     RuntimeSection,
     ServerSection,
+    TaskSection,
 )
 
 
@@ -48,6 +50,7 @@ class Experiment(Section):
     rounds: int = Field(default=30, ge=1)
     """Rounds of training, at most."""
     data: DataSection = Field(default_factory=DataSection)
+    task: TaskSection | None = None
     model: ModelSection = Field(default_factory=ModelSection)
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
@@ -300,6 +303,22 @@ class Experiment(Section):
         except ValueError as error:
             with below("server"):
                 raise complaint("cohort", self.server.cohort, f"for privacy.secagg: {error}") from None
+
+    # --- task -------------------------------------------------------------------------------------------
+
+    @property
+    def task_entry(self) -> TaskEntry:
+        """The task's entry in the catalogue: the one that `[task]` names, else the one that the source is made for."""
+        if self.task is not None:
+            return self.task.entry
+        source = self.data.source_entry
+        return find_task(source.task(self.data.pick(source)))
+
+    @property
+    def task_options(self) -> Options:
+        """The task's options, typed."""
+        entry = self.task_entry
+        return entry.options() if self.task is None else self.task.pick(entry)
 
     # --- in ---------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from fedsim.section import kebab
 _NAMES = {
     "data.source": (catalogue.find_source, "digits", "data"),
     "data.partition": (catalogue.find_partition, "dirichlet", "data"),
+    "task.name": (catalogue.find_task, "", "task"),
     "model.name": (catalogue.find_model, "cnn", "model"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
 }
@@ -25,7 +26,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
     A value is read as TOML (`0.1`, `true`, `[1, 2]`); what is not TOML is a string, so `iid` needs no
-    quotes. An override that names another source, partition, model or strategy drops the options that
+    quotes. An override that names another source, partition, task, model or strategy drops the options that
     went with the former one and do not go with the new one.
 
     Raises:

@@ -15,6 +15,7 @@ def schema() -> dict[str, Any]:
     data, model, server = (tree["$defs"][f"{name}Section"] for name in ("Data", "Model", "Server"))
     _describe(data, "source", catalogue.SOURCES, "enum")
     _describe(data, "partition", catalogue.PARTITIONS, "enum")
+    _describe(tree["$defs"]["TaskSection"], "name", catalogue.TASKS, "examples")
     _describe(model, "name", catalogue.MODELS, "examples")
     _describe(server, "strategy", catalogue.STRATEGIES, "examples")
     data["additionalProperties"] = False

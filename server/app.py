@@ -19,10 +19,10 @@ from torch import nn
 from fedsim import interruption, progress
 from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
-from fedsim.data.task import TASK, Task
+from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
-from fedsim.models import Score, initial_model, score
+from fedsim.models import initial_model
 from fedsim.models.private import check_private_model, private_gradient
 from fedsim.privacy.dp_sgd import check_model
 from fedsim.privacy.events import Noise
@@ -43,8 +43,12 @@ from fedsim.server.matrix_account import MatrixAccount
 from fedsim.server.protection import policy_for, report, secure_grid
 from fedsim.server.rounds import Federation
 from fedsim.server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
+from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
 from fedsim.server.summable import check_summable
+from fedsim.tasks import Score, Task
+from fedsim.tasks.build import scoring_of, task_of
+from fedsim.tasks.scoring import score
 from fedsim.threads import cores
 
 app = ServerApp()
@@ -145,8 +149,11 @@ def _federation(
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
-    model = initial_model(experiment, data.task)
-    _check_privacy_of(model, data.task, experiment)
+    scoring = scoring_of(experiment)
+    check_target(experiment.server, scoring)
+    task = task_of(experiment, data.spec)
+    model = initial_model(experiment, task)
+    _check_privacy_of(model, task, data, experiment)
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if experiment.privacy.local_dp is not None:
         check_summable(experiment, arrays)
@@ -167,7 +174,7 @@ def _federation(
         enrolment=enrolment,
         strategy=strategy,
         arrays=arrays,
-        evaluation=Evaluation(experiment, lambda arrays: _score(model, arrays, data)),
+        evaluation=Evaluation(experiment, scoring, lambda arrays: _score(model, task, arrays, data)),
         account=account,
         central=central,
         secure=None
@@ -183,7 +190,7 @@ def _enrol(
     registered = None if deployment is None else deployment.registered()
     query = RecordDict()
     if experiment.data.source_entry.by_clients:
-        query[TASK] = ConfigRecord({"task": data.task.dumps()})
+        query[SPEC] = ConfigRecord({"spec": data.spec.dumps()})
     enrolment = Enrolment(grid, data.clients, query=query, registered=registered)
     least = data.clients if deployment is None else min(experiment.server.min_clients, data.clients)
     enrolment.wait(experiment.server.timeout, hoped=data.clients, least=least)
@@ -203,7 +210,7 @@ def _account(
     return Account.of(experiment, data)
 
 
-def _check_privacy_of(model: nn.Module, task: Task, experiment: Experiment) -> None:
+def _check_privacy_of(model: nn.Module, task: Task, data: FederatedData, experiment: Experiment) -> None:
     """Refuse a model that DP-SGD can't train, and a kernel that can't train it."""
     dp_sgd = experiment.privacy.dp_sgd
     if dp_sgd is None:
@@ -213,11 +220,11 @@ def _check_privacy_of(model: nn.Module, task: Task, experiment: Experiment) -> N
     except ValueError as error:
         raise Refused(f"model.name = {experiment.model.name!r}: {error}") from None
     try:
-        private_gradient(model, dp_sgd)
+        private_gradient(model, task, dp_sgd)
     except ValueError as error:
         raise Refused(f"privacy.dp-sgd.kernel = {dp_sgd.kernel!r}: {error}") from None
     try:
-        check_private_model(model, task)
+        check_private_model(model, task, data.spec)
     except (RuntimeError, ValueError) as error:  # PyTorch's, where the model is for other inputs
         first, *_ = str(error).splitlines()
         raise Refused(f"model.name = {experiment.model.name!r}: {first}") from None
@@ -253,6 +260,6 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
     federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())
 
 
-def _score(model: nn.Module, arrays: ArrayRecord, data: FederatedData) -> Score:
+def _score(model: nn.Module, task: Task, arrays: ArrayRecord, data: FederatedData) -> Score:
     model.load_state_dict({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
-    return score(model, data.test, threads=cores())
+    return score(model, task, data.test, threads=cores())

@@ -51,7 +51,7 @@ def test_a_failed_run_ends_with_one_line_and_code_1() -> None:
 def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "own.py").write_text(
-        "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.classes))\n"
+        "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs.size))\n"
     )
     (tmp_path / "elsewhere" / "own.toml").write_text(TINY.replace('"linear"', '"own:build"'))
     assert json.loads(fedsim("run", "elsewhere/own.toml", "--json").stdout)["status"] == "completed"

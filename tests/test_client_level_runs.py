@@ -16,7 +16,6 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import clip, clip_mod
-from fedsim.data import prepare
 from fedsim.privacy.accounting.central import CohortSum, released_models
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.events import CohortEvent, Sampling, loads
@@ -27,6 +26,7 @@ from fedsim.server.rounds import Federation
 from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import CLIPPED, SHIFTED_BIT
 from tests.stopping import Killed, failing_in_private, stopped
+from tests.tasks import task_of
 from tests.test_simulation import bits
 
 DIGITS = """
@@ -140,7 +140,7 @@ def test_the_model_is_the_last_one_plus_the_means(monkeypatch: pytest.MonkeyPatc
     from fedsim.models import initial_model
 
     experiment = digits("rounds=2")
-    start = initial_model(experiment, prepare(experiment).task).state_dict()
+    start = initial_model(experiment, task_of(experiment)).state_dict()
     for name, tensor in run.model().state_dict().items():
         array = tensor.numpy()
         expected = start[name].numpy().astype(np.float32)

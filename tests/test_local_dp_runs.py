@@ -12,7 +12,6 @@ from scipy import stats
 
 import fedsim
 from fedsim import Experiment, Refused
-from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.privacy.accounting import local
 from fedsim.privacy.events import LocalEvent, loads
@@ -22,6 +21,7 @@ from fedsim.server.local_account import LocalAccount
 from fedsim.server.rounds import Federation
 from fedsim.vectors import difference
 from tests.stopping import Killed, failing_in_private, stopped
+from tests.tasks import task_of
 from tests.test_simulation import bits
 
 DIGITS = """
@@ -120,7 +120,7 @@ def test_an_update_is_clipped_before_its_noise(text: str, order: int, heard: Eav
 
 def test_the_next_model_is_this_one_and_the_mean_of_the_noised_updates(heard: Eavesdropper) -> None:
     setting = digits("rounds=1")
-    before = initial_model(setting, prepare(setting).task).state_dict()
+    before = initial_model(setting, task_of(setting)).state_dict()
     run = fedsim.run(setting, "run")
     after = load_file(run.path / "model.safetensors")
     moved = np.concatenate([(after[name] - before[name].numpy()).reshape(-1) for name in before])

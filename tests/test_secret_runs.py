@@ -17,7 +17,6 @@ import fedsim
 from fedsim import Interrupted, Refused
 from fedsim.arrays import record_of
 from fedsim.cli import app
-from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.privacy.events import Noise
 from fedsim.results import secret_state
@@ -27,6 +26,7 @@ from fedsim.server.correlated import Correlated
 from fedsim.server.matrix_account import MatrixAccount
 from tests.conftest import experiment
 from tests.stopping import Listener, change, stopped
+from tests.tasks import task_of
 from tests.test_ftrl_runs import CLIENTS, COHORT, setting
 from tests.test_private_runs import private_bits
 
@@ -118,7 +118,7 @@ def noise_taken_off(run: Path) -> NDArray[np.float64] | None:
     section = experiment.privacy.dp_ftrl
     assert section is not None
     account = MatrixAccount(experiment, section, CLIENTS, NOISE)
-    before = initial_model(experiment, prepare(experiment).task).state_dict()  # which follows from the seed
+    before = initial_model(experiment, task_of(experiment)).state_dict()  # which follows from the seed
     weights = load_file(run / "model.safetensors")
     arrays = {name: weights[name] for name in before}
     again = Correlated.of(experiment, record_of(arrays), account.cohorts, account.plan)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim.compare.comparison import STAND_IN, Comparison
-from fedsim.compare.frontier import Frontier, Point, lower_is_better
+from fedsim.compare.frontier import Frontier, Point
 from fedsim.compare.labels import Label, write_labels
 from fedsim.compare.styles import DASHES_OF_NONE, GREY, Style, styles_of
-from fedsim.compare.wording import axis_of, scale_of, view_of
+from fedsim.compare.wording import view_of
+from fedsim.tasks import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,14 +26,14 @@ APART = 0.012  # of an axis, between lines at the same epsilon
 
 def drawn(comparison: Comparison) -> dict[str, bytes]:
     """Return the pictures that the runs have numbers for, by file name."""
-    from fedsim.compare.pictures_of_rounds import epsilon_figure, fairness_figure, metric_figure
+    from fedsim.compare.pictures_of_rounds import epsilon_figure, fairness_figure, metric_figure, spread_of
 
     figures = {"frontier": frontier_figure(comparison), "rounds": metric_figure(comparison)}
     if comparison.adversary:
         figures["epsilon"] = epsilon_figure(comparison)
     if (cost := cost_figure(comparison)) is not None:
         figures["cost"] = cost
-    if any(group.values("client-accuracy-p10") for group in comparison.groups):
+    if any(spread_of(comparison, group) for group in comparison.groups):
         figures["fairness"] = fairness_figure(comparison)
     return {
         f"{name}.{kind}": _bytes(figure, kind) for name, figure in figures.items() for kind in ("png", "svg")
@@ -121,7 +122,7 @@ def frontier_figure(comparison: Comparison) -> Figure:
     figure, panels = panels_of(len(comparison.frontiers), 6.2, 4.6)
     for axes, frontier in zip(panels, comparison.frontiers, strict=True):
         _draw_frontier(axes, frontier, styles)
-    panels[0].set_ylabel(axis_of(comparison.metric))
+    panels[0].set_ylabel(comparison.column.axis)
     hollow = " Hollow: another setting does better at this epsilon." if _has_hollow(comparison) else ""
     said = ". ".join(text for frontier in comparison.frontiers if (text := privacy_said(frontier)))
     explain(
@@ -132,9 +133,9 @@ def frontier_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def best_of_line(points: Sequence[Point], metric: str) -> list[Point]:
+def best_of_line(points: Sequence[Point], column: Column) -> list[Point]:
     """Return of a line's points the best at each epsilon, in order."""
-    sign = -1 if lower_is_better(metric) else 1
+    sign = -1 if column.lower_is_better else 1
     best: dict[int, Point] = {}
     for point in points:
         leader = best.setdefault(point.level, point)
@@ -145,11 +146,11 @@ def best_of_line(points: Sequence[Point], metric: str) -> list[Point]:
 
 def _has_hollow(comparison: Comparison) -> bool:
     lines = [points for frontier in comparison.frontiers for points in frontier.series.values()]
-    return any(len(best_of_line(points, comparison.metric)) < len(points) for points in lines)
+    return any(len(best_of_line(points, comparison.column)) < len(points) for points in lines)
 
 
 def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> None:
-    scale = scale_of(frontier.metric)
+    scale = frontier.column.scale
     for place, point in enumerate(frontier.baselines):
         mean, half = scale * point.summary.mean, scale * (point.summary.half_width or 0.0)
         dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
@@ -160,7 +161,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
     # Lines of the same epsilons are drawn a little apart, so that their intervals can be told.
     spread = max(max(epsilons) / min(epsilons), 10.0) if epsilons else 1.0
     for place, (name, points) in enumerate(lines.items()):
-        style, best = styles[name], best_of_line(points, frontier.metric)
+        style, best = styles[name], best_of_line(points, frontier.column)
         apart = spread ** (APART * (place - (len(lines) - 1) / 2))
         axes.plot(
             [apart * (point.epsilon or 0.0) for point in best],
@@ -178,7 +179,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
     axes.set_xlabel(textwrap.fill(view_of(frontier.view), 60))
     if epsilons:
         log_epsilon(axes, epsilons)
-    if frontier.metric.endswith("accuracy"):
+    if frontier.column.percent:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))
     axes.legend(frameon=False, fontsize=9)
@@ -216,7 +217,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
     styles = styles_of(comparison)
     figure, panels = panels_of(len(there), 6.2, 4.4)
     labels = [
-        _draw_costs(axes, name, points, comparison.metric, styles)
+        _draw_costs(axes, name, points, comparison.column.scale, styles)
         for axes, name in zip(panels, there, strict=True)
     ]
     for axes, name in zip(panels, there, strict=True):
@@ -225,7 +226,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
         axes.margins(x=0.15)
         _widen(axes)
         _few_ticks(axes, name)
-    panels[0].set_ylabel(axis_of(comparison.metric))
+    panels[0].set_ylabel(comparison.column.axis)
     panels[0].legend(frameon=False, fontsize=9)
     against = f" Numbers: epsilon against {comparison.adversary}." if comparison.adversary else ""
     ideal = f" {STAND_IN}" if "bytes" in there and STAND_IN in comparison.notes else ""
@@ -238,10 +239,9 @@ def cost_figure(comparison: Comparison) -> Figure | None:
 
 
 def _draw_costs(
-    axes: Axes, name: str, points: Sequence[Point], metric: str, styles: dict[str, Style]
+    axes: Axes, name: str, points: Sequence[Point], scale: float, styles: dict[str, Style]
 ) -> list[Label]:
     """Draw points over their bytes or seconds, and return what is to be written beside them."""
-    scale = scale_of(metric)
     lines: dict[str, list[tuple[float, float]]] = {}
     labels = []
     for point in points:

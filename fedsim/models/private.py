@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fedsim.catalogue import Kind
-from fedsim.data.task import Task
-from fedsim.models.scoring import example_losses
+from fedsim.catalogue import Kind, Targets
+from fedsim.data.federated import Examples
+from fedsim.data.spec import DataSpec
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd import PrivateGradient, check_independent
 from fedsim.privacy_sections import DpSgdSection
+from fedsim.tasks import Task
 
 MADE_UP = 4  # examples
 
 
 def private_gradient(
-    model: nn.Module, dp_sgd: DpSgdSection, arithmetic: Arithmetic = Arithmetic.GRID
+    model: nn.Module, task: Task, dp_sgd: DpSgdSection, arithmetic: Arithmetic = Arithmetic.GRID
 ) -> PrivateGradient:
     """Return what clips, sums and noises the gradients of a model, as `[privacy.dp-sgd]` says.
 
@@ -25,7 +26,7 @@ def private_gradient(
     """
     return PrivateGradient(
         model,
-        example_losses,
+        task.losses,
         clip=dp_sgd.clip,
         kernel=dp_sgd.kernel,
         max_batch=dp_sgd.max_batch,
@@ -33,26 +34,32 @@ def private_gradient(
     )
 
 
-def check_private_model(model: nn.Module, task: Task) -> None:
-    """Refuse a model by which an example depends on others, or that keeps something of them, by made-up examples.
+def check_private_model(model: nn.Module, task: Task, data: DataSpec) -> None:
+    """Refuse a model, or a task's losses, by which an example depends on others, or that keeps something of them, by made-up examples.
 
     Args:
         model: Is trained in training mode, and put into it.
         task: What it is asked to do.
+        data: What its examples are made of.
 
     Raises:
         ValueError: It can't be trained by DP-SGD, and why (`check_independent`).
     """
-    check_independent(model.train(), example_losses, *made_up(task))
+    check_independent(model.train(), task.losses, *task.tensors(made_up(data)))
 
 
-def made_up(task: Task) -> tuple[Tensor, Tensor]:
-    """Return inputs and labels of a task that are nobody's, always the same: `(4, *shape)`, and `(4,)` or `(4, length)`."""
+def made_up(data: DataSpec) -> Examples:
+    """Return four examples that are nobody's, always the same."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.empty(MADE_UP, *task.shape)
-    if task.kind is Kind.TEXT:
-        inputs = inputs.long().random_(task.vocabulary, generator=generator)
+    shape = (MADE_UP, data.shape[0] + data.per_token) if data.kind is Kind.TEXT else (MADE_UP, *data.shape)
+    inputs = torch.empty(shape)
+    if data.kind is Kind.TEXT:
+        inputs = inputs.to(torch.uint8).random_(data.vocabulary, generator=generator)
     else:
         inputs.uniform_(generator=generator)
-    shape = inputs.shape if task.per_token else inputs.shape[:1]
-    return inputs, torch.empty(shape, dtype=torch.long).random_(task.classes, generator=generator)
+    targets = None
+    if data.targets is Targets.VALUES:
+        targets = torch.empty(MADE_UP, data.values).uniform_(-1, 1, generator=generator)
+    elif data.targets is Targets.LABELS:
+        targets = torch.empty(MADE_UP, dtype=torch.long).random_(data.classes, generator=generator)
+    return Examples(inputs.numpy(), None if targets is None else targets.numpy(), data.kind)

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.tasks.build import scoring_of
 from fedsim.threads import cores
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def experiment_manifest(
         **session(),
         "modules": _users_modules(experiment),
         "noise": experiment.privacy.noise,
+        **scoring_of(experiment).manifest(),
         **({"arithmetic": ARITHMETIC[experiment.privacy.arithmetic]} if experiment.privacy.releases else {}),
         "epsilon": {},  # by adversary; of a mechanism's account, if there is one
     }
@@ -96,7 +98,8 @@ def changed_versions(manifest: dict[str, Any]) -> list[str]:
 def _users_modules(experiment: Experiment) -> dict[str, str]:
     """Return the folder of each of the user's own modules, so that a later process finds them too."""
     folders = {}
-    for reference in (experiment.model.name, experiment.server.strategy):
+    task = "" if experiment.task is None else experiment.task.name
+    for reference in (experiment.model.name, experiment.server.strategy, task):
         top = reference.partition(":")[0].partition(".")[0]
         paths = list(getattr(sys.modules.get(top), "__path__", []))
         file = getattr(sys.modules.get(top), "__file__", None)

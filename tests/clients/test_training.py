@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from fedsim.catalogue import Kind
 from fedsim.clients.training import Sgd, _batches, train
-from fedsim.data import Examples
+from fedsim.data import DataSpec, Examples
 from fedsim.sections import ClientSection
+from tests.tasks import plain
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]], dtype=np.float32)
 Y = np.array([0, 1, 2, 0])
+TASK = plain(DataSpec(kind=Kind.FEATURES, shape=(2,), classes=3))
 
 
 def model() -> torch.nn.Module:
@@ -49,7 +51,7 @@ def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, roun
         net.load_state_dict(model().state_dict())
         optimizer.begin(round_)
         examples = Examples(X, Y, Kind.FEATURES)
-        trained = train(net, optimizer, examples, settings, np.random.default_rng(1), mu)
+        trained = train(net, TASK, optimizer, examples, settings, np.random.default_rng(1), mu)
     order = [batch.tolist() for batch in _batches(4, settings, np.random.default_rng(1))]
     assert trained.steps == len(order) == 6
     ours = np.hstack([net.weight.detach().numpy(), net.bias.detach().numpy()[:, None]])

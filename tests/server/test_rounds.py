@@ -6,7 +6,6 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from fedsim import Experiment, RunFailed
-from fedsim.models import Score
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
 from fedsim.server.cohort_grid import CohortGrid
 from fedsim.server.enrolment import Enrolment
@@ -14,6 +13,7 @@ from fedsim.server.evaluation import Evaluation
 from fedsim.server.replies import read
 from fedsim.server.rounds import Federation
 from fedsim.server.strategies import build_strategy
+from fedsim.tasks import Score, Scoring
 from tests.apps import REASONS
 from tests.conftest import experiment
 
@@ -30,7 +30,11 @@ def federation(
         enrolment=Enrolment(grid, clients),
         strategy=build_strategy(setting),
         arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
-        evaluation=Evaluation(setting, lambda arrays: Score(losses(next(evaluations)), 0.5, 10)),
+        evaluation=Evaluation(
+            setting,
+            Scoring(),
+            lambda arrays: Score(loss=losses(next(evaluations)), metrics={"accuracy": 0.5}, predictions=10),
+        ),
     )
 
 
