@@ -48,7 +48,7 @@ class ReleaseSection(Section):
     """
 
     train_loss: ReleasedMetricSection | None = None
-    """Mean loss over a client's steps, in nats."""
+    """Mean loss over a client's steps, in the unit of the task's loss: for labels, nats."""
     num_examples: ReleasedMetricSection | None = None
     """Training examples of a client."""
 

@@ -57,7 +57,7 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
     assert json.loads(fedsim("run", "elsewhere/own.toml", "--json").stdout)["status"] == "completed"
 
 
-@pytest.mark.parametrize("command", ["", "run", "resume", "data", "models", "strategies", "schema"])
+@pytest.mark.parametrize("command", ["", "run", "resume", "data", "tasks", "models", "strategies", "schema"])
 def test_help(command: str) -> None:
     assert "Usage: fedsim" in fedsim(*command.split(), "--help").stdout
 
@@ -65,6 +65,8 @@ def test_help(command: str) -> None:
 def test_lists() -> None:
     assert "dirichlet" in fedsim("data").stdout
     assert "hidden ([200, 200])" in fedsim("models").stdout
+    assert 'loss ("mse")' in fedsim("tasks").stdout
+    assert {task["name"] for task in json.loads(fedsim("tasks", "--json").stdout)} >= {"regression"}
     assert "server-momentum (0.9)" in fedsim("strategies").stdout
     assert {model["name"] for model in json.loads(fedsim("models", "--json").stdout)} >= {"cnn", "lstm"}
     assert {s["name"]: s["linear"] for s in json.loads(fedsim("strategies", "--json").stdout)}[

@@ -42,6 +42,7 @@ def loss_of(row: Mapping[str, Any], name: str) -> str:
 def score_of(row: Mapping[str, Any], metric: Metric) -> str:
     """Return a metric of a round's row as text.
 
+    >>> from fedsim.tasks import Format
     >>> score_of({"accuracy": 0.5}, Metric(name="accuracy", format=Format.PERCENT)), score_of({}, Metric(name="r2"))
     ('50.00%', '-')
     """

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from fedsim.complaints import one_line
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
 from fedsim.section import Section, kebab
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
@@ -151,6 +152,9 @@ class Plan:
         drawn = [{}] if search is None else search.points()
         runs = _with_names_of_their_own([run for arm in arms for run in _runs_of(arm, seeds, drawn)])
         if pruning is not None:
+            see_folders(
+                dict.fromkeys(arm.folder for arm in arms)
+            )  # a task of the user's own says its metrics
             pruning = with_metric(pruning, runs)
             brackets_of(runs, pruning)
         return cls(name, seeds, tuple(arms), tuple(runs), search, pruning)
