@@ -14,8 +14,9 @@ from fedsim.clients.workbench import Workbench, client_index
 from fedsim.data import Examples
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd import PrivateGradient, Untrained
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.release import DpSgd
+from fedsim.privacy.dp_sgd.state import Untrained
 from fedsim.privacy.events import Event, Noise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 from fedsim.privacy_sections import PARTICIPATIONS, DpSgdSection

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from fedsim import options as o
 from fedsim.errors import Refused
+from fedsim.privacy.settings import kebab
 from fedsim.references import load_reference
-from fedsim.section import kebab
 
 
 class Kind(StrEnum):

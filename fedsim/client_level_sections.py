@@ -6,9 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.complaints import check_one_of, complaint
 from fedsim.privacy.events import Relation
-from fedsim.section import Section, kebab
+from fedsim.privacy.settings import Section, kebab
+from fedsim.privacy.validation import check_one_of, invalid
 
 
 class AdaptiveSection(Section):
@@ -92,9 +92,9 @@ class DpFedavgSection(Section):
     def _check(self) -> Self:
         check_one_of(self.epsilon, self.noise_multiplier)
         if (self.population is None) != (self.population_cohort is None):
-            raise complaint("population", self.population, "goes with population-cohort, and only with it")
+            raise invalid("population", self.population, "goes with population-cohort, and only with it")
         if (self.population_cohort or 0) > (self.population or 0):
-            raise complaint(
+            raise invalid(
                 "population-cohort",
                 self.population_cohort,
                 f"must be at most the population, {self.population}",
@@ -105,14 +105,14 @@ class DpFedavgSection(Section):
     def _check_rate(self) -> None:
         """Refuse a client rate that is made of a number that is protected, and a second one beside the public one's."""
         if self.neighbours is Relation.ADD_OR_REMOVE_ONE and self.rate is None:
-            raise complaint(
+            raise invalid(
                 "relation",
                 self.relation,
                 "needs a rate that is declared: server.cohort / clients would change with the clients, whose number is "
                 "protected; allowed: privacy.dp-fedavg.rate beside it, or relation = 'zero-out'",
             )
         if self.neighbours is Relation.ZERO_OUT and self.rate is not None:
-            raise complaint(
+            raise invalid(
                 "rate",
                 self.rate,
                 "is for relation = 'add-or-remove-one'; under 'zero-out' the number of clients is public, and the rate "
@@ -159,9 +159,9 @@ class LocalDpSection(Section):
     def _check(self) -> Self:
         check_one_of(self.epsilon, self.noise_multiplier)
         if self.law == "gaussian" and self.delta is None:
-            raise complaint("delta", None, "must be set: Gaussian noise keeps no epsilon for certain")
+            raise invalid("delta", None, "must be set: Gaussian noise keeps no epsilon for certain")
         if self.law == "laplace" and self.delta is not None:
-            raise complaint("delta", self.delta, "is for law = 'gaussian'; Laplace noise needs none")
+            raise invalid("delta", self.delta, "is for law = 'gaussian'; Laplace noise needs none")
         return self
 
     def participations(self, rounds: int) -> int:
@@ -176,7 +176,9 @@ class LocalDpSection(Section):
         Raises:
             ValueError: No noise reaches the epsilon.
         """
-        from fedsim.privacy.accounting import local  # loads dp_accounting's parts where it calibrates
+        from fedsim.privacy.local_dp import (
+            accounting as local,  # loads dp_accounting's parts where it calibrates
+        )
 
         if self.noise_multiplier is not None:
             return self.noise_multiplier
@@ -225,9 +227,9 @@ class DpFtrlSection(Section):
         check_one_of(self.epsilon, self.noise_multiplier)
         for name, value, mechanism in (("bands", self.bands, "banded"), ("buffers", self.buffers, "blt")):
             if value is not None and self.mechanism != mechanism:
-                raise complaint(name, value, f"is for mechanism = {mechanism!r}, not {self.mechanism!r}")
+                raise invalid(name, value, f"is for mechanism = {mechanism!r}, not {self.mechanism!r}")
         if (self.bands or 1) > self.min_separation:
-            raise complaint(
+            raise invalid(
                 "bands",
                 self.bands,
                 f"must be at most min-separation, {self.min_separation}: a client's participations would overlap",
@@ -239,13 +241,13 @@ class DpFtrlSection(Section):
     def _check_amplified(self) -> None:
         """Refuse what secret cohorts have no theorem for."""
         if self.mechanism != "banded":
-            raise complaint(
+            raise invalid(
                 "adversary",
                 self.adversary,
                 f"needs mechanism = 'banded', not {self.mechanism!r}: secret cohorts have a theorem for bands alone",
             )
         if self.max_participations is not None:
-            raise complaint(
+            raise invalid(
                 "max-participations",
                 self.max_participations,
                 "a client that stops after some rounds is not drawn by independent coins, so there is no theorem for "

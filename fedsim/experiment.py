@@ -18,13 +18,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedsim.catalogue import STRATEGIES, TaskEntry, find_task
 from fedsim.client_level_sections import DpFtrlSection
-from fedsim.complaints import below, complaint, one_line
 from fedsim.errors import Refused
 from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
 from fedsim.privacy.events import Relation
+from fedsim.privacy.settings import Section
+from fedsim.privacy.validation import at_path, invalid, one_line
 from fedsim.privacy_sections import DpSgdSection, PrivacySection, SecaggSection
-from fedsim.section import Section
 from fedsim.sections import (
     ClientSection,
     DataSection,
@@ -62,12 +62,12 @@ class Experiment(Section):
     def _check_together(self) -> Self:
         clients = self.data.clients
         if clients is not None and self.server.cohort > clients and not self.privacy.hides_clients:
-            with below("server"):
-                raise complaint("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
+            with at_path("server"):
+                raise invalid("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
         evaluation = self.server.client_evaluation
         if evaluation != "none" and self.data.held_out == 0:
-            with below("server"):
-                raise complaint("client-evaluation", evaluation, "needs data.held-out above 0")
+            with at_path("server"):
+                raise invalid("client-evaluation", evaluation, "needs data.held-out above 0")
         if self.privacy.dp_sgd is not None:
             self._check_dp_sgd(self.privacy.dp_sgd)
         if self.privacy.central is not None:
@@ -84,8 +84,8 @@ class Experiment(Section):
     def _check_own(self) -> None:
         """Refuse what needs to know how many examples clients have, where they bring them."""
         if self.privacy.dp_sgd is not None:
-            with below("privacy"):
-                raise complaint(
+            with at_path("privacy"):
+                raise invalid(
                     "dp-sgd",
                     "a table",
                     "is accounted for by each client's number of examples, which stays with clients that bring their "
@@ -93,8 +93,8 @@ class Experiment(Section):
                 )
         secagg = self.privacy.secagg
         if secagg is not None and secagg.max_weight is None and self.server.weighting == "examples":
-            with below("privacy"), below("secagg"):
-                raise complaint(
+            with at_path("privacy"), at_path("secagg"):
+                raise invalid(
                     "max-weight",
                     None,
                     "the most examples of a client must be agreed on, or server.weighting = 'uniform'",
@@ -119,22 +119,22 @@ class Experiment(Section):
         server = self.server
         if not server.strategy_entry.linear:
             linear = ", ".join(name for name, entry in STRATEGIES.items() if entry.linear)
-            with below("server"):
-                raise complaint("strategy", server.strategy, f"needs each client's update, {why}: {linear}")
+            with at_path("server"):
+                raise invalid("strategy", server.strategy, f"needs each client's update, {why}: {linear}")
 
     def _check_declared_rate(self) -> None:
         """Refuse cohorts whose law has the number of clients in it, where that is protected."""
         if self.privacy.secagg is not None:
-            with below("privacy"):
-                raise complaint(
+            with at_path("privacy"):
+                raise invalid(
                     "secagg",
                     "a table",
                     "has no theorem with privacy.dp-fedavg.relation = 'add-or-remove-one': a round without a sum tells "
                     "how many clients were drawn; allowed with it: no privacy.secagg, or relation = 'zero-out'",
                 )
         if self.server.sampling != "poisson":
-            with below("server"):
-                raise complaint(
+            with at_path("server"):
+                raise invalid(
                     "sampling",
                     self.server.sampling,
                     "its law has the number of clients in it, which privacy.dp-fedavg.relation = 'add-or-remove-one' "
@@ -149,8 +149,8 @@ class Experiment(Section):
         """
         central, name = self.privacy.central, "dp-fedavg" if self.privacy.dp_fedavg is not None else "dp-ftrl"
         if central is not None and secagg.clip < central.clip:
-            with below("privacy"), below("secagg"):
-                raise complaint(
+            with at_path("privacy"), at_path("secagg"):
+                raise invalid(
                     "clip",
                     secagg.clip,
                     f"must be at least privacy.{name}.clip = {central.clip}: an update of that norm may have it all in "
@@ -161,25 +161,25 @@ class Experiment(Section):
         )
         dp_ftrl = self.privacy.dp_ftrl
         if dp_ftrl is None and self.server.sampling != "fixed":
-            with below("server"):
-                raise complaint(
+            with at_path("server"):
+                raise invalid(
                     "sampling", self.server.sampling, f"{why}; allowed with privacy.dp-fedavg: fixed"
                 )
         if dp_ftrl is not None and dp_ftrl.adversary == "released-models":
-            with below("privacy"), below("dp-ftrl"):
-                raise complaint("adversary", dp_ftrl.adversary, f"{why}; allowed: known-cohort")
+            with at_path("privacy"), at_path("dp-ftrl"):
+                raise invalid("adversary", dp_ftrl.adversary, f"{why}; allowed: known-cohort")
 
     def _check_local_dp(self) -> None:
         """Refuse what clients that noise their own updates would say without noise."""
         server = self.server
         if server.strategy_entry.needs_initial_loss:
-            with below("server"):
-                raise complaint(
+            with at_path("server"):
+                raise invalid(
                     "strategy", server.strategy, "uses its clients' losses, which are sent without noise"
                 )
         if self.privacy.noise == "os" and self.runtime.engine == "ray":
-            with below("privacy"):
-                raise complaint(
+            with at_path("privacy"):
+                raise invalid(
                     "noise",
                     "os",
                     "needs the clients' ledger on this machine; allowed: engine local, sequential",
@@ -191,11 +191,11 @@ class Experiment(Section):
     def _weigh_alike(self, why: str) -> None:
         """Have all clients weigh the same where nothing else was asked for; else refuse, and losses with real noise."""
         server = self.server
-        with below("server"):
+        with at_path("server"):
             if server.weighting == "examples" and "weighting" in server.model_fields_set:
-                raise complaint("weighting", server.weighting, why)
+                raise invalid("weighting", server.weighting, why)
             if self.privacy.noise == "os" and server.client_evaluation != "none":
-                raise complaint(
+                raise invalid(
                     "client-evaluation",
                     server.client_evaluation,
                     "asks for losses of clients, and privacy.noise = 'os' sends none; allowed: none",
@@ -213,11 +213,11 @@ class Experiment(Section):
                 else "lets a client take part in rounds that are too close together for the noise; allowed with "
                 "privacy.dp-ftrl: b-min-sep"
             )
-            with below("server"):
-                raise complaint("sampling", server.sampling, why)
+            with at_path("server"):
+                raise invalid("sampling", server.sampling, why)
         if dp_ftrl is not None and clients is not None and dp_ftrl.min_separation * server.cohort > clients:
-            with below("privacy"), below("dp-ftrl"):
-                raise complaint(
+            with at_path("privacy"), at_path("dp-ftrl"):
+                raise invalid(
                     "min-separation",
                     dp_ftrl.min_separation,
                     f"{dp_ftrl.min_separation} groups of {server.cohort} clients need more than data.clients = {clients}",
@@ -227,13 +227,13 @@ class Experiment(Section):
         """Refuse what DP-SGD can't stand beside: each for want of a theorem."""
         server = self.server
         if server.strategy_entry.needs_initial_loss:
-            with below("server"):
-                raise complaint(
+            with at_path("server"):
+                raise invalid(
                     "strategy", server.strategy, "uses its clients' losses, which are sent without noise"
                 )
-        with below("privacy"), below("dp-sgd"):
+        with at_path("privacy"), at_path("dp-sgd"):
             if dp_sgd.adversary == "released-models" and server.sampling != "poisson":
-                raise complaint(
+                raise invalid(
                     "adversary",
                     dp_sgd.adversary,
                     f"needs server.sampling = 'poisson', not {server.sampling!r}: without coins the cohort "
@@ -246,29 +246,29 @@ class Experiment(Section):
                     "server.weighting = 'uniform'": server.weighting == "uniform",
                 }
                 for need in (need for need, met in needs.items() if not met):
-                    raise complaint(
+                    raise invalid(
                         "relation",
                         dp_sgd.relation,
                         f"needs {need}: else a record more changes what is public",
                     )
             if dp_sgd.rate is not None and self.client.steps is None:
-                raise complaint("rate", dp_sgd.rate, "needs client.steps: epochs are counted by batch size")
-        with below("privacy"):
+                raise invalid("rate", dp_sgd.rate, "needs client.steps: epochs are counted by batch size")
+        with at_path("privacy"):
             if self.privacy.noise == "os" and self.runtime.engine == "ray":
-                raise complaint(
+                raise invalid(
                     "noise",
                     "os",
                     "needs the clients' ledger on this machine; allowed: engine local, sequential",
                 )
             if self.privacy.noise == "os" and dp_sgd.neighbours is Relation.ADD_OR_REMOVE_ONE:
-                raise complaint(
+                raise invalid(
                     "noise",
                     "os",
                     "clients send their number of records, which relation = 'add-or-remove-one' protects; allowed: "
                     "seeded, or relation = 'zero-out'",
                 )
             if self.privacy.noise == "os" and server.client_evaluation != "none":
-                raise complaint(
+                raise invalid(
                     "noise", "os", "sends no losses of clients, and server.client-evaluation asks for them"
                 )
 
@@ -276,17 +276,17 @@ class Experiment(Section):
         """Refuse what secure aggregation can't stand beside, and a cohort that no threshold protects."""
         server = self.server
         self._need_sums_only("and secure aggregation shows only their sum; allowed")
-        with below("server"):
+        with at_path("server"):
             if server.client_evaluation != "none":
-                raise complaint(
+                raise invalid(
                     "client-evaluation",
                     server.client_evaluation,
                     "clients would send their losses and numbers of examples in clear; allowed with secure "
                     "aggregation: none",
                 )
-        with below("privacy"), below("secagg"):
+        with at_path("privacy"), at_path("secagg"):
             if secagg.max_weight is not None and server.weighting == "uniform":
-                raise complaint(
+                raise invalid(
                     "max-weight", secagg.max_weight, "is for server.weighting = 'examples', not 'uniform'"
                 )
         if server.sampling == "fixed":
@@ -301,8 +301,8 @@ class Experiment(Section):
             if policy is not None:
                 policy.spec(run="", round_=1, session="", clients=self.server.cohort, task="")
         except ValueError as error:
-            with below("server"):
-                raise complaint("cohort", self.server.cohort, f"for privacy.secagg: {error}") from None
+            with at_path("server"):
+                raise invalid("cohort", self.server.cohort, f"for privacy.secagg: {error}") from None
 
     # --- task -------------------------------------------------------------------------------------------
 

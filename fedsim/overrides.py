@@ -10,7 +10,7 @@ from typing import Any
 
 from fedsim import catalogue
 from fedsim.errors import Refused
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 
 # A key that names an entry, its default, and where the entry's options stand.
 _NAMES = {

@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedsim.client_level_sections import DpFedavgSection, DpFtrlSection, LocalDpSection
-from fedsim.complaints import check_one_of, complaint
+from fedsim.privacy.dp_sgd.sampling import Batches
 from fedsim.privacy.events import Relation
-from fedsim.privacy.sampling import Batches
-from fedsim.section import Section, kebab
+from fedsim.privacy.settings import Section, kebab
+from fedsim.privacy.validation import check_one_of, invalid
 from fedsim.sections import ClientSection
 
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
@@ -52,21 +52,21 @@ class DpSgdSection(Section):
     def _check(self) -> Self:
         check_one_of(self.epsilon, self.noise_multiplier)
         if self.adversary == "released-models" and self.max_participations is not None:
-            raise complaint(
+            raise invalid(
                 "max-participations",
                 self.max_participations,
                 "a client that stops after a budget is not sampled by coins alone, so there is no theorem for "
                 "adversary = 'released-models'; allowed: 'known-cohort'",
             )
         if self.neighbours is Relation.ADD_OR_REMOVE_ONE and self.max_batch is not None:
-            raise complaint(
+            raise invalid(
                 "max-batch",
                 self.max_batch,
                 "the law of batches that are cut has the number of records in it, which relation = "
                 "'add-or-remove-one' protects; allowed with it: none, or relation = 'zero-out'",
             )
         if self.kernel == "compiled" and self.max_batch is None:
-            raise complaint("kernel", self.kernel, "needs max-batch: compiled code has one shape of a batch")
+            raise invalid("kernel", self.kernel, "needs max-batch: compiled code has one shape of a batch")
         return self
 
     @property
@@ -140,7 +140,7 @@ class PrivacySection(Section):
     def _refuse_what_is_not_here_yet(cls, raw: Any) -> Any:
         for name in sorted(raw) if isinstance(raw, Mapping) else ():
             if kebab(str(name)) in NOT_YET:
-                raise complaint(
+                raise invalid(
                     name,
                     raw[name],
                     "is not available in this version; allowed: dp-fedavg, dp-ftrl, dp-sgd, local-dp, secagg",
@@ -152,19 +152,19 @@ class PrivacySection(Section):
         if len(self.mechanisms) > 1:
             first, second = self.mechanisms[:2]
             both = "" if first == "dp-sgd" else "two client-level mechanisms at once, and "
-            raise complaint(
+            raise invalid(
                 second,
                 "a table",
                 f"can't stand beside {first}: {both}a run has one account; allowed: one of them",
             )
         if self.noise == "os" and not self.releases:
-            raise complaint("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
+            raise invalid("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
         if self.arithmetic != "grid" and not self.releases:
-            raise complaint(
+            raise invalid(
                 "arithmetic", self.arithmetic, "there is no mechanism that adds noise; allowed: grid"
             )
         if self.arithmetic != "grid" and self.noise == "os":
-            raise complaint(
+            raise invalid(
                 "arithmetic",
                 self.arithmetic,
                 "the low bits of what is released would tell what was noised; allowed with privacy.noise = 'os': grid",

@@ -13,10 +13,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from fedsim import catalogue
 from fedsim.catalogue import AnyEntry, option_keys
-from fedsim.complaints import below, complaint
 from fedsim.errors import Refused
 from fedsim.options import FreeOptions, Options
-from fedsim.section import Section, kebab
+from fedsim.privacy.settings import Section, kebab
+from fedsim.privacy.validation import at_path, invalid
 
 
 class _WithOptions(Section):
@@ -48,7 +48,7 @@ class _WithOptions(Section):
         for key, value in extra.items():
             allowed = own.union(*map(option_keys, entries))
             names = ", ".join(repr(entry.name) for entry in entries)
-            raise complaint(key, value, f"is no key here with {names}; allowed: {', '.join(sorted(allowed))}")
+            raise invalid(key, value, f"is no key here with {names}; allowed: {', '.join(sorted(allowed))}")
         return filled
 
     def pick(self, entry: catalogue.Entry) -> Options:
@@ -65,7 +65,7 @@ def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEnt
     try:
         return [find(name)]
     except Refused as refused:
-        raise complaint(key, name, str(refused)) from None
+        raise invalid(key, name, str(refused)) from None
 
 
 class DataSection(_WithOptions):
@@ -102,16 +102,16 @@ class DataSection(_WithOptions):
     def _check(self) -> Self:
         if self.partition_entry.by_user and not self.source_entry.has_users:
             with_users = ", ".join(name for name, entry in catalogue.SOURCES.items() if entry.has_users)
-            raise complaint(
+            raise invalid(
                 "partition",
                 self.partition,
                 f"needs a source whose examples belong to users ({with_users}), not {self.source!r}",
             )
         if self.partition == "grouped-natural" and self.clients is not None:
-            raise complaint("clients", self.clients, "is not for grouped-natural, whose group-size decides")
+            raise invalid("clients", self.clients, "is not for grouped-natural, whose group-size decides")
         sizes = (self.model_extra or {}).get("sizes")
         if sizes is not None and self.clients is not None and len(sizes) != self.clients:
-            raise complaint(
+            raise invalid(
                 "sizes", f"{len(sizes)} sizes", f"must be one size for each of the {self.clients} clients"
             )
         return self
@@ -224,7 +224,7 @@ class ServerSection(Section):
         if not isinstance(given, Mapping):
             return raw
         for entry in _lookup("strategy", raw.get("strategy", "fedavg"), catalogue.find_strategy):
-            with below("options"):
+            with at_path("options"):
                 return {**raw, "options": entry.options.model_validate(dict(given)).model_dump(by_alias=True)}
         return raw
 
@@ -232,23 +232,23 @@ class ServerSection(Section):
     def _check_cohort(self) -> Self:
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
         if self.target is not None and self.target_accuracy is not None:
-            raise complaint("target", self.target, "can't stand beside target-accuracy; allowed: one of them")
+            raise invalid("target", self.target, "can't stand beside target-accuracy; allowed: one of them")
         if self.max_cohort is not None and self.sampling != "truncated-poisson":
-            raise complaint(
+            raise invalid(
                 "max-cohort",
                 self.max_cohort,
                 f"is for sampling = 'truncated-poisson', not {self.sampling!r}",
             )
         if self.max_cohort is not None and self.max_cohort < self.cohort:
-            raise complaint("max-cohort", self.max_cohort, f"must be at least the cohort, {self.cohort}")
+            raise invalid("max-cohort", self.max_cohort, f"must be at least the cohort, {self.cohort}")
         if least > 1 and self.sampling != "fixed":
-            raise complaint(
+            raise invalid(
                 "sampling",
                 self.sampling,
                 f"can't promise {self.strategy} the {least} clients that it needs; allowed: fixed",
             )
         if self.cohort < least:
-            raise complaint(
+            raise invalid(
                 "cohort", self.cohort, f"must be at least {least} for {self.strategy} with these options"
             )
         return self
@@ -289,14 +289,14 @@ class FaultsSection(Section):
     def _check(self) -> Self:
         total = math.fsum([self.dropout, self.crash, self.nan, self.straggler])
         if total > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 may be a little more than 1 in binary
-            raise complaint("dropout + crash + nan + straggler", round(total, 9), "must be at most 1")
+            raise invalid("dropout + crash + nan + straggler", round(total, 9), "must be at most 1")
         times = {"delay": self.delay, "deadline": self.deadline}
         missing = [f"faults.{name}" for name, seconds in times.items() if seconds is None]
         if self.straggler > 0 and missing:
-            raise complaint("straggler", self.straggler, f"needs {' and '.join(missing)}")
+            raise invalid("straggler", self.straggler, f"needs {' and '.join(missing)}")
         if len(missing) == 1:
             key, seconds = next((name, seconds) for name, seconds in times.items() if seconds is not None)
-            raise complaint(key, seconds, f"needs {missing[0]}")
+            raise invalid(key, seconds, f"needs {missing[0]}")
         return self
 
     @property
@@ -318,5 +318,5 @@ class RuntimeSection(Section):
     @model_validator(mode="after")
     def _check_address(self) -> Self:
         if self.address and self.engine != "ray":
-            raise complaint("address", self.address, f"is for engine = 'ray', not {self.engine!r}")
+            raise invalid("address", self.address, f"is for engine = 'ray', not {self.engine!r}")
         return self

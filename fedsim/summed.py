@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedsim.experiment import Experiment
-from fedsim.privacy.mechanisms import BITS
+from fedsim.privacy.dp_fedavg.adaptive import BITS
 from fedsim.vectors import SHIFTED_BIT
 
 RELEASED = "released-"  # before the metric's name, in a round's row: what is noised

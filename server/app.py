@@ -24,7 +24,7 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
 from fedsim.models.private import check_private_model, private_gradient
-from fedsim.privacy.dp_sgd import check_model
+from fedsim.privacy.dp_sgd.validator import check_model
 from fedsim.privacy.events import Noise
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC

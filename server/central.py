@@ -14,15 +14,12 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_fedavg.adaptive import MOST, AdaptiveClipping
+from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
+from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
 from fedsim.privacy.events import CohortEvent, MatrixEvent
-from fedsim.privacy.mechanisms import (
-    AdaptiveClipping,
-    BoundedMetric,
-    CentralGaussian,
-    sensitivity_after_rounding,
-)
-from fedsim.privacy.mechanisms.adaptive import MOST
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.rounding import sensitivity_after_rounding
 from fedsim.privacy.secagg.encoding import METRIC_BITS
 from fedsim.randomness import randomness_of
 from fedsim.server.ahead import Ahead

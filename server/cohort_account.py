@@ -9,9 +9,9 @@ from typing import Any
 from fedsim.client_level_sections import DpFedavgSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
-from fedsim.privacy.accounting import laws
-from fedsim.privacy.accounting.central import Answer, CohortSum, noise_for, released_models, side_by_side
+from fedsim.privacy.accounting import pld
 from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_fedavg.accounting import Answer, CohortSum, noise_for, released_models, side_by_side
 from fedsim.privacy.events import Noise, Sampling, Unit
 from fedsim.server.cohort import max_cohort_of
 from fedsim.server.kept_ledger import KeptByServer
@@ -193,7 +193,7 @@ class CohortAccount(KeptByServer):
         if rounds not in self._answers:
             kept = self._answers.get(self._rounds)
             self._answers = {self._rounds: kept} if kept is not None else {}
-            tolerance = laws.TOLERANCE if rounds == self._rounds else laws.ROUGH
+            tolerance = pld.TOLERANCE if rounds == self._rounds else pld.ROUGH
             self._answers[rounds] = side_by_side(
                 self._release, rounds, self._section.delta, tolerance=tolerance
             )

@@ -14,8 +14,10 @@ from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_ftrl.calibration import Plan
+from fedsim.privacy.dp_ftrl.participation import History
+from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
 from fedsim.privacy.events import Noise
-from fedsim.privacy.mechanisms.matrix import CorrelatedGaussian, History, Plan
 from fedsim.privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
 from fedsim.server.ahead import Ahead
 from fedsim.server.central import Noised, Sums, rounding

@@ -8,9 +8,9 @@ from typing import Any
 from fedsim.client_level_sections import LocalDpSection
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.privacy.accounting import local
 from fedsim.privacy.accounting.steps import Epsilon
 from fedsim.privacy.events import Law, LocalEvent, Noise, Relation, Unit
+from fedsim.privacy.local_dp import accounting as local
 from fedsim.server.cohort_account import check_delta_of_clients
 from fedsim.server.kept_ledger import KeptByClients
 

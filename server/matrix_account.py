@@ -10,21 +10,14 @@ from typing import Any
 from fedsim.client_level_sections import DpFtrlSection
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
-from fedsim.privacy.accounting.central import Answer
-from fedsim.privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.accounting.steps import Epsilon
 from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_fedavg.accounting import Answer
+from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
+from fedsim.privacy.dp_ftrl.calibration import Plan, plan
+from fedsim.privacy.dp_ftrl.factorization import BUFFERS, Mechanism, banded, buffered, square_root_toeplitz
+from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
-from fedsim.privacy.mechanisms.matrix import (
-    BUFFERS,
-    Mechanism,
-    Participation,
-    Plan,
-    banded,
-    buffered,
-    plan,
-    square_root_toeplitz,
-)
 from fedsim.server.cohort_account import WHO, check_delta_of_clients, plain
 from fedsim.server.kept_ledger import KeptByServer
 

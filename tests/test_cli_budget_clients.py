@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from fedsim.privacy.accounting import central, local
-from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.dp_fedavg import accounting as central
+from fedsim.privacy.dp_fedavg.accounting import CohortSum
 from fedsim.privacy.events import Relation, Sampling
+from fedsim.privacy.local_dp import accounting as local
 
 PLAN = "--client-rate 0.1 --rounds 20 --delta 1e-5"
 RUNNER = CliRunner(env={"COLUMNS": "150"})

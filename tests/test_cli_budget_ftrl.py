@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from fedsim.privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
+from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 
 RUNNER = CliRunner(env={"COLUMNS": "140"})
 PLAIN = "--rounds 128 --delta 1e-6 --min-separation 32"

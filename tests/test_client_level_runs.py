@@ -16,10 +16,10 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import clip, clip_mod
-from fedsim.privacy.accounting.central import CohortSum, released_models
 from fedsim.privacy.arithmetic import SHARE
+from fedsim.privacy.clipping import Clipped
+from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
 from fedsim.privacy.events import CohortEvent, Sampling, loads
-from fedsim.privacy.mechanisms import Clipped
 from fedsim.runtime.spec import acting_as
 from fedsim.server.central import Central
 from fedsim.server.rounds import Federation

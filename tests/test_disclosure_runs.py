@@ -23,7 +23,7 @@ from fedsim.cli import app
 from fedsim.clients.training import Sgd
 from fedsim.compare import compare
 from fedsim.data import prepare
-from fedsim.privacy.mechanisms import LocalNoise
+from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
 from fedsim.server.central import Central, Noised

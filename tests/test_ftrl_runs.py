@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
-from fedsim.privacy.accounting.matrix import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.arithmetic import SHARE
+from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.events import MatrixEvent, Noise, event_of
 from fedsim.server.correlated import Correlated
 from fedsim.server.matrix_account import MatrixAccount

@@ -13,9 +13,9 @@ from scipy import stats
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.models import initial_model
-from fedsim.privacy.accounting import local
 from fedsim.privacy.events import LocalEvent, loads
 from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.local_dp import accounting as local
 from fedsim.server.fold import WeightedSum
 from fedsim.server.local_account import LocalAccount
 from fedsim.server.rounds import Federation

@@ -10,7 +10,9 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedsim.arrays import record_of
 from fedsim.clients.workbench import workbench
 from fedsim.experiment import Experiment
-from fedsim.privacy.mechanisms import clip_jointly, shifted, shifted_bit
+from fedsim.privacy.clipping import clip_jointly
+from fedsim.privacy.dp_fedavg.adaptive import shifted_bit
+from fedsim.privacy.dp_fedavg.metrics import shifted
 from fedsim.records import record_in
 from fedsim.summed import shifted_name
 from fedsim.vectors import CLIPPED, SHIFTED_BIT, difference

@@ -11,7 +11,7 @@ from fedsim.clients.private_training import take_part
 from fedsim.clients.workbench import Workbench, client_index, workbench
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Law, Noise
-from fedsim.privacy.mechanisms import LocalNoise
+from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.randomness import randomness_of
 from fedsim.records import record_in
 from fedsim.vectors import difference, moved

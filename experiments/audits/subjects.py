@@ -15,15 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedsim.privacy.accounting import LocalSteps, central, known_cohort, local
-from fedsim.privacy.accounting.central import CohortSum
+from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
 from fedsim.privacy.cohorts import Cohorts
-from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_fedavg import accounting as central
+from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping
+from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
+from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
+from fedsim.privacy.dp_ftrl.calibration import Plan
+from fedsim.privacy.dp_ftrl.factorization import banded
+from fedsim.privacy.dp_ftrl.participation import Participation
+from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
+from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT, step_grid
 from fedsim.privacy.events import Law, Relation, Sampling
-from fedsim.privacy.mechanisms import BITS, AdaptiveClipping, BoundedMetric, CentralGaussian, LocalNoise
-from fedsim.privacy.mechanisms.matrix import CorrelatedGaussian, Participation, Plan, banded
+from fedsim.privacy.local_dp import accounting as local
+from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 
 DELTA = 1e-5

@@ -40,7 +40,7 @@ from fedsim.experiments.benchmarks import command, host
 from fedsim.models import build
 from fedsim.options import Options
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness
 from fedsim.sections import ModelSection
 from fedsim.streams import noise_stream, torch_draws_from, torch_stream

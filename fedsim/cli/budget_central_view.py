@@ -12,8 +12,9 @@ from rich.console import Console
 from fedsim.cli.budget_tables import RELATIONS, UNIT, both, say_noise, scaled, table
 from fedsim.cli.budget_view import FACTORS, counted, plain, shown, up_to
 from fedsim.errors import Refused
-from fedsim.privacy.accounting import central, laws
-from fedsim.privacy.accounting.central import KNOWN_COHORT, RELEASED_MODELS, SERVER, Answer, CohortSum
+from fedsim.privacy.accounting import pld
+from fedsim.privacy.dp_fedavg import accounting as central
+from fedsim.privacy.dp_fedavg.accounting import KNOWN_COHORT, RELEASED_MODELS, SERVER, Answer, CohortSum
 from fedsim.privacy.events import Relation, Sampling
 
 WHO = (
@@ -137,7 +138,7 @@ class CentralPlan:
         """Return the plan with another client rate, of whatever cohort."""
         return replace(self, release=replace(self.release, rate=rate, cohort=None))
 
-    def answers(self, tolerance: float = laws.TOLERANCE) -> dict[str, Answer]:
+    def answers(self, tolerance: float = pld.TOLERANCE) -> dict[str, Answer]:
         """Return what each adversary learns."""
         return central.side_by_side(
             self.release,
@@ -288,7 +289,7 @@ class CentralPlan:
     ) -> None:
         rows = []
         for name, plan in plans:
-            answers = plan.answers(laws.TOLERANCE if plan == self else laws.ROUGH)
+            answers = plan.answers(pld.TOLERANCE if plan == self else pld.ROUGH)
             known, released = answers[KNOWN_COHORT].epsilon, answers[RELEASED_MODELS].epsilon
             rows.append((name, *(shown(value) for epsilon in (known, released) for value in both(epsilon))))
         columns = (varies, "known cohort (exact)", "(RDP)", "released models (PLD)", "(RDP)")

@@ -13,20 +13,18 @@ from rich.table import Table
 from fedsim.cli.budget_view import FACTORS, counted, shown
 from fedsim.errors import Refused
 from fedsim.privacy.accounting import Epsilon
-from fedsim.privacy.accounting.matrix import Groups
-from fedsim.privacy.mechanisms.matrix import (
+from fedsim.privacy.dp_ftrl.accounting import Groups
+from fedsim.privacy.dp_ftrl.calibration import Plan, alternatives, plan
+from fedsim.privacy.dp_ftrl.factorization import (
     BUFFERS,
     Mechanism,
-    Objective,
-    Participation,
-    Plan,
-    alternatives,
     banded,
     buffered,
     independent,
-    plan,
     square_root_toeplitz,
 )
+from fedsim.privacy.dp_ftrl.participation import Participation
+from fedsim.privacy.dp_ftrl.toeplitz import Objective
 
 UNIT = "one client, with all its participations"
 RELATION = "zero-out (the client's updates become zero; who takes part when stays as it is)"

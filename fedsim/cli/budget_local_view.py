@@ -10,9 +10,10 @@ from rich.console import Console
 from fedsim.cli.budget_tables import RELATIONS, UNIT, both, say_noise, scaled, table
 from fedsim.cli.budget_view import FACTORS, counted, plain, shown, up_to
 from fedsim.errors import Refused
-from fedsim.privacy.accounting import Epsilon, local
-from fedsim.privacy.accounting.central import SERVER
+from fedsim.privacy.accounting import Epsilon
+from fedsim.privacy.dp_fedavg.accounting import SERVER
 from fedsim.privacy.events import Relation
+from fedsim.privacy.local_dp import accounting as local
 
 
 @dataclass(frozen=True, kw_only=True)

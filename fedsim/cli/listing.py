@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim import catalogue
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 
 
 def _options(entry: catalogue.Entry) -> dict[str, dict[str, Any]]:

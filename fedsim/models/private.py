@@ -9,7 +9,8 @@ from fedsim.catalogue import Kind, Targets
 from fedsim.data.federated import Examples
 from fedsim.data.spec import DataSpec
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd import PrivateGradient, check_independent
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+from fedsim.privacy.dp_sgd.independence import check_independent
 from fedsim.privacy_sections import DpSgdSection
 from fedsim.tasks import Task
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 
 Grid = Mapping[str, tuple[str, ...]]  # by key, the values as an override has them
 # A value of a comma-separated list: a quoted string or a bracketed table or array counts as a whole.

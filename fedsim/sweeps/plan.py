@@ -12,12 +12,12 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from fedsim.complaints import one_line
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.privacy.settings import Section, kebab
+from fedsim.privacy.validation import one_line
 from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
-from fedsim.section import Section, kebab
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
 from fedsim.sweeps.pruning import Pruning, brackets_of, with_metric
 from fedsim.sweeps.ranges import Search

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 from fedsim.tasks import Column, column_of
 from fedsim.tasks.build import scoring_of
 

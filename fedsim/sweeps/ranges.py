@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.errors import Refused
-from fedsim.section import kebab
+from fedsim.privacy.settings import kebab
 from fedsim.streams import numpy_stream
 
 DIGITS = 4  # significant ones, of a value that is drawn

@@ -2,11 +2,9 @@
 
 DP-SGD in the clients: `LocalSteps` says what a client releases in a participation, `known_cohort` and
 `released_models` what it costs, `smallest_noise` how much noise an epsilon takes, `worst` and `spread` how it is over
-many clients. Client-level privacy has a module for each trust: `central` (the server noises a cohort's sum) and `local`
-(each client its own update).
+many clients. The accounts of client-level mechanisms are in their packages.
 """
 
-from fedsim.privacy.accounting import central, local
 from fedsim.privacy.accounting.adversaries import (
     Adversary,
     KnownCohort,
@@ -25,9 +23,7 @@ __all__ = [
     "LocalSteps",
     "NoTheorem",
     "ReleasedModels",
-    "central",
     "known_cohort",
-    "local",
     "released_models",
     "smallest_noise",
     "spread",

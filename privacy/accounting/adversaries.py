@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-from fedsim.privacy.accounting import laws, renyi
-from fedsim.privacy.accounting.laws import Step
+from fedsim.privacy.accounting import pld, renyi
+from fedsim.privacy.accounting.pld import Step
 from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 
 
@@ -61,7 +61,7 @@ class KnownCohort:
             return Epsilon(math.inf, math.inf if rdp_too else None)
         count = local.steps * self.participations
         return Epsilon(
-            laws.epsilon_of_steps(laws.step_of(local), count, self.delta),
+            pld.epsilon_of_steps(pld.step_of(local), count, self.delta),
             renyi.epsilon(local.noise_multiplier, local.rate, count, self.delta) if rdp_too else None,
         )
 
@@ -69,7 +69,7 @@ class KnownCohort:
         """Return an upper bound on `epsilon(...).best` quickly; it grows with each of the arguments."""
         if self.participations == 0:
             return 0.0
-        return laws.epsilon_of_steps(step, steps * self.participations, self.delta, laws.ROUGH)
+        return pld.epsilon_of_steps(step, steps * self.participations, self.delta, pld.ROUGH)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ReleasedModels:
 
     A client's other records can give away that it took part, so a round is *cluster sampling* (Bun, Drechsler,
     Gaboardi, McMillan, Sarathy 2020, arXiv 2007.12674): its loss law has 0 with probability `1 - client_rate`, else
-    that of the local steps (`laws.sometimes`). Rounds compose. Only delta is amplified. There is no such law for
+    that of the local steps (`pld.sometimes`). Rounds compose. Only delta is amplified. There is no such law for
     clients that stop after a number of participations, nor for cohorts of fixed size.
 
     Attributes:
@@ -112,9 +112,9 @@ class ReleasedModels:
         if local.noise_multiplier < renyi.LEAST:
             never = (1 - self.client_rate) ** self.rounds
             return Epsilon(0.0 if 1 - never <= self.delta else math.inf, None)
-        step = laws.step_of(local)
+        step = pld.step_of(local)
         return Epsilon(
-            _released(step, local.steps, self.client_rate, self.rounds, self.delta, laws.TOLERANCE), None
+            _released(step, local.steps, self.client_rate, self.rounds, self.delta, pld.TOLERANCE), None
         )
 
     def bound(self, step: Step, steps: int) -> float:
@@ -123,21 +123,21 @@ class ReleasedModels:
             return 0.0
         if self.client_rate == 1:
             return KnownCohort(self.rounds, self.delta).bound(step, steps)
-        return _released(step, steps, self.client_rate, self.rounds, self.delta, laws.ROUGH)
+        return _released(step, steps, self.client_rate, self.rounds, self.delta, pld.ROUGH)
 
 
 @lru_cache(maxsize=4096)
 def _released(
     step: Step, steps: int, client_rate: float, rounds: int, delta: float, tolerance: float
 ) -> float:
-    if step.noise_multiplier < laws.LEAST_NOISE:
-        return laws.epsilon_without_sampling(step, steps * rounds, delta)
+    if step.noise_multiplier < pld.LEAST_NOISE:
+        return pld.epsilon_without_sampling(step, steps * rounds, delta)
 
     def law(grid: float) -> Any:
-        once = laws.sometimes(step, steps, client_rate, grid)
+        once = pld.sometimes(step, steps, client_rate, grid)
         return once if rounds == 1 else once.self_compose(rounds)
 
-    return laws.epsilon_of(law, laws.coarsest(step, steps), delta, tolerance)
+    return pld.epsilon_of(law, pld.coarsest(step, steps), delta, tolerance)
 
 
 def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilon:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from fedsim.privacy.accounting.adversaries import Adversary
-from fedsim.privacy.accounting.laws import Step, step_of
+from fedsim.privacy.accounting.pld import Step, step_of
 from fedsim.privacy.accounting.steps import Epsilon, LocalSteps
 
 

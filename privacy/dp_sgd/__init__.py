@@ -1,16 +1,8 @@
-"""DP-SGD (Abadi et al. 2016): the gradient of a batch, clipped example by example and noised."""
+"""DP-SGD: example-level privacy in each client's training (Abadi et al. 2016).
 
-from fedsim.privacy.dp_sgd.gradient import KERNELS, Kernel, PrivateGradient
-from fedsim.privacy.dp_sgd.independence import check_independent
-from fedsim.privacy.dp_sgd.state import Untrained, check_state
-from fedsim.privacy.dp_sgd.validator import check_model
+`gradient` clips each record's gradient, sums and noises; `kernels` are the ways to compute it; `independence` and
+`validator` refuse models in which one record's gradient depends on another record; `release` draws the batches of a
+round and says what it released.
+"""
 
-__all__ = [
-    "KERNELS",
-    "Kernel",
-    "PrivateGradient",
-    "Untrained",
-    "check_independent",
-    "check_model",
-    "check_state",
-]
+__all__: list[str] = []

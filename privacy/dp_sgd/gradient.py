@@ -226,15 +226,15 @@ def _kernel(
 ) -> ClippedSum:
     """Return what computes clipped sums; its module is loaded here, for each has heavy imports."""
     if kernel == "opacus":
-        from fedsim.privacy.dp_sgd.hooks import OpacusSum
+        from fedsim.privacy.dp_sgd.kernels.opacus import OpacusSum
 
         return OpacusSum(model, losses, clip)
     if kernel == "compiled":
-        from fedsim.privacy.dp_sgd.compiled import CompiledSum
+        from fedsim.privacy.dp_sgd.kernels.compiled import CompiledSum
 
         if max_batch is None:
             raise ValueError("kernel = 'compiled' needs max_batch: it compiles one shape, to which it pads")
         return CompiledSum(model, losses, clip, max_batch)
-    from fedsim.privacy.dp_sgd.book_keeping import BookKeepingSum
+    from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum
 
     return BookKeepingSum(model, losses, clip)

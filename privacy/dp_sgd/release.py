@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+from fedsim.privacy.dp_sgd.sampling import Batches
 from fedsim.privacy.events import Event, Noise, Relation, Unit
 from fedsim.privacy.randomness import Randomness
-from fedsim.privacy.sampling import Batches
 
 
 @dataclass

@@ -13,7 +13,7 @@ from fedsim.clients.app import app
 from fedsim.clients.workbench import _workbench
 from fedsim.data import prepare
 from fedsim.models import initial_model
-from fedsim.privacy.dp_sgd import Untrained
+from fedsim.privacy.dp_sgd.state import Untrained
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
 from fedsim.vectors import CLIPPED, split

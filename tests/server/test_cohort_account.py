@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from fedsim import Experiment, RunFailed
-from fedsim.privacy.accounting import laws
-from fedsim.privacy.accounting.central import CohortSum, released_models
+from fedsim.privacy.accounting import pld
 from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
 from fedsim.privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit
 from fedsim.server.account import NOISE
 from fedsim.server.cohort_account import CohortAccount
@@ -62,7 +62,7 @@ def test_rounds_without_a_sum_count_for_those_with_one_had_the_always_available_
     # is that of 8 Gaussians, in closed form: the other's update is zero.
     sums = round(ROUNDS * COHORT * (COHORT - 1) / (CLIENTS * (CLIENTS - 1)))
     assert sums == 8
-    true = laws.epsilon_of_gaussians(Z, sums, DELTA)
+    true = pld.epsilon_of_gaussians(Z, sums, DELTA)
     release = CohortSum(noise_multiplier=Z, rate=COHORT / CLIENTS, sampling=Sampling.FIXED, clients=CLIENTS)
     old = released_models(release, sums, DELTA).epsilon  # the control: of as many rounds as there were sums
     assert old is not None

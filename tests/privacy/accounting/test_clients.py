@@ -23,7 +23,7 @@ from fedsim.privacy.accounting import (
     spread,
     worst,
 )
-from fedsim.privacy.accounting.laws import Step
+from fedsim.privacy.accounting.pld import Step
 
 LOCAL = LocalSteps(noise_multiplier=1.0, rate=0.2, steps=5)
 KNOWN, RELEASED = KnownCohort(10, 1e-5), ReleasedModels(0.1, 100, 1e-5)

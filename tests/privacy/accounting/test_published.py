@@ -5,7 +5,7 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort, released_models, smallest_noise
-from fedsim.privacy.accounting.laws import Step, composed
+from fedsim.privacy.accounting.pld import Step, composed
 from fedsim.privacy.accounting.renyi import _curve
 
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.audit import Release, measure
-from fedsim.privacy.dp_sgd import PrivateGradient
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.release import DpSgd
+from fedsim.privacy.dp_sgd.sampling import Batches
 from fedsim.privacy.events import Noise, Relation
 from fedsim.privacy.randomness import SeededRandomness
-from fedsim.privacy.sampling import Batches
 
 BATCHES = Batches.of(4, 2, steps=2)  # rate 1/2
 CLAIMED = known_cohort(LocalSteps(noise_multiplier=1, rate=0.5, steps=2), 1, 1e-5).pld

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.audit import Release, lowest_bit, measure
-from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.independence import Independence
 from fedsim.privacy.dp_sgd.rounding import SINGLE
 from fedsim.privacy.randomness import NumpyRandomness, SystemRandomness

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.dp_sgd import PrivateGradient
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT
 from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, one_by_one
 

@@ -17,9 +17,10 @@ from fedsim.models.cnn import cnn
 from fedsim.models.dense import mlp
 from fedsim.models.lstm import lstm
 from fedsim.options import CnnOptions, LstmOptions, MlpOptions
-from fedsim.privacy.dp_sgd import Kernel, PrivateGradient, check_independent, check_state
-from fedsim.privacy.dp_sgd.book_keeping import BookKeepingSum
-from fedsim.privacy.dp_sgd.independence import Independence
+from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.independence import Independence, check_independent
+from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum
+from fedsim.privacy.dp_sgd.state import check_state
 from tests.privacy.dp_sgd.mixing import (
     MIXES,
     Meeting,

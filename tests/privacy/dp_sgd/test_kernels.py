@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd import Kernel, PrivateGradient
+from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.independence import Independence
 from fedsim.privacy.dp_sgd.rounding import KEPT
 from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, one_by_one, step

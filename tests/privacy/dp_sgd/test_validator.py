@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd import PrivateGradient, check_model
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+from fedsim.privacy.dp_sgd.validator import check_model
 from tests.privacy.dp_sgd.models import Recurrent, losses
 
 

@@ -1,0 +1,401 @@
+"""What central client-level privacy costs: for each adversary, by what the rule for cohorts hides from it.
+
+Unit: a client. Each round releases a noised sum of updates, each clipped to norm C, over a public number. Noise:
+ideal real Gaussians.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+from fedsim.privacy.accounting import pld, renyi
+from fedsim.privacy.accounting.calibration import smallest_noise
+from fedsim.privacy.accounting.steps import Epsilon, NoTheorem, check_delta
+from fedsim.privacy.events import Relation, Sampling
+from fedsim.privacy.ledger import CohortRelease
+
+SERVER = "server"
+KNOWN_COHORT = "known-cohort"
+RELEASED_MODELS = "released-models"
+ADVERSARIES = (SERVER, KNOWN_COHORT, RELEASED_MODELS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortSum:
+    """What one round releases: a noised sum over a cohort.
+
+    Attributes:
+        noise_multiplier: Standard deviation of the noise on the sum, over the sensitivity to one client, C; of
+            several sums over the same cohort, that of all together (`joint_noise_multiplier`: adaptive clipping's
+            z). Above 0.
+        rate: With which probability a client is drawn for a round in which it may be; above 0 and at most 1.
+        sampling: How.
+        relation: Zero-out, or add-or-remove-one, where `rate` must be a constant of its own (`_check_constants`).
+        clients: The population; needed where `sampling` is truncated or fixed; None where it is what is protected.
+        max_cohort: Clients in a cohort at most, where `sampling` is truncated.
+        separation: A client may be in one round of so many, 1 or more; above 1 where `sampling` is b-min-sep.
+        cohort: Clients in a cohort, expected: where `clients` is not given, `cohort / rate` stands for it in what
+            delta is compared with.
+
+    Raises:
+        ValueError: A value is out of its range, or missing, or a neighbouring data set would change it.
+    """
+
+    noise_multiplier: float
+    rate: float
+    sampling: Sampling = Sampling.POISSON
+    relation: Relation = Relation.ZERO_OUT
+    clients: int | None = None
+    max_cohort: int | None = None
+    separation: int = 1
+    cohort: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_multiplier < math.inf:
+            raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be above 0, and finite")
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"client rate = {self.rate}: must be above 0 and at most 1")
+        if self.relation is Relation.REPLACE_ONE:
+            raise ValueError(
+                f"relation = {self.relation}: replacing a client moves the sum by twice the clip norm; allowed: "
+                f"{Relation.ZERO_OUT}, {Relation.ADD_OR_REMOVE_ONE}"
+            )
+        if self.relation is Relation.ADD_OR_REMOVE_ONE:
+            self._check_constants()
+        if self.clients is not None and self.clients < 1:
+            raise ValueError(f"clients = {self.clients}: must be 1 or more")
+        if self.cohort is not None and self.cohort < 1:
+            raise ValueError(f"cohort = {self.cohort}: must be 1 or more")
+        if self.clients is None and self.sampling in (Sampling.TRUNCATED_POISSON, Sampling.FIXED):
+            raise ValueError(f"sampling = {self.sampling}: needs the number of clients")
+        if (self.max_cohort is None) != (self.sampling is not Sampling.TRUNCATED_POISSON):
+            raise ValueError(
+                f"max cohort = {self.max_cohort}: goes with truncated-poisson sampling, and only with it"
+            )
+        if self.max_cohort is not None and self.max_cohort < 1:
+            raise ValueError(f"max cohort = {self.max_cohort}: must be 1 or more")
+        if self.separation < 1 or (self.separation > 1 and self.sampling is not Sampling.SEPARATED):
+            raise ValueError(
+                f"separation = {self.separation}: goes with b-min-sep sampling, and only with it"
+            )
+
+    def _check_constants(self) -> None:
+        """Refuse what adding or removing a client would change.
+
+        The Poisson-sampled Gaussian's theorem compares two data sets whose other clients are drawn with one and the
+        same rate. With `rate = cohort / clients`, every client's rate changes with the number of clients, and the
+        releases tell it: with 20 clients or 19, cohorts of 10 and noise multiplier 4, 100 rounds have an epsilon
+        above 8.66 at delta 1e-3, where the theorem would say 4.25. So rate (and denominator) must be constants of
+        their own. The laws of fixed and of cut cohorts have the number of clients in them, and there is no theorem.
+
+        Raises:
+            ValueError: The release has any of it.
+        """
+        if self.clients is not None:
+            raise ValueError(
+                f"clients = {self.clients}: their number is what {self.relation} protects, and no rate may be made "
+                f"of it; allowed: a declared rate alone, or {Relation.ZERO_OUT}"
+            )
+        if self.sampling is not Sampling.POISSON:
+            raise ValueError(
+                f"sampling = {self.sampling}: its law has the number of clients in it, which {self.relation} "
+                f"protects; allowed: {Sampling.POISSON} with a declared rate, or {Relation.ZERO_OUT}"
+            )
+
+    @classmethod
+    def of(cls, release: CohortRelease) -> Self:
+        """Return what rounds have released, by the ledger (`Ledger.spent_by_cohorts`).
+
+        Raises:
+            ValueError: A value is out of its range, or missing, or a neighbouring data set would change it.
+        """
+        separation = release.separation or 1
+        rate = release.rate
+        if rate is None:
+            if release.clients is None:
+                raise ValueError("rate: needed where the number of clients is not given")
+            rate = separation * release.cohort / release.clients
+        return cls(
+            noise_multiplier=release.noise_multiplier,
+            rate=rate,
+            sampling=release.sampling,
+            relation=release.relation,
+            clients=release.clients,
+            max_cohort=release.max_cohort,
+            separation=separation,
+            cohort=release.cohort,
+        )
+
+    def of_population(self, clients: int, cohort: int, simulated_cohort: int) -> Self:
+        """Return what a deployment with a larger population would release, with the noise on the mean as it is.
+
+        The simulation stands for it, as in pfl-research: its mean has the standard deviation z C / m, which a cohort
+        of m' has with z' = z m' / m. It is that deployment's epsilon, and says nothing of the simulated clients.
+        Under add-or-remove-one its rate `cohort / clients` is the constant that it declares.
+
+        Args:
+            clients: The deployment's; under add-or-remove-one the number that it expects.
+            cohort: The deployment's, 1 to `clients`.
+            simulated_cohort: m, of the simulation, 1 or more.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        if not 1 <= cohort <= clients or simulated_cohort < 1:
+            raise ValueError(
+                f"population: a cohort of {cohort} in {clients} clients, for one of {simulated_cohort}"
+            )
+        factor = cohort / simulated_cohort
+        return replace(
+            self,
+            noise_multiplier=self.noise_multiplier * factor,
+            rate=self.separation * cohort / clients,
+            clients=None if self.relation is Relation.ADD_OR_REMOVE_ONE else clients,
+            cohort=cohort,
+            max_cohort=None if self.max_cohort is None else math.ceil(self.max_cohort * factor),
+        )
+
+    @property
+    def population(self) -> float | None:
+        """The number of clients, or what public constants say of it; None: they say nothing."""
+        if self.clients is not None or self.cohort is None:
+            return self.clients
+        return self.separation * self.cohort / self.rate
+
+    def chances(self, rounds: int) -> int:
+        """Return in how many of so many rounds a client may take part."""
+        return -(-rounds // self.separation)
+
+    @property
+    def everyone(self) -> bool:
+        """Whether each client takes part whenever it may."""
+        return self.rate == 1 and (
+            self.max_cohort is None or self.clients is None or self.max_cohort >= self.clients
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an adversary learns.
+
+    Attributes:
+        epsilon: Two upper bounds; infinite where the adversary is trusted; None where there is no theorem.
+        relation: Which data sets are neighbours in it; None with no epsilon.
+        why: The reason, where it is infinite, or not there, or what else is to be known of it.
+    """
+
+    epsilon: Epsilon | None
+    relation: Relation | None
+    why: str = ""
+
+
+def server(release: CohortSum) -> Answer:
+    """Return the epsilon of the server, which is trusted: it has each sum before the noise."""
+    return Answer(Epsilon(math.inf, math.inf), release.relation, "trusted: it has the sums before the noise")
+
+
+def known_cohort(release: CohortSum, participations: int, delta: float) -> Answer:
+    """Return epsilon against who sees each round's model and knows who took part: sampling hides nothing from it.
+
+    Args:
+        release: Of a round.
+        participations: In how many rounds the client takes part at most, 0 or more. Fixed beforehand, it is a bound.
+        delta: Above 0, and below 1 / the clients where their number is given.
+
+    Raises:
+        NoTheorem: The relation is add-or-remove-one: that a client is there at all is what the cohort shows.
+        ValueError: A value is out of its range.
+    """
+    _check(release, participations, delta)
+    if release.relation is Relation.ADD_OR_REMOVE_ONE:
+        raise NoTheorem("who knows the cohorts sees whether a client is there; allowed: zero-out")
+    return Answer(_all_drawn(release.noise_multiplier, participations, delta), Relation.ZERO_OUT)
+
+
+def released_models(
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    *,
+    max_participations: int | None = None,
+    tolerance: float = pld.TOLERANCE,
+) -> Answer:
+    """Return epsilon against who sees each round's model alone, the cohorts being secret.
+
+    | sampling | theorem |
+    | --- | --- |
+    | everyone each time | Gaussians compose; no amplification |
+    | poisson | the Poisson-sampled Gaussian, by PLD and RDP (Mironov, Talwar, Zhang 2019) |
+    | truncated-poisson | by PLD (dp-accounting's TruncatedSubsampledGaussian); by RDP there is none |
+    | b-min-sep | poisson, in the rounds of the client's group alone, which others' rounds tell nothing of |
+    | fixed | by RDP, without replacement, under replace-one with sensitivity 2 C, which includes zero-out |
+
+    For cohorts of fixed size there is none by PLD, and its bound is that of everyone each time.
+
+    Args:
+        release: Of a round.
+        rounds: How many models are released, 0 or more.
+        delta: Above 0, and below 1 / the clients where their number is given.
+        max_participations: A client takes part no more often, whatever the coins say; None: as the coins say.
+        tolerance: Of the PLD's grid (`pld.epsilon_of`); a larger one takes less time, and its bound is as valid.
+
+    Raises:
+        NoTheorem: There is none for this combination.
+        ValueError: A value is out of its range.
+
+    >>> release = CohortSum(noise_multiplier=1.0, rate=0.01)
+    >>> epsilon = released_models(release, rounds=1000, delta=1e-5).epsilon
+    >>> round(epsilon.pld, 3), round(epsilon.rdp, 3)
+    (1.828, 2.101)
+    """
+    _check(release, rounds, delta)
+    noise, count = release.noise_multiplier, release.chances(rounds)
+    if max_participations is not None:
+        raise NoTheorem(
+            "a client that stops after so many rounds is not drawn by independent coins (under zero-out, what holds "
+            "for known-cohort holds here too)"
+        )
+    if release.everyone:
+        return Answer(_all_drawn(noise, count, delta), release.relation)
+    if release.sampling is Sampling.FIXED:
+        return _without_replacement(release, count, delta)
+    truncated = release.max_cohort is not None
+    if count == 0:
+        return Answer(Epsilon(0.0, None if truncated else 0.0), release.relation)
+    if noise < renyi.LEAST:
+        return Answer(Epsilon(math.inf, None if truncated else math.inf), release.relation)
+    step = pld.Step(noise, release.rate)
+    if release.max_cohort is not None and release.clients is not None:
+        step = pld.truncated_step(noise, release.rate, release.max_cohort, release.clients)
+    rdp = None if truncated else renyi.epsilon(noise, release.rate, count, delta)
+    return Answer(
+        Epsilon(pld.epsilon_of_steps(step, count, delta, tolerance), rdp),
+        release.relation,
+        "no RDP, for there is no theorem for cohorts that are cut" if truncated else "",
+    )
+
+
+def side_by_side(
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    *,
+    max_participations: int | None = None,
+    tolerance: float = pld.TOLERANCE,
+) -> dict[str, Answer]:
+    """Return what each adversary learns, by name, after so many rounds; arguments as in `released_models`.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    answers = {}
+    for name in ADVERSARIES:
+        try:
+            answers[name] = _answer(name, release, rounds, delta, max_participations, tolerance)
+        except NoTheorem as reason:
+            answers[name] = Answer(None, None, str(reason))
+    return answers
+
+
+def noise_for(
+    epsilon: float,
+    adversary: str,
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    *,
+    max_participations: int | None = None,
+) -> float:
+    """Return the smallest noise multiplier (up to 0.2 %) that keeps an epsilon against an adversary.
+
+    Args:
+        epsilon: Above 0.
+        adversary: `known-cohort` or `released-models`.
+        release: Of a round; its own noise does not matter.
+        rounds: How many, 1 or more.
+        delta: As in `released_models`.
+        max_participations: As in `released_models`.
+
+    Raises:
+        NoTheorem: There is none that gives an epsilon against this adversary.
+        ValueError: A value is out of its range, or no noise gets there, as against the server.
+
+    >>> noise_for(1.0, "released-models", CohortSum(noise_multiplier=1.0, rate=0.1), rounds=512, delta=1e-6)
+    9.6698
+    """
+    if adversary == SERVER:
+        raise ValueError("adversary = server: it is trusted, and no noise on the sums hides them from it")
+
+    def at(noise: float) -> Epsilon:
+        noised = replace(release, noise_multiplier=noise)
+        answer = _answer(adversary, noised, rounds, delta, max_participations, pld.ROUGH)
+        if answer.epsilon is None:
+            raise NoTheorem(answer.why)
+        return answer.epsilon
+
+    return smallest_noise(at, epsilon)
+
+
+def _answer(
+    adversary: str,
+    release: CohortSum,
+    rounds: int,
+    delta: float,
+    max_participations: int | None,
+    tolerance: float,
+) -> Answer:
+    if adversary == RELEASED_MODELS:
+        return released_models(
+            release, rounds, delta, max_participations=max_participations, tolerance=tolerance
+        )
+    if adversary == KNOWN_COHORT:
+        most = release.chances(rounds)
+        return known_cohort(
+            release, most if max_participations is None else min(max_participations, most), delta
+        )
+    if adversary == SERVER:
+        return server(release)
+    raise ValueError(f"adversary = {adversary!r}: allowed: {', '.join(ADVERSARIES)}")
+
+
+def _all_drawn(noise_multiplier: float, count: int, delta: float) -> Epsilon:
+    if count == 0:
+        return Epsilon(0.0, 0.0)
+    if noise_multiplier < renyi.LEAST:
+        return Epsilon(math.inf, math.inf)
+    return Epsilon(
+        pld.epsilon_of_gaussians(noise_multiplier, count, delta),
+        renyi.epsilon(noise_multiplier, 1.0, count, delta),
+    )
+
+
+def _without_replacement(release: CohortSum, count: int, delta: float) -> Answer:
+    """Return both bounds on zero-out: of all who could be drawn being drawn, and of the samples, by replace-one."""
+    if release.clients is None:
+        raise RuntimeError("unreachable: a release of fixed cohorts has the number of clients")
+    noise, cohort = release.noise_multiplier, round(release.rate * release.clients)
+    everyone = _all_drawn(noise, count, delta)
+    rdp = everyone.rdp
+    if rdp is not None and 0 < rdp < math.inf:
+        rdp = min(rdp, renyi.epsilon_without_replacement(noise, cohort, release.clients, count, delta))
+    return Answer(
+        Epsilon(everyone.pld, rdp),
+        Relation.ZERO_OUT,
+        "PLD without amplification, for there is no theorem for fixed cohorts; RDP under replace-one, which includes "
+        "zero-out, with sensitivity 2 C",
+    )
+
+
+def _check(release: CohortSum, count: int, delta: float) -> None:
+    check_delta(delta)
+    population = release.population
+    if population is not None and delta >= 1 / population:
+        of = "clients" if release.clients is not None else "(cohort / rate)"
+        raise ValueError(
+            f"delta = {delta}: must be below 1 / {of} = 1 / {population:.10g}: a mechanism that publishes one "
+            "client at random would pass"
+        )
+    if count < 0:
+        raise ValueError(f"rounds = {count}: must be 0 or more")

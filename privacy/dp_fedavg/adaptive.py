@@ -1,0 +1,159 @@
+"""Adaptive clipping: the clip norm follows a quantile of the updates' norms, within the same noise budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.clipping import Clipped
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian, Mean
+from fedsim.privacy.dp_fedavg.metrics import BoundedMetric, shifted
+from fedsim.privacy.events import CohortEvent, Relation
+from fedsim.privacy.randomness import Randomness
+
+BITS = "below-clip"
+LEAST, MOST = 1e-12, 1e12  # the clip norm: without an update that isn't zero it would shrink for ever
+
+
+class AdaptiveRelease(NamedTuple):
+    """What may leave the server after a round.
+
+    Attributes:
+        mean: Noised sum of the updates over the public denominator, float64, by name.
+        clip: The clip norm of the next round: all the state there is, and as public as `mean`.
+        metrics: Estimates of the metrics' means, by name; the bits' is among them.
+        event: For the ledger.
+    """
+
+    mean: Mean
+    clip: float
+    metrics: dict[str, float]
+    event: CohortEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveClipping:
+    """DP-FedAvg whose clip norm C follows a quantile (Andrew, Thakkar, McMahan, Ramaswamy 2021, arXiv 1905.03871).
+
+    Each client also reports whether its update's norm is at most C, as b = 1 or 0, shifted to b - 1/2 = +-1/2. With a
+    public m, `b~ = 1/2 + (sum of (b - 1/2) + N(0, sigma_b^2)) / m` estimates the part of the norms that are below C,
+    and `C <- C exp(-eta (b~ - gamma))`. The bit is a metric of bound 1 and noise multiplier 2 sigma_b, released with
+    the updates and other metrics by one `CentralGaussian` of this round's C: noise multiplier z in all, if
+    `z^-2 = z_update^-2 + (2 sigma_b)^-2` (plus the other metrics' terms), so the updates get z_update.
+
+    Unit: a client. Neighbouring relation: zero-out or add-or-remove-one; replacing a client moves the bits by 1 and
+    breaks the split. Trusted: the server. What stays sensitive: the sums, each client's bit, who was in the cohort
+    and how many they were. The clip norm follows from what was released, and from constants; so does one that is kept
+    at or below a constant (`most`), which is post-processing.
+
+    Attributes:
+        noise_multiplier: z, of all together: what is accounted for. Above 0 and below `2 bit_noise` (with other
+            metrics, below that of all of them).
+        bit_noise: sigma_b, standard deviation of the noise on the sum of bits; the paper takes m / 20.
+        quantile: gamma, above 0 and below 1.
+        rate: eta, above 0.
+        metrics: What else is released beside the update.
+        most: What the next clip norm is at most, a public constant, `LEAST` or more: secure aggregation cuts every
+            coordinate to its range, and would cut updates of a larger norm unnoticed.
+        cohorts: How cohorts are drawn; m is the expected cohort.
+        relation: Which data sets are neighbours.
+        randomness: Draws the noise.
+        arithmetic: How it is added.
+        mechanism: Its name in the ledger.
+
+    Raises:
+        ValueError: A value is out of its range: with z of `2 sigma_b` or more the bits alone cost more than all may.
+
+    >>> from fedsim.privacy.events import Sampling
+    >>> cohorts = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)
+    >>> adaptive = AdaptiveClipping(
+    ...     noise_multiplier=1.0, bit_noise=5.0, cohorts=cohorts, relation=Relation.ZERO_OUT, randomness=None
+    ... )
+    >>> round(adaptive.update_noise_multiplier, 7)
+    1.0050378
+    """
+
+    noise_multiplier: float
+    bit_noise: float
+    quantile: float = 0.5
+    rate: float = 0.2
+    metrics: tuple[BoundedMetric, ...] = ()
+    most: float = MOST
+    cohorts: Cohorts
+    relation: Relation
+    randomness: Randomness
+    arithmetic: Arithmetic = Arithmetic.GRID
+    mechanism: str = "dp-fedavg-adaptive"
+
+    def __post_init__(self) -> None:
+        self._of(1.0)  # refuses what there is no theorem for
+        if not 0 < self.quantile < 1:
+            raise ValueError(f"quantile = {self.quantile}: must be above 0 and below 1")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate = {self.rate}: must be above 0, and finite")
+        if not LEAST <= self.most <= MOST:
+            raise ValueError(f"most = {self.most}: must be from {LEAST} to {MOST}")
+
+    @property
+    def update_noise_multiplier(self) -> float:
+        """z_update: standard deviation of the noise on the sum of updates, over the clip norm."""
+        return self._of(1.0).update_noise_multiplier
+
+    def _of(self, sensitivity: float) -> CentralGaussian:
+        """Return the release of a round in which one client moves the sum of updates so far."""
+        bits = BoundedMetric(name=BITS, bound=1.0, noise_multiplier=2 * self.bit_noise)
+        return CentralGaussian(
+            sensitivity=sensitivity,
+            noise_multiplier=self.noise_multiplier,
+            metrics=(bits, *self.metrics),
+            cohorts=self.cohorts,
+            relation=self.relation,
+            randomness=self.randomness,
+            arithmetic=self.arithmetic,
+            mechanism=self.mechanism,
+        )
+
+    def release(
+        self,
+        clip: float,
+        total: Mapping[str, NDArray[Any]],
+        round_: int,
+        sums: Mapping[str, float],
+        *,
+        sensitivity: float | None = None,
+    ) -> AdaptiveRelease:
+        """Return the noised mean of a round, the next clip norm, and the event that says so.
+
+        Args:
+            clip: The norm that this round's updates were clipped to, above 0.
+            total: Sum of the clipped updates, float64, by name; zeros where the cohort is empty.
+            round_: From 1.
+            sums: Of the clients' `shifted_bit`, named `BITS`, and of their terms for each of the other metrics; 0
+                where the cohort is empty.
+            sensitivity: How far one client moves the total; None: the clip norm. Rounding makes it more.
+
+        Raises:
+            ValueError: The total is of nothing, or not finite, or the clip norm or the sensitivity is out
+                of its range, or a sum is missing.
+        """
+        if not 0 < clip < math.inf:
+            raise ValueError(f"clip norm = {clip}: must be above 0, and finite")
+        mean, metrics, event = self._of(clip if sensitivity is None else sensitivity).release(
+            total, round_, sums
+        )
+        moved = clip * math.exp(min(-self.rate * (metrics[BITS] - self.quantile), 100.0))
+        return AdaptiveRelease(mean, min(max(moved, LEAST), self.most), metrics, event)
+
+
+def shifted_bit(clipped: Clipped, clip: float) -> float:
+    """Return a client's term in the sum of bits: 1/2 if its norm was at most the clip norm, else -1/2.
+
+    An invalid update, which has no norm, says nothing: 0, as if the client were not there. As secret as the update.
+    """
+    return shifted(math.nan if clipped.invalid else float(clipped.norm_before <= clip), 1.0)

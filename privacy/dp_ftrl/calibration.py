@@ -1,0 +1,134 @@
+"""Mechanisms side by side at equal privacy, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.dp_ftrl.accounting import (
+    Groups,
+    epsilon_amplified,
+    epsilon_gaussian,
+    noise_amplified,
+    noise_gaussian,
+)
+from fedsim.privacy.dp_ftrl.factorization import (
+    BUFFERS,
+    Mechanism,
+    banded,
+    buffered,
+    independent,
+    square_root_banded,
+    square_root_toeplitz,
+)
+from fedsim.privacy.dp_ftrl.participation import Participation
+from fedsim.privacy.dp_ftrl.strategies import Banded
+from fedsim.privacy.dp_ftrl.toeplitz import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A mechanism with its noise, with or without amplification by secret cohorts.
+
+    Attributes:
+        mechanism: What releases the sums.
+        noise_multiplier: Deviation of z over `sensitivity`.
+        groups: By which cohorts are drawn; None: in any way that keeps to the pattern.
+    """
+
+    mechanism: Mechanism
+    noise_multiplier: float
+    groups: Groups | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is a theorem.
+
+        Raises:
+            ValueError: There are groups, but the strategy isn't banded, or has more bands; or the pattern is another.
+        """
+        if self.groups is None:
+            return
+        strategy, pattern = self.mechanism.strategy, self.mechanism.participation
+        if not isinstance(strategy, Banded) or strategy.vectors >= self.groups.count:
+            raise ValueError(
+                f"{self.mechanism.name}: amplification by {self.groups.count} groups has a theorem for strategies of at "
+                f"most {self.groups.count} bands alone"
+            )
+        if (pattern.rounds, pattern.separation) != (self.groups.rounds, self.groups.count):
+            raise ValueError(
+                f"groups: {self.groups.count} that take turns in {self.groups.rounds} rounds keep participations so far "
+                f"apart, and the pattern is {pattern.separation} in {pattern.rounds}"
+            )
+        if pattern.participations < self.groups.steps:
+            raise ValueError(
+                "groups: a client that stops after some participations isn't drawn by independent coins"
+            )
+
+    @property
+    def sensitivity(self) -> float:
+        """What the noise multiplier multiplies: of all participations, or of one if groups amplify each."""
+        return self.mechanism.sensitivity if self.groups is None else self.mechanism.once
+
+    @property
+    def deviation(self) -> float:
+        """Of z, over the clip norm."""
+        return self.noise_multiplier * self.sensitivity
+
+    def error(self, objective: Objective) -> float:
+        """Return the deviation of the noise on prefix sums of the sums, over the clip norm."""
+        return self.deviation * self.mechanism.residual(objective)
+
+    def known_cohort(self, delta: float) -> Epsilon:
+        """Return epsilon against who sees the released models and knows the cohorts."""
+        return epsilon_gaussian(self.deviation / self.mechanism.sensitivity, delta)
+
+    def released_models(self, delta: float) -> Epsilon:
+        """Return epsilon against who sees the released models and knows no cohort."""
+        if self.groups is None:
+            return self.known_cohort(delta)
+        return epsilon_amplified(self.noise_multiplier, self.groups, delta)
+
+
+def plan(mechanism: Mechanism, epsilon: float, delta: float, client_rate: float | None = None) -> Plan:
+    """Return a mechanism with the smallest noise for an epsilon against who sees the released models.
+
+    Args:
+        mechanism: What releases the sums.
+        epsilon: Above 0.
+        delta: Above 0 and below 1.
+        client_rate: Expected cohort / all clients, if cohorts are drawn from groups, as many as the separation; None:
+            no amplification, so that epsilon holds also if cohorts are known.
+
+    Raises:
+        ValueError: A value is out of its range, or there is no theorem.
+    """
+    if client_rate is None:
+        return Plan(mechanism=mechanism, noise_multiplier=noise_gaussian(epsilon, delta))
+    pattern = mechanism.participation
+    groups = Groups(count=pattern.separation, rounds=pattern.rounds, client_rate=client_rate)
+    unchecked = Plan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+    noise = noise_amplified(epsilon, groups, delta)
+    return Plan(mechanism=unchecked.mechanism, noise_multiplier=noise, groups=groups)
+
+
+def alternatives(
+    participation: Participation, bands: int | None = None, buffers: int = BUFFERS
+) -> list[Mechanism]:
+    """Return what there is to choose from for a pattern, independent noise first.
+
+    Args:
+        participation: The pattern.
+        bands: Of the banded ones; None: the separation.
+        buffers: Of the buffered one.
+
+    Raises:
+        ValueError: As the mechanisms raise it.
+    """
+    bands = participation.separation if bands is None else bands
+    return [
+        independent(participation),
+        square_root_toeplitz(participation),
+        square_root_banded(participation, bands),
+        banded(participation, bands),
+        buffered(participation, buffers),
+    ]

@@ -1,0 +1,150 @@
+"""A strategy under a participation pattern: what it costs, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.privacy.dp_ftrl import optimise
+from fedsim.privacy.dp_ftrl.correlated_noise import Noise
+from fedsim.privacy.dp_ftrl.participation import Participation
+from fedsim.privacy.dp_ftrl.strategies import Banded, Buffered, Strategy
+from fedsim.privacy.dp_ftrl.toeplitz import Column, Objective, divided, error, sensitivity, square_root
+
+BUFFERS = 3  # of a BLT: within 2 % of the best for thousands of rounds
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """DP-FTRL: each round's sum of clipped updates is released with a row of correlated noise.
+
+    Row t of the noise is `noise multiplier * sensitivity * clip norm * (C^-1 z)_t`, with z standard normal. The whole
+    training is then one Gaussian mechanism with that noise multiplier, whatever the cohorts are that keep to the pattern,
+    and although updates depend on what was released before (Denisov, McMahan, Rush, Smith, Thakurta 2022,
+    arXiv 2202.08312, Theorem 2.1).
+
+    Unit: a client with all its participations. Neighbouring relation: zero-out (its updates become zero); removing a
+    client would change the cohorts of others. Who sees the sums without noise, as the server does, is not held off.
+    Sensitive: z, the noise's state, and the sums.
+
+    Attributes:
+        name: Of the strategy.
+        strategy: C.
+        participation: The pattern that is enforced.
+    """
+
+    name: str
+    strategy: Strategy
+    participation: Participation
+
+    @cached_property
+    def column(self) -> Column:
+        """The first column of C, `(rounds,)`."""
+        return self.strategy.column(self.participation.rounds)
+
+    @cached_property
+    def sensitivity(self) -> float:
+        """L2 sensitivity of C x to a client with clip norm 1.
+
+        Raises:
+            ValueError: There is no theorem on it for this strategy and pattern.
+        """
+        return sensitivity(self.column, self.participation)
+
+    @cached_property
+    def once(self) -> float:
+        """L2 sensitivity of C x to one participation with clip norm 1: the norm of the first column."""
+        return float(np.linalg.norm(self.column))
+
+    @cached_property
+    def max_error(self) -> float:
+        """Deviation of the noise on the last prefix sum of x, over noise multiplier times clip norm."""
+        return self.sensitivity * self.residual(Objective.MAX)
+
+    @cached_property
+    def rms_error(self) -> float:
+        """The same, as root mean square over all prefix sums."""
+        return self.sensitivity * self.residual(Objective.RMS)
+
+    def residual(self, objective: Objective) -> float:
+        """Return the deviation of A C^-1 z on the last prefix sum, or the root mean square over all."""
+        one = np.zeros(self.participation.rounds)
+        one[0] = 1
+        return error(divided(one, self.column), objective)
+
+    def noise(self, size: int, state: Mapping[str, NDArray[Any]] | None = None) -> Noise:
+        """Return the rows of C^-1 z (`Noise`)."""
+        return Noise(self.strategy, size, self.participation.rounds, state)
+
+
+def independent(participation: Participation) -> Mechanism:
+    """Return noise that is drawn afresh in each round: C = 1."""
+    return Mechanism("independent", Banded((1.0,)), participation)
+
+
+def square_root_toeplitz(participation: Participation) -> Mechanism:
+    """Return the square root of A: best for one participation, up to a constant; keeps all rows in memory."""
+    return square_root_banded(participation, participation.rounds)
+
+
+def square_root_banded(participation: Participation, bands: int) -> Mechanism:
+    """Return the square root of A, cut to its first bands (Kalinin, Lampert 2024, arXiv 2405.13763).
+
+    Args:
+        participation: The pattern.
+        bands: 1 or more; as many as the separation are best.
+    """
+    bands = _checked(bands, participation)
+    name = "sqrt-toeplitz" if bands == participation.rounds else "banded-sqrt"
+    return Mechanism(name, Banded(tuple(square_root(bands).tolist())), participation)
+
+
+def banded(participation: Participation, bands: int, objective: Objective = Objective.RMS) -> Mechanism:
+    """Return the banded Toeplitz matrix with the least error under the pattern (McKenna 2024, arXiv 2405.15913).
+
+    Args:
+        participation: The pattern.
+        bands: 1 to the separation, so that columns don't overlap.
+        objective: What is smallest.
+
+    Raises:
+        ValueError: There are more bands than the separation.
+    """
+    bands = _checked(bands, participation)
+    if bands > participation.separation and participation.participations > 1:
+        raise ValueError(
+            f"bands = {bands}: must be at most the separation, {participation.separation}; columns would overlap"
+        )
+    return Mechanism("banded", Banded(optimise.bands(participation, bands, objective)), participation)
+
+
+def buffered(
+    participation: Participation, buffers: int = BUFFERS, objective: Objective = Objective.RMS
+) -> Mechanism:
+    """Return the buffered linear Toeplitz matrix with the least error that was found under the pattern (2408.08868).
+
+    Args:
+        participation: The pattern.
+        buffers: 1 to 8.
+        objective: What is smallest.
+
+    Raises:
+        ValueError: Another number of buffers.
+    """
+    if not 1 <= buffers <= 8:
+        raise ValueError(
+            f"buffers = {buffers}: must be 1 to 8; more gain nothing, and their decays can't be told apart"
+        )
+    decays, scales = optimise.buffers(participation, buffers, objective)
+    return Mechanism("blt", Buffered(decays, scales), participation)
+
+
+def _checked(bands: int, participation: Participation) -> int:
+    if bands < 1:
+        raise ValueError(f"bands = {bands}: must be 1 or more")
+    return min(bands, participation.rounds)

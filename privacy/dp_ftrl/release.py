@@ -1,0 +1,145 @@
+"""The release of DP-FTRL: each round's sum with its row of correlated noise, each row once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.dp_ftrl.calibration import Plan
+from fedsim.privacy.dp_ftrl.strategies import Banded
+from fedsim.privacy.events import MatrixEvent, Relation, Sampling, Unit
+from fedsim.privacy.randomness import Randomness
+
+
+class Released(NamedTuple):
+    """What may leave the server, and what it was.
+
+    Attributes:
+        mean: Noised sum over the expected cohort, float64, `(size,)`.
+        event: For the ledger.
+    """
+
+    mean: NDArray[np.float64]
+    event: MatrixEvent
+
+
+class CorrelatedGaussian:
+    """Noised means of a training's rounds, in their order (Denisov et al. 2022, arXiv 2202.08312).
+
+    Each row of the noise is added on a grid, the same in all rounds, and the noise is made for sums that were rounded
+    to it (`fedsim.privacy.arithmetic`): what is released is post-processing of the ideal mechanism on these sums.
+
+    Unit: a client with all its participations. Neighbouring relation: zero-out. Trusted: the server, which has the sums
+    before the noise. What stays sensitive: the sums, and the noise's state. That a client keeps to the pattern is
+    for the caller to see to (`History`), for a sum doesn't tell who is in it.
+
+    Args:
+        plan: The mechanism and its noise multiplier.
+        cohorts: How cohorts are drawn: b-min-separated, with the pattern's separation.
+        sum_sensitivity: How far one client moves one round's sum, in L2 norm: the clip norm, after rounding if there
+            is any. The same in all rounds.
+        size: Numbers in a sum.
+        randomness: Draws the normals of a round (from 1); asked once for each round, in their order.
+        state: Of an earlier one with the same arguments, to go on from; None: from round 1.
+        arithmetic: How the noise is added.
+
+    Raises:
+        ValueError: A value is out of its range, the cohorts keep another separation, or the state is of something
+            else.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        cohorts: Cohorts,
+        *,
+        sum_sensitivity: float,
+        size: int,
+        randomness: Callable[[int], Randomness],
+        state: Mapping[str, NDArray[Any]] | None = None,
+        arithmetic: Arithmetic = Arithmetic.GRID,
+    ) -> None:
+        if not 0 < sum_sensitivity < math.inf:
+            raise ValueError(f"sensitivity of a sum = {sum_sensitivity}: must be above 0, and finite")
+        if not 0 < plan.noise_multiplier < math.inf:
+            raise ValueError(f"noise multiplier = {plan.noise_multiplier}: must be above 0, and finite")
+        separation = plan.mechanism.participation.separation
+        if cohorts.sampling is not Sampling.SEPARATED or cohorts.separation != separation:
+            raise ValueError(
+                f"cohorts by {cohorts.sampling}, separation {cohorts.separation}: the sensitivity is that of "
+                f"participations {separation} rounds apart, which only b-min-sep sampling keeps"
+            )
+        self._plan = plan
+        self._cohorts = cohorts
+        self._sum_sensitivity = sum_sensitivity
+        self._size = size
+        self._randomness = randomness
+        self._exact = ExactSum.of(sum_sensitivity, plan.deviation, size, arithmetic=arithmetic)
+        self._noise = plan.mechanism.noise(size, state)
+
+    def release(self, total: NDArray[np.float64], round_: int) -> Released:
+        """Return the noised mean of a round, and the event that says so.
+
+        Rows of rounds before it that released nothing are passed over, and never come.
+
+        Args:
+            total: Sum of the cohort's clipped updates, `(size,)`; zeros where there are none.
+            round_: From 1; after the last one that was released.
+
+        Raises:
+            ValueError: The total is of another shape or not finite, or the round's row is not to come any more, or was
+                never planned.
+        """
+        if total.shape != (self._size,):
+            raise ValueError(f"total: of shape {total.shape}, where ({self._size},) is needed")
+        if not np.isfinite(total).all():
+            raise ValueError("total: is not finite, so that it was not clipped")
+        if round_ <= self._noise.row:
+            raise ValueError(
+                f"round {round_}: row {round_} of the noise has been made; each is released once"
+            )
+        while self._noise.row < round_ - 1:
+            self._next()
+        mean, randomness = self._next()
+        mean *= self._plan.deviation * self._exact.sensitivity
+        self._exact.add(total, mean)
+        mean /= self._cohorts.cohort
+        return Released(mean, self._event(round_, randomness))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what the next rows depend on, as arrays; secret."""
+        return self._noise.state()
+
+    def _next(self) -> tuple[NDArray[np.float64], Randomness]:
+        randomness = self._randomness(self._noise.row + 1)
+        return self._noise.next(randomness.normals(self._size)), randomness
+
+    def _event(self, round_: int, randomness: Randomness) -> MatrixEvent:
+        mechanism, cohorts = self._plan.mechanism, self._cohorts
+        strategy, pattern = mechanism.strategy, mechanism.participation
+        return MatrixEvent(
+            mechanism="dp-ftrl",
+            strategy=mechanism.name,
+            round=round_,
+            rounds=pattern.rounds,
+            unit=Unit.CLIENT,
+            relation=Relation.ZERO_OUT,
+            sum_sensitivity=self._sum_sensitivity,
+            sensitivity=mechanism.sensitivity * self._sum_sensitivity,
+            noise_multiplier=self._plan.deviation / mechanism.sensitivity,
+            bands=strategy.vectors + 1 if isinstance(strategy, Banded) else None,
+            buffers=None if isinstance(strategy, Banded) else strategy.vectors,
+            separation=pattern.separation,
+            participations=pattern.participations,
+            sampling=cohorts.sampling,
+            clients=cohorts.population,
+            cohort=cohorts.cohort,
+            denominator=float(cohorts.cohort),
+            noise=randomness.source,
+        )

@@ -1,0 +1,124 @@
+"""Lower-triangular Toeplitz matrices by their first column: square root, inverse, sensitivity and error.
+
+DP-FTRL with correlated noise releases `x_t + (C^-1 z)_t` in round t = 1..n, where x_t is the sum of the cohort's
+clipped updates, z is Gaussian and C is the strategy matrix: the same as one release of C x + z, and post-processing.
+What it costs depends on the sensitivity of C x; what it is worth on the noise that prefix sums of x are left with, as
+a model is a prefix sum of its updates: A C^-1 z, with A the lower-triangular matrix of ones.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.privacy.dp_ftrl.participation import Participation
+
+Column = NDArray[np.float64]  # the first column of a matrix, `(rows,)`; the rest is made of it
+
+
+class Objective(StrEnum):
+    """Which error a strategy is optimised for."""
+
+    RMS = "rms"  # root mean square over all prefix sums
+    MAX = "max"  # of the last prefix sum, which has the most noise
+
+
+def square_root(rows: int) -> Column:
+    """Return the first column of the square root of A, `(rows,)`.
+
+    C = B = A^(1/2) is within a constant of the best error of any factorisation (Fichtenberger, Henzinger, Upadhyay
+    2023, "Constant matters", arXiv 2202.11205).
+
+    >>> square_root(6).tolist()
+    [1.0, 0.5, 0.375, 0.3125, 0.2734375, 0.24609375]
+    """
+    k = np.arange(1, rows)
+    return np.cumprod(np.concatenate([[1.0], (2 * k - 1) / (2 * k)]))
+
+
+def padded(column: Column, rows: int) -> Column:
+    """Return a column with so many rows: cut, or filled up with zeros."""
+    return np.concatenate([column[:rows], np.zeros(max(rows - len(column), 0))])
+
+
+def divided(column: Column, by: Column) -> Column:
+    """Return the column of the product of one matrix and another's inverse (forward substitution), as long as `column`.
+
+    Args:
+        column: `(rows,)`.
+        by: The other's, of any length; its first entry isn't 0.
+    """
+    from scipy.signal import lfilter
+
+    result: Column = lfilter([1.0], by[: len(column)], column)
+    return result
+
+
+def is_decreasing(column: Column) -> bool:
+    """Tell whether no entry is negative or above the one before."""
+    return bool(column[-1] >= 0 and np.all(np.diff(column) <= 0))
+
+
+def overlap(column: Column, participation: Participation) -> Column:
+    """Return what a client with updates of 1 does to C x if it takes part as early and as often as it may, `(rounds,)`.
+
+    Args:
+        column: Of C, `(rounds,)`.
+        participation: Of the client: in rounds 1, 1 + b, ..., 1 + (k - 1) b.
+    """
+    total = column.copy()
+    for start in range(
+        participation.separation,
+        participation.participations * participation.separation,
+        participation.separation,
+    ):
+        total[start:] += column[: len(column) - start]
+    return total
+
+
+def sensitivity(column: Column, participation: Participation) -> float:
+    """Return the L2 sensitivity of C x to one client with clip norm 1: to its updates becoming zero.
+
+    Unit: a client with all its participations. Neighbouring relation: zero-out.
+
+    It is the norm of the sum of the columns of C where the client takes part, maximal over the patterns (Choquette-Choo
+    et al. 2023, arXiv 2306.08153). The pattern that starts first and keeps the least separation is a maximum
+
+    - if no entry is negative or above the one before (Kalinin, Lampert 2024, arXiv 2405.13763, Theorem 2);
+    - or if there are no more bands than the separation, as columns then don't overlap (2306.08153);
+    - or for one participation, as a later column is a shorter piece of the first.
+
+    Args:
+        column: Of C, `(bands,)`; entries that are not there are zero.
+        participation: The pattern.
+
+    Raises:
+        ValueError: None of these holds: no theorem names the worst pattern.
+    """
+    column = padded(column, participation.rounds)
+    bands = int(np.flatnonzero(column)[-1]) + 1
+    if participation.participations > 1 and bands > participation.separation and not is_decreasing(column):
+        raise ValueError(
+            f"{bands} bands, {participation.participations} participations {participation.separation} rounds apart: "
+            "columns overlap, and there is no theorem on the worst pattern unless entries fall and aren't negative"
+        )
+    return float(np.linalg.norm(overlap(column, participation)))
+
+
+def weights(rows: int, objective: Objective) -> Column:
+    """Return in what part of the prefix sums each entry of the column of A C^-1 is, `(rows,)`."""
+    if objective is Objective.MAX:
+        return np.ones(rows)
+    return np.arange(rows, 0, -1) / rows
+
+
+def error(inverse: Column, objective: Objective) -> float:
+    """Return the deviation of the noise on prefix sums of x, for independent standard normals z.
+
+    Args:
+        inverse: The column of C^-1, `(rounds,)`.
+        objective: On the last prefix sum (maximal), or on all (root mean square).
+    """
+    return float(np.sqrt(np.sum(weights(len(inverse), objective) * np.cumsum(inverse) ** 2)))

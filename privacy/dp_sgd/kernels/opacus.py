@@ -1,0 +1,133 @@
+"""Per-example gradients by Opacus itself: slow, well tried, and what the other kernels are compared with."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.layers import DPLSTM
+from torch import Tensor, nn
+
+from fedsim.privacy.dp_sgd.kernels.param_gradients import Rows, only
+from fedsim.privacy.dp_sgd.rounding import clip_factors
+
+
+class OpacusSum:
+    """Clipped sums of the per-example gradients of Opacus' GradSampleModule (hooks).
+
+    Opacus' hooks sit on a second tree of modules that shares the model's parameters, so that the model keeps
+    its own modules and names; there an nn.LSTM is a DPLSTM, whose cells hold the same parameters. Norms, factors
+    and sums are those of `rounding.py`: what Opacus' DPOptimizer sums in float32 has no bound, and one example that is
+    not finite ruins its sum.
+    """
+
+    def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
+        self._model = model
+        self._losses = losses
+        self._clip = clip
+        self._module = GradSampleModule(_twin(model), loss_reduction="sum")
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        # Opacus trains the row that nn.Embedding's padding_idx keeps out of training.
+        self._padded = [
+            module
+            for module in model.modules()
+            if isinstance(module, nn.Embedding)
+            and module.padding_idx is not None
+            and module.weight.requires_grad
+        ]
+
+    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
+        self._module.train(self._model.training)
+        for parameter in self._parameters:
+            parameter.grad = None
+        losses = self._losses(self._module(inputs), labels)
+        if losses.shape != (len(inputs),):
+            raise ValueError(f"losses of shape {tuple(losses.shape)} for {len(inputs)} examples")
+        with warnings.catch_warnings():
+            # The first layer's input needs no gradient; Opacus wants only the output's.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        for table in self._padded:
+            table.weight.grad_sample[:, table.padding_idx] = 0.0  # type: ignore[attr-defined]
+        found = {p: _taken(p) for p in self._parameters}
+        return self._put(losses.detach(), found, buffers)
+
+    @torch.no_grad()
+    def _put(
+        self,
+        losses: Tensor,
+        found: Mapping[nn.Parameter, Tensor | None],
+        buffers: Mapping[nn.Parameter, Tensor],
+    ) -> Tensor:
+        """Clip per-example gradients, put their sums into the buffers, and return the losses that are finite."""
+        rows = {p: Rows(gradients) for p, gradients in found.items() if gradients is not None}
+        if any(len(gradients) != len(losses) for gradients in found.values() if gradients is not None):
+            raise ValueError("a layer's input and output must begin with the batch")
+        squares = torch.stack([own.squares() for own in rows.values()]).sum(0)
+        finite = losses.isfinite() & squares.isfinite()
+        for own in rows.values() if not finite.all() else ():
+            own.keep(finite)
+        factors = clip_factors(only(finite, squares), self._clip, self._parameters[0].dtype)
+        for parameter, buffer in buffers.items():
+            if parameter in rows:
+                rows[parameter].weighted(factors).put_into(buffer)
+            else:
+                buffer.zero_()
+        return losses[finite]
+
+
+def _taken(parameter: nn.Parameter) -> Tensor | None:
+    """Take Opacus' per-example gradients, `(B, ...)`, off a parameter; None: it has none."""
+    found: Tensor | None = getattr(parameter, "grad_sample", None)
+    parameter.grad_sample = None  # type: ignore[attr-defined]
+    parameter.grad = None
+    return None if found is None else found.detach()
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules that has the model's very parameters and buffers, and DPLSTM for nn.LSTM."""
+    shared = {id(t): t for t in [*model.parameters(), *model.buffers()]}
+    twin = copy.deepcopy(model, shared)
+    if isinstance(twin, nn.LSTM):
+        return _dplstm(twin)
+    for path, module in list(twin.named_modules()):
+        if isinstance(module, nn.LSTM):
+            parent, _, name = path.rpartition(".")
+            setattr(twin.get_submodule(parent), name, _dplstm(module))
+        elif isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(_in_default_order)
+    return twin
+
+
+def _in_default_order(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a convolution its images in the default memory format.
+
+    Opacus 1.6 unfolds them by strides that it works out for that format: in `channels_last` its per-example
+    gradients are others, without a word.
+    """
+    return (arguments[0].contiguous(), *arguments[1:])
+
+
+def _dplstm(lstm: nn.LSTM) -> nn.Module:
+    """Return a DPLSTM whose cells hold an nn.LSTM's parameters."""
+    with torch.device("meta"):  # its own weights are not drawn, and so no generator is moved
+        made = DPLSTM(
+            lstm.input_size,
+            lstm.hidden_size,
+            num_layers=lstm.num_layers,
+            bias=lstm.bias,
+            batch_first=lstm.batch_first,
+        )
+    for layer, cell in enumerate(made.cells):
+        for part in ("ih", "hh"):
+            linear = getattr(cell, part)
+            linear.weight = getattr(lstm, f"weight_{part}_l{layer}")
+            if lstm.bias:
+                linear.bias = getattr(lstm, f"bias_{part}_l{layer}")
+    made.train(lstm.training)
+    return made  # type: ignore[no-any-return]

@@ -1,0 +1,123 @@
+"""Local client-level privacy: each client clips and noises its own update, and trusts nobody."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.clipping import Arrays, Clipped, clip_jointly
+from fedsim.privacy.events import Law, LocalEvent, Relation, Unit
+from fedsim.privacy.randomness import Randomness, laplaces
+
+
+class LocallyReleased(NamedTuple):
+    """What may leave the client, and what must not.
+
+    Attributes:
+        arrays: The noised update, in its dtypes, by name.
+        event: For the ledger.
+        clipped: What the noise was added to; as secret as the update.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    event: LocalEvent
+    clipped: Clipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalNoise:
+    """A client's own release: its update, clipped jointly, with noise on each number.
+
+    Unit: a client. Neighbouring relation: replace-one, for who sees the update shall not tell what the client's data
+    are; two clipped updates differ by twice the clip norm. Nobody is trusted. That the client takes part is not
+    hidden. What stays sensitive: the update, its norm, whether it was clipped. `LAPLACE` (Dwork, McSherry, Nissim,
+    Smith 2006) goes with a clip in L1 norm and has delta 0; `GAUSSIAN` (Balle and Wang 2018, arXiv 1805.06530)
+    with one in L2 norm. Update and noise are added on a grid, and the noise is made for updates that were rounded to it
+    (`fedsim.privacy.arithmetic`, whose argument takes any law that is added); the dtype's rounding comes after it.
+
+    Attributes:
+        law: What the noise is distributed as.
+        clip: Norm that an update has at most, above 0: L2 for Gaussian noise, L1 for Laplace's.
+        noise_multiplier: Scale of the noise (standard deviation; for Laplace's, mean absolute value) over the
+            sensitivity, which is twice `clip`; above 0.
+        randomness: Draws the noise.
+        arithmetic: How it is added.
+        mechanism: Its name in the ledger.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    law: Law = Law.GAUSSIAN
+    clip: float
+    noise_multiplier: float
+    randomness: Randomness
+    arithmetic: Arithmetic = Arithmetic.GRID
+    mechanism: str = "local-dp"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip norm = {self.clip}: must be above 0, and finite")
+        if not 0 < self.noise_multiplier < math.inf:
+            raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be above 0, and finite")
+
+    @property
+    def sensitivity(self) -> float:
+        """How far replacing its data moves a client's clipped update, in the law's norm."""
+        return 2 * self.clip
+
+    @property
+    def scale(self) -> float:
+        """Of the noise on each number, but for the millionth that the grid takes."""
+        return self.noise_multiplier * self.sensitivity
+
+    def release(self, update: Arrays, round_: int, client: int) -> LocallyReleased:
+        """Return a client's noised update of a round, and the event that says so.
+
+        Arrays get their noise in the order of their names.
+
+        Args:
+            update: float16, float32 or float64 arrays of any shape, by name. With a NaN or an infinity in it, it
+                counts as zero.
+            round_: From 1.
+            client: The client's index.
+
+        Raises:
+            ValueError: The update has no arrays, or one that can't be clipped.
+        """
+        if not update:
+            raise ValueError("update: has no arrays")
+        order: Literal[1, 2] = 2 if self.law is Law.GAUSSIAN else 1
+        clipped = clip_jointly(update, self.clip, order=order)
+        dimension = max(sum(array.size for array in update.values()), 1)
+        exact = ExactSum.of(
+            self.sensitivity, self.noise_multiplier, dimension, order=order, arithmetic=self.arithmetic
+        )
+        noised = {name: self._noised(clipped.arrays[name], exact) for name in sorted(update)}
+        event = LocalEvent(
+            mechanism=self.mechanism,
+            round=round_,
+            client=client,
+            unit=Unit.CLIENT,
+            relation=Relation.REPLACE_ONE,
+            law=self.law,
+            sensitivity=self.sensitivity,
+            noise_multiplier=self.noise_multiplier,
+            noise=self.randomness.source,
+        )
+        return LocallyReleased({name: noised[name] for name in update}, event, clipped)
+
+    def _noised(self, array: NDArray[Any], exact: ExactSum) -> NDArray[Any]:
+        if self.law is Law.GAUSSIAN:
+            noise = self.randomness.normals(array.size)
+        else:
+            noise = laplaces(self.randomness, array.size)
+        noise *= self.noise_multiplier * exact.sensitivity
+        noised = exact.add(array, noise.reshape(array.shape))
+        with np.errstate(over="ignore"):  # of a float16
+            return noised.astype(array.dtype)
