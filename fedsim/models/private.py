@@ -60,7 +60,8 @@ def made_up(data: DataSpec) -> Examples:
         inputs.uniform_(generator=generator)
     targets = None
     if data.targets is Targets.VALUES:
-        targets = torch.empty(MADE_UP, data.values).uniform_(-1, 1, generator=generator)
+        shape = (MADE_UP,) if data.values == 1 else (MADE_UP, data.values)
+        targets = torch.empty(shape).uniform_(-1, 1, generator=generator)
     elif data.targets is Targets.LABELS:
         targets = torch.empty(MADE_UP, dtype=torch.long).random_(data.classes, generator=generator)
     return Examples(inputs.numpy(), None if targets is None else targets.numpy(), data.kind)
