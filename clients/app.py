@@ -12,24 +12,23 @@ from contextlib import AbstractContextManager, nullcontext
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.discretion import discreet_mod
-from fedsim.clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
-from fedsim.clients.private_training import train_privately
-from fedsim.clients.training import Trained, train
-from fedsim.clients.workbench import Workbench, client_index, workbench
-from fedsim.data import Examples
+from fedsim.clients.mods import faults_mod, nan_mod, protect_mod, secagg_mod
+from fedsim.clients.process import note_released
+from fedsim.clients.training import train
 from fedsim.data.spec import SPEC
 from fedsim.experiment import Experiment
-from fedsim.privacy.events import Event, Noise
+from fedsim.privacy.events import Noise
 from fedsim.records import find_record, record_in
-from fedsim.streams import numpy_stream, torch_draws_from, torch_draws_from_system
+from fedsim.streams import torch_draws_from, torch_draws_from_system
 from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
 
 app = ClientApp(mods=[discreet_mod])
 
 
-@app.train(mods=[faults_mod, secagg_mod, clip_mod, local_noise_mod, nan_mod])  # the first is outermost
+@app.train(mods=[faults_mod, secagg_mod, protect_mod, nan_mod])  # the first is outermost
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
@@ -37,54 +36,38 @@ def on_train(message: Message, context: Context) -> Message:
     `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
     to note events in, where they have to be there first). The reply holds `arrays` and `metrics`: `num-examples`,
     `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
-    and losses, which are not part of it, only where the noise is seeded. The mods of client-level privacy make of
+    and losses, which are not part of it, only where the noise is seeded. `protect_mod` makes of
     this what may leave the client.
     """
-    bench = workbench(context)
+    bench = client_runtime(context)
     config = record_in(message.content, ConfigRecord, "config")
     examples = bench.data.client(client_index(context)).train
     bench.load(record_in(message.content, ArrayRecord, "arrays"))
-    bench.optimizer.begin(int(config["server-round"]))  # type: ignore[arg-type]
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, bench.task, examples).loss
-    trained, event = _train(bench, examples, config, context)
+    at = client_round(bench, context, config)
+    steps = bench.kernel.steps(*bench.task.tensors(examples), at)
+    mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
+    with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
+        trained = train(bench.model, bench.optimizer(at.round), steps, mu)
+    event = steps.event()
     content = RecordDict({"arrays": bench.arrays(), "metrics": metrics})
     if event is not None:
+        note_released(event, context, config)
         content["ledger"] = ConfigRecord({"events": [event.dumps()]})
     if event is None or event.noise is Noise.SEEDED:
         metrics["train-loss"] = trained.loss
     return Message(content, reply_to=message)
 
 
-def _train(
-    bench: Workbench, examples: Examples, config: ConfigRecord, context: Context
-) -> tuple[Trained, Event | None]:
-    """Train the workbench's model, by DP-SGD if the experiment says so; the event is that of the release."""
-    client = client_index(context)
-    seed, round_ = bench.experiment.seed, int(config["server-round"])  # type: ignore[arg-type]
-    with single_threaded(), _masks(bench.experiment, round_, client):  # the same bits under any engine
-        if bench.gradient is not None:
-            return train_privately(bench, bench.gradient, examples, config, context)
-        trained = train(
-            bench.model,
-            bench.task,
-            bench.optimizer,
-            examples,
-            bench.experiment.client,
-            numpy_stream(seed, "batches", round_=round_, client=client),
-            float(config.get("proximal-mu", bench.experiment.client.proximal_mu)),  # type: ignore[arg-type]
-        )
-        return trained, None
-
-
 def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:
-    """Return the block in which a model's dropout draws: from a stream of the seed, or what nobody knows.
+    """Return the block in which a model's dropout, and an optimizer, draw: from a stream of the seed, or what nobody knows.
 
     A mask belongs to a place in a batch, and a record that is not there moves the others to other places: whoever
     knows the masks sees more of that than clipping bounds.
     """
-    if not experiment.model.entry.draws:
+    if not (experiment.model.entry.draws or experiment.client.optimizer_entry.draws):
         return nullcontext()
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return torch_draws_from_system()
@@ -94,7 +77,7 @@ def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextM
 @app.evaluate()
 def on_evaluate(message: Message, context: Context) -> Message:
     """Evaluate the message's `arrays` on the client's held-out share; the reply's `metrics` say `num-examples`."""
-    bench = workbench(context)
+    bench = client_runtime(context)
     examples = bench.data.client(client_index(context)).held_out
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
@@ -115,7 +98,7 @@ def on_query(message: Message, context: Context) -> Message:
     spec = find_record(message.content, ConfigRecord, SPEC)
     if spec is not None:
         context.state[SPEC] = spec
-    workbench(context)
+    client_runtime(context)
     return Message(
         RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message
     )

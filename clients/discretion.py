@@ -1,7 +1,7 @@
 """What a simulated client says of what went wrong with it: nothing, where noise is the operating system's.
 
 Whatever an exception or a warning says, it may be about the data (the norm of a record's gradient, a label). A client that
-is a process of its own writes it to its own log (`fedsim.deployment.node`); a simulated one has the run's private log.
+is a process of its own writes it to its own log (`fedsim.deployment.client.client_loop`); a simulated one has the run's private log.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 
 from fedsim import private_log
-from fedsim.clients.place import Place
-from fedsim.clients.workbench import client_index
+from fedsim.clients.client_runtime import client_index
+from fedsim.clients.process import ClientProcess
 from fedsim.experiment import Experiment
+from fedsim.flower.constants import ErrorCode
 from fedsim.results.disclosure import is_discreet
 
 FAILED = "failed"  # all that the server hears
@@ -43,7 +43,7 @@ def discreet_mod(message: Message, context: Context, call_next: ClientAppCallabl
 
 def keeps_quiet(context: Context) -> bool:
     """Say whether a client is a simulated one of a run with the operating system's noise."""
-    if Place.of(context) is not None:
+    if ClientProcess.of(context) is not None:
         return False
     config = context.run_config
     return _is_discreet(str(config.get("experiment", "")), str(config.get("set", "")))

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
-from flwr.common.constant import SType
 from numpy.typing import NDArray
+
+from fedsim.flower.constants import NUMPY
 
 Values = NDArray[Any]
 
@@ -29,7 +30,7 @@ class LiveArray(Array):
     def __init__(self, values: Values) -> None:
         # Not through Flower's constructor, which would serialise.
         self.__dict__.update(
-            _values=values, dtype=_name(values.dtype), shape=tuple(values.shape), stype=SType.NUMPY
+            _values=values, dtype=_name(values.dtype), shape=tuple(values.shape), stype=NUMPY
         )
 
     @property

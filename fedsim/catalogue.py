@@ -1,5 +1,7 @@
 """What there is to choose from: sources, partitions, tasks, models and strategies, by name.
 
+Optimizers and schedules have catalogues of their own: `fedsim.optimizers.catalogue`, `fedsim.schedules.catalogue`.
+
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
 nothing that fedsim must not import, until an entry is used.
@@ -7,8 +9,8 @@ nothing that fedsim must not import, until an entry is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -42,6 +44,7 @@ class Entry:
     reference: str
     summary: str
     options: type[o.Options] = o.Options
+    beside: frozenset[str] = frozenset()  # keys of the name's own table that only some of the names use
 
     def load(self) -> Any:
         """Import and return what the entry refers to."""
@@ -96,17 +99,28 @@ class StrategyEntry(Entry):
     state: tuple[str, ...] | None = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class MechanismEntry(Entry):
+    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`.
+
+    `events` are its kinds of ledger lines: the name that each has there, and the class.
+    """
+
+    events: Mapping[str, str] = field(default_factory=dict)
+
+
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
-def _table(*entries: AnyEntry) -> dict[str, AnyEntry]:
-    table = {entry.name: entry for entry in entries}
-    if len(table) != len(entries):
+def table(*entries: AnyEntry) -> dict[str, AnyEntry]:
+    """Return entries by name; raises `ValueError` where two have the same."""
+    by_name = {entry.name: entry for entry in entries}
+    if len(by_name) != len(entries):
         raise ValueError("a name is in the catalogue twice")
-    return table
+    return by_name
 
 
-SOURCES = _table(
+SOURCES = table(
     SourceEntry(
         name="digits",
         reference="fedsim.data.sources.images:digits",
@@ -166,7 +180,7 @@ SOURCES = _table(
     ),
 )
 
-PARTITIONS = _table(
+PARTITIONS = table(
     PartitionEntry(
         name="iid",
         reference="fedsim.data.partitions:iid",
@@ -236,7 +250,7 @@ PARTITIONS = _table(
     ),
 )
 
-TASKS = _table(
+TASKS = table(
     TaskEntry(
         name="classification",
         reference="fedsim.tasks.classification:Classification",
@@ -255,7 +269,7 @@ TASKS = _table(
     ),
 )
 
-MODELS = _table(
+MODELS = table(
     ModelEntry(
         name="linear",
         reference="fedsim.models.dense:linear",
@@ -285,9 +299,43 @@ MODELS = _table(
     ),
 )
 
+NO_MECHANISM = MechanismEntry(
+    name="none", reference="fedsim.privacy.unprotected:Unprotected", summary="no noise, and no guarantee"
+)
+
+MECHANISMS = table(
+    MechanismEntry(
+        name="dp-sgd",
+        reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",
+        summary="example-level: each client trains with DP-SGD (Abadi et al. 2016)",
+        events={"dp-sgd": "fedsim.privacy.dp_sgd.event:DpSgdEvent"},
+    ),
+    MechanismEntry(
+        name="dp-fedavg",
+        reference="fedsim.privacy.dp_fedavg.mechanism:DpFedAvg",
+        summary="client-level: a trusted server noises the sum of clipped updates (McMahan et al. 2018)",
+        events={
+            "dp-fedavg": "fedsim.privacy.dp_fedavg.event:CohortEvent",
+            "dp-fedavg-adaptive": "fedsim.privacy.dp_fedavg.event:CohortEvent",
+        },
+    ),
+    MechanismEntry(
+        name="dp-ftrl",
+        reference="fedsim.privacy.dp_ftrl.mechanism:DpFtrl",
+        summary="client-level: a trusted server adds noise that is correlated over rounds (Denisov et al. 2022)",
+        events={"dp-ftrl": "fedsim.privacy.dp_ftrl.event:MatrixEvent"},
+    ),
+    MechanismEntry(
+        name="local-dp",
+        reference="fedsim.privacy.local_dp.mechanism:LocalDp",
+        summary="client-level: each client clips and noises its own update, and trusts nobody",
+        events={"local-dp": "fedsim.privacy.local_dp.event:LocalDpEvent"},
+    ),
+)
+
 _FLOWER = "flwr.serverapp.strategy:"
 
-STRATEGIES = _table(
+STRATEGIES = table(
     StrategyEntry(
         name="fedavg",
         reference=_FLOWER + "FedAvg",
@@ -380,38 +428,39 @@ def option_keys(entry: Entry) -> set[str]:
     return {kebab(name) for name in entry.options.model_fields}
 
 
-def _find(table: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
-    if name not in table:
-        raise Refused(f"there is no such name; allowed: {', '.join(table)}{and_own}")
-    return table[name]
+def find(entries: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
+    """Return the entry of a name; raises `Refused` where there is none, naming all, and then `and_own`."""
+    if name not in entries:
+        raise Refused(f"there is no such name; allowed: {', '.join(entries)}{and_own}")
+    return entries[name]
 
 
 def find_source(name: str) -> SourceEntry:
     """Return the entry of a source; raises `Refused` where there is none."""
-    return _find(SOURCES, name)
+    return find(SOURCES, name)
 
 
 def find_partition(name: str) -> PartitionEntry:
     """Return the entry of a partition; raises `Refused` where there is none."""
-    return _find(PARTITIONS, name)
+    return find(PARTITIONS, name)
 
 
 def find_task(name: str) -> TaskEntry:
     """Return the entry of a task; `"module:callable"` is the user's own."""
     if ":" in name:
         return TaskEntry(name=name, reference=name, summary="", options=o.FreeOptions)
-    return _find(TASKS, name, ', or "module:callable"')
+    return find(TASKS, name, ', or "module:callable"')
 
 
 def find_model(name: str) -> ModelEntry:
     """Return the entry of a model; `"module:callable"` is the user's own, for any kind of data."""
     if ":" in name:
         return ModelEntry(name=name, reference=name, summary="", options=o.FreeOptions, draws=True)
-    return _find(MODELS, name, ', or "module:callable"')
+    return find(MODELS, name, ', or "module:callable"')
 
 
 def find_strategy(name: str) -> StrategyEntry:
     """Return the entry of a strategy; `"module:callable"` is the user's own and sees each update."""
     if ":" in name:
         return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions, state=None)
-    return _find(STRATEGIES, name, ', or "module:callable"')
+    return find(STRATEGIES, name, ', or "module:callable"')

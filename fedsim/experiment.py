@@ -17,14 +17,16 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from fedsim.catalogue import STRATEGIES, TaskEntry, find_task
-from fedsim.client_level_sections import DpFtrlSection
 from fedsim.errors import Refused
 from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
+from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Relation
+from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import at_path, invalid, one_line
-from fedsim.privacy_sections import DpSgdSection, PrivacySection, SecaggSection
+from fedsim.privacy_sections import PrivacySection
 from fedsim.sections import (
     ClientSection,
     DataSection,
@@ -64,6 +66,10 @@ class Experiment(Section):
         if clients is not None and self.server.cohort > clients and not self.privacy.hides_clients:
             with at_path("server"):
                 raise invalid("cohort", self.server.cohort, f"must be at most data.clients = {clients}")
+        warmup = self.client.warmup_rounds
+        if warmup is not None and warmup >= self.rounds:
+            with at_path("client"):
+                raise invalid("warmup-rounds", warmup, f"must be below rounds = {self.rounds}")
         evaluation = self.server.client_evaluation
         if evaluation != "none" and self.data.held_out == 0:
             with at_path("server"):
@@ -141,7 +147,7 @@ class Experiment(Section):
                     "protects; allowed with it: poisson",
                 )
 
-    def _check_central_under_secagg(self, secagg: SecaggSection) -> None:
+    def _check_central_under_secagg(self, secagg: SecaggSettings) -> None:
         """Refuse secret cohorts, and a range of coordinates that clipped updates don't fit.
 
         That a round had too few clients for a sum would say how many there were. A vector of L2 norm C may have all
@@ -203,7 +209,7 @@ class Experiment(Section):
         if server.weighting != "uniform":
             object.__setattr__(self, "server", server.model_copy(update={"weighting": "uniform"}))
 
-    def _check_separation(self, dp_ftrl: DpFtrlSection | None) -> None:
+    def _check_separation(self, dp_ftrl: DpFtrlSettings | None) -> None:
         """Refuse cohorts that don't keep the separation that noise is made for, and a separation that nothing needs."""
         server, clients = self.server, self.data.clients
         if (dp_ftrl is not None) != (server.sampling == "b-min-sep"):
@@ -223,7 +229,7 @@ class Experiment(Section):
                     f"{dp_ftrl.min_separation} groups of {server.cohort} clients need more than data.clients = {clients}",
                 )
 
-    def _check_dp_sgd(self, dp_sgd: DpSgdSection) -> None:
+    def _check_dp_sgd(self, dp_sgd: DpSgdSettings) -> None:
         """Refuse what DP-SGD can't stand beside: each for want of a theorem."""
         server = self.server
         if server.strategy_entry.needs_initial_loss:
@@ -272,7 +278,7 @@ class Experiment(Section):
                     "noise", "os", "sends no losses of clients, and server.client-evaluation asks for them"
                 )
 
-    def _check_secagg(self, secagg: SecaggSection) -> None:
+    def _check_secagg(self, secagg: SecaggSettings) -> None:
         """Refuse what secure aggregation can't stand beside, and a cohort that no threshold protects."""
         server = self.server
         self._need_sums_only("and secure aggregation shows only their sum; allowed")

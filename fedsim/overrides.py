@@ -10,15 +10,19 @@ from typing import Any
 
 from fedsim import catalogue
 from fedsim.errors import Refused
+from fedsim.optimizers.catalogue import find_optimizer
 from fedsim.privacy.settings import kebab
+from fedsim.schedules.catalogue import find_schedule
 
-# A key that names an entry, its default, and where the entry's options stand.
+# A key that names an entry, the name where it is unset, and where the entry's options stand.
 _NAMES = {
     "data.source": (catalogue.find_source, "digits", "data"),
     "data.partition": (catalogue.find_partition, "dirichlet", "data"),
     "task.name": (catalogue.find_task, "", "task"),
     "model.name": (catalogue.find_model, "cnn", "model"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
+    "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
+    "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
 }
 
 
@@ -26,8 +30,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
     A value is read as TOML (`0.1`, `true`, `[1, 2]`); what is not TOML is a string, so `iid` needs no
-    quotes. An override that names another source, partition, task, model or strategy drops the options that
-    went with the former one and do not go with the new one.
+    quotes. An override that names another source, partition, task, model, strategy, optimizer or schedule drops
+    the options that went with the former one and do not go with the new one.
 
     Raises:
         Refused: An override has no `=`, stands twice, or goes below a key that is no table.
@@ -78,15 +82,23 @@ def _table(tree: dict[str, Any], path: str) -> Any:
 
 def _drop_former_options(tree: dict[str, Any], key: str, new: str) -> None:
     find, default, where = _NAMES[key]
-    former, options = _table(tree, key) or default, _table(tree, where)
-    if not isinstance(former, str) or not isinstance(options, dict):
+    former = _table(tree, key) or default
+    if not isinstance(former, str):
         return
     try:
-        stale = catalogue.option_keys(find(former)) - catalogue.option_keys(find(new))
+        old: catalogue.Entry = find(former)
+        now: catalogue.Entry = find(new)
     except Refused:
         return  # validation says it better
-    for name in stale & set(options):
-        del options[name]
+    _drop(tree, where, catalogue.option_keys(old) - catalogue.option_keys(now))
+    _drop(tree, key.rpartition(".")[0], old.beside - now.beside)
+
+
+def _drop(tree: dict[str, Any], path: str, stale: set[str] | frozenset[str]) -> None:
+    table = _table(tree, path)
+    if isinstance(table, dict):
+        for name in stale & set(table):
+            del table[name]
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -1,11 +1,16 @@
-"""Where an experiment's noise comes from: a named stream of its seed, or the operating system."""
+"""Where an experiment's noise and cohorts come from: named streams of its seed, or the operating system."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedsim.experiment import Experiment
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.cohorts.draw import secret_generator
 from fedsim.privacy.events import Noise
-from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
-from fedsim.streams import noise_stream
+from fedsim.privacy.mechanism import ClientRound
+from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
+from fedsim.streams import noise_stream, numpy_stream, torch_stream
 
 
 def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: int = 0) -> Randomness:
@@ -13,3 +18,46 @@ def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: 
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return SystemRandomness()
     return NumpyRandomness(noise_stream(experiment.seed, purpose, round_=round_, client=client))
+
+
+class ClientsDraws:
+    """What the clients of an experiment draw (`fedsim.privacy.mechanism.ClientDraws`)."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    def noise(self, purpose: str, at: ClientRound) -> Randomness:
+        """Return what draws a client's noise in a round."""
+        return randomness_of(self._experiment, purpose, round_=at.round, client=at.client)
+
+    def noise_and_coins(self, noise: str, coins: str, at: ClientRound) -> Randomness:
+        """Return what draws a client's noise and its batches in a round, from streams of these names."""
+        if Noise(self._experiment.privacy.noise) is Noise.SYSTEM:
+            return SystemRandomness()
+        seed, place = self._experiment.seed, {"round_": at.round, "client": at.client}
+        drawn = numpy_stream(seed, coins, **place)
+        if Arithmetic(self._experiment.privacy.arithmetic) is Arithmetic.FLOAT32:
+            return SeededRandomness(drawn, torch_stream(seed, noise, **place))
+        return NumpyRandomness(noise_stream(seed, noise, **place), drawn)
+
+
+class ServerDraws:
+    """What the server of an experiment draws (`fedsim.privacy.mechanism.Draws`)."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    @property
+    def source(self) -> Noise:
+        """Where noise comes from."""
+        return Noise(self._experiment.privacy.noise)
+
+    def noise(self, purpose: str, round_: int) -> Randomness:
+        """Return what draws the server's noise of a round."""
+        return randomness_of(self._experiment, purpose, round_=round_)
+
+    def coins(self, round_: int) -> np.random.Generator:
+        """Return what draws a round's cohort: coins that nobody can toss again where noise is the system's."""
+        if self.source is Noise.SYSTEM:
+            return secret_generator()
+        return numpy_stream(self._experiment.seed, "cohort", round_=round_)

@@ -7,27 +7,37 @@ from typing import Any
 
 from fedsim import catalogue
 from fedsim.experiment import Experiment
+from fedsim.optimizers.catalogue import OPTIMIZERS
+from fedsim.schedules.catalogue import SCHEDULES
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of an experiment file, for editors."""
     tree = Experiment.model_json_schema(by_alias=True)
-    data, model, server = (tree["$defs"][f"{name}Section"] for name in ("Data", "Model", "Server"))
+    names = ("Data", "Model", "Client", "Server")
+    data, model, client, server = (tree["$defs"][f"{name}Section"] for name in names)
     _describe(data, "source", catalogue.SOURCES, "enum")
     _describe(data, "partition", catalogue.PARTITIONS, "enum")
     _describe(tree["$defs"]["TaskSection"], "name", catalogue.TASKS, "examples")
     _describe(model, "name", catalogue.MODELS, "examples")
-    _describe(server, "strategy", catalogue.STRATEGIES, "examples")
+    _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
+    _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")
+    _describe(client, "schedule", SCHEDULES, "examples", "schedule-options")
     data["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}
 
 
-def _describe(section: dict[str, Any], key: str, table: Mapping[str, catalogue.Entry], names: str) -> None:
-    """Put the names of a table, and the options that go with each, into the schema of a section."""
+def _describe(
+    section: dict[str, Any], key: str, table: Mapping[str, catalogue.Entry], names: str, where: str = ""
+) -> None:
+    """Put the names of a table, and the options that go with each, into the schema of a section.
+
+    The options stand in a table of their own, `where`, or in the section itself.
+    """
     section["properties"][key][names] = list(table)
     options = section["properties"]
-    if key == "strategy":
-        options = options["options"].setdefault("properties", {})
+    if where:
+        options = options[where].setdefault("properties", {})
     for entry in table.values():
         for name, field in entry.options.model_json_schema(by_alias=True).get("properties", {}).items():
             field.pop("default", None)

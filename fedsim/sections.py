@@ -6,7 +6,7 @@ Each is frozen and checked on its own; what goes across tables is checked by `fe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -14,9 +14,12 @@ from pydantic import ConfigDict, Field, model_validator
 from fedsim import catalogue
 from fedsim.catalogue import AnyEntry, option_keys
 from fedsim.errors import Refused
+from fedsim.optimizers.catalogue import OPTIMIZERS, OptimizerEntry, find_optimizer
 from fedsim.options import FreeOptions, Options
+from fedsim.privacy.mechanism import LocalWork
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import at_path, invalid
+from fedsim.schedules.catalogue import SCHEDULES, ScheduleEntry, find_schedule
 
 
 class _WithOptions(Section):
@@ -66,6 +69,21 @@ def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEnt
         return [find(name)]
     except Refused as refused:
         raise invalid(key, name, str(refused)) from None
+
+
+def _fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) -> None:
+    """Check an entry's options, which stand in a table of their own at `where`, and fill in their defaults, in place."""
+    given = raw.get(where, {})
+    if not isinstance(given, Mapping):
+        return
+    for entry in entries:
+        allowed = option_keys(entry)
+        with at_path(where):
+            for key, value in given.items():
+                if kebab(str(key)) not in allowed and not issubclass(entry.options, FreeOptions):
+                    keys = ", ".join(sorted(allowed)) or "none"
+                    raise invalid(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
+            raw[where] = entry.options.model_validate(dict(given)).model_dump(by_alias=True)
 
 
 class DataSection(_WithOptions):
@@ -162,24 +180,99 @@ class ModelSection(_WithOptions):
 
 
 class ClientSection(Section):
-    """What a client does with its examples: local SGD."""
+    """What a client does with its examples: local steps of an optimizer, whose state begins anew each round."""
 
     epochs: int = Field(default=1, ge=1)
     """Passes over the client's examples in a round."""
     steps: int | None = Field(default=None, ge=1)
-    """Steps of SGD in a round, instead of `epochs`."""
+    """Steps of the optimizer in a round, instead of `epochs`."""
     batch_size: int = Field(default=10, ge=1)
     """Examples in a step; the last batch of a pass may be smaller."""
     learning_rate: float = Field(default=0.1, gt=0)
-    """Rate of the first round."""
+    """Rate that the schedule begins with."""
     learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
-    """Factor on the rate after each round."""
+    """Factor on the rate after each round; for the schedule `exponential`."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """Momentum of SGD, begun anew each round."""
+    """Momentum of SGD, begun anew each round; for the optimizer `sgd`."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """L2 penalty."""
+    """L2 penalty of `sgd` and `adam`; with `adamw` outside the moments. An optimizer of your own takes options."""
     proximal_mu: float = Field(default=0.0, ge=0)
     """Pull of mu/2 ||w - w_t||^2 to the model that was received (Li et al. 2020); `fedprox` sets its own."""
+    optimizer: str | None = None
+    """An optimizer's name (see `fedsim optimizers`) or `"module:callable"`; unset: `sgd`."""
+    optimizer_options: dict[str, Any] | None = None
+    """The optimizer's own arguments."""
+    schedule: str | None = None
+    """A schedule's name (see `fedsim optimizers`) or `"module:callable"`; unset: `exponential`, which is constant
+    where `learning-rate-decay` is 1."""
+    schedule_options: dict[str, Any] | None = None
+    """The schedule's own arguments."""
+    warmup_rounds: int | None = Field(default=None, ge=1)
+    """Rounds over which the rate rises linearly before the schedule begins; unset: none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_options(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        filled = {kebab(str(key)): value for key, value in raw.items()}
+        for key, default, find in (
+            ("optimizer", "sgd", find_optimizer),
+            ("schedule", "exponential", find_schedule),
+        ):
+            name, where = filled.get(key), f"{key}-options"
+            if filled.get(where) is None:
+                filled.pop(where, None)
+            if name is not None or where in filled:
+                _fill(filled, where, _lookup(key, default if name is None else name, find))
+        return filled
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """Refuse keys that the optimizer or the schedule doesn't use."""
+        for what, entry, entries in (
+            ("optimizer", self.optimizer_entry, OPTIMIZERS),
+            ("schedule", self.schedule_entry, SCHEDULES),
+        ):
+            for key in sorted({key for other in entries.values() for key in other.beside}):
+                name = key.replace("-", "_")
+                value, unused = getattr(self, name), type(self).model_fields[name].default
+                if value != unused and key not in entry.beside:
+                    users = ", ".join(other.name for other in entries.values() if key in other.beside)
+                    raise invalid(key, value, f"is for {what} {users}, not {entry.name!r}")
+        if self.schedule == "exponential" and self.learning_rate_decay == 1:
+            raise invalid("schedule", self.schedule, "needs learning-rate-decay below 1")
+        return self
+
+    @property
+    def optimizer_entry(self) -> OptimizerEntry:
+        """The optimizer's entry in the catalogue."""
+        return find_optimizer("sgd" if self.optimizer is None else self.optimizer)
+
+    @property
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """What the optimizer is called with, beside parameters and rate, by the names of Python."""
+        return self._arguments(self.optimizer_options, self.optimizer_entry.beside)
+
+    @property
+    def schedule_entry(self) -> ScheduleEntry:
+        """The schedule's entry in the catalogue."""
+        return find_schedule("exponential" if self.schedule is None else self.schedule)
+
+    @property
+    def schedule_arguments(self) -> dict[str, Any]:
+        """What the schedule is called with, beside the round and the rounds, by the names of Python."""
+        return self._arguments(self.schedule_options, self.schedule_entry.beside)
+
+    def _arguments(self, options: Mapping[str, Any] | None, own_keys: Iterable[str]) -> dict[str, Any]:
+        arguments = {key.replace("-", "_"): value for key, value in (options or {}).items()}
+        names = [key.replace("-", "_") for key in sorted(own_keys)]
+        return arguments | {name: getattr(self, name) for name in names}
+
+    @property
+    def work(self) -> LocalWork:
+        """What a client does in a round, for a mechanism to account for."""
+        return LocalWork(batch_size=self.batch_size, epochs=self.epochs, steps=self.steps)
 
 
 class ServerSection(Section):
@@ -220,13 +313,9 @@ class ServerSection(Section):
     def _fill_options(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping):
             return raw
-        given = raw.get("options", {})
-        if not isinstance(given, Mapping):
-            return raw
-        for entry in _lookup("strategy", raw.get("strategy", "fedavg"), catalogue.find_strategy):
-            with at_path("options"):
-                return {**raw, "options": entry.options.model_validate(dict(given)).model_dump(by_alias=True)}
-        return raw
+        filled = dict(raw)
+        _fill(filled, "options", _lookup("strategy", raw.get("strategy", "fedavg"), catalogue.find_strategy))
+        return filled
 
     @model_validator(mode="after")
     def _check_cohort(self) -> Self:

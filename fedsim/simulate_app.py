@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsim.engines import check_engine, start_engine
 from fedsim.errors import Refused, RunFailed
-from fedsim.flower_app import FlowerApp, reason
+from fedsim.flower.app import FlowerApp, reason
 from fedsim.results import Run
 from fedsim.results.directory import RunDirectory, check_free, free_run_path, from_here
 from fedsim.results.log import Log, recording

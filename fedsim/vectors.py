@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from fedsim.arrays import Values, record_of, values_of
 
 CLIPPED = "clipped-update"  # the record of a train reply, and its only array: what has changed, clipped, instead of a model
-SHIFTED_BIT = "shifted-bit"  # the metric that says whether it was below the clip norm: 1/2 or -1/2
 
 
 def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:

@@ -35,7 +35,14 @@ def at_path(table: str) -> Iterator[None]:
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise _error(
-            [((table, *e["loc"]), e["input"], _message(e["msg"], e["type"])) for e in details]
+            [
+                (
+                    (table, *e["loc"]),
+                    None if e["type"] == "missing" else e["input"],
+                    _message(e["msg"], e["type"]),
+                )
+                for e in details
+            ]
         ) from None
 
 
@@ -77,6 +84,8 @@ def _error(details: list[tuple[tuple[int | str, ...], Any, str]]) -> ValidationE
 def _message(message: str, kind: str) -> str:
     if kind == "extra_forbidden":
         return "is no key here"
+    if kind == "missing":
+        return "must be set"
     if kind in {"model_type", "dict_type"}:
         return "must be a table"
     return message.replace("Input should be", "must be")

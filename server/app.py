@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict, UserConfig
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore import log
-from flwr.superlink.grid import HttpGrid
 from torch import nn
 
 from fedsim import interruption, progress
@@ -22,27 +20,31 @@ from fedsim.data import FederatedData, prepare
 from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
+from fedsim.flower.log import log
+from fedsim.mechanisms import mechanism_of, refused
 from fedsim.models import initial_model
 from fedsim.models.private import check_private_model, private_gradient
+from fedsim.optimizers.build import check_optimizer
+from fedsim.privacy.account import Account
 from fedsim.privacy.dp_sgd.validator import check_model
-from fedsim.privacy.events import Noise
+from fedsim.privacy.events import Noise, Unit
+from fedsim.privacy.mechanism import ServerHalf
+from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC
-from fedsim.server.account import NOISE, Account
-from fedsim.server.central import Central
-from fedsim.server.cohort_account import CohortAccount
-from fedsim.server.correlated import Correlated
-from fedsim.server.deployed_grid import DeployedGrid
-from fedsim.server.deployment import Deployment
+from fedsim.schedules.rate import check_schedule
+from fedsim.server.aggregation.folded import Folded
+from fedsim.server.aggregation.gathered import Gathered
+from fedsim.server.aggregation.protection import described_policy, policy_for, secure_grid
+from fedsim.server.aggregation.secure import Secure
+from fedsim.server.aggregation.updates import Aggregator
+from fedsim.server.checkpoint import restore_checkpoint, why_not_resumable, write_checkpoint
 from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
-from fedsim.server.kept_ledger import KeptByClients
-from fedsim.server.local_account import LocalAccount
-from fedsim.server.matrix_account import MatrixAccount
-from fedsim.server.protection import policy_for, report, secure_grid
-from fedsim.server.rounds import Federation
-from fedsim.server.snapshot import restore_snapshot, why_not_resumable, write_snapshot
+from fedsim.server.federation import Federation
+from fedsim.server.grids.deployed import DeployedGrid
+from fedsim.server.process import ServerProcess
 from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
 from fedsim.server.summable import check_summable
@@ -50,6 +52,7 @@ from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
 from fedsim.tasks.scoring import score
 from fedsim.threads import cores
+from fedsim.training import plan_of, training_of
 
 app = ServerApp()
 
@@ -83,13 +86,13 @@ def main(grid: Grid, context: Context) -> None:
     """
     config = context.run_config
     experiment = Experiment.from_run_config(config)
-    deployment = Deployment.current()
+    deployment = ServerProcess.current()
     path = _run_path(experiment, config, deployment)
     data = prepare(experiment)
     if deployment is None:
         federation = _federation(experiment, data, grid, label=context.run_id)
     else:
-        deployed = DeployedGrid(cast(HttpGrid, grid), ttl=experiment.server.timeout)
+        deployed = DeployedGrid(grid, ttl=experiment.server.timeout)
         federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
     not_resumable = why_not_resumable(federation)
     home = None if deployment is None else deployment.secrets
@@ -100,7 +103,7 @@ def main(grid: Grid, context: Context) -> None:
     else:
         opened = RunDirectory.create(path, experiment, data.sha256, not_resumable, home)
     with opened as directory, discreet(directory):
-        restore_snapshot(federation, directory)
+        restore_checkpoint(federation, directory)
         if deployment is not None and _begins_once(federation):
             federation.begin = directory.note_begun
         _note_privacy(federation, directory)
@@ -116,14 +119,14 @@ def main(grid: Grid, context: Context) -> None:
         directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
 
 
-def _run_path(experiment: Experiment, config: UserConfig, deployment: Deployment | None) -> Path:
+def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProcess | None) -> Path:
     """Return where the run is written; a server process checks that it may run the experiment, and hears of it."""
     if deployment is None:
         return Path(str(config.get("run-dir") or default_run_path(experiment)))
     name = str(config.get("run-name", ""))
     path = deployment.run_path(name)
     deployment.check(experiment, str(config.get("code", "")))
-    deployment.speak(name)
+    deployment.log_to_server(name)
     return path
 
 
@@ -132,8 +135,7 @@ def _begins_once(federation: Federation) -> bool:
 
     They may have sent what they can't take back: noise that nobody can draw again, shares of secrets.
     """
-    account = federation.account
-    return federation.secure is not None or (account is not None and account.charges_ahead)
+    return federation.aggregator.secure or federation.account.charges_ahead
 
 
 def _federation(
@@ -142,7 +144,7 @@ def _federation(
     grid: Grid,
     *,
     label: int,
-    deployment: Deployment | None = None,
+    deployment: ServerProcess | None = None,
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
     if experiment.server.cohort > data.clients and not experiment.privacy.hides_clients:
@@ -154,19 +156,19 @@ def _federation(
     task = task_of(experiment, data.spec)
     model = initial_model(experiment, task)
     _check_privacy_of(model, task, data, experiment)
+    check_schedule(experiment.client, experiment.rounds)
+    check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
-    if experiment.privacy.local_dp is not None:
+    mechanism, settings = mechanism_of(experiment.privacy)
+    if mechanism.unit is Unit.CLIENT:
         check_summable(experiment, arrays)
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
-    account = _account(experiment, data)
-    if deployment is not None and isinstance(account, KeptByClients) and account.noise is Noise.SYSTEM:
-        account.charges_ahead = True
-    central: Central | Correlated | None = None
-    if isinstance(account, CohortAccount):
-        central = Central.of(experiment, arrays, account.cohorts, account.noise_multiplier)
-    if isinstance(account, MatrixAccount):
-        central = Correlated.of(experiment, arrays, account.cohorts, account.plan)
+    noise = Noise(experiment.privacy.noise)
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
+    with refused(mechanism):
+        half = plan.server(ServerDraws(experiment))
     enrolment = _enrol(experiment, data, grid, deployment)
     return Federation(
         experiment=experiment,
@@ -175,16 +177,34 @@ def _federation(
         strategy=strategy,
         arrays=arrays,
         evaluation=Evaluation(experiment, scoring, lambda arrays: _score(model, task, arrays, data)),
-        account=account,
-        central=central,
-        secure=None
+        mechanism=mechanism.name,
+        account=Account(
+            plan,
+            noise,
+            charges_ahead=policy is not None or (deployment is not None and noise is Noise.SYSTEM),
+        ),
+        half=half,
+        sampling=plan.sampling(ServerDraws(experiment)),
+        aggregator=_aggregator(experiment, half)
         if policy is None
-        else secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment),
+        else Secure(
+            secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment),
+            described_policy(experiment, policy),
+        ),
+        metric_terms=mechanism.metric_terms(settings),
     )
 
 
+def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
+    """Return what collects updates in clear: a linear strategy gets their mean, any other one each of them."""
+    uniform = experiment.server.weighting == "uniform"
+    if experiment.server.strategy_entry.linear:
+        return Folded(uniform=uniform, clipped=half.noises)
+    return Gathered(uniform=uniform)
+
+
 def _enrol(
-    experiment: Experiment, data: FederatedData, grid: Grid, deployment: Deployment | None
+    experiment: Experiment, data: FederatedData, grid: Grid, deployment: ServerProcess | None
 ) -> Enrolment:
     """Wait for the clients: for all of them, but in a server process no longer than a round for those who are away."""
     registered = None if deployment is None else deployment.registered()
@@ -195,19 +215,6 @@ def _enrol(
     least = data.clients if deployment is None else min(experiment.server.min_clients, data.clients)
     enrolment.wait(experiment.server.timeout, hoped=data.clients, least=least)
     return enrolment
-
-
-def _account(
-    experiment: Experiment, data: FederatedData
-) -> Account | CohortAccount | MatrixAccount | LocalAccount | None:
-    """Return the account of an experiment; None where nothing is to be accounted for."""
-    if experiment.privacy.dp_fedavg is not None:
-        return CohortAccount(experiment, experiment.privacy.dp_fedavg, data.clients, NOISE)
-    if experiment.privacy.dp_ftrl is not None:
-        return MatrixAccount(experiment, experiment.privacy.dp_ftrl, data.clients, NOISE)
-    if experiment.privacy.local_dp is not None:
-        return LocalAccount(experiment, experiment.privacy.local_dp, data.clients, NOISE)
-    return Account.of(experiment, data)
 
 
 def _check_privacy_of(model: nn.Module, task: Task, data: FederatedData, experiment: Experiment) -> None:
@@ -236,14 +243,14 @@ def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
     Raises:
         RunFailed: The ledger is not of this run's mechanism.
     """
-    if federation.account is not None:
-        try:
-            cost = federation.account.report(federation.charged)
-        except ValueError as error:
-            raise RunFailed(f"ledger.jsonl: {error}") from None
+    try:
+        cost = federation.account.report(federation.charged)
+    except ValueError as error:
+        raise RunFailed(f"ledger.jsonl: {error}") from None
+    if cost:
         directory.note_privacy(cost)
-    if federation.secure is not None:
-        directory.note_secure_aggregation(report(federation.experiment, federation.secure.policy))
+    if protection := federation.aggregator.report():
+        directory.note_secure_aggregation(protection)
 
 
 def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
@@ -254,7 +261,7 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
     def write(row: dict[str, Any]) -> None:
         public = directory.append_round(row)
         if keep:
-            write_snapshot(federation, directory)
+            write_checkpoint(federation, directory)
         listener.round_done(public)
 
     federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())

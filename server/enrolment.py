@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore import log
 
 from fedsim.errors import RunFailed
+from fedsim.flower.log import log
 from fedsim.records import record_in
 
 PAUSE = 0.2  # seconds between two looks at who is there

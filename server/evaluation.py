@@ -12,10 +12,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.experiment import Experiment
-from fedsim.server.cohort import draw
-from fedsim.server.cohort_grid import CohortGrid
+from fedsim.privacy.cohorts.draw import draw
+from fedsim.server.aggregation.replies import metrics_of
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.replies import metrics_of
+from fedsim.server.grids.cohort import CohortGrid
 from fedsim.streams import numpy_stream
 from fedsim.tasks import Metric, Score, Scoring
 

@@ -8,6 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# An example takes as long as the machine lets it. `--hypothesis-profile=ci` has no deadline either, and draws the same
+# examples each time.
+settings.register_profile("default", deadline=None)
 
 _cache = tempfile.mkdtemp(prefix="fedsim-tests-")
 os.environ["FEDSIM_CACHE"] = _cache

@@ -15,53 +15,48 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
-from fedsim.server.correlated import Correlated
-from fedsim.server.kept_ledger import KeptByServer
-from fedsim.server.rounds import Federation
+from fedsim.privacy.account import Account
+from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
+from fedsim.results import RunDirectory
+from fedsim.server.evaluation import Evaluation
 from tests.stopping import Killed, die
 
 ROOT = Path(__file__).parents[1]
 # Of a round's steps, those after which a kill comes: its cohort is drawn and nobody is asked; it is released, as the
 # ledger says; it is evaluated; its row is written, and its checkpoint isn't.
 PLACES = ("drawn", "released", "evaluated", "row")
-METHODS = {
-    "drawn": (Correlated, "draw"),
-    "released": (KeptByServer, "note"),
-    "evaluated": (Federation, "_evaluate"),
-    "row": (fedsim.results.RunDirectory, "append_round"),
+STEPS: dict[str, tuple[type, str, Callable[..., int]]] = {  # the method, and the round by its arguments
+    "drawn": (SeparatedCohorts, "draw", lambda round_, clients: round_),
+    "released": (Account, "note_released", lambda event: event.round),
+    "evaluated": (Evaluation, "scores", lambda round_, *_: round_),
+    "row": (RunDirectory, "append_round", lambda row: row["round"]),
 }
 
 
 def watch_draws(patch: pytest.MonkeyPatch, notes: Path) -> None:
     """Have each draw noted in a file of the test's own."""
-    draw = Correlated.draw
+    draw = SeparatedCohorts.draw
 
-    def drawn(self: Correlated, round_: int) -> list[int]:
-        cohort = draw(self, round_)
+    def drawn(self: SeparatedCohorts, round_: int, clients: int) -> list[int]:
+        cohort = draw(self, round_, clients)
         with notes.open("a") as file:
             file.write(json.dumps([round_, cohort]) + "\n")
         return cohort
 
-    patch.setattr(Correlated, "draw", drawn)
+    patch.setattr(SeparatedCohorts, "draw", drawn)
 
 
 def die_in(patch: pytest.MonkeyPatch, place: str, round_: int, how: Callable[[], None] = die) -> None:
     """Have a run die in a round, after the step of it that `place` names."""
-    kind, name = METHODS[place]
-    real, at = getattr(kind, name), [0]
-    train = Federation._train
-
-    def begun(self: Federation, number: int) -> Any:
-        at[0] = number
-        return train(self, number)
+    kind, name, round_of = STEPS[place]
+    real = getattr(kind, name)
 
     def step(self: Any, *arguments: Any) -> Any:
         result = real(self, *arguments)
-        if at[0] == round_:
+        if round_of(*arguments) == round_:
             how()
         return result
 
-    patch.setattr(Federation, "_train", begun)
     patch.setattr(kind, name, step)
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedsim import Experiment, Run
-from fedsim.deployment import submission
 from fedsim.deployment.children import Child, Children
-from fedsim.deployment.following import follow
 from fedsim.deployment.key_making import make_keys
-from fedsim.deployment.remote import Remote, Unreachable
-from fedsim.deployment.submission import Submitted
+from fedsim.deployment.operator import submit
+from fedsim.deployment.operator.follow import follow
+from fedsim.deployment.operator.remote import Remote, Unreachable
+from fedsim.deployment.operator.submit import Submitted
 from fedsim.progress import Silent
 
 HOST = "127.0.0.1"
@@ -120,11 +120,11 @@ class Federation:
 
     def submit(self, experiment: Experiment) -> Submitted:
         """Start a run."""
-        return submission.submit(self.remote, experiment, self.keys / "operator")
+        return submit.submit(self.remote, experiment, self.keys / "operator")
 
     def resume(self, run: Submitted) -> Submitted:
         """Go on with a run."""
-        return submission.resume(self.remote, run.name, self.keys / "operator")
+        return submit.resume(self.remote, run.name, self.keys / "operator")
 
     def rows(self, run: Submitted) -> list[dict[str, Any]]:
         """Return a run's rows so far, as the server has them."""

@@ -6,13 +6,15 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from flwr.serverapp.strategy import FedAvg
 
 import fedsim
 from fedsim import Experiment
 from fedsim.results.checkpoint import Checkpoint, read_checkpoint
+from fedsim.server.evaluation import Evaluation
 from fedsim.tracking import Tracker
 
 
@@ -41,6 +43,24 @@ class Listener:
 
 def die() -> None:
     raise Killed
+
+
+def fail_in(
+    patch: pytest.MonkeyPatch,
+    step: Literal["aggregation", "evaluation"],
+    round_: int,
+    how: Callable[[], None] = die,
+) -> None:
+    """Have a run fail in a step of a round: where FedAvg gets its updates, or where the model that came of it is scored."""
+    kind, name = {"aggregation": (FedAvg, "aggregate_train"), "evaluation": (Evaluation, "scores")}[step]
+    real = getattr(kind, name)
+
+    def failing(self: Any, number: int, *rest: Any) -> Any:
+        if number == round_:
+            how()
+        return real(self, number, *rest)
+
+    patch.setattr(kind, name, failing)
 
 
 def signal_myself(*numbers: signal.Signals) -> Callable[[], None]:

@@ -11,11 +11,10 @@ from typer.testing import CliRunner
 
 import fedsim
 from fedsim.cli import app
-from fedsim.deployment import following
 from tests.conftest import CONFIGS
 from tests.fedsim.deployment.directories import files_of
+from tests.fedsim.deployment.operator.test_follow import later
 from tests.fedsim.deployment.serving import Server, served
-from tests.fedsim.deployment.test_following import later
 from tests.stopping import change, stopped
 
 TINY = """
@@ -35,7 +34,7 @@ engine = "sequential"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr(following, "POLL", 0.02)
+    monkeypatch.setattr("fedsim.deployment.operator.follow.POLL", 0.02)
     (tmp_path / "tiny.toml").write_text(TINY)
     return Server(tmp_path / "there")
 

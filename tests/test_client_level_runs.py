@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import clip, clip_mod
+from fedsim.mechanisms import loads
+from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
-from fedsim.privacy.events import CohortEvent, Sampling, loads
+from fedsim.privacy.dp_fedavg.event import CohortEvent
+from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT
+from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
+from fedsim.privacy.events import Sampling
 from fedsim.runtime.spec import acting_as
-from fedsim.server.central import Central
-from fedsim.server.rounds import Federation
 from fedsim.streams import noise_stream, numpy_stream
-from fedsim.vectors import CLIPPED, SHIFTED_BIT
-from tests.stopping import Killed, failing_in_private, stopped
+from fedsim.vectors import CLIPPED
+from tests.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.tasks import task_of
 from tests.test_simulation import bits
 
@@ -98,24 +102,22 @@ def test_each_round_is_an_event_and_epsilon_follows_from_them() -> None:
 
 
 class Recorder:
-    """Keeps what a run's central mechanism is given and returns."""
+    """Keeps what the server's half of a run's mechanism is given and returns."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.totals: list[dict[str, Any]] = []
-        self.sums: list[dict[str, float]] = []
         self.means: list[dict[str, Any]] = []
         self.clips: list[float] = []
-        real = Central.release
+        real = DpFedAvgServer.release
 
-        def release(central: Central, total: Any, round_: int, sums: dict[str, float]) -> Any:
-            self.clips.append(central.clip)
+        def release(server: DpFedAvgServer, total: Any, round_: int, reported: dict[str, float]) -> Any:
+            self.clips.append(server.clip)
             self.totals.append({name: np.array(array) for name, array in total.items()})
-            self.sums.append(sums)
-            noised = real(central, total, round_, sums)
+            noised = real(server, total, round_, reported)
             self.means.append(noised.mean)
             return noised
 
-        monkeypatch.setattr(Central, "release", release)
+        monkeypatch.setattr(DpFedAvgServer, "release", release)
 
 
 def test_what_is_released_is_the_noised_sum_over_the_expected_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +164,7 @@ def test_one_client_moves_the_released_sum_by_at_most_the_clip_norm(monkeypatch:
 
 def _drops_out(faults: Any, seed: int, round_: int, client: int, *rest: Any) -> Any:
     from fedsim.clients.mods.faults import Fault
-    from fedsim.server.cohort import draw
+    from fedsim.privacy.cohorts.draw import draw
 
     victim = draw("poisson", 6, 30, numpy_stream(seed, "cohort", round_=round_))[0]
     return Fault.DROPOUT if client == victim else Fault.NONE
@@ -179,33 +181,17 @@ def test_an_empty_cohort_releases_noise_and_counts(monkeypatch: pytest.MonkeyPat
         assert any(mean.any() for mean in recorder.means[round_ - 1].values())
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (),
-        (*SECAGG, *ADAPTIVE, *RELEASE),
-        pytest.param(ADAPTIVE, marks=pytest.mark.slow),
-        pytest.param(SECAGG, marks=pytest.mark.slow),
-        pytest.param(RELEASE, marks=pytest.mark.slow),
-        pytest.param(("server.strategy='fedadam'",), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [ADAPTIVE, SECAGG, RELEASE, ("server.strategy='fedadam'",)])
 def test_engines_and_kills_leave_every_bit(
     overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole = private_bits(fedsim.run(digits(*overrides), "whole"))
     assert private_bits(fedsim.run(digits(*overrides, "runtime.engine='local'"), "local")) == whole
-    real = Federation._evaluate
-
-    def dies(federation: Federation, round_: int) -> Any:
-        if round_ == 4:
-            raise Killed
-        return real(federation, round_)
-
-    monkeypatch.setattr(Federation, "_evaluate", dies)
-    with pytest.raises(Killed):
-        fedsim.run(digits(*overrides), "killed")
-    monkeypatch.setattr(Federation, "_evaluate", real)
+    with monkeypatch.context() as patch:
+        fail_in(patch, "evaluation", 4)
+        with pytest.raises(Killed):
+            fedsim.run(digits(*overrides), "killed")
     assert private_bits(fedsim.resume("killed")) == whole
 
 
@@ -213,17 +199,10 @@ def test_noise_of_the_operating_system_is_charged_before_it_is_used_and_never_dr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     overrides = ("privacy.noise='os'",)
-    real = Federation._evaluate
-
-    def dies(federation: Federation, round_: int) -> Any:
-        if federation.done == 1:
-            raise Killed
-        return real(federation, round_)
-
-    monkeypatch.setattr(Federation, "_evaluate", dies)
-    with pytest.raises(Killed):
-        fedsim.run(digits(*overrides), "killed")
-    monkeypatch.setattr(Federation, "_evaluate", real)
+    with monkeypatch.context() as patch:
+        fail_in(patch, "evaluation", 2)
+        with pytest.raises(Killed):
+            fedsim.run(digits(*overrides), "killed")
     assert [event.round for event in events_of(fedsim.load_run("killed"))] == [1, 2]
     run = fedsim.resume("killed")
     assert [event.round for event in events_of(run)] == [1, 2, 3, 4]
@@ -263,15 +242,6 @@ def test_adaptive_clipping_ends_at_the_quantile_of_the_norms(
     )
     median = np.median(norms[-30 * last :])
     assert np.exp(np.mean(np.log(recorder.clips[-last:]))) == pytest.approx(median, rel=0.1)
-
-
-def test_what_calibration_promises_is_kept() -> None:
-    overrides = ("privacy.dp-fedavg.epsilon=3.0",)
-    text = DIGITS.replace("noise-multiplier = 0.8\n", "")
-    run = fedsim.run(Experiment.from_toml(text, overrides), "run")
-    said = run.manifest["epsilon"]["released-models"]
-    assert 2.9 < said["epsilon"] <= 3.0
-    assert events_of(run)[0].noise_multiplier == said["noise-multiplier"]
 
 
 def test_truncated_cohorts_are_accounted_as_such() -> None:
@@ -346,14 +316,15 @@ def test_a_ledger_that_has_the_whole_plan_already_ends_the_run_before_anybody_is
 def test_a_ledger_that_is_full_by_the_time_of_a_release_ends_the_run_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = Federation._collect
+    real, collected = Account.note_reported, count(1)
 
-    def collect(federation: Federation, round_: int, *rest: Any) -> Any:
-        if round_ == 3 and federation.account is not None:  # while clients train, somebody writes
-            federation.account.note(list(federation.account.ledger))  # type: ignore[arg-type]
-        return real(federation, round_, *rest)
+    def reported(account: Account, events: Any) -> None:
+        if next(collected) == 3:  # while clients train, somebody writes
+            for event in list(account.ledger):
+                account.note_released(event)
+        real(account, events)
 
-    monkeypatch.setattr(Federation, "_collect", collect)
+    monkeypatch.setattr(Account, "note_reported", reported)
     recorder = Recorder(monkeypatch)
     with pytest.raises(fedsim.RunFailed, match="round 3: the ledger has 4 rounds, of 4"):
         fedsim.run(digits(), "run")
@@ -512,7 +483,7 @@ def test_the_client_sends_a_clipped_difference_that_weighs_one(
 
 
 def test_a_model_of_several_precisions_keeps_them() -> None:
-    run = fedsim.run(digits("model.name=tests.apps:mixed", "rounds=2"), "run")
+    run = fedsim.run(digits("model.name=tests.models:mixed", "rounds=2"), "run")
     assert [row["failures"] for row in run.rows] == [0, 0]
     weights = load_file(run.path / "model.safetensors")
     assert {name: array.dtype for name, array in weights.items()} == {

@@ -233,20 +233,20 @@ def test_the_secrets_of_a_run_are_in_the_servers_state_and_outlive_it_while_the_
 
 RECORDING = """
 import os
-from fedsim.deployment.gate import Gate
+from fedsim.deployment.server.auth import Auth
 
-serve = Gate.__call__
+serve = Auth.__call__
 
-async def recording(gate, scope, receive, send):
+async def recording(auth, scope, receive, send):
     async def heard():
         event = await receive()
         if scope.get("path", "").startswith("/v1/fleet/"):
             with open(os.environ["RECORD"], "ab") as file:
                 file.write(event.get("body", b""))
         return event
-    await serve(gate, scope, heard, send)
+    await serve(auth, scope, heard, send)
 
-Gate.__call__ = recording
+Auth.__call__ = recording
 """
 
 

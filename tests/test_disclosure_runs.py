@@ -20,17 +20,19 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused, RunFailed
 from fedsim.cli import app
-from fedsim.clients.training import Sgd
 from fedsim.compare import compare
 from fedsim.data import prepare
+from fedsim.optimizers.sgd import Sgd
+from fedsim.privacy.cohorts.sampling import IndependentCohorts
+from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
+from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.local_dp.noise import LocalNoise
+from fedsim.privacy.mechanism import Released
+from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
-from fedsim.server.central import Central, Noised
-from fedsim.server.correlated import Correlated
 from fedsim.server.discretion import LOGGERS
-from fedsim.server.rounds import Federation
-from tests.stopping import change, stopped
+from tests.stopping import change, fail_in, stopped
 from tests.test_simulation import bits
 
 BASE = """
@@ -83,8 +85,7 @@ def setting(*overrides: str) -> Experiment:
 def drawn_by(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Draw the secret cohorts of the next run from a seed of the test's."""
     coins = np.random.default_rng(seed)
-    monkeypatch.setattr("fedsim.server.rounds.secret_generator", lambda: coins)
-    monkeypatch.setattr("fedsim.server.correlated.secret_generator", lambda: coins)
+    monkeypatch.setattr(ServerDraws, "coins", lambda self, round_: coins)
 
 
 def contents(path: Path, where: str = "**/*") -> dict[str, bytes]:
@@ -107,7 +108,7 @@ def test_how_many_took_part_is_nowhere_but_in_the_private_files(
 ) -> None:
     """Of 40 clients, by coins of rate 0.2; the draw is the test's, for sizes that nothing else has."""
     sizes = iter((37, 34, 36))
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: list(range(next(sizes))))
+    monkeypatch.setattr(IndependentCohorts, "draw", lambda *_: list(range(next(sizes))))
     Path("e.toml").write_text(setting(*DP_FEDAVG, "faults.dropout=0.0").to_toml())
     for name in LOGGERS:
         caplog.set_level(logging.DEBUG, logger=name)
@@ -191,7 +192,7 @@ def test_the_private_folder_is_its_owners_whatever_the_umask() -> None:
 def test_epsilon_so_far_is_that_of_the_plan_and_not_of_who_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients of 40 take turns; each has spent less than the rows say."""
     turns = iter(([0], [1], [0], [1]))
-    monkeypatch.setattr("fedsim.server.rounds.draw", lambda *_, **__: next(turns))
+    monkeypatch.setattr(IndependentCohorts, "draw", lambda *_: next(turns))
     four = ("rounds=4", "faults.dropout=0.0")
     run = fedsim.run(setting(*DP_SGD, *four, "privacy.dp-sgd.max-participations=3"), "dp-sgd")
     steps = run.rows[0]["dp-steps"]
@@ -289,7 +290,7 @@ def test_worker_processes_keep_quiet_too(
 ) -> None:
     """Their stderr is the terminal's. Clients raise and warn; the server, which evaluates, does not."""
     printed = {}
-    changes = ("model.name=tests.apps:telling", "rounds=1", "runtime.engine=local", "runtime.workers=1")
+    changes = ("model.name=tests.models:telling", "rounds=1", "runtime.engine=local", "runtime.workers=1")
     for noise in ("os", "seeded"):
         caplog.clear()
         fedsim.run(setting(*overrides, *changes, f"privacy.noise={noise}"), noise)
@@ -305,8 +306,8 @@ def test_worker_processes_keep_quiet_too(
 def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def failing(self: Federation, round_: int, *_: Any) -> Any:
-        for name in ("fedsim.server.rounds", "flwr", "fedsim.x", "fedsim.clients"):
+    def failing() -> None:
+        for name in ("fedsim.server.federation", "flwr", "fedsim.x", "fedsim.clients"):
             logging.getLogger(name).error("%s has seen %s", name, SECRET)
         with warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -319,11 +320,7 @@ def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_no
 
         def on_end(self, run: fedsim.Run) -> None: ...
 
-    monkeypatch.setattr(
-        Federation,
-        "_aggregate",
-        lambda self, round_, *rest: failing(self, round_) if round_ == 2 else None,
-    )
+    fail_in(monkeypatch, "aggregation", 2, failing)
     for name in LOGGERS:
         caplog.set_level(logging.DEBUG, logger=name)
     with pytest.raises(RunFailed) as raised:
@@ -332,7 +329,7 @@ def test_what_the_server_raises_and_logs_is_private_and_what_may_be_public_is_no
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
     log = Path("run/private/log.txt").read_text()
-    for name in ("fedsim.server.rounds", "flwr", "fedsim.x", "fedsim.clients"):
+    for name in ("fedsim.server.federation", "flwr", "fedsim.x", "fedsim.clients"):
         assert f"{name} has seen {SECRET}" in log
     assert "Traceback" in log
     assert f"RuntimeWarning: overflow in {SECRET}" in log
@@ -396,12 +393,7 @@ def test_private_rows_that_are_damaged_are_refused(damage: Callable[[Path], None
 
 
 def test_what_was_spent_counts_a_round_that_a_failure_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Federation._evaluate
-
-    def failing(self: Federation, round_: int) -> Any:
-        return real(self, round_) if round_ < 2 else raising()
-
-    monkeypatch.setattr(Federation, "_evaluate", failing)
+    fail_in(monkeypatch, "evaluation", 2, raising)
     for overrides, name in ((DP_SGD, "known-cohort"), (LOCAL_DP, "server")):
         with pytest.raises(RunFailed):
             fedsim.run(setting(*overrides), name)
@@ -419,11 +411,12 @@ def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     def fixed(values: Any) -> Any:
         return 0.01 * np.cos(np.arange(values.size)).reshape(values.shape).astype(values.dtype)
 
-    central, correlated, local, descend = Central.release, Correlated.release, LocalNoise.release, Sgd.step
+    central, correlated = DpFedAvgServer.release, DpFtrlServer.release
+    local, descend = LocalNoise.release, Sgd.step
 
-    def released(noised: Noised) -> Noised:
+    def released(noised: Released) -> Released:
         mean = {name: fixed(array) for name, array in noised.mean.items()}
-        return Noised(mean, dict.fromkeys(noised.metrics, 1.25), noised.event)
+        return Released(mean, dict.fromkeys(noised.metrics, 1.25), noised.event)
 
     def locally(self: LocalNoise, update: Any, round_: int, client: int) -> Any:
         done = local(self, update, round_, client)
@@ -436,8 +429,8 @@ def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
             parameter.grad = torch.from_numpy(fixed(parameter.detach().numpy()))
         descend(self)
 
-    monkeypatch.setattr(Central, "release", lambda self, *rest: released(central(self, *rest)))
-    monkeypatch.setattr(Correlated, "release", lambda self, *rest: released(correlated(self, *rest)))
+    monkeypatch.setattr(DpFedAvgServer, "release", lambda self, *rest: released(central(self, *rest)))
+    monkeypatch.setattr(DpFtrlServer, "release", lambda self, *rest: released(correlated(self, *rest)))
     monkeypatch.setattr(LocalNoise, "release", locally)
     monkeypatch.setattr(Sgd, "step", step)
 

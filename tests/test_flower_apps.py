@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Refused, RunFailed
 from fedsim.cli import app as cli
-from fedsim.flower_app import FlowerApp
+from fedsim.flower.app import FlowerApp
 
 ROOT = Path(__file__).parents[1]
 APPS = Path(__file__).parent / "apps_flower"
@@ -450,7 +450,7 @@ def test_fedsims_own_repository_is_an_experiment() -> None:
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's
 def test_a_bundle_of_fedsims_own_repository_is_whole(tmp_path: Path) -> None:
     """`flwr build` follows no links: `fedsim.server` and its like are then the folders beside `fedsim/`."""
-    bundle = build_fab_from_disk(ROOT)[0]
+    bundle = build_fab_from_disk(ROOT)
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         archive.extractall(tmp_path)
     assert not (tmp_path / "fedsim" / "server").exists()

@@ -9,10 +9,11 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused, load_ledger
-from fedsim.privacy.events import CohortEvent
-from fedsim.server.central import Central
-from fedsim.server.correlated import Correlated
-from fedsim.server.rounds import Federation
+from fedsim.privacy.dp_fedavg.event import CohortEvent
+from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
+from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
+from fedsim.privacy.dp_ftrl.server import DpFtrlServer
+from fedsim.randomness import ServerDraws
 from fedsim.streams import numpy_stream
 from tests.dying import PLACES, died, killed, participations, watch_draws
 from tests.test_crash_points import Disk, crashes, disk  # noqa: F401 (a fixture)
@@ -49,14 +50,7 @@ def setting(*overrides: str) -> Experiment:
 
 def forget_abandoned_rounds(patch: pytest.MonkeyPatch) -> None:
     """Do what was done before cohorts were noted: an abandoned round counts for nobody."""
-    abandoned = Federation._abandoned
-
-    def before(self: Federation, round_: int) -> dict[str, Any]:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Correlated, "draw", lambda *_: [])
-            return abandoned(self, round_)
-
-    patch.setattr(Federation, "_abandoned", before)
+    patch.setattr(SeparatedCohorts, "abandon", lambda self, round_, clients: None)
 
 
 def check(notes: Path, run: fedsim.Run, rounds: int = ROUNDS) -> None:
@@ -90,14 +84,14 @@ def test_a_kill_after_a_release_counts_those_who_were_in_it(
     key, used = (folder / "key").read_bytes(), []
     assert len(key) == 32
 
-    release = Correlated.release
+    release = DpFtrlServer.release
 
-    def heard(self: Correlated, *arguments: Any) -> Any:
+    def heard(self: DpFtrlServer, *arguments: Any) -> Any:
         used.append(self.key)
         return release(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Correlated, "release", heard)
+        patch.setattr(DpFtrlServer, "release", heard)
         watch_draws(patch, notes)
         done = fedsim.resume(run)
     check(notes, done)
@@ -135,7 +129,7 @@ def test_a_round_that_comes_again_has_its_cohort_and_no_second_draw(
     noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coins = (numpy_stream(toss, "coins") for toss in count())
-    monkeypatch.setattr("fedsim.server.correlated.secret_generator", lambda: next(coins))
+    monkeypatch.setattr(ServerDraws, "coins", lambda self, round_: next(coins))
     if not noted:  # the control
         monkeypatch.setattr(fedsim.results.RunDirectory, "cohorts", lambda self: {})
     run, notes = tmp_path / "run", tmp_path / "draws"
@@ -194,20 +188,20 @@ def test_an_adaptive_clip_norm_is_the_one_that_clients_and_noise_have_though_a_r
     )
     told: dict[int, float] = {}
     noised: dict[int, float] = {}
-    begin, release = Central.begin, Central.release
+    prefetch, release = DpFedAvgServer.prefetch, DpFedAvgServer.release
 
-    def heard(self: Central, round_: int) -> None:
-        told[round_] = self.for_clients()["clip-norm"]
-        begin(self, round_)
+    def heard(self: DpFedAvgServer, round_: int) -> None:
+        told[round_] = self.instructions()["clip-norm"]
+        prefetch(self, round_)
 
-    def released(self: Central, total: Any, round_: int, sums: Any) -> Any:
-        done = release(self, total, round_, sums)
+    def released(self: DpFedAvgServer, total: Any, round_: int, reported: Any) -> Any:
+        done = release(self, total, round_, reported)
         assert isinstance(done.event, CohortEvent)
         noised[round_] = done.event.parts[0].sensitivity
         return done
 
-    monkeypatch.setattr(Central, "begin", heard)
-    monkeypatch.setattr(Central, "release", released)
+    monkeypatch.setattr(DpFedAvgServer, "prefetch", heard)
+    monkeypatch.setattr(DpFedAvgServer, "release", released)
     died(Experiment.from_toml(text), tmp_path / "run", tmp_path / "draws", "released", 3)
     before = dict(told)
     done = fedsim.resume(tmp_path / "run")

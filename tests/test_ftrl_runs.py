@@ -1,27 +1,30 @@
 """Whole runs with correlated noise: what is released, what it costs, who takes part, kills, and what is refused."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
+from fedsim.mechanisms import event_of
+from fedsim.models import initial_model
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
-from fedsim.privacy.events import MatrixEvent, Noise, event_of
-from fedsim.server.correlated import Correlated
-from fedsim.server.matrix_account import MatrixAccount
-from fedsim.server.rounds import Federation
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
+from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
+from fedsim.privacy.dp_ftrl.server import DpFtrlServer
+from fedsim.privacy.events import Noise
+from fedsim.server.evaluation import Evaluation
 from fedsim.streams import noise_stream
-from tests.stopping import failing_in_private, stopped
+from tests.stopping import fail_in, failing_in_private, stopped
+from tests.tasks import task_of
 from tests.test_private_runs import private_bits
 
 BASE = """
@@ -98,32 +101,32 @@ MECHANISMS: list[tuple[str, list[str], Callable[[NDArray[np.float64]], NDArray[n
 ]
 
 
+def joined(arrays: Iterable[Any]) -> NDArray[np.float64]:
+    return np.concatenate([np.asarray(array).reshape(-1) for array in arrays], dtype=np.float64)
+
+
 @pytest.mark.parametrize(("mechanism", "more", "column_of"), MECHANISMS)
 def test_a_round_releases_its_sum_with_its_row_of_the_noise(
     mechanism: str, more: list[str], column_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    experiment = setting(f"privacy.dp-ftrl.mechanism={mechanism}", "server.evaluate-every=1", *more)
     sums: list[NDArray[np.float64]] = []
-    models: list[NDArray[np.float64]] = []
-    release, aggregate = Correlated.release, Federation._aggregate
+    models = [joined(initial_model(experiment, task_of(experiment)).state_dict().values())]
+    release, scores = DpFtrlServer.release, Evaluation.scores
 
-    def heard(self: Correlated, total: Any, round_: int, beside: dict[str, float]) -> Any:
-        assert beside == {}
-        sums.append(np.concatenate([array.reshape(-1) for array in total.values()]))
-        return release(self, total, round_, beside)
+    def heard(self: DpFtrlServer, total: Any, round_: int, reported: dict[str, float]) -> Any:
+        assert reported == {}
+        sums.append(joined(total.values()))
+        return release(self, total, round_, reported)
 
-    def joined(arrays: ArrayRecord) -> NDArray[np.float64]:
-        return np.concatenate([values_of(array).reshape(-1) for array in arrays.values()], dtype=np.float64)
+    def kept(self: Evaluation, round_: int, arrays: ArrayRecord, *rest: Any) -> Any:
+        assert all(values_of(array).dtype == np.float32 for array in arrays.values())
+        models.append(joined(map(values_of, arrays.values())))
+        return scores(self, round_, arrays, *rest)
 
-    def kept(self: Federation, *rest: Any) -> Any:
-        models.append(joined(self.arrays))
-        result = aggregate(self, *rest)
-        assert all(values_of(array).dtype == np.float32 for array in self.arrays.values())
-        models.append(joined(self.arrays))
-        return result
-
-    monkeypatch.setattr(Correlated, "release", heard)
-    monkeypatch.setattr(Federation, "_aggregate", kept)
-    run = fedsim.run(setting(f"privacy.dp-ftrl.mechanism={mechanism}", *more), "run")
+    monkeypatch.setattr(DpFtrlServer, "release", heard)
+    monkeypatch.setattr(Evaluation, "scores", kept)
+    run = fedsim.run(experiment, "run")
 
     said = run.manifest["epsilon"]["known-cohort"]
     matrix = dense(column_of(np.array(said["parameters"])))
@@ -138,7 +141,7 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
     noise = NOISE * sensitivity * (1 + SHARE) * CLIP * np.linalg.solve(matrix, normals)  # on the grid
     for t, total in enumerate(sums):
         assert 0 < np.linalg.norm(total) <= CLIP * run.rows[t]["clients"]
-        moved = models[2 * t + 1] - models[2 * t]
+        moved = models[t + 1] - models[t]
         np.testing.assert_allclose(moved, (total + noise[t]) / COHORT, atol=2e-7)
 
     for t, event in enumerate(events_of(run)):
@@ -146,7 +149,7 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
         assert (event.sum_sensitivity, event.denominator, event.relation) == (CLIP, COHORT, "zero-out")
         assert event.sensitivity == pytest.approx(sensitivity * CLIP)
         assert event.noise_multiplier == pytest.approx(NOISE)
-    assert len(sums) == len(events_of(run)) == ROUNDS
+    assert len(sums) == len(events_of(run)) == len(models) - 1 == ROUNDS
 
 
 # --- what it costs ------------------------------------------------------------------------------------------
@@ -229,13 +232,13 @@ def test_a_ledger_that_has_a_row_twice_ends_the_run_before_anybody_is_asked() ->
 
 def cohorts_of(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     cohorts: list[list[int]] = []
-    draw = Correlated.draw
+    draw = SeparatedCohorts.draw
 
-    def heard(self: Correlated, round_: int) -> list[int]:
-        cohorts.append(draw(self, round_))
+    def heard(self: SeparatedCohorts, round_: int, clients: int) -> list[int]:
+        cohorts.append(draw(self, round_, clients))
         return cohorts[-1]
 
-    monkeypatch.setattr(Correlated, "draw", heard)
+    monkeypatch.setattr(SeparatedCohorts, "draw", heard)
     fedsim.run(experiment, "run")
     return cohorts
 
@@ -263,7 +266,7 @@ def test_who_has_taken_part_as_often_as_it_may_stays_out_and_empty_rounds_are_no
 
 
 def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.server.correlated.draw_separated", lambda *_: [0, 5])
+    monkeypatch.setattr("fedsim.privacy.dp_ftrl.sampling.draw_separated", lambda *_: [0, 5])
     with pytest.raises(
         fedsim.RunFailed, match=r"privacy.dp-ftrl: round 2: client 0 took part in round 1, and .* 3 or more"
     ):
@@ -274,43 +277,12 @@ def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.M
 def test_the_history_holds_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     path = stopped(setting(), "run", after=1)
     with monkeypatch.context() as patch:
-        patch.setattr("fedsim.server.correlated.draw_separated", lambda *_: list(range(CLIENTS)))
+        patch.setattr("fedsim.privacy.dp_ftrl.sampling.draw_separated", lambda *_: list(range(CLIENTS)))
         with pytest.raises(fedsim.RunFailed, match=r"round 2: client \d+ took part in round 1"):
             fedsim.resume(path)
 
 
-# --- engines and kills --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mechanism", ["banded", "blt", "sqrt-toeplitz"])
-def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon(mechanism: str) -> None:
-    experiment = setting(f"privacy.dp-ftrl.mechanism={mechanism}", "server.strategy=fedadam")
-    reference = private_bits(fedsim.run(experiment, "whole"))
-    path = stopped(experiment, "parts", after=3)
-    with (path / "ledger.jsonl").open("a") as file:  # a round that no checkpoint holds
-        file.write((path / "ledger.jsonl").read_text().splitlines()[0] + "\n")
-    assert private_bits(fedsim.resume(path)) == reference
-
-
-def correlated(seed: int | None) -> Correlated:
-    """Return the noise of the setting, for a model of three numbers, under a key of its own."""
-    experiment = setting() if seed is not None else setting("privacy.noise=os")
-    account = MatrixAccount(experiment, experiment.privacy.dp_ftrl, CLIENTS, Noise(experiment.privacy.noise))  # type: ignore[arg-type]
-    arrays = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
-    return Correlated.of(experiment, arrays, account.cohorts, account.plan)
-
-
-def test_rows_go_on_from_the_noise_of_a_round_that_was_cut_short_though_nobody_kept_it() -> None:
-    zeros = {"w": np.zeros(3)}
-    whole, resumed, stranger = correlated(None), correlated(None), correlated(None)
-    whole.release(zeros, 1, {})
-    checkpoint = whole.state()
-    whole.release(zeros, 2, {})  # the kill comes here: the checkpoint has round 1
-    resumed.key = whole.key
-    for each in (resumed, stranger):
-        each.restore(checkpoint)
-    third = [each.release(zeros, 3, {})[0]["w"].tobytes() for each in (whole, resumed, stranger)]
-    assert third[0] == third[1] != third[2]
+# --- kills --------------------------------------------------------------------------------------------------
 
 
 def test_noise_of_the_operating_system_is_drawn_once_and_a_round_cut_short_is_abandoned(
@@ -319,16 +291,12 @@ def test_noise_of_the_operating_system_is_drawn_once_and_a_round_cut_short_is_ab
     class Killed(Exception):
         pass
 
-    real = Federation._evaluate
-
-    def dies(federation: Federation, round_: int) -> Any:
-        if round_ == 4:
-            raise Killed
-        return real(federation, round_)
+    def dies() -> None:
+        raise Killed
 
     experiment = setting("privacy.noise=os")
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_evaluate", dies)
+        fail_in(patch, "evaluation", 4, dies)
         with pytest.raises(fedsim.RunFailed):
             fedsim.run(experiment, "killed")
     run = fedsim.resume("killed")
@@ -339,14 +307,6 @@ def test_noise_of_the_operating_system_is_drawn_once_and_a_round_cut_short_is_ab
     assert private_bits(other) != private_bits(run)
 
 
-def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
-    engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=2"]
-    reference, other = (
-        private_bits(fedsim.run(setting(*engine, "rounds=4"), f"run-{i}")) for i, engine in enumerate(engines)
-    )
-    assert other == reference
-
-
 # --- what is refused ----------------------------------------------------------------------------------------
 
 FTRL = "privacy.dp-ftrl."
@@ -355,7 +315,6 @@ REFUSED = [
     (["server.sampling=fixed"], "allowed with privacy.dp-ftrl: b-min-sep"),
     (["server.weighting=examples"], "server.weighting = 'examples': one client could weigh"),
     (["server.strategy=qfedavg"], "server.strategy = 'qfedavg': needs each client's update"),
-    ([FTRL + "epsilon=1.0"], "privacy.dp-ftrl.noise-multiplier = 0.7: can't stand beside epsilon"),
     ([FTRL + "bands=4"], "privacy.dp-ftrl.bands = 4: must be at most min-separation, 3"),
     ([FTRL + "buffers=2"], "privacy.dp-ftrl.buffers = 2: is for mechanism = 'blt', not 'banded'"),
     ([FTRL + "mechanism=blt", FTRL + "bands=2"], "privacy.dp-ftrl.bands = 2: is for mechanism = 'banded'"),
@@ -369,10 +328,6 @@ REFUSED = [
         "privacy.dp-ftrl.max-participations = 1: a client that stops",
     ),
     ([FTRL + "min-separation=5"], "privacy.dp-ftrl.min-separation = 5: 5 groups of 6 clients need more than"),
-    (
-        ["privacy.dp-fedavg.noise-multiplier=1.0", "privacy.dp-fedavg.delta=1e-3", "privacy.dp-fedavg.clip=1.0"],
-        "privacy.dp-ftrl = 'a table': can't stand beside dp-fedavg",
-    ),
 ]  # fmt: skip
 
 
@@ -389,9 +344,3 @@ def test_the_separation_needs_noise_that_it_is_for() -> None:
         Refused, match=r"server.sampling = 'b-min-sep': is for privacy.dp-ftrl, whose min-separation"
     ):
         Experiment.from_toml("[server]\nsampling = 'b-min-sep'")
-
-
-def test_delta_must_be_below_one_client_and_nothing_is_written() -> None:
-    with pytest.raises(Refused, match=r"privacy.dp-ftrl.delta = 0.05: must be below 1 / clients = 1 / 24"):
-        fedsim.run(setting("privacy.dp-ftrl.delta=0.05"), "run")
-    assert not Path("run").exists()

@@ -145,7 +145,7 @@ def test_kills_at_random_moments_leave_the_bits(
 # --- signals -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_ends_the_run_after_the_round(
     number: signal.Signals, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

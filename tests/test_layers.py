@@ -1,16 +1,37 @@
 """The house rules that neither the linter nor the import contracts see."""
 
+import ast
 import importlib
 import re
 import subprocess
 import sys
+import tomllib
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("clients", "experiments", "fedsim", "privacy", "server")  # folders of the repository
 INITS = [init for package in PACKAGES for init in (ROOT / package).rglob("__init__.py")]
+FLOWERS_PUBLIC = {
+    "flwr.app",
+    "flwr.clientapp",
+    "flwr.clientapp.mod",
+    "flwr.clientapp.typing",
+    "flwr.serverapp",
+    "flwr.serverapp.strategy",
+    "flwr.simulation",
+}  # as `fedsim.flower` has it
+# The adapter, and what examines Flower's own secure aggregation.
+MAY_IMPORT_FLOWERS_PRIVATE = (
+    "fedsim/flower/",
+    "experiments/attacks/",
+    "experiments/benchmarks/flower_secagg.py",
+)
+IN_TEXT = re.compile(r"\b(?:from|import) (flwr[\w.]*)")  # of a program in a string
 UNROOTED = re.compile(r"^\s*(from|import) (clients|experiments|privacy|server)\b", re.MULTILINE)
 
 
@@ -34,6 +55,132 @@ def test_nothing_is_imported_by_another_name_than_fedsims() -> None:
     assert len(sources) > 400
     assert [path for path in sources if UNROOTED.search(path.read_text())] == []
     assert UNROOTED.search("def f():\n    from server.app import app")
+
+
+def flowers_private(source: str) -> list[str]:
+    """Return what a module imports of Flower that isn't public: anywhere in it, and in the programs of its strings."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module in FLOWERS_PUBLIC:
+            public = getattr(importlib.import_module(node.module), "__all__", None)
+            names = [alias.name for alias in node.names]
+            found += [f"{node.module}.{name}" for name in names if public is not None and name not in public]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += IN_TEXT.findall(node.value)
+    return [name for name in found if name.split(".")[0] == "flwr" and name not in FLOWERS_PUBLIC]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import flwr",
+        "import os, flwr.common",
+        "import flwr.proto.run_pb2 as run",
+        "from flwr import supercore",
+        "from flwr.app import message",
+        "from flwr.app.message import make_message",
+        "def f():\n    from flwr.common.serde import message_to_proto",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from flwr.supercore.run import Run",
+        "RUN = 'from flwr.supercore.cli import flower_superexec'",
+    ],
+)
+def test_a_private_import_of_flower_is_found(source: str) -> None:
+    assert len(flowers_private(source)) == 1
+
+
+@pytest.mark.parametrize("module", sorted(FLOWERS_PUBLIC))
+def test_flowers_public_modules_are_allowed(module: str) -> None:
+    names = getattr(importlib.import_module(module), "__all__", ["Mod"])
+    assert flowers_private(f"import {module}\nfrom {module} import {', '.join(names)}") == []
+
+
+def test_flowers_private_modules_are_imported_by_the_adapter_alone() -> None:
+    sources = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")]
+    outside = [
+        p for p in sources if not p.relative_to(ROOT).as_posix().startswith(MAY_IMPORT_FLOWERS_PRIVATE)
+    ]
+    assert 300 < len(outside) < len(sources)
+    found = {str(path.relative_to(ROOT)): flowers_private(path.read_text()) for path in outside}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def circle_in(package: str, ignored: list[str]) -> list[str]:
+    """Return modules each of which imports the next one, the first one again at the end; empty where there are none.
+
+    All imports count: of a module, in a function, and for types alone. Whoever imports a module imports the packages
+    that it is in.
+    """
+    graph = grimp.build_graph(package, exclude_type_checking_imports=False, cache_dir=None)
+    for importer, imported in (line.split(" -> ") for line in ignored):
+        assert graph.direct_import_exists(importer=importer, imported=imported), "an exception of nothing"
+        graph.remove_import(importer=importer, imported=imported)
+    imports: dict[str, set[str]] = {}
+    for module in graph.modules:
+        needed = imports.setdefault(module, set())
+        for imported in graph.find_modules_directly_imported_by(module):
+            parts = imported.split(".")
+            above = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+            needed |= {imported} | {name for name in above if not f"{module}.".startswith(f"{name}.")}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """The exceptions are those of the import contract, and each of them closes a circle."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (ignored,) = (
+        contract.get("ignore_imports", []) for contract in contracts if "circles" in contract["name"]
+    )
+    assert circle_in("fedsim", ignored) == []
+    for needed in ignored:
+        circle = circle_in("fedsim", [other for other in ignored if other != needed])
+        assert needed in [f"{a} -> {b}" for a, b in pairwise(circle)]
+
+
+@pytest.mark.parametrize(
+    ("circular", "circle"),
+    [
+        ("a", {"A.a", "A.b"}),  # a function's import closes it
+        ("types", {"A.c", "A.d"}),  # an import for types alone
+        (
+            "init",
+            {"A.e", "A.f"},
+        ),  # the package's `__init__` imports the one, which imports the other one's package
+        ("", set()),
+    ],
+)
+def test_a_circle_is_found(
+    circular: str, circle: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"circular_{circular or 'not'}"
+    modules = {
+        "__init__": "",
+        "a": f"from {name} import b" if circular == "a" else "",
+        "b": f"def f():\n    from {name} import a",
+        "c": f"from {name} import d",
+        "d": f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from {name} import c"
+        if circular == "types"
+        else "",
+        "e/__init__": f"from {name}.e.inner import x" if circular == "init" else "",
+        "e/inner": f"from {name}.f import y\nx = 1",
+        "e/other": "z = 1",
+        "f": f"from {name}.e.other import z\ny = 1",
+    }
+    for path, text in modules.items():
+        file = tmp_path / name / f"{path}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = circle_in(name, [])
+    assert {module.replace(name, "A") for module in found} >= circle
+    assert bool(found) == bool(circle)
 
 
 def test_fedsim_itself_loads_neither_pytorch_nor_flower() -> None:

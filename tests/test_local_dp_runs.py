@@ -12,15 +12,17 @@ from scipy import stats
 
 import fedsim
 from fedsim import Experiment, Refused
+from fedsim.mechanisms import loads
 from fedsim.models import initial_model
-from fedsim.privacy.events import LocalEvent, loads
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.server.fold import WeightedSum
-from fedsim.server.local_account import LocalAccount
-from fedsim.server.rounds import Federation
+from fedsim.privacy.local_dp.event import LocalDpEvent
+from fedsim.privacy.local_dp.plan import LocalDpPlan
+from fedsim.server.aggregation.fold import WeightedSum
+from fedsim.server.aggregation.folded import Folded
+from fedsim.server.aggregation.updates import Ask
 from fedsim.vectors import difference
-from tests.stopping import Killed, failing_in_private, stopped
+from tests.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.tasks import task_of
 from tests.test_simulation import bits
 
@@ -49,9 +51,9 @@ def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
-def events_of(run: fedsim.Run) -> list[LocalEvent]:
+def events_of(run: fedsim.Run) -> list[LocalDpEvent]:
     events = [loads(line) for line in run.ledger.read_text().splitlines()]
-    assert all(isinstance(event, LocalEvent) for event in events)
+    assert all(isinstance(event, LocalDpEvent) for event in events)
     return events  # type: ignore[return-value]
 
 
@@ -66,18 +68,18 @@ class Eavesdropper:
         self.updates: list[NDArray[np.float32]] = []
         self.metrics: list[dict[str, Any]] = []
         sent: list[Any] = []
-        fold, add = Federation._fold, WeightedSum.add
+        collect, add = Folded.collect, WeightedSum.add
 
-        def folding(federation: Federation, *rest: Any) -> Any:
-            sent.append(federation.arrays)
-            return fold(federation, *rest)
+        def collecting(self_: Folded, ask: Ask) -> Any:
+            sent.append(ask.model)
+            return collect(self_, ask)
 
         def adding(self_: WeightedSum, total: Any, reply: Message) -> Any:
             self.updates.append(np.array(difference(reply.content.array_records["arrays"], sent[-1])))
             self.metrics.append(dict(reply.content.metric_records["metrics"]))
             return add(self_, total, reply)
 
-        patch.setattr(Federation, "_fold", folding)
+        patch.setattr(Folded, "collect", collecting)
         patch.setattr(WeightedSum, "add", adding)
 
 
@@ -146,7 +148,7 @@ def test_a_client_takes_nobodys_word_for_its_noise(monkeypatch: pytest.MonkeyPat
     setting = Experiment.from_toml(text, ["rounds=1"])
     reference = private_bits(fedsim.run(setting, "run"))
     lies = {"noise-multiplier": 1e-9, "clip-norm": 1e9}
-    monkeypatch.setattr(LocalAccount, "for_clients", lambda self: lies)
+    monkeypatch.setattr(LocalDpPlan, "instructions", lambda self: lies)
     assert private_bits(fedsim.run(setting, "lied-to")) == reference
 
 
@@ -200,39 +202,7 @@ def test_laplace_noise_has_no_delta_and_adds_up() -> None:
     assert run.rows[1]["epsilon-server"] == pytest.approx(1.5)
 
 
-def test_a_client_refuses_to_take_part_more_often_than_it_may() -> None:
-    with pytest.raises(
-        fedsim.RunFailed, match="has taken part in 2 rounds, all that max-participations allows"
-    ):
-        fedsim.run(digits("server.cohort=6", "privacy.local-dp.max-participations=2"), "run")
-    run = fedsim.load_run("run")
-    assert Ledger(events_of(run)).participations() == dict.fromkeys(range(6), 2)
-    said = run.manifest["epsilon"]["server"]
-    assert said["participations"] == 2
-    assert said["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
-
-
-# --- the same bits ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_every_engine_gives_the_same_bits_and_the_same_ledger() -> None:
-    engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=2"]
-    text = DIGITS.replace("noise-multiplier = 0.8", "epsilon = 2.0")
-    reference, other = (
-        private_bits(fedsim.run(Experiment.from_toml(text, engine), f"run-{i}"))
-        for i, engine in enumerate(engines)
-    )
-    assert other == reference
-
-
-def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon() -> None:
-    setting = digits("privacy.local-dp.max-participations=3", "server.cohort=2")
-    reference = private_bits(fedsim.run(setting, "whole"))
-    path = stopped(setting, "parts")
-    with (path / "ledger.jsonl").open("a") as file:  # a round that no checkpoint holds
-        file.write((path / "ledger.jsonl").read_text())
-    assert private_bits(fedsim.resume(path)) == reference
+# --- what was cut short -------------------------------------------------------------------------------------
 
 
 def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_counted(
@@ -240,11 +210,8 @@ def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_count
 ) -> None:
     setting = digits("privacy.noise=os", "server.cohort=6", "privacy.local-dp.max-participations=1")
 
-    def die(*_: Any) -> None:
-        raise Killed  # the clients have answered
-
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", die)
+        fail_in(patch, "aggregation", 1)  # the clients have answered
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     before = fedsim.load_run("run").ledger.read_bytes()
@@ -326,33 +293,12 @@ def test_weights_that_are_not_set_are_the_same_for_all() -> None:
 
 # --- bad input ----------------------------------------------------------------------------------------------
 
-OTHERS = {
-    "dp-sgd": "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n",
-    "dp-fedavg": "[privacy.dp-fedavg]\nnoise-multiplier = 1.0\ndelta = 1e-3\nclip = 1.0\n",
-}
-
-
-@pytest.mark.parametrize(
-    ("other", "line"),
-    [
-        ("dp-sgd", "privacy.local-dp = 'a table': can't stand beside dp-sgd: a run has one account"),
-        (
-            "dp-fedavg",
-            "privacy.local-dp = 'a table': can't stand beside dp-fedavg: two client-level mechanisms at once",
-        ),
-    ],
-)
-def test_a_second_mechanism_is_refused(other: str, line: str) -> None:
-    with pytest.raises(Refused, match=line):
-        Experiment.from_toml(DIGITS + OTHERS[other])
-
 
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
         (["server.weighting=examples"], r"server.weighting = 'examples': clients would send their numbers"),
         (["server.strategy=qfedavg"], r"server.strategy = 'qfedavg': uses its clients' losses"),
-        (["privacy.local-dp.epsilon=1"], r"privacy.local-dp.noise-multiplier = 0.8: can't stand beside epsilon"),
         (["privacy.local-dp.clip=0"], r"privacy.local-dp.clip = 0: must be greater than 0"),
         (["privacy.local-dp.law=cauchy"], r"privacy.local-dp.law = 'cauchy'"),
         (["privacy.local-dp.law=laplace"], r"privacy.local-dp.delta = 0.001: is for law = 'gaussian'"),
@@ -381,13 +327,9 @@ def test_what_is_missing_is_said(old: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        (
-            "privacy.local-dp.delta=0.2",
-            r"privacy.local-dp.delta = 0.2: must be below 1 / clients = 1 / 6",
-        ),
         ("privacy.local-dp.noise-multiplier=1e-200", r"noise-multiplier = 1e-200: so little noise"),
         (
-            "model.name=tests.apps:batch_normed",
+            "model.name=tests.models:batch_normed",
             r"1.num_batches_tracked is int64: only updates of floating-point numbers",
         ),
     ],
@@ -398,14 +340,3 @@ def test_what_only_the_data_or_the_model_tells_is_refused_before_the_first_round
     with pytest.raises(Refused, match=line):
         fedsim.run(digits(override), "run")
     assert not Path("run").exists()
-
-
-def test_a_ledger_of_another_mechanism_is_no_account_of_this_one() -> None:
-    account = LocalAccount(digits(), digits().privacy.local_dp, 6, dict.fromkeys(["seeded"], ""))  # type: ignore[arg-type]
-    account.note_planned(1, [0, 1])
-    assert account.columns(1)["dp-steps"] == 1
-    other = digits("privacy.local-dp.noise-multiplier=0.9")
-    louder = LocalAccount(other, other.privacy.local_dp, 6, {})  # type: ignore[arg-type]
-    louder.ledger.extend(account.ledger)
-    with pytest.raises(ValueError, match=r"the ledger's noise is gaussian, multiplier 0\.8; this run's"):
-        louder.columns(1)

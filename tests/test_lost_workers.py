@@ -13,10 +13,10 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
+from fedsim.privacy.account import Account
 from fedsim.privacy.ledger import Ledger
 from fedsim.progress import Silent
 from fedsim.runtime import AppSpec
-from fedsim.server.kept_ledger import KeptByClients
 from tests.dying_app import MARK, VICTIM
 from tests.stopping import failing_in_private
 from tests.test_local_dp_runs import events_of
@@ -73,7 +73,7 @@ class Killer(Silent):
 
 @pytest.mark.skipif(not list(Path("/proc/self/task").glob("*/children")), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    ("text", "kills"), [(CNN, 2), pytest.param(LSTM, 20, marks=pytest.mark.slow)], ids=["cnn", "lstm"]
+    ("text", "kills"), [(CNN, 1), pytest.param(LSTM, 20, marks=pytest.mark.slow)], ids=["cnn", "lstm"]
 )
 def test_workers_that_are_killed_cost_no_bits(text: str, kills: int) -> None:
     rounds = f"rounds={kills + 1}"
@@ -153,7 +153,7 @@ def test_a_second_try_would_be_a_second_release_and_the_run_ends_before_the_budg
     assert said["spent"] <= said["epsilon"]
     # Unchecked, the run goes on, and past its budget.
     Path(MARK).unlink()
-    monkeypatch.setattr(KeptByClients, "check_room", lambda *_: None)
+    monkeypatch.setattr(Account, "check_room", lambda *_: None)
     beyond = fedsim.run(Experiment.from_toml(REAL), "beyond").manifest["epsilon"]["server"]
     assert beyond["spent"] > beyond["epsilon"]
 
@@ -171,7 +171,7 @@ def test_a_participation_that_died_with_its_worker_counts(monkeypatch: pytest.Mo
     assert said["spent"] == said["epsilon"]
     # The control: it is asked, and takes part.
     Path(MARK).unlink()
-    monkeypatch.setattr(KeptByClients, "spent_out", lambda *_: {})
-    monkeypatch.setattr(KeptByClients, "check_room", lambda *_: None)
+    monkeypatch.setattr(Account, "spent_out", lambda *_: {})
+    monkeypatch.setattr(Account, "check_room", lambda *_: None)
     beyond = fedsim.run(setting, "beyond")
     assert releases_of(beyond, VICTIM) == [1, 2, 3]

@@ -10,12 +10,11 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
 from fedsim.privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
-from fedsim.privacy.events import Event
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
-from fedsim.server.rounds import Federation
-from tests.stopping import Killed, stopped
+from tests.stopping import Killed, fail_in
 from tests.test_simulation import LSTM, bits
 
 DIGITS = """
@@ -48,8 +47,8 @@ def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
-def events_of(run: fedsim.Run) -> list[Event]:
-    return [Event.loads(line) for line in run.ledger.read_text().splitlines()]
+def events_of(run: fedsim.Run) -> list[DpSgdEvent]:
+    return [DpSgdEvent.loads(line) for line in run.ledger.read_text().splitlines()]
 
 
 def private_bits(run: fedsim.Run) -> Any:
@@ -69,7 +68,7 @@ def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
     rows = run.rows
     assert ["epsilon-known-cohort" in row for row in rows] == [False, True, False, True]  # when evaluated
     for row in rows[1::2]:
-        spent = Ledger(e for e in events if e.round <= row["round"]).spent()
+        spent = Ledger(e for e in events if e.round <= row["round"]).spent_by_clients()
         epsilons = [
             KnownCohort(1, 1e-4).epsilon(LocalSteps(noise_multiplier=0.8, rate=r.rate, steps=steps)).best
             for r, steps in spent
@@ -105,15 +104,12 @@ def test_no_number_stands_without_its_terms() -> None:
     assert "no theorem" in said["released-models"]["unavailable"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
         pytest.param(DIGITS, id="cnn"),
-        pytest.param(
-            LSTM + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n",
-            id="lstm",
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(LSTM + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n", id="lstm"),
     ],
 )
 def test_every_engine_gives_the_same_bits_and_the_same_ledger(text: str) -> None:
@@ -123,34 +119,6 @@ def test_every_engine_gives_the_same_bits_and_the_same_ledger(text: str) -> None
         for i, engine in enumerate(engines)
     )
     assert other == reference
-
-
-def test_a_run_is_calibrated_for_the_client_that_loses_most() -> None:
-    setting = Experiment.from_toml(DIGITS.replace("noise-multiplier = 0.8", "epsilon = 3.0"), ["rounds=2"])
-    run = fedsim.run(setting, "run")
-    said = run.manifest["epsilon"]["known-cohort"]
-    assert 2.9 < said["epsilon"] <= 3.0
-    assert {event.noise_multiplier for event in events_of(run)} == {said["noise-multiplier"]}
-
-
-def test_a_client_refuses_to_take_part_more_often_than_it_may() -> None:
-    overrides = ("server.sampling=fixed", "server.cohort=6", "privacy.dp-sgd.max-participations=2")
-    with pytest.raises(
-        fedsim.RunFailed, match="has taken part in 2 rounds, all that max-participations allows"
-    ):
-        fedsim.run(digits(*overrides), "run")
-    run = fedsim.load_run("run")
-    assert Ledger(events_of(run)).participations() == dict.fromkeys(range(6), 2)
-    assert run.manifest["epsilon"]["known-cohort"]["participations"] == 2
-
-
-def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon() -> None:
-    setting = digits("privacy.dp-sgd.max-participations=3", "server.cohort=2")
-    reference = private_bits(fedsim.run(setting, "whole"))
-    path = stopped(setting, "parts")
-    with (path / "ledger.jsonl").open("a") as file:  # a round that no checkpoint holds
-        file.write((path / "ledger.jsonl").read_text())
-    assert private_bits(fedsim.resume(path)) == reference
 
 
 def test_under_add_or_remove_nothing_depends_on_the_number_of_records() -> None:
@@ -221,10 +189,10 @@ def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
 def test_a_model_by_which_examples_are_not_their_own_is_refused_before_anything_is_written(
     model: str, reason: str, kernel: str
 ) -> None:
-    text = DIGITS.replace('name = "cnn"\nwidth = 0.125', f'name = "tests.apps:{model}"')
+    text = DIGITS.replace('name = "cnn"\nwidth = 0.125', f'name = "tests.models:{model}"')
     wide = ["model.width=2"] if model == "dropping" else []
     setting = Experiment.from_toml(text, [f"privacy.dp-sgd.kernel={kernel}", *wide])
-    with pytest.raises(Refused, match=f"^model.name = 'tests.apps:{model}': .*{reason}"):
+    with pytest.raises(Refused, match=f"^model.name = 'tests.models:{model}': .*{reason}"):
         fedsim.run(setting, "run")
     assert not Path("run").exists()
 
@@ -232,34 +200,17 @@ def test_a_model_by_which_examples_are_not_their_own_is_refused_before_anything_
 # --- noise of the operating system ------------------------------------------------------------------------
 
 
-def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent() -> None:
-    setting = digits("privacy.noise=os", "server.sampling=fixed", "rounds=1")
-    first, second = (fedsim.run(setting, f"run-{i}") for i in range(2))
-    assert bits(first)[0] != bits(second)[0]
-    assert events_of(first)
-    assert {event.noise for event in events_of(first)} == {"os"}
-    assert "train-loss" not in first.private_rows[0]
-    assert "operating system" in first.manifest["epsilon"]["known-cohort"]["noise"]
-
-
 def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     everybody = ("server.sampling=fixed", "server.cohort=6")  # else the coins that draw it are secret
     setting = digits("privacy.noise=os", *everybody, "privacy.dp-sgd.max-participations=4")
-    real = Federation._aggregate
-
-    def dying(self: Federation, round_: int, *rest: Any) -> Any:
-        if round_ == 3:
-            raise Killed  # its clients have trained, and the noised values are here
-        return real(self, round_, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", dying)
+        fail_in(patch, "aggregation", 3)  # its clients have trained, and the noised values are here
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     before = fedsim.load_run("run").ledger.read_bytes()
-    assert [Event.loads(line).round for line in before.splitlines()] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [DpSgdEvent.loads(line).round for line in before.splitlines()] == [1] * 6 + [2] * 6 + [3] * 6
     run = fedsim.resume("run")
     assert run.ledger.read_bytes().startswith(before)
     assert [row.get("abandoned", False) for row in run.private_rows] == [False, False, True, False]
@@ -274,16 +225,12 @@ def test_after_a_kill_clients_count_the_participations_that_no_checkpoint_has(
         "privacy.noise=os", "server.sampling=fixed", "server.cohort=6", "privacy.dp-sgd.max-participations=1"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", lambda *_: die())
+        fail_in(patch, "aggregation", 1)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     with pytest.raises(fedsim.RunFailed, match=r"private/log.txt in its directory says why"):
         fedsim.resume("run")
     assert "has taken part in 1 rounds" in (Path("run") / "private" / "log.txt").read_text()
-
-
-def die() -> None:
-    raise Killed
 
 
 def test_half_a_line_of_a_client_that_was_killed_is_no_event(tmp_path: Path) -> None:

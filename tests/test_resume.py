@@ -15,7 +15,7 @@ from fedsim import Experiment, Interrupted, Refused, RunFailed, catalogue
 from fedsim.cli import app
 from fedsim.results.checkpoint import read_checkpoint
 from fedsim.runtime import SequentialGrid
-from fedsim.server import snapshot
+from fedsim.server import checkpoint
 from tests.conftest import experiment
 from tests.stopping import Killed, Listener, change, die, rewrite, signal_myself, stopped
 from tests.test_simulation import bits
@@ -38,7 +38,7 @@ def test_without_the_strategys_state_the_bits_are_others(
 ) -> None:
     setting = experiment(f"server.strategy={strategy}", "rounds=4")
     reference = bits(fedsim.run(setting, "whole"))
-    monkeypatch.setattr(snapshot, "load_strategy_state", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "load_strategy_state", lambda *_: None)
     assert bits(fedsim.resume(stopped(setting, "parts"))) != reference
 
 

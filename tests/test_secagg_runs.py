@@ -19,20 +19,19 @@ from fedsim import Experiment
 from fedsim.arrays import values_of
 from fedsim.clients.mods.faults import Fault, fault_of, stage_of_fault
 from fedsim.data import prepare
-from fedsim.privacy.events import Event
+from fedsim.privacy.cohorts.draw import draw
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED
 from fedsim.secagg.setup import policy_of
-from fedsim.server import snapshot
-from fedsim.server.cohort import draw
-from fedsim.server.rounds import Federation
-from fedsim.server.secure_grid import SecureGrid
+from fedsim.server import checkpoint
+from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.streams import numpy_stream
 from tests.conftest import CONFIGS
-from tests.stopping import Killed, stopped
+from tests.stopping import Killed, fail_in, stopped
 from tests.test_private_runs import events_of, private_bits
 from tests.test_simulation import bits
 
@@ -445,11 +444,11 @@ def test_clients_keep_ledgers_and_the_server_charges_the_same_to_those_it_asks(
     contexts = own_ledgers(monkeypatch)
     setting = Experiment.from_toml(TINY + DP.replace("max-participations = 3", ""), ["faults.dropout=0.3"])
     run = fedsim.run(setting)
-    asked: dict[int, list[Event]] = {}
+    asked: dict[int, list[DpSgdEvent]] = {}
     for event in events_of(run):
         asked.setdefault(event.client, []).append(event)
     own = {
-        client: [Event.loads(str(text)) for text in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
+        client: [DpSgdEvent.loads(str(text)) for text in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
         for client, context in contexts.items()
         if "ledger" in context.state.config_records
     }
@@ -474,15 +473,8 @@ def test_with_the_systems_noise_no_loss_is_summed_and_a_round_in_flight_is_paid_
 ) -> None:
     setting = private("privacy.noise=os", "faults.dropout=0.0", "server.cohort=14")
     contexts = own_ledgers(monkeypatch)
-    real = Federation._aggregate
-
-    def dying(self: Federation, round_: int, *rest: Any) -> Any:
-        if round_ == 2:
-            raise Killed
-        return real(self, round_, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Federation, "_aggregate", dying)
+        fail_in(patch, "aggregation", 2)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
     run = fedsim.resume("run")
@@ -496,7 +488,7 @@ def test_with_the_systems_noise_no_loss_is_summed_and_a_round_in_flight_is_paid_
     ]  # the third was the last participation
     assert not any("train-loss" in row for row in run.private_rows)
     for client, context in contexts.items():
-        own = [Event.loads(str(t)) for t in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
+        own = [DpSgdEvent.loads(str(t)) for t in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
         assert own == [event for event in events_of(run) if event.client == client]
 
 
@@ -552,5 +544,5 @@ def test_no_secret_is_in_any_file_of_a_run(monkeypatch: pytest.MonkeyPatch) -> N
     assert any("stage 'upload'" in line for row in run.rows for line in row["failure-reasons"])
     assert (run.path / "checkpoint" / "clients.sqlite").exists()
     assert files_with_secrets(run.path) == []
-    monkeypatch.setattr(snapshot, "_without_secrets", lambda state: state)
+    monkeypatch.setattr(checkpoint, "_without_secrets", lambda state: state)
     assert files_with_secrets(fedsim.run(setting, "control").path) == ["clients.sqlite"]

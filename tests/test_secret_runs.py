@@ -15,19 +15,20 @@ from typer.testing import CliRunner
 
 import fedsim
 from fedsim import Interrupted, Refused
-from fedsim.arrays import record_of
 from fedsim.cli import app
+from fedsim.data import prepare
 from fedsim.models import initial_model
+from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
+from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.events import Noise
+from fedsim.randomness import ServerDraws
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import read_checkpoint
-from fedsim.server.account import NOISE
-from fedsim.server.correlated import Correlated
-from fedsim.server.matrix_account import MatrixAccount
+from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
 from tests.stopping import Listener, change, stopped
 from tests.tasks import task_of
-from tests.test_ftrl_runs import CLIENTS, COHORT, setting
+from tests.test_ftrl_runs import COHORT, joined, setting
 from tests.test_private_runs import private_bits
 
 FTRL = ("privacy.noise=os", "privacy.dp-ftrl.max-participations=2")
@@ -69,31 +70,39 @@ class Spy:
             "cohort": set(),
         }
         self.sums: list[NDArray[np.float64]] = []
-        state, draw, release = Correlated.state, Correlated.draw, Correlated.release
+        state, release = DpFtrlServer.state, DpFtrlServer.release
+        history, draw = SeparatedCohorts.state, SeparatedCohorts.draw
 
-        def stated(correlated: Correlated) -> dict[str, Any]:
-            whole = state(correlated)
-            key = correlated.key
+        def heard(name: str, arrays: Mapping[str, Any]) -> None:
+            forms = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
+            self.secrets[name] |= {form[:64] for form in forms if any(form[:64]) and len(form) >= 64}
+
+        def stated(server: DpFtrlServer) -> dict[str, Any]:
+            whole, key = state(server), server.key
             texts = (key.hex().encode(), base64.b64encode(key), json.dumps(list(key)).encode())
             self.secrets["key"] |= {key, *texts}
-            for name in ("noise", "history"):
-                arrays = [np.ascontiguousarray(array).tobytes() for array in whole[name].values()]
-                self.secrets[name] |= {array[:64] for array in arrays if any(array[:64]) and len(array) >= 64}
+            heard("noise", whole["noise"])
             return whole
 
-        def drawn(correlated: Correlated, round_: int) -> list[int]:
-            cohort = draw(correlated, round_)
+        def kept(sampling: SeparatedCohorts) -> dict[str, Any]:
+            whole = history(sampling)
+            heard("history", whole)
+            return whole
+
+        def drawn(sampling: SeparatedCohorts, round_: int, clients: int) -> list[int]:
+            cohort = draw(sampling, round_, clients)
             if len(cohort) > 2:
                 self.secrets["cohort"] |= {json.dumps(cohort).encode(), np.array(cohort).tobytes()}
             return cohort
 
-        def released(correlated: Correlated, total: Any, *rest: Any) -> Any:
-            self.sums.append(joined(total))
-            return release(correlated, total, *rest)
+        def released(server: DpFtrlServer, total: Any, *rest: Any) -> Any:
+            self.sums.append(joined(total.values()))
+            return release(server, total, *rest)
 
-        patch.setattr(Correlated, "state", stated)
-        patch.setattr(Correlated, "draw", drawn)
-        patch.setattr(Correlated, "release", released)
+        patch.setattr(DpFtrlServer, "state", stated)
+        patch.setattr(DpFtrlServer, "release", released)
+        patch.setattr(SeparatedCohorts, "state", kept)
+        patch.setattr(SeparatedCohorts, "draw", drawn)
 
     def found_in(self, folder: Path) -> set[str]:
         """Return which secrets are in the bytes of a folder's files; a client's state is one, whatever it says."""
@@ -105,39 +114,34 @@ class Spy:
         return found | ({"states"} if any(c.startswith(b"SQLite format 3") for c in contents) else set())
 
 
-def joined(arrays: Mapping[str, Any]) -> NDArray[np.float64]:
-    return np.concatenate([np.asarray(array).reshape(-1) for array in arrays.values()]).astype(np.float64)
-
-
 def noise_taken_off(run: Path) -> NDArray[np.float64] | None:
     """Return the sum over all rounds of the clipped updates, by a run directory alone; None where that has no key."""
     checkpoint = read_checkpoint(run)
-    if checkpoint is None or "key" not in checkpoint.state["central"]:
+    if checkpoint is None or "key" not in checkpoint.state["mechanism"]:
         return None
     experiment = fedsim.load_run(run).experiment
-    section = experiment.privacy.dp_ftrl
-    assert section is not None
-    account = MatrixAccount(experiment, section, CLIENTS, NOISE)
+    data = prepare(experiment)
     before = initial_model(experiment, task_of(experiment)).state_dict()  # which follows from the seed
     weights = load_file(run / "model.safetensors")
-    arrays = {name: weights[name] for name in before}
-    again = Correlated.of(experiment, record_of(arrays), account.cohorts, account.plan)
-    again.key = checkpoint.state["central"]["key"].tobytes()
-    zeros = {name: np.zeros(array.shape) for name, array in arrays.items()}
-    total = joined(arrays) - joined(before)
+    shapes = {name: weights[name].shape for name in before}
+    plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
+    again = plan.server(ServerDraws(experiment))
+    again.key = checkpoint.state["mechanism"]["key"].tobytes()
+    zeros = {name: np.zeros(shape) for name, shape in shapes.items()}
+    total = joined(weights[name] for name in before) - joined(before.values())
     for round_ in range(1, experiment.rounds + 1):
-        total -= joined(again.release(zeros, round_, {}).mean)
+        total -= joined(again.release(zeros, round_, {}).mean[name] for name in before)
     return total * COHORT
 
 
 def as_it_was(patch: pytest.MonkeyPatch) -> None:
     """Put what a run goes on from into the run directory, the key included: as it was before there were secret folders."""
-    state = Correlated.state
+    state = DpFtrlServer.state
 
-    def with_key(self: Correlated) -> dict[str, Any]:
+    def with_key(self: DpFtrlServer) -> dict[str, Any]:
         return {**state(self), "key": np.frombuffer(self.key, np.uint8)}
 
-    patch.setattr(Correlated, "state", with_key)
+    patch.setattr(DpFtrlServer, "state", with_key)
     patch.setattr("fedsim.results.secret_state.state_of", lambda run, *_: run)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import fedsim
 from tests.conftest import CONFIGS
+from tests.fedsim.deployment.server.test_server_network import SERVER, namespaces  # noqa: F401 (a fixture)
 from tests.fedsim.deployment.servers import environment
-from tests.fedsim.deployment.test_server_network import SERVER, namespaces  # noqa: F401 (a fixture)
 
 README = Path(__file__).parents[1] / "README.md"
 FEDSIM = [sys.executable, "-P", "-m", "fedsim.cli"]

@@ -196,7 +196,7 @@ def test_a_run_is_let_go_of_stopped_and_resumed(
         thread.start()
         said = call("follow", name, *on, code=1)
         thread.join()
-        assert f"let go of the run, which goes on; fedsim follow {name} --on" in said
+        assert f"stopped following the run, which goes on; fedsim follow {name} --on" in said
         assert call("stop", name, *on) == f"{name}: ends after the round in flight\n"
         said = call("follow", name, *on, code=1)
         assert f"interrupted after round {rows_of(copy)} of {rounds}; fedsim resume {name} --on" in said

@@ -7,10 +7,10 @@ from enum import StrEnum
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import record_of, values_of
-from fedsim.clients.workbench import client_index, workbench
+from fedsim.clients.client_runtime import client_index, client_runtime
+from fedsim.flower.constants import ErrorCode
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import record_in, records_in
 from fedsim.secagg.messages import record_of_stage
@@ -79,7 +79,7 @@ def nan_mod(message: Message, context: Context, call_next: ClientAppCallable) ->
 
 def _fault(message: Message, context: Context) -> Fault:
     """Return what goes wrong with a train message."""
-    experiment = workbench(context).experiment
+    experiment = client_runtime(context).experiment
     if not experiment.faults.active:
         return Fault.NONE
     client, seed = client_index(context), experiment.seed

@@ -16,9 +16,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedsim.arrays import Values, values_of
+from fedsim.clients.client_runtime import client_index, client_runtime
 from fedsim.clients.discretion import keeps_quiet, note
-from fedsim.clients.place import Place, run_label
-from fedsim.clients.workbench import client_index, workbench
+from fedsim.clients.process import ClientProcess, run_label
 from fedsim.privacy.secagg.client import ClientSession
 from fedsim.privacy.secagg.ideal import IdealClient
 from fedsim.privacy.secagg.primitives import Entropy
@@ -198,11 +198,11 @@ def _kept(context: Context, name: str) -> ConfigRecord:
 
 def _participant(context: Context) -> Participant | None:
     """Return what a client of an experiment brings."""
-    bench = workbench(context)
+    bench = client_runtime(context)
     if bench.policy is None:
         return None
     experiment, client, policy = bench.experiment, client_index(context), bench.policy
-    identity, place = None, Place.of(context)
+    identity, place = None, ClientProcess.of(context)
     if policy.assumptions.malicious and place is not None:  # nothing that the server could have chosen
         keys = place.own_keys()
         policy, identity = replace(policy, registry=keys.registry), keys.identity

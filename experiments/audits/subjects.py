@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortSum
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
-from fedsim.privacy.dp_ftrl.calibration import Plan
+from fedsim.privacy.dp_ftrl.calibration import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded
 from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
@@ -182,7 +182,7 @@ def _row(number: int) -> Callable[[float, Randomness, Arithmetic], Once]:
     cohorts = Cohorts(sampling=Sampling.SEPARATED, clients=4, cohort=1, separation=4)
 
     def made(noise_multiplier: float, randomness: Randomness, arithmetic: Arithmetic) -> Once:
-        plan = Plan(mechanism=mechanism, noise_multiplier=noise_multiplier)
+        plan = NoisePlan(mechanism=mechanism, noise_multiplier=noise_multiplier)
 
         def once(total: NDArray[np.float64]) -> NDArray[Any]:
             release = CorrelatedGaussian(
@@ -203,7 +203,9 @@ def _row(number: int) -> Callable[[float, Randomness, Arithmetic], Once]:
 
 
 def _row_step(noise_multiplier: float, coordinates: int) -> float:
-    plan = Plan(mechanism=banded(Participation(rounds=4, separation=4), 2), noise_multiplier=noise_multiplier)
+    plan = NoisePlan(
+        mechanism=banded(Participation(rounds=4, separation=4), 2), noise_multiplier=noise_multiplier
+    )
     return _grid(1.0)(plan.deviation, coordinates)
 
 

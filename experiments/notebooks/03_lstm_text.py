@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import fedsim
 from fedsim.data import prepare
-from fedsim.data.sources.text import CHARACTERS, tokens
+from fedsim.data.tokens import CHARACTERS, tokens
 from fedsim.experiments.notebooks.showing import show
 from fedsim.tasks.build import task_of
 

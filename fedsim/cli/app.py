@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,15 +14,13 @@ from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.cli.client import client
 from fedsim.cli.compare import compare
 from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.cli.export import export
 from fedsim.cli.keys import keys
 from fedsim.cli.server import server
 from fedsim.cli.sweep import sweep
-from fedsim.errors import Interrupted, Refused, RunFailed
+from fedsim.errors import Refused
 from fedsim.references import see_folders
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="fedsim",
@@ -103,25 +99,6 @@ def main(
     ] = False,
 ) -> None:
     """Say what goes for all commands."""
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn what fedsim refuses into exit code 2, and what failed into 1, with one line each."""
-    try:
-        yield
-    except Refused as refused:
-        typer.echo(f"fedsim: {refused}", err=True)
-        raise typer.Exit(2) from None
-    except Interrupted as interrupted:
-        typer.echo(f"fedsim: {interrupted}", err=True)
-        raise typer.Exit(1) from None
-    except RunFailed as failed:
-        typer.echo(f"fedsim: failed: {failed}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("fedsim: interrupted", err=True)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -277,6 +254,14 @@ def strategies(as_json: Annotated[bool, JSON] = False) -> None:
     from fedsim.cli import listing
 
     listing.show_strategies(Console(), as_json)
+
+
+@app.command()
+def optimizers(as_json: Annotated[bool, JSON] = False) -> None:
+    """List the clients' optimizers and learning-rate schedules, and their options."""
+    from fedsim.cli import listing
+
+    listing.show_optimizers(Console(), as_json)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fedsim.cli.budget_ftrl import dp_ftrl
 from fedsim.cli.budget_options import EPSILON, JSON, exactly_one
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 budget = typer.Typer(
@@ -116,7 +117,6 @@ def dp_sgd(
     update. "Released models" is what is left to see where cohorts are secret coins and updates stay hidden.
     With --client-rate 1 --rounds 1 it is plain DP-SGD over L steps.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.cli.budget_view import Plan
 
     with exit_codes():
@@ -136,7 +136,9 @@ def dp_sgd(
             target=None if epsilon is None else (epsilon, (adversary or Target.KNOWN_COHORT).value),
         )
         if picture is not None:
-            plan.draw(picture)
+            from fedsim.cli.budget_picture import draw
+
+            draw(plan, picture)
         if as_json:
             typer.echo(json.dumps(plan.as_json()))
         else:
@@ -174,7 +176,6 @@ def secagg(
     Neighbours and threshold follow from what is assumed of the cohort. Bytes are exact; seconds are counted
     operations times what each takes on one core of this machine, which is measured first (about half a second).
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.cli.secagg_view import Plan
 
     with exit_codes():

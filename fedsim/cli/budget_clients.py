@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fedsim.cli.budget import Target
 from fedsim.cli.budget_options import EPSILON, JSON, ROUNDS, exactly_one
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 NOISE = typer.Option(
@@ -129,7 +130,6 @@ def dp_fedavg(
     cohort" sees each round's model and knows who took part; "released models" sees the models alone, cohorts being
     secret coins. With adaptive clipping or metrics that are released, Z is that of all together.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.cli.budget_central_view import CentralPlan
 
     with exit_codes():
@@ -200,7 +200,6 @@ def local_dp(
     Give either --noise-multiplier or --epsilon. Epsilon is composed over a client's participations; that it was
     drawn by chance does not count, for its updates show that it took part.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.cli.budget_local_view import LocalPlan
 
     with exit_codes():

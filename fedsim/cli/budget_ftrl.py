@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from fedsim.cli.budget_options import EPSILON, JSON, ROUNDS, exactly_one
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 
@@ -79,7 +80,6 @@ def dp_ftrl(
     Give either --noise-multiplier or --epsilon. Epsilon rests on no sampling, but on how often and how far apart a
     client takes part, unless --client-rate says that cohorts are drawn by secret coins.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.cli.budget_ftrl_view import View
 
     with exit_codes():

@@ -14,10 +14,10 @@ from fedsim.cli.budget_view import FACTORS, counted, shown
 from fedsim.errors import Refused
 from fedsim.privacy.accounting import Epsilon
 from fedsim.privacy.dp_ftrl.accounting import Groups
-from fedsim.privacy.dp_ftrl.calibration import Plan, alternatives, plan
+from fedsim.privacy.dp_ftrl.calibration import NoisePlan, alternatives, plan
 from fedsim.privacy.dp_ftrl.factorization import (
     BUFFERS,
-    Mechanism,
+    Factorization,
     banded,
     buffered,
     independent,
@@ -42,7 +42,7 @@ class View:
         buffers: Of BLT noise, else None.
     """
 
-    plan: Plan
+    plan: NoisePlan
     delta: float
     target: float | None
     bands: int | None
@@ -92,7 +92,7 @@ class View:
                 if client_rate is None
                 else Groups(count=separation, rounds=rounds, client_rate=client_rate)
             )
-            made = Plan(mechanism=built, noise_multiplier=noise_multiplier or 1.0, groups=groups)
+            made = NoisePlan(mechanism=built, noise_multiplier=noise_multiplier or 1.0, groups=groups)
             made.known_cohort(delta)  # checks what remains
             if epsilon is not None:
                 made = plan(built, epsilon, delta, client_rate)
@@ -119,8 +119,8 @@ class View:
         return None if other is None else self.plan.error(Objective.RMS) / other.error(Objective.RMS)
 
     def _instead(
-        self, build: Callable[[Participation], Mechanism], separation: int | None = None
-    ) -> Plan | None:
+        self, build: Callable[[Participation], Factorization], separation: int | None = None
+    ) -> NoisePlan | None:
         """Return a plan with another mechanism, as good for privacy; independent noise needs no groups."""
         pattern, epsilon = self.plan.mechanism.participation, self.released().best
         if self.plan.groups is None:
@@ -223,7 +223,7 @@ class View:
         )
 
     def _show_bands(self, console: Console) -> None:
-        rows: list[tuple[str, Plan]] = []
+        rows: list[tuple[str, NoisePlan]] = []
         own, rate, rounds = self.bands or 1, self.client_rate or 1.0, self.plan.mechanism.participation.rounds
         for bands in sorted({1, own // 4, own // 2, own, 2 * own} - {0}):
             if bands * rate > 1 or bands > rounds:
@@ -254,7 +254,7 @@ class View:
             )
 
 
-def _show_errors(console: Console, title: str, varies: str, rows: Sequence[tuple[str, Plan]]) -> None:
+def _show_errors(console: Console, title: str, varies: str, rows: Sequence[tuple[str, NoisePlan]]) -> None:
     console.print(f"\n[bold]{title}[/bold]", highlight=False)
     table = _table(
         varies, "noise multiplier", "sensitivity", "rms error", "last error", "rms / independent", "vectors"

@@ -6,9 +6,11 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.cli.budget_view import FACTORS, RELATION, UNIT, Plan, counted, shown
+from fedsim.errors import Refused
 from fedsim.privacy.accounting import Epsilon
 
 if TYPE_CHECKING:
@@ -22,16 +24,28 @@ KNOWN, RELEASED = "-", "--"
 POINTS = 9  # along a curve
 
 
+def draw(plan: Plan, path: Path) -> None:
+    """Write a picture of epsilon over rounds, noise and client rates, as PNG, SVG or PDF by the file's ending.
+
+    Raises:
+        Refused: The file can't be written.
+    """
+    try:
+        figure_of(plan).savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise Refused(f"--out {str(path)!r}: {error}") from None
+
+
 def figure_of(plan: Plan) -> Figure:
     """Return panels: epsilon over rounds (if there are several) for several noises, and over noise for client rates."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    draws = [_over_rounds, _over_noise] if plan.rounds > 1 else [_over_noise]
+    kinds = [_over_rounds, _over_noise] if plan.rounds > 1 else [_over_noise]
     figure = Figure(figsize=(11.5, 5.6), layout="constrained")
-    panels = figure.subplots(1, len(draws), sharey=True, squeeze=False)[0]
-    for axes, draw in zip(panels, draws, strict=True):
-        draw(axes, plan)
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, over in zip(panels, kinds, strict=True):
+        over(axes, plan)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -213,19 +212,6 @@ class Plan:
             {min(float(f"{self.client_rate * factor:.3g}"), 1.0) for factor in (0.1, 0.3, 3)}
             | {self.client_rate}
         )
-
-    def draw(self, path: Path) -> None:
-        """Write a picture of epsilon over rounds, noise and client rates, as PNG, SVG or PDF by the file's ending.
-
-        Raises:
-            Refused: The file can't be written.
-        """
-        from fedsim.cli.budget_picture import figure_of
-
-        try:
-            figure_of(self).savefig(path, dpi=150)
-        except (OSError, ValueError) as error:
-            raise Refused(f"--out {str(path)!r}: {error}") from None
 
 
 def counted(count: int, what: str) -> str:

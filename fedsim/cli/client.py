@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fedsim.cli.exit_codes import exit_codes
+
 ON = typer.Option("--on", metavar="HOST:PORT", help="The server.", show_default=False)
 KEYS = typer.Option(
     metavar="DIR",
@@ -54,10 +56,9 @@ def client(
     It runs no code but its own: a run of another version, or with modules of its own, is refused. The server may be
     away, or not there yet: the client goes on trying.
     """
-    from fedsim.cli.app import exit_codes
-    from fedsim.deployment.ending import until_ended
+    from fedsim.deployment.client.shutdown import until_shutdown
 
-    with exit_codes(), until_ended(parent):
-        from fedsim.deployment.client import Options, run_client
+    with exit_codes(), until_shutdown(parent):
+        from fedsim.deployment.client.run import Options, run_client
 
         run_client(Options(address, state, keys, partition, of, data, only or [], insecure, quiet))

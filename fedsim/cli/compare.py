@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedsim.cli.exit_codes import exit_codes
+
 RUNS = typer.Argument(
     metavar="RUNS...",
     help="Run directories, sweep directories, folders of runs, or globs of these.",
@@ -59,7 +61,6 @@ def compare(
     Runs that differ in nothing but their seed make a group. A frontier has epsilons against one adversary and of
     one unit of privacy; runs that have not ended well are named and do not count.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.compare import compare as compared
     from fedsim.compare import files, records, table
 

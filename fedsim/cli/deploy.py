@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 from fedsim.references import see_folders
 
 if TYPE_CHECKING:
-    from fedsim.deployment.remote import Remote
-    from fedsim.deployment.submission import Submitted
+    from fedsim.deployment.operator.remote import Remote
+    from fedsim.deployment.operator.submit import Submitted
 
 ON = typer.Option(
     "--on", metavar="HOST:PORT", help="The server, which `fedsim server` starts.", show_default=False
@@ -49,7 +50,7 @@ class Where:
     @contextmanager
     def connect(self) -> Iterator[Remote]:
         """Connect to the server; raises `Refused`."""
-        from fedsim.deployment.remote import Remote
+        from fedsim.deployment.operator.remote import Remote
 
         if self.address is None:
             raise Refused("--on: must be HOST:PORT, as in 127.0.0.1:9091")
@@ -79,7 +80,7 @@ class Where:
         """Follow a run to its end, and tell of it."""
         from fedsim.cli.display import following
         from fedsim.cli.running import tell
-        from fedsim.deployment.following import follow
+        from fedsim.deployment.operator.follow import follow
 
         console = Console()
         with following(console, self.silent, name) as progress:
@@ -104,7 +105,7 @@ def _ignore(line: str) -> None:
 
 def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, detach: bool) -> None:
     """Start an experiment on a server, and follow it."""
-    from fedsim.deployment.submission import experiment_for, submit
+    from fedsim.deployment.operator.submit import experiment_for, submit
     from fedsim.results.directory import check_free
 
     if out is not None:
@@ -124,8 +125,8 @@ def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, d
 
 def resume_on(path: Path, where: Where) -> None:
     """Go on with a run on a server; `path` is its copy, or its name."""
-    from fedsim.deployment.copying import deployment_of
-    from fedsim.deployment.submission import resume
+    from fedsim.deployment.operator.run_copy import deployment_of
+    from fedsim.deployment.operator.submit import resume
 
     name = str(deployment_of(path).get("run", path))
     with where.connect() as remote:
@@ -146,11 +147,9 @@ def follow(
 
     Ctrl-C lets go of it, and the run goes on.
     """
-    from fedsim.cli.app import exit_codes
-
     where = Where(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes(), where.connect() as remote:
-        from fedsim.deployment.submission import find
+        from fedsim.deployment.operator.submit import find
 
         where.follow(find(remote, name, keys), out, name, None)
 
@@ -164,12 +163,10 @@ def stop(
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """End a run on a server after the round in flight; `fedsim resume --on` goes on with it."""
-    from fedsim.cli.app import exit_codes
-
     where = Where(on, keys, insecure, quiet, False)
     with exit_codes(), where.connect() as remote:
-        from fedsim.deployment.submission import find
-        from fedsim.deployment.submission import stop as end
+        from fedsim.deployment.operator.submit import find
+        from fedsim.deployment.operator.submit import stop as end
 
         said = end(find(remote, name, keys), now=now)
         if not quiet:
@@ -213,8 +210,6 @@ def up(
 
     They are started for it, with keys of their own and TLS between them, and all ended with it.
     """
-    from fedsim.cli.app import exit_codes
-
     with exit_codes():
         see_folders([Path.cwd(), config.absolute().parent])
         _up(config, clients, overrides or [], out, keep, quiet or as_json, as_json)
@@ -232,7 +227,7 @@ def _up(
     from fedsim.cli.display import following
     from fedsim.cli.running import tell
     from fedsim.deployment import local
-    from fedsim.deployment.submission import experiment_for
+    from fedsim.deployment.operator.submit import experiment_for
 
     changes = overrides if clients is None else [*overrides, f"data.clients={clients}"]
     experiment = experiment_for(config, changes, loopback=True)

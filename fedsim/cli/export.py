@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fedsim.cli.exit_codes import exit_codes
+
 
 def export(
     run: Annotated[
@@ -31,8 +33,6 @@ def export(
     It holds the experiment, the model, and of rows and manifest what is covered; two runs that released the same models
     have the same bytes there.
     """
-    from fedsim.cli.app import exit_codes
-
     with exit_codes():
         from fedsim.results.exporting import UNCOVERED
         from fedsim.results.exporting import export as make

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 DIR = typer.Argument(metavar="DIR", help="A new folder; with --add, one made before.", show_default=False)
@@ -35,7 +36,6 @@ def keys(
     DIR/server, DIR/operator and DIR/client-0, client-1, ... each go to their own machine, over a channel that you
     trust. DIR/ca.key stays at home. After --add, take server/ and every registry.json to its machine again.
     """
-    from fedsim.cli.app import exit_codes
     from fedsim.deployment.key_making import add_clients, make_keys
 
     with exit_codes():

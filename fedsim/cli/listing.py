@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim import catalogue
+from fedsim.optimizers.catalogue import OPTIMIZERS
 from fedsim.privacy.settings import kebab
+from fedsim.schedules.catalogue import SCHEDULES
 
 
 def _options(entry: catalogue.Entry) -> dict[str, dict[str, Any]]:
@@ -111,4 +113,27 @@ def show_strategies(console: Console, as_json: bool) -> None:
     console.print(
         '\nThe options stand in \\[server.options]. Your own: strategy = "my_package.my_module:build", called as'
         "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update."
+    )
+
+
+def show_optimizers(console: Console, as_json: bool) -> None:
+    """List the clients' optimizers and learning-rate schedules."""
+    if as_json:
+        tree = {
+            "optimizers": [_plain(entry) | {"keys": sorted(entry.beside)} for entry in OPTIMIZERS.values()],
+            "schedules": [_plain(entry) | {"keys": sorted(entry.beside)} for entry in SCHEDULES.values()],
+        }
+        print(json.dumps(tree))
+        return
+    console.print(_table("Optimizers: \\[client] optimizer = ...", OPTIMIZERS.values()))
+    console.print(
+        '\nThe options stand in \\[client.optimizer-options]. Your own: optimizer = "my_package.my_module:Mine",'
+        "\ncalled as Mine(parameters, lr=rate, **options) for each local training; it returns an object with"
+        '\nzero_grad() and step(), as every torch.optim.Optimizer is: "torch.optim:Adagrad".\n'
+    )
+    console.print(_table("Schedules: \\[client] schedule = ...", SCHEDULES.values()))
+    console.print(
+        '\nThe options stand in \\[client.schedule-options]. Your own: schedule = "my_package.my_module:mine",'
+        "\ncalled as mine(round, rounds, **options); it returns the factor on client.learning-rate. With every"
+        "\nschedule: client.warmup-rounds, over which the rate rises linearly before the schedule begins."
     )

@@ -54,7 +54,7 @@ def run_file(file: Path, overrides: list[str], how: How) -> None:
 
 def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: How) -> None:
     """Run a Flower app; Flower's log is its progress."""
-    from fedsim.flower_app import FlowerApp, parse_overrides
+    from fedsim.flower.app import FlowerApp, parse_overrides
     from fedsim.simulate_app import experiment_of, is_fedsim
     from fedsim.simulate_app import run_app as simulate
 

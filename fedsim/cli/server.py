@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 MIB = 2**20
@@ -50,13 +51,11 @@ def server(
     Only clients whose keys are in the folder join, and only the operator's key starts, stops and reads runs.
     Whoever is refused is named in the log (standard error), with the reason.
     """
-    from fedsim.cli.app import exit_codes
-
     with exit_codes():
         if insecure == (keys is not None):
             raise Refused("--keys or --insecure: exactly one is needed")
         from fedsim.deployment.keys import ServerKeys
-        from fedsim.deployment.server import Settings, serve
+        from fedsim.deployment.server.serve import Settings, serve
 
         if insecure:
             typer.echo(

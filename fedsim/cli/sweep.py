@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 if TYPE_CHECKING:
@@ -161,8 +162,6 @@ def sweep(
     under data, faults and privacy, clip norms apart (with a noise multiplier also of those that epsilon follows from):
     settings of different epsilons never compete.
     """
-    from fedsim.cli.app import exit_codes
-
     with exit_codes():
         from fedsim.cli.sweep_view import following, show
         from fedsim.references import see_folders

@@ -18,7 +18,7 @@ from rich.text import Text
 from fedsim.cli.display import duration, privacy_of, score_of
 from fedsim.results.directory import from_here
 from fedsim.results.disclosure import is_discreet
-from fedsim.sweeps.plan import PlannedRun
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Decision, Setting, brackets_of
 from fedsim.sweeps.state import State, Sweep, plan_of

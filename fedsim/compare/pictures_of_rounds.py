@@ -9,7 +9,7 @@ from fedsim.compare.comparison import Comparison
 from fedsim.compare.curves import Curve, curve_of
 from fedsim.compare.frontier import Point
 from fedsim.compare.groups import Group
-from fedsim.compare.pictures import COLUMNS, explain, log_epsilon, panels_of, privacy_said
+from fedsim.compare.panels import COLUMNS, explain, log_epsilon, panels_of, privacy_said
 from fedsim.compare.styles import COLOURS, DASHES, DASHES_OF_NONE, GREY
 from fedsim.tasks import column_of
 

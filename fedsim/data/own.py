@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import as_inputs, as_targets
 from fedsim.data.federated import ClientData, Examples, values_in
-from fedsim.data.sources.images import as_inputs
-from fedsim.data.sources.text import windows
 from fedsim.data.spec import DataSpec
-from fedsim.data.targets import as_targets
+from fedsim.data.tokens import windows
 from fedsim.errors import Refused
 
 if TYPE_CHECKING:

@@ -1,3 +1,6 @@
-"""Server and clients as processes of their own: Flower's SuperLink and Fleet API, with what they leave open closed."""
+"""Deployment: server, clients and operator as processes of their own, over Flower's SuperLink and its Fleet API.
+
+Flower's APIs are served behind TLS, authentication, limits and long polling, and messages travel whole.
+"""
 
 __all__: list[str] = []

@@ -1,8 +1,8 @@
-"""The bundle (FAB) of a deployed run. It holds no code: every machine runs what is installed on it.
+"""The bundle (FAB) of a deployed run. It holds no code: every machine runs the fedsim that is installed on it.
 
-Flower ships an app's modules from the caller to the server and to every client, where they come before the
-installed ones. What fedsim submits is a `pyproject.toml` alone, which names the apps and the keys of the run config.
-The code that caller and clients have installed is compared by its digest, which travels in the run config.
+Flower ships an app's modules from the operator to the server and to every client, where they take precedence over the
+installed ones. fedsim submits a `pyproject.toml` alone, which names the apps and the keys of the run config. The run
+config carries the digest of the operator's fedsim, which server and clients compare to their own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import io
 import tomllib
-import warnings
 import zipfile
 import zlib
 from importlib.metadata import version
@@ -24,7 +23,12 @@ import tomli_w
 from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
 
 NAME = "fedsim"
-PACKAGES = ("fedsim", "fedsim.clients", "fedsim.privacy", "fedsim.server")  # what a deployed run executes
+PACKAGES = (
+    "fedsim",
+    "fedsim.clients",
+    "fedsim.privacy",
+    "fedsim.server",
+)  # the code that a deployed run executes
 CONFIG_FILE, CONTENT_FILE = "pyproject.toml", ".info/CONTENT"
 MAX_BYTES = 64 * 1024  # of a bundle, and of each file in it: it has about 1 KiB
 
@@ -72,11 +76,9 @@ def _modules(package: str) -> list[tuple[str, bytes]]:
 @functools.cache
 def make_bundle() -> bytes:
     """Return the bundle that the installed version submits."""
-    from flwr.cli.build import build_fab_from_files
+    from fedsim.flower.bundle import build_fab
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a pattern's name, inside Flower
-        return build_fab_from_files({CONFIG_FILE: tomli_w.dumps(_config()).encode()})[0]
+    return build_fab({CONFIG_FILE: tomli_w.dumps(_config()).encode()})
 
 
 def _config() -> dict[str, Any]:
@@ -99,9 +101,7 @@ def check_bundle(fab: bytes) -> None:
         if given != needed:
             raise ValueError(f"its {'.'.join(keys)} is {given!r}, not this installation's {needed!r}")
     if config != expected:
-        raise ValueError(
-            f"its {CONFIG_FILE} says more than, or other things than, the one that fedsim submits"
-        )
+        raise ValueError(f"its {CONFIG_FILE} differs from the one that fedsim submits")
 
 
 def _config_of(fab: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""X.509 by `cryptography`: a certificate authority of one's own, and the certificate of one server.
+"""X.509 certificates: a private certificate authority, and the certificate of one server.
 
-Keys are ECDSA over P-256. Only the server has a certificate: clients and the operator are known by other keys.
+Keys are ECDSA over P-256. Only the server has a certificate: clients and the operator authenticate by keys of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-CLOCKS_DIFFER = timedelta(hours=1)  # a certificate made just now is good on a machine whose clock is behind
+CLOCKS_DIFFER = timedelta(hours=1)  # a new certificate is valid on a machine whose clock is behind
 
 
 def make_authority(valid: timedelta) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
@@ -41,10 +41,10 @@ def make_server_certificate(
     """Make a server's key and certificate.
 
     Args:
-        authority_key: Signs it.
-        authority: Its issuer.
-        hosts: Names and addresses that clients call it by, beside those of its own machine.
-        valid: From now on; may be negative, for a certificate that has expired.
+        authority_key: The authority's private key.
+        authority: The authority's certificate.
+        hosts: Names and addresses at which clients reach the server, beside `LOCAL_NAMES`.
+        valid: How long the certificate is valid from now on; negative: it has expired.
 
     Raises:
         ValueError: A host is neither a name nor an address.
@@ -64,7 +64,7 @@ def make_server_certificate(
 
 
 def subject_name(host: str) -> x509.GeneralName:
-    """Return what a certificate says for a host; raises `ValueError` where it is neither a name nor an address."""
+    """Return a host as a certificate's subject alternative name; raises `ValueError` for an invalid name or address."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
@@ -80,7 +80,7 @@ def _is_label(label: str) -> bool:
 
 
 def check_certificate(certificate: x509.Certificate) -> None:
-    """Raise `ValueError` where a certificate's time has not come or is over."""
+    """Raise `ValueError` where a certificate isn't valid yet, or has expired."""
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc < now:
         raise ValueError(f"has expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
@@ -89,7 +89,7 @@ def check_certificate(certificate: x509.Certificate) -> None:
 
 
 def check_issued(certificate: x509.Certificate, authority: x509.Certificate) -> None:
-    """Raise `ValueError` where a certificate is not an authority's."""
+    """Raise `ValueError` where an authority has not signed a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

@@ -1,4 +1,4 @@
-"""Processes that are ended with the one that starts them."""
+"""Child processes that end together with their parent."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Child:
     """A `fedsim` process.
 
     Attributes:
-        name: For messages.
-        process: The process, which leads a group of its own: a Ctrl-C in the terminal is not for it.
-        log: The file of what it prints.
+        name: Its name in messages.
+        process: The process. It leads a process group of its own, so that Ctrl-C in the terminal doesn't reach it.
+        log: The file of its output.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Child:
 
     @property
     def lines(self) -> list[str]:
-        """What it has printed so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace").splitlines()
 
     @property
     def end(self) -> str | None:
-        """How it has ended, in words; None while it runs."""
+        """Its exit code and last line of output, as a message; None while it runs."""
         if (code := self.process.poll()) is None:
             return None
         last = next((line.strip() for line in reversed(self.lines) if line.strip()), "it said nothing")
@@ -48,12 +48,13 @@ class Child:
 
 @dataclass
 class Children:
-    """Processes, started one by one; as a context manager it ends all of them, whatever happens.
+    """Child processes, started one by one; leaving the context manager ends all of them.
 
-    Should this process be killed, they see that it is gone (`--parent-pid`) and end by themselves.
+    If this process is killed, they notice it (`--parent-pid`) and end by themselves.
 
     Attributes:
-        logs: The folder for what they print.
+        logs: The folder of their output.
+        started: All of them, in the order in which they were started.
     """
 
     logs: Path
@@ -81,7 +82,9 @@ class Children:
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # impatience must leave no process behind
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, SIGNALS
+        )  # a second Ctrl-C must leave no process behind
         try:
             self._end()
         finally:
@@ -95,5 +98,5 @@ class Children:
             with suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(deadline - time.monotonic(), 0.0))
             with suppress(ProcessLookupError):
-                os.killpg(child.process.pid, signal.SIGKILL)  # and whatever it may have left in its group
+                os.killpg(child.process.pid, signal.SIGKILL)  # and what is left of its group
             child.process.wait()

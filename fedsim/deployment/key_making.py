@@ -1,4 +1,4 @@
-"""Making key folders: see `fedsim.deployment.keys` for what is in them."""
+"""Making key folders; `fedsim.deployment.keys` says what is in them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def make_keys(folder: Path, clients: int, hosts: Sequence[str], valid: timedelta
     """Make the key folders of a server, its operator and its clients.
 
     Args:
-        folder: Must not exist; it appears whole or not at all.
-        clients: How many.
-        hosts: Names and addresses that clients call the server by, beside those of its own machine.
-        valid: How long the certificates are good.
+        folder: Must not exist; it is made whole or not at all.
+        clients: Number of clients.
+        hosts: Names and addresses at which clients reach the server, beside those of its own machine.
+        valid: How long the certificates are valid.
 
     Raises:
         Refused: The folder exists or can't be written, or a host is neither a name nor an address.
@@ -66,7 +66,7 @@ def make_keys(folder: Path, clients: int, hosts: Sequence[str], valid: timedelta
 
 
 def check_host(host: str) -> None:
-    """Refuse what is neither a host name nor an IP address; raises `Refused`."""
+    """Check a host name or IP address; raises `Refused`."""
     try:
         subject_name(host)
     except ValueError as error:
@@ -93,16 +93,16 @@ def _make_all(draft: Path, clients: int, hosts: Sequence[str], valid: timedelta)
 
 
 def add_clients(folder: Path, more: int) -> range:
-    """Make the key folders of more clients, and tell the server and all clients of them.
+    """Make the key folders of more clients, and add their public keys to the lists of the server and of all clients.
 
-    The lists are rewritten last, the server's at the very end: a kill before leaves folders that nobody knows, which
+    The lists are rewritten last, the server's list at the very end: a kill before that leaves unregistered folders, which
     the next call replaces.
 
     Returns:
-        Their numbers.
+        The new clients' numbers.
 
     Raises:
-        Refused: The folder is not one that `make_keys` made, whole, or can't be written.
+        Refused: The folder is not a complete folder of `make_keys`, or can't be written.
     """
     nodes, registry = load_nodes(folder / "server"), load_registry(folder / "server")
     ca = load_root(folder / "server")
@@ -125,22 +125,22 @@ def add_clients(folder: Path, more: int) -> range:
 
 
 def _make_client(folder: Path, ca: bytes) -> tuple[bytes, bytes]:
-    """Make a client's folder but for its registry; returns its public keys: node (PEM) and identity."""
-    from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+    """Make a client's folder without its registry; return its public keys: node key (PEM) and identity key (32 bytes)."""
+    from fedsim.flower.keys import make_node_key, public_pem
 
-    node_key, node_public = generate_key_pairs()
+    node_key = make_node_key()
     identity = Ed25519PrivateKey.generate()
     _folder(folder)
     (folder / CA).write_bytes(ca)
     _private(folder / NODE_KEY, _private_pem(node_key))
     _private(folder / IDENTITY_KEY, identity.private_bytes_raw().hex().encode() + b"\n")
-    return public_key_to_bytes(node_public), identity.public_key().public_bytes_raw()
+    return public_pem(node_key), identity.public_key().public_bytes_raw()
 
 
 def _write_public_keys(
     folder: Path, nodes: dict[int, bytes], registry: dict[int, bytes], new: Sequence[tuple[bytes, bytes]]
 ) -> None:
-    """Write the lists of all folders, with new clients' keys (node, identity) after the others'."""
+    """Write the lists of all folders, with the keys (node, identity) of new clients appended."""
     all_nodes = [*nodes.values(), *(node for node, _ in new)]
     all_identities = [*registry.values(), *(identity for _, identity in new)]
     listed = _as_json([identity.hex() for identity in all_identities])

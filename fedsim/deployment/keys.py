@@ -1,12 +1,12 @@
-"""Key folders: one for each machine, that holds all it needs and nothing that is another's.
+"""Key folders, one for each machine. Each holds the keys that its machine needs, and no others.
 
-    DIR/ca.key      stays at home; signs the server's certificate
+    DIR/ca.key      signs the server's certificate; is copied to no machine
     DIR/server/     ca.pem server.pem server.key operator.pub nodes.json registry.json
     DIR/operator/   ca.pem operator.key
     DIR/client-0/   ca.pem node.key identity.key registry.json
 
-`nodes.json` holds the public keys that clients join with (`node.key`, as Flower's SuperNode has it), `registry.json`
-the public keys (Ed25519, hex) that sign their messages of secure aggregation (`identity.key`).
+`nodes.json` holds the public keys of the clients' `node.key`, by which Flower authenticates its nodes; `registry.json` those
+of their `identity.key` (Ed25519, hex), which sign their messages of secure aggregation.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """What a server has.
+    """The keys of a server.
 
     Attributes:
-        folder: Where it is.
-        operator: Checks the operator's requests.
-        nodes: The key (PEM) that each client joins with.
-        registry: The key (32 bytes) that checks what each client signs.
+        folder: The folder, absolute.
+        operator: The operator's public key.
+        nodes: The public node key (PEM) of each client.
+        registry: The public identity key (32 bytes) of each client.
     """
 
     folder: Path
@@ -56,22 +56,22 @@ class ServerKeys:
 
     @property
     def authority(self) -> Path:
-        """The certificate of the authority."""
+        """The file of the authority's certificate."""
         return self.folder / CA
 
     @property
     def certificate(self) -> Path:
-        """The server's own certificate."""
+        """The file of the server's certificate."""
         return self.folder / SERVER_CERTIFICATE
 
     @property
     def private_key(self) -> Path:
-        """The certificate's key."""
+        """The file of the server's private key."""
         return self.folder / SERVER_KEY
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read and check a server's folder; raises `Refused` that names the file."""
+        """Read and check a server's folder; raises `Refused`, which names the file."""
         authority = _read(folder / CA, _valid_certificate)
         certificate = _read(folder / SERVER_CERTIFICATE, _valid_certificate)
         key = _read(folder / SERVER_KEY, _elliptic_private)
@@ -85,28 +85,28 @@ class ServerKeys:
 
 
 def load_nodes(folder: Path) -> dict[int, bytes]:
-    """Read the keys (PEM) that clients join with from a server's folder; raises `Refused`."""
+    """Read the clients' public node keys (PEM) from a server's folder; raises `Refused`."""
     return _read(folder / NODES, _nodes)
 
 
 def load_registry(folder: Path) -> dict[int, bytes]:
-    """Read the keys (32 bytes) that check what clients sign; raises `Refused`."""
+    """Read the clients' public identity keys (32 bytes); raises `Refused`."""
     return _read(folder / REGISTRY, _registry)
 
 
 def load_root(folder: Path) -> bytes:
-    """Read the authority's certificate, as PEM; raises `Refused` where it isn't one that is good today."""
+    """Read the authority's certificate (PEM); raises `Refused` where it isn't valid today."""
     _read(folder / CA, _valid_certificate)
     return (folder / CA).read_bytes()
 
 
 @dataclass(frozen=True)
 class OperatorKeys:
-    """What an operator has.
+    """The keys of an operator.
 
     Attributes:
-        folder: Where it is.
-        root_certificates: The authority's certificate, as PEM.
+        folder: The folder, absolute.
+        root_certificates: The authority's certificate (PEM).
         key: Signs the operator's requests.
     """
 
@@ -116,21 +116,21 @@ class OperatorKeys:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read and check an operator's folder; raises `Refused` that names the file."""
+        """Read and check an operator's folder; raises `Refused`, which names the file."""
         return cls(folder.absolute(), load_root(folder), _read(folder / OPERATOR_KEY, _operator_private))
 
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """What a client has.
+    """The keys of a client.
 
     Attributes:
-        folder: Where it is.
-        root_certificates: The authority's certificate, as PEM.
-        node_key: Joins with it.
-        identity: Signs with it, in secure aggregation; 32 bytes.
-        registry: The key (32 bytes) that checks what each client signs.
-        number: Its own place in the registry.
+        folder: The folder, absolute.
+        root_certificates: The authority's certificate (PEM).
+        node_key: Signs the client's requests to the server.
+        identity: Private key (32 bytes) that signs the client's messages of secure aggregation.
+        registry: The public identity key (32 bytes) of each client.
+        number: The client's own number in the registry.
     """
 
     folder: Path
@@ -142,7 +142,7 @@ class ClientKeys:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read and check a client's folder; raises `Refused` that names the file."""
+        """Read and check a client's folder; raises `Refused`, which names the file."""
         root = load_root(folder)
         node_key = _read(folder / NODE_KEY, _elliptic_private)
         identity = _read(folder / IDENTITY_KEY, _identity)
@@ -162,7 +162,7 @@ def _read(path: Path, parse: Callable[[bytes], T]) -> T:
 
 @contextmanager
 def _about(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a file into one line that names it."""
+    """Turn an error of a file into `Refused`, one line that names the file."""
     try:
         yield
     except OSError as error:

@@ -15,10 +15,10 @@ from pathlib import Path
 from fedsim import interruption
 from fedsim.data import prepare
 from fedsim.deployment.children import Child, Children
-from fedsim.deployment.following import Follower
 from fedsim.deployment.key_making import make_keys
-from fedsim.deployment.remote import Remote, Unreachable
-from fedsim.deployment.submission import submit
+from fedsim.deployment.operator.follow import Follower
+from fedsim.deployment.operator.remote import Remote, Unreachable
+from fedsim.deployment.operator.submit import submit
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible
@@ -28,9 +28,9 @@ from fedsim.results.directory import check_free
 
 HOST = "127.0.0.1"
 READY = re.compile(r"fedsim server: ready on https://(\S+)")
-VALID = timedelta(days=365)  # of keys that --keep may leave for later
+VALID = timedelta(days=365)  # of keys, which --keep may leave for later runs
 LOGS = " (--keep DIR keeps the logs)"
-PAUSE = 0.1  # seconds between two looks at whether someone is ready
+PAUSE = 0.1  # seconds between two checks whether server and clients are ready
 
 
 def up(
@@ -40,19 +40,19 @@ def up(
     progress: Progress,
     tell: Callable[[str], None],
 ) -> Run:
-    """Run an experiment by a server and clients that are started for it and ended with it.
+    """Run an experiment on a server and clients that are started for it and ended after it.
 
-    They speak TLS with keys that are made for them.
+    They connect over TLS, with keys that are made for this run.
 
     Args:
-        experiment: What to run.
-        out: The run directory, which must not exist; None: `runs/<run>`, by the name that the run gets.
+        experiment: The experiment.
+        out: The run directory, which must not exist; None: `runs/<name of the run>`.
         keep: A new folder for keys, states and logs; None: a temporary one.
-        progress: Hears of each round.
-        tell: Hears who is ready, and which client has ended.
+        progress: Called with each round.
+        tell: Called with a line when all clients have joined, and when a client has ended.
 
     Returns:
-        The run, completed.
+        The completed run.
 
     Raises:
         Refused: The experiment can't be run.
@@ -77,8 +77,8 @@ def started(folder: Path, clients: int) -> Iterator[Party]:
     """Start a server and clients, and end them after the block.
 
     Args:
-        folder: For keys, states and logs; empty.
-        clients: How many.
+        folder: Empty; for keys, states and logs.
+        clients: Number of clients.
 
     Raises:
         RunFailed: One of them could not be started.
@@ -119,13 +119,13 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 @dataclass
 class Party:
-    """A server and its clients, all of them there.
+    """A server and its clients, all of which have joined.
 
     Attributes:
-        remote: The server, as its operator sees it.
-        keys: The operator's folder.
-        children: The server's process, and then the clients'.
-        gone: The clients that are known to have ended.
+        remote: The operator's connection to the server.
+        keys: The operator's key folder.
+        children: The server's process, followed by the clients'.
+        gone: Names of the clients whose end was told.
     """
 
     remote: Remote
@@ -144,16 +144,16 @@ class Party:
             def watch(has_begun: bool) -> None:
                 nonlocal has_asked
                 self.check(tell)
-                # Before the first round a signal ends everything at once, so nobody asks for one.
+                # Before the first round a signal ends all processes at once; there is no round to wait for.
                 if has_begun and interruption.asked() and not has_asked:
-                    with suppress(Refused):  # it has just ended
+                    with suppress(Refused):  # the run has just ended
                         has_asked = self.remote.ask_to_stop(run.name)
 
             Follower(run, copy, progress, tell, done=0, watch=watch).follow()
         return Run(copy.path)
 
     def check(self, tell: Callable[[str], None]) -> None:
-        """Tell once of a client that has ended; raises `RunFailed` where the server has, or all clients."""
+        """Tell of each client that has ended, once; raises `RunFailed` where the server or all clients have."""
         server, *clients = self.children.started
         _need([server])
         ends = {client.name: end for client in clients if (end := client.end) is not None}
@@ -184,5 +184,5 @@ def _need(children: Iterable[Child]) -> None:
 def _online(remote: Remote) -> int:
     try:
         return sum(client["online"] for client in remote.server()["clients"])
-    except Unreachable:  # whether it has ended is seen elsewhere
+    except Unreachable:  # `_need` sees whether it has ended
         return 0

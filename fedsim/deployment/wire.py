@@ -1,12 +1,12 @@
-"""The names that the two ends of a connection have to agree on."""
+"""The names that both ends of a connection have to agree on."""
 
 import re
 
-HOLD = "Fedsim-Hold"  # header of a pull: seconds for which an empty answer may be held back
-INSTANCE = "Fedsim-Instance"  # header of a client's requests: names its process
-RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # of a run directory that is asked for
-# Messages with their content (`letter.py`): a client takes its next one and gives its reply, a ServerApp sends and
-# collects. For each, what Flower's own request for heads alone is called.
-TAKE, GIVE = "/v1/fleet/take", "/v1/fleet/give"  # pull-messages, push-messages
-SEND, COLLECT = "/v1/runtime/send", "/v1/runtime/collect"  # push-messages, pull-messages
-MANY = 64 * 2**20  # bytes of a request or an answer with several messages; one may be larger
+HOLD = "Fedsim-Hold"  # header of a pull: seconds for which the server may hold an empty answer back (long polling)
+INSTANCE = "Fedsim-Instance"  # header of a client's requests: random hex digits, which name its process
+TASK = "flwr-task-token"  # Flower's header of a ServerApp's requests
+NODE = "fedsim.node"  # key of a request's ASGI scope: the node of the client that was authenticated
+RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # of a run directory
+MANY = (
+    64 * 2**20
+)  # bytes of a request or an answer with several messages; one with a single message may be larger

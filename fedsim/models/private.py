@@ -11,14 +11,14 @@ from fedsim.data.spec import DataSpec
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.independence import check_independent
-from fedsim.privacy_sections import DpSgdSection
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.tasks import Task
 
 MADE_UP = 4  # examples
 
 
 def private_gradient(
-    model: nn.Module, task: Task, dp_sgd: DpSgdSection, arithmetic: Arithmetic = Arithmetic.GRID
+    model: nn.Module, task: Task, dp_sgd: DpSgdSettings, arithmetic: Arithmetic = Arithmetic.GRID
 ) -> PrivateGradient:
     """Return what clips, sums and noises the gradients of a model, as `[privacy.dp-sgd]` says.
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Interrupted, Refused, Withheld
-from fedsim.privacy.events import AnyEvent, Noise
+from fedsim.privacy.events import Event, Noise
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
 from fedsim.results.client_states import ClientStates
@@ -110,7 +110,7 @@ class RunDirectory:
         self.client_states: dict[int, bytes] = {}
         self._lock = lock
         self._manifest = manifest
-        self.events: list[AnyEvent] = []
+        self.events: list[Event] = []
         self.private = PrivateFiles.of(path) if is_discreet(manifest.get("noise", Noise.SEEDED)) else None
         self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.privacy.events import event_of
+from fedsim.mechanisms import event_of
 from fedsim.results.run import Run
 from fedsim.tasks.metric import Scoring
 
@@ -81,7 +81,7 @@ def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
         said = _said(found)
         for line in _lines(Run(found.path).ledger) if found.begun else []:
             event = event_of(line)
-            rows.append({**said, **line, "noise-multiplier": event.noise_multiplier})
+            rows.append({**said, **line, "noise-multiplier": getattr(event, "noise_multiplier", None)})
     return _frame(rows, ("path", "name", "sweep", "arm", "point", "seed", "round", "noise-multiplier"))
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.errors import Refused
-from fedsim.privacy.events import AnyEvent, event_of
+from fedsim.mechanisms import event_of
+from fedsim.privacy.events import Event
 from fedsim.results.disclosure import LEDGER
 from fedsim.results.files import LineFile, Position
 
@@ -36,7 +37,7 @@ class LedgerFile:
         """How far the file was written or read."""
         return self._file.position
 
-    def go_on(self, position: Position) -> list[AnyEvent]:
+    def go_on(self, position: Position) -> list[Event]:
         """Return the events that a run goes on with, from a checkpoint that stands at `position`.
 
         Raises:
@@ -50,14 +51,14 @@ class LedgerFile:
         self._drop_half_a_line()
         return events + self._news()
 
-    def take(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    def take(self, events: Sequence[Event]) -> list[Event]:
         """Note a round's events, or return those that its clients have noted, late ones included."""
         if self.lasting:
             return self._news()
         self.write(events)
         return list(events)
 
-    def write(self, events: Sequence[AnyEvent]) -> None:
+    def write(self, events: Sequence[Event]) -> None:
         """Note events; they are on the disk when this returns."""
         self._file.extend([event.to_json() for event in events])
 
@@ -68,7 +69,7 @@ class LedgerFile:
             file.truncate(content.rfind(b"\n") + 1)
             os.fsync(file.fileno())
 
-    def _news(self) -> list[AnyEvent]:
+    def _news(self) -> list[Event]:
         """Read the whole lines that are new."""
         before = self._file.position
         with self.path.open("rb") as file:
@@ -81,7 +82,7 @@ class LedgerFile:
         except ValueError as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None
 
-    def _parsed(self, rows: list[dict[str, object]]) -> list[AnyEvent]:
+    def _parsed(self, rows: list[dict[str, object]]) -> list[Event]:
         try:
             return [event_of(row) for row in rows]
         except ValueError as error:

@@ -44,12 +44,12 @@ def recording(path: Path, silent: bool) -> Iterator[Log]:
     That is what reaches stdout and stderr through Python: Flower's log lines, Python's logging and warnings,
     the prints of the code that runs.
     """
-    from flwr.supercore.logger import console_handler
+    from fedsim.flower.log import set_console
 
     log = Log(path)
     streams = [stream for stream in dict.fromkeys((sys.stdout, sys.stderr)) if stream is not None]
     writers = [stream.write for stream in streams]
-    flowers = console_handler.setStream(sys.stderr)
+    flowers = set_console(sys.stderr)
     for stream, writer in zip(streams, writers, strict=True):
         stream.write = _both(stream, writer, log, silent)  # type: ignore[method-assign]
     try:
@@ -58,7 +58,7 @@ def recording(path: Path, silent: bool) -> Iterator[Log]:
         for stream, writer in zip(streams, writers, strict=True):
             stream.write = writer  # type: ignore[method-assign]
         if flowers is not None:
-            console_handler.setStream(flowers)
+            set_console(flowers)
         log.close()
 
 

@@ -7,16 +7,17 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import UTC, datetime
 from logging import ERROR
 from typing import Any, Self, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore import log as flower_log
-from flwr.supercore.date import now
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
+from fedsim.flower.identity import set_identity
+from fedsim.flower.log import log
+from fedsim.flower.runs import Run, simulated_run
+from fedsim.flower.unavailable import no_node, no_reply, unknown_message
 from fedsim.runtime.jobs import Fold, Groups, Job, Outcome
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id
 from fedsim.runtime.tree import PairTree, runs
@@ -42,7 +43,7 @@ class ClientsGrid(Grid):
         self._changed: set[int] = set()
         self._pending: dict[str, tuple[Message, Future[Outcome] | None]] = {}
         self._ids = itertools.count(1)
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE_ID, 0
+        set_identity(SERVER_NODE_ID, RUN_ID)
 
     @abstractmethod
     def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
@@ -118,7 +119,7 @@ class ClientsGrid(Grid):
     @property
     def run(self) -> Run:
         """The simulation's run."""
-        return Run.create_empty(RUN_ID)
+        return simulated_run(RUN_ID)
 
     def create_message(
         self,
@@ -149,15 +150,15 @@ class ClientsGrid(Grid):
             _check(message)
             node = message.metadata.dst_node_id
             if node != SERVER_NODE_ID and not 0 <= client_of(node) < self.spec.clients:
-                flower_log(ERROR, "Invalid destination node ID for Message: %s", message)
+                log(ERROR, "Invalid destination node ID for Message: %s", message)
             elif _is_over(message):
-                flower_log(ERROR, "Message expired before it was sent: %s", message)
+                log(ERROR, "Message expired before it was sent: %s", message)
             else:
                 accepted.append(message)
         to_clients = [message for message in accepted if message.metadata.dst_node_id != SERVER_NODE_ID]
         futures: dict[str, Future[Outcome]] = {}
         for message, future in zip(to_clients, self._submit([[[m]] for m in to_clients], None), strict=True):
-            message.metadata.delivered_at = now().isoformat()
+            message.metadata.delivered_at = datetime.now(UTC).isoformat()
             futures[message.metadata.message_id] = future
         for message in accepted:
             self._pending[message.metadata.message_id] = message, futures.get(message.metadata.message_id)
@@ -205,20 +206,20 @@ class ClientsGrid(Grid):
         """Return what a pull gives for an id: the reply, an error, or None for not yet."""
         message, future = self._pending.get(message_id, (None, None))
         if message is None or _is_over(message):
-            return _unavailable(message_id)
+            return unknown_message(message_id, RUN_ID)
         if future is None:
-            return _unavailable(message, "node_unavail")
+            return no_node(message)
         if not future.done():
             return None
         reply = future.result().replies[0]
-        return _unavailable(message, "msg_unavail") if _is_over(reply) else reply
+        return no_reply(message) if _is_over(reply) else reply
 
     def _wait(self, message_ids: Sequence[str], end: float) -> None:
         """Wait until one of the messages is answered, its time is over, or it is `end` (monotonic)."""
         pending = [entry for i in message_ids if (entry := self._pending.get(i)) is not None]
         if not pending:
             return
-        expiry = min(m.metadata.created_at + m.metadata.ttl for m, _ in pending) - now().timestamp()
+        expiry = min(m.metadata.created_at + m.metadata.ttl for m, _ in pending) - time.time()
         seconds = max(min(end - time.monotonic(), expiry), 0)
         wait([future for _, future in pending if future is not None], seconds, FIRST_COMPLETED)
 
@@ -255,13 +256,4 @@ def _check(message: Message) -> None:
 
 
 def _is_over(message: Message) -> bool:
-    return message.metadata.created_at + message.metadata.ttl <= now().timestamp()
-
-
-def _unavailable(message: Message | str, kind: str = "") -> Message:
-    """Return Flower's error for a message or, where only its id is known, for that."""
-    from flwr.server.superlink.linkstate import utils  # takes a second, and few runs need it
-
-    if isinstance(message, str):
-        return utils.create_message_error_unavailable_ins_message(message, RUN_ID)
-    return utils.create_message_error_unavailable_res_message(message.metadata, kind)
+    return message.metadata.created_at + message.metadata.ttl <= time.time()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from flwr.app import Message, RecordDict
-from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import Values
+from fedsim.flower.constants import ErrorCode
 from fedsim.runtime.packing import Packer, unpack
 from fedsim.runtime.spec import AppSpec, answer, client_of
 from fedsim.runtime.tree import PairTree

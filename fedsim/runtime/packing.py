@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, RecordDict
-from flwr.common.constant import SType
 
 from fedsim.arrays import LiveArray, Values, values_of
+from fedsim.flower.constants import NUMPY
 
 LARGE = 1 << 16  # bytes objects from this size on travel as arrays do
 
@@ -60,7 +60,7 @@ class _Pickler(pickle.Pickler):
     def persistent_id(self, item: object) -> tuple[str, int] | None:
         """Return the place of what is an array, None for all else."""
         if isinstance(item, Array):
-            if item.stype != SType.NUMPY:
+            if item.stype != NUMPY:
                 return None
             return "Array", self._packer.place(item, lambda: values_of(item))
         if type(item) is np.ndarray and not item.dtype.hasobject:

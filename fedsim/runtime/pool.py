@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import Values
+from fedsim.flower.constants import ErrorCode
 from fedsim.runtime.grid import ClientsGrid
 from fedsim.runtime.jobs import Fold, Groups, Job, Outcome, fold_groups
 from fedsim.runtime.packing import Packer, unpack

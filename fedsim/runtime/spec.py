@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
-from flwr.common.constant import ErrorCode
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.errors import Refused
+from fedsim.flower.constants import ErrorCode
+from fedsim.flower.identity import identity
 from fedsim.references import load_reference
 from fedsim.threads import single_threaded
 
@@ -101,15 +100,9 @@ def load_server_app(reference: str) -> ServerApp:
     return app
 
 
-@contextmanager
-def acting_as(node: int, run: int = RUN_ID) -> Iterator[None]:
+def acting_as(node: int, run: int = RUN_ID) -> AbstractContextManager[None]:
     """Let messages that are made inside the block come from a node of a run; left out: the simulation's."""
-    before = TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 0
-    try:
-        yield
-    finally:
-        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+    return identity(node, run)
 
 
 def play(app: ClientApp, message: Message, context: Context) -> Message:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
 
 from fedsim.arrays import values_of
+from fedsim.flower.constants import ErrorCode
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import find_record
 

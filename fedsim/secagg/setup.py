@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.experiment import Experiment
+from fedsim.mechanisms import metric_terms
 from fedsim.privacy.events import Noise
 from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.primitives import Entropy, SigningKey
+from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.privacy.secagg.topology import Adversary, Assumptions
-from fedsim.privacy_sections import SecaggSection
+from fedsim.privacy_sections import PrivacySection
+from fedsim.sections import ServerSection
 from fedsim.streams import numpy_stream
-from fedsim.summed import summed
 
 UNPROTECTED = "unprotected: the ideal functionality, in which the server sees every client's vector"
 PROTECTED = "real: the server learns the sum of the updates, and who is in it"
@@ -31,7 +32,23 @@ NOT_CLAIMED = (
 )
 
 
-def policy_of(experiment: Experiment, dimension: int, records: NDArray[np.int64]) -> Policy | None:
+class Setting(Protocol):
+    """What is needed of an experiment, which checks itself by what is here."""
+
+    @property
+    def seed(self) -> int:
+        """All seeded draws follow from it."""
+
+    @property
+    def server(self) -> ServerSection:
+        """`[server]`."""
+
+    @property
+    def privacy(self) -> PrivacySection:
+        """`[privacy]`."""
+
+
+def policy_of(experiment: Setting, dimension: int, records: NDArray[np.int64]) -> Policy | None:
     """Return what the parties of an experiment agree on beforehand; None where it has no secure aggregation.
 
     Args:
@@ -62,17 +79,17 @@ def policy_of(experiment: Experiment, dimension: int, records: NDArray[np.int64]
     )
 
 
-def _metrics(experiment: Experiment) -> tuple[str, ...]:
+def _metrics(experiment: Setting) -> tuple[str, ...]:
     """Return the metrics whose means are taken: what clients say only where noise is seeded is not among them."""
     seeded = Noise(experiment.privacy.noise) is Noise.SEEDED
-    return ("train-loss",) * seeded + tuple(summed(experiment).values())
+    return ("train-loss",) * seeded + tuple(metric_terms(experiment.privacy).values())
 
 
 # --- randomness that makes runs reproducible ---------------------------------------------------------------
 
 
 def graph_entropy(
-    experiment: Experiment, round_: int, client: int | None = None, *, secret: bool = False
+    experiment: Setting, round_: int, client: int | None = None, *, secret: bool = False
 ) -> Entropy:
     """Return what a party draws its part in the choice of the graph from; the server is no client.
 
@@ -121,7 +138,7 @@ def _public_identity(seed: int, client: int) -> bytes:
 # --- what a manifest says -----------------------------------------------------------------------------------
 
 
-def described(policy: Policy, section: SecaggSection, cohort: int) -> dict[str, Any]:
+def described(policy: Policy, section: SecaggSettings, cohort: int) -> dict[str, Any]:
     """Return what a manifest says of the protection, for a cohort of so many; of none, why there is none."""
     said: dict[str, Any] = {
         "mode": PROTECTED if policy.mode == "real" else UNPROTECTED,

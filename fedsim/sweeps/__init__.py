@@ -1,6 +1,7 @@
 """Sweeps: many runs, planned and checked at once, played side by side, resumable."""
 
-from fedsim.sweeps.plan import Arm, Plan, PlannedRun
+from fedsim.sweeps.plan import Arm, Plan
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SweepProgress
 from fedsim.sweeps.pruning import Pruning
 from fedsim.sweeps.run import resume_sweep, sweep

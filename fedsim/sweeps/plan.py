@@ -19,6 +19,7 @@ from fedsim.privacy.validation import one_line
 from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.pruning import Pruning, brackets_of, with_metric
 from fedsim.sweeps.ranges import Search
 
@@ -72,37 +73,6 @@ class Arm:
 
 def _key(override: str) -> str:
     return kebab(override.partition("=")[0].strip())
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a sweep.
-
-    Attributes:
-        name: Of its directory, below `runs/`.
-        arm: The arm that it is of.
-        point: The varied settings, by key.
-        seed: The experiment's.
-        experiment: What runs.
-        sha256: Hash of it, as its run's manifest has it.
-    """
-
-    name: str
-    arm: str
-    point: Mapping[str, Any]
-    seed: int
-    experiment: Experiment
-    sha256: str
-
-    @property
-    def work(self) -> int:
-        """How long it may take, in a unit that only compares: local epochs, or steps, of all rounds."""
-        experiment = self.experiment
-        return (
-            experiment.rounds
-            * experiment.server.cohort
-            * (experiment.client.steps or experiment.client.epochs)
-        )
 
 
 @dataclass(frozen=True)

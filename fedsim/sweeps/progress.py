@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from fedsim.sweeps.plan import PlannedRun
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.pruning import Decision
 from fedsim.sweeps.state import State, Sweep
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.tasks import Column, column_of
 from fedsim.tasks.build import scoring_of
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.sweeps.plan import PlannedRun
 
 # Tables that say what is learned and what is promised, not how well: across them scores are not compared.
 GIVEN = ("data", "faults", "privacy")

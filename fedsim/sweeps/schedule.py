@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedsim.results.run import Run
-from fedsim.sweeps.plan import Plan, PlannedRun
+from fedsim.sweeps.plan import Plan
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SweepProgress
 from fedsim.sweeps.pruning import Bracket, Decision, Pruning, Result, Setting, brackets_of, standing
 from fedsim.sweeps.state import State, SweepDirectory

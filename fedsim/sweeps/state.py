@@ -23,7 +23,8 @@ from fedsim.results.files import write_whole
 from fedsim.results.frames import RUNS, SWEEP
 from fedsim.results.lock import Lock, is_held
 from fedsim.results.run import Run
-from fedsim.sweeps.plan import Arm, Plan, PlannedRun
+from fedsim.sweeps.plan import Arm, Plan
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.pruning import Pruning
 from fedsim.sweeps.ranges import Search
 

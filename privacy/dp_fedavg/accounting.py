@@ -13,8 +13,8 @@ from typing import Self
 from fedsim.privacy.accounting import pld, renyi
 from fedsim.privacy.accounting.calibration import smallest_noise
 from fedsim.privacy.accounting.steps import Epsilon, NoTheorem, check_delta
+from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.events import Relation, Sampling
-from fedsim.privacy.ledger import CohortRelease
 
 SERVER = "server"
 KNOWN_COHORT = "known-cohort"
@@ -105,8 +105,8 @@ class CohortSum:
             )
 
     @classmethod
-    def of(cls, release: CohortRelease) -> Self:
-        """Return what rounds have released, by the ledger (`Ledger.spent_by_cohorts`).
+    def of(cls, release: CohortTerms) -> Self:
+        """Return what rounds have released, by the ledger (`Ledger.spent`).
 
         Raises:
             ValueError: A value is out of its range, or missing, or a neighbouring data set would change it.
@@ -399,3 +399,10 @@ def _check(release: CohortSum, count: int, delta: float) -> None:
         )
     if count < 0:
         raise ValueError(f"rounds = {count}: must be 0 or more")
+
+
+def to_json(answer: Answer) -> float | str | None:
+    """Return an epsilon as JSON can say it."""
+    if answer.epsilon is None:
+        return None
+    return answer.epsilon.best if math.isfinite(answer.epsilon.best) else "infinite"

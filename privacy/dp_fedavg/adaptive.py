@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.clipping import Clipped
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian, Mean
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric, shifted
-from fedsim.privacy.events import CohortEvent, Relation
+from fedsim.privacy.events import Relation
 from fedsim.privacy.randomness import Randomness
 
 BITS = "below-clip"

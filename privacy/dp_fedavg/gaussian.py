@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.dp_fedavg.event import CohortEvent, Part, joint_noise_multiplier
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
-from fedsim.privacy.events import CohortEvent, Part, Relation, Unit, joint_noise_multiplier
+from fedsim.privacy.events import Relation, Unit
 from fedsim.privacy.randomness import Randomness
 
 CENTRAL = (Relation.ZERO_OUT, Relation.ADD_OR_REMOVE_ONE)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedsim.privacy.events import Part
+from fedsim.privacy.dp_fedavg.event import Part
+
+SHIFTED_BIT = (
+    "shifted-bit"  # the metric of a reply that says whether the update was below the clip norm: 1/2 or -1/2
+)
+
+
+def shifted_name(metric: str) -> str:
+    """Return what the term of a metric is called in a client's reply."""
+    return f"shifted-{metric}"
 
 
 @dataclass(frozen=True, kw_only=True)

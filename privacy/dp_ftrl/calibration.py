@@ -14,7 +14,7 @@ from fedsim.privacy.dp_ftrl.accounting import (
 )
 from fedsim.privacy.dp_ftrl.factorization import (
     BUFFERS,
-    Mechanism,
+    Factorization,
     banded,
     buffered,
     independent,
@@ -27,7 +27,7 @@ from fedsim.privacy.dp_ftrl.toeplitz import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class NoisePlan:
     """A mechanism with its noise, with or without amplification by secret cohorts.
 
     Attributes:
@@ -36,7 +36,7 @@ class Plan:
         groups: By which cohorts are drawn; None: in any way that keeps to the pattern.
     """
 
-    mechanism: Mechanism
+    mechanism: Factorization
     noise_multiplier: float
     groups: Groups | None = None
 
@@ -89,7 +89,9 @@ class Plan:
         return epsilon_amplified(self.noise_multiplier, self.groups, delta)
 
 
-def plan(mechanism: Mechanism, epsilon: float, delta: float, client_rate: float | None = None) -> Plan:
+def plan(
+    mechanism: Factorization, epsilon: float, delta: float, client_rate: float | None = None
+) -> NoisePlan:
     """Return a mechanism with the smallest noise for an epsilon against who sees the released models.
 
     Args:
@@ -103,17 +105,17 @@ def plan(mechanism: Mechanism, epsilon: float, delta: float, client_rate: float 
         ValueError: A value is out of its range, or there is no theorem.
     """
     if client_rate is None:
-        return Plan(mechanism=mechanism, noise_multiplier=noise_gaussian(epsilon, delta))
+        return NoisePlan(mechanism=mechanism, noise_multiplier=noise_gaussian(epsilon, delta))
     pattern = mechanism.participation
     groups = Groups(count=pattern.separation, rounds=pattern.rounds, client_rate=client_rate)
-    unchecked = Plan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+    unchecked = NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
     noise = noise_amplified(epsilon, groups, delta)
-    return Plan(mechanism=unchecked.mechanism, noise_multiplier=noise, groups=groups)
+    return NoisePlan(mechanism=unchecked.mechanism, noise_multiplier=noise, groups=groups)
 
 
 def alternatives(
     participation: Participation, bands: int | None = None, buffers: int = BUFFERS
-) -> list[Mechanism]:
+) -> list[Factorization]:
     """Return what there is to choose from for a pattern, independent noise first.
 
     Args:

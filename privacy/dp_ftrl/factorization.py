@@ -20,7 +20,7 @@ BUFFERS = 3  # of a BLT: within 2 % of the best for thousands of rounds
 
 
 @dataclass(frozen=True)
-class Mechanism:
+class Factorization:
     """DP-FTRL: each round's sum of clipped updates is released with a row of correlated noise.
 
     Row t of the noise is `noise multiplier * sensitivity * clip norm * (C^-1 z)_t`, with z standard normal. The whole
@@ -61,16 +61,6 @@ class Mechanism:
         """L2 sensitivity of C x to one participation with clip norm 1: the norm of the first column."""
         return float(np.linalg.norm(self.column))
 
-    @cached_property
-    def max_error(self) -> float:
-        """Deviation of the noise on the last prefix sum of x, over noise multiplier times clip norm."""
-        return self.sensitivity * self.residual(Objective.MAX)
-
-    @cached_property
-    def rms_error(self) -> float:
-        """The same, as root mean square over all prefix sums."""
-        return self.sensitivity * self.residual(Objective.RMS)
-
     def residual(self, objective: Objective) -> float:
         """Return the deviation of A C^-1 z on the last prefix sum, or the root mean square over all."""
         one = np.zeros(self.participation.rounds)
@@ -82,17 +72,17 @@ class Mechanism:
         return Noise(self.strategy, size, self.participation.rounds, state)
 
 
-def independent(participation: Participation) -> Mechanism:
+def independent(participation: Participation) -> Factorization:
     """Return noise that is drawn afresh in each round: C = 1."""
-    return Mechanism("independent", Banded((1.0,)), participation)
+    return Factorization("independent", Banded((1.0,)), participation)
 
 
-def square_root_toeplitz(participation: Participation) -> Mechanism:
+def square_root_toeplitz(participation: Participation) -> Factorization:
     """Return the square root of A: best for one participation, up to a constant; keeps all rows in memory."""
     return square_root_banded(participation, participation.rounds)
 
 
-def square_root_banded(participation: Participation, bands: int) -> Mechanism:
+def square_root_banded(participation: Participation, bands: int) -> Factorization:
     """Return the square root of A, cut to its first bands (Kalinin, Lampert 2024, arXiv 2405.13763).
 
     Args:
@@ -101,10 +91,10 @@ def square_root_banded(participation: Participation, bands: int) -> Mechanism:
     """
     bands = _checked(bands, participation)
     name = "sqrt-toeplitz" if bands == participation.rounds else "banded-sqrt"
-    return Mechanism(name, Banded(tuple(square_root(bands).tolist())), participation)
+    return Factorization(name, Banded(tuple(square_root(bands).tolist())), participation)
 
 
-def banded(participation: Participation, bands: int, objective: Objective = Objective.RMS) -> Mechanism:
+def banded(participation: Participation, bands: int, objective: Objective = Objective.RMS) -> Factorization:
     """Return the banded Toeplitz matrix with the least error under the pattern (McKenna 2024, arXiv 2405.15913).
 
     Args:
@@ -120,12 +110,12 @@ def banded(participation: Participation, bands: int, objective: Objective = Obje
         raise ValueError(
             f"bands = {bands}: must be at most the separation, {participation.separation}; columns would overlap"
         )
-    return Mechanism("banded", Banded(optimise.bands(participation, bands, objective)), participation)
+    return Factorization("banded", Banded(optimise.bands(participation, bands, objective)), participation)
 
 
 def buffered(
     participation: Participation, buffers: int = BUFFERS, objective: Objective = Objective.RMS
-) -> Mechanism:
+) -> Factorization:
     """Return the buffered linear Toeplitz matrix with the least error that was found under the pattern (2408.08868).
 
     Args:
@@ -141,7 +131,7 @@ def buffered(
             f"buffers = {buffers}: must be 1 to 8; more gain nothing, and their decays can't be told apart"
         )
     decays, scales = optimise.buffers(participation, buffers, objective)
-    return Mechanism("blt", Buffered(decays, scales), participation)
+    return Factorization("blt", Buffered(decays, scales), participation)
 
 
 def _checked(bands: int, participation: Participation) -> int:

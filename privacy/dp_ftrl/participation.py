@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -125,29 +124,3 @@ class History:
             "count": [self._count[client] for client in clients],
         }
         return {name: np.array(values, dtype=np.int64) for name, values in columns.items()}
-
-
-def group_of(identity: str | bytes, groups: int) -> int:
-    """Return the group of a client, which may take part in rounds `group + 1`, `group + 1 + groups`, and so on.
-
-    A hash of the identity alone, so that no other client's coming or going, nor any data, moves a client to another
-    group: what amplification by banded noise takes for granted (2306.08153).
-
-    Args:
-        identity: What names the client for good.
-        groups: 1 or more.
-
-    Returns:
-        0 to `groups - 1`, the same on every machine.
-
-    Raises:
-        ValueError: There is no group.
-
-    >>> [group_of(f"client-{k}", 4) for k in range(8)]
-    [3, 0, 1, 0, 0, 0, 3, 1]
-    """
-    if groups < 1:
-        raise ValueError(f"groups = {groups}: must be 1 or more")
-    name = identity.encode() if isinstance(identity, str) else identity
-    digest = hashlib.blake2b(name, digest_size=16, person=b"fedsim/group").digest()
-    return int.from_bytes(digest, "little") % groups

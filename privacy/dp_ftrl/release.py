@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
-from fedsim.privacy.cohorts import Cohorts
-from fedsim.privacy.dp_ftrl.calibration import Plan
+from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.dp_ftrl.calibration import NoisePlan
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.strategies import Banded
-from fedsim.privacy.events import MatrixEvent, Relation, Sampling, Unit
+from fedsim.privacy.events import Relation, Sampling, Unit
 from fedsim.privacy.randomness import Randomness
 
 
@@ -56,7 +57,7 @@ class CorrelatedGaussian:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: NoisePlan,
         cohorts: Cohorts,
         *,
         sum_sensitivity: float,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.sampling import Batches
-from fedsim.privacy.events import Event, Noise, Relation, Unit
+from fedsim.privacy.events import Noise, Relation, Unit
 from fedsim.privacy.randomness import Randomness
 
 
@@ -64,7 +65,7 @@ class DpSgd:
         )
         return loss if len(drawn) else None
 
-    def event(self, round_: int, client: int) -> Event:
+    def event(self, round_: int, client: int) -> DpSgdEvent:
         """Return the event that describes the steps taken."""
         planned = planned_event(
             self.batches, self.noise_multiplier, self.gradient.clip, self.relation, self.noise
@@ -74,7 +75,7 @@ class DpSgd:
 
 def planned_event(
     batches: Batches, noise_multiplier: float, clip: float, relation: Relation, noise: Noise
-) -> Event:
+) -> DpSgdEvent:
     """Return what a client releases in a round in which it takes all its steps; whose and which it is stays open.
 
     Under add-or-remove-one the number of records is protected, and not in it.
@@ -85,7 +86,7 @@ def planned_event(
         ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
     """
     check_relation(relation, batches)
-    return Event(
+    return DpSgdEvent(
         mechanism="dp-sgd",
         round=0,
         client=0,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
 from fedsim.privacy.clipping import Arrays, Clipped, clip_jointly
-from fedsim.privacy.events import Law, LocalEvent, Relation, Unit
+from fedsim.privacy.events import Law, Relation, Unit
+from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.randomness import Randomness, laplaces
 
 
@@ -25,7 +26,7 @@ class LocallyReleased(NamedTuple):
     """
 
     arrays: dict[str, NDArray[Any]]
-    event: LocalEvent
+    event: LocalDpEvent
     clipped: Clipped
 
 
@@ -99,7 +100,7 @@ class LocalNoise:
             self.sensitivity, self.noise_multiplier, dimension, order=order, arithmetic=self.arithmetic
         )
         noised = {name: self._noised(clipped.arrays[name], exact) for name in sorted(update)}
-        event = LocalEvent(
+        event = LocalDpEvent(
             mechanism=self.mechanism,
             round=round_,
             client=client,

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim import Experiment
 from fedsim.clients.app import app
-from fedsim.clients.workbench import _workbench
+from fedsim.clients.client_runtime import _client_runtime
 from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.privacy.dp_sgd.state import Untrained
@@ -24,7 +24,7 @@ BASE = """
 clients = 6
 partition = "iid"
 [model]
-name = "tests.apps:averaging"
+name = "tests.models:averaging"
 [client]
 batch-size = 1000
 learning-rate = 0.2
@@ -37,7 +37,7 @@ DP_SGD = BASE + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-4\n"
 def trained(text: str, *overrides: str, **config: Any) -> tuple[RecordDict, dict[str, torch.Tensor]]:
     """Return what a client of a new process answers to a train message, and the model that it got."""
     experiment = Experiment.from_toml(text, overrides)
-    _workbench.cache_clear()
+    _client_runtime.cache_clear()
     spec = AppSpec(6, dict(experiment.to_run_config()))
     model = initial_model(experiment, task_of(experiment)).state_dict()
     settings = ConfigRecord({"server-round": 1, **config})
@@ -120,7 +120,7 @@ def test_where_a_client_is_protected_a_buffer_is_clipped_with_the_rest(mechanism
 
 # --- masks ------------------------------------------------------------------------------------------------
 
-DROPPING = ("model.name=tests.apps:dropping", "client.batch-size=20")
+DROPPING = ("model.name=tests.models:dropping", "client.batch-size=20")
 TABLES = {
     "dp-sgd": "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-4\n",
     "dp-fedavg": "[privacy.dp-fedavg]\nclip = 0.5\nnoise-multiplier = 1.0\ndelta = 1e-3\n",

@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.catalogue import Kind
-from fedsim.clients.training import Sgd, _batches, train
+from fedsim.clients.training import PlainKernel, _batches, train
 from fedsim.data import DataSpec, Examples
+from fedsim.optimizers.build import build_optimizer
+from fedsim.privacy.mechanism import ClientRound
+from fedsim.schedules.rate import learning_rate
 from fedsim.sections import ClientSection
 from tests.tasks import plain
 
@@ -46,13 +49,14 @@ def softmax_regression(steps: list[list[int]], settings: ClientSection, mu: floa
 def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, round_: int) -> None:
     settings = ClientSection(epochs=3, batch_size=3, learning_rate=0.4, **options)
     net = model()
-    optimizer = Sgd(net, settings)
     for _ in range(2):  # the second time as if there had been no first
         net.load_state_dict(model().state_dict())
-        optimizer.begin(round_)
-        examples = Examples(X, Y, Kind.FEATURES)
-        trained = train(net, TASK, optimizer, examples, settings, np.random.default_rng(1), mu)
-    order = [batch.tolist() for batch in _batches(4, settings, np.random.default_rng(1))]
+        optimizer = build_optimizer(settings, list(net.parameters()), learning_rate(settings, 3, round_))
+        at = ClientRound(round=round_, client=0, records=4, told={})
+        kernel = PlainKernel(net, TASK.loss, settings.work, lambda _: np.random.default_rng(1))
+        steps = kernel.steps(*TASK.tensors(Examples(X, Y, Kind.FEATURES)), at)
+        trained = train(net, optimizer, steps, mu)
+    order = [batch.tolist() for batch in _batches(4, settings.work, np.random.default_rng(1))]
     assert trained.steps == len(order) == 6
     ours = np.hstack([net.weight.detach().numpy(), net.bias.detach().numpy()[:, None]])
     np.testing.assert_allclose(ours, softmax_regression(order, settings, mu, round_), rtol=1e-4, atol=1e-6)
@@ -61,7 +65,7 @@ def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, roun
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 4))
 def test_a_pass_sees_every_example_once(examples: int, batch_size: int, epochs: int) -> None:
     settings = ClientSection(epochs=epochs, batch_size=batch_size)
-    batches = list(_batches(examples, settings, np.random.default_rng(0)))
+    batches = list(_batches(examples, settings.work, np.random.default_rng(0)))
     assert np.bincount(np.concatenate(batches), minlength=examples).tolist() == [epochs] * examples
     assert max(map(len, batches)) <= batch_size
 
@@ -69,4 +73,4 @@ def test_a_pass_sees_every_example_once(examples: int, batch_size: int, epochs: 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 60))
 def test_steps_count_instead_of_passes(examples: int, batch_size: int, steps: int) -> None:
     settings = ClientSection(steps=steps, epochs=7, batch_size=batch_size)
-    assert len(list(_batches(examples, settings, np.random.default_rng(0)))) == steps
+    assert len(list(_batches(examples, settings.work, np.random.default_rng(0)))) == steps

@@ -56,7 +56,7 @@ def checkpoint(state: Any, **changes: Any) -> Checkpoint:
     return Checkpoint(**(usual | changes))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(tree=TREES)
 def test_every_bit_of_a_state_comes_back(tmp_path: Path, tree: Any) -> None:
     written = checkpoint({"tree": tree, "a/b": np.ones(1), "a": {"b": np.zeros(1)}})
@@ -202,7 +202,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(history=HISTORIES)
 def test_clients_have_the_states_of_the_checkpoints_round(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[dict[int, bytes], str]]

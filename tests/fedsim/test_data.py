@@ -13,7 +13,7 @@ from fedsim.data import FederatedData, Raw, prepare
 from fedsim.data.federated import _opened
 from fedsim.data.partitions import partition
 from fedsim.data.rows import Rows
-from fedsim.data.sources.text import CHARACTERS, VOCABULARY, tokens, windows
+from fedsim.data.tokens import CHARACTERS, VOCABULARY, tokens, windows
 from fedsim.sections import DataSection
 from tests.tasks import tensors
 
@@ -35,7 +35,7 @@ def raw(examples: int, generator: np.random.Generator) -> Raw:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(PARTITIONS), st.integers(5, 7), st.integers(1000, 1200), st.integers(0, 2**32))
 def test_every_example_belongs_to_exactly_one_client(
     name: str, clients: int, examples: int, seed: int

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import Experiment, Refused, catalogue
+from fedsim import Experiment, catalogue
 from fedsim.schema import schema
 from fedsim.sweeps.plan import is_sweep_file
 from tests.conftest import CONFIGS
@@ -57,6 +57,27 @@ def test_another_name_drops_the_options_of_the_former_one() -> None:
     experiment = Experiment.from_toml(text, ["data.partition=inner-dirichlet", "server.strategy=fedavg"])
     assert experiment.data.pick(experiment.data.partition_entry).alpha == 0.3  # both have it
     assert experiment.server.options == {}
+
+
+def test_another_optimizer_or_schedule_drops_what_went_with_the_former_one() -> None:
+    text = "[client]\nmomentum = 0.9\nweight-decay = 0.1\nlearning-rate-decay = 0.97"
+    client = Experiment.from_toml(text, ["client.optimizer=adam", "client.schedule=cosine"]).client
+    assert (client.momentum, client.weight_decay, client.learning_rate_decay) == (0.0, 0.1, 1.0)
+    assert client.optimizer_options == {"beta-1": 0.9, "beta-2": 0.999, "eps": 1e-8}
+    text = "[client]\noptimizer = 'adam'\n[client.optimizer-options]\nbeta-1 = 0.5"
+    client = Experiment.from_toml(text, ["client.optimizer=adamw"]).client
+    assert client.optimizer_arguments == {"beta_1": 0.5, "beta_2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+    client = Experiment.from_toml(text, ["client.optimizer=sgd", "client.momentum=0.9"]).client
+    assert client.optimizer_arguments == {"momentum": 0.9, "weight_decay": 0.0}
+
+
+def test_an_experiment_without_an_optimizers_name_is_written_as_before_there_were_any() -> None:
+    written = tomllib.loads(Experiment().to_toml())["client"]
+    known = {"epochs", "batch-size", "learning-rate", "learning-rate-decay", "momentum", "weight-decay"}
+    assert written.keys() == known | {"proximal-mu"}
+    named = Experiment(client={"optimizer": "adamw", "schedule": "step", "schedule-options": {"every": 3}})
+    assert Experiment.from_toml(named.to_toml()) == named
+    assert tomllib.loads(named.to_toml())["client"]["schedule-options"] == {"every": 3, "gamma": 0.1}
 
 
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
@@ -119,8 +140,5 @@ def test_the_schema_takes_what_an_experiment_takes() -> None:
     assert errors({"data": {"source": "nowhere"}}) == 1
     assert errors({"data": {"alfa": 0.5}}) == 1
     assert errors({"client": {"batch-size": "ten"}}) == 1
-
-
-def test_what_is_not_here_yet_says_so() -> None:
-    with pytest.raises(Refused, match=r"privacy\.audit .*not available"):
-        Experiment.from_toml("[privacy.audit]\nepsilon = 3.0")
+    assert errors({"client": {"optimizer": "adam", "optimizer-options": {"beta-1": "much"}}}) == 1
+    assert errors({"client": {"schedule": "step", "schedule-options": {"every": 5}}}) == 0

@@ -20,10 +20,19 @@ ENGINES: dict[str, Callable[[], ClientsGrid]] = {
 }
 
 
-@pytest.fixture(params=ENGINES)
-def grid(request: pytest.FixtureRequest) -> Iterator[ClientsGrid]:
-    with ENGINES[request.param]() as engine:
-        yield engine
+@pytest.fixture(params=ENGINES, scope="module")
+def engine(request: pytest.FixtureRequest) -> Iterator[ClientsGrid]:
+    """A Grid for all tests: worker processes take longer to start than to do what they are asked."""
+    with ENGINES[request.param]() as grid:
+        yield grid
+
+
+@pytest.fixture
+def grid(engine: ClientsGrid) -> ClientsGrid:
+    """The Grid, with clients who remember nothing."""
+    engine.restore_states({client: RecordDict() for client in range(5)})
+    engine.changed_states()
+    return engine
 
 
 def query(client: int, action: str = "query", content: RecordDict | None = None) -> Message:

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedsim.privacy.clipping import clip_jointly
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortSum
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bit

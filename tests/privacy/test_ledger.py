@@ -3,24 +3,15 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim.privacy.events import (
-    CohortEvent,
-    Event,
-    Law,
-    LocalEvent,
-    MatrixEvent,
-    Noise,
-    Part,
-    Relation,
-    Sampling,
-    Unit,
-    event_of,
-    joint_noise_multiplier,
-    loads,
-)
-from fedsim.privacy.ledger import CohortRelease, Ledger, LocalRelease, Release
+from fedsim.mechanisms import event_of, loads
+from fedsim.privacy.dp_fedavg.event import CohortEvent, CohortTerms, Part, joint_noise_multiplier
+from fedsim.privacy.dp_ftrl.event import MatrixEvent, MatrixTerms
+from fedsim.privacy.dp_sgd.event import DpSgdEvent, DpSgdTerms
+from fedsim.privacy.events import Law, Noise, Relation, Sampling, Unit
+from fedsim.privacy.ledger import Ledger, Spent
+from fedsim.privacy.local_dp.event import LocalDpEvent, LocalDpTerms
 
-EVENT = Event(
+EVENT = DpSgdEvent(
     mechanism="dp-sgd",
     round=1,
     client=3,
@@ -36,7 +27,7 @@ EVENT = Event(
     noise=Noise.SEEDED,
 )
 
-LOCAL = LocalEvent(
+LOCAL = LocalDpEvent(
     mechanism="local-dp",
     round=1,
     client=3,
@@ -91,7 +82,7 @@ def test_an_event_travels_as_json_and_comes_back_as_it_was() -> None:
     tree = json.loads(EVENT.dumps())
     assert tree["noise-multiplier"] == 1.1
     assert tree["relation"] == "zero-out"
-    assert Event.loads(EVENT.dumps()) == EVENT
+    assert DpSgdEvent.loads(EVENT.dumps()) == EVENT
 
 
 @pytest.mark.parametrize(
@@ -106,7 +97,7 @@ def test_what_is_no_event_is_refused(spoil) -> None:  # type: ignore[no-untyped-
     tree = EVENT.to_json()
     spoil(tree)
     with pytest.raises(ValueError, match=r"no event|planet"):
-        Event.from_json(tree)
+        DpSgdEvent.from_json(tree)
 
 
 def test_the_ledger_adds_up_a_clients_steps_and_counts_its_rounds_once() -> None:
@@ -116,13 +107,17 @@ def test_the_ledger_adds_up_a_clients_steps_and_counts_its_rounds_once() -> None
     assert len(ledger) == 4
     assert ledger.participations() == {3: 2, 4: 1}
     assert [ledger.releases_of(client) for client in (3, 4, 5)] == [15, 5, 0]
-    assert ledger.spent() == {(Release(1.1, 0.2, None, 50), 15), (Release(1.1, 0.5, None, 20), 5)}
+    assert ledger.spent_by_clients() == {
+        (DpSgdTerms(1.1, 0.2, None, 50), 15),
+        (DpSgdTerms(1.1, 0.5, None, 20), 5),
+    }
+    assert ledger.spent() == {}  # nothing of the server's
 
 
 def test_a_change_of_noise_has_no_single_composition() -> None:
     ledger = Ledger([EVENT, replace(EVENT, round=2, noise_multiplier=2.0)])
     with pytest.raises(ValueError, match="client 3's noise or sampling has changed"):
-        ledger.spent()
+        ledger.spent_by_clients()
 
 
 def test_a_field_at_its_default_is_left_out_of_a_line_and_may_be_in_it() -> None:
@@ -140,9 +135,14 @@ def test_each_kind_of_event_is_known_by_its_line(event) -> None:  # type: ignore
     tree = json.loads(event.dumps())
     assert event_of(tree) == event
     assert not any("_" in key for key in tree)
-    del tree["mechanism"]
     with pytest.raises(ValueError, match="no event has the keys"):
-        event_of(tree)
+        event_of({key: value for key, value in tree.items() if key != "unit"})
+    for mechanism in ({}, {"mechanism": "dp-nothing"}):
+        named = {key: value for key, value in tree.items() if key != "mechanism"} | mechanism
+        with pytest.raises(
+            ValueError, match=r"no mechanism (None|'dp-nothing') releases events; known: dp-sgd, "
+        ):
+            event_of(named)
 
 
 def test_the_parts_of_a_cohorts_release_are_named_in_its_line() -> None:
@@ -162,46 +162,44 @@ def test_parts_over_one_cohort_cost_as_one_gaussian() -> None:
 def test_rounds_of_a_cohort_are_counted_and_belong_to_no_client() -> None:
     again = replace(COHORT, round=2, parts=(replace(COHORT.parts[0], sensitivity=0.9), COHORT.parts[1]))
     ledger = Ledger([COHORT, again, EVENT])  # another clip norm, the same noise over it
-    assert ledger.spent_by_cohorts() == (
-        CohortRelease(COHORT.noise_multiplier, Relation.ZERO_OUT, Sampling.POISSON, 1000, 20, None, None),
-        2,
-    )
+    terms = CohortTerms(COHORT.noise_multiplier, Relation.ZERO_OUT, Sampling.POISSON, 1000, 20, None, None)
+    assert ledger.spent() == {terms: Spent(count=2, last=2)}
     assert ledger.participations() == {3: 1}
-    assert Ledger([EVENT]).spent_by_cohorts() is None
-    # Rounds 3 and 4 had no sum, and were of those that the cohorts' rule is of; a round that is there twice counts twice.
-    late = Ledger([COHORT, again, replace(COHORT, round=5)]).spent_by_cohorts()
-    assert late is not None
-    assert late[1] == 5
-    twice = Ledger([COHORT, again, again]).spent_by_cohorts()
-    assert twice is not None
-    assert twice[1] == 3
+    assert Ledger([EVENT]).spent() == {}
+    late = Ledger([COHORT, again, replace(COHORT, round=5)])  # rounds 3 and 4 had no sum
+    assert late.spent() == {terms: Spent(count=3, last=5)}
+    twice = Ledger([COHORT, again, again])  # a round that is there twice counts twice
+    assert twice.spent() == {terms: Spent(count=3, last=2, repeated=True)}
     ledger.extend([replace(COHORT, round=3, cohort=21)])
-    with pytest.raises(ValueError, match="the noise or the cohorts' rule has changed"):
-        ledger.spent_by_cohorts()
+    assert ledger.spent() == {
+        terms: Spent(count=2, last=2),
+        terms._replace(cohort=21): Spent(count=1, last=3),
+    }
 
 
 def test_local_releases_are_counted_by_client() -> None:
     ledger = Ledger([LOCAL, replace(LOCAL, round=2), replace(LOCAL, client=5)])
-    assert ledger.spent_locally() == {
-        (LocalRelease(Law.GAUSSIAN, 4.0), 2),
-        (LocalRelease(Law.GAUSSIAN, 4.0), 1),
+    assert ledger.spent_by_clients() == {
+        (LocalDpTerms(Law.GAUSSIAN, 4.0), 2),
+        (LocalDpTerms(Law.GAUSSIAN, 4.0), 1),
     }
-    assert (ledger.spent(), ledger.participations()) == (set(), {3: 2, 5: 1})
+    assert (ledger.spent(), ledger.participations()) == ({}, {3: 2, 5: 1})
     ledger.extend([replace(LOCAL, round=3, law=Law.LAPLACE)])
     with pytest.raises(ValueError, match="client 3's noise"):
-        ledger.spent_locally()
+        ledger.spent_by_clients()
 
 
 def test_rows_of_correlated_noise_are_one_mechanism_and_each_comes_once() -> None:
     later = replace(ROW, round=5)  # rounds 2 to 4 released nothing
     ledger = Ledger([ROW, later])
     assert ledger.participations() == {}
-    release, last = ledger.spent_by_rows() or (None, 0)
-    assert release is not None
-    assert (release.noise_multiplier, release.bands, last) == (2.0, 4, 5)
-    assert Ledger().spent_by_rows() is None
+    ((terms, spent),) = ledger.spent().items()
+    assert terms == ROW.terms()
+    assert isinstance(terms, MatrixTerms)
+    assert (terms.noise_multiplier, terms.bands) == (2.0, 4)
+    assert spent == Spent(count=2, last=5)
+    assert Ledger().spent() == {}
     ledger.extend([later])
-    with pytest.raises(ValueError, match="a row of the noise was released twice"):
-        ledger.spent_by_rows()
-    with pytest.raises(ValueError, match="the noise or the cohorts' rule has changed"):
-        Ledger([ROW, replace(later, noise_multiplier=1.0)]).spent_by_rows()
+    assert ledger.spent() == {terms: Spent(count=3, last=5, repeated=True)}
+    changed = Ledger([ROW, replace(later, noise_multiplier=1.0)])
+    assert changed.spent().keys() == {terms, terms._replace(noise_multiplier=1.0)}

@@ -43,7 +43,7 @@ def test_few_steps_for_many_numbers_need_less_than_the_triangle_inequality_says(
     assert sensitivity_after_rounding(2.0, 10, 0.0) == 2.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     dimension=st.sampled_from([1, 3, 40, 2000]),
     input_bits=st.sampled_from([2, 4, 8, 16]),

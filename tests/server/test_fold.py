@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fedsim.runtime.spec import acting_as
 from fedsim.runtime.tree import PairTree
-from fedsim.server.fold import BLOCKS, Total, WeightedSum, blocks
-from fedsim.server.replies import Expected
+from fedsim.server.aggregation.fold import Total, WeightedSum
+from fedsim.server.aggregation.replies import Expected
+from fedsim.server.grids.folding import BLOCKS, blocks
 
 EXPECTED: Expected = {
     "w": ((3, 2), np.dtype("float32")),

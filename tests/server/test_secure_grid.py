@@ -16,8 +16,8 @@ from fedsim.privacy.secagg.topology import Adversary, Assumptions
 from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.runtime.spec import node_id
 from fedsim.secagg.messages import REFUSED
-from fedsim.server.replies import LATE
-from fedsim.server.secure_grid import Aggregate, SecureGrid
+from fedsim.server.aggregation.replies import LATE
+from fedsim.server.aggregation.secure_grid import Aggregate, SecureGrid
 from tests.flower_fleet import flower_fleet
 from tests.secagg_apps import POLICY, by_nodes, update_of
 
@@ -255,7 +255,7 @@ def test_uploads_are_taken_one_by_one() -> None:
     grid = grid_of(Counting)
     held: list[int] = []
     secured = secure(grid)
-    from fedsim.server.secure_fold import StageFold
+    from fedsim.server.aggregation.secure_fold import StageFold
 
     class Watching(StageFold):
         def add(self, came: Any, reply: Message) -> Any:
@@ -264,7 +264,7 @@ def test_uploads_are_taken_one_by_one() -> None:
             return super().add(came, reply)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedsim.server.secure_grid.StageFold", Watching)
+        patch.setattr("fedsim.server.aggregation.secure_grid.StageFold", Watching)
         assert secured.aggregate(training(HEALTHY)).summed == HEALTHY
     assert set(held) == {0}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import as_targets
 from fedsim.data.raw import Raw
 from fedsim.data.split import held_out_indices
-from fedsim.data.targets import as_targets
 from fedsim.options import DiabetesOptions
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import as_inputs, as_labels, as_values
 from fedsim.data.raw import Raw
-from fedsim.data.sources.images import as_inputs
-from fedsim.data.sources.text import VOCABULARY, tokens
 from fedsim.data.split import held_out_indices
-from fedsim.data.targets import as_labels, as_values
+from fedsim.data.tokens import VOCABULARY, tokens
 from fedsim.errors import Refused
 from fedsim.options import HuggingFaceOptions
 

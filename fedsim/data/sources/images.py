@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import as_inputs, as_targets
 from fedsim.data.raw import Raw
 from fedsim.data.split import held_out_indices
-from fedsim.data.targets import as_targets
 from fedsim.errors import Refused
 from fedsim.options import DigitsOptions, PathOptions
 
@@ -95,27 +95,3 @@ def _read_npz(path: Path, where: str) -> dict[str, NDArray[Any]]:
         raise Refused(
             f"{where}: holds pickled objects, which are never loaded; needed are numbers in {needed}"
         ) from None
-
-
-def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
-    """Return inputs as fedsim keeps them: uint8 or finite float32, images with their channels first.
-
-    The last of four axes is taken for the channels if it is 1 or 3 long and the second axis is not.
-
-    Raises:
-        Refused: The type, the shape or a value can't be used.
-    """
-    if x.dtype.kind not in "biuf":
-        raise Refused(f"{where}: has dtype {x.dtype}; numbers are needed")
-    if x.dtype != np.uint8:
-        x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise Refused(f"{where}: holds NaN or infinity; finite numbers are needed")
-    if x.ndim == 2:
-        return x.astype(np.float32)
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4:
-        channels_last = x.shape[3] in (1, 3) and x.shape[1] not in (1, 3)
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_last else x
-    raise Refused(f"{where}: has shape {x.shape}; features (2 axes) or images (3 or 4 axes) are needed")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.own import read_own
 from fedsim.data.raw import Raw
-from fedsim.data.sources.text import VOCABULARY, windows
+from fedsim.data.tokens import VOCABULARY, windows
 from fedsim.errors import Refused
 from fedsim.options import OwnOptions
 
@@ -19,8 +20,6 @@ def own(options: OwnOptions, generator: np.random.Generator, targets: Targets) -
     Raises:
         Refused: The file can't be read, or a label is not among the classes.
     """
-    from fedsim.data.own import read_own
-
     where = f"data.path = {options.path!r}"
     file = read_own(Path(options.path), where, targets)
     if file.x is None or file.y is None:

@@ -1,6 +1,6 @@
 """Numbers beside points: what is where."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.compare.labels import HEIGHT, MARKER, NEAR, WIDTH, Box, Label, placed
@@ -25,7 +25,6 @@ def test_a_number_is_to_the_right_or_else_to_the_left() -> None:
     assert left.right <= 395 - MARKER / 2
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(60, 70), st.integers(150, 170)), min_size=1, max_size=6))
 def test_of_a_few_points_no_numbers_meet_each_other_or_a_point(places: list[tuple[float, float]]) -> None:
     found = boxes(["16"] * len(places), places)

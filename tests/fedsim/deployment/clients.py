@@ -1,6 +1,5 @@
 """Real clients as processes, for tests, and runs for them."""
 
-import hashlib
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.supercore.fab import Fab
-
 from fedsim import Experiment
 from fedsim.deployment.bundle import installed_code, make_bundle
-from fedsim.deployment.remote import FlowerRun, Remote
+from fedsim.deployment.operator.remote import Remote
+from fedsim.flower.control import FlowerRun
 from tests.fedsim.deployment.servers import COMMAND, LONGEST, Server, environment
 
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
@@ -84,13 +82,9 @@ def run(
     """Start a run, and return it when it has ended."""
     given = {**experiment.to_run_config(), "run-name": name, "code": installed_code(), **config}
     with Remote.connect(server.address, keys / "operator") as remote:
-        started = remote.start_run(fab_of(fab or make_bundle()), given, series)
+        started = remote.start_run(fab or make_bundle(), given, series)
         until = time.monotonic() + 3 * LONGEST
         while not (now := remote.flower_run(started.run_id)).is_finished:
             assert time.monotonic() < until, now
             time.sleep(0.2)
         return now
-
-
-def fab_of(content: bytes) -> Fab:
-    return Fab(hashlib.sha256(content).hexdigest(), content, {})

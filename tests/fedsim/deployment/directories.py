@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import BinaryIO
 
-from fedsim.deployment.copying import Listing
+from fedsim.deployment.operator.run_copy import Listing
 
 
 class Source:

@@ -1,4 +1,4 @@
-"""An exchange over Flower's own state in a database, a run whose ServerApp is under way, and its clients."""
+"""A message relay over Flower's own database, a run whose ServerApp is under way, and its clients."""
 
 import asyncio
 import secrets
@@ -13,9 +13,11 @@ from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse, PushAppMessagesRequest
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 
-from fedsim.deployment.exchange import NODE, TASK, Exchange
-from fedsim.deployment.letter import Letter, pack, unpack
-from fedsim.deployment.wire import COLLECT, GIVE, INSTANCE, SEND, TAKE
+from fedsim.deployment.server.message_relay import MessageRelay
+from fedsim.deployment.wire import INSTANCE, NODE, TASK
+from fedsim.flower.message_store import MessageStore
+from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
+from fedsim.flower.wire_message import WireMessage, pack, unpack
 from fedsim.runtime.spec import acting_as
 
 
@@ -30,11 +32,11 @@ def read(message: Message) -> bytes:
 
 
 class Post:
-    """An exchange, a run whose ServerApp is under way, and nodes that have joined."""
+    """A relay, a run whose ServerApp is under way, and nodes that have joined."""
 
     def __init__(self, state: Any, nodes: int) -> None:
         self.state = state
-        self.exchange = Exchange(elsewhere, state)
+        self.relay = MessageRelay(elsewhere, MessageStore(state))
         self.stored_before = len(state.object_store)
         self.nodes = []
         for _ in range(nodes):
@@ -49,7 +51,7 @@ class Post:
         assert self.state.activate_task(self.task)
 
     def post(self, path: str, body: bytes, node: int | None = None, **headers: str) -> tuple[int, bytes]:
-        """Return the status and the body of the answer to a request, from a node that the gate knows."""
+        """Return the status and the body of the answer to a request, from a node that was authenticated."""
         scope = {
             "type": "http",
             "path": path,
@@ -63,22 +65,24 @@ class Post:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        asyncio.run(self.exchange(scope | ({} if node is None else {NODE: node}), receive, send))
+        asyncio.run(self.relay(scope | ({} if node is None else {NODE: node}), receive, send))
         return sent[0]["status"], b"".join(part["body"] for part in sent[1:])
 
     def send(self, *messages: tuple[int, bytes], lose: int = 0, token: str | None = None) -> list[str]:
         """Send messages to nodes by one request, but for the last `lose` objects; return their ids."""
         with acting_as(SUPERLINK_NODE_ID, self.run):
-            letters = Letter.of([Message(content(it), node, "train", ttl=100.0) for node, it in messages])
+            encoded = WireMessage.encode(
+                [Message(content(it), node, "train", ttl=100.0) for node, it in messages]
+            )
         request = PushAppMessagesRequest(
-            messages_list=[letter.head for letter in letters],
-            message_object_trees=[letter.tree for letter in letters],
+            messages_list=[message.head for message in encoded],
+            message_object_trees=[message.tree for message in encoded],
         )
-        contents = [it for letter in letters for it in letter.contents.values()]
+        contents = [it for message in encoded for it in message.contents.values()]
         body = pack(request, contents[: len(contents) - lose]).SerializeToString()
         status, answer = self.post(SEND, body, **{TASK: self.token if token is None else token})
         assert status == 200, (status, answer)
-        return [letter.tree.object_id for letter in letters]
+        return [message.tree.object_id for message in encoded]
 
     def take(self, node: int, instance: str = "a", got: Message | None = None) -> Message | None:
         request = PullMessagesRequest(node=Node(node_id=node))
@@ -90,22 +94,24 @@ class Post:
         if not head.messages_list:
             assert not answer
             return None
-        return Letter(head.messages_list[0], head.message_object_trees[0], contents).message()
+        return WireMessage(head.messages_list[0], head.message_object_trees[0], contents).decode()
 
-    def reply(self, node: int, message: Message, it: bytes) -> Letter:
+    def reply(self, node: int, message: Message, it: bytes) -> WireMessage:
         with acting_as(node, self.run):
-            (letter,) = Letter.of([Message(content(it), reply_to=message)])
-        return letter
+            (reply,) = WireMessage.encode([Message(content(it), reply_to=message)])
+        return reply
 
-    def give(self, node: int, letter: Letter, objects: Sequence[bytes] | None = None) -> tuple[int, bytes]:
+    def give(
+        self, node: int, reply: WireMessage, objects: Sequence[bytes] | None = None
+    ) -> tuple[int, bytes]:
         """Send a reply, with other objects maybe."""
         request = PushMessagesRequest(
             node=Node(node_id=node),
-            messages_list=[letter.head],
-            message_object_trees=[letter.tree],
+            messages_list=[reply.head],
+            message_object_trees=[reply.tree],
             clientapp_runtime_list=[0.1],
         )
-        packed = pack(request, letter.contents.values() if objects is None else objects)
+        packed = pack(request, reply.contents.values() if objects is None else objects)
         return self.post(GIVE, packed.SerializeToString(), node)
 
     def answer(self, node: int, message: Message | None, it: bytes) -> None:
@@ -119,7 +125,7 @@ class Post:
         assert status == 200
         replies, contents = unpack(PullAppMessagesResponse, BytesList.FromString(answer))
         pairs = zip(replies.messages_list, replies.message_object_trees, strict=True)
-        return [Letter(head, tree, contents).message() for head, tree in pairs]
+        return [WireMessage(head, tree, contents).decode() for head, tree in pairs]
 
     def stored(self) -> int:
         """Return how many objects are kept of this run."""

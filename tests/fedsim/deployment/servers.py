@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,10 @@ def control(server: Server, keys: OperatorKeys, signed: bool = True) -> Any:
     """Return a client of the Control API."""
     from flwr.supercore.control.control_http_client import ControlHttpClient
 
-    from fedsim.deployment.operator import OperatorInterceptor
+    from fedsim.deployment.credential import sign_request
+    from fedsim.flower.control import Signing
 
-    interceptors = [OperatorInterceptor(keys.key)] if signed else []
+    interceptors = [Signing(partial(sign_request, keys.key))] if signed else []
     client = ControlHttpClient.from_server_address(
         server.address, False, keys.root_certificates, interceptors
     )
@@ -160,7 +162,7 @@ def control(server: Server, keys: OperatorKeys, signed: bool = True) -> Any:
 
 def operator(server: Server, keys: OperatorKeys) -> httpx.Client:
     """Return an HTTP client with the operator's credential."""
-    from fedsim.deployment.operator import OperatorAuth
+    from fedsim.deployment.credential import OperatorAuth
 
     return httpx.Client(
         base_url=f"https://{server.address}",

@@ -70,8 +70,8 @@ OTHERS: list[tuple[str, Callable[[], bytes], str]] = [
     ("name", lambda: with_toml(lambda t: t["project"].update(name="other")), "project.name is 'other'"),
     ("component", lambda: with_toml(lambda t: app_of(t)["components"].update(clientapp="os:path")), "components is"),
     ("no components", lambda: with_toml(lambda t: app_of(t).pop("components")), "components is None"),
-    ("more keys", lambda: with_toml(lambda t: app_of(t)["config"].update(more=1)), "says more than"),
-    ("dependency", lambda: with_toml(lambda t: t["project"].update(dependencies=["evil"])), "says more than"),
+    ("more keys", lambda: with_toml(lambda t: app_of(t)["config"].update(more=1)), "differs from"),
+    ("dependency", lambda: with_toml(lambda t: t["project"].update(dependencies=["evil"])), "differs from"),
     ("tables that are none", lambda: zipped({"pyproject.toml": b"project = 3", ".info/CONTENT": b""}), "project.name is None"),
     ("no TOML", lambda: zipped({"pyproject.toml": b"[[", ".info/CONTENT": b""}), "is no TOML"),
     ("no text", lambda: zipped({"pyproject.toml": b"\xff", ".info/CONTENT": b""}), "is no TOML"),
@@ -105,21 +105,21 @@ def test_a_damaged_bundle_is_the_same_or_refused(at: int, value: int) -> None:
 
 
 def test_the_digest_of_the_code_changes_with_any_module(tmp_path: Path) -> None:
-    for name in bundle.PACKAGES:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    ignored = shutil.ignore_patterns("__pycache__", "experiments")
+    shutil.copytree(ROOT / "fedsim", tmp_path / "fedsim", ignore=ignored)
     script = """
 import sys
 from pathlib import Path
 from fedsim.deployment.bundle import installed_code
-module = Path("privacy/more.py")
+module = Path("fedsim/privacy/more.py")
 print(installed_code())
 module.write_text("x = 1")
 print(installed_code.__wrapped__())
 module.write_text("x = 2")
 print(installed_code.__wrapped__())
-module.rename("privacy/other.py")
+module.rename("fedsim/privacy/other.py")
 print(installed_code.__wrapped__())
-assert not {"clients", "server", "privacy.more", "torch"} & set(sys.modules)
+assert not {"fedsim.clients", "fedsim.server", "fedsim.privacy.more", "torch"} & set(sys.modules)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True

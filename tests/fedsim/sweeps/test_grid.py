@@ -1,7 +1,7 @@
 """Grids: what a text means, and what is none."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim import Refused
@@ -26,7 +26,6 @@ def test_points_are_every_combination_once() -> None:
     assert list(points_of({})) == [{}]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fedsim import Experiment, Refused
 from fedsim.cli.sweep_view import decided
 from fedsim.sweeps.grid import grid_of
-from fedsim.sweeps.plan import Plan, PlannedRun
+from fedsim.sweeps.plan import Plan
+from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.pruning import Bracket, Pruning, Result, Setting, brackets_of, standing
 from fedsim.sweeps.run import make_plan
 from tests.conftest import experiment
@@ -274,7 +275,7 @@ def test_a_decision_is_said_in_a_line() -> None:
     assert decided(decision) == "arm, round 1: 0 of 12 settings go on"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.integers(0, 5), min_size=9, max_size=9), min_size=2, max_size=12),
     st.integers(2, 4),

@@ -87,7 +87,7 @@ def test_the_worst_of_hundreds_takes_few_evaluations() -> None:
     assert counting.asked.count("bound") <= 40
 
 
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(
     st.lists(
         st.tuples(st.sampled_from([0.05, 0.1, 0.2, 0.4]), st.integers(1, 12), st.sampled_from([None, 3, 8])),

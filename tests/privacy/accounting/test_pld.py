@@ -219,7 +219,7 @@ CLIENT_RATES = st.sampled_from([0.05, 0.3, 0.9, 1.0])
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     a=st.fixed_dictionaries(SHAPES),
     b=st.fixed_dictionaries(SHAPES),

@@ -16,8 +16,8 @@ from fedsim.privacy.accounting.renyi import epsilon_without_replacement
 from fedsim.privacy.accounting.steps import LocalSteps
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.events import Relation, Sampling
-from fedsim.privacy.ledger import CohortRelease
 
 POISSON = CohortSum(noise_multiplier=1.0, rate=0.01)
 FIXED = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
@@ -167,13 +167,13 @@ def cells_of(others: int, rate: float, own: float | None, noise: float) -> NDArr
     """Return the probabilities of a noised sum: so many clients are at 1, and one more, if it is there, is at `own`."""
     chances = binom.pmf(np.arange(others + 1), others, rate)
 
-    def below(moved: float) -> NDArray[np.float64]:
+    def at_path(moved: float) -> NDArray[np.float64]:
         lines = (
             chance * norm.cdf(CELLS - moved - drawn, scale=noise) for drawn, chance in enumerate(chances)
         )
         return sum(lines, np.zeros_like(CELLS))
 
-    cumulated = below(0.0) if own is None else (1 - rate) * below(0.0) + rate * below(own)
+    cumulated = at_path(0.0) if own is None else (1 - rate) * at_path(0.0) + rate * at_path(own)
     cells: NDArray[np.float64] = np.diff(np.concatenate([[0.0], cumulated, [1.0]]))
     return np.maximum(cells, 1e-30)  # far out, where a difference of float64 numbers is 0, or a little below
 
@@ -216,7 +216,7 @@ def test_only_coins_have_a_law_without_the_number_of_clients(sampling: Sampling)
 
 
 def test_a_declared_rate_is_that_of_the_ledgers_line_and_its_population_is_what_it_expects() -> None:
-    line = CohortRelease(1.0, Relation.ADD_OR_REMOVE_ONE, Sampling.POISSON, None, 20, None, None, 0.05)
+    line = CohortTerms(1.0, Relation.ADD_OR_REMOVE_ONE, Sampling.POISSON, None, 20, None, None, 0.05)
     release = CohortSum.of(line)
     assert (release.rate, release.clients, release.population) == (0.05, None, 400)
     with pytest.raises(ValueError, match=r"must be below 1 / \(cohort / rate\) = 1 / 400"):
@@ -225,7 +225,7 @@ def test_a_declared_rate_is_that_of_the_ledgers_line_and_its_population_is_what_
     assert (deployed.rate, deployed.clients, deployed.population) == (1e-3, None, 10**6)
     with pytest.raises(ValueError, match="rate: needed where the number of clients is not given"):
         CohortSum.of(line._replace(rate=None))
-    public = CohortRelease(1.0, Relation.ZERO_OUT, Sampling.POISSON, 400, 20, None, None)
+    public = CohortTerms(1.0, Relation.ZERO_OUT, Sampling.POISSON, 400, 20, None, None)
     assert CohortSum.of(public).rate == 0.05
 
 

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from fedsim.mechanisms import loads
 from fedsim.privacy.clipping import clip_jointly
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bit
-from fedsim.privacy.events import CohortEvent, Relation, Sampling, joint_noise_multiplier, loads
+from fedsim.privacy.dp_fedavg.event import CohortEvent, joint_noise_multiplier
+from fedsim.privacy.events import Relation, Sampling
 from fedsim.privacy.randomness import NumpyRandomness
 
 ZERO = {"a": np.zeros(1)}

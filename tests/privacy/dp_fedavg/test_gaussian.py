@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsim.privacy.cohorts import Cohorts, roomy_cohort
+from fedsim.mechanisms import loads
+from fedsim.privacy.cohorts.rule import Cohorts, roomy_cohort
+from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
-from fedsim.privacy.events import CohortEvent, Noise, Part, Relation, Sampling, Unit, loads
+from fedsim.privacy.events import Noise, Relation, Sampling, Unit
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
 
 LEVEL = 1e-6  # some draws are the operating system's, and new each time

@@ -13,7 +13,7 @@ from fedsim.privacy.dp_ftrl.accounting import (
     noise_amplified,
     noise_gaussian,
 )
-from fedsim.privacy.dp_ftrl.calibration import Plan, plan
+from fedsim.privacy.dp_ftrl.calibration import NoisePlan, plan
 from fedsim.privacy.dp_ftrl.factorization import (
     banded,
     buffered,
@@ -61,7 +61,7 @@ def test_tree_aggregation_and_what_it_leaves_on_the_table() -> None:
     tree_error = 5.0 * math.sqrt(10)
     same_epsilon = 5.0 / math.sqrt(10 + 1)
     root = square_root_toeplitz(Participation(rounds=1023, most=1))
-    assert same_epsilon * root.max_error < tree_error / 3
+    assert same_epsilon * root.sensitivity * root.residual(Objective.MAX) < tree_error / 3
 
 
 def test_groups_make_the_coins_come_up_more_often() -> None:
@@ -96,7 +96,7 @@ def test_the_last_turn_counts_though_it_is_not_for_all() -> None:
 def test_every_client_in_its_groups_turn_is_no_sampling() -> None:
     groups = Groups(count=4, rounds=12, client_rate=0.25)
     mechanism = banded(Participation(rounds=12, separation=4), 4)
-    made = Plan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+    made = NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
     assert made.released_models(1e-5).pld == pytest.approx(made.known_cohort(1e-5).pld, rel=3e-3)
 
 
@@ -121,8 +121,8 @@ def test_plans_are_equally_private_and_their_errors_are_those_of_the_noise() -> 
         assert each.known_cohort(1e-5) == each.released_models(1e-5)
         assert each.known_cohort(1e-5).best <= 2
         assert each.deviation == each.noise_multiplier * each.mechanism.sensitivity
-        assert each.error(Objective.RMS) == pytest.approx(each.noise_multiplier * each.mechanism.rms_error)
-        assert each.error(Objective.MAX) == pytest.approx(each.noise_multiplier * each.mechanism.max_error)
+        for objective in Objective:
+            assert each.error(objective) == pytest.approx(each.deviation * each.mechanism.residual(objective))
     errors = [each.error(Objective.RMS) for each in made]
     assert errors[1] < errors[2] < 0.5 * errors[0]
 
@@ -167,7 +167,7 @@ def test_what_has_no_theorem_is_refused() -> None:
         (banded(Participation(rounds=12, separation=4, most=2), 4), "isn't drawn by independent coins"),
     ):
         with pytest.raises(ValueError, match=says):
-            Plan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+            NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
     with pytest.raises(ValueError, match="blt: amplification"):
         plan(buffered(four), 2.0, 1e-5, 0.1)
     for noise in (-1.0, math.nan, math.inf):

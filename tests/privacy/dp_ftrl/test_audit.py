@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.audit import Release, measure
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
-from fedsim.privacy.dp_ftrl.factorization import Mechanism, banded, buffered, square_root_toeplitz
+from fedsim.privacy.dp_ftrl.factorization import Factorization, banded, buffered, square_root_toeplitz
 from fedsim.privacy.dp_ftrl.participation import Participation
 from tests.privacy.dp_ftrl.oracles import dense
 
@@ -15,7 +15,7 @@ PATTERN = Participation(rounds=9, separation=3)
 CLAIMED = epsilon_gaussian(1.0, DELTA).pld
 
 
-def release(mechanism: Mechanism, deviation: float, rounds: tuple[int, ...]) -> Release:
+def release(mechanism: Factorization, deviation: float, rounds: tuple[int, ...]) -> Release:
     """Return the log-likelihood ratio of all rows: a client's clipped updates, each 1, in these rounds (from 0)."""
     matrix = dense(mechanism.column)
     updates = np.zeros(mechanism.participation.rounds)
@@ -38,7 +38,7 @@ def release(mechanism: Mechanism, deviation: float, rounds: tuple[int, ...]) -> 
     [banded(PATTERN, 3), buffered(PATTERN, 2), square_root_toeplitz(PATTERN)],
     ids=lambda mechanism: mechanism.name,
 )
-def test_the_whole_training_loses_no_more_than_is_claimed(mechanism: Mechanism) -> None:
+def test_the_whole_training_loses_no_more_than_is_claimed(mechanism: Factorization) -> None:
     generator = np.random.default_rng([7, *mechanism.name.encode()])
     honest = measure(release(mechanism, mechanism.sensitivity, (0, 3, 6)), TRIALS, DELTA, generator)
     assert 0.5 * CLAIMED < honest.epsilon < CLAIMED
@@ -50,7 +50,7 @@ def test_the_whole_training_loses_no_more_than_is_claimed(mechanism: Mechanism) 
     assert close.epsilon > CLAIMED
 
 
-def sampled(mechanism: Mechanism, deviation: float, rate: float) -> Release:
+def sampled(mechanism: Factorization, deviation: float, rate: float) -> Release:
     """Return the log-likelihood ratio of a client that is drawn by a coin in each turn of its group, the first."""
     matrix, once = dense(mechanism.column), mechanism.once
     turns = range(0, mechanism.participation.rounds, mechanism.participation.separation)

@@ -8,7 +8,7 @@ from scipy.stats import kstest
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.correlated_noise import PIECE, Noise
 from fedsim.privacy.dp_ftrl.factorization import (
-    Mechanism,
+    Factorization,
     banded,
     buffered,
     independent,
@@ -22,13 +22,13 @@ MECHANISMS = alternatives(PATTERN)
 NAMES = [mechanism.name for mechanism in MECHANISMS]
 
 
-def streamed(mechanism: Mechanism, normals: NDArray[np.float64]) -> NDArray[np.float64]:
+def streamed(mechanism: Factorization, normals: NDArray[np.float64]) -> NDArray[np.float64]:
     noise = mechanism.noise(normals.shape[1])
     return np.stack([noise.next(row) for row in normals])
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS, ids=NAMES)
-def test_it_solves_the_system_to_the_last_digits(mechanism: Mechanism) -> None:
+def test_it_solves_the_system_to_the_last_digits(mechanism: Factorization) -> None:
     normals = np.random.default_rng(0).standard_normal((40, 7))
     before = normals.copy()
     expected = np.linalg.solve(dense(mechanism.column), normals)
@@ -45,7 +45,7 @@ def test_thousands_of_rows_stay_exact() -> None:
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS, ids=NAMES)
-def test_each_number_has_a_stream_of_its_own(mechanism: Mechanism) -> None:
+def test_each_number_has_a_stream_of_its_own(mechanism: Factorization) -> None:
     # Longer than a piece: the same bits as each part for itself.
     normals = np.random.default_rng(2).standard_normal((5, PIECE + 3))
     whole = streamed(mechanism, normals)
@@ -55,7 +55,7 @@ def test_each_number_has_a_stream_of_its_own(mechanism: Mechanism) -> None:
 
 @pytest.mark.parametrize("mechanism", MECHANISMS, ids=NAMES)
 @pytest.mark.parametrize("stop", [0, 1, 5, 13, 39, 40])
-def test_it_goes_on_from_its_state_with_the_same_bits(mechanism: Mechanism, stop: int) -> None:
+def test_it_goes_on_from_its_state_with_the_same_bits(mechanism: Factorization, stop: int) -> None:
     normals = np.random.default_rng(3).standard_normal((40, 6))
     whole = streamed(mechanism, normals)
     first = mechanism.noise(6)

@@ -1,12 +1,11 @@
 """The pattern is held to: exactly the histories that it allows are admitted."""
 
-from collections import Counter
 from itertools import chain, combinations
 
 import numpy as np
 import pytest
 
-from fedsim.privacy.dp_ftrl.participation import History, Participation, group_of
+from fedsim.privacy.dp_ftrl.participation import History, Participation
 from tests.privacy.dp_ftrl.oracles import patterns
 
 
@@ -61,16 +60,6 @@ def test_a_history_goes_on_from_its_state() -> None:
     assert History(pattern, History(pattern).state()).refusal(1, 1) is None
     with pytest.raises(ValueError, match="no client twice"):
         History(pattern, state | {"clients": np.array([1, 1])})
-
-
-def test_groups_are_stable_even_and_of_the_identity_alone() -> None:
-    # Frozen: another hash would move clients that took part already into other groups.
-    assert [group_of(name, 1000) for name in ("a", b"a", "b", "")] == [532, 532, 34, 258]
-    counts = Counter(group_of(f"client-{k}", 10) for k in range(10_000))
-    assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 27.9  # chi-square, 9 degrees, 0.1 %
-    assert group_of("whoever", 1) == 0
-    with pytest.raises(ValueError, match="groups = 0: must be 1 or more"):
-        group_of("a", 0)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedsim.privacy.clipping import clip_jointly
-from fedsim.privacy.cohorts import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_ftrl.accounting import Groups
-from fedsim.privacy.dp_ftrl.calibration import Plan
+from fedsim.privacy.dp_ftrl.calibration import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded, buffered
 from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
@@ -20,11 +20,11 @@ from fedsim.privacy.randomness import NumpyRandomness
 
 ROUNDS, SEPARATION, SIZE, CLIP = 6, 2, 5, 0.25
 PATTERN = Participation(rounds=ROUNDS, separation=SEPARATION)
-BANDED = Plan(mechanism=banded(PATTERN, SEPARATION), noise_multiplier=1.5)
+BANDED = NoisePlan(mechanism=banded(PATTERN, SEPARATION), noise_multiplier=1.5)
 COHORTS = Cohorts(sampling=Sampling.SEPARATED, clients=40, cohort=10, separation=SEPARATION)
 
 
-def release(plan: Plan = BANDED, **changes: Any) -> CorrelatedGaussian:
+def release(plan: NoisePlan = BANDED, **changes: Any) -> CorrelatedGaussian:
     arguments: dict[str, Any] = {
         "cohorts": COHORTS,
         "sum_sensitivity": CLIP,
@@ -34,7 +34,7 @@ def release(plan: Plan = BANDED, **changes: Any) -> CorrelatedGaussian:
     return CorrelatedGaussian(plan, **arguments | changes)
 
 
-def all_rounds(totals: NDArray[np.float64], plan: Plan = BANDED) -> NDArray[np.float64]:
+def all_rounds(totals: NDArray[np.float64], plan: NoisePlan = BANDED) -> NDArray[np.float64]:
     releases = release(plan)
     return np.array([releases.release(total, t).mean for t, total in enumerate(totals, start=1)])
 
@@ -56,7 +56,7 @@ def test_it_goes_on_from_its_state() -> None:
     with pytest.raises(ValueError, match="row 4 of the noise has been made; each is released once"):
         rest.release(totals[3], 4)
     with pytest.raises(ValueError, match="of another strategy"):
-        release(Plan(mechanism=banded(PATTERN, 1), noise_multiplier=1.0), state=first.state())
+        release(NoisePlan(mechanism=banded(PATTERN, 1), noise_multiplier=1.0), state=first.state())
 
 
 @pytest.mark.parametrize("mechanism", [banded(PATTERN, 2), buffered(PATTERN, 2)], ids=lambda m: m.name)
@@ -71,7 +71,7 @@ def test_it_goes_on_from_its_state() -> None:
 def test_a_client_moves_the_whole_training_by_at_most_the_sensitivity(
     mechanism: Any, first: int, updates: list[list[float]]
 ) -> None:
-    plan = Plan(mechanism=mechanism, noise_multiplier=1e-3)
+    plan = NoisePlan(mechanism=mechanism, noise_multiplier=1e-3)
     totals = np.ones((ROUNDS, SIZE))
     with_client = totals.copy()
     for row, update in zip(range(first, ROUNDS, SEPARATION), updates, strict=True):
@@ -96,7 +96,7 @@ def test_the_sensitivity_is_reached_and_one_clip_norm_would_be_too_little() -> N
 
 def test_the_event_says_the_noise_over_all_participations_whatever_the_plan_is_for() -> None:
     groups = Groups(count=SEPARATION, rounds=ROUNDS, client_rate=0.25)
-    plan = Plan(mechanism=BANDED.mechanism, noise_multiplier=1.5, groups=groups)
+    plan = NoisePlan(mechanism=BANDED.mechanism, noise_multiplier=1.5, groups=groups)
     event = release(plan).release(np.zeros(SIZE), 1).event
     assert event.noise_multiplier == pytest.approx(1.5 * BANDED.mechanism.once / BANDED.mechanism.sensitivity)
     assert (event.bands, event.buffers, event.participations) == (2, None, 3)
@@ -111,7 +111,7 @@ def test_the_event_says_the_noise_over_all_participations_whatever_the_plan_is_f
             "separation 1: the sensitivity is that of participations 2 rounds apart",
         ),
         ({"sum_sensitivity": 0.0}, "sensitivity of a sum = 0.0"),
-        ({"plan": Plan(mechanism=BANDED.mechanism, noise_multiplier=0.0)}, "noise multiplier = 0.0"),
+        ({"plan": NoisePlan(mechanism=BANDED.mechanism, noise_multiplier=0.0)}, "noise multiplier = 0.0"),
     ],
 )
 def test_what_has_no_theorem_is_refused(changes: dict[str, Any], message: str) -> None:

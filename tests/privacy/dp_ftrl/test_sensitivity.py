@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
-    Mechanism,
+    Factorization,
     banded,
     buffered,
     square_root_banded,
@@ -34,7 +34,7 @@ def test_each_mechanisms_is_the_largest_over_all_patterns(pattern: Participation
         assert mechanism.sensitivity == pytest.approx(worst_norm(dense(mechanism.column), pattern), rel=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=8),
     st.integers(1, 9),
@@ -62,7 +62,7 @@ def test_of_a_column_that_rises_it_is_not_and_the_mechanism_is_refused() -> None
         assert sensitivity(column, fine) == pytest.approx(worst_norm(dense(column), fine))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.booleans())
 def test_no_clients_updates_move_more_than_it(seed: int, dimensions: int, full: bool) -> None:
     generator = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def test_negative_coefficients_have_a_theorem_if_columns_are_apart() -> None:
     column = np.array([1.0, -0.5, 0.7])
     whole = np.concatenate([column, np.zeros(4)])
     assert sensitivity(column, pattern) == pytest.approx(worst_norm(dense(whole), pattern))
-    mechanism = Mechanism("own", Banded((1.0, -0.5, 0.7)), Participation(rounds=7, separation=2))
+    mechanism = Factorization("own", Banded((1.0, -0.5, 0.7)), Participation(rounds=7, separation=2))
     with pytest.raises(ValueError, match="no theorem on the worst pattern"):
         mechanism.sensitivity  # noqa: B018
 

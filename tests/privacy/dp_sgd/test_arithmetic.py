@@ -98,7 +98,7 @@ def sums(model: nn.Module, x: Tensor, kernel: Kernel, clip: float, exact: bool =
     return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([2, 17, SINGLE, SINGLE + 1, 300]),
     st.integers(1, 5),

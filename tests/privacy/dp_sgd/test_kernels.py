@@ -18,7 +18,7 @@ from tests.privacy.dp_sgd.models import Images, Recurrent, difference, losses, o
 
 CLOSE = 1e-5
 KERNELS: list[Kernel] = ["opacus", "fast"]
-some_shapes = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+some_shapes = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True)

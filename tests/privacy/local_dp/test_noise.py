@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsim.privacy.events import Law, LocalEvent, Noise, Relation, Unit, loads
+from fedsim.mechanisms import loads
+from fedsim.privacy.events import Law, Noise, Relation, Unit
+from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness, laplaces
 
@@ -37,7 +39,7 @@ def test_the_noise_has_twice_the_clip_norm_times_the_multiplier(
 
 def test_the_event_says_what_was_done() -> None:
     event = local(law=Law.LAPLACE).release(UPDATE, 4, 9).event
-    assert event == LocalEvent(
+    assert event == LocalDpEvent(
         mechanism="local-dp",
         round=4,
         client=9,

@@ -369,7 +369,7 @@ def test_a_cohort_that_is_not_the_rounds(clients):
 # --- on the way ---------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     adversary=st.sampled_from(BOTH),
     stage=st.sampled_from(list(Stage)),

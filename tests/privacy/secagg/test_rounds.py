@@ -113,13 +113,13 @@ def check(round_: tuple[dict, dict]) -> None:
     assert not real.refused
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=SLOW)
+@settings(max_examples=60, suppress_health_check=SLOW)
 @given(rounds("complete"))
 def test_complete_graph(round_):
     check(round_)
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=SLOW)
+@settings(max_examples=10, suppress_health_check=SLOW)
 @given(rounds("k-regular"))
 def test_sparse_graph(round_):
     check(round_)

@@ -1,0 +1,161 @@
+"""What all clients of one process share: data and model, made once and loaded anew for each client."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, Context
+
+from fedsim.arrays import LiveArray, record_of, values_of
+from fedsim.clients.process import ClientProcess
+from fedsim.clients.training import PlainKernel
+from fedsim.data import FederatedData, prepare
+from fedsim.data.own import OwnData, read_own
+from fedsim.data.spec import SPEC, DataSpec
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.models import initial_model
+from fedsim.optimizers import Optimizer
+from fedsim.optimizers.build import build_optimizer, check_optimizer
+from fedsim.privacy.mechanism import ClientRound
+from fedsim.records import config_in
+from fedsim.schedules.rate import learning_rate
+from fedsim.secagg.setup import policy_of
+from fedsim.streams import numpy_stream
+from fedsim.tasks.build import targets_of, task_of
+from fedsim.training import client_half_of
+from fedsim.vectors import dimension_of
+
+
+class ClientRuntime:
+    """Data, model and optimiser of one process, used by one client at a time; each client loads its weights first.
+
+    Attributes:
+        experiment: Says how.
+        data: All clients' examples, or those of the one client that brings its own.
+        task: What the model is asked to do.
+        model: Trained in place; its tensors stay where they are in memory.
+        half: What a client does for the privacy mechanism.
+        kernel: Computes the gradients of local training.
+        policy: What its clients accept of secure aggregation; None where the experiment has none.
+    """
+
+    def __init__(self, experiment: Experiment, data: FederatedData | OwnData) -> None:
+        self.experiment = experiment
+        self.data = data
+        self.task = task_of(experiment, data.spec)
+        self.model = initial_model(experiment, self.task)
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        check_optimizer(experiment.client, self._parameters)
+        self.half = client_half_of(experiment)
+        plain = PlainKernel(self.model, self.task.loss, experiment.client.work, self._shuffle)
+        self.kernel = self.half.kernel(self.model, self.task.losses, plain)
+        self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        dimension = dimension_of(memory.shape for memory in self._memory.values())
+        self.policy = policy_of(experiment, dimension, self.data.training_sizes())
+        self._lent: list[weakref.ref[LiveArray]] = []
+
+    def load(self, arrays: ArrayRecord) -> None:
+        """Put the weights of a message into the model.
+
+        Raises:
+            ValueError: They are not this model's.
+        """
+        if arrays.keys() != self._memory.keys():
+            odd = sorted(arrays.keys() ^ self._memory.keys())
+            raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
+        self._let_go()
+        for name, memory in self._memory.items():
+            values = values_of(arrays[name])
+            if values.shape != memory.shape:
+                raise ValueError(f"the message's {name} has shape {values.shape}, the model's {memory.shape}")
+            np.copyto(memory, values)
+
+    def optimizer(self, round_: int) -> Optimizer:
+        """Return an optimizer of the model's parameters at a round's learning rate, with fresh state."""
+        experiment = self.experiment
+        rate = learning_rate(experiment.client, experiment.rounds, round_)
+        return build_optimizer(experiment.client, self._parameters, rate)
+
+    def arrays(self) -> ArrayRecord:
+        """Return the model's weights, which stay as they are now whatever becomes of the model.
+
+        They are copied only where someone still has them when the model is loaded anew: an engine that adds
+        them up at once never does.
+        """
+        record = record_of(self._memory)
+        self._lent = [weakref.ref(cast(LiveArray, array)) for array in record.values()]
+        return record
+
+    def _shuffle(self, at: ClientRound) -> np.random.Generator:
+        return numpy_stream(self.experiment.seed, "batches", round_=at.round, client=at.client)
+
+    def _let_go(self) -> None:
+        """Give the arrays that someone still has a copy of their own."""
+        for reference in self._lent:
+            if (array := reference()) is not None:
+                array.detach()
+        self._lent.clear()
+
+
+def client_index(context: Context) -> int:
+    """Return which client a context belongs to."""
+    return int(context.node_config["partition-id"])
+
+
+def client_round(runtime: ClientRuntime, context: Context, config: Mapping[str, Any]) -> ClientRound:
+    """Return which client's round a train message is about; `config` is the message's."""
+    client = client_index(context)
+    return ClientRound(
+        round=int(config["server-round"]),
+        client=client,
+        records=len(runtime.data.client(client).train),
+        told=config,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _client_runtime(experiment: str, overrides: str, own: str, spec: str) -> ClientRuntime:
+    known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
+    return ClientRuntime(
+        known, _own_data(known, own, spec) if own or known.data.source_entry.by_clients else prepare(known)
+    )
+
+
+def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
+    """Return the examples in a client's own file.
+
+    Raises:
+        Refused: The client has none, or the experiment has the clients' data already.
+    """
+    data = experiment.data
+    if not path:
+        raise Refused(
+            f"data.source = {data.source!r}: a client needs its own file: fedsim client --data PATH"
+        )
+    if not data.source_entry.by_clients:
+        raise Refused(f"data.source = {data.source!r}: has the clients' data; with --data it must be 'own'")
+    file = read_own(Path(path), f"--data {path!r}", targets_of(experiment))
+    return OwnData(file, DataSpec.loads(spec), data.held_out, data.clients or 0)
+
+
+def client_runtime(context: Context) -> ClientRuntime:
+    """Return this process's runtime for the experiment in the run config of a context; built on first use.
+
+    Raises:
+        ValueError: A client process does not run that experiment.
+    """
+    config = context.run_config
+    process, own, spec = ClientProcess.of(context), "", ""
+    if process is not None and process.data is not None:
+        own = str(process.data)
+        spec = str(config_in(context.state, SPEC).get("spec", ""))
+    runtime = _client_runtime(str(config.get("experiment", "")), str(config.get("set", "")), own, spec)
+    if process is not None:
+        process.check(runtime.experiment)
+    return runtime

@@ -1,0 +1,83 @@
+"""Inputs and targets from outside, checked and in the types and shapes that fedsim keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.catalogue import Targets
+from fedsim.errors import Refused
+
+
+def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return inputs as fedsim keeps them: uint8 or finite float32, images with their channels first.
+
+    The last of four axes is taken for the channels if it is 1 or 3 long and the second axis is not.
+
+    Raises:
+        Refused: The type, the shape or a value can't be used.
+    """
+    if x.dtype.kind not in "biuf":
+        raise Refused(f"{where}: has dtype {x.dtype}; numbers are needed")
+    if x.dtype != np.uint8:
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise Refused(f"{where}: holds NaN or infinity; finite numbers are needed")
+    if x.ndim == 2:
+        return x.astype(np.float32)
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4:
+        channels_last = x.shape[3] in (1, 3) and x.shape[1] not in (1, 3)
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_last else x
+    raise Refused(f"{where}: has shape {x.shape}; features (2 axes) or images (3 or 4 axes) are needed")
+
+
+def as_targets(y: NDArray[Any], targets: Targets, where: str) -> NDArray[Any]:
+    """Return targets as fedsim keeps them: `as_values` where a task wants real values, else `as_labels`."""
+    return as_values(y, where) if targets is Targets.VALUES else as_labels(y, where)
+
+
+def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
+    """Return labels as int64 from 0.
+
+    Raises:
+        Refused: They are not whole numbers from 0.
+    """
+    if y.dtype.kind == "f":
+        if not np.isfinite(y).all():
+            raise Refused(f"{where}: holds NaN or infinity; whole numbers from 0 are needed")
+        if not (y == np.floor(y)).all():
+            raise Refused(
+                f"{where}: holds fractions; whole numbers from 0 are needed (real-valued targets are for [task] name = "
+                "'regression')"
+            )
+    elif y.dtype.kind not in "biu":
+        raise Refused(f"{where}: has dtype {y.dtype}; whole numbers from 0 are needed")
+    labels = y.astype(np.int64)
+    if labels.min(initial=0) < 0:
+        raise Refused(f"{where}: holds the label {labels.min()}; whole numbers from 0 are needed")
+    return labels
+
+
+def as_values(y: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Return real-valued targets as float32: `(examples,)`, or `(examples, values)` where an example has several.
+
+    Raises:
+        Refused: They are not finite numbers of float32, or have another shape.
+    """
+    if y.dtype.kind not in "biuf":
+        raise Refused(f"{where}: has dtype {y.dtype}; numbers are needed")
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim not in (1, 2) or y.size == 0:
+        raise Refused(
+            f"{where}: has shape {y.shape}; a number for each example, or a row of numbers, is needed"
+        )
+    with np.errstate(over="ignore"):
+        values = y.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise Refused(f"{where}: holds NaN, infinity or what float32 can't hold; finite numbers are needed")
+    return values

@@ -1,0 +1,87 @@
+"""Which runs a client takes part in: those of fedsim's own apps, with the client's own version and code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flwr.app import UserConfig
+
+from fedsim.deployment.bundle import check_bundle, installed_code
+from fedsim.experiment import Experiment
+from fedsim.flower.run_config import fused_run_config
+from fedsim.flower.runs import Run
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A run that a client takes part in.
+
+    Attributes:
+        series: Id of its series: a run and those that resume it.
+        name: Its name, or its id if it has none.
+        run_config: Its run config.
+        experiment: The experiment in its run config.
+    """
+
+    series: int
+    name: str
+    run_config: UserConfig
+    experiment: Experiment
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the clients' data are protected, so that no error message may reveal anything about them."""
+        privacy = self.experiment.privacy
+        return privacy.releases or privacy.secagg is not None
+
+    @property
+    def once_a_round(self) -> bool:
+        """Whether a second update in a round would be a second release, which no ledger holds."""
+        privacy = self.experiment.privacy
+        return privacy.noise == "os" and privacy.secagg is None
+
+
+def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
+    """Return a run that a client may take part in.
+
+    Args:
+        run: The run.
+        fab: The run's bundle.
+        only: The experiments that the client takes part in; empty: all that name no code of the operator's choice.
+
+    Raises:
+        ValueError: The client refuses the run; the message says why.
+    """
+    try:
+        check_bundle(fab)
+    except ValueError as error:
+        raise ValueError(f"its bundle is not one of fedsim's: {error}") from None
+    config = fused_run_config(run, fab)
+    theirs, ours = str(config["code"]), installed_code()
+    if theirs != ours:
+        raise ValueError(f"its code differs from this client's: {theirs[:12] or 'none'}, not {ours[:12]}")
+    text = str(config["experiment"])
+    if text.endswith(".toml") and "\n" not in text:
+        raise ValueError(f"its experiment is the path {text!r}; TOML text is needed")
+    experiment = Experiment.from_run_config(config)
+    if only and not any(_same(experiment, one) for one in only):
+        raise ValueError("its experiment is none of those that this client was started with (--only)")
+    task = "" if experiment.task is None else experiment.task.name
+    for key, name in (("model.name", experiment.model.name), ("task.name", task)):
+        if ":" in name and not only:
+            raise ValueError(
+                f"{key} = {name!r} is a function of the caller's choice; "
+                "a client calls it only if it was started with this experiment (--only)"
+            )
+    return Admitted(run.series_id, str(config["run-name"]) or str(run.run_id), config, experiment)
+
+
+def _same(one: Experiment, other: Experiment) -> bool:
+    """Return whether two experiments are equal except for `privacy.noise`, which a deployment sets."""
+    return _without_noise(one) == _without_noise(other)
+
+
+def _without_noise(experiment: Experiment) -> Experiment:
+    privacy = experiment.privacy.model_copy(update={"noise": "seeded"})
+    return experiment.model_copy(update={"privacy": privacy})

@@ -1,0 +1,261 @@
+"""A client's connection to a server, over Flower's Fleet API. It survives restarts of the server.
+
+A request that fails is repeated, after the client has joined again, until the server answers. An error that a repetition
+can't mend ends the client (`Refused`), or drops the message at hand (`ReplyDropped`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message, Metadata
+
+from fedsim.deployment import wire
+from fedsim.deployment.client.diagnosis import clock_difference, speaks_tls, tls_problem
+from fedsim.deployment.content_codec import encode_content
+from fedsim.deployment.errors import ReplyDropped, ReplyTooLarge, reason_of
+from fedsim.errors import Refused
+from fedsim.flower.api_errors import is_not_activated, is_other_version
+from fedsim.flower.fleet import FleetApi
+from fedsim.flower.paths import TAKE
+from fedsim.flower.runs import Run
+from fedsim.flower.wire_message import WireMessage
+
+HOLD = 10  # seconds: the longest poll for a message
+TIMEOUTS = (30.0, HOLD + 20.0, 3.0)  # seconds: of requests, of polls for a message, of heartbeats
+BEAT = 5.0  # seconds; a server gives this client's key to another process 15 s after the last request
+FIRST_PAUSE, LAST_PAUSE, PAUSE_IF_TURNED_AWAY = 0.2, 5.0, 3.0  # seconds
+MOST_ACTIVATIONS = 10  # failed ones; a server has a client that was killed online for 20 s
+CLOCK_TOLERANCE = 60.0  # seconds; Flower's server takes signatures up to 300 s old
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ServerEndpoint:
+    """A server's address, and the authority that its certificate is checked against.
+
+    Attributes:
+        address: HOST:PORT.
+        root_certificates: The authority's certificate (PEM); None: no TLS.
+    """
+
+    address: str
+    root_certificates: bytes | None
+
+    @property
+    def url(self) -> str:
+        """The URL of the server."""
+        return f"{'http' if self.root_certificates is None else 'https'}://{self.address}"
+
+    def verify(self) -> ssl.SSLContext | bool:
+        """Return the TLS context that checks the server's certificate; False: no TLS."""
+        if self.root_certificates is None:
+            return False
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.root_certificates.decode("ascii"))
+        return context
+
+
+class Connection:
+    """The connection of one client process.
+
+    Attributes:
+        node_id: The node that the server has given to this client's key; 0 before it has joined.
+
+    Args:
+        server: The server.
+        key: The client's node key.
+        tell: Called with a line when the server is lost or refuses this client for now, and when it answers again.
+    """
+
+    def __init__(
+        self, server: ServerEndpoint, key: ec.EllipticCurvePrivateKey, tell: Callable[[str], None]
+    ) -> None:
+        self._server = server
+        self._tell = tell
+        instance = secrets.token_hex(8)
+
+        def headers(path: str) -> dict[str, str]:
+            hold = {wire.HOLD: str(HOLD)} if path == TAKE else {}
+            return {wire.INSTANCE: instance, **hold}
+
+        self._fleet, self._poll, self._pulse = (
+            FleetApi(server.url, key, headers, server.verify(), timeout) for timeout in TIMEOUTS
+        )
+        self.node_id = 0
+        self._last = ""  # id of the last message that has arrived
+        self._told = ""
+        self._ended = threading.Event()
+
+    def join(self) -> None:
+        """Join, and start sending heartbeats; raises `Refused`."""
+        self._retried(self._rejoin)
+        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+
+    def leave(self) -> None:
+        """Take this client offline, if it has joined and the server can be reached."""
+        self._ended.set()
+        if not self.node_id:
+            return
+        with suppress(httpx.HTTPError, ValueError):
+            self._pulse.deactivate(self.node_id)
+
+    def pull(self) -> Message | None:
+        """Return the next message with its content still encoded; None: none came within `HOLD` seconds.
+
+        Raises:
+            ReplyDropped: A message came, and can't be read.
+            Refused: The server refuses this client.
+        """
+        before = time.monotonic()
+        encoded = self._retried(lambda: self._poll.take(self.node_id, self._last))
+        if encoded is None:
+            if time.monotonic() - before < 1:  # the server doesn't do long polling
+                time.sleep(FIRST_PAUSE)
+            return None
+        self._last = encoded.id
+        try:
+            message = encoded.decode()
+        except ValueError as error:
+            raise ReplyDropped(f"a message could not be read: {error}") from None
+        if message.metadata.dst_node_id != self.node_id:
+            raise ReplyDropped("the server sent a message for another client")
+        return message
+
+    def run(self, run_id: int) -> tuple[Run, bytes]:
+        """Return a run, and its bundle; raises as `pull`."""
+        run = self._retried(lambda: self._fleet.run(self.node_id, run_id))
+        return run, self._retried(lambda: self._fleet.bundle(self.node_id, run))
+
+    def push(self, reply: Message, seconds: float) -> int:
+        """Send a reply that took so many seconds to make; return its size in bytes.
+
+        Raises:
+            ReplyTooLarge: The reply exceeds the server's limit.
+            ReplyDropped: The server doesn't wait for it any more.
+            Refused: The server refuses this client.
+        """
+        if reply.metadata.ttl <= 0:
+            raise ReplyDropped("the reply comes too late")
+        if reply.has_content():
+            reply.content = encode_content(reply.content)
+        (encoded,) = WireMessage.encode([reply])
+        self._retried(lambda: self._give(reply.metadata, encoded, seconds))
+        return sum(map(len, encoded.contents.values()))
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def _activate(self) -> None:
+        try:
+            self.node_id = self._fleet.activate()
+        except httpx.HTTPStatusError as error:
+            if self._server.root_certificates is not None or not is_not_activated(error.response):
+                raise
+            self._fleet.register()
+            self.node_id = self._fleet.activate()
+
+    def _rejoin(self) -> None:
+        """Make sure that the server has this client online; a client that is online can't be activated again."""
+        if self.node_id:
+            try:
+                if self._fleet.heartbeat(self.node_id):
+                    return
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.UNAUTHORIZED:
+                    raise
+        self._activate()
+
+    def _give(self, metadata: Metadata, reply: WireMessage, seconds: float) -> None:
+        if metadata.src_node_id != self.node_id:
+            raise ReplyDropped("the server has forgotten this client, and the run with it")
+        self._fleet.give(self.node_id, reply, seconds)
+
+    def _beat(self) -> None:
+        """Send heartbeats; their errors are ignored, since the next request has the same."""
+        while not self._ended.wait(BEAT):
+            with suppress(httpx.HTTPError, ValueError):
+                self._pulse.heartbeat(self.node_id)
+
+    # --- retries and errors ---------------------------------------------------------------------------------
+
+    def _retried(self, request: Callable[[], T]) -> T:
+        """Repeat a request until it succeeds; return its result. Raises what a repetition can't mend."""
+        for failures in itertools.count():
+            try:
+                if failures:
+                    self._rejoin()
+                result = request()
+            except httpx.HTTPStatusError as error:
+                self._on_refusal(error, failures)
+            except httpx.TransportError as error:
+                self._on_transport_error(error, failures)
+            except ValueError as error:  # Flower's client raises it for an answer that is not Flower's
+                self._wait(f"{self._server.address} answers with something else ({error})", failures)
+            else:
+                if self._told:
+                    self._tell(f"{self._server.address} answers again")
+                self._told = ""
+                return result
+        raise AssertionError
+
+    def _on_refusal(self, error: httpx.HTTPStatusError, failures: int) -> None:
+        """Wait if the server may answer a refused request later; else raise `Refused` or `ReplyDropped`."""
+        response, reason = error.response, reason_of(error.response)
+        joining = error.request.url.path.endswith(("activate-node", "register-node"))
+        code, address = response.status_code, self._server.address
+        if is_other_version(response):
+            raise Refused(f"{address} has another version of Flower: {reason}")
+        if code >= 500 or (code == httpx.codes.UNAUTHORIZED and not joining):
+            self._wait(f"{address} answers {code} ({reason})", failures)
+        elif code in (httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS):
+            self._wait(f"{address} refuses this client for now: {reason}", failures, PAUSE_IF_TURNED_AWAY)
+        elif joining and is_not_activated(response) and failures < MOST_ACTIVATIONS:
+            self._wait(
+                f"{address} refuses this client for now: its key is, or was until now, in use",
+                failures,
+                PAUSE_IF_TURNED_AWAY,
+            )
+        elif joining:
+            self._raise_not_admitted(response, reason)
+        elif code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise ReplyTooLarge(reason)
+        else:
+            raise ReplyDropped(reason)
+
+    def _raise_not_admitted(self, response: httpx.Response, reason: str) -> NoReturn:
+        address = self._server.address
+        if response.status_code != httpx.codes.UNAUTHORIZED and not is_not_activated(response):
+            raise Refused(f"{address} refuses this client: {reason}")
+        if (off := clock_difference(response)) > CLOCK_TOLERANCE:
+            raise Refused(
+                f"{address} refuses this client: this machine's clock is {off:.0f} s off the server's"
+            )
+        raise Refused(f"this client's key is not registered at {address} ({reason})")
+
+    def _on_transport_error(self, error: httpx.TransportError, failures: int) -> None:
+        """Wait for a server that can't be reached; raise `Refused` where TLS fails, or one side has TLS and the other not."""
+        address, secure = self._server.address, self._server.root_certificates is not None
+        problem = tls_problem(error)
+        if problem is not None:
+            raise Refused(f"{address}: {problem}")
+        if not secure and not isinstance(error, httpx.ConnectError) and speaks_tls(address):
+            raise Refused(f"{address} speaks TLS; --insecure is for a server without it")
+        # The first failure may be a kept connection that the server has closed.
+        self._wait(f"{address} is away ({error or type(error).__name__})" if failures else "", failures)
+
+    def _wait(self, why: str, failures: int, pause: float = 0.0) -> None:
+        if why and not self._told:
+            self._tell(f"{why}; trying again")
+            self._told = why
+        time.sleep(pause or min(FIRST_PAUSE * 2 ** min(failures, 10), LAST_PAUSE))

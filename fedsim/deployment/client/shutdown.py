@@ -1,0 +1,47 @@
+"""Ending a process that runs until it is told to end: by SIGTERM, by SIGINT, or with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fedsim.deployment.errors import Shutdown
+from fedsim.interruption import SIGNALS
+
+PAUSE = 0.5  # seconds between checks whether the parent still runs
+
+
+@contextmanager
+def until_shutdown(parent: int | None) -> Iterator[None]:
+    """End the block at a signal or when the parent ends; a second signal ends the process at once.
+
+    Args:
+        parent: Process id of the parent; None: only signals end the block.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise Shutdown
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    if parent is not None:
+        threading.Thread(target=_watch, args=[parent], daemon=True).start()
+    try:
+        yield
+    except Shutdown:
+        return
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PAUSE)
+    os.kill(os.getpid(), signal.SIGTERM)

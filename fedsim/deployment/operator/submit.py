@@ -1,0 +1,165 @@
+"""Runs on a server: submit, resume, find and stop them."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedsim.deployment.bundle import installed_code, make_bundle
+from fedsim.deployment.operator.remote import Remote, Unreachable
+from fedsim.deployment.operator.run_copy import Listing, RunCopy
+from fedsim.deployment.wire import RUN_NAME
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.flower.control import FlowerRun
+
+Answer = TypeVar("Answer")
+
+
+def experiment_for(file: Path, overrides: Iterable[str], *, loopback: bool) -> Experiment:
+    """Read an experiment for a deployment: `privacy.noise` is `os` unless the file says otherwise.
+
+    Raises:
+        Refused: The experiment is invalid, or its noise is seeded and the server isn't on this machine.
+    """
+    overrides = list(overrides)
+    experiment = Experiment.load(file, overrides)
+    privacy = experiment.privacy
+    if not privacy.releases:
+        return experiment
+    if "noise" not in privacy.model_fields_set:
+        return Experiment.load(file, [*overrides, "privacy.noise=os"])
+    if privacy.noise == "seeded" and not loopback:
+        raise Refused(
+            "privacy.noise = 'seeded': whoever has the seed has the noise, and others than this machine take part; "
+            "allowed: os"
+        )
+    return experiment
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run at a server.
+
+    Attributes:
+        remote: The connection to the server.
+        name: Of its run directory at the server.
+        flower: Flower's run that writes the directory, as of when this command began.
+        keys: The operator's key folder, for the commands in messages; None: `--insecure`.
+        sessions: How often the run directory had been resumed before.
+        stays: Whether the server goes on after this command.
+    """
+
+    remote: Remote
+    name: str
+    flower: FlowerRun
+    keys: Path | None
+    sessions: int = -1
+    stays: bool = True
+
+    @property
+    def deployment(self) -> dict[str, Any]:
+        """Value of `deployment` in the copy's manifest."""
+        return {
+            "address": str(self.remote.address),
+            "run": self.name,
+            "run-id": self.flower.run_id,
+            "series-id": self.flower.series_id,
+        }
+
+    def copy_at(self, out: Path) -> RunCopy:
+        """Return the run's copy: a new directory, or a copy that was begun before."""
+        return RunCopy(out.absolute(), self.deployment, partial(self.remote.fetch, self.name))
+
+    def command(self, name: str) -> str:
+        """Return the command line of `follow`, `resume` or `stop` for this run."""
+        how = ["--insecure"] if self.keys is None else ["--keys", str(self.keys)]
+        return shlex.join(["fedsim", name, self.name, "--on", str(self.remote.address), *how])
+
+
+def submit(remote: Remote, experiment: Experiment, keys: Path | None) -> Submitted:
+    """Start a run of an experiment.
+
+    Raises:
+        Refused: The server can't be reached, has other code, or does not accept the key.
+    """
+    name = f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    config = {**experiment.to_run_config(), "run-name": name, "code": installed_code()}
+    _check_code(remote)
+    return Submitted(remote, name, _answer_of(remote, partial(remote.start_run, make_bundle(), config)), keys)
+
+
+def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
+    """Resume a run that was stopped, was killed or has failed: start a new run of the same series.
+
+    Raises:
+        Refused: There is no such run, it is completed, or it is running.
+    """
+    before = find(remote, name, keys)
+    listing = _answer_of(remote, partial(remote.listing, name))
+    if listing is None:
+        raise Refused(
+            f"run {name!r}: has no run directory at {remote.address}; it ended before its first round"
+        )
+    if listing.manifest["status"] == "completed":
+        raise Refused(
+            f"run {name!r}: is completed; only a run that was killed, interrupted or failed can be resumed"
+        )
+    if not before.flower.is_finished:
+        raise Refused(f"run {name!r}: is going on at {remote.address}; {before.command('follow')} shows it")
+    _check_code(remote)
+    config = {**before.flower.config, "resume": True, "code": installed_code()}
+    start = partial(remote.start_run, make_bundle(), config, before.flower.series_id)
+    return Submitted(remote, name, _answer_of(remote, start), keys, sessions_of(listing))
+
+
+def find(remote: Remote, name: str, keys: Path | None) -> Submitted:
+    """Return a run that was started before.
+
+    Raises:
+        Refused: There is no run of that name.
+    """
+    if not RUN_NAME.fullmatch(name):
+        raise Refused(f"run {name!r}: must be the name of a run: letters, digits, dot, hyphen, underscore")
+    return Submitted(remote, name, _answer_of(remote, partial(remote.latest, name)), keys)
+
+
+def stop(run: Submitted, *, now: bool = False) -> str:
+    """Have a run end after its current round, or at once; return a line that says which."""
+    if run.flower.is_finished:
+        raise Refused(f"run {run.name!r}: has ended ({run.flower.outcome})")
+    if now:
+        _answer_of(run.remote, partial(run.remote.stop_run, run.flower.run_id))
+        return f"{run.name}: stopped; {run.command('resume')} goes on"
+    if not _answer_of(run.remote, partial(run.remote.ask_to_stop, run.name)):
+        raise Refused(f"run {run.name!r}: has not begun its first round; allowed: --now")
+    return f"{run.name}: ends after the round in flight"
+
+
+def _check_code(remote: Remote) -> None:
+    """Check that the server has the same code as this command; raises `Refused`."""
+    there = _answer_of(remote, remote.server)
+    if there["code"] != installed_code():
+        raise Refused(
+            f"--on {remote.address}: the server has other code ({there['version']}, {there['code'][:12]}) than this "
+            f"command ({installed_code()[:12]}); install the same fedsim on both"
+        )
+
+
+def _answer_of(remote: Remote, ask: Callable[[], Answer]) -> Answer:
+    """Return a server's answer; raises `Refused` where it can't be reached."""
+    try:
+        return ask()
+    except Unreachable as error:
+        raise Refused(f"--on {remote.address}: the server can't be reached: {error}") from None
+
+
+def sessions_of(listing: Listing) -> int:
+    """Return how often the run of a listing has been resumed."""
+    return len(listing.manifest.get("resumed", ()))

@@ -1,0 +1,51 @@
+"""The log lines of ServerApps, in the server's log. Flower discards the output of the ServerApps that it starts.
+
+ServerApps append lines to a file in the server's state directory; the server copies them to its own log.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+LEVELS = {"fedsim": logging.INFO, "flwr": logging.WARNING}  # of a ServerApp's loggers
+
+
+def log_to(file: Path, run: str) -> None:
+    """Have this process, a ServerApp of a run, append its log lines to the file."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(
+        logging.Formatter(FORMAT.replace("%(message)s", f"run {run}: %(message)s"), TIME_FORMAT)
+    )
+    for name, level in LEVELS.items():
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(min(level, logger.level or level))
+
+
+class AppLog:
+    """Reads ServerApps' log lines.
+
+    Args:
+        file: Emptied at first.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.write_bytes(b"")
+        self._stream = file.open("rb")
+        self._half = b""
+
+    def copy_lines(self) -> None:
+        """Write the lines that are new to the server's log (stderr)."""
+        lines = (self._half + self._stream.read()).split(b"\n")
+        self._half = lines.pop()
+        for line in lines:
+            sys.stderr.write(line.decode("utf-8", "replace") + "\n")
+
+    def close(self) -> None:
+        """Write the last lines, and close the file."""
+        self.copy_lines()
+        self._stream.close()

@@ -1,0 +1,276 @@
+"""Authentication: each path is open to one kind of caller. Refusals are answered with their reason, and logged.
+
+    /v1/control/..., /fedsim/...   the operator, by a signature over the whole request
+    /v1/fleet/...                  registered clients, by Flower's signature over the time; one process for each client
+    /health, /health/ready         everybody
+    everything else                processes of this machine: the Runtime API of ServerApps, Flower's documentation
+
+Flower checks clients' signatures too, but only after it has read a request of any size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from importlib.metadata import version
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fedsim.deployment.credential import HEADER as OPERATOR
+from fedsim.deployment.credential import Verifier
+from fedsim.deployment.errors import Disconnected, HttpDenied
+from fedsim.deployment.server.asgi import MIB, answer, header, read_body, replay
+from fedsim.deployment.server.listening import is_loopback
+from fedsim.deployment.server.presence import Presence
+from fedsim.deployment.server.registration import Registration, fingerprint
+from fedsim.deployment.wire import INSTANCE, MANY, NODE
+from fedsim.flower.paths import SEND
+
+log = logging.getLogger("fedsim.server")
+
+PUBLIC_KEY, TIMESTAMP, SIGNATURE = "flwr-public-key", "flwr-timestamp", "flwr-signature"  # Flower's
+CONTROL, FLEET, OWN = "/v1/control/", "/v1/fleet/", "/fedsim/"
+HEALTH, READY = "/health", "/health/ready"
+JOIN, LEAVE = f"{FLEET}activate-node", f"{FLEET}deactivate-node"
+CLOSED = {f"{FLEET}register-node", f"{FLEET}unregister-node"}
+IN_PARTS = {f"{FLEET}push-messages", f"{FLEET}push-object"}
+OPERATOR_LIMIT = 16 * MIB  # an experiment is text, and a bundle holds no code
+SIGNED_WITHIN, CLOCKS_DIFFER = 300.0, 5.0  # seconds; Flower's own limits
+LOGGED = 300  # characters of a refusal by Flower
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What requests are authenticated against.
+
+    Attributes:
+        operator: Checks the operator's credential.
+        clients: The clients' keys.
+    """
+
+    operator: Verifier
+    clients: Registration
+
+
+class Auth:
+    """An ASGI app that authenticates requests and passes them on to Flower's app or to fedsim's own.
+
+    Args:
+        flower: Flower's app.
+        own: Serves `/fedsim/...`.
+        credentials: None: `--insecure`, where every process of this machine may do anything.
+        presence: Which processes use the clients' keys.
+        take_offline: Called with the key of a client before it joins, since its former process may not have left.
+        limit: Bytes of a request's body, at most.
+        is_ready: Returns whether the server can start runs.
+    """
+
+    def __init__(
+        self,
+        flower: ASGIApp,
+        own: ASGIApp,
+        credentials: Credentials | None,
+        presence: Presence,
+        take_offline: Callable[[bytes], None],
+        limit: int,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._flower = flower
+        self._own = own
+        self._credentials = credentials
+        self._presence = presence
+        self._take_offline = take_offline
+        self._limit = limit
+        self._is_ready = is_ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._flower(scope, receive, send)
+        elif scope["path"] in (HEALTH, READY):
+            await self._answer_health(scope["path"], send)
+        else:
+            await self._serve(_Request(scope), receive, send)
+
+    async def _answer_health(self, path: str, send: Send) -> None:
+        ready = path == HEALTH or self._is_ready()
+        status = {"status": "ok" if ready else "starting", "version": version("fedsim")}
+        await answer(send, 200 if ready else 503, status)
+
+    async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
+        try:
+            if request.path.startswith((CONTROL, OWN)):
+                body = await self._check_operator(request, receive)
+            elif request.path.startswith(FLEET):
+                body = await self._check_client(request, receive)
+            else:
+                _check_own_machine(request.scope)
+                limit = max(self._limit, MANY) if request.path == SEND else self._limit
+                body = await read_body(request.scope, receive, limit)
+        except HttpDenied as denied:
+            log.warning("refused %s: %s: %s", request.who, request.what, denied)
+            await answer(send, denied.status, {"error": str(denied)})
+            return
+        except Disconnected:
+            return
+        app = self._own if request.path.startswith(OWN) else self._flower
+        await app(request.scope, replay(body, receive), self._watching(request, send))
+        if request.status >= HTTPStatus.BAD_REQUEST and app is self._flower:
+            log.warning("refused %s: %s: %d %s", request.who, request.what, request.status, request.reason)
+
+    async def _check_operator(self, request: _Request, receive: Receive) -> bytes:
+        """Return the body of a request with the operator's credential; raises `HttpDenied` and `Disconnected`."""
+        scope, limit = request.scope, min(self._limit, OPERATOR_LIMIT)
+        if self._credentials is None:
+            return await read_body(scope, receive, limit)
+        verifier, credential = self._credentials.operator, header(scope, OPERATOR)
+        try:
+            verifier.check_time(credential)
+            body = await read_body(scope, receive, limit)
+            verifier.check(scope["method"], _target(scope), body, credential)
+        except ValueError as error:
+            raise HttpDenied(401, str(error)) from None
+        return body
+
+    async def _check_client(self, request: _Request, receive: Receive) -> bytes:
+        """Return the body of a client's request; raises `HttpDenied` and `Disconnected`."""
+        if self._credentials is not None:
+            if request.path in CLOSED:
+                raise HttpDenied(
+                    403, "registration is closed; clients are registered in the server's nodes.json"
+                )
+            self._authenticate(request, self._credentials.clients)
+        if request.path in IN_PARTS:
+            raise HttpDenied(403, "a reply in parts is not accepted; `fedsim client` sends replies whole")
+        self._presence.check(request.key, request.instance)
+        if request.path == JOIN:
+            self._presence.check_join(request.key)
+        body = await read_body(request.scope, receive, self._limit)
+        if request.path == JOIN:
+            await asyncio.to_thread(self._take_offline, request.key)
+        return body
+
+    def _authenticate(self, request: _Request, clients: Registration) -> None:
+        """Check a client's key and signature, and note which client it is; raises `HttpDenied`."""
+        if not request.key:
+            raise HttpDenied(401, "the client's key is missing")
+        request.client = clients.client(request.key)
+        if request.client is None:
+            raise HttpDenied(401, f"the key {fingerprint(request.key)} is not registered")
+        try:
+            _check_signature(request.scope, request.key)
+        except (ValueError, TypeError, InvalidSignature) as error:
+            raise HttpDenied(401, str(error) or "the signature is not by the client's key") from None
+        request.scope[NODE] = clients.nodes[request.client]
+
+    def _watching(self, request: _Request, send: Send) -> Send:
+        """Return a `send` that notes the answer's status before it is sent, and so before the caller's next request."""
+
+        async def watched(message: Message) -> None:
+            request.note(message)
+            if message["type"] == "http.response.start" and request.status < HTTPStatus.BAD_REQUEST:
+                self._note_served(request)
+            await send(message)
+
+        return watched
+
+    def _note_served(self, request: _Request) -> None:
+        if not request.path.startswith(FLEET) or not request.key:
+            return
+        if request.path == LEAVE:
+            self._presence.left(request.key)
+            log.info("%s has left", request.who)
+            return
+        self._presence.served(request.key, request.instance)
+        if request.path == JOIN:
+            log.info("%s has joined", request.who)
+
+
+class _Request:
+    """A request, its caller, and the status of its answer."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.path: str = scope["path"]
+        self.key = _decoded(header(scope, PUBLIC_KEY))
+        self.instance = header(scope, INSTANCE) or ""
+        self.client: int | None = None
+        self.status = 500
+        self._answer = b""
+
+    @property
+    def who(self) -> str:
+        """The caller: a client's number if it was authenticated, and the address."""
+        peer = self.scope.get("client")
+        address = f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
+        return address if self.client is None else f"client {self.client} ({address})"
+
+    @property
+    def what(self) -> str:
+        """The path, with control characters escaped."""
+        return ascii(self.path)[1:-1]
+
+    @property
+    def reason(self) -> str:
+        """The answer's reason, on one line."""
+        text = self._answer.decode("utf-8", "replace")
+        with suppress(ValueError, KeyError, TypeError):  # Flower's refusals aren't JSON with `error`
+            text = json.loads(text)["error"]
+        return " ".join(text.split())[:LOGGED]
+
+    def note(self, message: Message) -> None:
+        """Note a part of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif self.status >= HTTPStatus.BAD_REQUEST and len(self._answer) < LOGGED:
+            self._answer += message.get("body", b"")
+
+
+def _check_own_machine(scope: Scope) -> None:
+    """Raise `HttpDenied` where a request comes from another machine."""
+    client, server = scope.get("client"), scope.get("server")
+    if client is None or not (is_loopback(client[0]) or (server and client[0] == server[0])):
+        raise HttpDenied(403, "is for processes on the server's own machine")
+
+
+def _check_signature(scope: Scope, key: bytes) -> None:
+    """Check Flower's signature over the time; raises `ValueError` or `InvalidSignature`."""
+    timestamp, signature = header(scope, TIMESTAMP), _decoded(header(scope, SIGNATURE))
+    if not timestamp or not signature:
+        raise ValueError("the client's signature is missing")
+    public_key = serialization.load_pem_public_key(key)
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise ValueError("the client's key is of another kind")
+    public_key.verify(signature, timestamp.encode(), ec.ECDSA(hashes.SHA256()))
+    age = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
+    if not -CLOCKS_DIFFER < age < SIGNED_WITHIN + CLOCKS_DIFFER:
+        raise ValueError(
+            f"was signed {age:.0f} s ago, by the client's clock; {SIGNED_WITHIN:.0f} s are allowed"
+        )
+
+
+def _target(scope: Scope) -> str:
+    """Return a request's path and query, as they were sent (still percent-encoded)."""
+    path, query = (
+        scope["raw_path"].decode("ascii", "replace"),
+        scope["query_string"].decode("ascii", "replace"),
+    )
+    return f"{path}?{query}" if query else path
+
+
+def _decoded(text: str | None) -> bytes:
+    try:
+        return base64.b64decode(text or "", validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,0 +1,278 @@
+"""The server process: Flower's SuperLink behind authentication, and Flower's SuperExec.
+
+The SuperLink's three APIs are one ASGI app, which uvicorn serves over TLS: Control for the operator, Fleet for clients,
+Runtime for ServerApps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from fedsim.deployment.credential import Verifier
+from fedsim.deployment.keys import ServerKeys
+from fedsim.deployment.server import environment, superexec
+from fedsim.deployment.server.app_log import FORMAT, TIME_FORMAT, AppLog
+from fedsim.deployment.server.auth import Auth, Credentials
+from fedsim.deployment.server.listening import is_loopback, listen, own_address
+from fedsim.deployment.server.presence import Presence
+from fedsim.deployment.server.registration import Registration, client_list
+from fedsim.deployment.server.run_files import run_files
+from fedsim.deployment.server.tls import Loop, server_context
+from fedsim.errors import Refused, RunFailed
+from fedsim.results.lock import NAME as LOCK_NAME
+from fedsim.results.lock import Lock
+
+if TYPE_CHECKING:
+    from fedsim.flower.superlink import SuperLink
+
+log = logging.getLogger("fedsim.server")
+
+DATABASE, RUNS, FLOWER_HOME, SECRET = "superlink.db", "runs", "flwr", "superexec.secret"
+IDLE = 75  # seconds after which an idle connection is closed
+PAUSE = 0.2  # seconds between checks whether the parent and SuperExec still run
+GRACE = 3  # seconds for requests in flight after the server was told to end
+TASK_POLL = "0.3"  # seconds between SuperExec's polls for a new run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `fedsim server`.
+
+    Attributes:
+        keys: Its keys; None: no TLS, no keys, no credential, on loopback only.
+        state: The folder of its runs and its database.
+        host: The address that it listens on.
+        port: 0: a free port.
+        max_message: Bytes of a request's body, at most.
+        max_nodes: Clients present at a time; None: all that are registered.
+        joins_per_minute: None: no limit.
+        parent: Id of the process with which it ends; None: it ends by a signal only.
+    """
+
+    keys: ServerKeys | None
+    state: Path
+    host: str
+    port: int
+    max_message: int
+    max_nodes: int | None = None
+    joins_per_minute: int | None = None
+    parent: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keys is None and not is_loopback(self.host):
+            raise Refused(f"--host {self.host!r}: --insecure is for 127.0.0.1, ::1 and localhost alone")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, or until the parent ends; then end all processes that it has started.
+
+    Raises:
+        Refused: The state can't be written, another server uses it, or the address isn't available.
+        RunFailed: Flower's SuperExec ended by itself.
+    """
+    with _claimed(settings.state):
+        sockets = listen(settings.host, settings.port)
+        _set_environment(settings)  # before Flower is imported
+        from fedsim.flower.superlink import open_superlink
+
+        _set_logging()
+        secret = _write_secret(settings.state)
+        superlink = open_superlink(settings.state / DATABASE, secret.read_bytes(), settings.keys is not None)
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(_serve(settings, superlink, sockets, secret))
+
+
+@contextmanager
+def _claimed(state: Path) -> Iterator[None]:
+    """Make and lock the state's folder."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (state / RUNS).mkdir(exist_ok=True)
+        lock = Lock(state)
+    except Refused:
+        holder = (state / LOCK_NAME).read_text(errors="replace").strip()
+        raise Refused(f"--state {str(state)!r}: the server of process {holder} uses it") from None
+    except OSError as error:
+        raise Refused(f"--state {str(state)!r}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _set_environment(settings: Settings) -> None:
+    """Set the environment of Flower, which reads it when it is imported, and of the processes to be started."""
+    os.environ |= {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_LOG_LEVEL": "WARNING",
+        "FLWR_HOME": str(settings.state / FLOWER_HOME),
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": TASK_POLL,
+        environment.STATE: str(settings.state),
+        environment.KEYS: "" if settings.keys is None else str(settings.keys.folder),
+    }
+    os.environ.pop(environment.LOOPBACK, None)
+    if is_loopback(settings.host):
+        os.environ[environment.LOOPBACK] = "1"
+
+
+def _set_logging() -> None:
+    """Log fedsim's, uvicorn's and Flower's lines in one format. `Auth` logs the requests that Flower refuses."""
+    from fedsim.flower.log import take_over_log
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(FORMAT, TIME_FORMAT))
+    take_over_log()
+    for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING), ("flwr", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+
+
+def _write_secret(state: Path) -> Path:
+    """Make a new secret, by which SuperExec authenticates when it asks for runs to start."""
+    path = state / SECRET
+    try:
+        path.unlink(missing_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(secrets.token_bytes(32))
+    except OSError as error:
+        raise Refused(f"--state {str(state)!r}: {SECRET}: {error.strerror}") from None
+    return path
+
+
+class _Front:
+    """The ASGI apps around Flower's: authentication, long polling, the message relay, run directories.
+
+    Attributes:
+        app: The outermost app.
+        is_ready: Whether runs can start; `/health/ready` answers it.
+        clients: How many clients are registered, for the log.
+    """
+
+    def __init__(self, settings: Settings, superlink: SuperLink) -> None:
+        from fedsim.deployment.server.long_poll import LongPoll
+        from fedsim.deployment.server.message_relay import (
+            MessageRelay,  # these import Flower, which reads the environment
+        )
+
+        nodes = superlink.nodes
+        self.is_ready = False
+        self.clients = "any client"
+        credentials = registration = None
+        if settings.keys is not None:
+            registration = Registration(settings.keys.folder, nodes, settings.state / environment.CLIENTS)
+            credentials = Credentials(Verifier(settings.keys.operator), registration)
+            self.clients = f"{len(registration.nodes)} clients registered"
+        self._long_poll = LongPoll(MessageRelay(superlink.app, superlink.messages))
+        self.app = Auth(
+            self._long_poll,
+            run_files(settings.state / RUNS, lambda: client_list(nodes, registration)),
+            credentials,
+            Presence(settings.max_nodes, settings.joins_per_minute),
+            nodes.take_offline,
+            settings.max_message,
+            lambda: self.is_ready,
+        )
+
+    def close(self) -> None:
+        """Answer the pulls that wait."""
+        self.is_ready = False
+        self._long_poll.close()
+
+
+async def _serve(
+    settings: Settings, superlink: SuperLink, sockets: list[socket.socket], secret: Path
+) -> None:
+    front = _Front(settings, superlink)
+    server = _uvicorn(settings, front)
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    serving = asyncio.create_task(server.serve(sockets))
+    while not server.started:
+        if serving.done():
+            raise RunFailed("Flower's SuperLink didn't start; its reason is above")
+        await asyncio.sleep(0.01)
+    port = sockets[0].getsockname()[1]
+    keys = settings.keys
+    app_log = AppLog(settings.state / environment.APP_LOG)
+    process = superexec.start(own_address(sockets), None if keys is None else keys.authority, secret)
+    try:
+        front.is_ready = True
+        print(_ready_line(settings, port, front.clients), flush=True)
+        await _until(ending, serving, process, settings.parent, app_log)
+        ended = process.poll() is not None and not ending.is_set()
+    finally:
+        front.close()
+        await asyncio.to_thread(superexec.stop, process)
+        app_log.close()
+        server.should_exit = True
+        await serving
+    if ended:
+        raise RunFailed("Flower's SuperExec ended by itself; its reason is above")
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn's server without its signal handlers: fedsim tells it when to end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install no signal handlers."""
+        yield
+
+
+def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
+    config = uvicorn.Config(
+        front.app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=GRACE,
+    )
+    config.load()
+    if settings.keys is not None:
+        config.ssl = server_context(settings.keys.certificate, settings.keys.private_key)
+    return _Uvicorn(config)
+
+
+def _ready_line(settings: Settings, port: int, clients: str) -> str:
+    scheme = "http" if settings.keys is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"fedsim server: ready on {scheme}://{host}:{port} ({clients})"
+
+
+async def _until(
+    ending: asyncio.Event,
+    serving: asyncio.Task[None],
+    process: subprocess.Popen[bytes],
+    parent: int | None,
+    app_log: AppLog,
+) -> None:
+    """Wait until the server is told to end, or a process that it needs has ended; copy the ServerApps' log lines."""
+    while not ending.is_set() and not serving.done() and process.poll() is None:
+        app_log.copy_lines()
+        if parent is not None and os.getppid() != parent:
+            log.warning("process %d, which started this server, is gone", parent)
+            ending.set()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ending.wait(), PAUSE)

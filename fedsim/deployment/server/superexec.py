@@ -1,0 +1,84 @@
+"""A supervisor of Flower's SuperExec, which starts a ServerApp for each run.
+
+    server --> this process --> flower-superexec --> flwr-serverapp ...   (SuperExec leads a process group)
+
+The supervisor ends the whole group when it gets SIGTERM, and when the server has ended in whatever way: ServerApps get
+SIGTERM first, SIGKILL after `GRACE`. It ends by itself when SuperExec ends. It imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+GRACE = 5.0  # seconds from SIGTERM to SIGKILL
+PAUSE = 0.1
+RUN = "from fedsim.flower.superexec import main; main()"
+
+
+def start(address: str, root_certificates: Path | None, secret: Path) -> subprocess.Popen[bytes]:
+    """Start the supervisor; SuperExec and ServerApps inherit this process's environment.
+
+    Args:
+        address: Of the server, as `HOST:PORT`.
+        root_certificates: File of the authority's certificate; None: no TLS.
+        secret: File of the secret that SuperExec and server share.
+    """
+    trust = ["--insecure"] if root_certificates is None else ["--root-certificates", str(root_certificates)]
+    options = ["--runtime-api-address", address, "--superexec-auth-secret-file", str(secret), *trust]
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(os.getpid()), *options], start_new_session=True
+    )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the supervisor and all processes below it."""
+    process.terminate()
+    try:
+        process.wait(GRACE + 2.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(parent: int, options: Sequence[str]) -> int:
+    """Run SuperExec until SIGTERM or until the parent ends; return an exit code, 1 if SuperExec ended by itself."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.append(number))
+    scripts = sysconfig.get_path("scripts")  # where flwr-serverapp is
+    environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
+    superexec = subprocess.Popen(
+        [sys.executable, "-c", RUN, *options, "--parent-pid", str(os.getpid())],
+        env=environment,
+        stdout=sys.stderr,
+        start_new_session=True,
+    )
+    while not asked and os.getppid() == parent and superexec.poll() is None:
+        time.sleep(PAUSE)
+    ended = superexec.poll() is not None
+    _end_group(superexec)
+    return 1 if ended else 0
+
+
+def _end_group(superexec: subprocess.Popen[bytes]) -> None:
+    superexec.kill()  # it has no state to save, and SIGTERM would take seconds
+    superexec.wait()
+    until = time.monotonic() + GRACE
+    with suppress(ProcessLookupError):
+        os.killpg(superexec.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+            os.killpg(superexec.pid, 0)
+            time.sleep(PAUSE)
+        os.killpg(superexec.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,78 @@
+"""The server's TLS. Each failed handshake is logged, with the peer's address.
+
+asyncio drops such a connection silently: an operator would not learn of a client with another authority, or of one that
+speaks plain HTTP. `do_handshake` has the error, and the event loop the address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("fedsim.server")
+
+REASONS = {
+    "HTTP_REQUEST": "it spoke plain HTTP; TLS is needed (https://)",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust this server's certificate authority",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept this server's certificate (another name or address?)",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "this server's certificate has expired",
+    "WRONG_VERSION_NUMBER": "it did not speak TLS",
+    "UNSUPPORTED_PROTOCOL": "it spoke a version of TLS below 1.2",
+}
+
+
+class _Handshake(ssl.SSLObject):
+    """A connection's TLS, which logs why its handshake failed."""
+
+    peer = "an unknown address"
+
+    def do_handshake(self) -> None:
+        """Continue the handshake; raises as `ssl.SSLObject.do_handshake`."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            reason = REASONS.get(error.reason or "", f"TLS: {error.reason or error}")
+            log.warning("refused %s: connection: %s", self.peer, reason)
+            raise
+
+
+class _Named:
+    """An SSL context for one connection, which gives it the peer's address."""
+
+    def __init__(self, context: ssl.SSLContext, peer: str) -> None:
+        self._context = context
+        self._peer = peer
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """Do as `ssl.SSLContext.wrap_bio`."""
+        wrapped = self._context.wrap_bio(*arguments, **options)
+        if isinstance(wrapped, _Handshake):
+            wrapped.peer = self._peer
+        return wrapped
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose TLS connections know their peers' addresses during the handshake."""
+
+    def _make_ssl_transport(
+        self, rawsock: Any, protocol: Any, sslcontext: Any, *arguments: Any, **options: Any
+    ) -> Any:
+        peer = (options.get("extra") or {}).get("peername")
+        if options.get("server_side") and peer:
+            sslcontext = _Named(sslcontext, f"{peer[0]}:{peer[1]}")
+        make = super()._make_ssl_transport  # type: ignore[misc]
+        return make(rawsock, protocol, sslcontext, *arguments, **options)
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return a server's TLS context: version 1.2 or later, failed handshakes logged."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = _Handshake
+    context.load_cert_chain(certificate, key)
+    return context

@@ -1,0 +1,32 @@
+"""The errors of Flower's HTTP APIs: read from an answer, and written into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
+
+
+def is_not_activated(response: httpx.Response) -> bool:
+    """Say whether Flower has no node of this client's key, or has it online already: it doesn't say which."""
+    codes = ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
+    return _code(response) in codes
+
+
+def is_other_version(response: httpx.Response) -> bool:
+    """Say whether Flower refuses a request since the two versions of Flower don't go together."""
+    return _code(response) == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE
+
+
+def error_answer(error: Exception) -> tuple[int, dict[str, Any]] | None:
+    """Return the HTTP status and the JSON body with which Flower answers an error; None: it isn't Flower's."""
+    if isinstance(error, FlowerError) and (known := API_ERROR_MAP.get(error.code)) is not None:
+        return known.http_status_code, error.to_json(known.public_message)
+    return None
+
+
+def _code(response: httpx.Response) -> int | None:
+    error = FlowerError.from_json(response.text)
+    return None if error is None else error.code

@@ -1,0 +1,120 @@
+"""The operator's side of Flower's Control API, over HTTP: start, stop and list runs."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from flwr.common.constant import Status, SubStatus
+from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
+from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
+from flwr.proto.run_pb2 import Run as ProtoRun
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+
+
+@dataclass(frozen=True)
+class FlowerRun:
+    """A run in Flower's database.
+
+    Attributes:
+        run_id: The run's id.
+        series_id: Id of the series: a run and those that resume it.
+        config: The run config that it was started with.
+        is_finished: Whether its ServerApp has ended.
+        outcome: `completed`, `failed` or `stopped`; empty before the ServerApp has ended.
+        details: Why it failed.
+    """
+
+    run_id: int
+    series_id: int
+    config: Mapping[str, Any]
+    is_finished: bool
+    outcome: str
+    details: str
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the operator has stopped it at once."""
+        return self.outcome == SubStatus.STOPPED
+
+    @classmethod
+    def decode(cls, proto: ProtoRun) -> FlowerRun:
+        """Return a run from its protobuf message."""
+        status = proto.status
+        return cls(
+            proto.run_id,
+            proto.series_id,
+            user_config_from_proto(proto.override_config),
+            status.status == Status.FINISHED,
+            status.sub_status,
+            status.details.removeprefix("ServerApp failed with exception: ").strip(),
+        )
+
+
+class ControlApi:
+    """Requests of the operator.
+
+    Every method raises `httpx.HTTPStatusError` for a refusal, and `httpx.TransportError` where nothing answers.
+
+    Args:
+        url: Of the server.
+        sign: Adds the operator's credential to a request; None: the server asks for none.
+        verify: Checks the server's certificate.
+        timeout: Of each request, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        sign: Callable[[httpx.Request], None] | None,
+        verify: ssl.SSLContext | bool,
+        timeout: float,
+    ) -> None:
+        interceptors = [] if sign is None else [Signing(sign)]
+        self._http = ControlHttpClient(url, interceptors=interceptors, verify=verify, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def start_run(self, bundle: bytes, config: Mapping[str, Any], series_id: int | None) -> FlowerRun | None:
+        """Start a run of a bundle (FAB), in a new series or in one that exists; None: the server did not start it."""
+        fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
+        request = StartRunRequest(
+            fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config)), series_id=series_id
+        )
+        answer = self._http.StartRun(request)
+        return FlowerRun(answer.run_id, answer.series_id, config, False, "", "") if answer.run_id else None
+
+    def stop_run(self, run_id: int) -> bool:
+        """Stop a run at once; return whether the server could."""
+        return bool(self._http.StopRun(StopRunRequest(run_id=run_id)).success)
+
+    def run(self, run_id: int) -> FlowerRun:
+        """Return a run."""
+        return FlowerRun.decode(self._http.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id])
+
+    def runs(self, limit: int) -> list[FlowerRun]:
+        """Return the latest runs, the newest first."""
+        found = self._http.ListRuns(ListRunsRequest(limit=limit)).run_dict.values()
+        return [
+            FlowerRun.decode(run) for run in sorted(found, key=lambda run: str(run.pending_at), reverse=True)
+        ]
+
+
+class Signing:
+    """Has each request of one of Flower's HTTP clients signed before it is sent."""
+
+    def __init__(self, sign: Callable[[httpx.Request], None]) -> None:
+        self._sign = sign
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Sign a request, and send it."""
+        self._sign(context.request)
+        return call_next(context)

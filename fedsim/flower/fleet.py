@@ -1,0 +1,140 @@
+"""A client's side of Flower's Fleet API, over HTTP."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.common.serde import fab_from_proto, run_from_proto
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+    RegisterNodeFleetRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import BytesList
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedsim.flower.constants import HEARTBEAT_INTERVAL
+from fedsim.flower.keys import public_pem
+from fedsim.flower.paths import GIVE, TAKE
+from fedsim.flower.runs import Run
+from fedsim.flower.wire_message import WireMessage, pack, unpack
+
+
+class FleetApi:
+    """Requests of one node, each signed with the node's key.
+
+    Every method raises `httpx.HTTPStatusError` for a refusal, `httpx.TransportError` where nothing answers, and
+    `ValueError` for an answer that is not Flower's.
+
+    Args:
+        url: Of the server.
+        key: The node's.
+        headers: Returns fedsim's own headers of a request to a path.
+        verify: Checks the server's certificate; False: no TLS.
+        timeout: Of each request, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: ec.EllipticCurvePrivateKey,
+        headers: Callable[[str], Mapping[str, str]],
+        verify: ssl.SSLContext | bool,
+        timeout: float,
+    ) -> None:
+        interceptors = (_Headers(headers), NodeAuthHttpInterceptor(key, key.public_key()))
+        self._http = FleetHttpClient(url, interceptors=interceptors, verify=verify, timeout=timeout)
+        self._public = public_pem(key)
+
+    # --- the node -------------------------------------------------------------------------------------------
+
+    def register(self) -> None:
+        """Make the node's key known to a server that takes any key."""
+        self._http.RegisterNode(RegisterNodeFleetRequest(public_key=self._public))
+
+    def activate(self) -> int:
+        """Bring the node online; return its id."""
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_INTERVAL)
+        return int(self._http.ActivateNode(request).node_id)
+
+    def deactivate(self, node: int) -> None:
+        """Take the node offline."""
+        self._http.DeactivateNode(DeactivateNodeRequest(node_id=node))
+
+    def heartbeat(self, node: int) -> bool:
+        """Say that the node is online; return whether the server has it online."""
+        request = SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_INTERVAL)
+        return bool(self._http.SendNodeHeartbeat(request).success)
+
+    # --- runs -----------------------------------------------------------------------------------------------
+
+    def run(self, node: int, run_id: int) -> Run:
+        """Return a run."""
+        return run_from_proto(self._http.GetRun(GetRunRequest(node=Node(node_id=node), run_id=run_id)).run)
+
+    def bundle(self, node: int, run: Run) -> bytes:
+        """Return a run's bundle (FAB)."""
+        request = GetFabRequest(node=Node(node_id=node), hash_str=run.fab_hash, run_id=run.run_id)
+        return fab_from_proto(self._http.GetFab(request).fab).content
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def take(self, node: int, last: str) -> WireMessage | None:
+        """Return the node's next message; None: there is none.
+
+        Args:
+            node: Its id.
+            last: Id of the last message that has arrived, empty at first; the server repeats a message that was lost.
+        """
+        request = PullMessagesRequest(node=Node(node_id=node), message_ids=[last])
+        packed = self._http._unary_unary(
+            path=TAKE, rpc_method="take", request=request, response_type=BytesList
+        )
+        answer, contents = unpack(PullMessagesResponse, packed)
+        if not answer.messages_list:
+            return None
+        (head, *_), (tree, *_) = answer.messages_list, answer.message_object_trees
+        return WireMessage(head, tree, contents)
+
+    def give(self, node: int, reply: WireMessage, seconds: float) -> None:
+        """Send a reply, which took the ClientApp so many seconds."""
+        request = PushMessagesRequest(
+            node=Node(node_id=node),
+            messages_list=[reply.head],
+            message_object_trees=[reply.tree],
+            clientapp_runtime_list=[seconds],
+        )
+        self._http._unary_unary(
+            path=GIVE,
+            rpc_method="give",
+            request=pack(request, reply.contents.values()),
+            response_type=PushMessagesResponse,
+        )
+
+
+class _Headers:
+    """Adds to each request the version of Flower, and fedsim's own headers."""
+
+    def __init__(self, headers: Callable[[str], Mapping[str, str]]) -> None:
+        self._version = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+        self._headers = headers
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Add the headers, and send the request."""
+        context.request.headers.update(self._version)
+        context.request.headers.update(self._headers(context.request.url.path))
+        return call_next(context)

@@ -1,0 +1,118 @@
+"""Flower's SuperLink as an ASGI app, over a database file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from sqlalchemy.exc import SQLAlchemyError
+
+from fedsim.errors import Refused
+from fedsim.flower.message_store import MessageStore
+from fedsim.flower.nodes import Nodes
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger("fedsim.server")
+
+CLEANUP_INTERVAL = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """Flower's server.
+
+    Attributes:
+        app: The ASGI app of its three APIs: Control, Fleet and Runtime.
+        messages: Its messages.
+        nodes: Its nodes.
+    """
+
+    app: FastAPI
+    messages: MessageStore
+    nodes: Nodes
+
+
+def open_superlink(database: Path, secret: bytes, has_keys: bool) -> SuperLink:
+    """Open a SuperLink; runs that were under way when the server before this one ended are marked as failed.
+
+    Args:
+        database: Its file, which is made where there is none.
+        secret: SuperExec's, which alone may ask for runs to start.
+        has_keys: Whether clients are registered by their keys; else they register themselves.
+
+    Raises:
+        Refused: The file can't be used as a database.
+    """
+    try:
+        app = _app(database, secret, has_keys)
+        state = app.state.linkstate_factory.state()
+        _end_lost_runs(app)
+        _limit_cleanups(app)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"--state {str(database.parent)!r}: {database.name}: {reason}") from None
+    return SuperLink(app, MessageStore(state), Nodes(state))
+
+
+def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
+    config = SuperLinkLifespanConfig(
+        superexec_auth_secret=secret,
+        enable_supernode_auth=has_keys,
+        database=str(database),
+        isolation=ISOLATION_MODE_PROCESS,  # it starts no SuperExec itself
+        runtime_dependency_install=False,
+        simulation=False,
+        # fedsim's server listens, has the certificates, and authenticates the operator.
+        host="",
+        port=0,
+        insecure=True,
+        certificates=None,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        authn_plugin=NoOpControlAuthnPlugin(),
+        # Settings of the gRPC APIs, and of what Flower's open-source build lacks.
+        control_address="",
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        health_server_address=None,
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+def _end_lost_runs(app: FastAPI) -> None:
+    state = app.state.linkstate_factory.state()
+    for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
+        state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
+        log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
+
+
+def _limit_cleanups(app: FastAPI) -> None:
+    """Have Flower look for expired task tokens once a second, and not in nearly every request.
+
+    The look takes half of the time of a request.
+    """
+    state = app.state.linkstate_factory.state()
+    clean_up, last = state._cleanup_expired_task_tokens, 0.0
+
+    def limited() -> None:
+        nonlocal last
+        if time.monotonic() - last >= CLEANUP_INTERVAL:
+            last = time.monotonic()
+            clean_up()
+
+    state._cleanup_expired_task_tokens = limited

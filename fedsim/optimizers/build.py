@@ -1,0 +1,74 @@
+"""From a name to an optimizer of a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fedsim.errors import Refused
+from fedsim.optimizers.protocol import Optimizer
+from fedsim.options import FreeOptions
+from fedsim.sections import ClientSection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter], rate: float) -> Optimizer:
+    """Build the optimizer of one local training, with fresh state.
+
+    A user's own `"module:callable"` is called as `make(parameters, lr=rate, **options)`, with
+    `[client.optimizer-options]` as keyword arguments.
+
+    Args:
+        client: Names the optimizer and its options.
+        parameters: The model's trainable ones.
+        rate: Learning rate of the round.
+
+    Raises:
+        Refused: The callable is missing, doesn't take the options, or returns no optimizer.
+    """
+    entry = client.optimizer_entry
+    make = entry.load()
+    try:
+        made = make(list(parameters), lr=rate, **client.optimizer_arguments)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"client.optimizer = {entry.name!r}: {error}") from None
+    if not isinstance(made, Optimizer):
+        raise Refused(
+            f"client.optimizer = {entry.name!r}: returned {type(made).__name__}; "
+            "an object with zero_grad() and step() is needed"
+        )
+    return made
+
+
+def check_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter]) -> None:
+    """Refuse an optimizer that can't train these parameters, before anything runs.
+
+    A user's own one takes a step with copies of the parameters.
+
+    Raises:
+        Refused: As `build_optimizer`; or the step failed, or did not move the parameters where they are in memory.
+    """
+    entry = client.optimizer_entry
+    if not issubclass(entry.options, FreeOptions):
+        build_optimizer(client, parameters, client.learning_rate)
+        return
+    import torch  # which what only reads experiments need not load
+
+    copies = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    places = [copy.data_ptr() for copy in copies]
+    optimizer = build_optimizer(client, copies, client.learning_rate)
+    optimizer.zero_grad()
+    for copy in copies:
+        copy.grad = torch.ones_like(copy)
+    with torch.random.fork_rng(devices=[]):  # the caller's program draws what it would have drawn anyway
+        try:
+            optimizer.step()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise Refused(f"client.optimizer = {entry.name!r}: step(): {error}") from error
+    if [copy.data_ptr() for copy in copies] != places:
+        raise Refused(
+            f"client.optimizer = {entry.name!r}: step() puts parameters elsewhere in memory; "
+            "it must change them in place, as p.add_() does"
+        )

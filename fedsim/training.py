@@ -1,0 +1,80 @@
+"""What an experiment's mechanism protects, and its plan for that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.experiment import Experiment
+from fedsim.mechanisms import mechanism_of, refused
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.events import Noise, Sampling
+from fedsim.privacy.mechanism import ClientHalf, ClientTraining, CohortRule, Plan, SecureSum, Training
+from fedsim.privacy.secagg.encoding import METRIC_BITS
+from fedsim.randomness import ClientsDraws
+
+
+def training_of(
+    experiment: Experiment, records: NDArray[np.int64], shapes: Mapping[str, tuple[int, ...]]
+) -> Training:
+    """Return what a mechanism has to know of an experiment's training.
+
+    Args:
+        experiment: The experiment.
+        records: Training records of each client, `(clients,)`.
+        shapes: Of the model's arrays, in their order.
+    """
+    secagg = experiment.privacy.secagg
+    return Training(
+        rounds=experiment.rounds,
+        rule=_rule(experiment),
+        records=records,
+        shapes=shapes,
+        work=experiment.client.work,
+        noise=Noise(experiment.privacy.noise),
+        arithmetic=Arithmetic(experiment.privacy.arithmetic),
+        secure=None
+        if secagg is None
+        else SecureSum(
+            clip=secagg.clip,
+            step=secagg.clip / (2 ** (secagg.input_bits - 1) - 1),
+            metric_step=2.0**-METRIC_BITS,
+        ),
+    )
+
+
+def client_half_of(experiment: Experiment) -> ClientHalf:
+    """Return what a client does for an experiment's mechanism.
+
+    Raises:
+        Refused: No noise reaches the epsilon.
+    """
+    mechanism, settings = mechanism_of(experiment.privacy)
+    training = ClientTraining(
+        rounds=experiment.rounds,
+        rule=_rule(experiment),
+        clients=experiment.data.clients,
+        work=experiment.client.work,
+        noise=Noise(experiment.privacy.noise),
+        arithmetic=Arithmetic(experiment.privacy.arithmetic),
+    )
+    with refused(mechanism):
+        return mechanism.client(settings, training, ClientsDraws(experiment))
+
+
+def _rule(experiment: Experiment) -> CohortRule:
+    server = experiment.server
+    return CohortRule(sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort)
+
+
+def plan_of(experiment: Experiment, training: Training) -> Plan:
+    """Return the plan of an experiment's mechanism.
+
+    Raises:
+        Refused: The mechanism's settings don't fit the training, or no theorem covers them.
+    """
+    mechanism, settings = mechanism_of(experiment.privacy)
+    with refused(mechanism):
+        return mechanism.plan(settings, training)

@@ -1,0 +1,137 @@
+"""How a round's clients are drawn, in values that are public: the server draws by it, and the accountant counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from fedsim.privacy.events import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohorts:
+    """A rule for cohorts. All of it is public; who is drawn is not, where sampling is to amplify.
+
+    Attributes:
+        sampling: The scheme.
+        clients: The population, 1 or more; None where `declared` stands for it, and it is no part of the rule.
+        cohort: Clients in a cohort, expected; from 1 to `clients`. Of what is released, the denominator.
+        max_cohort: Clients in a cohort at most, `cohort` or more: of more, a uniformly random subset stays. For
+            truncated Poisson cohorts alone.
+        separation: A client takes part at most once in so many rounds, 1 or more. For b-min-separated cohorts alone.
+        declared: Probability with which each client is drawn, a constant of its own, above 0 and at most 1, whatever
+            the number of clients. Needed where that number is protected (add-or-remove-one). For Poisson cohorts
+            alone: every other scheme follows from the number.
+
+    Raises:
+        ValueError: A value is out of its range, or does not belong to the scheme.
+    """
+
+    sampling: Sampling
+    clients: int | None
+    cohort: int
+    max_cohort: int | None = None
+    separation: int | None = None
+    declared: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.clients is None) == (self.declared is None):
+            raise ValueError(
+                f"declared rate = {self.declared}: needed where the number of clients is not given, which is "
+                f"{self.clients}; allowed: one of them"
+            )
+        if self.declared is not None and not 0 < self.declared <= 1:
+            raise ValueError(f"declared rate = {self.declared}: must be above 0 and at most 1")
+        if self.declared is not None and self.sampling is not Sampling.POISSON:
+            raise ValueError(
+                f"declared rate = {self.declared}: {self.sampling} cohorts follow from the number of clients; "
+                f"allowed: {Sampling.POISSON}"
+            )
+        if self.cohort < 1 or (self.clients is not None and self.cohort > self.clients):
+            most = "or more" if self.clients is None else f"to {self.clients} clients"
+            raise ValueError(f"cohort = {self.cohort}: must be 1 {most}")
+        if (self.max_cohort is None) != (self.sampling is not Sampling.TRUNCATED_POISSON):
+            raise ValueError(
+                f"max cohort = {self.max_cohort}: goes with truncated-poisson sampling, and only with it"
+            )
+        if self.max_cohort is not None and self.max_cohort < self.cohort:
+            raise ValueError(
+                f"max cohort = {self.max_cohort}: must be the expected cohort, {self.cohort}, or more"
+            )
+        if (self.separation is None) != (self.sampling is not Sampling.SEPARATED):
+            raise ValueError(
+                f"separation = {self.separation}: goes with b-min-sep sampling, and only with it"
+            )
+        if (
+            self.separation is not None
+            and self.clients is not None
+            and not 1 <= self.separation * self.cohort <= self.clients
+        ):
+            raise ValueError(
+                f"separation = {self.separation}: {self.separation} groups of {self.cohort} clients or more need "
+                f"more than {self.clients} clients"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        sampling: Sampling,
+        cohort: int,
+        clients: int,
+        *,
+        most: int | None = None,
+        declared: float | None = None,
+    ) -> Self:
+        """Return the rule for so many clients, whose number is no part of it where a rate is declared.
+
+        Args:
+            sampling: Of `fixed`, `poisson` and `truncated-poisson`.
+            cohort: Expected.
+            clients: The population.
+            most: Clients in a truncated cohort at most; None: so many that it is truncated once in millions.
+            declared: As in the rule.
+
+        Raises:
+            ValueError: As the rule raises it.
+        """
+        truncated = sampling is Sampling.TRUNCATED_POISSON
+        return cls(
+            sampling=sampling,
+            clients=clients if declared is None else None,
+            cohort=cohort,
+            max_cohort=(most or roomy_cohort(cohort, clients)) if truncated else None,
+            declared=declared,
+        )
+
+    @property
+    def rate(self) -> float:
+        """With which probability a client is drawn for a round in which it may be.
+
+        With a separation b it may be in one round of b, and is drawn b times as often.
+        """
+        if self.declared is not None:
+            return self.declared
+        return (self.separation or 1) * self.cohort / self.population
+
+    @property
+    def population(self) -> int:
+        """The number of clients, where it is public.
+
+        Raises:
+            ValueError: The rate is declared, and the number of clients is no part of the rule.
+        """
+        if self.clients is None:
+            raise ValueError(
+                f"clients = None: the rate, {self.declared}, is declared, and their number protected"
+            )
+        return self.clients
+
+
+def roomy_cohort(cohort: int, clients: int) -> int:
+    """Return a maximum that a Poisson cohort stays below but once in millions: five deviations above the mean.
+
+    >>> roomy_cohort(100, 10_000)
+    150
+    """
+    return min(math.ceil(cohort + 5 * math.sqrt(cohort * (1 - cohort / clients))), clients)

@@ -1,0 +1,47 @@
+"""DP-FedAvg on a client: the update, clipped jointly over all arrays, for a trusted server to noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedsim.privacy.clipping import Clipped, clip_jointly
+from fedsim.privacy.dp_fedavg.adaptive import shifted_bit
+from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted, shifted_name
+from fedsim.privacy.dp_fedavg.settings import ReleasedMetricSettings
+from fedsim.privacy.mechanism import ClientHalf, ClientRound, Protected
+
+UPDATE = "update"
+
+
+class ClippingClient(ClientHalf):
+    """Clips what training has changed, jointly over all arrays. An update with NaN or infinity in it becomes zero.
+
+    The server says the clip norm, and whether to say if the norm was below it. Metrics that are released leave the client
+    clipped and shifted; their bounds are the experiment's: the server has no say in them.
+
+    Args:
+        released: The metrics that are released, by name.
+    """
+
+    protects = "difference"
+
+    def __init__(self, released: Mapping[str, ReleasedMetricSettings]) -> None:
+        self._released = released
+
+    def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
+        """Return the clipped update, and the terms of the metrics. As `ClientHalf` says."""
+        norm = float(at.told["clip-norm"])
+        clipped = clip_jointly({UPDATE: update}, norm, in_place=True)
+        return Protected(clipped.arrays[UPDATE], self._terms(clipped, norm, metrics, at), None)
+
+    def _terms(
+        self, clipped: Clipped, norm: float, metrics: Mapping[str, float], at: ClientRound
+    ) -> dict[str, float]:
+        terms = {SHIFTED_BIT: shifted_bit(clipped, norm)} if at.told.get("clip-bit") else {}
+        return terms | {
+            shifted_name(name): shifted(float(metrics[name]), released.bound)
+            for name, released in self._released.items()
+        }

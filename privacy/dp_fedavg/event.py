@@ -1,0 +1,114 @@
+"""A round's noised sums over a cohort, as an event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+from fedsim.privacy.events import Event, Noise, Relation, Sampling, Unit
+
+
+class CohortTerms(NamedTuple):
+    """What rounds of central client-level privacy have in common."""
+
+    noise_multiplier: float
+    relation: Relation
+    sampling: Sampling
+    clients: int | None
+    cohort: int
+    max_cohort: int | None
+    separation: int | None
+    rate: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the noised sums over a cohort that are released together.
+
+    Attributes:
+        name: What is summed.
+        sensitivity: L2 sensitivity of the sum, above 0: how far one client moves it.
+        noise_multiplier: Standard deviation of the noise on the sum, over `sensitivity`; above 0.
+    """
+
+    name: str
+    sensitivity: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortEvent(Event):
+    """One round of central client-level privacy: noised sums over one cohort, which is drawn by a public rule.
+
+    Who was drawn, and how many, is not in it: the cohort is secret where sampling is to amplify.
+
+    Attributes:
+        mechanism: What released it.
+        round: From 1.
+        unit: The privacy unit: a client.
+        relation: Which data sets are neighbours.
+        parts: The sums, one or more.
+        sampling: How the cohort is drawn.
+        clients: The population, public; None where it is what is protected (add-or-remove-one).
+        cohort: Clients in a cohort, expected; a public constant.
+        max_cohort: Clients in a cohort at most, where `sampling` truncates, else None.
+        separation: A client takes part at most once in so many rounds, where `sampling` sees to it, else None.
+        denominator: What the noised sums are divided by, a public constant.
+        noise: Where the noise comes from.
+        rate: Probability with which each client is drawn, where it is declared; None: it follows from `clients`.
+    """
+
+    _kinds: ClassVar[dict[str, Any]] = {
+        "unit": Unit,
+        "relation": Relation,
+        "sampling": Sampling,
+        "noise": Noise,
+        "parts": lambda parts: tuple(_part(part) for part in parts),
+    }
+
+    mechanism: str
+    round: int
+    unit: Unit
+    relation: Relation
+    parts: tuple[Part, ...]
+    sampling: Sampling
+    clients: int | None
+    cohort: int
+    max_cohort: int | None
+    separation: int | None
+    denominator: float
+    noise: Noise
+    rate: float | None = None
+
+    @property
+    def noise_multiplier(self) -> float:
+        """That of one Gaussian release that costs what the parts cost together.
+
+        Scaled to sensitivity 1 and noise 1, the parts are one vector with noise 1 that a client moves by at most
+        sqrt(sum of z_i^-2).
+        """
+        return joint_noise_multiplier(self.parts)
+
+    def terms(self) -> CohortTerms:
+        """Return what the accountant needs to know of it."""
+        return CohortTerms(**{name: getattr(self, name) for name in CohortTerms._fields})
+
+
+def joint_noise_multiplier(parts: Iterable[Part]) -> float:
+    """Return the noise multiplier of one Gaussian release that costs what some over the same cohort cost together.
+
+    >>> update = Part(name="update", sensitivity=0.3, noise_multiplier=1.1547005)
+    >>> bits = Part(name="bits", sensitivity=0.5, noise_multiplier=2.0)
+    >>> round(joint_noise_multiplier([update, bits]), 6)
+    1.0
+    """
+    return 1 / math.hypot(*(1 / part.noise_multiplier for part in parts))
+
+
+def _part(tree: Mapping[str, Any]) -> Part:
+    values = {key.replace("-", "_"): value for key, value in tree.items()}
+    if values.keys() != {field.name for field in fields(Part)}:
+        raise ValueError(f"no part of an event has the keys {', '.join(sorted(tree))}")
+    return Part(**values)

@@ -1,0 +1,81 @@
+"""The table `[privacy.dp-ftrl]`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedsim.privacy.events import Relation
+from fedsim.privacy.settings import Section
+from fedsim.privacy.validation import check_one_of, invalid
+
+
+class DpFtrlSettings(Section):
+    """Client-level differential privacy by a trusted server with correlated noise (Denisov et al. 2022).
+
+    Clients clip as with `dp-fedavg`; the noise of a round takes back part of that of rounds before, so that models,
+    which are sums over rounds, have less of it. Privacy rests on how often and how far apart a client takes part,
+    which `server.sampling = "b-min-sep"` keeps to, and not on secret cohorts. Neighbouring data: one client
+    without effect (zero-out). The server sees the sums before the noise, and is trusted. No metric of a client is
+    released: its losses are the experimenter's view, which only runs with seeded noise have.
+    """
+
+    epsilon: float | None = Field(default=None, gt=0)
+    """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    """Standard deviation of the noise before it is correlated, in units of `clip` times the sensitivity: to all of a
+    client's participations; for `released-models`, to one (as `fedsim budget dp-ftrl` has it)."""
+    delta: float = Field(gt=0, lt=1)
+    """Probability that epsilon does not hold: below 1 / clients."""
+    clip: float = Field(gt=0)
+    """L2 norm that an update has at most, in all rounds."""
+    mechanism: Literal["banded", "blt", "sqrt-toeplitz"] = "banded"
+    """What correlates the noise: an optimised matrix of few bands, one of few buffers, or the square root of the sums."""
+    min_separation: int = Field(ge=1)
+    """A client takes part at most once in so many rounds."""
+    bands: int | None = Field(default=None, ge=1)
+    """Of `banded`, at most `min-separation`; unset: as many; 1 is independent noise."""
+    buffers: int | None = Field(default=None, ge=1, le=8)
+    """Of `blt`: vectors in memory; unset: 3."""
+    max_participations: int | None = Field(default=None, ge=1)
+    """Rounds that a client takes part in at most, after which it is not drawn; unset: as the separation leaves."""
+    adversary: Literal["known-cohort", "released-models"] = "known-cohort"
+    """Whom `epsilon` is meant for: who knows who takes part, or who sees the models alone (`banded` only)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_one_of(self.epsilon, self.noise_multiplier)
+        for name, value, mechanism in (("bands", self.bands, "banded"), ("buffers", self.buffers, "blt")):
+            if value is not None and self.mechanism != mechanism:
+                raise invalid(name, value, f"is for mechanism = {mechanism!r}, not {self.mechanism!r}")
+        if (self.bands or 1) > self.min_separation:
+            raise invalid(
+                "bands",
+                self.bands,
+                f"must be at most min-separation, {self.min_separation}: a client's participations would overlap",
+            )
+        if self.adversary == "released-models":
+            self._check_amplified()
+        return self
+
+    def _check_amplified(self) -> None:
+        """Refuse what secret cohorts have no theorem for."""
+        if self.mechanism != "banded":
+            raise invalid(
+                "adversary",
+                self.adversary,
+                f"needs mechanism = 'banded', not {self.mechanism!r}: secret cohorts have a theorem for bands alone",
+            )
+        if self.max_participations is not None:
+            raise invalid(
+                "max-participations",
+                self.max_participations,
+                "a client that stops after some rounds is not drawn by independent coins, so there is no theorem for "
+                "adversary = 'released-models'; allowed: 'known-cohort'",
+            )
+
+    @property
+    def neighbours(self) -> Relation:
+        """Which data sets are neighbours."""
+        return Relation.ZERO_OUT

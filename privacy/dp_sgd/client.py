@@ -1,0 +1,174 @@
+"""DP-SGD on a client: the steps of its local training, and its check of the noise that the server tells it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fedsim.privacy.accounting import Adversary, KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
+from fedsim.privacy.events import Relation
+from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, ClientTraining, Kernel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+    from fedsim.privacy.dp_sgd.release import DpSgd
+    from fedsim.privacy.mechanism import Losses
+
+TOLERANCE = 1e-6  # relative, of epsilon: a calibration stops this close below what was asked for
+
+
+class DpSgdClient(ClientHalf):
+    """The client's half of DP-SGD.
+
+    Args:
+        settings: The table `[privacy.dp-sgd]`.
+        training: What the client knows of the training.
+        draws: Draws batches and noise.
+    """
+
+    releases = True
+
+    def __init__(self, settings: DpSgdSettings, training: ClientTraining, draws: ClientDraws) -> None:
+        self.most = settings.max_participations
+        self._settings = settings
+        self._training = training
+        self._draws = draws
+        self._epsilon = functools.lru_cache(maxsize=8)(self._epsilon_of)
+
+    def kernel(self, model: nn.Module, losses: Losses, plain: Kernel) -> Kernel:
+        """Return what clips, sums and noises the gradients. As `ClientHalf` says."""
+        from fedsim.privacy.dp_sgd.gradient import PrivateGradient  # loads PyTorch
+
+        gradient = PrivateGradient(
+            model,
+            losses,
+            clip=self._settings.clip,
+            kernel=self._settings.kernel,
+            max_batch=self._settings.max_batch,
+            arithmetic=self._training.arithmetic,
+        )
+        return PrivateKernel(self, model, gradient)
+
+    def check_told(self, at: ClientRound) -> None:
+        """Refuse a noise multiplier by which this client's epsilon would be above the one that was asked for.
+
+        The server calibrates for the client that loses most, by the numbers of records that it knows. A client knows its
+        own, and takes no less noise than these need.
+        """
+        if self._settings.epsilon is None:
+            return
+        told = self.noise_multiplier(at)
+        epsilon = self._epsilon(told, at.records)
+        if epsilon > self._settings.epsilon * (1 + TOLERANCE):
+            raise ValueError(
+                f"the message's noise-multiplier is {told}: with it the epsilon of this client's {at.records} records is "
+                f"{epsilon:.4g}, above the experiment's {self._settings.epsilon}"
+            )
+
+    def noise_multiplier(self, at: ClientRound) -> float:
+        """Return the experiment's own noise multiplier, else the one that was calibrated for its epsilon.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self._settings.noise_multiplier is not None:
+            return self._settings.noise_multiplier
+        calibrated = float(at.told.get("noise-multiplier", 0.0))
+        if not (calibrated > 0 and math.isfinite(calibrated)):
+            raise ValueError(f"the message's noise-multiplier is {calibrated}; a number above 0 is needed")
+        return calibrated
+
+    def release(self, gradient: PrivateGradient, at: ClientRound) -> DpSgd:
+        """Return the release of a round, before its first step."""
+        from fedsim.privacy.dp_sgd.release import DpSgd  # loads PyTorch
+
+        return DpSgd(
+            gradient=gradient,
+            batches=self._settings.batches(self._training.work, at.records),
+            noise_multiplier=self.noise_multiplier(at),
+            relation=self._settings.neighbours,
+            randomness=self._draws.noise_and_coins("dp-sgd-noise", "dp-sgd-batches", at),
+            noise=self._training.noise,
+        )
+
+    def _epsilon_of(self, noise_multiplier: float, records: int) -> float:
+        """Return the epsilon of a client with so many records over the whole run, for the experiment's adversary."""
+        settings = self._settings
+        batches = settings.batches(self._training.work, records)
+        steps = LocalSteps(
+            noise_multiplier=noise_multiplier,
+            rate=batches.rate,
+            steps=batches.steps,
+            max_batch=batches.max_batch,
+            records=records if settings.neighbours is Relation.ZERO_OUT else None,
+        )
+        return self._adversary().epsilon(steps).best
+
+    def _adversary(self) -> Adversary:
+        training, settings = self._training, self._settings
+        if settings.adversary == "released-models" and training.clients is not None:
+            rate = training.rule.cohort / training.clients
+            return ReleasedModels(rate, training.rounds, settings.delta)
+        return KnownCohort(min(self.most or training.rounds, training.rounds), settings.delta)
+
+
+class PrivateKernel:
+    """The kernel of DP-SGD.
+
+    Args:
+        half: The client's half.
+        model: Trained in place.
+        gradient: Of the model, clipped and noised.
+    """
+
+    def __init__(self, half: DpSgdClient, model: nn.Module, gradient: PrivateGradient) -> None:
+        self._half = half
+        self._model = model
+        self._gradient = gradient
+
+    def steps(self, inputs: Tensor, labels: Tensor, at: ClientRound) -> PrivateSteps:
+        """Return the steps of a client's training. As `Kernel` says."""
+        return PrivateSteps(self._half.release(self._gradient, at), self._model, inputs, labels, at)
+
+
+class PrivateSteps:
+    """The steps of one round of DP-SGD.
+
+    What is trained, and so noised, alone differs afterwards from what was received: buffers and frozen parameters are put
+    back after each step, since nothing clips what they would do to the next.
+    """
+
+    def __init__(
+        self, release: DpSgd, model: nn.Module, inputs: Tensor, labels: Tensor, at: ClientRound
+    ) -> None:
+        from fedsim.privacy.dp_sgd.state import Untrained  # loads PyTorch
+
+        self._release = release
+        self._untrained = Untrained(model)
+        self._inputs = inputs
+        self._labels = labels
+        self._at = at
+
+    def __iter__(self) -> Iterator[float | None]:
+        """Yield the mean loss of each step's batch, un-noised. As `Steps` says."""
+        while self._release.taken < self._release.batches.steps:
+            yield self._release.step(self._inputs, self._labels)
+
+    def stepped(self) -> None:
+        """Put back what is not trained."""
+        self._untrained.put_back()
+
+    def mean(self, losses: Sequence[float | None]) -> float:
+        """Return the mean of the losses of batches with records; 0 where there were none."""
+        seen = [loss for loss in losses if loss is not None]
+        return math.fsum(seen) / len(seen) if seen else 0.0
+
+    def event(self) -> DpSgdEvent:
+        """Return the event of the steps that were taken."""
+        return self._release.event(self._at.round, self._at.client)

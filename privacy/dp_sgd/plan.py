@@ -1,0 +1,291 @@
+"""DP-SGD planned for a training: the noise that its epsilon takes, and what it costs, by adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedsim.privacy import accounting
+from fedsim.privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.dp_sgd.event import DpSgdEvent, DpSgdTerms
+from fedsim.privacy.dp_sgd.release import planned_event
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
+from fedsim.privacy.events import Noise, Relation, Sampling, Unit
+from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.mechanism import NOISE, ReleasedByClients, Training, Unfit
+
+KNOWN_COHORT = "known-cohort"
+RELEASED_MODELS = "released-models"
+WHO = {
+    KNOWN_COHORT: "the server, and whoever else sees a client's updates or when it takes part",
+    RELEASED_MODELS: "whoever sees the global models alone, and not who takes part",
+}
+UNAVAILABLE = (
+    "no theorem: cohorts must be drawn by secret coins (server.sampling = 'poisson'), without a budget"
+)
+RECORDS = {
+    Relation.ZERO_OUT: "their number is public, for each client",
+    Relation.ADD_OR_REMOVE_ONE: "their number is protected, and nothing that is said here is made of it",
+}
+QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
+
+
+class DpSgdPlan(ReleasedByClients):
+    """DP-SGD for a training.
+
+    Protected is one record of one client. Under zero-out the numbers of records are public; under add-or-remove-one
+    they are protected, and rate, steps and all that is said here are made of declared constants alone. Clients have
+    disjoint records, so what is said is the largest of their epsilons, and not the sum.
+
+    Attributes:
+        noise_multiplier: What the clients add: given, or calibrated for the epsilon that was asked for.
+    """
+
+    def __init__(self, settings: DpSgdSettings, training: Training) -> None:
+        """Make the plan.
+
+        Raises:
+            ValueError: delta is too large for so few records, or no noise reaches the epsilon.
+        """
+        rule = training.rule
+        self._settings = settings
+        self._training = training
+        self._records = training.records
+        self._check_delta()
+        self._sizes, self._counts = np.unique(training.records, return_counts=True)
+        self._client_rate = rule.cohort / training.clients
+        self._worst_clients: dict[str, LocalSteps] = {}  # by adversary
+        self._known: dict[
+            frozenset[tuple[DpSgdTerms, int]], tuple[LocalSteps, Epsilon]
+        ] = {}  # the last answer
+        self._by_participations: dict[int, tuple[LocalSteps, Epsilon]] = {}  # the last answer
+        self.cohorts = Cohorts.of(rule.sampling, rule.cohort, training.clients, most=rule.max_cohort)
+        self.most = settings.max_participations
+        self.participations = min(self.most or training.rounds, training.rounds)
+        self.noise_multiplier = settings.noise_multiplier or self._calibrated()
+
+    def instructions(self) -> dict[str, Any]:
+        """Return what clients are told: the noise multiplier that was calibrated for all of them."""
+        return {"noise-multiplier": self.noise_multiplier}
+
+    def _check_delta(self) -> None:
+        """Raise `Refused` for a delta that is too large for so few records, or so few as the constants tell of."""
+        total, of = float(self._records.sum()), "all records"
+        if self._hides_records and self._settings.rate is not None:
+            total = len(self._records) * self._training.work.batch_size / self._settings.rate
+            of = "clients x client.batch-size / privacy.dp-sgd.rate"
+        if self._settings.delta >= 1 / total:
+            raise Unfit(
+                "delta",
+                self._settings.delta,
+                f"must be below 1 / ({of}) = 1 / {total:.10g}: a mechanism that publishes one record at random would pass",
+            )
+
+    @property
+    def _hides_records(self) -> bool:
+        """Whether the numbers of records are protected."""
+        return self._settings.neighbours is Relation.ADD_OR_REMOVE_ONE
+
+    def releases(self, client: int) -> int:
+        """Return how many steps a client takes in a round."""
+        return self._settings.batches(self._training.work, int(self._records[client])).steps
+
+    def planned(self, round_: int, client: int) -> DpSgdEvent:
+        """Return the event of all steps of a client's round. As `ReleasedByClients` says."""
+        batches = self._settings.batches(self._training.work, int(self._records[client]))
+        settings = self._settings
+        event = planned_event(
+            batches, self.noise_multiplier, settings.clip, settings.neighbours, self._training.noise
+        )
+        return replace(event, round=round_, client=client)
+
+    def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return what the row of a round says. As `Plan` says."""
+        spent = self._spent(ledger, rounds)
+        worst, _ = spent[KNOWN_COHORT]
+        return {f"epsilon-{name}": epsilon.best for name, (_, epsilon) in spent.items()} | {
+            "noise-multiplier": worst.noise_multiplier,
+            "sampling-rate": worst.rate,
+            "dp-steps": worst.steps if len(ledger) or self._training.noise is Noise.SYSTEM else 0,
+            "delta": self._settings.delta,
+            "unit": Unit.EXAMPLE.value,
+            "relation": self._settings.relation,
+        }
+
+    def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return what the manifest says. As `Plan` says."""
+        spent = self._spent(ledger, rounds)
+        report: dict[str, Any] = {}
+        for name, adversary in self._adversaries(self._training.rounds).items():
+            worst = self._worst(name)
+            epsilon = adversary.epsilon(worst)
+            report[name] = {
+                "who": WHO[name],
+                "epsilon": epsilon.best,
+                "pld": epsilon.pld,
+                "rdp": epsilon.rdp,
+                "spent": spent[name][1].best,
+                **self._terms(worst),
+                **{key.replace("_", "-"): value for key, value in vars(adversary).items()},
+                "by-client": self._spread(adversary),
+            }
+        report.setdefault(RELEASED_MODELS, {"who": WHO[RELEASED_MODELS], "unavailable": UNAVAILABLE})
+        return report
+
+    def _adversaries(self, rounds: int) -> dict[str, Adversary]:
+        """Return those against whom there is an epsilon, after so many rounds, by name."""
+        delta = self._settings.delta
+        most = min(self.most or rounds, rounds)
+        adversaries: dict[str, Adversary] = {KNOWN_COHORT: KnownCohort(most, delta)}
+        if self.cohorts.sampling is Sampling.POISSON and self.most is None:
+            adversaries[RELEASED_MODELS] = ReleasedModels(self._client_rate, rounds, delta)
+        return adversaries
+
+    def _worst(self, adversary: str) -> LocalSteps:
+        """Return what the client releases in a round that loses most over the whole run."""
+        whole = self._adversaries(self._training.rounds)[adversary]
+        if adversary not in self._worst_clients:
+            self._worst_clients[adversary], _ = accounting.worst(self._shapes(self.noise_multiplier), whole)
+        return self._worst_clients[adversary]
+
+    def _spent(self, ledger: Ledger, rounds: int) -> dict[str, tuple[LocalSteps, Epsilon]]:
+        """Return what has been spent after some rounds, by adversary, with the client's release that it is of.
+
+        For who knows the cohorts it is the most that any client has spent by the ledger: an odometer, as who
+        takes part does not depend on the data. For who doesn't, each client may have been in every round, and
+        it is that of the client that loses most over the whole run. With the operating system's noise so it is for
+        both: what this says is public, and how often somebody was drawn is not.
+        """
+        adversaries = self._adversaries(rounds)
+        del adversaries[KNOWN_COHORT]
+        known = (
+            self._spent_as_planned(rounds)
+            if self._training.noise is Noise.SYSTEM
+            else self._spent_by_ledger(ledger)
+        )
+        spent = {name: (self._worst(name), a.epsilon(self._worst(name))) for name, a in adversaries.items()}
+        return {KNOWN_COHORT: known, **spent}
+
+    def _spent_as_planned(self, rounds: int) -> tuple[LocalSteps, Epsilon]:
+        """Return the most that a client can have spent that was in every round, or as often as it may."""
+        most = min(self.most or rounds, rounds)
+        if most not in self._by_participations:
+            known = KnownCohort(most, self._settings.delta)
+            worst, epsilon = accounting.worst(self._shapes(self.noise_multiplier), known)
+            self._by_participations = {most: (replace(worst, steps=worst.steps * max(most, 1)), epsilon)}
+        return self._by_participations[most]
+
+    def _spent_by_ledger(self, ledger: Ledger) -> tuple[LocalSteps, Epsilon]:
+        """Return the most that a client has spent; computed only if someone has spent more than all before."""
+        released = frozenset(_not_outdone(_of_this_mechanism(ledger)))
+        if not released:
+            return self._worst(KNOWN_COHORT), Epsilon(0.0, 0.0)
+        if released not in self._known:
+            self._known = {
+                released: accounting.worst(map(_as_one, released), KnownCohort(1, self._settings.delta))
+            }
+        return self._known[released]
+
+    def _calibrated(self) -> float:
+        """Return the least noise that keeps the experiment's epsilon for every client, at the end of the run.
+
+        Raises:
+            ValueError: There is none.
+        """
+        epsilon, name = self._settings.epsilon, self._settings.adversary
+        if epsilon is None:
+            raise TypeError("neither epsilon nor noise-multiplier is set")
+        adversary = self._adversaries(self._training.rounds)[name]
+
+        def epsilon_at(noise_multiplier: float) -> Epsilon:
+            return accounting.worst(self._shapes(noise_multiplier), adversary)[1]
+
+        try:
+            return accounting.smallest_noise(epsilon_at, epsilon)
+        except ValueError as error:
+            raise Unfit("epsilon", epsilon, str(error)) from None
+
+    def _shapes(self, noise_multiplier: float) -> list[LocalSteps]:
+        """Return what a client releases in a round, for each number of records that clients have.
+
+        Where those are protected it is the same for all, of declared constants.
+        """
+        shapes = []
+        for records in self._sizes.tolist():
+            batches = self._settings.batches(self._training.work, records)
+            shapes.append(
+                LocalSteps(
+                    noise_multiplier=noise_multiplier,
+                    rate=batches.rate,
+                    steps=batches.steps,
+                    max_batch=batches.max_batch,
+                    records=None if self._hides_records else records,
+                )
+            )
+        return shapes[:1] if self._hides_records else shapes
+
+    def _spread(self, adversary: Adversary) -> dict[str, float]:
+        """Return how epsilon is spread over the clients, by quantile."""
+        shapes = self._shapes(self.noise_multiplier)
+        counts = [1] if self._hides_records else self._counts
+        clients = [shape for shape, count in zip(shapes, counts, strict=True) for _ in range(count)]
+        epsilons = accounting.spread(clients, adversary, list(QUANTILES.values()))
+        return dict(zip(QUANTILES, epsilons, strict=True))
+
+    def _terms(self, worst: LocalSteps) -> dict[str, Any]:
+        """Return what an epsilon is never said without."""
+        return {
+            "unit": Unit.EXAMPLE.value,
+            "relation": self._settings.relation,
+            "records": RECORDS[self._settings.neighbours],
+            "noise": NOISE[self._training.noise],
+            "noise-multiplier": worst.noise_multiplier,
+            "clip": self._settings.clip,
+            "worst-client": {
+                "records": worst.records,
+                "sampling-rate": worst.rate,
+                "steps-in-a-round": worst.steps,
+                "max-batch": worst.max_batch,
+            },
+        }
+
+
+def _of_this_mechanism(ledger: Ledger) -> list[tuple[DpSgdTerms, int]]:
+    """Return what clients have released of DP-SGD, and in how many steps; what several have alike, once.
+
+    Raises:
+        ValueError: The ledger has another mechanism's releases, or a client's noise or sampling has changed.
+    """
+    spent = []
+    for terms, steps in ledger.spent_by_clients():
+        if not isinstance(terms, DpSgdTerms):
+            raise ValueError("the ledger's releases are of another mechanism")
+        spent.append((terms, steps))
+    return spent
+
+
+def _not_outdone(spent: Iterable[tuple[DpSgdTerms, int]]) -> list[tuple[DpSgdTerms, int]]:
+    """Return the releases than which no other has as large a rate, as many steps and as little noise.
+
+    The others cost no more. Where batches are cut, more records count too, so all of those are kept.
+    """
+    kept: list[tuple[DpSgdTerms, int]] = []
+    for release, steps in sorted(spent, key=lambda one: (one[0].rate, one[1]), reverse=True):
+        rivals = [
+            more
+            for other, more in kept
+            if other.max_batch is None and other.noise_multiplier <= release.noise_multiplier
+        ]
+        if release.max_batch is not None or steps > max(rivals, default=0):
+            kept.append((release, steps))
+    return kept
+
+
+def _as_one(spent: tuple[DpSgdTerms, int]) -> LocalSteps:
+    """Return all the steps of a client as those of one participation."""
+    release, steps = spent
+    return LocalSteps(**release._asdict(), steps=steps)

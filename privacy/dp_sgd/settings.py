@@ -1,0 +1,81 @@
+"""The table `[privacy.dp-sgd]`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedsim.privacy.dp_sgd.sampling import Batches
+from fedsim.privacy.events import Relation
+from fedsim.privacy.mechanism import LocalWork
+from fedsim.privacy.settings import Section
+from fedsim.privacy.validation import check_one_of, invalid
+
+
+class DpSgdSettings(Section):
+    """Example-level differential privacy: each client trains with DP-SGD (Abadi et al. 2016).
+
+    Each step draws the client's records by independent coins, clips each record's gradient, and adds Gaussian
+    noise to the sum. Protected is one record of one client; how many records a client has is public under zero-out,
+    and protected under add-or-remove-one, where neither the ledger nor the manifest says it.
+    """
+
+    epsilon: float | None = Field(default=None, gt=0)
+    """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    """Standard deviation of the noise on the sum of the clipped gradients, in units of `clip`."""
+    delta: float = Field(gt=0, lt=1)
+    """Probability that epsilon does not hold: below 1 / (records of all clients)."""
+    clip: float = Field(default=1.0, gt=0)
+    """L2 norm that a record's gradient has at most."""
+    adversary: Literal["known-cohort", "released-models"] = "known-cohort"
+    """Whom `epsilon` is meant for: who sees each client's update, as the server does, or only the global models."""
+    max_participations: int | None = Field(default=None, ge=1)
+    """Rounds that a client takes part in at most; it refuses more. Unset: every round."""
+    rate: float | None = Field(default=None, gt=0, le=1)
+    """Sampling probability of a record; unset: `client.batch-size` / the client's records."""
+    max_batch: int | None = Field(default=None, ge=1)
+    """Records in a step at most: of more, a random subset stays (truncated Poisson sampling; zero-out only)."""
+    relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
+    """Neighbouring data: one record without effect, or one record more, which needs a public `rate`, `client.steps`
+    and equal weights."""
+    kernel: Literal["auto", "opacus", "fast", "compiled"] = "auto"
+    """How gradients are computed: `opacus` by its hooks, `fast` by ours, `compiled` by torch.compile."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_one_of(self.epsilon, self.noise_multiplier)
+        if self.adversary == "released-models" and self.max_participations is not None:
+            raise invalid(
+                "max-participations",
+                self.max_participations,
+                "a client that stops after a budget is not sampled by coins alone, so there is no theorem for "
+                "adversary = 'released-models'; allowed: 'known-cohort'",
+            )
+        if self.neighbours is Relation.ADD_OR_REMOVE_ONE and self.max_batch is not None:
+            raise invalid(
+                "max-batch",
+                self.max_batch,
+                "the law of batches that are cut has the number of records in it, which relation = "
+                "'add-or-remove-one' protects; allowed with it: none, or relation = 'zero-out'",
+            )
+        if self.kernel == "compiled" and self.max_batch is None:
+            raise invalid("kernel", self.kernel, "needs max-batch: compiled code has one shape of a batch")
+        return self
+
+    @property
+    def neighbours(self) -> Relation:
+        """Which data sets are neighbours."""
+        return Relation(self.relation)
+
+    def batches(self, work: LocalWork, records: int) -> Batches:
+        """Return how a client with that many records draws them."""
+        return Batches.of(
+            records,
+            work.batch_size,
+            epochs=work.epochs,
+            steps=work.steps,
+            rate=self.rate,
+            max_batch=self.max_batch,
+        )

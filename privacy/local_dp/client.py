@@ -1,0 +1,53 @@
+"""Local DP on a client: its update, clipped and noised before anybody sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedsim.privacy.events import Law
+from fedsim.privacy.local_dp.noise import LocalNoise
+from fedsim.privacy.local_dp.settings import LocalDpSettings
+from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, ClientTraining, Protected
+
+UPDATE = "update"
+
+
+class NoisingClient(ClientHalf):
+    """Clips and noises what training has changed, jointly over all arrays. An update with NaN or infinity counts as zero.
+
+    Clip norm and noise are the experiment's: the server has no say in them. The client comes to the noise multiplier by
+    itself, for it does not trust the server's value.
+
+    Args:
+        settings: The table `[privacy.local-dp]`.
+        training: What the client knows of the training.
+        draws: Draws the noise.
+
+    Raises:
+        ValueError: No noise reaches the epsilon.
+    """
+
+    releases = True
+    protects = "model"
+
+    def __init__(self, settings: LocalDpSettings, training: ClientTraining, draws: ClientDraws) -> None:
+        self.most = settings.participations(training.rounds)
+        self._settings = settings
+        self._arithmetic = training.arithmetic
+        self._noise_multiplier = settings.calibrated(training.rounds)
+        self._draws = draws
+
+    def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
+        """Return the noised update, and its event. As `ClientHalf` says."""
+        noise = LocalNoise(
+            law=Law(self._settings.law),
+            clip=self._settings.clip,
+            noise_multiplier=self._noise_multiplier,
+            arithmetic=self._arithmetic,
+            randomness=self._draws.noise("local-dp-noise", at),
+        )
+        released = noise.release({UPDATE: update}, at.round, at.client)
+        return Protected(released.arrays[UPDATE], {}, released.event)

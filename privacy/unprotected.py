@@ -1,0 +1,49 @@
+"""Training without a privacy mechanism: nothing is noised, and nothing is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.events import Unit
+from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientTraining, Mechanism, Plan, Training
+from fedsim.privacy.settings import Section
+
+
+class Unprotected(Mechanism[Section]):
+    """No privacy mechanism."""
+
+    name = "none"
+    unit = Unit.EXAMPLE
+
+    def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
+        """Return the plan of a training that nothing protects."""
+        return UnprotectedPlan(training)
+
+    def client(self, settings: Section, training: ClientTraining, draws: ClientDraws) -> ClientHalf:
+        """Return the client's half: it does nothing."""
+        return ClientHalf()
+
+
+class UnprotectedPlan(Plan):
+    """The plan of a training that nothing protects: cohorts alone."""
+
+    by_clients = False
+
+    def __init__(self, training: Training) -> None:
+        rule = training.rule
+        self.cohorts = Cohorts.of(rule.sampling, rule.cohort, training.clients, most=rule.max_cohort)
+        self.noise_multiplier = 0.0
+
+    def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
+        """Do nothing: there is no budget."""
+
+    def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return nothing: there is no epsilon."""
+        return {}
+
+    def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return nothing: there is no epsilon."""
+        return {}

@@ -1,0 +1,28 @@
+"""Arrays by name as one vector, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def concatenated(
+    arrays: Mapping[str, NDArray[np.float64]], shapes: Mapping[str, tuple[int, ...]]
+) -> NDArray[np.float64]:
+    """Return arrays, by name, as one vector `(dimension,)`, in the order of `shapes`."""
+    return np.concatenate([arrays[name].reshape(-1) for name in shapes]).astype(np.float64)
+
+
+def split_like(
+    vector: NDArray[np.float64], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return a vector `(dimension,)` as views of the given shapes, by name."""
+    pieces, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        pieces[name] = vector[start : start + size].reshape(shape)
+        start += size
+    return pieces

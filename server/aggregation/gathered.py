@@ -1,0 +1,71 @@
+"""Each update brought to the strategy, for one that needs more than their weighted mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flwr.app import ArrayRecord, Message
+
+from fedsim.privacy.events import Event
+from fedsim.privacy.mechanism import Sums
+from fedsim.server.aggregation.replies import LATE, events_of, expected_of, metrics_of, read_update
+from fedsim.server.aggregation.updates import Ask, Collected, Updates
+
+
+class Each(Updates):
+    """Every update by itself."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.count = len(messages)
+        self.reported = {}
+        self._messages = messages
+
+    def messages(self) -> list[Message]:
+        """Return the updates, in the order of their clients."""
+        return self._messages
+
+    def sums(self, model: ArrayRecord) -> Sums:
+        """Raise `TypeError`: the strategy wants each."""
+        raise TypeError("the strategy needs each update, and no sum")
+
+
+class Gathered:
+    """Brings each update to the strategy, as a message with the weight that it is to have.
+
+    Args:
+        uniform: Whether all updates weigh 1, or as much as their numbers of examples.
+    """
+
+    secure = False
+
+    def __init__(self, *, uniform: bool) -> None:
+        self._uniform = uniform
+
+    def collect(self, ask: Ask) -> Collected:
+        """Have the cohort train. As `Aggregator` says."""
+        ask.charge(ask.grid.clients)
+        expected = expected_of(ask.model)
+        updates: dict[int, Message] = {}
+        events: dict[int, list[Event]] = {}
+        failures = dict.fromkeys(ask.grid.clients, LATE)
+        for message in ask.grid.send_and_receive(ask.requests, timeout=ask.timeout):
+            client = ask.grid.client(message.metadata.src_node_id)
+            try:
+                events[client] = events_of(message)
+                read_update(message, expected)
+                updates[client] = message
+                del failures[client]
+            except ValueError as error:
+                failures[client] = str(error)
+        if self._uniform:
+            for message in updates.values():
+                metrics_of(message)["num-examples"] = 1
+        return Collected(
+            Each([updates[client] for client in sorted(updates)]),
+            failures,
+            [event for client in sorted(events) for event in events[client]],
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Return nothing: updates come in clear."""
+        return {}

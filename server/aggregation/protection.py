@@ -1,0 +1,74 @@
+"""What `[privacy.secagg]` makes of a run: the Grid that trains by it, what it can't be with, what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+
+from fedsim.data import FederatedData
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.privacy.secagg.spec import Policy
+from fedsim.secagg.setup import described, graph_entropy, policy_of
+from fedsim.server.aggregation.secure_grid import SecureGrid
+from fedsim.server.process import ServerProcess
+from fedsim.server.summable import check_summable
+from fedsim.vectors import dimension_of
+
+
+def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData) -> Policy | None:
+    """Return what server and clients of a run agree on; None where it has no secure aggregation.
+
+    Raises:
+        Refused: The model's updates can't be summed so, or a client weighs more than any may.
+    """
+    section = experiment.privacy.secagg
+    if section is None:
+        return None
+    check_summable(experiment, arrays)
+    records = data.training_sizes()
+    if section.max_weight is not None and section.max_weight < records.max():
+        raise Refused(
+            f"privacy.secagg.max-weight = {section.max_weight}: must be at least {records.max()}, the most examples "
+            "of a client"
+        )
+    return policy_of(experiment, dimension_of(tuple(array.shape) for array in arrays.values()), records)
+
+
+def secure_grid(
+    grid: Grid,
+    experiment: Experiment,
+    policy: Policy,
+    nodes: Mapping[int, int],
+    label: int,
+    deployment: ServerProcess | None,
+) -> SecureGrid:
+    """Return the Grid by which a run's clients train; `label` is what the run is called.
+
+    Raises:
+        Refused: A server process has no keys of its clients, and is not to be trusted.
+    """
+    secret = False
+    if deployment is not None:
+        secret = not deployment.loopback
+        if policy.assumptions.malicious:
+            policy = replace(policy, registry=deployment.identities())
+    return SecureGrid(
+        grid,
+        policy,
+        nodes=nodes,
+        run=str(label),
+        graph_seed=lambda round_: graph_entropy(experiment, round_, secret=secret)(32),
+    )
+
+
+def described_policy(experiment: Experiment, policy: Policy) -> dict[str, Any]:
+    """Return what the manifest says of it, for a cohort of the size that is usual."""
+    section = experiment.privacy.secagg
+    if section is None:
+        raise TypeError("the experiment has no [privacy.secagg]")
+    return described(policy, section, experiment.server.cohort)

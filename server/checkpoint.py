@@ -1,0 +1,133 @@
+"""A federation's state after a whole round, for the run directory's checkpoint, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Protocol, runtime_checkable
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedsim.arrays import record_of
+from fedsim.errors import Refused, RunFailed
+from fedsim.flower.records import decode_records, encode_records
+from fedsim.privacy.events import Noise
+from fedsim.privacy.ledger import Ledger
+from fedsim.privacy_sections import PARTICIPATIONS
+from fedsim.results import RunDirectory
+from fedsim.results.checkpoint import Checkpoint
+from fedsim.secagg.messages import LEDGER, RECORD
+from fedsim.server.federation import Federation
+from fedsim.server.stopping import Stopping
+from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
+from fedsim.server.strategies.state import arrays_as_tree
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A Grid that holds the clients' states, as fedsim's engines do; elsewhere they are with the nodes."""
+
+    def changed_states(self) -> Mapping[int, RecordDict]:
+        """Return the state of each client that may have changed it since the last call."""
+
+    def restore_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Give clients the states that they had."""
+
+
+def why_not_resumable(federation: Federation) -> str | None:
+    """Return why no checkpoint of a federation can be made, None if one can."""
+    if not isinstance(federation.grid, KeepsStates):
+        return "the clients' states are with Flower's nodes, out of fedsim's reach"
+    return why_not_kept(federation.strategy, federation.experiment.server.strategy_entry)
+
+
+def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
+    """Write the checkpoint of the round that has just ended.
+
+    Raises:
+        RunFailed: The strategy's state holds what can't be kept.
+    """
+    grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
+    state = {
+        "model": arrays_as_tree(federation.arrays),
+        "strategy": strategy_state(federation.strategy, entry),
+        "stopping": asdict(federation.stopping),
+    }
+    state |= {"mechanism": federation.half.state(), "cohorts": federation.sampling.state()}
+    clients = {
+        client: encode_records(_without_secrets(record)) for client, record in grid.changed_states().items()
+    }
+    try:
+        directory.write_checkpoint(federation.done, federation.over, state, clients)
+    except ValueError as error:
+        raise RunFailed(f"round {federation.done}: checkpoint: {error}") from error
+
+
+def restore_checkpoint(federation: Federation, directory: RunDirectory) -> None:
+    """Put a federation that was built anew where the directory's run stood; at its beginning if it has no checkpoint."""
+    checkpoint = directory.resumed_from
+    if directory.ledger is not None:
+        federation.account.open(directory.ledger, directory.events)
+    if federation.half.key:
+        federation.half.key = directory.noise_key()
+    if federation.sampling.remembers and directory.has_secrets:
+        federation.sampling.noted = directory.cohorts()
+        federation.sampling.note = directory.note_cohort
+    if checkpoint is not None:
+        _restore(federation, checkpoint, directory.client_states)
+    federation.released = directory.begun
+    if federation.account.noise is Noise.SYSTEM:
+        federation.released = max([federation.released, *(event.round for event in directory.events)])
+        _go_by_ledger(federation, federation.account.ledger, directory.client_states)
+        _check_noted(federation)
+
+
+def _without_secrets(state: RecordDict) -> RecordDict:
+    """Return a client's state without a session of secure aggregation, which was lost before its end."""
+    return RecordDict({name: record for name, record in state.items() if name != RECORD})
+
+
+def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapping[int, bytes]) -> None:
+    """Put a federation where a checkpoint stands."""
+    grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
+    federation.done, federation.over = checkpoint.round, checkpoint.over
+    federation.arrays = record_of(checkpoint.state["model"])
+    federation.stopping = Stopping(**checkpoint.state["stopping"])
+    load_strategy_state(federation.strategy, entry, checkpoint.state["strategy"])
+    try:
+        federation.half.restore(checkpoint.state["mechanism"])
+        federation.sampling.restore(checkpoint.state["cohorts"])
+    except ValueError as error:
+        raise Refused(f"privacy.{federation.mechanism}: the checkpoint's state: {error}") from None
+    grid.restore_states({client: decode_records(state) for client, state in client_states.items()})
+
+
+def _check_noted(federation: Federation) -> None:
+    """Refuse to go on where it is not known who took part in a round that was released, and who still may."""
+    if not federation.sampling.remembers:
+        return
+    for round_ in range(federation.done + 1, federation.released + 1):
+        if round_ not in federation.sampling.noted:
+            raise Refused(
+                f"privacy.{federation.mechanism}: round {round_} has begun, and its cohort is not noted, so that who may "
+                "still take part is not known"
+            )
+
+
+def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]) -> None:
+    """Have the clients count the rounds that the ledger has, and no checkpoint; so too where they keep their own."""
+    states = {}
+    for client, count in ledger.participations().items():
+        state = decode_records(client_states.get(client, b""))
+        state[PARTICIPATIONS] = ConfigRecord({"rounds": count})
+        if federation.aggregator.secure:
+            events = [event.dumps() for event in ledger if event.released_by == client]
+            state[LEDGER] = ConfigRecord({"events": events})
+        states[client] = state
+    _keeper(federation).restore_states(states)
+
+
+def _keeper(federation: Federation) -> KeepsStates:
+    if not isinstance(federation.grid, KeepsStates):
+        raise TypeError(f"{type(federation.grid).__name__} keeps no states: `why_not_resumable` says so")
+    return federation.grid

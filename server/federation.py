@@ -1,0 +1,287 @@
+"""The round loop: draw a cohort, train, aggregate, evaluate, write a row; until it is enough."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedsim.arrays import record_of, values_of
+from fedsim.errors import RunFailed
+from fedsim.experiment import Experiment
+from fedsim.privacy.account import Account
+from fedsim.privacy.cohorts.sampling import CohortSampling
+from fedsim.privacy.events import Noise
+from fedsim.privacy.mechanism import ServerHalf
+from fedsim.server.aggregation.replies import AWAY
+from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, Updates
+from fedsim.server.enrolment import Enrolment
+from fedsim.server.evaluation import Evaluation
+from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.stopping import Stopping
+from fedsim.vectors import plus
+
+RELEASED = "released-"  # before a metric's name, in a round's row: its mean, noised
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Federation:
+    """What the rounds work on, and how far they have come.
+
+    Attributes:
+        experiment: Says how.
+        grid: Reaches the clients.
+        enrolment: Knows the clients, and the nodes of those that are there.
+        strategy: Turns a round's updates into the next model.
+        arrays: The global model.
+        evaluation: Scores the model.
+        mechanism: The privacy mechanism's name, for messages.
+        account: What the rounds cost.
+        half: What the server does for the mechanism.
+        sampling: Draws the cohorts.
+        aggregator: Has a cohort train, and collects its updates.
+        metric_terms: What clients call the metrics of noised sums, by the names in the ledger.
+        begin: Called with a round before any client is asked to train in it.
+        done: Rounds that are whole.
+        released: The last round of which something was released that can't be released again: up to it, the
+            rounds that are not whole are abandoned.
+        tried: The last round that was begun.
+        over: Whether they were enough, before the last.
+        stopping: Decides that.
+    """
+
+    experiment: Experiment
+    grid: Grid
+    enrolment: Enrolment
+    strategy: Strategy
+    arrays: ArrayRecord
+    evaluation: Evaluation
+    mechanism: str
+    account: Account
+    half: ServerHalf
+    sampling: CohortSampling
+    aggregator: Aggregator
+    metric_terms: Mapping[str, str] = field(default_factory=dict)
+    begin: Callable[[int], None] = lambda round_: None
+    done: int = 0
+    released: int = 0
+    tried: int = 0
+    over: bool = False
+    stopping: Stopping = field(default_factory=Stopping)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no round is left."""
+        return self.over or self.done >= self.experiment.rounds
+
+    @property
+    def charged(self) -> int:
+        """How many rounds are spent: those that are whole, and one that has begun where noise is the system's."""
+        if Noise(self.experiment.privacy.noise) is Noise.SEEDED:
+            return self.done
+        return max(self.done, self.released, self.tried)
+
+    def run(self, write: Callable[[dict[str, Any]], None], stop: Callable[[], bool] = lambda: False) -> None:
+        """Run the rounds that are left.
+
+        Args:
+            write: Called with the row of each round that is whole.
+            stop: Asked before each round whether to leave it, and those after it, for later.
+
+        Raises:
+            RunFailed: All clients of a round failed (with secure aggregation the run goes on: there are always
+                some that may), or the strategy returned what is no model.
+        """
+        while not self.finished and not stop():
+            round_ = self.tried = self.done + 1
+            row = self._abandoned(round_) if round_ <= self.released else self._round(round_)
+            self.done = round_
+            write(row)
+
+    def _round(self, round_: int) -> dict[str, Any]:
+        """Run one round and return its row."""
+        started = time.perf_counter()
+        try:
+            row = {"round": round_} | self._train(round_)
+            due = self.evaluation.is_due(round_)
+            scores = self._evaluate(round_) if due else {}
+            cost = self._cost(round_) if due else {}
+        except Exception as error:
+            error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
+            raise
+        self.over = bool(scores) and self.stopping.is_enough(
+            self.experiment.server, self.evaluation.scoring.headline, scores
+        )
+        return row | scores | cost | {"seconds": round(time.perf_counter() - started, 4)}
+
+    def _abandoned(self, round_: int) -> dict[str, Any]:
+        """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
+        log.warning("round %d: abandoned: its clients had begun it when the run was cut short", round_)
+        with self._fails_with_mechanism():
+            self.sampling.abandon(round_, self.enrolment.clients)
+        row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
+        return row | (self._cost(round_) if self.evaluation.is_due(round_) else {})
+
+    # --- training ---------------------------------------------------------------------------------------
+
+    def _train(self, round_: int) -> dict[str, Any]:
+        """Train one round, make the next global model out of it, and return its part of the row."""
+        with self._fails_with_mechanism():
+            cohort = self.sampling.draw(round_, self.enrolment.clients)
+        if not cohort and not self.half.noises:
+            return {"clients": 0, "failures": 0}
+        there = self._there(cohort)
+        spent = self.account.spent_out(there)
+        asked = [client for client in there if client not in spent]
+        self._check_room(round_, asked)
+        grid, requests = self._requests(round_, asked)
+        got = self._collect(round_, grid, requests) if asked else Collected()
+        got.failures.update((client, AWAY) for client in cohort if client not in there)
+        got.failures.update(spent)
+        updates = 0 if got.no_sum else len(cohort) - len(got.failures)
+        if there and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
+            client, reason = next(iter(got.failures.items()))
+            raise RunFailed(
+                f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
+            )
+        row: dict[str, Any] = {"clients": updates, "failures": len(cohort) - updates, **got.columns}
+        messages = got.updates.messages() if not self.half.noises else []
+        if self.half.noises and not got.no_sum:
+            messages, columns = self._noised(round_, got.updates)
+            row |= columns
+        if updates < len(cohort):
+            row["failure-reasons"] = got.reasons
+        for line in got.reasons:
+            log.warning("round %d: train: %s", round_, line)
+        metrics = self._aggregate(round_, messages, len(messages) and max(updates, 1))
+        if metrics is not None and "train-loss" in metrics:
+            row["train-loss"] = metrics["train-loss"]
+        return row
+
+    def _check_room(self, round_: int, asked: list[int]) -> None:
+        """Raise `RunFailed` where the round would bring what is spent above what is planned."""
+        try:
+            self.account.check_room(round_, asked)
+        except ValueError as error:
+            raise RunFailed(f"round {round_}: {error}") from None
+
+    @contextmanager
+    def _fails_with_mechanism(self) -> Iterator[None]:
+        """Make the `ValueError` of the mechanism the run's failure."""
+        try:
+            yield
+        except ValueError as error:
+            raise RunFailed(f"privacy.{self.mechanism}: {error}") from None
+
+    def _there(self, cohort: list[int]) -> list[int]:
+        """Return those of a cohort who are there; waits for `min-clients` clients, whoever they are."""
+        server, enrolment = self.experiment.server, self.enrolment
+        enrolment.look()
+        least = min(server.min_clients, enrolment.clients)
+        enrolment.wait(server.timeout, hoped=least, least=least)
+        return [client for client in cohort if client in enrolment.nodes]
+
+    def _requests(self, round_: int, cohort: list[int]) -> tuple[CohortGrid, list[Message]]:
+        """Return the cohort's grid and what to send it.
+
+        For an empty cohort somebody else's request is made and not sent: some strategies note the model in it, and
+        Flower's sampling waits for ever where there is nobody.
+        """
+        grid = self._view(cohort or [next(iter(self.enrolment.nodes))])
+        config = ConfigRecord({"server-round": round_})
+        if self.experiment.server.strategy_entry.needs_initial_loss:
+            config["initial-loss"] = True
+        config.update(self.account.instructions() | self.half.instructions())
+        return grid, grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+
+    def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Collected:
+        """Have the cohort train, and note what its clients released."""
+        self.begin(round_)
+        self.half.prefetch(round_)
+        got = self.aggregator.collect(
+            Ask(
+                grid=grid,
+                requests=requests,
+                model=self.arrays,
+                charge=lambda clients: self.account.charge(round_, clients),
+                timeout=self.experiment.server.timeout,
+            )
+        )
+        self.account.note_reported(got.events)
+        return got
+
+    def _noised(self, round_: int, updates: Updates) -> tuple[list[Message], dict[str, Any]]:
+        """Noise the sums of a round's updates and metrics, and note their release before anything is made of it.
+
+        Return the one message that stands for all updates, and what the round's row says of the metrics.
+        """
+        self._check_room(round_, [])
+        terms = self.metric_terms
+        reported = {name: updates.reported.get(term, 0.0) * updates.count for name, term in terms.items()}
+        with self._fails_with_mechanism():
+            mean, released, event = self.half.release(updates.sums(self.arrays), round_, reported)
+        self.account.note_released(event)
+        others = {name: value for name, value in updates.reported.items() if name not in terms.values()}
+        content = RecordDict(
+            {
+                "arrays": plus(self.arrays, mean),
+                "metrics": MetricRecord({**others, "num-examples": self.experiment.server.cohort}),
+            }
+        )
+        columns = {f"{RELEASED}{name}": value for name, value in released.items()}
+        return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], columns
+
+    def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
+        """Make the next global model out of the replies; too few for the strategy leave it as it is."""
+        server = self.experiment.server
+        least = server.strategy_entry.smallest_cohort(server.strategy_options)
+        if not self.half.noises:
+            least = max(least, min(server.min_clients, self.enrolment.clients))
+        if updates < least:
+            log.warning("round %d: %d updates; %d are needed", round_, updates, least)
+            return None
+        arrays, metrics = self.strategy.aggregate_train(round_, replies)
+        if arrays is not None:
+            self.arrays = _like(arrays, self.arrays, round_)
+        return metrics
+
+    # --- evaluation -------------------------------------------------------------------------------------
+
+    def _evaluate(self, round_: int) -> dict[str, float]:
+        """Return the scores of the model after a round."""
+        return self.evaluation.scores(round_, self.arrays, self.grid, self.enrolment, self.strategy)
+
+    def _cost(self, round_: int) -> dict[str, Any]:
+        """Return what privacy has cost after a round that is evaluated, for its row."""
+        return self.account.row(round_)
+
+    def _view(self, cohort: list[int]) -> CohortGrid:
+        return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
+
+
+def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
+    """Return what a strategy made with the model's dtypes (optimisers compute in float64).
+
+    Raises:
+        RunFailed: It has other names or shapes than the model, or NaN or infinity.
+    """
+    made = {name: values_of(array) for name, array in arrays.items()}
+    result = {}
+    for name, old in model.items():
+        if name not in made or made[name].shape != tuple(old.shape):
+            raise RunFailed(f"round {round_}: the strategy returned no {name} of shape {tuple(old.shape)}")
+        new = made[name].astype(old.dtype, copy=False)
+        if new.dtype.kind == "f" and not np.isfinite(new).all():
+            raise RunFailed(f"round {round_}: the strategy returned NaN or infinity in {name}")
+        result[name] = np.asarray(new)
+    return record_of(result)

@@ -1,0 +1,272 @@
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+
+from fedsim import Experiment, RunFailed
+from fedsim.privacy.account import Account
+from fedsim.privacy.cohorts.sampling import CohortSampling
+from fedsim.privacy.events import Noise
+from fedsim.privacy.mechanism import ServerHalf
+from fedsim.randomness import ServerDraws
+from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
+from fedsim.server.aggregation.folded import Folded
+from fedsim.server.aggregation.gathered import Gathered
+from fedsim.server.aggregation.updates import Aggregator, Ask
+from fedsim.server.enrolment import Enrolment
+from fedsim.server.evaluation import Evaluation
+from fedsim.server.federation import Federation
+from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.strategies import build_strategy
+from fedsim.tasks import Score, Scoring
+from fedsim.training import plan_of, training_of
+from tests.apps import REASONS
+from tests.conftest import experiment
+
+
+class Given(CohortSampling):
+    """Draws the same cohort in every round."""
+
+    def __init__(self, cohort: list[int]) -> None:
+        super().__init__()
+        self.cohort = cohort
+
+    def draw(self, round_: int, clients: int) -> list[int]:
+        return self.cohort
+
+
+def federation(
+    setting: Experiment,
+    clients: int,
+    losses: Callable[[int], float] = lambda r: 1.0,
+    cohort: list[int] | None = None,
+) -> Federation:
+    """Return rounds over the misbehaving clients, whose model is three numbers; `cohort` None: as the setting draws it."""
+    grid = SequentialGrid(AppSpec(clients, {}, "tests.apps:faulty"))
+    evaluations = iter(range(1, 1000))
+    plan = plan_of(setting, training_of(setting, np.ones(clients, np.int64), {"w": (3,)}))
+    uniform = setting.server.weighting == "uniform"
+    linear = setting.server.strategy_entry.linear
+    return Federation(
+        experiment=setting,
+        grid=grid,
+        enrolment=Enrolment(grid, clients),
+        strategy=build_strategy(setting),
+        arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
+        evaluation=Evaluation(
+            setting,
+            Scoring(),
+            lambda arrays: Score(loss=losses(next(evaluations)), metrics={"accuracy": 0.5}, predictions=10),
+        ),
+        mechanism="none",
+        account=Account(plan, Noise.SEEDED, charges_ahead=False),
+        half=ServerHalf(),
+        sampling=plan.sampling(ServerDraws(setting)) if cohort is None else Given(cohort),
+        aggregator=Folded(uniform=uniform, clipped=False) if linear else Gathered(uniform=uniform),
+    )
+
+
+def rows(of: Federation) -> list[dict[str, Any]]:
+    written: list[dict[str, Any]] = []
+    of.run(written.append)
+    return written
+
+
+def test_failures_are_counted_with_their_reasons_and_the_round_goes_on() -> None:
+    setting = experiment("data.clients=11", "server.cohort=11", "rounds=1")
+    rounds = federation(setting, 11)
+    (row,) = rows(rounds)
+    assert (row["clients"], row["failures"]) == (3, 8)
+    assert row["failure-reasons"] == [f"client {client}: {why}" for client, why in REASONS.items()]
+    # Clients 0, 9 and 10 added their numbers, with equal weights.
+    assert rounds.arrays["w"].numpy().tolist() == pytest.approx([19 / 3] * 3)
+    assert row["train-loss"] == pytest.approx(19 / 3)
+
+
+class Plain(SequentialGrid):
+    """A Grid as Flower's: replies come here, to be folded."""
+
+    send_and_fold = None  # type: ignore[assignment]
+
+
+def test_a_grid_that_cannot_fold_gives_the_same_bits() -> None:
+    setting = experiment("data.clients=60", "server.cohort=60", "rounds=2", "server.strategy=fedadam")
+    results = []
+    for grid in (SequentialGrid, Plain):
+        rounds = federation(setting, 60)
+        rounds.grid = grid(AppSpec(60, {}, "tests.apps:faulty"))
+        written = [{k: v for k, v in row.items() if k != "seconds"} for row in rows(rounds)]
+        results.append((written, rounds.arrays["w"].numpy().tobytes()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
+def test_when_all_fail_the_run_fails_with_the_first_reason(strategy: str) -> None:
+    setting = experiment("data.clients=11", f"server.strategy={strategy}")
+    with pytest.raises(
+        RunFailed,
+        match="round 1: all 3 clients failed in training; the first, client 1: RuntimeError: out of luck",
+    ):
+        rows(federation(setting, 11, cohort=[1, 2, 3]))
+
+
+def test_an_empty_cohort_is_a_round_without_training() -> None:
+    rounds = federation(experiment("server.sampling=poisson", "rounds=2"), 12, cohort=[])
+    assert [(row["clients"], "train-loss" in row, row["loss"]) for row in rows(rounds)] == [
+        (0, False, 1.0)
+    ] * 2
+    assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
+
+
+def test_too_few_updates_for_krum_leave_the_model() -> None:
+    rounds = federation(experiment("server.strategy=krum", "rounds=1"), 12, cohort=[0, 1, 2, 9])
+    (row,) = rows(rounds)
+    assert (row["clients"], row["failures"]) == (2, 2)
+    assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
+
+
+def test_evaluation_every_k_rounds_and_after_the_last() -> None:
+    setting = experiment("rounds=5", "server.evaluate-every=2", "data.clients=1", "server.cohort=1")
+    assert [row["round"] for row in rows(federation(setting, 1)) if "accuracy" in row] == [2, 4, 5]
+
+
+def test_patience_and_target_accuracy_stop_early() -> None:
+    def stopped_after(losses: Callable[[int], float], *overrides: str) -> int:
+        setting = experiment("rounds=9", "data.clients=1", "server.cohort=1", *overrides)
+        return len(rows(federation(setting, 1, losses)))
+
+    assert stopped_after(lambda r: max(1 / r, 1 / 3), "server.patience=2") == 5  # best at 3, then two without
+    assert stopped_after(lambda r: 1 / r, "server.patience=2") == 9
+    assert stopped_after(lambda r: 1.0, "server.target-accuracy=0.5") == 1
+    assert stopped_after(lambda r: 1.0, "server.target-accuracy=0.51") == 9
+
+
+def test_messages_to_anyone_outside_the_cohort_are_refused() -> None:
+    grid = SequentialGrid(AppSpec(4, {}, "tests.apps:stateful"))
+    nodes = grid.client_nodes()
+    view = CohortGrid(grid, {client: nodes[client] for client in (1, 3)})
+    assert list(view.get_node_ids()) == [nodes[1], nodes[3]]
+
+    def query(client: int) -> Message:
+        return view.create_message(RecordDict(), MessageType.QUERY, nodes[client], "")
+
+    assert len(list(view.send_and_receive([query(3), query(1)]))) == 2
+    for send in (view.send_and_receive, view.push_messages):
+        with pytest.raises(ValueError, match="is not in this round's cohort"):
+            send([query(1), query(2)])
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "krum", "bulyan", "fedtrimmedavg", "qfedavg"])
+def test_a_strategy_takes_exactly_the_cohort_and_waits_for_no_one(strategy: str) -> None:
+    setting = experiment(f"server.strategy={strategy}")
+    grid = SequentialGrid(AppSpec(12, {}, "tests.apps:faulty"))
+    arrays = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
+    for cohort in ([5], [2, 7, 11]):
+        view = CohortGrid(grid, {client: grid.client_nodes()[client] for client in cohort})
+        messages = build_strategy(setting).configure_train(1, arrays, ConfigRecord(), view)
+        assert [view.client(m.metadata.dst_node_id) for m in view.checked(messages)] == cohort
+
+
+class Mute(Plain):
+    """A Grid whose clients don't answer."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return []
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [Folded(uniform=True, clipped=False), Folded(uniform=True, clipped=True), Gathered(uniform=True)],
+    ids=["folded", "clipped", "gathered"],
+)
+def test_late_clients_have_failed(aggregator: Aggregator) -> None:
+    grid = Mute(AppSpec(3, {}, "tests.apps:faulty"))
+    view, model = CohortGrid(grid, grid.client_nodes()), ArrayRecord({"w": Array(np.zeros(3, np.float32))})
+    asked = [
+        view.create_message(RecordDict({"w": model}), MessageType.TRAIN, n, "") for n in view.get_node_ids()
+    ]
+    charged: list[Sequence[int]] = []
+    got = aggregator.collect(Ask(grid=view, requests=asked, model=model, charge=charged.append, timeout=0.1))
+    assert got.failures == dict.fromkeys(range(3), "did not answer in time")
+    assert got.reasons == [f"client {client}: did not answer in time" for client in range(3)]
+    assert (got.updates.count, got.updates.messages(), list(got.events)) == (0, [], [])
+    assert charged == [[0, 1, 2]]
+
+
+class Stranger(SequentialGrid):
+    """A Grid as a SuperLink's: it can't say who is behind a node, and its nodes come in any order."""
+
+    client_nodes = None  # type: ignore[assignment]
+
+    def get_node_ids(self) -> list[int]:
+        return list(super().get_node_ids())[::-1]
+
+
+def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
+    spec = AppSpec(3, {}, "fedsim.clients.app:app")
+    known: ClientsGrid = SequentialGrid(spec)
+    nodes = dict(known.client_nodes())
+    assert Enrolment(known, 3).nodes == Enrolment(Stranger(spec), 3).nodes == nodes
+    few = Enrolment(Stranger(spec), 4)
+    with pytest.raises(RunFailed, match="1 of 4 clients did not come, the first is 3"):
+        few.wait(0.3, hoped=4, least=4)
+    few.wait(0.3, hoped=4, least=3)
+    assert few.nodes == nodes
+
+
+def test_only_the_key_of_a_client_is_believed_to_be_that_client() -> None:
+    spec = AppSpec(3, {}, "fedsim.clients.app:app")
+    nodes = dict(SequentialGrid(spec).client_nodes())
+    swapped = {nodes[0]: 1, nodes[1]: 0, nodes[2]: 2}
+    assert Enrolment(Stranger(spec), 3, registered=swapped).nodes == {2: nodes[2]}
+    assert Enrolment(Stranger(spec), 2).nodes == {0: nodes[0], 1: nodes[1]}, "there is no client 2 of 2"
+
+
+def test_nobody_waits_for_clients_that_have_refused() -> None:
+    enrolment = Enrolment(Stranger(AppSpec(3, {"experiment": "rounds = 0"}, "fedsim.clients.app:app")), 3)
+    with pytest.raises(
+        RunFailed, match=r"3 of 3 clients did not come, the first is 0; node \d+ does not take part"
+    ):
+        enrolment.wait(1e9, hoped=3, least=1)
+
+
+class Leaving(Stranger):
+    """A Grid whose nodes come and go."""
+
+    def __init__(self, spec: AppSpec) -> None:
+        super().__init__(spec)
+        self.away: set[int] = set()
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in super().get_node_ids() if node not in self.away]
+
+
+def test_whoever_is_away_has_failed_and_the_round_goes_on_without() -> None:
+    setting = experiment("data.clients=2", "server.cohort=2", "rounds=4", "server.timeout=0.3")
+    grid = Leaving(AppSpec(2, {}, "tests.apps:drifting"))
+    second, first = grid.get_node_ids()
+    rounds = federation(setting, 2)
+    rounds.grid, rounds.enrolment = grid, Enrolment(grid, 2)
+    leaving = iter([{second}, set(), {first, second}])
+    seen: list[dict[str, Any]] = []
+
+    def write(row: dict[str, Any]) -> None:
+        seen.append(row)
+        grid.away = next(leaving)
+
+    with pytest.raises(RunFailed, match="2 of 2 clients did not come, the first is 0"):
+        rounds.run(write)
+    assert [(row["clients"], row["failures"]) for row in seen] == [(2, 0), (1, 1), (2, 0)]
+    assert seen[1]["failure-reasons"] == ["client 1: is away"]
+
+
+def test_a_round_with_too_few_updates_leaves_the_model_as_it_is() -> None:
+    setting = experiment("data.clients=11", "server.cohort=11", "rounds=1", "server.min-clients=4")
+    rounds = federation(setting, 11)
+    (row,) = rows(rounds)
+    assert (row["clients"], row["failures"]) == (3, 8)
+    assert rounds.arrays["w"].numpy().tolist() == [0, 0, 0]
