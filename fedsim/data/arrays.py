@@ -81,3 +81,10 @@ def as_values(y: NDArray[Any], where: str) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
         raise Refused(f"{where}: holds NaN, infinity or what float32 can't hold; finite numbers are needed")
     return values
+
+
+def values_in(y: NDArray[Any] | None) -> int:
+    """Return how many real-valued targets an example has, of targets as fedsim keeps them; 0: they are none."""
+    if y is None or y.dtype.kind != "f":
+        return 0
+    return 1 if y.ndim == 1 else int(y.shape[1])

@@ -22,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import values_in
 from fedsim.data.raw import Raw
 from fedsim.data.spec import DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
+from fedsim.tasks.build import targets_of
 
 FORMAT = 1  # of the cache: a change here prepares everything anew
 
@@ -130,8 +132,6 @@ def prepare(experiment: Experiment) -> FederatedData:
     Raises:
         Refused: The source can't be read, has not the targets that the task wants, or the partition can't be made.
     """
-    from fedsim.tasks.build import targets_of
-
     section, targets = experiment.data, targets_of(experiment)
     folder = cache_folder() / "data" / _key(experiment, targets)
     if not (folder / "meta.json").exists():
@@ -157,13 +157,6 @@ def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
             f"task.name = {experiment.task_entry.name!r}: needs targets that are {targets}, and data.source = "
             f"{experiment.data.source!r} has {found}"
         )
-
-
-def values_in(y: NDArray[Any] | None) -> int:
-    """Return how many real-valued targets an example has, of targets as `Examples` has them; 0: they are none."""
-    if y is None or y.dtype.kind != "f":
-        return 0
-    return 1 if y.ndim == 1 else int(y.shape[1])
 
 
 @functools.lru_cache(maxsize=8)

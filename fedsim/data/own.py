@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
-from fedsim.data.arrays import as_inputs, as_targets
-from fedsim.data.federated import ClientData, Examples, values_in
+from fedsim.data.arrays import as_inputs, as_targets, values_in
+from fedsim.data.federated import ClientData, Examples
 from fedsim.data.spec import DataSpec
 from fedsim.data.tokens import windows
 from fedsim.errors import Refused

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import PARTITIONS
-from fedsim.data.federated import values_in
+from fedsim.data.arrays import values_in
 from fedsim.data.raw import Raw
 from fedsim.errors import Refused
 from fedsim.sections import DataSection

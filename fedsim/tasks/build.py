@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fedsim.catalogue import Targets, TaskEntry
-from fedsim.data.spec import DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.options import FreeOptions
 from fedsim.tasks.metric import Metric, Scoring
 from fedsim.tasks.task import Task, names_of
+
+if TYPE_CHECKING:
+    from fedsim.data.spec import DataSpec
 
 METHODS = ("tensors", "loss", "losses", "measure", "score")
 

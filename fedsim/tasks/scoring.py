@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from fedsim.data.federated import Examples
 from fedsim.tasks.task import Score, Task
 from fedsim.threads import single_threaded
+
+if TYPE_CHECKING:
+    from fedsim.data.federated import Examples
 
 BATCH = 500  # examples at a time; part of the result's last bits, so not a setting
 
