@@ -27,7 +27,7 @@ from fedsim.records import config_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
-from fedsim.tasks.build import targets_of, task_of
+from fedsim.tasks.build import task_of
 from fedsim.training import client_half_of
 from fedsim.vectors import dimension_of
 
@@ -140,7 +140,7 @@ def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
         )
     if not data.source_entry.by_clients:
         raise Refused(f"data.source = {data.source!r}: has the clients' data; with --data it must be 'own'")
-    file = read_own(Path(path), f"--data {path!r}", targets_of(experiment))
+    file = read_own(Path(path), f"--data {path!r}", experiment.task_entry.targets())
     return OwnData(file, DataSpec.loads(spec), data.held_out, data.clients or 0)
 
 

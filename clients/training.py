@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim.optimizers import Optimizer
-from fedsim.privacy.mechanism import ClientRound, LocalWork, Steps
+from fedsim.privacy.intent import LocalWork
+from fedsim.privacy.mechanism import ClientRound, Steps
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,6 +1,4 @@
-"""What there is to choose from: sources, partitions, tasks, models and strategies, by name.
-
-Optimizers and schedules have catalogues of their own: `fedsim.optimizers.catalogue`, `fedsim.schedules.catalogue`.
+"""What there is to choose from: sources, partitions, tasks, models, strategies, optimizers, schedules, mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
@@ -9,8 +7,8 @@ nothing that fedsim must not import, until an entry is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -75,6 +73,15 @@ class PartitionEntry(Entry):
 class TaskEntry(Entry):
     """A task: `reference` is a class `(data, options)` with what `fedsim.tasks.Task` says."""
 
+    def targets(self) -> Targets:
+        """Import the task, and return what it wants as targets; raises `Refused` where it doesn't say."""
+        found = getattr(self.load(), "targets", None)
+        if found not in set(Targets):
+            raise Refused(
+                f"task.name = {self.name!r}: has no attribute targets; allowed: {', '.join(Targets)}"
+            )
+        return Targets(found)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry(Entry):
@@ -101,12 +108,25 @@ class StrategyEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class MechanismEntry(Entry):
-    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`.
+    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings."""
 
-    `events` are its kinds of ledger lines: the name that each has there, and the class.
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerEntry(Entry):
+    """An optimizer: `reference` is a function `(parameters, lr, **arguments) -> fedsim.optimizers.Optimizer`.
+
+    The arguments are the options, and the keys of `[client]` in `beside`.
     """
 
-    events: Mapping[str, str] = field(default_factory=dict)
+    draws: bool = False  # random numbers while it steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleEntry(Entry):
+    """A schedule: `reference` is a function `(round, rounds, **arguments) -> float`, the factor on the learning rate.
+
+    The arguments are the options, and the keys of `[client]` in `beside`.
+    """
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -307,29 +327,71 @@ MECHANISMS = table(
     MechanismEntry(
         name="dp-sgd",
         reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",
-        summary="example-level: each client trains with DP-SGD (Abadi et al. 2016)",
-        events={"dp-sgd": "fedsim.privacy.dp_sgd.event:DpSgdEvent"},
+        summary="Example-level: DP-SGD in each client.",
     ),
     MechanismEntry(
         name="dp-fedavg",
         reference="fedsim.privacy.dp_fedavg.mechanism:DpFedAvg",
-        summary="client-level: a trusted server noises the sum of clipped updates (McMahan et al. 2018)",
-        events={
-            "dp-fedavg": "fedsim.privacy.dp_fedavg.event:CohortEvent",
-            "dp-fedavg-adaptive": "fedsim.privacy.dp_fedavg.event:CohortEvent",
-        },
+        summary="Client-level: a trusted server adds noise.",
     ),
     MechanismEntry(
         name="dp-ftrl",
         reference="fedsim.privacy.dp_ftrl.mechanism:DpFtrl",
-        summary="client-level: a trusted server adds noise that is correlated over rounds (Denisov et al. 2022)",
-        events={"dp-ftrl": "fedsim.privacy.dp_ftrl.event:MatrixEvent"},
+        summary="Client-level: a trusted server adds noise that is correlated over rounds.",
     ),
     MechanismEntry(
         name="local-dp",
         reference="fedsim.privacy.local_dp.mechanism:LocalDp",
-        summary="client-level: each client clips and noises its own update, and trusts nobody",
-        events={"local-dp": "fedsim.privacy.local_dp.event:LocalDpEvent"},
+        summary="Client-level: each client adds noise, and trusts nobody.",
+    ),
+)
+
+OPTIMIZERS = table(
+    OptimizerEntry(
+        name="sgd",
+        reference="fedsim.optimizers.sgd:Sgd",
+        summary="SGD, with `client.momentum`; `client.weight-decay` is an L2 penalty",
+        beside=frozenset({"momentum", "weight-decay"}),
+    ),
+    OptimizerEntry(
+        name="adam",
+        reference="fedsim.optimizers.adam:Adam",
+        summary="Adam (Kingma and Ba 2015); `client.weight-decay` is an L2 penalty",
+        options=o.AdamOptions,
+        beside=frozenset({"weight-decay"}),
+    ),
+    OptimizerEntry(
+        name="adamw",
+        reference="fedsim.optimizers.adamw:AdamW",
+        summary="Adam with `client.weight-decay` outside the moments (Loshchilov and Hutter 2019)",
+        options=o.AdamOptions,
+        beside=frozenset({"weight-decay"}),
+    ),
+)
+
+SCHEDULES = table(
+    ScheduleEntry(
+        name="constant",
+        reference="fedsim.schedules.constant:constant",
+        summary="the same rate in all rounds",
+    ),
+    ScheduleEntry(
+        name="exponential",
+        reference="fedsim.schedules.exponential:exponential",
+        summary="times `client.learning-rate-decay` after each round",
+        beside=frozenset({"learning-rate-decay"}),
+    ),
+    ScheduleEntry(
+        name="step",
+        reference="fedsim.schedules.step:step",
+        summary="times `gamma` after every so many rounds",
+        options=o.StepOptions,
+    ),
+    ScheduleEntry(
+        name="cosine",
+        reference="fedsim.schedules.cosine:cosine",
+        summary="along half a cosine over the run, down to `floor` (Loshchilov and Hutter 2017)",
+        options=o.CosineOptions,
     ),
 )
 
@@ -464,3 +526,24 @@ def find_strategy(name: str) -> StrategyEntry:
     if ":" in name:
         return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions, state=None)
     return find(STRATEGIES, name, ', or "module:callable"')
+
+
+def find_optimizer(name: str) -> OptimizerEntry:
+    """Return the entry of an optimizer; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    if ":" in name:
+        return OptimizerEntry(name=name, reference=name, summary="", options=o.FreeOptions, draws=True)
+    return find(OPTIMIZERS, name, ', or "module:callable"')
+
+
+def find_schedule(name: str) -> ScheduleEntry:
+    """Return the entry of a schedule; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    if ":" in name:
+        return ScheduleEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+    return find(SCHEDULES, name, ', or "module:callable"')
+
+
+def find_mechanism(name: str) -> MechanismEntry:
+    """Return the entry of a privacy mechanism; `"module:Class"` is the user's own."""
+    if ":" in name:
+        return MechanismEntry(name=name, reference=name, summary="")
+    return find(MECHANISMS, name, ', or "module:Class"')

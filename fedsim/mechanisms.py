@@ -8,26 +8,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fedsim.catalogue import MECHANISMS, NO_MECHANISM
+from fedsim.catalogue import MECHANISMS
 from fedsim.errors import Refused
-from fedsim.privacy.events import Event
+from fedsim.privacy.events import Event, Noise
 from fedsim.privacy.mechanism import Mechanism, Unfit
-from fedsim.privacy.settings import Section
 from fedsim.privacy_sections import PrivacySection
-from fedsim.references import load_reference
-
-
-def mechanism_of(privacy: PrivacySection) -> tuple[Mechanism[Any], Section]:
-    """Return the mechanism of `[privacy]`, and its table; `Unprotected` where it has none."""
-    chosen = privacy.chosen
-    entry, settings = (NO_MECHANISM, Section()) if chosen is None else (MECHANISMS[chosen[0]], chosen[1])
-    return entry.load()(), settings
 
 
 def metric_terms(privacy: PrivacySection) -> Mapping[str, str]:
     """Return the metrics that clients send for noised sums: the name in a reply, by the name in the ledger."""
-    mechanism, settings = mechanism_of(privacy)
-    return mechanism.metric_terms(settings)
+    return privacy.mechanism.metric_terms(privacy.settings)
+
+
+def metrics_of_sums(privacy: PrivacySection) -> tuple[str, ...]:
+    """Return the metrics whose means secure aggregation takes; not those that clients say only where noise is seeded."""
+    seeded = Noise(privacy.noise) is Noise.SEEDED
+    return ("train-loss",) * seeded + tuple(metric_terms(privacy).values())
 
 
 @contextmanager
@@ -43,13 +39,12 @@ def refused(mechanism: Mechanism[Any]) -> Iterator[None]:
 
 def event_of(tree: Mapping[str, Any]) -> Event:
     """Return the event of a line of `ledger.jsonl`; raises `ValueError` where it is none."""
-    reference = _events().get(str(tree.get("mechanism")))
-    if reference is None:
+    kind = _events().get(str(tree.get("mechanism")))
+    if kind is None:
         raise ValueError(
             f"no mechanism {tree.get('mechanism')!r} releases events; known: {', '.join(_events())}"
         )
-    event: Event = load_reference(reference).from_json(tree)
-    return event
+    return kind.from_json(tree)
 
 
 def loads(text: str) -> Event:
@@ -58,5 +53,5 @@ def loads(text: str) -> Event:
 
 
 @functools.cache
-def _events() -> dict[str, str]:
-    return {name: event for entry in MECHANISMS.values() for name, event in entry.events.items()}
+def _events() -> dict[str, type[Event]]:
+    return {name: kind for entry in MECHANISMS.values() for name, kind in entry.load().events.items()}

@@ -302,3 +302,33 @@ class QFedAvgOptions(Options):
 
     q: float = Field(default=0.1, ge=0)
     """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""
+
+
+# --- optimizers and schedules ----------------------------------------------------------------------------
+
+
+class AdamOptions(Options):
+    """Options of `adam` and `adamw`."""
+
+    beta_1: Fraction = 0.9
+    """Decay of the first moment."""
+    beta_2: Fraction = 0.999
+    """Decay of the second moment."""
+    eps: Positive = 1e-8
+    """Added to the root of the second moment."""
+
+
+class StepOptions(Options):
+    """Options of `step`."""
+
+    every: int = Field(ge=1)
+    """Rounds from one drop of the rate to the next."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Factor on the rate at each drop."""
+
+
+class CosineOptions(Options):
+    """Options of `cosine`."""
+
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the learning rate that is left at the end."""

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import catalogue
+from fedsim.catalogue import find_optimizer, find_schedule
 from fedsim.errors import Refused
-from fedsim.optimizers.catalogue import find_optimizer
 from fedsim.privacy.settings import kebab
-from fedsim.schedules.catalogue import find_schedule
 
 # A key that names an entry, the name where it is unset, and where the entry's options stand.
 _NAMES = {

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, create_model, model_validator
 
-from fedsim.catalogue import MECHANISMS
-from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
-from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
-from fedsim.privacy.dp_sgd.settings import DpSgdSettings
-from fedsim.privacy.events import Relation
-from fedsim.privacy.local_dp.settings import LocalDpSettings
+from fedsim.catalogue import MECHANISMS, NO_MECHANISM
+from fedsim.privacy.events import Unit
+from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import invalid
@@ -19,30 +17,19 @@ from fedsim.privacy.validation import invalid
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in
 
 
-class PrivacySection(Section):
-    """The mechanisms: one is on when its table is there."""
-
+class _PrivacySection(Section):
     noise: Literal["seeded", "os"] = "seeded"
     """`seeded`: reproducible, for simulation; `os`: the operating system's, which nobody can repeat."""
     arithmetic: Literal["grid", "float32"] = "grid"
     """How noise is added: `grid`: exactly, so that the low bits of a result tell nothing; `float32`: as floating-point
     numbers are added, faster for DP-SGD, in seeded simulations alone: epsilon is then that of ideal real numbers."""
-    dp_sgd: DpSgdSettings | None = None
-    """Example-level: DP-SGD in each client."""
-    dp_fedavg: DpFedAvgSettings | None = None
-    """Client-level: a trusted server adds noise."""
-    dp_ftrl: DpFtrlSettings | None = None
-    """Client-level: a trusted server adds noise that is correlated over rounds."""
-    local_dp: LocalDpSettings | None = None
-    """Client-level: each client adds noise, and trusts nobody."""
-    secagg: SecaggSettings | None = None
-    """Secure aggregation: the server sees sums only."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.mechanisms) > 1:
             first, second = self.mechanisms[:2]
-            both = "" if first == "dp-sgd" else "two client-level mechanisms at once, and "
+            client_level = MECHANISMS[first].load().unit is Unit.CLIENT
+            both = "two client-level mechanisms at once, and " if client_level else ""
             raise invalid(
                 second,
                 "a table",
@@ -65,24 +52,67 @@ class PrivacySection(Section):
     @property
     def mechanisms(self) -> list[str]:
         """Names of those that add noise."""
-        return [name for name in MECHANISMS if getattr(self, name.replace("-", "_")) is not None]
+        return [name for name in MECHANISMS if getattr(self, _field(name)) is not None]
 
     @property
-    def chosen(self) -> tuple[str, Section] | None:
-        """The mechanism that adds noise, and its table; None: there is none."""
-        return next(((name, getattr(self, name.replace("-", "_"))) for name in self.mechanisms), None)
+    def mechanism(self) -> Mechanism[Any]:
+        """The mechanism that adds noise; `Unprotected` where none does."""
+        name = next(iter(self.mechanisms), None)
+        mechanism: Mechanism[Any] = (NO_MECHANISM if name is None else MECHANISMS[name]).load()()
+        return mechanism
+
+    @property
+    def settings(self) -> Section:
+        """The table of the mechanism that adds noise; an empty one where none does."""
+        found: Section | None = next((getattr(self, _field(name)) for name in self.mechanisms), None)
+        return Section() if found is None else found
 
     @property
     def releases(self) -> bool:
         """Whether there is a mechanism that adds noise, and so a ledger."""
         return bool(self.mechanisms)
 
-    @property
-    def hides_clients(self) -> bool:
-        """Whether the number of clients is protected, and no public constant may be made of it."""
-        return self.dp_fedavg is not None and self.dp_fedavg.neighbours is Relation.ADD_OR_REMOVE_ONE
 
-    @property
-    def central(self) -> DpFedAvgSettings | DpFtrlSettings | None:
-        """The mechanism by which a trusted server noises the sum of clipped updates; None: there is none."""
-        return self.dp_fedavg or self.dp_ftrl
+def _field(name: str) -> str:
+    return name.replace("-", "_")
+
+
+if TYPE_CHECKING:
+
+    class PrivacySection(_PrivacySection):
+        """The mechanisms, of which type checkers know no names."""
+
+        secagg: SecaggSettings | None = None
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the table of a mechanism; None where it is off."""
+
+else:
+    PrivacySection = create_model(
+        "PrivacySection",
+        __base__=_PrivacySection,
+        __doc__="The mechanisms: one is on when its table is there.",
+        __module__=__name__,
+        **{
+            _field(entry.name): (entry.load().Settings | None, Field(default=None, description=entry.summary))
+            for entry in MECHANISMS.values()
+        },
+        secagg=(
+            SecaggSettings | None,
+            Field(default=None, description="Secure aggregation: the server sees sums only."),
+        ),
+    )
+
+
+def defaults_of(tree: object) -> Mapping[str, Any]:
+    """Return the keys that the mechanism of a table `[privacy]` sets where the experiment doesn't.
+
+    Args:
+        tree: The table, before or after it is validated; one that is invalid may have none.
+    """
+    if isinstance(tree, _PrivacySection):
+        return tree.mechanism.defaults
+    if not isinstance(tree, Mapping):
+        return {}
+    on = (name for name in MECHANISMS if tree.get(name, tree.get(_field(name))) is not None)
+    return {key: value for name in on for key, value in MECHANISMS[name].load().defaults.items()}

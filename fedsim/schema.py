@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim import catalogue
+from fedsim.catalogue import OPTIMIZERS, SCHEDULES
 from fedsim.experiment import Experiment
-from fedsim.optimizers.catalogue import OPTIMIZERS
-from fedsim.schedules.catalogue import SCHEDULES
 
 
 def schema() -> dict[str, Any]:

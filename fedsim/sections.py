@@ -12,14 +12,21 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from fedsim import catalogue
-from fedsim.catalogue import AnyEntry, option_keys
+from fedsim.catalogue import (
+    OPTIMIZERS,
+    SCHEDULES,
+    AnyEntry,
+    OptimizerEntry,
+    ScheduleEntry,
+    find_optimizer,
+    find_schedule,
+    option_keys,
+)
 from fedsim.errors import Refused
-from fedsim.optimizers.catalogue import OPTIMIZERS, OptimizerEntry, find_optimizer
 from fedsim.options import FreeOptions, Options
-from fedsim.privacy.mechanism import LocalWork
+from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import at_path, invalid
-from fedsim.schedules.catalogue import SCHEDULES, ScheduleEntry, find_schedule
 
 
 class _WithOptions(Section):

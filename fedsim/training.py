@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.checks import intent_of, rule_of
 from fedsim.experiment import Experiment
-from fedsim.mechanisms import mechanism_of, refused
+from fedsim.mechanisms import refused
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.mechanism import ClientHalf, ClientTraining, CohortRule, Plan, SecureSum, Training
+from fedsim.privacy.events import Noise
+from fedsim.privacy.mechanism import ClientHalf, Plan, SecureSum, Training
 from fedsim.privacy.secagg.encoding import METRIC_BITS
 from fedsim.randomness import ClientsDraws
 
@@ -29,7 +30,7 @@ def training_of(
     secagg = experiment.privacy.secagg
     return Training(
         rounds=experiment.rounds,
-        rule=_rule(experiment),
+        rule=rule_of(experiment.server),
         records=records,
         shapes=shapes,
         work=experiment.client.work,
@@ -51,22 +52,10 @@ def client_half_of(experiment: Experiment) -> ClientHalf:
     Raises:
         Refused: No noise reaches the epsilon.
     """
-    mechanism, settings = mechanism_of(experiment.privacy)
-    training = ClientTraining(
-        rounds=experiment.rounds,
-        rule=_rule(experiment),
-        clients=experiment.data.clients,
-        work=experiment.client.work,
-        noise=Noise(experiment.privacy.noise),
-        arithmetic=Arithmetic(experiment.privacy.arithmetic),
-    )
+    mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
     with refused(mechanism):
-        return mechanism.client(settings, training, ClientsDraws(experiment))
-
-
-def _rule(experiment: Experiment) -> CohortRule:
-    server = experiment.server
-    return CohortRule(sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort)
+        half: ClientHalf = mechanism.client(settings, intent_of(experiment), ClientsDraws(experiment))
+    return half
 
 
 def plan_of(experiment: Experiment, training: Training) -> Plan:
@@ -75,6 +64,6 @@ def plan_of(experiment: Experiment, training: Training) -> Plan:
     Raises:
         Refused: The mechanism's settings don't fit the training, or no theorem covers them.
     """
-    mechanism, settings = mechanism_of(experiment.privacy)
+    mechanism = experiment.privacy.mechanism
     with refused(mechanism):
-        return mechanism.plan(settings, training)
+        return mechanism.plan(experiment.privacy.settings, training)

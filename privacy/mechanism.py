@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.cohorts.sampling import CohortSampling, IndependentCohorts
-from fedsim.privacy.events import Event, Noise, Sampling, Unit
+from fedsim.privacy.disclosure import Cover
+from fedsim.privacy.events import Event, Noise, Unit
+from fedsim.privacy.intent import CohortRule, Intent, LocalWork, Problem
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.randomness import Randomness
 from fedsim.privacy.rounding import sensitivity_after_rounding
@@ -45,30 +47,6 @@ class Unfit(ValueError):
 
 
 # --- what is to be protected --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalWork:
-    """What a client does in a round: `steps`, or `epochs` passes, of batches of `batch_size` records."""
-
-    batch_size: int
-    epochs: int
-    steps: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CohortRule:
-    """How cohorts are asked to be drawn.
-
-    Attributes:
-        sampling: The scheme.
-        cohort: Clients in a cohort, expected.
-        max_cohort: Clients in a cohort at most, for truncated Poisson cohorts; None: follows from the others.
-    """
-
-    sampling: Sampling
-    cohort: int
-    max_cohort: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,27 +182,6 @@ class ServerHalf:
 
 
 # --- the client's half --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientTraining:
-    """What a client knows of the training: the experiment's, and nothing of other clients' data.
-
-    Attributes:
-        rounds: Of the whole run, 1 or more.
-        rule: How cohorts are drawn.
-        clients: How many there are; None: the experiment doesn't say.
-        work: Of a client in a round.
-        noise: Where noise comes from.
-        arithmetic: How noise is added.
-    """
-
-    rounds: int
-    rule: CohortRule
-    clients: int | None
-    work: LocalWork
-    noise: Noise
-    arithmetic: Arithmetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -481,13 +438,64 @@ class ReleasedByClients(Plan):
 class Mechanism(ABC, Generic[S]):
     """A privacy mechanism; one object, without state.
 
+    Its module is loaded whenever an experiment is validated, so it loads neither PyTorch nor SciPy: `plan` does.
+
     Attributes:
-        name: Its table under `[privacy]`.
+        name: Its table under `[privacy]`; `own` for a user's own, which stands in no catalogue.
         unit: What it protects.
+        Settings: The keys of its table.
+        events: Its kinds of ledger lines: the `mechanism` of each, and the class.
+        covers: What its theorems let each adversary have, where noise is the operating system's.
+        released_by: Who releases: clients their noised updates, or the server the noised sum of clipped updates, to
+            which clients send differences; None: nothing is noised.
+        defaults: Keys that are set where an experiment doesn't set them, such as `{"server.weighting": "uniform"}`.
+        separates: Whether it keeps a client's participations apart, as `server.sampling = "b-min-sep"` needs.
+        counts_records: Whether the server must know how many examples each client has, to account for it.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "own"
     unit: ClassVar[Unit]
+    Settings: type[S]
+    events: ClassVar[Mapping[str, type[Event]]] = {}
+    covers: ClassVar[tuple[Cover, ...]] = ()
+    released_by: ClassVar[Literal["server", "clients"] | None]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    separates: ClassVar[bool] = False
+    counts_records: ClassVar[bool] = False
+
+    def hides_clients(self, settings: S) -> bool:
+        """Say whether the number of clients is protected, so that no public constant may be made of it."""
+        return False
+
+    def has_given_noise(self, settings: S) -> bool:
+        """Say whether the noise is given, and epsilon follows from it; else epsilon is, or there is none."""
+        return getattr(settings, "noise_multiplier", None) is not None
+
+    def check(self, settings: S, intent: Intent) -> Iterable[Problem]:
+        """Return what an experiment says that this mechanism can't stand beside; the first one is told."""
+        return ()
+
+    def check_model(
+        self,
+        settings: S,
+        model: nn.Module,
+        losses: Callable[[Tensor, Tensor], Tensor],
+        inputs: Tensor,
+        labels: Tensor,
+    ) -> None:
+        """Refuse a model that can't be trained under the mechanism.
+
+        Args:
+            settings: The mechanism's table.
+            model: May be put into training mode.
+            losses: Returns the loss of each example, `(n,)`, of the model's outputs and the labels.
+            inputs: Of made-up examples, `(n, *shape)`.
+            labels: Theirs, `(n,)` or `(n, length)`.
+
+        Raises:
+            Unfit: A key of the table doesn't fit the model.
+            ValueError: The model can't be trained so, whatever the table says.
+        """
 
     @abstractmethod
     def plan(self, settings: S, training: Training) -> Plan:
@@ -499,7 +507,7 @@ class Mechanism(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def client(self, settings: S, training: ClientTraining, draws: ClientDraws) -> ClientHalf:
+    def client(self, settings: S, intent: Intent, draws: ClientDraws) -> ClientHalf:
         """Return the client's half; it calibrates nothing that takes long, for every process makes one.
 
         Raises:

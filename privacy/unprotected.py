@@ -7,8 +7,9 @@ from typing import Any
 
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.events import Unit
+from fedsim.privacy.intent import Intent
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientTraining, Mechanism, Plan, Training
+from fedsim.privacy.mechanism import ClientDraws, ClientHalf, Mechanism, Plan, Training
 from fedsim.privacy.settings import Section
 
 
@@ -17,12 +18,14 @@ class Unprotected(Mechanism[Section]):
 
     name = "none"
     unit = Unit.EXAMPLE
+    Settings = Section
+    released_by = None
 
     def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
         """Return the plan of a training that nothing protects."""
         return UnprotectedPlan(training)
 
-    def client(self, settings: Section, training: ClientTraining, draws: ClientDraws) -> ClientHalf:
+    def client(self, settings: Section, intent: Intent, draws: ClientDraws) -> ClientHalf:
         """Return the client's half: it does nothing."""
         return ClientHalf()
 

@@ -17,6 +17,11 @@ def invalid(key: str, value: Any, message: str) -> ValidationError:
     return _error([((key,), value, message)])
 
 
+def invalid_at(path: tuple[str, ...], value: Any, message: str) -> ValidationError:
+    """Return the error that a validator raises about one key, by its path from the validator's table."""
+    return _error([(path, value, message)])
+
+
 def check_one_of(epsilon: float | None, noise_multiplier: float | None) -> None:
     """Refuse a mechanism's table that says both what it may cost and how much noise there is, or neither."""
     if epsilon is not None and noise_multiplier is not None:

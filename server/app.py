@@ -21,14 +21,13 @@ from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
-from fedsim.mechanisms import mechanism_of, refused
+from fedsim.mechanisms import refused
 from fedsim.models import initial_model
-from fedsim.models.private import check_private_model, private_gradient
+from fedsim.models.private import made_up
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
-from fedsim.privacy.dp_sgd.validator import check_model
 from fedsim.privacy.events import Noise, Unit
-from fedsim.privacy.mechanism import ServerHalf
+from fedsim.privacy.mechanism import ServerHalf, Unfit
 from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC
@@ -147,7 +146,8 @@ def _federation(
     deployment: ServerProcess | None = None,
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
-    if experiment.server.cohort > data.clients and not experiment.privacy.hides_clients:
+    mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
+    if experiment.server.cohort > data.clients and not mechanism.hides_clients(settings):
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
@@ -159,7 +159,6 @@ def _federation(
     check_schedule(experiment.client, experiment.rounds)
     check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
-    mechanism, settings = mechanism_of(experiment.privacy)
     if mechanism.unit is Unit.CLIENT:
         check_summable(experiment, arrays)
     policy = policy_for(experiment, arrays, data)
@@ -218,23 +217,17 @@ def _enrol(
 
 
 def _check_privacy_of(model: nn.Module, task: Task, data: FederatedData, experiment: Experiment) -> None:
-    """Refuse a model that DP-SGD can't train, and a kernel that can't train it."""
-    dp_sgd = experiment.privacy.dp_sgd
-    if dp_sgd is None:
-        return
-    try:
-        check_model(model)
-    except ValueError as error:
-        raise Refused(f"model.name = {experiment.model.name!r}: {error}") from None
-    try:
-        private_gradient(model, task, dp_sgd)
-    except ValueError as error:
-        raise Refused(f"privacy.dp-sgd.kernel = {dp_sgd.kernel!r}: {error}") from None
-    try:
-        check_private_model(model, task, data.spec)
-    except (RuntimeError, ValueError) as error:  # PyTorch's, where the model is for other inputs
-        first, *_ = str(error).splitlines()
-        raise Refused(f"model.name = {experiment.model.name!r}: {first}") from None
+    """Refuse a model that can't be trained under the experiment's mechanism."""
+    mechanism = experiment.privacy.mechanism
+    examples = task.tensors(made_up(data.spec))
+    with refused(mechanism):
+        try:
+            mechanism.check_model(experiment.privacy.settings, model, task.losses, *examples)
+        except Unfit:
+            raise
+        except ValueError as error:
+            first, *_ = str(error).splitlines()
+            raise Refused(f"model.name = {experiment.model.name!r}: {first}") from None
 
 
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:

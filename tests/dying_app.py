@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsim.clients.app import on_train
-from fedsim.clients.mods import clip_mod, faults_mod, local_noise_mod, nan_mod, secagg_mod
+from fedsim.clients.mods import faults_mod, nan_mod, protect_mod, secagg_mod
 
 VICTIM = 4
 MARK = "died"  # a file in the current folder: the worker has died
@@ -26,4 +26,4 @@ def die_once(message: Message, context: Context, call_next: ClientAppCallable) -
     return reply
 
 
-app.train(mods=[die_once, faults_mod, secagg_mod, clip_mod, local_noise_mod, nan_mod])(on_train)
+app.train(mods=[die_once, faults_mod, secagg_mod, protect_mod, nan_mod])(on_train)

@@ -16,11 +16,12 @@ from safetensors.numpy import load_file
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
-from fedsim.clients.mods import clip, clip_mod
+from fedsim.clients.mods import protect_mod
 from fedsim.mechanisms import loads
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
+from fedsim.privacy.dp_fedavg import client as clip
 from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
 from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT
@@ -230,7 +231,7 @@ def test_adaptive_clipping_ends_at_the_quantile_of_the_norms(
     real = clip.clip_jointly
 
     def measured(update: dict[str, NDArray[Any]], norm: float, **how: Any) -> Clipped:
-        norms.append(float(np.linalg.norm(update[CLIPPED])))
+        norms.append(float(np.linalg.norm(update[clip.UPDATE])))
         return real(update, norm, **how)
 
     monkeypatch.setattr(clip, "clip_jointly", measured)
@@ -457,7 +458,7 @@ def clipped(
 
     with acting_as(1):
         message = Message(RecordDict({"arrays": record_of(model), "config": config}), 1, "train")
-        return clip_mod(message, context, app).content
+        return protect_mod(message, context, app).content
 
 
 @pytest.mark.parametrize(

@@ -219,9 +219,6 @@ def raising(*_: Any, **__: Any) -> Any:
     raise ValueError(f"gradient norm {SECRET} is too large")
 
 
-TRAINING = {"dp-sgd": "fedsim.clients.app.train_privately"}
-
-
 @each_mechanism
 def test_what_a_client_raises_is_in_the_private_log_alone(
     overrides: tuple[str, ...],
@@ -230,7 +227,6 @@ def test_what_a_client_raises_is_in_the_private_log_alone(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("fedsim.clients.app.train", raising)
-    monkeypatch.setattr("fedsim.clients.app.train_privately", raising)
     told: list[str] = []
     said = []
     for noise in ("os", "seeded"):

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsim import catalogue
-from fedsim.optimizers.catalogue import OPTIMIZERS
+from fedsim.catalogue import OPTIMIZERS, SCHEDULES
 from fedsim.privacy.settings import kebab
-from fedsim.schedules.catalogue import SCHEDULES
 
 
 def _options(entry: catalogue.Entry) -> dict[str, dict[str, Any]]:

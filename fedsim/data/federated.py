@@ -29,7 +29,6 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
-from fedsim.tasks.build import targets_of
 
 FORMAT = 1  # of the cache: a change here prepares everything anew
 
@@ -132,7 +131,7 @@ def prepare(experiment: Experiment) -> FederatedData:
     Raises:
         Refused: The source can't be read, has not the targets that the task wants, or the partition can't be made.
     """
-    section, targets = experiment.data, targets_of(experiment)
+    section, targets = experiment.data, experiment.task_entry.targets()
     folder = cache_folder() / "data" / _key(experiment, targets)
     if not (folder / "meta.json").exists():
         raw = section.source_entry.load()(

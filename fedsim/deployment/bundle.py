@@ -92,7 +92,7 @@ def check_bundle(fab: bytes) -> None:
     """Check that a bundle is one that the installed version submits.
 
     Raises:
-        ValueError: It is not; says what is wrong with it.
+        ValueError: It is not; the message says what differs.
     """
     config = _config_of(fab)
     expected = _config()

@@ -7,6 +7,4 @@ INSTANCE = "Fedsim-Instance"  # header of a client's requests: random hex digits
 TASK = "flwr-task-token"  # Flower's header of a ServerApp's requests
 NODE = "fedsim.node"  # key of a request's ASGI scope: the node of the client that was authenticated
 RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # of a run directory
-MANY = (
-    64 * 2**20
-)  # bytes of a request or an answer with several messages; one with a single message may be larger
+MANY = 64 * 2**20  # bytes of a request or answer with several messages; with one it may be larger

@@ -1,4 +1,4 @@
-"""The gradient by which an experiment's model is trained privately, and whether the model can be."""
+"""The gradient by which an experiment's model is trained privately, and made-up examples to try the model by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from fedsim.data.federated import Examples
 from fedsim.data.spec import DataSpec
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
-from fedsim.privacy.dp_sgd.independence import check_independent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.tasks import Task
 
@@ -33,20 +32,6 @@ def private_gradient(
         max_batch=dp_sgd.max_batch,
         arithmetic=arithmetic,
     )
-
-
-def check_private_model(model: nn.Module, task: Task, data: DataSpec) -> None:
-    """Refuse a model, or a task's losses, by which an example depends on others, or that keeps something of them, by made-up examples.
-
-    Args:
-        model: Is trained in training mode, and put into it.
-        task: What it is asked to do.
-        data: What its examples are made of.
-
-    Raises:
-        ValueError: It can't be trained by DP-SGD, and why (`check_independent`).
-    """
-    check_independent(model.train(), task.losses, *task.tensors(made_up(data)))
 
 
 def made_up(data: DataSpec) -> Examples:

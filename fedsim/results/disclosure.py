@@ -3,7 +3,8 @@
 What is printed is released. So under `noise = "os"` the rows, the log, the terminal, trackers and the manifest hold what
 every adversary's theorem covers, and all else goes to the folder `private/`, which is its owner's alone, or nowhere.
 
-`ITEMS` says what each value is made of and where it is written, `COVERS` which theorem lets whom have it. What may be
+`ITEMS` says what each value is made of and where it is written, `COVERS` which theorem lets whom have it: each mechanism's,
+which stand in its package. What may be
 published, and what a server hands out, follows from both. They are lists of what is allowed: a key that is not in them is
 private, and a file that is not in them stays where it is. `fedsim.results.disclosure_table` makes the documentation's table
 of them.
@@ -14,10 +15,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from fedsim.catalogue import MECHANISMS
+from fedsim.privacy.disclosure import Cover, Kind
+from fedsim.privacy.secagg import disclosure as secagg
 from fedsim.tasks.metric import Scoring
 
 PRIVATE = "private"
@@ -30,16 +33,6 @@ EXPERIMENT, MANIFEST, METRICS, MODEL = (
 )
 LEDGER, LOG = "ledger.jsonl", "log.txt"
 SCORES = "the task's metrics"  # stands for keys of rows, whose names are in the manifest
-
-
-class Kind(StrEnum):
-    """What a value is made of."""
-
-    PLAN = "the public plan, and how many rounds are over"
-    MODELS = "the released models, scored on the central test set, which is taken as public"
-    NOISED = "clients' metrics, noised within the same epsilon"
-    COHORTS = "who took part when, and how many (that a client fails is taken not to depend on its data)"
-    REST = "failures and their reasons, errors, times, bytes, losses without noise, the hash of the data"
 
 
 @dataclass(frozen=True)
@@ -163,87 +156,9 @@ TERMS = frozenset(
 POPULATION = "population"  # the epsilon of a deployment that a simulation stands for: of the plan alone
 
 
-@dataclass(frozen=True)
-class Cover:
-    """What a theorem covers.
-
-    Attributes:
-        mechanism: The table under `[privacy]`.
-        adversary: As the manifest calls it.
-        kinds: What this adversary may be given; none: nothing is written for it.
-        theorem: By which.
-    """
-
-    mechanism: str
-    adversary: str
-    kinds: tuple[Kind, ...]
-    theorem: str
-
-
-SEES_MODELS = (Kind.PLAN, Kind.MODELS)
-COVERS = (
-    Cover(
-        "dp-sgd",
-        "known-cohort",
-        (*SEES_MODELS, Kind.COHORTS),
-        "all steps of all of a client's participations compose: Poisson-sampled Gaussians, by PLD (Doroshenko et al. "
-        "2022) and RDP (Mironov et al. 2019)",
-    ),
-    Cover(
-        "dp-sgd",
-        "released-models",
-        SEES_MODELS,
-        "cluster sampling by secret coins (Bun et al. 2020); rounds compose",
-    ),
-    Cover("dp-fedavg", "server", (), "none: it is trusted, and sees the sums before the noise"),
-    Cover(
-        "dp-fedavg",
-        "known-cohort",
-        (*SEES_MODELS, Kind.NOISED, Kind.COHORTS),
-        "Gaussian releases of sums compose, without amplification (Balle and Wang 2018, theorem 8); metrics are "
-        "coordinates of the same release (Andrew et al. 2021, theorem 1)",
-    ),
-    Cover(
-        "dp-fedavg",
-        "released-models",
-        (*SEES_MODELS, Kind.NOISED),
-        "Poisson-sampled Gaussians compose (Mironov et al. 2019; PLD), truncated ones likewise; fixed cohorts: "
-        "sampling without replacement (Wang et al. 2019)",
-    ),
-    Cover("dp-ftrl", "server", (), "none: it is trusted, and sees the sums before the noise"),
-    Cover(
-        "dp-ftrl",
-        "known-cohort",
-        (*SEES_MODELS, Kind.COHORTS),
-        "all rounds are one Gaussian release, of the matrix's sensitivity to a client's participations (Denisov et "
-        "al. 2022, theorem 2.1)",
-    ),
-    Cover(
-        "dp-ftrl",
-        "released-models",
-        SEES_MODELS,
-        "groups that take turns, secret coins within: sampled Gaussians, for banded matrices (Choquette-Choo et al. "
-        "2023); else that of known cohorts",
-    ),
-    Cover(
-        "local-dp",
-        "server",
-        (*SEES_MODELS, Kind.COHORTS),
-        "a client's noised updates compose: Gaussian (Balle and Wang 2018, theorem 8) or Laplace (Dwork et al. 2006)",
-    ),
-    Cover(
-        "secagg",
-        "semi-honest",
-        (Kind.PLAN,),
-        "no epsilon of its own: the server learns sums alone (Bonawitz et al. 2017; Bell et al. 2020); what a sum says is "
-        "bounded by the mechanism beside it",
-    ),
-    Cover(
-        "secagg",
-        "malicious-server",
-        (Kind.PLAN,),
-        "the same against a server that lies (Bell et al. 2020, alpha-summation)",
-    ),
+COVERS: tuple[Cover, ...] = (
+    *(cover for entry in MECHANISMS.values() for cover in entry.load().covers),
+    *secagg.COVERS,
 )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fedsim.results.disclosure import COVERS, ITEMS, PRIVATE, Cover, Kind
+from fedsim.privacy.disclosure import Cover, Kind
+from fedsim.results.disclosure import COVERS, ITEMS, PRIVATE
 
 BEGIN, END = "<!-- disclosure: begin -->", "<!-- disclosure: end -->"
 HEAD = ("mechanism", "adversary", "may be given", "which is in", "theorem")
@@ -38,7 +39,7 @@ def documented(text: str, made: Callable[[], str] = table) -> str:
 def _row(cover: Cover) -> tuple[str, ...]:
     given = ", ".join(kind.name.lower() for kind in cover.kinds) or "nothing"
     places = _places(cover.kinds)
-    if cover.mechanism == "secagg":  # nothing but what it is
+    if cover.kinds == (Kind.PLAN,):  # secure aggregation has no epsilon: nothing but what it is
         places = "`secure-aggregation` in `manifest.json`"
     return f"`{cover.mechanism}`", f"`{cover.adversary}`", given, places, cover.theorem
 

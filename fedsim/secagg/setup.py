@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.mechanisms import metric_terms
+from fedsim.mechanisms import metrics_of_sums
 from fedsim.privacy.events import Noise
-from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.policy import make_policy
 from fedsim.privacy.secagg.primitives import Entropy, SigningKey
 from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.secagg.spec import Policy
-from fedsim.privacy.secagg.topology import Adversary, Assumptions
+from fedsim.privacy.secagg.topology import Adversary
 from fedsim.privacy_sections import PrivacySection
 from fedsim.sections import ServerSection
 from fedsim.streams import numpy_stream
@@ -33,7 +33,7 @@ NOT_CLAIMED = (
 
 
 class Setting(Protocol):
-    """What is needed of an experiment, which checks itself by what is here."""
+    """What is needed of an experiment."""
 
     @property
     def seed(self) -> int:
@@ -60,29 +60,15 @@ def policy_of(experiment: Setting, dimension: int, records: NDArray[np.int64]) -
     section = experiment.privacy.secagg
     if section is None:
         return None
-    adversary = Adversary(section.adversary)
     uniform = experiment.server.weighting == "uniform"
-    return Policy(
-        assumptions=Assumptions(corrupt=section.corrupt, dropout=section.dropout, adversary=adversary),
-        encoding=Encoding(
-            dimension=dimension,
-            cohort=1,  # each round says its own
-            input_bits=section.input_bits,
-            clip=section.clip,
-            max_weight=1 if uniform else section.max_weight or int(records.max()),
-            metrics=_metrics(experiment),
-        ),
-        graph=section.graph,
-        mode=section.mode,
-        minimum=section.minimum,
-        registry=Registry(experiment.seed, len(records)) if adversary is Adversary.MALICIOUS_SERVER else {},
+    malicious = Adversary(section.adversary) is Adversary.MALICIOUS_SERVER
+    return make_policy(
+        section,
+        dimension=dimension,
+        max_weight=1 if uniform else section.max_weight or int(records.max()),
+        metrics=metrics_of_sums(experiment.privacy),
+        registry=Registry(experiment.seed, len(records)) if malicious else {},
     )
-
-
-def _metrics(experiment: Setting) -> tuple[str, ...]:
-    """Return the metrics whose means are taken: what clients say only where noise is seeded is not among them."""
-    seeded = Noise(experiment.privacy.noise) is Noise.SEEDED
-    return ("train-loss",) * seeded + tuple(metric_terms(experiment.privacy).values())
 
 
 # --- randomness that makes runs reproducible ---------------------------------------------------------------

@@ -162,8 +162,7 @@ def _is_given(key: str, run: PlannedRun, pruning: Pruning) -> bool:
     if tops[0] in GIVEN:
         return not (tops[0] == "privacy" and (tops[-1] == "clip" or "adaptive" in tops))
     privacy = run.experiment.privacy
-    tables = (privacy.dp_sgd, privacy.dp_fedavg, privacy.dp_ftrl, privacy.local_dp)
-    if all(table is None or table.noise_multiplier is None for table in tables):
+    if not privacy.mechanism.has_given_noise(privacy.settings):
         return False
     return any(f"{paid}.".startswith(f"{key}.") for paid in PAID_FOR)
 

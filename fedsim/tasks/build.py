@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from fedsim.catalogue import Targets, TaskEntry
+from fedsim.catalogue import TaskEntry
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.options import FreeOptions
@@ -26,19 +26,13 @@ def task_class(entry: TaskEntry) -> type[Task]:
     """
     found: Any = entry.load()
     where = f"task.name = {entry.name!r}"
-    if getattr(found, "targets", None) not in set(Targets):
-        raise Refused(f"{where}: has no attribute targets; allowed: {', '.join(Targets)}")
+    entry.targets()
     metrics = getattr(found, "metrics", ())
     if not (isinstance(metrics, tuple) and metrics and all(isinstance(m, Metric) for m in metrics)):
         raise Refused(f"{where}: has no attribute metrics, a tuple of fedsim.tasks.Metric")
     if len({metric.name for metric in metrics}) < len(metrics):
         raise Refused(f"{where}: two of its metrics have one name")
     return cast(type[Task], found)
-
-
-def targets_of(experiment: Experiment) -> Targets:
-    """Return what an experiment's task wants as targets; errors as `task_class`."""
-    return Targets(task_class(experiment.task_entry).targets)
 
 
 def scoring_of(experiment: Experiment) -> Scoring:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedsim.privacy.dp_fedavg import checks, disclosure
 from fedsim.privacy.dp_fedavg.adaptive import BITS
-from fedsim.privacy.dp_fedavg.client import ClippingClient
+from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted_name
-from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
-from fedsim.privacy.events import Unit
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.events import Event, Relation, Unit
+from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
+
+if TYPE_CHECKING:
+    from fedsim.privacy.dp_fedavg.client import ClippingClient
+    from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 
 
 class DpFedAvg(Mechanism[DpFedAvgSettings]):
@@ -18,15 +24,33 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
 
     name = "dp-fedavg"
     unit = Unit.CLIENT
+    Settings = DpFedAvgSettings
+    events: ClassVar[Mapping[str, type[Event]]] = {
+        "dp-fedavg": CohortEvent,
+        "dp-fedavg-adaptive": CohortEvent,
+    }
+    covers = disclosure.COVERS
+    released_by = "server"
+    defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
+
+    def hides_clients(self, settings: DpFedAvgSettings) -> bool:
+        """Say whether the number of clients is protected. As `Mechanism` says."""
+        return settings.neighbours is Relation.ADD_OR_REMOVE_ONE
+
+    def check(self, settings: DpFedAvgSettings, intent: Intent) -> Iterable[Problem]:
+        """Return what an experiment may not say. As `Mechanism` says."""
+        return checks.problems(settings, intent)
 
     def plan(self, settings: DpFedAvgSettings, training: Training) -> DpFedAvgPlan:
         """Return the noise for a training. As `Mechanism` says."""
+        from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
+
         return DpFedAvgPlan(settings, training)
 
-    def client(
-        self, settings: DpFedAvgSettings, training: ClientTraining, draws: ClientDraws
-    ) -> ClippingClient:
+    def client(self, settings: DpFedAvgSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
         """Return the client's half. As `Mechanism` says."""
+        from fedsim.privacy.dp_fedavg.client import ClippingClient
+
         return ClippingClient(settings.released)
 
     def metric_terms(self, settings: DpFedAvgSettings) -> Mapping[str, str]:

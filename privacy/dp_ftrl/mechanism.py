@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.dp_fedavg.client import ClippingClient
-from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedsim.privacy.dp_ftrl import checks, disclosure
+from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
-from fedsim.privacy.events import Unit
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.events import Event, Unit
+from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
+
+if TYPE_CHECKING:
+    from fedsim.privacy.dp_fedavg.client import ClippingClient
+    from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 
 
 class DpFtrl(Mechanism[DpFtrlSettings]):
@@ -14,13 +22,25 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
 
     name = "dp-ftrl"
     unit = Unit.CLIENT
+    Settings = DpFtrlSettings
+    events: ClassVar[Mapping[str, type[Event]]] = {"dp-ftrl": MatrixEvent}
+    covers = disclosure.COVERS
+    released_by = "server"
+    defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
+    separates = True
+
+    def check(self, settings: DpFtrlSettings, intent: Intent) -> Iterable[Problem]:
+        """Return what an experiment may not say. As `Mechanism` says."""
+        return checks.problems(settings, intent)
 
     def plan(self, settings: DpFtrlSettings, training: Training) -> DpFtrlPlan:
         """Return the noise for a training. As `Mechanism` says."""
+        from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
+
         return DpFtrlPlan(settings, training)
 
-    def client(
-        self, settings: DpFtrlSettings, training: ClientTraining, draws: ClientDraws
-    ) -> ClippingClient:
+    def client(self, settings: DpFtrlSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
         """Return the client's half: it clips, as with DP-FedAvg. As `Mechanism` says."""
+        from fedsim.privacy.dp_fedavg.client import ClippingClient
+
         return ClippingClient({})

@@ -11,7 +11,8 @@ from fedsim.privacy.accounting import Adversary, KnownCohort, LocalSteps, Releas
 from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Relation
-from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, ClientTraining, Kernel
+from fedsim.privacy.intent import Intent
+from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, Kernel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,16 +29,16 @@ class DpSgdClient(ClientHalf):
 
     Args:
         settings: The table `[privacy.dp-sgd]`.
-        training: What the client knows of the training.
+        intent: What the experiment says.
         draws: Draws batches and noise.
     """
 
     releases = True
 
-    def __init__(self, settings: DpSgdSettings, training: ClientTraining, draws: ClientDraws) -> None:
+    def __init__(self, settings: DpSgdSettings, intent: Intent, draws: ClientDraws) -> None:
         self.most = settings.max_participations
         self._settings = settings
-        self._training = training
+        self._intent = intent
         self._draws = draws
         self._epsilon = functools.lru_cache(maxsize=8)(self._epsilon_of)
 
@@ -51,7 +52,7 @@ class DpSgdClient(ClientHalf):
             clip=self._settings.clip,
             kernel=self._settings.kernel,
             max_batch=self._settings.max_batch,
-            arithmetic=self._training.arithmetic,
+            arithmetic=self._intent.arithmetic,
         )
         return PrivateKernel(self, model, gradient)
 
@@ -59,9 +60,11 @@ class DpSgdClient(ClientHalf):
         """Refuse a noise multiplier by which this client's epsilon would be above the one that was asked for.
 
         The server calibrates for the client that loses most, by the numbers of records that it knows. A client knows its
-        own, and takes no less noise than these need.
+        own, and takes no less noise than these need. Against who sees the released models alone it needs the number of
+        clients for that; where the experiment leaves it to the data, nothing is checked.
         """
-        if self._settings.epsilon is None:
+        adversary = self._adversary()
+        if self._settings.epsilon is None or adversary is None:
             return
         told = self.noise_multiplier(at)
         epsilon = self._epsilon(told, at.records)
@@ -90,17 +93,17 @@ class DpSgdClient(ClientHalf):
 
         return DpSgd(
             gradient=gradient,
-            batches=self._settings.batches(self._training.work, at.records),
+            batches=self._settings.batches(self._intent.work, at.records),
             noise_multiplier=self.noise_multiplier(at),
             relation=self._settings.neighbours,
             randomness=self._draws.noise_and_coins("dp-sgd-noise", "dp-sgd-batches", at),
-            noise=self._training.noise,
+            noise=self._intent.noise,
         )
 
     def _epsilon_of(self, noise_multiplier: float, records: int) -> float:
         """Return the epsilon of a client with so many records over the whole run, for the experiment's adversary."""
         settings = self._settings
-        batches = settings.batches(self._training.work, records)
+        batches = settings.batches(self._intent.work, records)
         steps = LocalSteps(
             noise_multiplier=noise_multiplier,
             rate=batches.rate,
@@ -108,14 +111,17 @@ class DpSgdClient(ClientHalf):
             max_batch=batches.max_batch,
             records=records if settings.neighbours is Relation.ZERO_OUT else None,
         )
-        return self._adversary().epsilon(steps).best
+        adversary = self._adversary()
+        return math.inf if adversary is None else adversary.epsilon(steps).best
 
-    def _adversary(self) -> Adversary:
-        training, settings = self._training, self._settings
-        if settings.adversary == "released-models" and training.clients is not None:
-            rate = training.rule.cohort / training.clients
-            return ReleasedModels(rate, training.rounds, settings.delta)
-        return KnownCohort(min(self.most or training.rounds, training.rounds), settings.delta)
+    def _adversary(self) -> Adversary | None:
+        """Return the adversary that the experiment's epsilon holds against; None: it takes the number of clients."""
+        intent, settings = self._intent, self._settings
+        if settings.adversary == "released-models":
+            if intent.clients is None:
+                return None
+            return ReleasedModels(intent.rule.cohort / intent.clients, intent.rounds, settings.delta)
+        return KnownCohort(min(self.most or intent.rounds, intent.rounds), settings.delta)
 
 
 class PrivateKernel:
@@ -133,7 +139,7 @@ class PrivateKernel:
         self._gradient = gradient
 
     def steps(self, inputs: Tensor, labels: Tensor, at: ClientRound) -> PrivateSteps:
-        """Return the steps of a client's training. As `Kernel` says."""
+        """Return the steps of a client's intent. As `Kernel` says."""
         return PrivateSteps(self._half.release(self._gradient, at), self._model, inputs, labels, at)
 
 

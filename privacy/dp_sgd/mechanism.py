@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.dp_sgd.client import DpSgdClient
-from fedsim.privacy.dp_sgd.plan import DpSgdPlan
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from fedsim.privacy.dp_sgd import checks, disclosure
+from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
-from fedsim.privacy.events import Unit
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.events import Event, Unit
+from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training, Unfit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedsim.privacy.dp_sgd.client import DpSgdClient
+    from fedsim.privacy.dp_sgd.plan import DpSgdPlan
 
 
 class DpSgdMechanism(Mechanism[DpSgdSettings]):
@@ -14,11 +24,49 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
 
     name = "dp-sgd"
     unit = Unit.EXAMPLE
+    Settings = DpSgdSettings
+    events: ClassVar[Mapping[str, type[Event]]] = {"dp-sgd": DpSgdEvent}
+    covers = disclosure.COVERS
+    released_by = "clients"
+    counts_records = True
+
+    def check(self, settings: DpSgdSettings, intent: Intent) -> Iterable[Problem]:
+        """Return what an experiment may not say. As `Mechanism` says."""
+        return checks.problems(settings, intent)
+
+    def check_model(
+        self,
+        settings: DpSgdSettings,
+        model: nn.Module,
+        losses: Callable[[Tensor, Tensor], Tensor],
+        inputs: Tensor,
+        labels: Tensor,
+    ) -> None:
+        """Refuse a model by which an example depends on others, and a kernel that can't train it. As `Mechanism` says."""
+        from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+        from fedsim.privacy.dp_sgd.independence import check_independent
+        from fedsim.privacy.dp_sgd.validator import check_model
+
+        check_model(model)
+        try:
+            PrivateGradient(
+                model, losses, clip=settings.clip, kernel=settings.kernel, max_batch=settings.max_batch
+            )
+        except ValueError as error:
+            raise Unfit("kernel", repr(settings.kernel), str(error)) from None
+        try:
+            check_independent(model.train(), losses, inputs, labels)
+        except RuntimeError as error:  # PyTorch's, where the model is for other inputs
+            raise ValueError(str(error)) from None
 
     def plan(self, settings: DpSgdSettings, training: Training) -> DpSgdPlan:
         """Return the noise for a training. As `Mechanism` says."""
+        from fedsim.privacy.dp_sgd.plan import DpSgdPlan
+
         return DpSgdPlan(settings, training)
 
-    def client(self, settings: DpSgdSettings, training: ClientTraining, draws: ClientDraws) -> DpSgdClient:
+    def client(self, settings: DpSgdSettings, intent: Intent, draws: ClientDraws) -> DpSgdClient:
         """Return the client's half. As `Mechanism` says."""
-        return DpSgdClient(settings, training, draws)
+        from fedsim.privacy.dp_sgd.client import DpSgdClient
+
+        return DpSgdClient(settings, intent, draws)

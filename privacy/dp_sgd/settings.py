@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fedsim.privacy.dp_sgd.sampling import Batches
 from fedsim.privacy.events import Relation
-from fedsim.privacy.mechanism import LocalWork
+from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import check_one_of, invalid
 

@@ -8,9 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedsim.privacy.events import Law
+from fedsim.privacy.intent import Intent
 from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.privacy.local_dp.settings import LocalDpSettings
-from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, ClientTraining, Protected
+from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, Protected
 
 UPDATE = "update"
 
@@ -23,7 +24,7 @@ class NoisingClient(ClientHalf):
 
     Args:
         settings: The table `[privacy.local-dp]`.
-        training: What the client knows of the training.
+        intent: What the experiment says.
         draws: Draws the noise.
 
     Raises:
@@ -33,11 +34,11 @@ class NoisingClient(ClientHalf):
     releases = True
     protects = "model"
 
-    def __init__(self, settings: LocalDpSettings, training: ClientTraining, draws: ClientDraws) -> None:
-        self.most = settings.participations(training.rounds)
+    def __init__(self, settings: LocalDpSettings, intent: Intent, draws: ClientDraws) -> None:
+        self.most = settings.participations(intent.rounds)
         self._settings = settings
-        self._arithmetic = training.arithmetic
-        self._noise_multiplier = settings.calibrated(training.rounds)
+        self._arithmetic = intent.arithmetic
+        self._noise_multiplier = settings.calibrated(intent.rounds)
         self._draws = draws
 
     def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.events import Unit
-from fedsim.privacy.local_dp.client import NoisingClient
-from fedsim.privacy.local_dp.plan import LocalDpPlan
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedsim.privacy.events import Event, Unit
+from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.local_dp import checks, disclosure
+from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
-from fedsim.privacy.mechanism import ClientDraws, ClientTraining, Mechanism, Training
+from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training
+
+if TYPE_CHECKING:
+    from fedsim.privacy.local_dp.client import NoisingClient
+    from fedsim.privacy.local_dp.plan import LocalDpPlan
 
 
 class LocalDp(Mechanism[LocalDpSettings]):
@@ -14,13 +22,24 @@ class LocalDp(Mechanism[LocalDpSettings]):
 
     name = "local-dp"
     unit = Unit.CLIENT
+    Settings = LocalDpSettings
+    events: ClassVar[Mapping[str, type[Event]]] = {"local-dp": LocalDpEvent}
+    covers = disclosure.COVERS
+    released_by = "clients"
+    defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
+
+    def check(self, settings: LocalDpSettings, intent: Intent) -> Iterable[Problem]:
+        """Return what an experiment may not say. As `Mechanism` says."""
+        return checks.problems(intent)
 
     def plan(self, settings: LocalDpSettings, training: Training) -> LocalDpPlan:
         """Return the noise for a training. As `Mechanism` says."""
+        from fedsim.privacy.local_dp.plan import LocalDpPlan
+
         return LocalDpPlan(settings, training)
 
-    def client(
-        self, settings: LocalDpSettings, training: ClientTraining, draws: ClientDraws
-    ) -> NoisingClient:
+    def client(self, settings: LocalDpSettings, intent: Intent, draws: ClientDraws) -> NoisingClient:
         """Return the client's half. As `Mechanism` says."""
-        return NoisingClient(settings, training, draws)
+        from fedsim.privacy.local_dp.client import NoisingClient
+
+        return NoisingClient(settings, intent, draws)

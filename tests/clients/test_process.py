@@ -14,6 +14,7 @@ from fedsim.data.spec import SPEC
 from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
+from fedsim.training import plan_of, training_of
 from tests.tasks import task_of
 
 CLIENT = 3
@@ -130,3 +131,44 @@ def test_a_seeded_round_that_is_run_again_counts_once_and_one_with_real_noise_tw
         if not second:
             assert weights(first) == weights(again)
         assert train(experiment, context, 2).has_error()
+
+
+# --- noise that the server says -----------------------------------------------------------------------------
+
+CALIBRATED = """
+    rounds = 4
+    [data]
+    clients = 5
+    partition = "iid"
+    [model]
+    name = "linear"
+    [server]
+    cohort = 5
+    [privacy.dp-sgd]
+    epsilon = 2.0
+    delta = 1e-5
+"""
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("privacy.dp-sgd.adversary=released-models", "server.sampling=poisson")]
+)
+def test_a_client_process_refuses_less_noise_than_its_records_need(overrides: tuple[str, ...]) -> None:
+    experiment = Experiment.from_toml(CALIBRATED, overrides)
+    data = prepare(experiment)
+    shapes = {"weight": (10, 64), "bias": (10,)}
+    needed = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes)).noise_multiplier
+    reply = train(experiment, place(experiment), **{"noise-multiplier": needed})
+    assert not reply.has_error()
+    reply = train(experiment, place(experiment, series=8), **{"noise-multiplier": 0.98 * needed})
+    assert reply.has_error()
+    assert "above the experiment's 2.0" in reply.error.reason
+    assert not Path("state/ledgers/8.jsonl").exists()
+
+
+def test_a_simulated_client_takes_the_noise_that_its_own_process_calibrated() -> None:
+    """It is the same machine's; the check takes a third of a second for each number of records."""
+    experiment = Experiment.from_toml(CALIBRATED)
+    node = {"partition-id": CLIENT, "num-partitions": 5}
+    context = Context(1, node_id(CLIENT), node, RecordDict(), dict(experiment.to_run_config()))
+    assert not train(experiment, context, **{"noise-multiplier": 0.5}).has_error()

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from fedsim import Experiment, Refused
-from fedsim.schedules.catalogue import SCHEDULES
+from fedsim.catalogue import SCHEDULES
 from fedsim.schedules.rate import check_schedule, learning_rate
 from fedsim.sections import ClientSection
 

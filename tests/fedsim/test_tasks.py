@@ -99,6 +99,7 @@ def test_a_users_metric_by_hand() -> None:
     assert found.metrics["mae"] == pytest.approx(2.0)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, on its way to the compiler
 @pytest.mark.parametrize("kernel", ["fast", "opacus", pytest.param("compiled", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_dp_sgds_gradient_is_the_one_by_hand(kernel: Kernel, loss: str) -> None:

@@ -37,10 +37,7 @@ class State:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._sessions: dict[int, ConfigRecord] = {}
-        self._newest: tuple[int, bytes] = (
-            0,
-            b"",
-        )  # the series and the bytes of the file written or read last
+        self._newest: tuple[int, bytes] = (0, b"")  # series and content of the last file read or written
         try:
             (self.folder / CONTEXTS).mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.chmod(0o700)

@@ -86,9 +86,8 @@ class RunCopy:
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
-            (self.path / LOCK).unlink(
-                missing_ok=True
-            )  # with a lock file, a copy of a running run would look killed
+            # With a lock file, a copy of a running run would look killed.
+            (self.path / LOCK).unlink(missing_ok=True)
             self._lock.release()
 
     @property

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.catalogue import OPTIMIZERS
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.adam import Adam
 from fedsim.optimizers.adamw import AdamW
 from fedsim.optimizers.build import build_optimizer
-from fedsim.optimizers.catalogue import OPTIMIZERS
 from fedsim.optimizers.sgd import Sgd
 from fedsim.sections import ClientSection
 

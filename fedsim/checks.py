@@ -1,0 +1,128 @@
+"""What an experiment can't mean though each of its tables is valid: its own rules, and its mechanism's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from fedsim.catalogue import MECHANISMS, STRATEGIES
+from fedsim.mechanisms import metrics_of_sums
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.events import Noise, Sampling
+from fedsim.privacy.intent import CohortRule, Intent, Problem, StrategyTraits
+from fedsim.privacy.secagg import checks as secagg_checks
+from fedsim.privacy_sections import PrivacySection
+from fedsim.sections import ClientSection, DataSection, RuntimeSection, ServerSection
+
+INDEPENDENT = (Sampling.FIXED, Sampling.POISSON, Sampling.TRUNCATED_POISSON)  # cohorts, from round to round
+
+
+class Described(Protocol):
+    """What is needed of an experiment, which checks itself by what is here."""
+
+    @property
+    def rounds(self) -> int:
+        """Of training, at most."""
+
+    @property
+    def data(self) -> DataSection:
+        """`[data]`."""
+
+    @property
+    def client(self) -> ClientSection:
+        """`[client]`."""
+
+    @property
+    def server(self) -> ServerSection:
+        """`[server]`."""
+
+    @property
+    def privacy(self) -> PrivacySection:
+        """`[privacy]`."""
+
+    @property
+    def runtime(self) -> RuntimeSection:
+        """`[runtime]`."""
+
+
+def intent_of(experiment: Described) -> Intent:
+    """Return what an experiment says that a privacy mechanism may refuse."""
+    server, secagg, strategy = experiment.server, experiment.privacy.secagg, experiment.server.strategy_entry
+    return Intent(
+        rounds=experiment.rounds,
+        rule=rule_of(server),
+        clients=experiment.data.clients,
+        weighting=server.weighting,
+        strategy=StrategyTraits(
+            name=server.strategy,
+            linear=strategy.linear,
+            needs_initial_loss=strategy.needs_initial_loss,
+            linear_ones=tuple(name for name, entry in STRATEGIES.items() if entry.linear),
+        ),
+        engine=experiment.runtime.engine,
+        noise=Noise(experiment.privacy.noise),
+        arithmetic=Arithmetic(experiment.privacy.arithmetic),
+        client_evaluation=server.client_evaluation,
+        held_out=experiment.data.held_out,
+        work=experiment.client.work,
+        secagg_clip=None if secagg is None else secagg.clip,
+        own_data=experiment.data.source_entry.by_clients,
+    )
+
+
+def rule_of(server: ServerSection) -> CohortRule:
+    """Return how `[server]` asks cohorts to be drawn."""
+    return CohortRule(sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort)
+
+
+def problems_of(experiment: Described) -> Iterator[Problem]:
+    """Yield why an experiment is refused, the first reason first."""
+    privacy, intent = experiment.privacy, intent_of(experiment)
+    mechanism, settings = privacy.mechanism, privacy.settings
+    yield from _of_cohort(intent, mechanism.hides_clients(settings))
+    yield from _of_clients(experiment, intent)
+    yield from mechanism.check(settings, intent)
+    if not mechanism.separates:
+        yield from _of_separation(intent)
+    if privacy.secagg is not None:
+        yield from secagg_checks.problems(privacy.secagg, intent, metrics_of_sums(privacy))
+    if intent.own_data and mechanism.counts_records:
+        yield Problem(
+            ("privacy", mechanism.name),
+            "a table",
+            "is accounted for by each client's number of examples, which stays with clients that bring their "
+            f"own; allowed with data.source = {experiment.data.source!r}: client-level mechanisms",
+        )
+    if intent.own_data and privacy.secagg is not None:
+        yield from secagg_checks.problems_of_own_data(privacy.secagg, intent)
+
+
+def _of_cohort(intent: Intent, hides_clients: bool) -> Iterator[Problem]:
+    if intent.clients is not None and intent.rule.cohort > intent.clients and not hides_clients:
+        yield Problem(
+            ("server", "cohort"), intent.rule.cohort, f"must be at most data.clients = {intent.clients}"
+        )
+
+
+def _of_clients(experiment: Described, intent: Intent) -> Iterator[Problem]:
+    warmup = experiment.client.warmup_rounds
+    if warmup is not None and warmup >= intent.rounds:
+        yield Problem(("client", "warmup-rounds"), warmup, f"must be below rounds = {intent.rounds}")
+    if intent.client_evaluation != "none" and intent.held_out == 0:
+        yield Problem(
+            ("server", "client-evaluation"), intent.client_evaluation, "needs data.held-out above 0"
+        )
+
+
+def _of_separation(intent: Intent) -> Iterator[Problem]:
+    """Refuse cohorts that keep clients' participations apart, where no noise is made for that."""
+    if intent.rule.sampling is Sampling.SEPARATED:
+        separating = ", ".join(
+            f"privacy.{name}" for name, entry in MECHANISMS.items() if entry.load().separates
+        )
+        others = ", ".join(scheme.value for scheme in INDEPENDENT)
+        yield Problem(
+            ("server", "sampling"),
+            intent.rule.sampling.value,
+            f"is for {separating}, whose min-separation it keeps; allowed: {others}",
+        )

@@ -1,0 +1,100 @@
+"""What several mechanisms refuse of an experiment, each for want of a theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedsim.privacy.events import Noise, Sampling
+from fedsim.privacy.intent import Intent, Problem
+
+WHY_NO_COINS = (
+    "with privacy.secagg a round fails where too few are drawn, and secret coins have no theorem then"
+)
+
+
+def needs_sums_only(intent: Intent, why: str) -> Iterator[Problem]:
+    """Refuse a strategy that needs each client's update; `why` ends with what comes before the allowed ones."""
+    strategy = intent.strategy
+    if not strategy.linear:
+        allowed = ", ".join(strategy.linear_ones)
+        yield Problem(("server", "strategy"), strategy.name, f"needs each client's update, {why}: {allowed}")
+
+
+def needs_noised_sums(intent: Intent, name: str) -> Iterator[Problem]:
+    """Refuse a strategy that needs each client's update, where a trusted server noises the sum of clipped ones.
+
+    Args:
+        intent: What the experiment says.
+        name: The mechanism's table under `[privacy]`.
+    """
+    yield from needs_sums_only(
+        intent, f"which moves its answer by more than any noise is made for; allowed with privacy.{name}"
+    )
+
+
+def needs_no_losses(intent: Intent) -> Iterator[Problem]:
+    """Refuse a strategy that uses clients' losses, which are not noised."""
+    if intent.strategy.needs_initial_loss:
+        yield Problem(
+            ("server", "strategy"),
+            intent.strategy.name,
+            "uses its clients' losses, which are sent without noise",
+        )
+
+
+def needs_ledger_here(intent: Intent) -> Iterator[Problem]:
+    """Refuse clients on other machines that note what they release in a file of this one."""
+    if intent.noise is Noise.SYSTEM and intent.engine == "ray":
+        yield Problem(
+            ("privacy", "noise"),
+            "os",
+            "needs the clients' ledger on this machine; allowed: engine local, sequential",
+        )
+
+
+def needs_whole_clips(intent: Intent, name: str, clip: float) -> Iterator[Problem]:
+    """Refuse secure aggregation that would cut a clipped update: a vector of L2 norm C may have all of it in one coordinate.
+
+    Args:
+        intent: What the experiment says.
+        name: The mechanism's table under `[privacy]`.
+        clip: L2 norm that an update has at most.
+    """
+    if intent.secagg_clip is not None and intent.secagg_clip < clip:
+        yield Problem(
+            ("privacy", "secagg", "clip"),
+            intent.secagg_clip,
+            f"must be at least privacy.{name}.clip = {clip}: an update of that norm may have it all in "
+            "one coordinate, which would be cut unnoticed",
+        )
+
+
+def needs_fixed_cohorts(intent: Intent, name: str) -> Iterator[Problem]:
+    """Refuse secret cohorts beside secure aggregation: that a round had too few for a sum says how many there were."""
+    if intent.secagg_clip is not None and intent.rule.sampling is not Sampling.FIXED:
+        yield Problem(
+            ("server", "sampling"),
+            intent.rule.sampling.value,
+            f"{WHY_NO_COINS}; allowed with privacy.{name}: fixed",
+        )
+
+
+def needs_equal_weights(intent: Intent, why: str) -> Iterator[Problem]:
+    """Refuse weights by examples, and clients' losses beside the operating system's noise."""
+    if intent.weighting != "uniform":
+        yield Problem(("server", "weighting"), intent.weighting, why)
+    if intent.noise is Noise.SYSTEM and intent.client_evaluation != "none":
+        yield Problem(
+            ("server", "client-evaluation"),
+            intent.client_evaluation,
+            "asks for losses of clients, and privacy.noise = 'os' sends none; allowed: none",
+        )
+
+
+def needs_equal_weights_in_sums(intent: Intent, name: str) -> Iterator[Problem]:
+    """Refuse unequal weights in a sum that a trusted server noises. As `needs_equal_weights`."""
+    yield from needs_equal_weights(
+        intent,
+        "one client could weigh as much as all others, and the noise is made for equal weights; allowed with "
+        f"privacy.{name}: uniform",
+    )

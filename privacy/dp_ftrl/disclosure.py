@@ -1,0 +1,23 @@
+"""What the theorems of `[privacy.dp-ftrl]` let each adversary have."""
+
+from __future__ import annotations
+
+from fedsim.privacy.disclosure import SEES_MODELS, Cover, Kind
+
+COVERS = (
+    Cover("dp-ftrl", "server", (), "none: it is trusted, and sees the sums before the noise"),
+    Cover(
+        "dp-ftrl",
+        "known-cohort",
+        (*SEES_MODELS, Kind.COHORTS),
+        "all rounds are one Gaussian release, of the matrix's sensitivity to a client's participations (Denisov et "
+        "al. 2022, theorem 2.1)",
+    ),
+    Cover(
+        "dp-ftrl",
+        "released-models",
+        SEES_MODELS,
+        "groups that take turns, secret coins within: sampled Gaussians, for banded matrices (Choquette-Choo et al. "
+        "2023); else that of known cohorts",
+    ),
+)
