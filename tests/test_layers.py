@@ -35,11 +35,6 @@ IN_TEXT = re.compile(r"\b(?:from|import) (flwr[\w.]*)")  # of a program in a str
 # A mechanism is one folder of privacy/: elsewhere the catalogue alone names it, and, until they have moved, these files.
 MECHANISM = re.compile(r"dp[-_]?sgd|dp[-_]?fed[-_]?avg|dp[-_]?ftrl|local[-_]?dp", re.IGNORECASE)
 NAMES_MECHANISMS = {
-    "clients/app.py",
-    "clients/client_runtime.py",
-    "clients/mods/clip.py",
-    "clients/mods/local_noise.py",
-    "clients/private_training.py",
     "fedsim/cli/app.py",
     "fedsim/cli/budget.py",
     "fedsim/cli/budget_central_view.py",
@@ -49,7 +44,6 @@ NAMES_MECHANISMS = {
     "fedsim/cli/budget_local_view.py",
     "fedsim/cli/budget_picture.py",
     "fedsim/cli/budget_view.py",
-    "fedsim/models/private.py",
 }
 UNROOTED = re.compile(r"^\s*(from|import) (clients|experiments|privacy|server)\b", re.MULTILINE)
 

@@ -28,6 +28,7 @@ from fedsim.runtime import SequentialGrid
 from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
 from tests.stopping import Listener, change, stopped
+from tests.tasks import task_of
 from tests.test_ftrl_runs import COHORT, joined, setting
 from tests.test_private_runs import private_bits
 
@@ -121,7 +122,7 @@ def noise_taken_off(run: Path) -> NDArray[np.float64] | None:
         return None
     experiment = fedsim.load_run(run).experiment
     data = prepare(experiment)
-    before = initial_model(experiment, data.task).state_dict()  # which follows from the seed
+    before = initial_model(experiment, task_of(experiment)).state_dict()  # which follows from the seed
     weights = load_file(run / "model.safetensors")
     shapes = {name: weights[name].shape for name in before}
     plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
