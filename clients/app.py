@@ -17,12 +17,12 @@ from fedsim.clients.discretion import discreet_mod
 from fedsim.clients.mods import faults_mod, nan_mod, protect_mod, secagg_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import train
-from fedsim.data.task import TASK
+from fedsim.data.spec import SPEC
 from fedsim.experiment import Experiment
-from fedsim.models import score
 from fedsim.privacy.events import Noise
 from fedsim.records import find_record, record_in
 from fedsim.streams import torch_draws_from, torch_draws_from_system
+from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
 
 app = ClientApp(mods=[discreet_mod])
@@ -45,9 +45,9 @@ def on_train(message: Message, context: Context) -> Message:
     bench.load(record_in(message.content, ArrayRecord, "arrays"))
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
-        metrics["initial-loss"] = score(bench.model, examples).loss
+        metrics["initial-loss"] = score(bench.model, bench.task, examples).loss
     at = client_round(bench, context, config)
-    steps = bench.kernel.steps(*examples.tensors(), at)
+    steps = bench.kernel.steps(*bench.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
     with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
         trained = train(bench.model, bench.optimizer(at.round), steps, mu)
@@ -82,8 +82,9 @@ def on_evaluate(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
         bench.load(record_in(message.content, ArrayRecord, "arrays"))
-        result = score(bench.model, examples)
-        metrics.update(loss=result.loss, accuracy=result.accuracy, predictions=result.predictions)
+        result = score(bench.model, bench.task, examples)
+        own = {m.name: result.metrics[m.name] for m in bench.task.metrics if m.by_client}
+        metrics.update({"loss": result.loss, **own, "predictions": result.predictions})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
@@ -92,11 +93,11 @@ def on_query(message: Message, context: Context) -> Message:
     """Say which client this node is, so that a server that knows only node ids can tell.
 
     A client that couldn't take part says why instead: its experiment and its data are looked at first. The message
-    may hold a record `task`, with the `task` of the run, for clients that bring their own data.
+    may hold a record `data`, which says what the run's data is made of, for clients that bring their own.
     """
-    task = find_record(message.content, ConfigRecord, TASK)
-    if task is not None:
-        context.state[TASK] = task
+    spec = find_record(message.content, ConfigRecord, SPEC)
+    if spec is not None:
+        context.state[SPEC] = spec
     client_runtime(context)
     return Message(
         RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message

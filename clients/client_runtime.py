@@ -16,11 +16,10 @@ from fedsim.clients.process import ClientProcess
 from fedsim.clients.training import PlainKernel
 from fedsim.data import FederatedData, prepare
 from fedsim.data.own import OwnData, read_own
-from fedsim.data.task import TASK, Task
+from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.models import initial_model
-from fedsim.models.scoring import example_losses
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.mechanism import ClientRound
@@ -28,6 +27,7 @@ from fedsim.records import config_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
+from fedsim.tasks.build import task_of
 from fedsim.training import client_half_of
 from fedsim.vectors import dimension_of
 
@@ -38,6 +38,7 @@ class ClientRuntime:
     Attributes:
         experiment: Says how.
         data: All clients' examples, or those of the one client that brings its own.
+        task: What the model is asked to do.
         model: Trained in place; its tensors stay where they are in memory.
         half: What a client does for the privacy mechanism.
         kernel: Computes the gradients of local training.
@@ -47,12 +48,13 @@ class ClientRuntime:
     def __init__(self, experiment: Experiment, data: FederatedData | OwnData) -> None:
         self.experiment = experiment
         self.data = data
-        self.model = initial_model(experiment, self.data.task)
+        self.task = task_of(experiment, data.spec)
+        self.model = initial_model(experiment, self.task)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         check_optimizer(experiment.client, self._parameters)
         self.half = client_half_of(experiment)
-        plain = PlainKernel(self.model, experiment.client.work, self._shuffle)
-        self.kernel = self.half.kernel(self.model, example_losses, plain)
+        plain = PlainKernel(self.model, self.task.loss, experiment.client.work, self._shuffle)
+        self.kernel = self.half.kernel(self.model, self.task.losses, plain)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         dimension = dimension_of(memory.shape for memory in self._memory.values())
         self.policy = policy_of(experiment, dimension, self.data.training_sizes())
@@ -118,14 +120,14 @@ def client_round(runtime: ClientRuntime, context: Context, config: Mapping[str, 
 
 
 @functools.lru_cache(maxsize=2)
-def _client_runtime(experiment: str, overrides: str, own: str, task: str) -> ClientRuntime:
+def _client_runtime(experiment: str, overrides: str, own: str, spec: str) -> ClientRuntime:
     known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
     return ClientRuntime(
-        known, _own_data(known, own, task) if own or known.data.source_entry.by_clients else prepare(known)
+        known, _own_data(known, own, spec) if own or known.data.source_entry.by_clients else prepare(known)
     )
 
 
-def _own_data(experiment: Experiment, path: str, task: str) -> OwnData:
+def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
     """Return the examples in a client's own file.
 
     Raises:
@@ -138,8 +140,8 @@ def _own_data(experiment: Experiment, path: str, task: str) -> OwnData:
         )
     if not data.source_entry.by_clients:
         raise Refused(f"data.source = {data.source!r}: has the clients' data; with --data it must be 'own'")
-    file = read_own(Path(path), f"--data {path!r}")
-    return OwnData(file, Task.loads(task), data.held_out, data.clients or 0)
+    file = read_own(Path(path), f"--data {path!r}", experiment.task_entry.targets())
+    return OwnData(file, DataSpec.loads(spec), data.held_out, data.clients or 0)
 
 
 def client_runtime(context: Context) -> ClientRuntime:
@@ -149,11 +151,11 @@ def client_runtime(context: Context) -> ClientRuntime:
         ValueError: A client process does not run that experiment.
     """
     config = context.run_config
-    process, own, task = ClientProcess.of(context), "", ""
+    process, own, spec = ClientProcess.of(context), "", ""
     if process is not None and process.data is not None:
         own = str(process.data)
-        task = str(config_in(context.state, TASK).get("task", ""))
-    runtime = _client_runtime(str(config.get("experiment", "")), str(config.get("set", "")), own, task)
+        spec = str(config_in(context.state, SPEC).get("spec", ""))
+    runtime = _client_runtime(str(config.get("experiment", "")), str(config.get("set", "")), own, spec)
     if process is not None:
         process.check(runtime.experiment)
     return runtime

@@ -10,15 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedsim.models import loss
 from fedsim.optimizers import Optimizer
 from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.mechanism import ClientRound, Steps
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training reports: the mean loss over its steps (nats), and how many steps there were."""
+    """What local training reports: the mean loss over its steps, and how many steps there were."""
 
     loss: float
     steps: int
@@ -52,6 +53,7 @@ class PlainKernel:
 
     Args:
         model: Trained in place.
+        loss: `(outputs, targets)` to a batch's mean loss.
         work: Passes or steps, and batch size.
         shuffle: Returns what orders a client's examples in a round.
     """
@@ -59,26 +61,34 @@ class PlainKernel:
     def __init__(
         self,
         model: nn.Module,
+        loss: Loss,
         work: LocalWork,
         shuffle: Callable[[ClientRound], np.random.Generator],
     ) -> None:
         self._model = model
+        self._loss = loss
         self._work = work
         self._shuffle = shuffle
 
     def steps(self, inputs: Tensor, labels: Tensor, at: ClientRound) -> PlainSteps:
         """Return the steps of a client's training: `Kernel`."""
         batches = _batches(at.records, self._work, self._shuffle(at))
-        return PlainSteps(self._model, inputs, labels, batches)
+        return PlainSteps(self._model, self._loss, inputs, labels, batches)
 
 
 class PlainSteps:
     """Steps of a local training without privacy."""
 
     def __init__(
-        self, model: nn.Module, inputs: Tensor, labels: Tensor, batches: Iterator[NDArray[np.int64]]
+        self,
+        model: nn.Module,
+        loss: Loss,
+        inputs: Tensor,
+        labels: Tensor,
+        batches: Iterator[NDArray[np.int64]],
     ) -> None:
         self._model = model
+        self._loss = loss
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._inputs = inputs
         self._labels = labels
@@ -91,7 +101,7 @@ class PlainSteps:
                 parameter.grad = None
             chosen = torch.from_numpy(batch)
             inputs, labels = self._inputs.index_select(0, chosen), self._labels.index_select(0, chosen)
-            value = loss(self._model(inputs), labels)
+            value = self._loss(self._model(inputs), labels)
             value.backward()  # type: ignore[no-untyped-call]
             yield value.item()
 

@@ -1,4 +1,4 @@
-"""What there is to choose from: sources, partitions, models, strategies, optimizers, schedules and mechanisms, by name.
+"""What there is to choose from: sources, partitions, tasks, models, strategies, optimizers, schedules, mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
@@ -26,6 +26,14 @@ class Kind(StrEnum):
     TEXT = "text"  # (length,), integer tokens
 
 
+class Targets(StrEnum):
+    """What the targets of examples are."""
+
+    LABELS = "labels"  # int64 from 0, one an input
+    TOKENS = "tokens"  # of a text: the input itself, one position on
+    VALUES = "values"  # float32, one or more an input
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One thing to choose: its name, where it is, what it is and what it takes."""
@@ -43,8 +51,12 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry(Entry):
-    """A source of data: `reference` is a function `(options, generator) -> fedsim.data.raw.Raw`."""
+    """A source of data: `reference` is a function `(options, generator, targets) -> fedsim.data.raw.Raw`.
 
+    `targets` says what the task wants; `task` maps the options to the task of an experiment that names none.
+    """
+
+    task: Callable[[Any], str] = lambda options: "classification"
     has_users: bool = False  # examples belong to users, so the natural partitions are possible
     by_clients: bool = False  # clients bring their own examples: there is nothing to deal, nor to simulate
 
@@ -53,8 +65,22 @@ class SourceEntry(Entry):
 class PartitionEntry(Entry):
     """A way to deal examples to clients: `reference` is a function of `fedsim.data.partitions`."""
 
-    by_label: bool = False  # looks at the labels: not for next-character text, which has none
+    by_label: bool = False  # looks at the labels: not for next-character text and real-valued targets
     by_user: bool = False  # looks at the users: only for a source that has them
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry(Entry):
+    """A task: `reference` is a class `(data, options)` with what `fedsim.tasks.Task` says."""
+
+    def targets(self) -> Targets:
+        """Import the task, and return what it wants as targets; raises `Refused` where it doesn't say."""
+        found = getattr(self.load(), "targets", None)
+        if found not in set(Targets):
+            raise Refused(
+                f"task.name = {self.name!r}: has no attribute targets; allowed: {', '.join(Targets)}"
+            )
+        return Targets(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +148,18 @@ SOURCES = table(
         options=o.DigitsOptions,
     ),
     SourceEntry(
+        name="diabetes",
+        reference="fedsim.data.sources.diabetes:diabetes",
+        summary="442 real patients, 10 features, disease progression a year on; bundled with scikit-learn",
+        options=o.DiabetesOptions,
+        task=lambda options: "regression",
+    ),
+    SourceEntry(
         name="stdlib",
         reference="fedsim.data.sources.text:stdlib",
         summary="the source of Python's standard library, one user per top-level module; next character",
         options=o.TextOptions,
+        task=lambda options: "next-character",
         has_users=True,
     ),
     SourceEntry(
@@ -139,6 +173,7 @@ SOURCES = table(
         reference="fedsim.data.sources.own:own",
         summary="what clients in processes of their own bring; the file (.npz, .parquet, .txt) is the test set",
         options=o.OwnOptions,
+        task=lambda options: "next-character" if options.path.endswith(".txt") else "classification",
         by_clients=True,
     ),
     SourceEntry(
@@ -146,6 +181,7 @@ SOURCES = table(
         reference="fedsim.data.sources.text:text_json",
         summary='a JSON file {"user": ["text", ...]}; next character',
         options=o.TextJsonOptions,
+        task=lambda options: "next-character",
         has_users=True,
     ),
     SourceEntry(
@@ -234,11 +270,30 @@ PARTITIONS = table(
     ),
 )
 
+TASKS = table(
+    TaskEntry(
+        name="classification",
+        reference="fedsim.tasks.classification:Classification",
+        summary="a label for each input: cross-entropy; accuracy",
+    ),
+    TaskEntry(
+        name="next-character",
+        reference="fedsim.tasks.next_character:NextCharacter",
+        summary="the character that follows each position of a text: cross-entropy; accuracy",
+    ),
+    TaskEntry(
+        name="regression",
+        reference="fedsim.tasks.regression:Regression",
+        summary="real-valued targets: mean squared error or Huber's loss; RMSE, MAE, R2",
+        options=o.RegressionOptions,
+    ),
+)
+
 MODELS = table(
     ModelEntry(
         name="linear",
         reference="fedsim.models.dense:linear",
-        summary="multinomial logistic regression",
+        summary="one linear layer: multinomial logistic regression, or linear regression",
         kinds=frozenset({Kind.IMAGE, Kind.FEATURES}),
     ),
     ModelEntry(
@@ -450,6 +505,13 @@ def find_source(name: str) -> SourceEntry:
 def find_partition(name: str) -> PartitionEntry:
     """Return the entry of a partition; raises `Refused` where there is none."""
     return find(PARTITIONS, name)
+
+
+def find_task(name: str) -> TaskEntry:
+    """Return the entry of a task; `"module:callable"` is the user's own."""
+    if ":" in name:
+        return TaskEntry(name=name, reference=name, summary="", options=o.FreeOptions)
+    return find(TASKS, name, ', or "module:callable"')
 
 
 def find_model(name: str) -> ModelEntry:

@@ -15,8 +15,10 @@ from typing import Any, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from fedsim.catalogue import TaskEntry, find_task
 from fedsim.checks import problems_of
 from fedsim.errors import Refused
+from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import invalid_at, one_line
@@ -28,6 +30,7 @@ from fedsim.sections import (
     ModelSection,
     RuntimeSection,
     ServerSection,
+    TaskSection,
 )
 
 
@@ -45,6 +48,7 @@ class Experiment(Section):
     rounds: int = Field(default=30, ge=1)
     """Rounds of training, at most."""
     data: DataSection = Field(default_factory=DataSection)
+    task: TaskSection | None = None
     model: ModelSection = Field(default_factory=ModelSection)
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
@@ -70,6 +74,22 @@ class Experiment(Section):
         if problem is not None:
             raise invalid_at(*problem)
         return self
+
+    # --- task -------------------------------------------------------------------------------------------
+
+    @property
+    def task_entry(self) -> TaskEntry:
+        """The task's entry in the catalogue: the one that `[task]` names, else the one that the source is made for."""
+        if self.task is not None:
+            return self.task.entry
+        source = self.data.source_entry
+        return find_task(source.task(self.data.pick(source)))
+
+    @property
+    def task_options(self) -> Options:
+        """The task's options, typed."""
+        entry = self.task_entry
+        return entry.options() if self.task is None else self.task.pick(entry)
 
     # --- in ---------------------------------------------------------------------------------------------
 

@@ -37,6 +37,13 @@ class DigitsOptions(Options):
     """Share of the 1,797 images that makes the central test set."""
 
 
+class DiabetesOptions(Options):
+    """Options of `diabetes`."""
+
+    test_share: Share = 0.2
+    """Share of the 442 patients that makes the central test set."""
+
+
 class TextOptions(Options):
     """What the sources of text have in common."""
 
@@ -61,7 +68,7 @@ class OwnOptions(PathOptions):
     """Options of `own`."""
 
     classes: int | None = Field(default=None, ge=2)
-    """Number of labels, which no client may exceed; unset for text."""
+    """Number of labels, which no client may exceed; unset for text and for real-valued targets."""
     sequence_length: int = Field(default=80, ge=2, le=4096)
     """Characters that the model reads in one example of text."""
 
@@ -78,7 +85,7 @@ class HuggingFaceOptions(Options):
     input: str | None = None
     """Column of the inputs; unset: the only column beside `label` and `client`."""
     label: str = "label"
-    """Column of the labels."""
+    """Column of the labels, or of real-valued targets."""
     client: str | None = None
     """Column that says whose an example is, for the partition `natural`."""
     train_split: str = "train"
@@ -161,6 +168,23 @@ class GroupedNaturalOptions(Options):
 
     group_size: int = Field(default=2, ge=1)
     """Users that together make one client; the last client may have fewer."""
+
+
+# --- tasks ---------------------------------------------------------------------------------------------
+
+
+class RegressionOptions(Options):
+    """Options of `regression`."""
+
+    loss: Literal["mse", "huber"] = "mse"
+    """What is trained: the squared error, or Huber's loss, which grows linearly beyond `delta`."""
+    delta: Positive = 1.0
+    """Where Huber's loss turns from a parabola into lines, in units of `scale`."""
+    offset: float = 0.0
+    """Subtracted from each target before training: a public constant near the targets' mean."""
+    scale: Positive = 1.0
+    """Unit in which targets are trained: a public constant near their standard deviation. Metrics are in the targets'
+    own unit."""
 
 
 # --- models --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from fedsim.privacy.settings import kebab
 _NAMES = {
     "data.source": (catalogue.find_source, "digits", "data"),
     "data.partition": (catalogue.find_partition, "dirichlet", "data"),
+    "task.name": (catalogue.find_task, "", "task"),
     "model.name": (catalogue.find_model, "cnn", "model"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
     "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
@@ -28,8 +29,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
     A value is read as TOML (`0.1`, `true`, `[1, 2]`); what is not TOML is a string, so `iid` needs no
-    quotes. An override that names another source, partition, model, strategy, optimizer or schedule drops the
-    options that went with the former one and do not go with the new one.
+    quotes. An override that names another source, partition, task, model, strategy, optimizer or schedule drops
+    the options that went with the former one and do not go with the new one.
 
     Raises:
         Refused: An override has no `=`, stands twice, or goes below a key that is no table.

@@ -17,6 +17,7 @@ def schema() -> dict[str, Any]:
     data, model, client, server = (tree["$defs"][f"{name}Section"] for name in names)
     _describe(data, "source", catalogue.SOURCES, "enum")
     _describe(data, "partition", catalogue.PARTITIONS, "enum")
+    _describe(tree["$defs"]["TaskSection"], "name", catalogue.TASKS, "examples")
     _describe(model, "name", catalogue.MODELS, "examples")
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
     _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")

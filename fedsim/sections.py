@@ -1,4 +1,4 @@
-"""The tables of an experiment: data, model, client, server, faults, runtime.
+"""The tables of an experiment: data, task, model, client, server, faults, runtime.
 
 Each is frozen and checked on its own; what goes across tables is checked by `fedsim.experiment`.
 """
@@ -152,6 +152,22 @@ class DataSection(_WithOptions):
         return catalogue.find_partition(self.partition)
 
 
+class TaskSection(_WithOptions):
+    """What the model is asked to do. Without this table: what the source is made for."""
+
+    name: str
+    """A task's name (see `fedsim tasks`) or `"module:callable"`."""
+
+    @classmethod
+    def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
+        return list(_lookup("name", raw.get("name"), catalogue.find_task))
+
+    @property
+    def entry(self) -> catalogue.TaskEntry:
+        """The task's entry in the catalogue."""
+        return catalogue.find_task(self.name)
+
+
 class ModelSection(_WithOptions):
     """The model that every client trains."""
 
@@ -285,8 +301,10 @@ class ServerSection(Section):
     """Rounds from one evaluation to the next; the last round is always evaluated."""
     client_evaluation: Literal["none", "cohort", "all"] = "none"
     """Who evaluates the new model on its held-out share, beside the central test set."""
+    target: float | None = None
+    """Stop when the task's headline metric on the test set is at least this, or at most where less is better."""
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
-    """Stop when the test accuracy is at least this."""
+    """Stop when the test accuracy is at least this, whatever the headline metric is."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a lower test loss."""
     timeout: float = Field(default=600.0, gt=0)
@@ -309,6 +327,8 @@ class ServerSection(Section):
     @model_validator(mode="after")
     def _check_cohort(self) -> Self:
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
+        if self.target is not None and self.target_accuracy is not None:
+            raise invalid("target", self.target, "can't stand beside target-accuracy; allowed: one of them")
         if self.max_cohort is not None and self.sampling != "truncated-poisson":
             raise invalid(
                 "max-cohort",

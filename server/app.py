@@ -17,14 +17,13 @@ from torch import nn
 from fedsim import interruption, progress
 from fedsim.arrays import record_of
 from fedsim.data import FederatedData, prepare
-from fedsim.data.task import TASK, Task
+from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
 from fedsim.mechanisms import refused
-from fedsim.models import Score, initial_model, score
-from fedsim.models.private import made_up
-from fedsim.models.scoring import example_losses
+from fedsim.models import initial_model
+from fedsim.models.made_up import made_up
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
 from fedsim.privacy.events import Noise, Unit
@@ -45,8 +44,12 @@ from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
 from fedsim.server.grids.deployed import DeployedGrid
 from fedsim.server.process import ServerProcess
+from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
 from fedsim.server.summable import check_summable
+from fedsim.tasks import Score, Task
+from fedsim.tasks.build import scoring_of, task_of
+from fedsim.tasks.scoring import score
 from fedsim.threads import cores
 from fedsim.training import plan_of, training_of
 
@@ -148,8 +151,11 @@ def _federation(
         raise Refused(
             f"server.cohort = {experiment.server.cohort}: must be at most the {data.clients} clients"
         )
-    model = initial_model(experiment, data.task)
-    _check_privacy_of(model, data.task, experiment)
+    scoring = scoring_of(experiment)
+    check_target(experiment.server, scoring)
+    task = task_of(experiment, data.spec)
+    model = initial_model(experiment, task)
+    _check_privacy_of(model, task, data, experiment)
     check_schedule(experiment.client, experiment.rounds)
     check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
@@ -169,7 +175,7 @@ def _federation(
         enrolment=enrolment,
         strategy=strategy,
         arrays=arrays,
-        evaluation=Evaluation(experiment, lambda arrays: _score(model, arrays, data)),
+        evaluation=Evaluation(experiment, scoring, lambda arrays: _score(model, task, arrays, data)),
         mechanism=mechanism.name,
         account=Account(
             plan,
@@ -204,19 +210,20 @@ def _enrol(
     registered = None if deployment is None else deployment.registered()
     query = RecordDict()
     if experiment.data.source_entry.by_clients:
-        query[TASK] = ConfigRecord({"task": data.task.dumps()})
+        query[SPEC] = ConfigRecord({"spec": data.spec.dumps()})
     enrolment = Enrolment(grid, data.clients, query=query, registered=registered)
     least = data.clients if deployment is None else min(experiment.server.min_clients, data.clients)
     enrolment.wait(experiment.server.timeout, hoped=data.clients, least=least)
     return enrolment
 
 
-def _check_privacy_of(model: nn.Module, task: Task, experiment: Experiment) -> None:
+def _check_privacy_of(model: nn.Module, task: Task, data: FederatedData, experiment: Experiment) -> None:
     """Refuse a model that can't be trained under the experiment's mechanism."""
     mechanism = experiment.privacy.mechanism
+    examples = task.tensors(made_up(data.spec))
     with refused(mechanism):
         try:
-            mechanism.check_model(experiment.privacy.settings, model, example_losses, *made_up(task))
+            mechanism.check_model(experiment.privacy.settings, model, task.losses, *examples)
         except Unfit:
             raise
         except ValueError as error:
@@ -254,6 +261,6 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
     federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())
 
 
-def _score(model: nn.Module, arrays: ArrayRecord, data: FederatedData) -> Score:
+def _score(model: nn.Module, task: Task, arrays: ArrayRecord, data: FederatedData) -> Score:
     model.load_state_dict({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
-    return score(model, data.test, threads=cores())
+    return score(model, task, data.test, threads=cores())

@@ -68,7 +68,7 @@ def restore_checkpoint(federation: Federation, directory: RunDirectory) -> None:
     checkpoint = directory.resumed_from
     if directory.ledger is not None:
         federation.account.open(directory.ledger, directory.events)
-    if federation.half.key:
+    if federation.half.key and directory.has_secrets:
         federation.half.key = directory.noise_key()
     if federation.sampling.remembers and directory.has_secrets:
         federation.sampling.noted = directory.cohorts()
@@ -124,7 +124,8 @@ def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping
             events = [event.dumps() for event in ledger if event.released_by == client]
             state[LEDGER] = ConfigRecord({"events": events})
         states[client] = state
-    _keeper(federation).restore_states(states)
+    if states:  # of a run that begins there are none, and the grid need not keep any
+        _keeper(federation).restore_states(states)
 
 
 def _keeper(federation: Federation) -> KeepsStates:

@@ -12,14 +12,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.experiment import Experiment
-from fedsim.models import Score
 from fedsim.privacy.cohorts.draw import draw
 from fedsim.server.aggregation.replies import metrics_of
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.grids.cohort import CohortGrid
 from fedsim.streams import numpy_stream
+from fedsim.tasks import Metric, Score, Scoring
 
-SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}  # quantiles of the clients' accuracies in a row
+# Quantiles over clients of the headline metric, in a row: the worst client's, and three more.
+SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}
+SPREAD_OF_LOWER = {"p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class Evaluation:
 
     Attributes:
         experiment: Says when, and which clients evaluate.
+        scoring: The task's metrics.
         central: Scores a model on the central test set.
     """
 
     experiment: Experiment
+    scoring: Scoring
     central: Callable[[ArrayRecord], Score]
 
     def is_due(self, round_: int) -> bool:
@@ -51,7 +55,7 @@ class Evaluation:
             strategy: Asks the clients, and averages what they answer.
         """
         central = self.central(arrays)
-        scores = {"accuracy": central.accuracy, "loss": central.loss}
+        scores = {**central.metrics, "loss": central.loss}
         return scores | self._on_clients(round_, arrays, grid, enrolment, strategy)
 
     def _on_clients(
@@ -71,8 +75,9 @@ class Evaluation:
         metrics = strategy.aggregate_evaluate(round_, scored) if scored else None
         if not metrics:
             return {}
-        means = {f"client-{name}": float(metrics[name]) for name in ("accuracy", "loss")}  # type: ignore[arg-type]
-        return means | spread([metrics_of(reply) for reply in scored])
+        names = [metric.name for metric in self.scoring.metrics if metric.by_client] + ["loss"]
+        means = {f"client-{name}": float(metrics[name]) for name in names}  # type: ignore[arg-type]
+        return means | spread(self.scoring.headline, [metrics_of(reply) for reply in scored])
 
     def _cohort(self, round_: int, everyone: list[int]) -> list[int]:
         """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all that are there."""
@@ -85,10 +90,11 @@ class Evaluation:
         return draw("fixed", server.cohort, len(everyone), generator)
 
 
-def spread(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how accuracy is spread over the clients that evaluated, all alike; nothing where none said its own."""
-    accuracies = [float(record["accuracy"]) for record in records if "accuracy" in record]
-    if not accuracies:
+def spread(metric: Metric, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return how a metric is spread over the clients that evaluated, all alike; nothing where none said its own."""
+    values = [float(record[metric.name]) for record in records if metric.name in record]
+    if not values:
         return {}
-    values = np.quantile(accuracies, list(SPREAD.values()))
-    return {f"client-accuracy-{name}": float(value) for name, value in zip(SPREAD, values, strict=True)}
+    names = SPREAD_OF_LOWER if metric.lower_is_better else SPREAD
+    quantiles = np.quantile(values, list(names.values()))
+    return {f"client-{metric.name}-{n}": float(q) for n, q in zip(names, quantiles, strict=True)}

@@ -119,7 +119,9 @@ class Federation:
         except Exception as error:
             error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
             raise
-        self.over = bool(scores) and self.stopping.is_enough(self.experiment.server, scores)
+        self.over = bool(scores) and self.stopping.is_enough(
+            self.experiment.server, self.evaluation.scoring.headline, scores
+        )
         return row | scores | cost | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:

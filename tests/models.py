@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import nn
 
-from fedsim.data.task import Task
+from fedsim.tasks import Task
 
 
 class Mixed(nn.Module):
@@ -23,12 +23,14 @@ class Mixed(nn.Module):
 
 def mixed(task: Task) -> nn.Module:
     """Return a model of float32 and float64 parameters."""
-    return Mixed(math.prod(task.shape))
+    return Mixed(math.prod(task.inputs.shape))
 
 
 def batch_normed(task: Task) -> nn.Module:
     """Return a model whose batch norm mixes examples, though it has no weights."""
-    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(math.prod(task.shape), affine=False), nn.Linear(64, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.BatchNorm1d(math.prod(task.inputs.shape), affine=False), nn.Linear(64, 10)
+    )
 
 
 class Telling(nn.Module):
@@ -47,7 +49,7 @@ class Telling(nn.Module):
 
 def telling(task: Task) -> nn.Module:
     """Return a model that raises and warns in training."""
-    return Telling(math.prod(task.shape))
+    return Telling(math.prod(task.inputs.shape))
 
 
 class Averaging(nn.Module):
@@ -74,8 +76,8 @@ class Averaging(nn.Module):
 
 def averaging(task: Task, least: int = 1) -> nn.Module:
     """Return a linear model that keeps means of its inputs."""
-    inputs = math.prod(task.shape)
-    return nn.Sequential(nn.Flatten(), Averaging(inputs, least), nn.Linear(inputs, task.classes))
+    inputs = math.prod(task.inputs.shape)
+    return nn.Sequential(nn.Flatten(), Averaging(inputs, least), nn.Linear(inputs, task.outputs.size))
 
 
 class Centred(nn.Module):
@@ -87,11 +89,11 @@ class Centred(nn.Module):
 
 def centred(task: Task) -> nn.Module:
     """Return a linear model by which examples meet, and that draws random numbers."""
-    inputs = math.prod(task.shape)
-    return nn.Sequential(nn.Flatten(), Centred(), nn.Dropout(0.5), nn.Linear(inputs, task.classes))
+    inputs = math.prod(task.inputs.shape)
+    return nn.Sequential(nn.Flatten(), Centred(), nn.Dropout(0.5), nn.Linear(inputs, task.outputs.size))
 
 
 def dropping(task: Task, width: int = 1) -> nn.Module:
     """Return a linear model with dropout; of `width` other than 1 for inputs that the data does not have."""
-    inputs = width * math.prod(task.shape)
-    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(inputs, task.classes))
+    inputs = width * math.prod(task.inputs.shape)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(inputs, task.outputs.size))

@@ -62,7 +62,7 @@ def test_a_failed_run_ends_with_one_line_and_code_1() -> None:
 def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "own.py").write_text(
-        "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.classes))\n"
+        "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs.size))\n"
     )
     (tmp_path / "elsewhere" / "own.toml").write_text(TINY.replace('"linear"', '"own:build"'))
     assert (
@@ -72,7 +72,7 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "resume", "data", "models", "strategies", "optimizers", "schema"]
+    "command", ["", "run", "resume", "data", "tasks", "models", "strategies", "optimizers", "schema"]
 )
 def test_help(command: str) -> None:
     call = here if command else fedsim
@@ -82,6 +82,8 @@ def test_help(command: str) -> None:
 def test_lists() -> None:
     assert "dirichlet" in here("data").stdout
     assert "hidden ([200, 200])" in here("models").stdout
+    assert 'loss ("mse")' in here("tasks").stdout
+    assert {task["name"] for task in json.loads(here("tasks", "--json").stdout)} >= {"regression"}
     assert "server-momentum (0.9)" in here("strategies").stdout
     assert {model["name"] for model in json.loads(here("models", "--json").stdout)} >= {"cnn", "lstm"}
     assert {s["name"]: s["linear"] for s in json.loads(here("strategies", "--json").stdout)}["krum"] is False

@@ -17,7 +17,6 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import protect_mod
-from fedsim.data import prepare
 from fedsim.mechanisms import loads
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import SHARE
@@ -32,6 +31,7 @@ from fedsim.runtime.spec import acting_as
 from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import CLIPPED
 from tests.stopping import Killed, fail_in, failing_in_private, stopped
+from tests.tasks import task_of
 from tests.test_simulation import bits
 
 DIGITS = """
@@ -143,7 +143,7 @@ def test_the_model_is_the_last_one_plus_the_means(monkeypatch: pytest.MonkeyPatc
     from fedsim.models import initial_model
 
     experiment = digits("rounds=2")
-    start = initial_model(experiment, prepare(experiment).task).state_dict()
+    start = initial_model(experiment, task_of(experiment)).state_dict()
     for name, tensor in run.model().state_dict().items():
         array = tensor.numpy()
         expected = start[name].numpy().astype(np.float32)
@@ -449,7 +449,7 @@ def clipped(
         state=RecordDict(),
         run_config=experiment.to_run_config(),
     )  # type: ignore[arg-type]
-    config = ConfigRecord({"clip-norm": norm, "clip-bit": True})
+    config = ConfigRecord({"server-round": 1, "clip-norm": norm, "clip-bit": True})
 
     def app(message: Message, context: Context) -> Message:
         arrays = record_of({"weight": model["weight"] + np.float32(update)})

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import values_of
-from fedsim.data import prepare
 from fedsim.mechanisms import event_of
 from fedsim.models import initial_model
 from fedsim.privacy.arithmetic import SHARE
@@ -25,6 +24,7 @@ from fedsim.privacy.events import Noise
 from fedsim.server.evaluation import Evaluation
 from fedsim.streams import noise_stream
 from tests.stopping import fail_in, failing_in_private, stopped
+from tests.tasks import task_of
 from tests.test_private_runs import private_bits
 
 BASE = """
@@ -111,7 +111,7 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
 ) -> None:
     experiment = setting(f"privacy.dp-ftrl.mechanism={mechanism}", "server.evaluate-every=1", *more)
     sums: list[NDArray[np.float64]] = []
-    models = [joined(initial_model(experiment, prepare(experiment).task).state_dict().values())]
+    models = [joined(initial_model(experiment, task_of(experiment)).state_dict().values())]
     release, scores = DpFtrlServer.release, Evaluation.scores
 
     def heard(self: DpFtrlServer, total: Any, round_: int, reported: dict[str, float]) -> Any:

@@ -12,7 +12,6 @@ from scipy import stats
 
 import fedsim
 from fedsim import Experiment, Refused
-from fedsim.data import prepare
 from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.privacy.ledger import Ledger
@@ -24,6 +23,7 @@ from fedsim.server.aggregation.folded import Folded
 from fedsim.server.aggregation.updates import Ask
 from fedsim.vectors import difference
 from tests.stopping import Killed, fail_in, failing_in_private, stopped
+from tests.tasks import task_of
 from tests.test_simulation import bits
 
 DIGITS = """
@@ -122,7 +122,7 @@ def test_an_update_is_clipped_before_its_noise(text: str, order: int, heard: Eav
 
 def test_the_next_model_is_this_one_and_the_mean_of_the_noised_updates(heard: Eavesdropper) -> None:
     setting = digits("rounds=1")
-    before = initial_model(setting, prepare(setting).task).state_dict()
+    before = initial_model(setting, task_of(setting)).state_dict()
     run = fedsim.run(setting, "run")
     after = load_file(run.path / "model.safetensors")
     moved = np.concatenate([(after[name] - before[name].numpy()).reshape(-1) for name in before])

@@ -196,7 +196,7 @@ def test_other_versions_are_said_and_noted(tiny: Experiment, caplog: pytest.LogC
 def test_a_users_model_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "users_model.py").write_text(
-        "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.classes))\n"
+        "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs.size))\n"
     )
     with monkeypatch.context() as beside:
         beside.syspath_prepend(str(tmp_path / "own"))

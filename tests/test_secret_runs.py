@@ -24,9 +24,11 @@ from fedsim.privacy.events import Noise
 from fedsim.randomness import ServerDraws
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import read_checkpoint
+from fedsim.runtime import SequentialGrid
 from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
 from tests.stopping import Listener, change, stopped
+from tests.tasks import task_of
 from tests.test_ftrl_runs import COHORT, joined, setting
 from tests.test_private_runs import private_bits
 
@@ -120,7 +122,7 @@ def noise_taken_off(run: Path) -> NDArray[np.float64] | None:
         return None
     experiment = fedsim.load_run(run).experiment
     data = prepare(experiment)
-    before = initial_model(experiment, data.task).state_dict()  # which follows from the seed
+    before = initial_model(experiment, task_of(experiment)).state_dict()  # which follows from the seed
     weights = load_file(run / "model.safetensors")
     shapes = {name: weights[name].shape for name in before}
     plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
@@ -129,7 +131,8 @@ def noise_taken_off(run: Path) -> NDArray[np.float64] | None:
     zeros = {name: np.zeros(shape) for name, shape in shapes.items()}
     total = joined(weights[name] for name in before) - joined(before.values())
     for round_ in range(1, experiment.rounds + 1):
-        total -= joined(again.release(zeros, round_, {}).mean[name] for name in before)
+        mean = again.release(zeros, round_, {}).mean
+        total -= joined(mean[name] for name in before)
     return total * COHORT
 
 
@@ -267,6 +270,26 @@ def test_what_can_not_go_on_keeps_no_secrets(home: Path) -> None:
     run = fedsim.run(
         experiment(*OTHERS["dp-sgd"], "privacy.noise=os", "server.strategy=tests.strategies:Averaging"), "run"
     )
+    assert run.manifest["resumable"] is False
+    assert run.manifest["noise"] == Noise.SYSTEM
+    assert not home.exists()
+    assert {path.name for path in run.path.iterdir()} >= {"manifest.json", "model.safetensors"}
+    assert not (run.path / "checkpoint").exists()
+
+
+class Forgetful(SequentialGrid):
+    """A Grid that keeps no states of clients, as Flower's own runtime."""
+
+    changed_states = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("mechanism", [*OTHERS, "dp-ftrl"])
+def test_a_grid_that_keeps_no_states_makes_a_run_without_secrets(
+    mechanism: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedsim.engines.SequentialGrid", Forgetful)
+    one = setting(*FTRL) if mechanism == "dp-ftrl" else experiment(*OTHERS[mechanism], "privacy.noise=os")
+    run = fedsim.run(one, "run")
     assert run.manifest["resumable"] is False
     assert run.manifest["noise"] == Noise.SYSTEM
     assert not home.exists()

@@ -13,8 +13,10 @@ from safetensors.numpy import load_file
 import fedsim
 from fedsim import Experiment, Refused, RunFailed, catalogue
 from fedsim.data import prepare
-from fedsim.models import initial_model, loss, score
+from fedsim.models import initial_model
+from fedsim.tasks.scoring import score
 from tests.conftest import experiment
+from tests.tasks import task_of, tensors
 
 CNN = """
 name = "cnn"
@@ -104,7 +106,10 @@ def test_every_strategy_runs_three_rounds_on_digits(strategy: str) -> None:
     setting = experiment(f"server.strategy={strategy}", "client.epochs=3")
     rows = fedsim.run(setting).rows
     assert [row["round"] for row in rows] == [1, 2, 3]
-    assert rows[-1]["loss"] < score(initial_model(setting, prepare(setting).task), prepare(setting).test).loss
+    assert (
+        rows[-1]["loss"]
+        < score(initial_model(setting, task_of(setting)), task_of(setting), prepare(setting).test).loss
+    )
 
 
 def test_fedavg_of_full_batches_is_gradient_descent_on_all_data() -> None:
@@ -114,13 +119,13 @@ def test_fedavg_of_full_batches_is_gradient_descent_on_all_data() -> None:
         "server.cohort=12", "client.batch-size=100000", "client.learning-rate=0.5", "data.partition=dirichlet"
     )
     data = prepare(setting)
-    model = initial_model(setting, data.task)
-    parts = [data.client(client).train.tensors() for client in range(data.clients)]
+    model = initial_model(setting, task_of(setting))
+    parts = [tensors(data, data.client(client).train) for client in range(data.clients)]
     inputs, labels = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(setting.rounds):
         optimizer.zero_grad()
-        loss(model(inputs), labels).backward()
+        task_of(setting).loss(model(inputs), labels).backward()
         optimizer.step()
     federated = load_file(fedsim.run(setting).path / "model.safetensors")
     for name, tensor in model.state_dict().items():
@@ -138,7 +143,7 @@ def test_weighting_uniform_differs_from_examples_on_uneven_clients() -> None:
 def test_the_proximal_term_reaches_the_clients() -> None:
     def change(*overrides: str) -> float:
         setting = experiment("rounds=1", "client.epochs=20", *overrides)
-        start = initial_model(setting, prepare(setting).task).state_dict()
+        start = initial_model(setting, task_of(setting)).state_dict()
         end = load_file(fedsim.run(setting).path / "model.safetensors")
         return float(sum(np.square(end[name] - start[name].numpy()).sum() for name in end))
 
@@ -169,8 +174,8 @@ def test_a_run_directory_is_the_result(tiny: Experiment) -> None:
     assert [set(row) for row in run.rows] == [
         {"round", "accuracy", "loss", "train-loss", "clients", "failures", "seconds"}
     ] * 3
-    result = score(run.model(), prepare(tiny).test)
-    assert (result.accuracy, result.loss) == (run.accuracy, run.loss)
+    result = score(run.model(), task_of(tiny), prepare(tiny).test)
+    assert (result.metrics["accuracy"], result.loss) == (run.accuracy, run.loss)
     assert run.metrics["accuracy"].to_list() == [row["accuracy"] for row in run.rows]
 
 
@@ -211,11 +216,11 @@ def test_two_runs_in_a_second_get_two_directories(tiny: Experiment) -> None:
 def test_clients_evaluate_what_they_held_out() -> None:
     setting = experiment("data.held-out=0.3", "server.client-evaluation=all", "rounds=1")
     run = fedsim.run(setting)
-    data, model = prepare(setting), run.model()
-    scores = [(len(own), score(model, own)) for own in (data.client(i).held_out for i in range(12))]
-    accuracy = sum(n * s.accuracy for n, s in scores) / sum(n for n, _ in scores)
+    data, model, task = prepare(setting), run.model(), task_of(setting)
+    scores = [(len(own), score(model, task, own)) for own in (data.client(i).held_out for i in range(12))]
+    accuracy = sum(n * s.metrics["accuracy"] for n, s in scores) / sum(n for n, _ in scores)
     assert run.rows[-1]["client-accuracy"] == pytest.approx(accuracy)
-    each = sorted(s.accuracy for _, s in scores)
+    each = sorted(s.metrics["accuracy"] for _, s in scores)
     assert run.rows[-1]["client-accuracy-min"] == pytest.approx(each[0])
     assert run.rows[-1]["client-accuracy-median"] == pytest.approx((each[5] + each[6]) / 2)
     assert run.rows[-1]["client-accuracy-p90"] == pytest.approx(each[9] + 0.9 * (each[10] - each[9]))

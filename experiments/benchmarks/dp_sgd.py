@@ -35,17 +35,23 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fedsim.catalogue import Kind
-from fedsim.data import Task
+from fedsim.data import DataSpec
 from fedsim.experiments.benchmarks import command, host
-from fedsim.models import build, example_losses
+from fedsim.models import build
+from fedsim.options import Options
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness
 from fedsim.sections import ModelSection
 from fedsim.streams import noise_stream, torch_draws_from, torch_stream
+from fedsim.tasks import Task
+from fedsim.tasks.classification import Classification
+from fedsim.tasks.next_character import NextCharacter
 
-IMAGES = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
-TEXT = Task(kind=Kind.TEXT, shape=(80,), classes=90, vocabulary=90, per_token=True)
+IMAGES: Task = Classification(DataSpec(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10), Options())
+TEXT: Task = NextCharacter(
+    DataSpec(kind=Kind.TEXT, shape=(80,), classes=90, vocabulary=90, per_token=True), Options()
+)
 MODELS: dict[str, tuple[ModelSection, Task]] = {
     "cnn": (ModelSection(name="cnn"), IMAGES),
     "cnn-half": (ModelSection(name="cnn", width=0.5, hidden=128), IMAGES),  # type: ignore[call-arg]
@@ -135,12 +141,12 @@ def contenders(model: str, batch: int, seed: int, compiled: bool) -> dict[str, S
 
     generator = torch_stream(seed, "batch")
     if task is IMAGES:
-        x = torch.empty(batch, *task.shape).normal_(generator=generator)
-        y = torch.empty(batch, dtype=torch.long).random_(task.classes, generator=generator)
+        x = torch.empty(batch, *task.inputs.shape).normal_(generator=generator)
+        y = torch.empty(batch, dtype=torch.long).random_(task.outputs.size, generator=generator)
     else:
-        x, y = (torch.empty(batch, *task.shape, dtype=torch.long) for _ in range(2))
-        x.random_(task.vocabulary, generator=generator)
-        y.random_(task.classes, generator=generator)
+        x, y = (torch.empty(batch, *task.inputs.shape, dtype=torch.long) for _ in range(2))
+        x.random_(task.inputs.vocabulary, generator=generator)
+        y.random_(task.outputs.size, generator=generator)
 
     steps = {"plain": _plain(made(torch.contiguous_format), x, y)}
     if task is IMAGES:
@@ -207,7 +213,7 @@ def _private(
     arithmetic: Arithmetic = Arithmetic.GRID,
 ) -> Step:
     gradient = PrivateGradient(
-        model, example_losses, clip=CLIP, kernel=kernel, max_batch=len(x), arithmetic=arithmetic
+        model, IMAGES.losses, clip=CLIP, kernel=kernel, max_batch=len(x), arithmetic=arithmetic
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     noise = randomness.fill_normal

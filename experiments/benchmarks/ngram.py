@@ -71,7 +71,7 @@ def accuracies(data: FederatedData, longest: int = 3) -> dict[str, float]:
     """Return the accuracy of the 1-gram to the `longest`-gram on the central test set."""
     windows = [data.client(client).train.x for client in range(data.clients)]
     return {
-        f"{n}-gram": NGram(n, data.task.vocabulary, windows).accuracy(data.test.x)
+        f"{n}-gram": NGram(n, data.spec.vocabulary, windows).accuracy(data.test.x)
         for n in range(1, longest + 1)
     }
 

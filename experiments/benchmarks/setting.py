@@ -91,6 +91,7 @@ def set_up(work: Work) -> Path:
     """
     from fedsim.data import prepare
     from fedsim.models import initial_model
+    from fedsim.tasks.build import task_of
 
     case = work.case
     write_source(work.folder / "source.npz", case.clients * case.examples, work.stream(3))
@@ -103,7 +104,7 @@ def set_up(work: Work) -> Path:
     clients = [data.client(client).train for client in range(case.clients)]
     if any(len(client) != case.examples for client in clients):
         raise RuntimeError("the partition is not equal")
-    state = initial_model(experiment, data.task).state_dict()
+    state = initial_model(experiment, task_of(experiment, data.spec)).state_dict()
     work.save_arrays(
         (
             np.concatenate([client.x for client in clients]),

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 import fedsim
 from fedsim.data import prepare
 from fedsim.experiments.notebooks.showing import show
+from fedsim.tasks.build import task_of
 
 SIZE = os.environ.get("FEDSIM_NOTEBOOK_SIZE", "full")  # "small": shows that all works, and learns little
 folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs beside you
@@ -91,7 +92,7 @@ show(figure, folder / "first.png")
 # `run.model()` is the trained `torch.nn.Module`. Which digits does it mistake, and for which?
 
 # %%
-inputs, labels = data.test.tensors()
+inputs, labels = task_of(experiment, data.spec).tensors(data.test)
 guesses = run.model()(inputs).argmax(1)
 wrong = (guesses != labels).nonzero().flatten()[:6].tolist()
 figure = Figure(figsize=(6.5, 1.7), layout="constrained")

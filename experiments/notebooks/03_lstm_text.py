@@ -18,6 +18,7 @@ import fedsim
 from fedsim.data import prepare
 from fedsim.data.tokens import CHARACTERS, tokens
 from fedsim.experiments.notebooks.showing import show
+from fedsim.tasks.build import task_of
 
 SIZE = os.environ.get("FEDSIM_NOTEBOOK_SIZE", "full")  # "small": shows that all works, and learns little
 folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs beside you
@@ -61,14 +62,14 @@ experiment = fedsim.Experiment.from_toml(text, less)
 data = prepare(experiment)
 print(f"{data.clients} modules, among them {', '.join(data.names[:6])}")
 print(
-    f"{data.sizes().sum()} examples to train on, {len(data.test)} to test on, of {data.task.vocabulary} characters"
+    f"{data.sizes().sum()} examples to train on, {len(data.test)} to test on, of {data.spec.vocabulary} characters"
 )
 
 # %% [markdown]
 # How well does someone do who knows no Python? The most frequent character is the space:
 
 # %%
-_, following = data.test.tensors()
+_, following = task_of(experiment, data.spec).tensors(data.test)
 blank = int(tokens(" ")[0])
 always_blank = float((following == blank).float().mean())
 print(f"always a space: {always_blank:.1%}")

@@ -88,7 +88,7 @@ cohort = 5
 less = ["rounds=2"] if SIZE == "small" else []
 experiment = fedsim.Experiment.from_toml(text, less, folder=folder)
 data = prepare(experiment)
-print(data.task)
+print(data.spec)
 print(f"{data.clients} hospitals with {data.sizes().min()} to {data.sizes().max()} tumours")
 
 # %%

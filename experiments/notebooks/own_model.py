@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fedsim.data import Task
+from fedsim.tasks import Task
 
 
 class Residual(nn.Module):
@@ -27,5 +27,5 @@ class Residual(nn.Module):
 
 def build(task: Task, hidden: int = 16) -> nn.Module:
     """Return the model of a task over features; `hidden` is a key of `[model]`."""
-    (features,) = task.shape
-    return Residual(features, task.classes, hidden)
+    (features,) = task.inputs.shape
+    return Residual(features, task.outputs.size, hidden)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedsim.data.task import Task
+from fedsim.tasks import Task
 
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels
 
@@ -38,6 +38,6 @@ class OpacusMnist(nn.Module):
 
 def model(task: Task) -> nn.Module:
     """Return the network; raises `ValueError` for anything but 28x28 grey images."""
-    if task.shape != (1, 28, 28):
-        raise ValueError(f"images are {task.shape}; (1, 28, 28) is needed")
+    if task.inputs.shape != (1, 28, 28):
+        raise ValueError(f"images are {task.inputs.shape}; (1, 28, 28) is needed")
     return OpacusMnist().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -221,6 +221,7 @@ def data(
         from fedsim.data import prepare
         from fedsim.experiment import Experiment
 
+        see_folders([Path.cwd(), config.absolute().parent])  # for "module:callable"
         experiment = Experiment.load(config, overrides or [])
         view = partition_view.View.of(experiment, prepare(experiment))
         if as_json:
@@ -229,6 +230,14 @@ def data(
             view.show(Console())
         if picture is not None:
             view.draw(picture)
+
+
+@app.command()
+def tasks(as_json: Annotated[bool, JSON] = False) -> None:
+    """List the tasks and their options."""
+    from fedsim.cli import listing
+
+    listing.show_tasks(Console(), as_json)
 
 
 @app.command()

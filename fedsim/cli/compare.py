@@ -1,4 +1,4 @@
-"""`fedsim compare`: how much accuracy privacy costs, at which epsilon, with which mechanism."""
+"""`fedsim compare`: how much a model's score privacy costs, at which epsilon, with which mechanism."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ ADVERSARY = typer.Option(
 )
 METRIC = typer.Option(
     metavar="NAME",
-    help="What is compared: a column of the runs' rows by its last value; or seconds or bytes, of all rounds.",
+    help="What is compared: a column of the runs' rows by its last value; or seconds or bytes, of all rounds. "
+    "Default: the headline metric of the task.",
+    show_default=False,
 )
 BY = typer.Option(
     metavar="KEY",
@@ -45,7 +47,7 @@ WIDE = 160  # characters of a line in a file or a pipe
 def compare(
     runs: Annotated[list[str], RUNS],
     adversary: Annotated[str | None, ADVERSARY] = None,
-    metric: Annotated[str, METRIC] = "accuracy",
+    metric: Annotated[str | None, METRIC] = None,
     by: Annotated[str | None, BY] = None,
     task: Annotated[str | None, TASK] = None,
     out: Annotated[Path | None, OUT] = None,

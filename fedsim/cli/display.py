@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -16,9 +16,7 @@ from rich.text import Text
 from fedsim.progress import Progress, Silent
 from fedsim.results import Run
 from fedsim.results.directory import from_here
-
-if TYPE_CHECKING:
-    pass
+from fedsim.tasks import Metric, Scoring
 
 LINES = 10  # rounds that the live table shows
 STOPPING = "ending after this round; a second signal ends at once"
@@ -36,10 +34,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _value(row: Mapping[str, Any], name: str) -> str:
-    if name not in row:
-        return "-"
-    return f"{row[name]:.2%}" if name.endswith("accuracy") else f"{row[name]:.4f}"
+def loss_of(row: Mapping[str, Any], name: str) -> str:
+    """Return a loss of a round's row as text."""
+    return f"{row[name]:.4f}" if name in row else "-"
+
+
+def score_of(row: Mapping[str, Any], metric: Metric) -> str:
+    """Return a metric of a round's row as text.
+
+    >>> from fedsim.tasks import Format
+    >>> score_of({"accuracy": 0.5}, Metric(name="accuracy", format=Format.PERCENT)), score_of({}, Metric(name="r2"))
+    ('50.00%', '-')
+    """
+    return metric.text(row[metric.name]) if metric.name in row else "-"
 
 
 def released_of(row: Mapping[str, Any]) -> str:
@@ -70,11 +77,16 @@ def privacy_of(row: Mapping[str, Any]) -> str:
 
 
 class _Follower:
-    """What both displays know: how many rounds there are, how many this session began with, how long one takes."""
+    """What both displays know: how many rounds there are, how many this session began with, how long one takes.
+
+    Attributes:
+        metrics: Of the run's task.
+    """
 
     def __init__(self, console: Console, name: str) -> None:
         self.console = console
         self.name = name
+        self.metrics = Scoring().metrics
         self.rounds = self.done_before = 0
         self.began = time.perf_counter()
         self.seconds = 0.0
@@ -82,6 +94,8 @@ class _Follower:
     def started(self, path: Path, rounds: int, done: int) -> None:
         """Note the beginning of the session's first round."""
         self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
+        if (path / "manifest.json").is_file():  # there is none yet where a run is followed from its beginning
+            self.metrics = Run(path).scoring.metrics
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """Note how long the round took, if that is said."""
@@ -117,9 +131,9 @@ class PlainLines(_Follower):
         """Say how the round went."""
         super().round_done(row)
         said = [
-            f"accuracy {_value(row, 'accuracy')}",
-            f"loss {_value(row, 'loss')}",
-            f"train-loss {_value(row, 'train-loss')}",
+            *(f"{metric.name} {score_of(row, metric)}" for metric in self.metrics),
+            f"loss {loss_of(row, 'loss')}",
+            f"train-loss {loss_of(row, 'train-loss')}",
             released_of(row),
             f"{row['clients']} clients" if "clients" in row else "",
             f"{row['failures']} failed" if row.get("failures") else "",
@@ -152,14 +166,15 @@ class LiveTable(_Follower):
         super().round_done(row)
         self.rows.append(row)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for column in ("round", "accuracy", "loss", "train loss", "clients", "failed", "seconds"):
+        scores = [metric.name for metric in self.metrics]
+        for column in ("round", *scores, "loss", "train loss", "clients", "failed", "seconds"):
             table.add_column(column, justify="right")
         for shown in self.rows[-LINES:]:
             table.add_row(
                 f"{shown['round']}/{self.rounds}",
-                _value(shown, "accuracy"),
-                _value(shown, "loss"),
-                _value(shown, "train-loss"),
+                *(score_of(shown, metric) for metric in self.metrics),
+                loss_of(shown, "loss"),
+                loss_of(shown, "train-loss"),
                 str(shown.get("clients", "-")),
                 str(shown.get("failures", "-") or ""),
                 f"{shown['seconds']:.1f}" if "seconds" in shown else "-",
@@ -194,6 +209,8 @@ def summary_of(run: Run) -> str:
     took = f" in {duration(manifest['wall-seconds'])}" if "wall-seconds" in manifest else ""
     if run.kind != "experiment":
         return f"{run.status}{took}: {from_here(run.path)}"
-    best = max((row["accuracy"] for row in rows if "accuracy" in row), default=None)
-    scores = f"accuracy {run.accuracy:.2%} (best {best:.2%}), " if run.accuracy is not None and best else ""
+    metric = run.scoring.headline
+    values = [row[metric.name] for row in rows if metric.name in row]
+    best = metric.best(values)
+    scores = "" if best is None else f"{metric.name} {metric.text(values[-1])} (best {metric.text(best)}), "
     return f"{scores}{len(rows)} rounds{took}: {from_here(run.path)}"

@@ -74,6 +74,19 @@ def show_sources(console: Console, as_json: bool) -> None:
     )
 
 
+def show_tasks(console: Console, as_json: bool) -> None:
+    """List the tasks, whose options stand in `[task]`."""
+    if as_json:
+        print(json.dumps([_plain(entry) for entry in catalogue.TASKS.values()]))
+        return
+    console.print(_table("Tasks: \\[task] name = ...", catalogue.TASKS.values()))
+    console.print(
+        "\nWithout \\[task] the source decides. The options stand in \\[task]. Your own: name = "
+        '"my_package.my_module:Task",\ncalled as Task(data, **options), with data a fedsim.data.DataSpec; see '
+        "fedsim.tasks.Task."
+    )
+
+
 def show_models(console: Console, as_json: bool) -> None:
     """List the models, whose options stand in `[model]`."""
     if as_json:
@@ -83,7 +96,7 @@ def show_models(console: Console, as_json: bool) -> None:
     console.print(_table("Models: \\[model] name = ...", catalogue.MODELS.values(), kinds))
     console.print(
         '\nThe options stand in \\[model]. Your own: name = "my_package.my_module:build", called as build(task, **options),'
-        "\nwith task a fedsim.data.Task; it returns a torch.nn.Module."
+        "\nwith task a fedsim.tasks.Task (task.inputs.shape, task.outputs.size); it returns a torch.nn.Module."
     )
 
 

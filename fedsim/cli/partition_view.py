@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.data import FederatedData, Task
+from fedsim.data import DataSpec, FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -44,7 +44,7 @@ class View:
     name: str
     source: str
     partition: str
-    task: Task
+    data: DataSpec
     test_examples: int
     names: tuple[str, ...]
     sizes: NDArray[np.int64]
@@ -58,7 +58,7 @@ class View:
             experiment.name,
             experiment.data.source,
             experiment.data.partition,
-            data.task,
+            data.spec,
             len(data.test),
             data.names,
             data.sizes(),
@@ -74,18 +74,23 @@ class View:
             "sizes": self.sizes.tolist(),
             "labels": self.labels.tolist(),
             "test-examples": self.test_examples,
-            "kind": str(self.task.kind),
-            "shape": list(self.task.shape),
-            "classes": self.task.classes,
+            "kind": str(self.data.kind),
+            "shape": list(self.data.shape),
+            "classes": self.data.classes,
             "sha256": self.sha256,
-        }
+        } | ({"values": self.data.values} if self.data.values else {})
+
+    def _targets(self) -> str:
+        if not self.data.values:
+            return f"{self.data.classes} classes"
+        return f"{self.data.values} real-valued target{'s' * (self.data.values > 1)}"
 
     def show(self, console: Console) -> None:
         """Print figures and a bar for each client, the largest clients of many."""
         low, middle, high = np.quantile(self.sizes, [0, 0.5, 1]).astype(int)
         console.print(
-            f"[bold]{self.name}[/bold]: {self.source}, {self.partition}; {self.task.kind} "
-            f"{'x'.join(map(str, self.task.shape))}, {self.task.classes} classes"
+            f"[bold]{self.name}[/bold]: {self.source}, {self.partition}; {self.data.kind} "
+            f"{'x'.join(map(str, self.data.shape))}, {self._targets()}"
         )
         console.print(
             f"{self.sizes.sum():,} examples with {len(self.sizes):,} clients "

@@ -94,7 +94,7 @@ def sweep(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="accuracy or loss, on the test set. Default: accuracy.",
+            help="A metric of the task, or loss, on the test set. Default: the headline metric.",
             show_default=False,
         ),
     ] = None,

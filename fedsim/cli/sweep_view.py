@@ -15,13 +15,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.display import duration, privacy_of
+from fedsim.cli.display import duration, privacy_of, score_of
 from fedsim.results.directory import from_here
 from fedsim.results.disclosure import is_discreet
 from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Decision, Setting, brackets_of
 from fedsim.sweeps.state import State, Sweep, plan_of
+from fedsim.tasks import Column, Metric
+from fedsim.tasks.build import scoring_of
 
 STOPPING = "each run ends after its round; a second signal ends at once"
 WIDTH = 24  # of the bar
@@ -36,6 +38,7 @@ class _Follower:
         self.console = console
         self.sweep: Sweep | None = None
         self.states: dict[str, State] = {}
+        self.metrics: dict[str, Metric] = {}  # the headline metric of each run that is left
         self.at_most = ""  # before an estimate of the time left: pruning may save some of it
         self.rows: dict[str, tuple[int, Mapping[str, Any]]] = {}  # of runs under way: rounds, the last row
         self.began_at = time.perf_counter()
@@ -49,6 +52,7 @@ class _Follower:
         self.sweep, self.began_at = sweep, time.perf_counter()
         # Those that failed before are among what is left, if they are tried again.
         self.states = sweep.states | {run.name: State.WAITING for run in todo}
+        self.metrics = {run.name: scoring_of(run.experiment).headline for run in todo}
         self.at_most = "at most " if sweep.tree.get("prune") else ""
         self._work = {run.name: run.work for run in todo}
         self._left = {run.name: float(run.work) for run in todo}
@@ -115,7 +119,10 @@ class PlainSweep(_Follower):
         if state is State.PAUSED:
             return
         over = self.count(State.COMPLETED, State.FAILED, State.PRUNED)
-        print(f"{over}/{len(self.states)} {name}: {state}{_result(row, reason)}{self.left()}", flush=True)
+        print(
+            f"{over}/{len(self.states)} {name}: {state}{_result(row, self.metrics[name], reason)}{self.left()}",
+            flush=True,
+        )
 
     def decided(self, decision: Decision) -> None:
         """Say which settings go on."""
@@ -173,13 +180,13 @@ class LiveSweep(_Follower):
         for column, justify in (
             ("run", "left"),
             ("round", "right"),
-            ("accuracy", "right"),
+            (" or ".join(dict.fromkeys(metric.name for metric in self.metrics.values())), "right"),
             ("privacy", "left"),
         ):
             table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for name, (rounds, row) in self.rows.items():
-            accuracy = f"{row['accuracy']:.2%}" if "accuracy" in row else "-"
-            table.add_row(name, f"{row['round']}/{rounds}", accuracy, privacy_of(row).partition(" (")[0])
+            score = score_of(row, self.metrics[name])
+            table.add_row(name, f"{row['round']}/{rounds}", score, privacy_of(row).partition(" (")[0])
         total = max(sum(self._work.values()), 1)
         waiting = [name for name, state in self.states.items() if state is State.PAUSED]
         if waiting:
@@ -250,14 +257,14 @@ def decided(decision: Decision) -> str:
     )
 
 
-def _score(setting: Setting, score: float, metric: str) -> str:
+def _score(setting: Setting, score: float, metric: Column) -> str:
     if not math.isfinite(score):
         return f"{setting.label} (without a score)"
-    return f"{setting.label} ({f'{score:.2%}' if metric == 'accuracy' else f'{score:.4f}'})"
+    return f"{setting.label} ({f'{score:.2%}' if metric.percent else f'{score:.4f}'})"
 
 
-def _result(row: Mapping[str, Any], reason: str) -> str:
+def _result(row: Mapping[str, Any], metric: Metric, reason: str) -> str:
     if reason:
         return f" ({reason})"
-    accuracy = f", accuracy {row['accuracy']:.2%}" if "accuracy" in row else ""
-    return accuracy + (f", {privacy}" if (privacy := privacy_of(row)) else "")
+    score = f", {metric.name} {score_of(row, metric)}" if metric.name in row else ""
+    return score + (f", {privacy}" if (privacy := privacy_of(row)) else "")

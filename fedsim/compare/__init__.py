@@ -1,4 +1,4 @@
-"""Comparing runs: what accuracy a privacy budget leaves, by mechanism, with its spread over seeds.
+"""Comparing runs: what score a privacy budget leaves, by mechanism, with its spread over seeds.
 
 A comparison is made by `compare`; `frame_of` gives its table, the `..._figure` functions Matplotlib figures, `page_of`
 an HTML page, and `write` files of all of them.

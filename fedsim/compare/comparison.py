@@ -12,6 +12,7 @@ from fedsim.compare.groups import Group, check_one_task, differences, grouped, t
 from fedsim.compare.members import Member, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
+from fedsim.tasks import Column, Scoring, column_of
 
 STAND_IN = (
     "Bytes of ideal secure aggregation are those that the real protocol would have sent, by its cost model."
@@ -25,6 +26,7 @@ class Comparison:
     Attributes:
         task: What they are scored on.
         metric: By what they are compared: its final value.
+        scoring: The metrics of their task.
         adversary: Whose epsilon the table and the pictures show; empty: no run adds noise.
         by: A setting by which lines are told apart, besides the mechanism; empty: none.
         groups: The runs that differ in nothing but their seed.
@@ -33,6 +35,7 @@ class Comparison:
 
     task: str
     metric: str
+    scoring: Scoring
     adversary: str
     by: str
     groups: tuple[Group, ...]
@@ -42,6 +45,11 @@ class Comparison:
     def members(self) -> list[Member]:
         """All runs."""
         return [member for group in self.groups for member in group.members]
+
+    @cached_property
+    def column(self) -> Column:
+        """What they are compared by."""
+        return column_of(self.metric, self.scoring)
 
     @cached_property
     def views(self) -> list[View]:
@@ -56,7 +64,7 @@ class Comparison:
 
     def frontier(self, view: View) -> Frontier:
         """Return the frontier of any view."""
-        return frontier(self.groups, view, self.metric, self.series)
+        return frontier(self.groups, view, self.metric, self.series, self.scoring)
 
     @cached_property
     def series(self) -> dict[str, str]:
@@ -104,7 +112,7 @@ class Comparison:
 def compare(
     runs: Iterable[str | Path],
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     adversary: str | None = None,
     by: str | None = None,
     task: str | None = None,
@@ -113,7 +121,8 @@ def compare(
 
     Args:
         runs: Run directories, folders of them (a sweep's too), or globs.
-        metric: A column of the runs' rows, by its final value; or `seconds` or `bytes`, of all rounds together.
+        metric: A column of the runs' rows, by its final value; or `seconds` or `bytes`, of all rounds together; None:
+            the headline metric of their task.
         adversary: Whose epsilon is shown; None: against whom most groups have one.
         by: A setting, as `client.learning-rate`, that tells lines apart; None: the mechanism alone does.
         task: Of several tasks, the one to be compared.
@@ -132,6 +141,8 @@ def compare(
     if not counted:
         states = ", ".join(sorted({member.status for member in members}))
         raise Refused(f"RUNS: none of {len(members)} is completed; they are: {states}")
+    scoring = counted[0].scoring
+    metric = metric or scoring.headline.name
     _check("--metric", metric, [name for member in counted for name in member.finals])
     groups = grouped(members)
     if by is not None:
@@ -139,7 +150,7 @@ def compare(
     default = default_adversary(groups)
     if adversary is not None:
         _check("--adversary", adversary, [view.adversary for view in views_of(groups)])
-    return Comparison(found, metric, adversary or default, by or "", tuple(groups), tuple(left_out))
+    return Comparison(found, metric, scoring, adversary or default, by or "", tuple(groups), tuple(left_out))
 
 
 def _read(paths: Sequence[Path]) -> tuple[list[Member], list[tuple[Path, str]]]:

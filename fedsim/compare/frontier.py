@@ -1,4 +1,4 @@
-"""Accuracy against epsilon, for one adversary and one unit of privacy at a time.
+"""A metric against epsilon, for one adversary and one unit of privacy at a time.
 
 Epsilons against different adversaries, or of different units, are no numbers of one axis: a record's epsilon of 2 and a
 client's are different promises. So a frontier has one of each, and says which mechanisms have no epsilon there.
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fedsim.compare.costs import STRENGTH, Cost
 from fedsim.compare.groups import Group
 from fedsim.compare.statistics import Difference, Summary, difference, holm
+from fedsim.tasks import Column, Scoring, column_of
 
 SAME = 1.01  # calibration ends a little below the epsilon that was asked for
-LOWER_IS_BETTER = ("loss", "seconds", "bytes", "failures")  # ends of metrics' names
 
 
 @dataclass(frozen=True, order=True)
@@ -73,17 +73,22 @@ class Frontier:
 
     Attributes:
         view: The adversary and the unit.
-        metric: What is compared.
+        column: What is compared.
         points: With epsilon, by series and epsilon.
         baselines: Without noise, the best first.
         absent: Groups of this unit without epsilon here, with the reason.
     """
 
     view: View
-    metric: str
+    column: Column
     points: tuple[Point, ...]
     baselines: tuple[Point, ...]
     absent: tuple[tuple[Group, str], ...]
+
+    @property
+    def metric(self) -> str:
+        """The column's name."""
+        return self.column.name
 
     @property
     def series(self) -> dict[str, list[Point]]:
@@ -92,15 +97,6 @@ class Frontier:
         for point in self.points:
             lines.setdefault(point.series, []).append(point)
         return lines
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether less of a metric is more.
-
-    >>> lower_is_better("train-loss"), lower_is_better("client-accuracy")
-    (True, False)
-    """
-    return metric.endswith(LOWER_IS_BETTER)
 
 
 def views_of(groups: Iterable[Group]) -> list[View]:
@@ -130,7 +126,13 @@ def default_adversary(groups: Sequence[Group]) -> str:
     )
 
 
-def frontier(groups: Sequence[Group], view: View, metric: str, series: Mapping[str, str]) -> Frontier:
+def frontier(
+    groups: Sequence[Group],
+    view: View,
+    metric: str,
+    series: Mapping[str, str],
+    scoring: Scoring = Scoring(),  # noqa: B008 (frozen)
+) -> Frontier:
     """Return the frontier of a view.
 
     Args:
@@ -138,6 +140,7 @@ def frontier(groups: Sequence[Group], view: View, metric: str, series: Mapping[s
         view: The adversary and the unit.
         metric: What is compared, by its final value.
         series: The line that a group is part of, by its label.
+        scoring: Of the task.
     """
     points, baselines, absent = [], [], []
     for group in groups:
@@ -150,14 +153,15 @@ def frontier(groups: Sequence[Group], view: View, metric: str, series: Mapping[s
             points.append(Point(group, series[group.label], summary, cost))
         elif view.unit in {other.unit for other in group.costs.values()}:
             absent.append((group, cost.why if cost is not None else f"says nothing of {view.adversary}"))
-    sign = -1 if lower_is_better(metric) else 1
+    column = column_of(metric, scoring)
+    sign = -1 if column.lower_is_better else 1
     baselines.sort(key=lambda point: -sign * point.summary.mean)
     levelled = sorted(_levelled(points), key=lambda point: (point.series, point.level, point.group.label))
     priced = _priced(baselines[1:] + levelled, baselines[0] if baselines else None, metric)
     rest = len(baselines[1:])
     return Frontier(
         view,
-        metric,
+        column,
         tuple(_ranked(priced[rest:], metric, sign)),
         tuple(baselines[:1] + priced[:rest]),
         tuple(absent),

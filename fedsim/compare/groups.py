@@ -171,7 +171,7 @@ def check_one_task(members: Sequence[Member]) -> str:
     """Return the task of all runs.
 
     Raises:
-        Refused: There are several: their accuracies are of different test sets.
+        Refused: There are several: their scores are of different test sets.
     """
     tasks: dict[str, list[Member]] = {}
     for member in members:

@@ -6,7 +6,7 @@ import glob
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from fedsim.compare.costs import Cost, costs_of
 from fedsim.compare.stand_in import protocol_bytes
 from fedsim.errors import Refused
 from fedsim.results.run import Run
+from fedsim.tasks import Scoring
 
 NOT_SETTINGS = frozenset({"name", "seed"})  # and [runtime], which changes no result
 
@@ -39,6 +40,7 @@ class Member:
             none, or that is not known.
         wall_seconds: Of the run's sessions together.
         commit: Of fedsim, if that is known.
+        scoring: The metrics of its task.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Member:
     wall_seconds: float | None
     commit: str | None
     stand_in_bytes: int | None = None
+    scoring: Scoring = field(default_factory=Scoring)
 
     @classmethod
     def of(cls, run: Run) -> Member:
@@ -77,7 +80,7 @@ class Member:
             seed=experiment.seed,
             status=status,
             error=str(manifest.get("error", "")),
-            task=_task(experiment.data.source, source),
+            task=_task(experiment.data.source, source, manifest.get("task", {}).get("name", "")),
             mechanism=_mechanism(experiment.privacy.mechanisms, secagg is not None),
             settings={key: value for key, value in settings.items() if key not in NOT_SETTINGS},
             rows=rows,
@@ -86,6 +89,7 @@ class Member:
             wall_seconds=manifest.get("wall-seconds"),
             commit=manifest.get("commit"),
             stand_in_bytes=stand_in,
+            scoring=run.scoring,
         )
 
     @property
@@ -165,14 +169,16 @@ def _runs_at(place: Path) -> list[Path]:
     return sorted(path.parent for inside in ("*", "runs/*") for path in place.glob(f"{inside}/manifest.json"))
 
 
-def _task(source: str, options: Mapping[str, Any]) -> str:
-    """Name what accuracy is measured on: a source and its options.
+def _task(source: str, options: Mapping[str, Any], task: str = "") -> str:
+    """Name what scores are measured on: a source and its options, and a task whose metrics are others than accuracy.
 
     >>> _task("npz", {"path": "/data/mnist.npz"})
     'npz (path=/data/mnist.npz)'
+    >>> _task("npz", {"path": "/data/houses.npz"}, "regression")
+    'npz (path=/data/houses.npz), regression'
     """
     said = ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
-    return f"{source} ({said})" if said else source
+    return (f"{source} ({said})" if said else source) + (f", {task}" if task else "")
 
 
 def _mechanism(mechanisms: Sequence[str], secagg: bool) -> str:

@@ -10,7 +10,6 @@ from fedsim.compare.frontier import Point
 from fedsim.compare.labels import Label, write_labels
 from fedsim.compare.panels import explain, panels_of
 from fedsim.compare.styles import Style, styles_of
-from fedsim.compare.wording import axis_of, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +31,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
     styles = styles_of(comparison)
     figure, panels = panels_of(len(there), 6.2, 4.4)
     labels = [
-        _draw_costs(axes, name, points, comparison.metric, styles)
+        _draw_costs(axes, name, points, comparison.column.scale, styles)
         for axes, name in zip(panels, there, strict=True)
     ]
     for axes, name in zip(panels, there, strict=True):
@@ -41,7 +40,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
         axes.margins(x=0.15)
         _widen(axes)
         _few_ticks(axes, name)
-    panels[0].set_ylabel(axis_of(comparison.metric))
+    panels[0].set_ylabel(comparison.column.axis)
     panels[0].legend(frameon=False, fontsize=9)
     against = f" Numbers: epsilon against {comparison.adversary}." if comparison.adversary else ""
     ideal = f" {STAND_IN}" if "bytes" in there and STAND_IN in comparison.notes else ""
@@ -54,10 +53,9 @@ def cost_figure(comparison: Comparison) -> Figure | None:
 
 
 def _draw_costs(
-    axes: Axes, name: str, points: Sequence[Point], metric: str, styles: dict[str, Style]
+    axes: Axes, name: str, points: Sequence[Point], scale: float, styles: dict[str, Style]
 ) -> list[Label]:
     """Draw points over their bytes or seconds, and return what is to be written beside them."""
-    scale = scale_of(metric)
     lines: dict[str, list[tuple[float, float]]] = {}
     labels = []
     for point in points:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedsim.compare.comparison import Comparison
-from fedsim.compare.frontier import Frontier, Point, lower_is_better
+from fedsim.compare.frontier import Frontier, Point
 from fedsim.compare.panels import explain, interval_said, log_epsilon, panels_of, privacy_said
 from fedsim.compare.styles import DASHES_OF_NONE, GREY, Style, styles_of
-from fedsim.compare.wording import axis_of, scale_of, view_of
+from fedsim.compare.wording import view_of
+from fedsim.tasks import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def frontier_figure(comparison: Comparison) -> Figure:
     figure, panels = panels_of(len(comparison.frontiers), 6.2, 4.6)
     for axes, frontier in zip(panels, comparison.frontiers, strict=True):
         _draw_frontier(axes, frontier, styles)
-    panels[0].set_ylabel(axis_of(comparison.metric))
+    panels[0].set_ylabel(comparison.column.axis)
     hollow = " Hollow: another setting does better at this epsilon." if _has_hollow(comparison) else ""
     said = ". ".join(text for frontier in comparison.frontiers if (text := privacy_said(frontier)))
     explain(
@@ -36,9 +37,9 @@ def frontier_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def best_of_line(points: Sequence[Point], metric: str) -> list[Point]:
+def best_of_line(points: Sequence[Point], column: Column) -> list[Point]:
     """Return of a line's points the best at each epsilon, in order."""
-    sign = -1 if lower_is_better(metric) else 1
+    sign = -1 if column.lower_is_better else 1
     best: dict[int, Point] = {}
     for point in points:
         leader = best.setdefault(point.level, point)
@@ -49,11 +50,11 @@ def best_of_line(points: Sequence[Point], metric: str) -> list[Point]:
 
 def _has_hollow(comparison: Comparison) -> bool:
     lines = [points for frontier in comparison.frontiers for points in frontier.series.values()]
-    return any(len(best_of_line(points, comparison.metric)) < len(points) for points in lines)
+    return any(len(best_of_line(points, comparison.column)) < len(points) for points in lines)
 
 
 def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> None:
-    scale = scale_of(frontier.metric)
+    scale = frontier.column.scale
     for place, point in enumerate(frontier.baselines):
         mean, half = scale * point.summary.mean, scale * (point.summary.half_width or 0.0)
         dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
@@ -64,7 +65,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
     # Lines of the same epsilons are drawn a little apart, so that their intervals can be told.
     spread = max(max(epsilons) / min(epsilons), 10.0) if epsilons else 1.0
     for place, (name, points) in enumerate(lines.items()):
-        style, best = styles[name], best_of_line(points, frontier.metric)
+        style, best = styles[name], best_of_line(points, frontier.column)
         apart = spread ** (APART * (place - (len(lines) - 1) / 2))
         axes.plot(
             [apart * (point.epsilon or 0.0) for point in best],
@@ -82,7 +83,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
     axes.set_xlabel(textwrap.fill(view_of(frontier.view), 60))
     if epsilons:
         log_epsilon(axes, epsilons)
-    if frontier.metric.endswith("accuracy"):
+    if frontier.column.percent:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))
     axes.legend(frameon=False, fontsize=9)

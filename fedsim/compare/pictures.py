@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.picture_of_costs import cost_figure
 from fedsim.compare.picture_of_frontier import frontier_figure
-from fedsim.compare.pictures_of_rounds import epsilon_figure, fairness_figure, metric_figure
+from fedsim.compare.pictures_of_rounds import epsilon_figure, fairness_figure, metric_figure, spread_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ def drawn(comparison: Comparison) -> dict[str, bytes]:
         figures["epsilon"] = epsilon_figure(comparison)
     if (cost := cost_figure(comparison)) is not None:
         figures["cost"] = cost
-    if any(group.values("client-accuracy-p10") for group in comparison.groups):
+    if any(spread_of(comparison, group) for group in comparison.groups):
         figures["fairness"] = fairness_figure(comparison)
     return {
         f"{name}.{kind}": _bytes(figure, kind) for name, figure in figures.items() for kind in ("png", "svg")

@@ -1,4 +1,4 @@
-"""Pictures over rounds, a panel for each line of the frontier; and how accuracy is spread over clients."""
+"""Pictures over rounds, a panel for each line of the frontier; and how the headline metric is spread over clients."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from fedsim.compare.frontier import Point
 from fedsim.compare.groups import Group
 from fedsim.compare.panels import COLUMNS, explain, log_epsilon, panels_of, privacy_said
 from fedsim.compare.styles import COLOURS, DASHES, DASHES_OF_NONE, GREY
-from fedsim.compare.wording import axis_of, scale_of
+from fedsim.tasks import column_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-QUANTILES = ("min", "p10", "median", "p90")  # of the clients' accuracies, as rows have them
+QUANTILES = ("p10", "median", "p90")  # of the clients' scores, as rows have them, beside the worst
 
 
 def metric_figure(comparison: Comparison) -> Figure:
     """Return the metric over rounds: in each panel a line's groups, and what adds no noise."""
-    scale = scale_of(comparison.metric)
-    metric = comparison.metric if comparison.metric not in ("seconds", "bytes") else "accuracy"
+    metric, headline = comparison.metric, comparison.scoring.headline.name
+    column = column_of(headline, comparison.scoring) if metric in ("seconds", "bytes") else comparison.column
+    metric, scale = column.name, column.scale
     baselines = comparison.frontiers[0].baselines
 
     def draw(axes: Axes, points: Sequence[Point]) -> None:
@@ -33,8 +34,8 @@ def metric_figure(comparison: Comparison) -> Figure:
         _lines(axes, points, lambda point: curve_of(point.group, metric), scale)
         axes.legend(frameon=False, fontsize=8)
 
-    figure = _over_rounds(comparison, draw, axis_of(metric))
-    title = f"{axis_of(metric).partition(' (')[0].capitalize()} over rounds: {comparison.task}"
+    figure = _over_rounds(comparison, draw, column.axis)
+    title = f"{column.title.capitalize()} over rounds: {comparison.task}"
     explain(
         figure,
         title,
@@ -114,17 +115,19 @@ def _line(axes: Axes, curve: Curve, scale: float, colour: str, dash: object, lab
 
 
 def fairness_figure(comparison: Comparison) -> Figure:
-    """Return how accuracy is spread over clients, for the groups that recorded it."""
+    """Return how the headline metric is spread over clients, for the groups that recorded it."""
     from matplotlib.figure import Figure
 
-    groups = [group for group in comparison.groups if group.values("client-accuracy-p10")]
+    groups = [group for group in comparison.groups if spread_of(comparison, group)]
+    headline = comparison.scoring.headline.name
+    column = column_of(f"client-{headline}", comparison.scoring)
     figure = Figure(figsize=(9, 1.8 + 0.36 * len(groups)), layout="constrained")
     axes = figure.subplots()
     axes.set_yticks(range(len(groups)), [group.label for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     for place, group in enumerate(groups):
-        low, tenth, median, ninetieth = (_mean_of(group, name) for name in QUANTILES)
-        axes.plot([low], [place], marker="x", color=COLOURS[1], label="" if place else "worst client")
+        worst, tenth, median, ninetieth = (column.scale * mean for mean in spread_of(comparison, group))
+        axes.plot([worst], [place], marker="x", color=COLOURS[1], label="" if place else "worst client")
         axes.plot(
             [tenth, ninetieth],
             [place, place],
@@ -143,19 +146,23 @@ def fairness_figure(comparison: Comparison) -> Figure:
             linestyle="",
             label="" if place else "median",
         )
-    axes.set_xlabel(axis_of("client-accuracy"))
+    axes.set_xlabel(column.axis)
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
     explain(
         figure,
-        f"How accuracy is spread over clients: {comparison.task}",
+        f"How {headline} is spread over clients: {comparison.task}",
         "Over the clients of the last evaluation; means over seeds.",
     )
     return figure
 
 
-def _mean_of(group: Group, quantile: str) -> float:
-    summary = group.summary(f"client-accuracy-{quantile}")
-    return float("nan") if summary is None else 100 * summary.mean
+def spread_of(comparison: Comparison, group: Group) -> list[float]:
+    """Return of the headline metric the worst client's, and the quantiles; nothing where a group did not record it."""
+    metric = comparison.scoring.headline
+    names = ("max" if metric.lower_is_better else "min", *QUANTILES)
+    summaries = [group.summary(f"client-{metric.name}-{name}") for name in names]
+    means = [summary.mean for summary in summaries if summary is not None]
+    return means if len(means) == len(names) else []

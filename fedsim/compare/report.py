@@ -19,16 +19,15 @@ from fedsim.compare.styles import Style, styles_of
 from fedsim.compare.table import remarks
 from fedsim.compare.wording import (
     UNITS,
-    axis_of,
     difference_of,
     p_of,
-    scale_of,
     standing_of,
     summary_of,
     value_of,
     view_of,
 )
 from fedsim.errors import Refused
+from fedsim.tasks import Column
 
 SYMBOLS = {
     "o": "circle",
@@ -84,8 +83,8 @@ def _numbers(comparison: Comparison) -> dict[str, Any]:
     anchors = _anchors(comparison)
     return {
         "metric": comparison.metric,
-        "axis": axis_of(comparison.metric),
-        "scale": scale_of(comparison.metric),
+        "axis": comparison.column.axis,
+        "scale": comparison.column.scale,
         "groups": {anchors[group.label]: _group(comparison, group, styles) for group in comparison.groups},
         "views": [_view(comparison.frontier(view), anchors) for view in comparison.views]
         or [_view(comparison.frontiers[0], anchors)],
@@ -122,7 +121,7 @@ def _view(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
             "epsilon": point.epsilon,
             "mean": point.summary.mean,
             "half": point.summary.half_width,
-            "said": summary_of(frontier.metric, point.summary),
+            "said": summary_of(frontier.column, point.summary),
             "terms": _terms(point),
         }
 
@@ -160,7 +159,7 @@ def _texts(comparison: Comparison) -> dict[str, Any]:
     return {
         "task": comparison.task,
         "metric": comparison.metric,
-        "axis": axis_of(comparison.metric),
+        "axis": comparison.column.axis,
         "remarks": remarks(comparison),
         "runs": len(comparison.members),
         "completed": sum(len(group.counted) for group in comparison.groups),
@@ -197,10 +196,10 @@ def _frontier_rows(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any
                 "label": point.group.label,
                 "epsilon": "none spent" if point.epsilon is None else f"{point.epsilon:.4g}",
                 "seeds": point.summary.n,
-                "score": summary_of(frontier.metric, point.summary),
-                "price": difference_of(frontier.metric, point.price),
+                "score": summary_of(frontier.column, point.summary),
+                "price": difference_of(frontier.column, point.price),
                 "p": p_of(point.price_p),
-                "standing": standing_of(frontier.metric, point),
+                "standing": standing_of(frontier.column, point),
             }
             for point in (*frontier.baselines, *frontier.points)
         ],
@@ -262,8 +261,10 @@ def _section(comparison: Comparison, group: Group, anchor: str) -> dict[str, Any
         "mechanism": group.mechanism,
         "score": ("pruned" if group.pruned else "no completed run")
         if summary is None
-        else summary_of(comparison.metric, summary),
-        "scores": {name: value_of(name, found.mean) for name, found in scores.items() if found is not None},
+        else summary_of(comparison.column, summary),
+        "scores": {
+            name: value_of(Column(name), found.mean) for name, found in scores.items() if found is not None
+        },
         "settings": {key: _said(value) for key, value in group.settings.items()},
         "runs": [
             {
@@ -272,7 +273,7 @@ def _section(comparison: Comparison, group: Group, anchor: str) -> dict[str, Any
                 "status": member.status,
                 "error": member.error,
                 "rounds": len(member.rows),
-                "value": value_of(comparison.metric, member.finals[comparison.metric])
+                "value": value_of(comparison.column, member.finals[comparison.metric])
                 if comparison.metric in member.finals
                 else "",
                 "spent": ", ".join(

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.frontier import Frontier, Point
-from fedsim.compare.wording import axis_of, difference_of, p_of, standing_of, summary_of, value_of, view_of
+from fedsim.compare.wording import difference_of, p_of, standing_of, summary_of, value_of, view_of
+from fedsim.tasks import Column
 
 
 def show(comparison: Comparison, console: Console) -> None:
@@ -65,12 +66,12 @@ def remarks(comparison: Comparison) -> list[str]:
 
 def _scores(frontier: Frontier, narrow: bool) -> Table:
     points = [*frontier.baselines, *frontier.points]
-    table = _table(f"{axis_of(frontier.metric).partition(' (')[0]}; {view_of(frontier.view)}")
+    table = _table(f"{frontier.column.title}; {view_of(frontier.view)}")
     shown = [name for name in _columns(frontier) if not (narrow and name in DETAILS)]
     for name in shown:
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "settings")
     for point in points:
-        cells = _cells(point, frontier.metric)
+        cells = _cells(point, frontier.column)
         table.add_row(*(cells[name] for name in shown), style="bold" if point.best and point.rivals else "")
     return table
 
@@ -82,21 +83,21 @@ LEFT = ("mechanism", "settings", "best of epsilon", "relation", "bound by")
 
 def _columns(frontier: Frontier) -> list[str]:
     """Return the columns in which some point has something."""
-    cells = [_cells(point, frontier.metric) for point in (*frontier.baselines, *frontier.points)]
+    cells = [_cells(point, frontier.column) for point in (*frontier.baselines, *frontier.points)]
     return [name for name in cells[0] if any(row[name] for row in cells)] if cells else []
 
 
-def _cells(point: Point, metric: str) -> dict[str, str]:
+def _cells(point: Point, column: Column) -> dict[str, str]:
     return {
         "mechanism": point.group.mechanism,
         "settings": point.group.variant,
         "epsilon": "" if point.epsilon is None else f"{point.epsilon:.4g}",
         "seeds": str(point.summary.n),
-        metric: summary_of(metric, point.summary),
-        "sd": "" if point.summary.sd is None else value_of(metric, point.summary.sd),
-        "against no noise": difference_of(metric, point.price),
+        column.name: summary_of(column, point.summary),
+        "sd": "" if point.summary.sd is None else value_of(column, point.summary.sd),
+        "against no noise": difference_of(column, point.price),
         "p": p_of(point.price_p),
-        "best of epsilon": standing_of(metric, point),
+        "best of epsilon": standing_of(column, point),
     }
 
 
@@ -150,7 +151,7 @@ def _latex_table(comparison: Comparison, frontier: Frontier) -> str:
     align = "".join("l" if name in LEFT else "r" for name in shown)
     lines = [_latex_row(shown), r"\midrule"]
     for point in (*frontier.baselines, *frontier.points):
-        cells = _cells(point, frontier.metric)
+        cells = _cells(point, frontier.column)
         lines.append(_latex_row([cells[name] for name in shown], bold=point.best and point.rivals > 0))
     deltas = sorted(
         {p.cost.delta for p in frontier.points if p.cost is not None and p.cost.delta is not None}
@@ -159,7 +160,7 @@ def _latex_table(comparison: Comparison, frontier: Frontier) -> str:
     said = (
         f"; delta {', '.join(f'{d:g}' for d in deltas)}; neighbours: {', '.join(relations)}" if deltas else ""
     )
-    caption = f"{comparison.task}: {axis_of(frontier.metric)}; {view_of(frontier.view)}{said}."
+    caption = f"{comparison.task}: {frontier.column.axis}; {view_of(frontier.view)}{said}."
     return "\n".join(
         [
             r"\begin{table}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedsim.compare.frontier import Point, View
 from fedsim.compare.statistics import Difference, Summary
+from fedsim.tasks import Column
 
 UNITS = {
     "example": "one record of one client",
@@ -11,44 +12,48 @@ UNITS = {
 }
 
 
-def value_of(metric: str, value: float) -> str:
-    """Say a metric's value.
+def value_of(column: Column, value: float) -> str:
+    """Say a value of a column.
 
-    >>> value_of("accuracy", 0.8765), value_of("loss", 1.23456), value_of("bytes", 2421000.0)
+    >>> from fedsim.tasks import Scoring, column_of
+    >>> accuracy, loss, sent = (column_of(name, Scoring()) for name in ("accuracy", "loss", "bytes"))
+    >>> value_of(accuracy, 0.8765), value_of(loss, 1.23456), value_of(sent, 2421000.0)
     ('87.65 %', '1.235', '2.421 MB')
     """
-    if metric.endswith("bytes"):
+    if column.name.endswith("bytes"):
         return f"{value / 1e6:.4g} MB"
-    return f"{value:.2%}".replace("%", " %") if metric.endswith("accuracy") else f"{value:.4g}"
+    return f"{value:.2%}".replace("%", " %") if column.percent else f"{value:.4g}"
 
 
-def summary_of(metric: str, summary: Summary) -> str:
+def summary_of(column: Column, summary: Summary) -> str:
     """Say a mean with its 95 % interval.
 
-    >>> summary_of("accuracy", Summary(3, 0.9, 0.01, 0.0248))
+    >>> from fedsim.tasks import Scoring, column_of
+    >>> summary_of(column_of("accuracy", Scoring()), Summary(3, 0.9, 0.01, 0.0248))
     '90.00 ± 2.48 %'
     """
     if summary.half_width is None:
-        return value_of(metric, summary.mean)
-    if metric.endswith("accuracy"):
+        return value_of(column, summary.mean)
+    if column.percent:
         return f"{100 * summary.mean:.2f} ± {100 * summary.half_width:.2f} %"
-    scale, unit = (1e-6, " MB") if metric.endswith("bytes") else (1.0, "")
+    scale, unit = (1e-6, " MB") if column.name.endswith("bytes") else (1.0, "")
     return f"{scale * summary.mean:.4g} ± {scale * summary.half_width:.2g}{unit}"
 
 
-def difference_of(metric: str, difference: Difference | None) -> str:
-    """Say a difference; of accuracies, in percentage points.
+def difference_of(column: Column, difference: Difference | None) -> str:
+    """Say a difference; of shares, in percentage points.
 
-    >>> difference_of("accuracy", Difference(-0.0212, 0.013))
+    >>> from fedsim.tasks import Scoring, column_of
+    >>> difference_of(column_of("accuracy", Scoring()), Difference(-0.0212, 0.013))
     '-2.12 ± 1.30 pp'
     """
     if difference is None:
         return ""
     half = difference.half_width
-    if metric.endswith("accuracy"):
+    if column.percent:
         spread = "" if half is None else f" ± {100 * half:.2f}"
         return f"{100 * difference.mean:+.2f}{spread} pp"
-    scale, unit = (1e-6, " MB") if metric.endswith("bytes") else (1.0, "")
+    scale, unit = (1e-6, " MB") if column.name.endswith("bytes") else (1.0, "")
     return f"{scale * difference.mean:+.4g}{'' if half is None else f' ± {scale * half:.2g}'}{unit}"
 
 
@@ -63,11 +68,11 @@ def p_of(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def standing_of(metric: str, point: Point) -> str:
+def standing_of(column: Column, point: Point) -> str:
     """Say whether a point is the best of its epsilon, or how far behind it is; empty without an epsilon."""
     if point.behind is not None:
         p = f" (p {p_of(point.behind_p)})" if point.behind_p is not None else ""
-        return difference_of(metric, point.behind) + p
+        return difference_of(column, point.behind) + p
     if not point.best:
         return ""
     return "best" if point.rivals else "only one"
@@ -82,23 +87,3 @@ def view_of(view: View) -> str:
     if not view.adversary:
         return "no run adds noise"
     return f"epsilon against {view.adversary}, of {UNITS.get(view.unit, view.unit)}"
-
-
-def axis_of(metric: str) -> str:
-    """Name a metric with its unit, for an axis."""
-    names = {
-        "accuracy": "test accuracy (%)",
-        "loss": "test loss (nats)",
-        "seconds": "seconds of all rounds",
-        "bytes": "bytes of all rounds, both ways",
-        "client-accuracy": "accuracy on clients' held-out data (%)",
-        "client-loss": "loss on clients' held-out data (nats)",
-        "train-loss": "training loss (nats)",
-        "released-train-loss": "training loss as released, noised (nats)",
-    }
-    return names.get(metric, f"{metric} (%)" if metric.endswith("accuracy") else metric)
-
-
-def scale_of(metric: str) -> float:
-    """Return what a metric's values are multiplied by on an axis."""
-    return 100.0 if metric.endswith("accuracy") else 1.0

@@ -2,6 +2,6 @@
 
 from fedsim.data.federated import ClientData, Examples, FederatedData, prepare
 from fedsim.data.raw import Raw
-from fedsim.data.task import Task
+from fedsim.data.spec import DataSpec
 
-__all__ = ["ClientData", "Examples", "FederatedData", "Raw", "Task", "prepare"]
+__all__ = ["ClientData", "DataSpec", "Examples", "FederatedData", "Raw", "prepare"]

@@ -16,21 +16,19 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.catalogue import Kind
+from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import values_in
 from fedsim.data.raw import Raw
-from fedsim.data.task import Task
+from fedsim.data.spec import DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
-
-if TYPE_CHECKING:
-    import torch
 
 FORMAT = 1  # of the cache: a change here prepares everything anew
 
@@ -41,33 +39,21 @@ class Examples:
 
     Attributes:
         x: `(examples, *shape)`; uint8 images are values / 255, text is tokens with one more than is read.
-        y: `(examples,)` int64, or None for next-character prediction.
+        y: Labels, `(examples,)` int64; real values, float32 `(examples,)` or `(examples, values)`; or None for
+            next-character prediction.
         kind: What an input is.
     """
 
     x: NDArray[Any]
-    y: NDArray[np.int64] | None
+    y: NDArray[Any] | None
     kind: Kind
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs and labels for a model.
-
-        Images and features are float32 `(examples, *shape)` and labels int64 `(examples,)`; text is int64
-        `(examples, length)` and labels `(examples,)` or, for the next character, `(examples, length)`.
-        """
-        import torch
-
-        x = torch.from_numpy(self.x)
-        if self.kind is not Kind.TEXT:
-            x = x.float() / 255 if x.dtype == torch.uint8 else x
-            if self.y is None:
-                raise TypeError(f"{self.kind} examples without labels")
-            return x, torch.from_numpy(self.y)
-        x = x.long()
-        return (x[:, :-1], x[:, 1:]) if self.y is None else (x, torch.from_numpy(self.y))
+    def part(self, chosen: slice) -> Examples:
+        """Return some of them: views, no copies."""
+        return Examples(self.x[chosen], None if self.y is None else self.y[chosen], self.kind)
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,7 @@ class FederatedData:
     """A prepared source, opened from its folder.
 
     Attributes:
-        task: What a model is asked to do.
+        spec: What the examples are made of.
         clients: Number of clients.
         names: Names of the clients where they are users, else empty.
         sha256: Hash of all examples and of who has them.
@@ -100,12 +86,13 @@ class FederatedData:
         self.sha256: str = meta["sha256"]
         per_token = self._train.y is None
         shape = self._train.x.shape[1:]
-        self.task = Task(
+        self.spec = DataSpec(
             kind=Kind(meta["kind"]),
             shape=(shape[0] - 1,) if per_token else shape,
             classes=meta["classes"],
             vocabulary=meta["vocabulary"],
             per_token=per_token,
+            values=values_in(self._train.y),
         )
 
     def client(self, index: int) -> ClientData:
@@ -127,32 +114,48 @@ class FederatedData:
         return sizes
 
     def labels(self) -> NDArray[np.int64]:
-        """Return how often each client has each label, `(clients, classes)`; `(clients, 0)` for next characters."""
-        if self._train.y is None:
+        """Return how often each client has each label, `(clients, classes)`; `(clients, 0)` where there are no labels."""
+        if self._train.y is None or self.spec.values:
             return np.zeros((self.clients, 0), dtype=np.int64)
-        counts = np.zeros((self.clients, self.task.classes), dtype=np.int64)
+        counts = np.zeros((self.clients, self.spec.classes), dtype=np.int64)
         np.add.at(counts, (np.repeat(np.arange(self.clients), self.sizes()), self._train.y), 1)
         return counts
 
     def _slice(self, start: int, end: int) -> Examples:
-        y = self._train.y
-        return Examples(self._train.x[start:end], None if y is None else y[start:end], self._train.kind)
+        return self._train.part(slice(start, end))
 
 
 def prepare(experiment: Experiment) -> FederatedData:
     """Return the experiment's data, prepared now or before.
 
     Raises:
-        Refused: The source can't be read, or the partition can't be made.
+        Refused: The source can't be read, has not the targets that the task wants, or the partition can't be made.
     """
-    section = experiment.data
-    folder = cache_folder() / "data" / _key(experiment)
+    section, targets = experiment.data, experiment.task_entry.targets()
+    folder = cache_folder() / "data" / _key(experiment, targets)
     if not (folder / "meta.json").exists():
         raw = section.source_entry.load()(
-            section.pick(section.source_entry), numpy_stream(experiment.seed, "data-source")
+            section.pick(section.source_entry), numpy_stream(experiment.seed, "data-source"), targets
         )
+        _check(raw, targets, experiment)
         _write(raw, section, experiment.seed, folder)
     return _opened(folder)
+
+
+def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
+    """Refuse examples whose targets are not the task's."""
+    found = (
+        Targets.TOKENS
+        if raw.y_train is None
+        else Targets.VALUES
+        if values_in(raw.y_train)
+        else Targets.LABELS
+    )
+    if found is not targets:
+        raise Refused(
+            f"task.name = {experiment.task_entry.name!r}: needs targets that are {targets}, and data.source = "
+            f"{experiment.data.source!r} has {found}"
+        )
 
 
 @functools.lru_cache(maxsize=8)
@@ -167,13 +170,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedsim"
 
 
-def _key(experiment: Experiment) -> str:
-    """Name what was prepared: the section, the seed and, for a file, its state."""
+def _key(experiment: Experiment, targets: Targets) -> str:
+    """Name what was prepared: the section, the seed, targets other than the source's own and, for a file, its state."""
     section = experiment.data.model_dump(by_alias=True, mode="json")
     state: list[Any] = [FORMAT, experiment.seed, section, sys.version_info[:3], np.__version__]
     if (path := section.get("path")) and Path(path).exists():
         files = [Path(path)] if Path(path).is_file() else sorted(Path(path).iterdir())
         state += [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    if targets is Targets.VALUES:
+        state.append(targets)
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -193,7 +198,9 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     classes = raw.vocabulary
     if raw.y_train is not None and raw.y_test is not None:
         arrays |= {"train_y": raw.y_train[order], "test_y": raw.y_test}
-        classes = raw.classes or int(max(raw.y_train.max(initial=0), raw.y_test.max())) + 1
+        classes = raw.classes
+        if not values_in(raw.y_train):
+            classes = classes or int(max(raw.y_train.max(initial=0), raw.y_test.max())) + 1
     meta = {
         "kind": str(raw.kind),
         "classes": classes,

@@ -6,17 +6,20 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.catalogue import Kind
-from fedsim.data.arrays import as_inputs, as_labels
+from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import as_inputs, as_targets, values_in
 from fedsim.data.federated import ClientData, Examples
-from fedsim.data.task import Task
+from fedsim.data.spec import DataSpec
 from fedsim.data.tokens import windows
 from fedsim.errors import Refused
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LABEL = "label"
 SUFFIXES = (".npz", ".parquet", ".txt")
@@ -29,13 +32,14 @@ class OwnFile:
     Attributes:
         where: Names the file in errors.
         x: Inputs, `(examples, *shape)`, uint8 or float32, images with their channels first; None: it is text.
-        y: Labels, `(examples,)` int64 from 0; None: it is text.
+        y: Labels, `(examples,)` int64 from 0, or real-valued targets, float32 `(examples,)` or `(examples, values)`;
+            None: it is text.
         text: The text.
     """
 
     where: str
     x: NDArray[Any] | None = None
-    y: NDArray[np.int64] | None = None
+    y: NDArray[Any] | None = None
     text: str = ""
 
     @property
@@ -45,30 +49,35 @@ class OwnFile:
             return Kind.TEXT
         return Kind.FEATURES if self.x.ndim == 2 else Kind.IMAGE
 
-    def examples(self, task: Task) -> Examples:
-        """Return the examples of a task.
+    def examples(self, spec: DataSpec) -> Examples:
+        """Return the examples.
 
         Raises:
-            Refused: They are not of that task.
+            Refused: They are not what a run's data must be.
         """
-        if self.kind is not task.kind or (self.kind is Kind.TEXT and not task.per_token):
-            raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {task.kind}")
+        if self.kind is not spec.kind or (self.kind is Kind.TEXT and not spec.per_token):
+            raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {spec.kind}")
         if self.x is None or self.y is None:
-            (length,) = task.shape
+            (length,) = spec.shape
             x = windows(self.text, length)
             if not len(x):
                 raise Refused(
                     f"{self.where}: has {len(self.text)} characters; at least {length + 1} are needed"
                 )
-            return Examples(x, None, task.kind)
-        if self.x.shape[1:] != task.shape:
-            raise Refused(f"{self.where}: its inputs have shape {self.x.shape[1:]}, the task's {task.shape}")
-        if self.y.max() >= task.classes:
-            raise Refused(f"{self.where}: has label {self.y.max()}; the task has 0 to {task.classes - 1}")
-        return Examples(self.x, self.y, task.kind)
+            return Examples(x, None, spec.kind)
+        if self.x.shape[1:] != spec.shape:
+            raise Refused(f"{self.where}: its inputs have shape {self.x.shape[1:]}, the task's {spec.shape}")
+        values = values_in(self.y)
+        if values != spec.values:
+            raise Refused(
+                f"{self.where}: has {values} real-valued targets an example; the task has {spec.values}"
+            )
+        if not values and self.y.max() >= spec.classes:
+            raise Refused(f"{self.where}: has label {self.y.max()}; the task has 0 to {spec.classes - 1}")
+        return Examples(self.x, self.y, spec.kind)
 
 
-def read_own(path: Path, where: str) -> OwnFile:
+def read_own(path: Path, where: str, targets: Targets = Targets.LABELS) -> OwnFile:
     """Read a file.
 
     `.npz`: NumPy arrays `x` and `y` (or `x_train` and `y_train`); nothing is unpickled. `.parquet`: a column `label`,
@@ -77,6 +86,7 @@ def read_own(path: Path, where: str) -> OwnFile:
     Args:
         path: The file.
         where: Names it in errors, such as `--data 'scans.npz'`.
+        targets: What its targets must be.
 
     Raises:
         Refused: It is missing, damaged, empty, or not such a file.
@@ -86,12 +96,12 @@ def read_own(path: Path, where: str) -> OwnFile:
         raise Refused(f"{where}: is of no known kind; allowed: {', '.join(SUFFIXES)}")
     try:
         path.open("rb").close()
-        return readers[path.suffix](path, where)
+        return readers[path.suffix](path, where, targets)
     except OSError as error:
         raise Refused(f"{where}: {error.strerror or error}") from None
 
 
-def _read_npz(path: Path, where: str) -> OwnFile:
+def _read_npz(path: Path, where: str, targets: Targets) -> OwnFile:
     try:
         if not zipfile.is_zipfile(path):
             raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays x and y")
@@ -108,10 +118,10 @@ def _read_npz(path: Path, where: str) -> OwnFile:
         if isinstance(error, Refused):
             raise
         raise Refused(f"{where}: holds pickled objects, which are never loaded; numbers are needed") from None
-    return _labelled(x, y, where)
+    return _labelled(x, y, where, targets)
 
 
-def _read_parquet(path: Path, where: str) -> OwnFile:
+def _read_parquet(path: Path, where: str, targets: Targets) -> OwnFile:
     import polars as pl
 
     try:
@@ -121,17 +131,27 @@ def _read_parquet(path: Path, where: str) -> OwnFile:
     inputs = [name for name in table.columns if name != LABEL]
     if LABEL not in table.columns or not inputs:
         raise Refused(f"{where}: has the columns {', '.join(table.columns)}; needed are {LABEL!r} and inputs")
-    if len(inputs) == 1 and table[inputs[0]].dtype.is_nested():
-        try:
-            x = np.asarray(table[inputs[0]].to_list())
-        except ValueError:
-            raise Refused(f"{where}: the lists of {inputs[0]!r} have several shapes; one is needed") from None
-    else:
-        x = table.select(inputs).to_numpy()
-    return _labelled(x, table[LABEL].to_numpy(), where)
+    x = _lists(table[inputs[0]], where) if len(inputs) == 1 else None
+    y = _lists(table[LABEL], where)
+    return _labelled(
+        table.select(inputs).to_numpy() if x is None else x,
+        table[LABEL].to_numpy() if y is None else y,
+        where,
+        targets,
+    )
 
 
-def _read_text(path: Path, where: str) -> OwnFile:
+def _lists(column: pl.Series, where: str) -> NDArray[Any] | None:
+    """Return a column of lists as an array, None for a column of numbers."""
+    if not column.dtype.is_nested():
+        return None
+    try:
+        return np.asarray(column.to_list())
+    except ValueError:
+        raise Refused(f"{where}: the lists of {column.name!r} have several shapes; one is needed") from None
+
+
+def _read_text(path: Path, where: str, targets: Targets) -> OwnFile:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -141,43 +161,44 @@ def _read_text(path: Path, where: str) -> OwnFile:
     return OwnFile(where, text=text)
 
 
-def _labelled(x: NDArray[Any], y: NDArray[Any], where: str) -> OwnFile:
-    """Return inputs with their labels, as fedsim keeps them."""
+def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) -> OwnFile:
+    """Return inputs with their targets, as fedsim keeps them."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1 or len(x) != len(y):
+    alike = y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES)
+    if not alike or len(x) != len(y):
         raise Refused(
             f"{where}: inputs of shape {x.shape} and labels of {y.shape}; one label an input is needed"
         )
     if len(x) == 0:
         raise Refused(f"{where}: is empty; at least one example is needed")
-    return OwnFile(where, as_inputs(x, f"{where}: inputs"), as_labels(y, f"{where}: labels"))
+    return OwnFile(where, as_inputs(x, f"{where}: inputs"), as_targets(y, targets, f"{where}: labels"))
 
 
 class OwnData:
     """A client's own examples, as all clients' data would hold them.
 
     Attributes:
-        task: What a model is asked to do.
+        spec: What they are made of.
         clients: How many clients there are.
 
     Args:
         file: The client's.
-        task: Of the run.
+        spec: Of the run's data.
         held_out: Share of the examples, from 0 to 1, that the client keeps for its own evaluation: the last ones.
         clients: How many clients there are.
 
     Raises:
-        Refused: The examples are not of that task.
+        Refused: The examples are not of that kind.
     """
 
-    def __init__(self, file: OwnFile, task: Task, held_out: float, clients: int) -> None:
-        self.task = task
+    def __init__(self, file: OwnFile, spec: DataSpec, held_out: float, clients: int) -> None:
+        self.spec = spec
         self.clients = clients
-        everything = file.examples(task)
+        everything = file.examples(spec)
         middle = len(everything) - min(round(len(everything) * held_out), len(everything) - 1)
         first, rest = slice(None, middle), slice(middle, None)
-        self._data = ClientData(*(_part(everything, part) for part in (first, rest)))
+        self._data = ClientData(*(everything.part(part) for part in (first, rest)))
 
     def client(self, index: int) -> ClientData:
         """Return the examples, whatever the client's number is."""
@@ -186,7 +207,3 @@ class OwnData:
     def training_sizes(self) -> NDArray[np.int64]:
         """Return how many examples others have, `(clients,)`: nobody knows, which is one at least."""
         return np.ones(self.clients, np.int64)
-
-
-def _part(examples: Examples, part: slice) -> Examples:
-    return Examples(examples.x[part], None if examples.y is None else examples.y[part], examples.kind)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.catalogue import PARTITIONS
+from fedsim.data.arrays import values_in
 from fedsim.data.raw import Raw
 from fedsim.errors import Refused
 from fedsim.sections import DataSection
@@ -75,6 +77,9 @@ def partition(
         raise Refused(
             f"{where}: goes by label, and next-character text has none; allowed: iid, size, natural, ..."
         )
+    if entry.by_label and values_in(raw.y_train):
+        by_other = ", ".join(name for name, other in PARTITIONS.items() if not other.by_label)
+        raise Refused(f"{where}: goes by label, and the targets are real values; allowed: {by_other}")
     if entry.by_user and raw.user is None:
         raise Refused(f"{where}: the examples have no users; data.client must name their column")
     examples = len(raw.x_train)
@@ -83,7 +88,7 @@ def partition(
     chosen = generator.permutation(examples)
     if raw.user is not None and section.clients is not None and section.partition == "natural":
         chosen = _of_some_users(raw.user, section.clients, chosen, generator, where)
-    columns = {"label": raw.y_train, "user": raw.user}
+    columns = {"label": None if values_in(raw.y_train) else raw.y_train, "user": raw.user}
     deal = Deal(
         section.clients or 0,
         len(chosen),

@@ -20,7 +20,8 @@ class Raw:
         x_train: Inputs, `(examples, *shape)`: uint8 (read as value / 255) or float32 for images, float32 for
             features, uint8 tokens for text. Text for next-character prediction has one token more than the
             model reads: position `i` of the input is labelled with position `i + 1`.
-        y_train: Labels, `(examples,)` int64 from 0, or None for next-character prediction.
+        y_train: Labels, `(examples,)` int64 from 0; or real values, float32 `(examples,)` or `(examples, values)`; None
+            for next-character prediction.
         x_test: As `x_train`.
         y_test: As `y_train`.
         vocabulary: Number of different tokens of a text; 0 for other kinds.
@@ -31,9 +32,9 @@ class Raw:
 
     kind: Kind
     x_train: NDArray[Any]
-    y_train: NDArray[np.int64] | None
+    y_train: NDArray[Any] | None
     x_test: NDArray[Any]
-    y_test: NDArray[np.int64] | None
+    y_test: NDArray[Any] | None
     vocabulary: int = 0
     classes: int = 0
     user: NDArray[np.int64] | None = None

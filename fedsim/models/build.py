@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
-from fedsim.data.task import Task
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.options import FreeOptions
 from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from
+from fedsim.tasks import Task
+from fedsim.tasks.task import names_of
 
 
 def build(section: ModelSection, task: Task) -> nn.Module:
@@ -22,27 +21,19 @@ def build(section: ModelSection, task: Task) -> nn.Module:
     `[model]`.
 
     Raises:
-        Refused: The model is not for this kind of data, the data has more labels than the model has classes,
-            or the user's callable is missing or returns no module.
+        Refused: The model is not for this kind of data, or the user's callable is missing or returns no module.
     """
     entry = section.entry
-    if task.kind not in entry.kinds:
+    if task.inputs.kind not in entry.kinds:
         kinds = " or ".join(sorted(entry.kinds))
-        raise Refused(f"model.name = {section.name!r}: is for {kinds}, and the data is {task.kind}")
-    if section.classes is not None and task.classes > section.classes:
-        raise Refused(
-            f"model.classes = {section.classes}: the data has the label {task.classes - 1}; "
-            f"at least {task.classes} classes are needed"
-        )
-    task = replace(task, classes=section.classes or task.classes)
+        raise Refused(f"model.name = {section.name!r}: is for {kinds}, and the data is {task.inputs.kind}")
     options = section.pick(entry)
     make = entry.load()
     if not isinstance(options, FreeOptions):
         model = make(task, options)
     else:
-        arguments = {key.replace("-", "_"): value for key, value in (options.model_extra or {}).items()}
         try:
-            model = make(task, **arguments)
+            model = make(task, **names_of(options))
         except TypeError as error:
             raise Refused(f"model.name = {section.name!r}: {error}") from None
     if not isinstance(model, nn.Module):

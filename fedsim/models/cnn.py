@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fedsim.data.task import Task
 from fedsim.errors import Refused
 from fedsim.options import CnnOptions
+from fedsim.tasks import Task
 
 
 class Cnn(nn.Module):
@@ -33,13 +33,13 @@ class Cnn(nn.Module):
 
     def __init__(self, task: Task, options: CnnOptions) -> None:
         super().__init__()
-        channels, height, width = task.shape
+        channels, height, width = task.inputs.shape
         first, second, hidden = (max(round(size * options.width), 1) for size in (32, 64, 512))
         hidden = options.hidden or hidden
         self.block1 = _block(channels, first, options.group_norm)
         self.block2 = _block(first, second, options.group_norm)
         self.hidden = nn.Linear(second * (height // 4) * (width // 4), hidden)
-        self.output = nn.Linear(hidden, task.classes)
+        self.output = nn.Linear(hidden, task.outputs.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(B, classes)` of images `(B, C, H, W)`."""
@@ -61,9 +61,9 @@ def cnn(task: Task, options: CnnOptions) -> nn.Module:
     Raises:
         Refused: The images are smaller.
     """
-    if min(task.shape[1:]) < 4:
+    if min(task.inputs.shape[1:]) < 4:
         raise Refused(
-            f"model.name = 'cnn': images are {task.shape[1]}x{task.shape[2]}; at least 4x4 is needed"
+            f"model.name = 'cnn': images are {task.inputs.shape[1]}x{task.inputs.shape[2]}; at least 4x4 is needed"
         )
     # channels_last halves the time of a step on a CPU; it changes the order in memory, not the shapes.
     return Cnn(task, options).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fedsim.data.task import Task
 from fedsim.options import LstmOptions
+from fedsim.tasks import Task
 
 
 class Lstm(nn.Module):
@@ -25,10 +25,10 @@ class Lstm(nn.Module):
 
     def __init__(self, task: Task, options: LstmOptions) -> None:
         super().__init__()
-        self.per_token = task.per_token
-        self.embedding = nn.Embedding(task.vocabulary, options.embedding)
+        self.per_token = task.outputs.per_token
+        self.embedding = nn.Embedding(task.inputs.vocabulary, options.embedding)
         self.layers = nn.LSTM(options.embedding, options.hidden, options.layers, batch_first=True)
-        self.output = nn.Linear(options.hidden, task.classes)
+        self.output = nn.Linear(options.hidden, task.outputs.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of tokens `(B, L)`: `(B, L, vocabulary)` or `(B, classes)`."""

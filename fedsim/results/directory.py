@@ -40,6 +40,7 @@ from fedsim.results.manifest import changed_versions, experiment_manifest, sessi
 from fedsim.results.private import ROWS, PrivateFiles
 from fedsim.results.resumption import Resumption, check_data, examine
 from fedsim.results.trees import Tree
+from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
@@ -416,7 +417,7 @@ class RunDirectory:
         write_whole(self.path / "manifest.json", _json(tree))
 
     def _public(self, row: dict[str, Any]) -> dict[str, Any]:
-        return row if self.private is None else public_row(row, self._mechanisms)
+        return row if self.private is None else public_row(row, self._mechanisms, Scoring.of(self._manifest))
 
 
 def _status(raised: BaseException | None) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from fedsim.catalogue import MECHANISMS, find_mechanism
 from fedsim.privacy.disclosure import Cover, Kind
 from fedsim.privacy.secagg import disclosure as secagg
+from fedsim.tasks.metric import Scoring
 
 PRIVATE = "private"
 PUBLIC = {"public": True}  # `extra` of a log record that may be printed, where others may not
@@ -31,6 +32,7 @@ EXPERIMENT, MANIFEST, METRICS, MODEL = (
     "model.safetensors",
 )
 LEDGER, LOG = "ledger.jsonl", "log.txt"
+SCORES = "the task's metrics"  # stands for keys of rows, whose names are in the manifest
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ ITEMS = (
         ),
         Kind.PLAN,
     ),
-    Item(METRICS, ("accuracy", "loss"), Kind.MODELS),
+    Item(METRICS, (SCORES, "loss"), Kind.MODELS),
     Item(METRICS, ("released-*",), Kind.NOISED),
     Item(
         MANIFEST,
@@ -82,6 +84,7 @@ ITEMS = (
             "seed",
             "experiment-sha256",
             "mechanism",  # a user's own
+            "task",  # its metrics
             "noise",
             "arithmetic",  # of the noise and what it is added to
             "versions",
@@ -175,26 +178,29 @@ def is_discreet(noise: object) -> bool:
 # --- what may be public -------------------------------------------------------------------------------------
 
 
-def is_public(file: str, key: str, mechanisms: Collection[str]) -> bool:
+def is_public(file: str, key: str, mechanisms: Collection[str], scores: Collection[str] = ()) -> bool:
     """Say whether a key of a public file is: a theorem of the run's mechanism must cover what it is made of.
 
     Args:
         file: `metrics.jsonl` or `manifest.json`.
         key: Of a row, or of the manifest.
         mechanisms: Tables under `[privacy]` that are there; none: the plan and the models need no theorem.
+        scores: Names of the task's metrics.
     """
+    key = SCORES if file == METRICS and key in scores else key
     kinds = {kind for cover in covers_of(mechanisms) for kind in cover.kinds}
     kinds |= {Kind.PLAN, Kind.MODELS}
     return any(item.file == file and item.kind in kinds and item.has(key) for item in ITEMS)
 
 
-def public_row(row: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
+def public_row(row: Mapping[str, Any], mechanisms: Collection[str], scoring: Scoring) -> dict[str, Any]:
     """Return what may be public of a round's row.
 
-    >>> public_row({"round": 3, "accuracy": 0.9, "clients": 7, "released-train-loss": 1.2}, ["dp-sgd"])
+    >>> row = {"round": 3, "accuracy": 0.9, "clients": 7, "released-train-loss": 1.2}
+    >>> public_row(row, ["dp-sgd"], Scoring())
     {'round': 3, 'accuracy': 0.9}
     """
-    return {key: value for key, value in row.items() if is_public(METRICS, key, mechanisms)}
+    return {key: value for key, value in row.items() if is_public(METRICS, key, mechanisms, scoring.names)}
 
 
 def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
@@ -203,7 +209,7 @@ def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) ->
     if "epsilon" in kept:
         kept["epsilon"] = _public_report(kept["epsilon"], mechanisms)
     if "final" in kept:
-        kept["final"] = public_row(kept["final"], mechanisms)
+        kept["final"] = public_row(kept["final"], mechanisms, Scoring.of(manifest))
     return kept
 
 

@@ -32,6 +32,7 @@ from fedsim.results.disclosure import (
 )
 from fedsim.results.files import make_private_folder, sync_folder, write_whole
 from fedsim.results.run import Run
+from fedsim.tasks.metric import Scoring
 
 SEEDED = "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
 UNPROTECTED = "nothing is noised, so nothing is covered"
@@ -111,7 +112,7 @@ def _check(run: Run, private: bool) -> None:
 def _public_files(run: Run) -> dict[str, bytes]:
     """Return what is published of a run, by name."""
     mechanisms, manifest = mechanisms_of(run.path), run.manifest
-    rows = [public_row(row, mechanisms) for row in run.rows]
+    rows = [public_row(row, mechanisms, Scoring.of(manifest)) for row in run.rows]
     tree = published_manifest(manifest, mechanisms) | {"covered-by": covered_by(manifest)}
     experiment = tomllib.loads((run.path / EXPERIMENT).read_text(encoding="utf-8"))
     experiment.pop("runtime", None)  # it changes no result

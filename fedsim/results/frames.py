@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.errors import Refused
 from fedsim.mechanisms import event_or_raw
 from fedsim.results.run import Run
+from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,13 +34,12 @@ SAID = (
     "rounds-done",
     "wall-seconds",
 )
-SCORES = ("accuracy", "loss", "train-loss")
 PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
 ADVERSARIES = ("server", "known-cohort", "released-models")
 EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
 OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # metrics that say nothing of a whole run
 INTEGERS = ("seed", "rounds-done", "round", "dp-steps")
-FLOATS = ("wall-seconds", *SCORES, "delta", "noise-multiplier", "sampling-rate", *EPSILONS)
+FLOATS = ("wall-seconds", "delta", "noise-multiplier", "sampling-rate", *EPSILONS)
 
 
 def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
@@ -62,10 +62,13 @@ def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
     Raises:
         Refused: A path that is no glob is neither a run nor a sweep directory.
     """
-    rows = [row for found in _found(places) for row in (_rounds_of(found) if long else [_row_of(found)])]
+    every = list(_found(places))
+    rows = [row for found in every for row in (_rounds_of(found) if long else [_row_of(found)])]
+    scores = _scores_of(every)
     if long:
-        return _frame(rows, ("path", "name", "status", "sweep", "arm", "point", "seed", "round", *SCORES))
-    return _frame(rows, (*SAID, *SCORES, *PRIVACY, *EPSILONS))
+        said = ("path", "name", "status", "sweep", "arm", "point", "seed", "round")
+        return _frame(rows, (*said, *scores), scores)
+    return _frame(rows, (*SAID, *scores, *PRIVACY, *EPSILONS), scores)
 
 
 def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
@@ -137,6 +140,13 @@ def _in_its_sweep(path: Path) -> _Found:
     return _Found(path, tree["name"] if planned else None, planned)
 
 
+def _scores_of(every: Iterable[_Found]) -> tuple[str, ...]:
+    """Return the columns of losses and metrics that runs have; where none has begun, those of classification."""
+    scorings = [Run(found.path).scoring for found in every if found.begun] or [Scoring()]
+    metrics = (metric.name for scoring in scorings for metric in scoring.metrics)
+    return (*dict.fromkeys(metrics), "loss", "train-loss")
+
+
 def _said(found: _Found) -> dict[str, Any]:
     """Return what tells a run from others."""
     planned, run = found.planned or {}, Run(found.path) if found.begun else None
@@ -176,9 +186,13 @@ def _row_of(found: _Found) -> dict[str, Any]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return a run's settings, by their dotted keys, without the tables of mechanisms that are off."""
+    """Return a run's settings, by their dotted keys, without tables of mechanisms, or of a task, that are unset."""
     flat = _flat(run.experiment.model_dump(by_alias=True, mode="json"))
-    return {key: value for key, value in flat.items() if value is not None or not key.startswith("privacy.")}
+    return {
+        key: value
+        for key, value in flat.items()
+        if value is not None or not key.startswith(("privacy.", "task"))
+    }
 
 
 def _rounds_of(found: _Found) -> list[dict[str, Any]]:
@@ -197,8 +211,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _frame(rows: list[dict[str, Any]], first: Iterable[str]) -> pl.DataFrame:
-    """Return rows as a frame, some columns first, which are there in any case."""
+def _frame(rows: list[dict[str, Any]], first: Iterable[str], floats: Iterable[str] = ()) -> pl.DataFrame:
+    """Return rows as a frame, some columns first, which are there in any case; `floats` are numbers, too."""
     import polars as pl
 
     names = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
@@ -206,7 +220,7 @@ def _frame(rows: list[dict[str, Any]], first: Iterable[str]) -> pl.DataFrame:
     empty = [name for name in first if frame[name].dtype == pl.Null]
     types: dict[str, pl.DataType] = dict.fromkeys(empty, pl.String())
     types |= {name: pl.Int64() for name in INTEGERS if name in names}
-    types |= {name: pl.Float64() for name in FLOATS if name in names}
+    types |= {name: pl.Float64() for name in (*FLOATS, *floats) if name in names}
     return frame.with_columns(pl.col(name).cast(kind) for name, kind in types.items())
 
 

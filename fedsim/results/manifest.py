@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.tasks.build import scoring_of
 from fedsim.threads import cores
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def experiment_manifest(
         "modules": _users_modules(experiment),
         **({} if own is None else {"mechanism": own.use}),  # whose events the ledger has
         "noise": experiment.privacy.noise,
+        **scoring_of(experiment).manifest(),
         **({"arithmetic": ARITHMETIC[experiment.privacy.arithmetic]} if experiment.privacy.releases else {}),
         "epsilon": {},  # by adversary; of a mechanism's account, if there is one
     }
@@ -100,7 +102,8 @@ def _users_modules(experiment: Experiment) -> dict[str, str]:
     folders = {}
     own = experiment.privacy.own
     mechanism = "" if own is None else own.use
-    for reference in (experiment.model.name, experiment.server.strategy, mechanism):
+    task = "" if experiment.task is None else experiment.task.name
+    for reference in (experiment.model.name, experiment.server.strategy, mechanism, task):
         top = reference.partition(":")[0].partition(".")[0]
         paths = list(getattr(sys.modules.get(top), "__path__", []))
         file = getattr(sys.modules.get(top), "__file__", None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.errors import Refused
 from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE
 from fedsim.results.lock import is_held
+from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
     import polars as pl
@@ -109,13 +110,23 @@ class Run:
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
     @property
+    def scoring(self) -> Scoring:
+        """The metrics of its task; the first is the headline metric."""
+        return Scoring.of(self.manifest)
+
+    @property
+    def headline(self) -> float | None:
+        """The headline metric on the central test set, when last evaluated."""
+        return self.last(self.scoring.headline.name)
+
+    @property
     def accuracy(self) -> float | None:
-        """Accuracy on the central test set, from 0 to 1, when last evaluated."""
+        """Accuracy on the central test set, from 0 to 1, when last evaluated; None for a task without."""
         return self.last("accuracy")
 
     @property
     def loss(self) -> float | None:
-        """Mean cross-entropy (nats) on the central test set, when last evaluated."""
+        """The task's mean loss on the central test set, when last evaluated: for labels, cross-entropy in nats."""
         return self.last("loss")
 
     def model(self) -> torch.nn.Module:
@@ -128,11 +139,12 @@ class Run:
 
         from fedsim.data import prepare
         from fedsim.models import build
+        from fedsim.tasks.build import task_of
 
         weights = self.path / "model.safetensors"
         if not weights.is_file():
             raise Refused(f"run {str(self.path)!r}: has no model.safetensors; it is {self.status}")
-        model = build(self.experiment.model, prepare(self.experiment).task)
+        model = build(self.experiment.model, task_of(self.experiment, prepare(self.experiment).spec))
         model.load_state_dict(load_file(weights))
         return model.eval()
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -16,10 +16,11 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import one_line
+from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
 from fedsim.sweeps.planned_run import PlannedRun
-from fedsim.sweeps.pruning import Pruning, brackets_of
+from fedsim.sweeps.pruning import Pruning, brackets_of, with_metric
 from fedsim.sweeps.ranges import Search
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -121,6 +122,10 @@ class Plan:
         drawn = [{}] if search is None else search.points()
         runs = _with_names_of_their_own([run for arm in arms for run in _runs_of(arm, seeds, drawn)])
         if pruning is not None:
+            see_folders(
+                dict.fromkeys(arm.folder for arm in arms)
+            )  # a task of the user's own says its metrics
+            pruning = with_metric(pruning, runs)
             brackets_of(runs, pruning)
         return cls(name, seeds, tuple(arms), tuple(runs), search, pruning)
 
@@ -192,7 +197,7 @@ class _PruneTable(Section):
 
     factor: int = Field(default=3, ge=2)
     after: int | None = Field(default=None, ge=1)
-    metric: Literal["accuracy", "loss"] = "accuracy"
+    metric: str | None = None
     within: tuple[str, ...] = ()
 
 

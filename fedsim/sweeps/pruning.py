@@ -8,15 +8,19 @@ however often the sweep was killed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
 from fedsim.sweeps.planned_run import PlannedRun
+from fedsim.tasks import Column, column_of
+from fedsim.tasks.build import scoring_of
 
-METRICS = ("accuracy", "loss")  # of the central test set
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
+
 # Tables that say what is learned and what is promised, not how well: across them scores are not compared.
 GIVEN = ("data", "faults", "privacy")
 # What epsilon follows from where a mechanism has its noise multiplier.
@@ -39,13 +43,14 @@ class Pruning:
         factor: One in so many settings goes on from a rung, rounded down, and one at least; the next rung is after so
             many times the rounds.
         after: Rounds up to the first rung; None: a `factor` squared-th of all, or as many as the first score takes.
-        metric: By what settings are compared: `accuracy` or `loss`, on the central test set.
+        metric: By what settings are compared: a metric of the task, or `loss`, on the central test set; None: the
+            headline metric.
         within: More varied keys across which settings are not compared.
     """
 
     factor: int = 3
     after: int | None = None
-    metric: str = "accuracy"
+    metric: str | None = None
     within: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -53,9 +58,36 @@ class Pruning:
             raise Refused(f"prune factor = {self.factor}: must be at least 2")
         if self.after is not None and self.after < 1:
             raise Refused(f"prune after = {self.after}: must be at least 1")
-        if self.metric not in METRICS:
-            raise Refused(f"prune metric = {self.metric!r}: allowed: {', '.join(METRICS)}")
         object.__setattr__(self, "within", tuple(kebab(key) for key in self.within))
+
+
+def with_metric(pruning: Pruning, runs: Iterable[PlannedRun]) -> Pruning:
+    """Return how settings of a plan are pruned, with the headline metric of its task where no metric was named.
+
+    Raises:
+        Refused: A run has not that metric, or no metric was named and the runs have several headline metrics.
+    """
+    scorings = list({scoring.names: scoring for scoring in map(scoring_of, _experiments(runs))}.values())
+    headlines = dict.fromkeys(scoring.headline.name for scoring in scorings)
+    if pruning.metric is None and len(headlines) > 1:
+        raise Refused(
+            f"prune metric: is unset, and the arms have several headline metrics: {', '.join(headlines)}; allowed: loss"
+        )
+    metric = pruning.metric or next(iter(headlines))
+    for scoring in scorings:
+        if metric not in scoring.names:
+            raise Refused(f"prune metric = {metric!r}: allowed: {', '.join(scoring.names)}")
+    return replace(pruning, metric=metric)
+
+
+def _experiments(runs: Iterable[PlannedRun]) -> Iterator[Experiment]:
+    """Yield an experiment for each task and source."""
+    seen = set()
+    for run in runs:
+        key = (run.arm, run.experiment.task_entry.name)
+        if key not in seen:
+            seen.add(key)
+            yield run.experiment
 
 
 @dataclass(frozen=True)
@@ -91,8 +123,8 @@ class Bracket:
 def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
     """Return the brackets of a plan.
 
-    Settings compete within the same arm, where all varied keys under `data`, `faults` and `privacy` have the same
-    values, clip norms apart; with a noise multiplier also those that epsilon follows from.
+    Settings compete within the same arm, where all varied keys under `data`, `faults` and `privacy`, and the task, have
+    the same values, clip norms apart; with a noise multiplier also those that epsilon follows from.
 
     Raises:
         Refused: No two settings compete, `within` names a key that is not varied, or the first rung is not below the
@@ -105,7 +137,7 @@ def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
         raise Refused(f"prune within = {unknown[0]!r}: is not varied; allowed: {allowed}")
     parts: dict[str, dict[str, list[PlannedRun]]] = {}
     for run in runs:
-        fixed = [key for key in run.point if key != "seed" and _is_given(key, run, pruning.within)]
+        fixed = [key for key in run.point if key != "seed" and _is_given(key, run, pruning)]
         free = [key for key in run.point if key != "seed" and key not in fixed]
         bracket = ", ".join([run.arm, *_said(run, fixed)])
         parts.setdefault(bracket, {}).setdefault(", ".join(_said(run, free)), []).append(run)
@@ -120,11 +152,13 @@ def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
     return brackets
 
 
-def _is_given(key: str, run: PlannedRun, within: Sequence[str]) -> bool:
+def _is_given(key: str, run: PlannedRun, pruning: Pruning) -> bool:
     """Say whether settings that differ in a key do not compete."""
-    if key in within:
+    if key in pruning.within:
         return True
     privacy, tops = run.experiment.privacy, key.split(".")
+    if tops[0] == "task":  # its options change what is trained, and so the loss, and no metric
+        return pruning.metric == "loss" or tops[1:] in ([], ["name"])
     if tops[0] in GIVEN:
         return not (tops[0] == "privacy" and privacy.mechanism.tuned.intersection(tops))
     if not privacy.mechanism.has_given_noise(privacy.settings):
@@ -190,14 +224,14 @@ class Result:
         done = len(self.rows)
         return self.has_ended or done > round_ or (done == round_ and self.written)
 
-    def score(self, round_: int, metric: str) -> float:
+    def score(self, round_: int, metric: Column) -> float:
         """Return the last score up to a round, more being better; minus infinity for one that failed before it."""
         if len(self.rows) < round_ and not self.over:
             return -math.inf
-        scores = [float(row[metric]) for row in self.rows[:round_] if metric in row]
+        scores = [float(row[metric.name]) for row in self.rows[:round_] if metric.name in row]
         if not scores or math.isnan(scores[-1]):
             return -math.inf
-        return -scores[-1] if metric == "loss" else scores[-1]
+        return -scores[-1] if metric.lower_is_better else scores[-1]
 
 
 @dataclass(frozen=True)
@@ -216,13 +250,13 @@ class Decision:
     rung: int
     ranking: tuple[tuple[Setting, float], ...]
     kept: int
-    metric: str
+    metric: Column
 
     def reason(self, place: int) -> str:
         """Say why a setting does not go on, by its place from 0."""
         return (
             f"after round {self.rung} of {self.bracket.rounds}: place {place + 1} of {len(self.ranking)} by "
-            f"{self.metric}, and {self.kept} {'goes' if self.kept == 1 else 'go'} on"
+            f"{self.metric.name}, and {self.kept} {'goes' if self.kept == 1 else 'go'} on"
         )
 
 
@@ -265,13 +299,15 @@ def _decide(
     pruning: Pruning,
 ) -> Decision:
     """Rank settings by their means over seeds; of equals the plan's first is before. One with a failed run is last."""
+    scoring = scoring_of(bracket.settings[0].runs[0].experiment)
+    metric = column_of(pruning.metric or scoring.headline.name, scoring)
     scores = [
         (setting, math.fsum(each) / len(each) if -math.inf not in each else -math.inf)
         for setting in alive
-        for each in [[results[run.name].score(rung, pruning.metric) for run in setting.runs]]
+        for each in [[results[run.name].score(rung, metric) for run in setting.runs]]
     ]
     ranking = sorted(scores, key=lambda scored: -scored[1])
     sound = sum(score > -math.inf for _, score in ranking)
     kept = min(max(len(alive) // pruning.factor, 1), sound)
-    sign = -1 if pruning.metric == "loss" else 1
-    return Decision(bracket, rung, tuple((s, sign * score) for s, score in ranking), kept, pruning.metric)
+    sign = -1 if metric.lower_is_better else 1
+    return Decision(bracket, rung, tuple((s, sign * score) for s, score in ranking), kept, metric)

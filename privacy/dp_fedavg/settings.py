@@ -48,7 +48,7 @@ class ReleaseSettings(Section):
     """
 
     train_loss: ReleasedMetricSettings | None = None
-    """Mean loss over a client's steps, in nats."""
+    """Mean loss over a client's steps, in the unit of the task's loss: for labels, nats."""
     num_examples: ReleasedMetricSettings | None = None
     """Training examples of a client."""
 

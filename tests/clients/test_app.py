@@ -5,9 +5,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from fedsim import Experiment
 from fedsim.clients.app import app
 from fedsim.data import prepare
-from fedsim.models import initial_model, score
+from fedsim.models import initial_model
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
+from fedsim.tasks.scoring import score
+from tests.tasks import task_of
 
 QUICKSTART = Experiment(client={"learning-rate": 0.3, "epochs": 2})
 
@@ -15,7 +17,7 @@ QUICKSTART = Experiment(client={"learning-rate": 0.3, "epochs": 2})
 def trained(client: int, threads: int = 1, **config: bool | float) -> Message:
     """Let a client answer a train message as Flower's own engines do, on a number of threads."""
     spec = AppSpec(50, dict(QUICKSTART.to_run_config()))
-    model = initial_model(QUICKSTART, prepare(QUICKSTART).task)
+    model = initial_model(QUICKSTART, task_of(QUICKSTART))
     content = RecordDict(
         {"arrays": ArrayRecord(model.state_dict()), "config": ConfigRecord({"server-round": 1, **config})}
     )
@@ -39,10 +41,10 @@ def test_a_clients_bits_depend_neither_on_threads_nor_on_who_came_before() -> No
 
 
 def test_the_reply_says_how_many_examples_there_were_and_the_loss() -> None:
-    data = prepare(QUICKSTART)
+    data, task = prepare(QUICKSTART), task_of(QUICKSTART)
     metrics = dict(trained(7, **{"initial-loss": True}).content.metric_records["metrics"])
     assert metrics["num-examples"] == len(data.client(7).train)
-    assert metrics["initial-loss"] == score(initial_model(QUICKSTART, data.task), data.client(7).train).loss
+    assert metrics["initial-loss"] == score(initial_model(QUICKSTART, task), task, data.client(7).train).loss
     assert set(metrics) == {"num-examples", "initial-loss", "train-loss"}
     assert np.isfinite(metrics["train-loss"])
 

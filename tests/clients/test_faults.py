@@ -13,10 +13,11 @@ import fedsim
 from fedsim import Experiment, RunFailed
 from fedsim.clients.mods.faults import Fault, fault_of
 from fedsim.data import prepare
-from fedsim.models import initial_model, loss
+from fedsim.models import initial_model
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
 from tests.conftest import experiment
+from tests.tasks import task_of, tensors
 from tests.test_simulation import bits
 
 ALL = FaultsSection(dropout=0.2, crash=0.1, nan=0.05, straggler=0.4, delay=2.0, deadline=3.0)
@@ -155,10 +156,10 @@ def test_a_round_goes_on_with_the_clients_that_are_left() -> None:
     federated = load_file(fedsim.run(setting).path / "model.safetensors")
 
     def step(clients: list[int]) -> dict[str, Any]:
-        model = initial_model(setting, data.task)
-        parts = [data.client(client).train.tensors() for client in clients]
+        model = initial_model(setting, task_of(setting))
+        parts = [tensors(data, data.client(client).train) for client in clients]
         inputs, labels = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-        loss(model(inputs), labels).backward()
+        task_of(setting).loss(model(inputs), labels).backward()
         return {name: (p - 0.5 * p.grad).detach().numpy() for name, p in model.named_parameters()}
 
     for name, expected in step(left).items():

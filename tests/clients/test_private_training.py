@@ -17,6 +17,7 @@ from fedsim.privacy.dp_sgd.state import Untrained
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
 from fedsim.vectors import CLIPPED, split
+from tests.tasks import task_of, tensors
 
 BASE = """
 [data]
@@ -38,7 +39,7 @@ def trained(text: str, *overrides: str, **config: Any) -> tuple[RecordDict, dict
     experiment = Experiment.from_toml(text, overrides)
     _client_runtime.cache_clear()
     spec = AppSpec(6, dict(experiment.to_run_config()))
-    model = initial_model(experiment, prepare(experiment).task).state_dict()
+    model = initial_model(experiment, task_of(experiment)).state_dict()
     settings = ConfigRecord({"server-round": 1, **config})
     content = RecordDict({"arrays": ArrayRecord(model), "config": settings})
     with acting_as(1):
@@ -64,7 +65,8 @@ def test_what_training_moves_without_noise_is_put_back(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Untrained, "put_back", lambda _: None)  # the control
     sent = arrays(trained(DP_SGD, LATE)[0])
-    inputs, _ = prepare(Experiment.from_toml(DP_SGD, (LATE,))).client(0).train.tensors()
+    data = prepare(Experiment.from_toml(DP_SGD, (LATE,)))
+    inputs, _ = tensors(data, data.client(0).train)
     for name in ("1.mean", "1.frozen"):  # the mean of the client's examples, to the last digits
         np.testing.assert_allclose(sent[name], inputs.flatten(1).mean(0), rtol=1e-5)
 

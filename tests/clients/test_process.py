@@ -10,11 +10,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, R
 from fedsim import Experiment
 from fedsim.clients.app import app
 from fedsim.data import prepare
-from fedsim.data.task import TASK
+from fedsim.data.spec import SPEC
 from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
 from fedsim.training import plan_of, training_of
+from tests.tasks import task_of
 
 CLIENT = 3
 LOCAL_DP = """
@@ -42,7 +43,7 @@ def place(experiment: Experiment, series: int = 7, **config: Any) -> Context:
 
 
 def train(experiment: Experiment, context: Context, round_: int = 1, **config: Any) -> Message:
-    model = initial_model(experiment, prepare(experiment).task)
+    model = initial_model(experiment, task_of(experiment))
     content = RecordDict(
         {
             "arrays": ArrayRecord(model.state_dict()),
@@ -73,7 +74,7 @@ def test_a_client_trains_on_its_own_file_as_on_the_same_examples_dealt_to_it() -
     np.savez("test.npz", x=data.test.x, y=data.test.y)
     brought = Experiment.from_toml(PLAIN, ["data.source=own", "data.path=test.npz", "data.classes=10"])
     context = place(brought, data=str(Path("own.npz").absolute()))
-    asked = query(context, RecordDict({TASK: ConfigRecord({"task": prepare(brought).task.dumps()})}))
+    asked = query(context, RecordDict({SPEC: ConfigRecord({"spec": prepare(brought).spec.dumps()})}))
     assert asked.content.config_records["identity"]["client"] == CLIENT
     reply, reference = train(brought, context), train(dealt, place(dealt))
     assert weights(reply) == weights(reference)

@@ -6,14 +6,16 @@ from hypothesis import strategies as st
 
 from fedsim.catalogue import Kind
 from fedsim.clients.training import PlainKernel, _batches, train
-from fedsim.data import Examples
+from fedsim.data import DataSpec, Examples
 from fedsim.optimizers.build import build_optimizer
 from fedsim.privacy.mechanism import ClientRound
 from fedsim.schedules.rate import learning_rate
 from fedsim.sections import ClientSection
+from tests.tasks import plain
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]], dtype=np.float32)
 Y = np.array([0, 1, 2, 0])
+TASK = plain(DataSpec(kind=Kind.FEATURES, shape=(2,), classes=3))
 
 
 def model() -> torch.nn.Module:
@@ -50,9 +52,9 @@ def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, roun
     for _ in range(2):  # the second time as if there had been no first
         net.load_state_dict(model().state_dict())
         optimizer = build_optimizer(settings, list(net.parameters()), learning_rate(settings, 3, round_))
-        examples = Examples(X, Y, Kind.FEATURES)
-        kernel = PlainKernel(net, settings.work, lambda at: np.random.default_rng(1))
-        steps = kernel.steps(*examples.tensors(), ClientRound(round=round_, client=0, records=4, told={}))
+        at = ClientRound(round=round_, client=0, records=4, told={})
+        kernel = PlainKernel(net, TASK.loss, settings.work, lambda _: np.random.default_rng(1))
+        steps = kernel.steps(*TASK.tensors(Examples(X, Y, Kind.FEATURES)), at)
         trained = train(net, optimizer, steps, mu)
     order = [batch.tolist() for batch in _batches(4, settings.work, np.random.default_rng(1))]
     assert trained.steps == len(order) == 6

@@ -20,6 +20,8 @@ from fedsim.experiments.benchmarks.runner import Outcome, run
 from fedsim.experiments.benchmarks.setting import cache_in, set_up
 from fedsim.experiments.benchmarks.summary import Range, summarise, targets
 from fedsim.experiments.benchmarks.work import CASES, PARAMETERS, Case, Report, Work
+from fedsim.tasks.build import task_of
+from tests.tasks import tensors
 
 
 @pytest.fixture
@@ -116,11 +118,11 @@ def test_all_begin_with_fedsims_weights_and_clients(work: Work) -> None:
     experiment = fedsim.Experiment.load(work.folder / "experiment.toml")
     with cache_in(work.folder):
         data = prepare(experiment)
-    model = initial_model(experiment, data.task)
+    model = initial_model(experiment, task_of(experiment, data.spec))
     plain, last = (network.network(work.weights(), channels_last) for channels_last in (False, True))
     for one in (plain, last):
         assert network.count(one) == network.count(model) == PARAMETERS == 215_370
-    inputs, labels = data.client(4).train.tensors()
+    inputs, labels = tensors(data, data.client(4).train)
     x, y = work.clients()
     assert np.array_equal(x[4], inputs)
     assert np.array_equal(y[4], labels)

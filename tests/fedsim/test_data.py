@@ -15,6 +15,7 @@ from fedsim.data.partitions import partition
 from fedsim.data.rows import Rows
 from fedsim.data.tokens import CHARACTERS, VOCABULARY, tokens, windows
 from fedsim.sections import DataSection
+from tests.tasks import tensors
 
 PARTITIONS = ["iid", "dirichlet", "inner-dirichlet", "pathological", "shard", "linear", "exponential", "natural", "grouped-natural"]  # fmt: skip
 
@@ -176,8 +177,8 @@ def test_images_are_scaled_and_have_their_channels_first(tmp_path: Path) -> None
     np.savez(tmp_path / "d.npz", x_train=x, y_train=[0, 1], x_test=x, y_test=[1, 0])
     text = "[data]\nsource = 'npz'\npath = 'd.npz'\nclients = 1\npartition = 'iid'\n[server]\ncohort = 1"
     data = prepare(Experiment.from_toml(text))
-    assert data.task.shape == (3, 4, 5)
-    inputs, labels = data.test.tensors()
+    assert data.spec.shape == (3, 4, 5)
+    inputs, labels = tensors(data, data.test)
     np.testing.assert_allclose(inputs.numpy(), x.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
     assert labels.tolist() == [1, 0]
 
@@ -206,7 +207,7 @@ def test_text_json_by_user(tmp_path: Path, leaf: bool) -> None:
     data = prepare(Experiment.from_toml(text + "\n[model]\nname = 'lstm'\n[server]\ncohort = 1"))
     assert data.clients == 9  # a tenth of the ten long ones is the test set
     assert "short" not in data.names
-    inputs, labels = data.client(0).train.tensors()
+    inputs, labels = tensors(data, data.client(0).train)
     assert inputs.shape == labels.shape == (4, 8)  # 30 + newline + 3 characters make 4 examples of 8
     assert np.array_equal(inputs[:, 1:], labels[:, :-1])
 
@@ -216,7 +217,7 @@ def test_the_standard_library_has_modules_that_everyone_knows() -> None:
     data = prepare(Experiment.from_toml(text))
     assert data.clients > 100
     assert len({"argparse", "asyncio", "collections", "json", "typing"} & set(data.names)) >= 3
-    assert data.task.per_token
+    assert data.spec.per_token
 
 
 def test_synthetic_users_differ_as_they_are_told() -> None:
@@ -248,8 +249,8 @@ class TestHuggingFace:
         self.write(tmp_path / "d", "train", text=texts, label=labels)
         self.write(tmp_path / "d", "test", text=["good"], label=["pos"])
         data = self.load(tmp_path / "d", "sequence-length = 6")
-        assert (data.task.shape, data.task.classes, data.task.per_token) == ((6,), 2, False)
-        inputs, chosen = data.test.tensors()
+        assert (data.spec.shape, data.spec.classes, data.spec.per_token) == ((6,), 2, False)
+        inputs, chosen = tensors(data, data.test)
         assert inputs.tolist() == [[*tokens("good").tolist(), 0, 0]]
         assert chosen.tolist() == [1]
 
@@ -265,7 +266,7 @@ class TestHuggingFace:
         data = prepare(Experiment.from_toml(text))
         assert set(data.names) == {"u", "v"}
         assert len(data.test) == 2
-        assert data.task.shape == (2,)
+        assert data.spec.shape == (2,)
 
     def test_images(self, tmp_path: Path) -> None:
         import datasets
@@ -277,7 +278,7 @@ class TestHuggingFace:
         (tmp_path / "d").mkdir()
         table.to_parquet(tmp_path / "d" / "train.parquet")
         data = self.load(tmp_path / "d", model="cnn")
-        assert data.task.shape == (1, 5, 4)
+        assert data.spec.shape == (1, 5, 4)
 
     def test_what_is_wrong_is_named(self, tmp_path: Path) -> None:
         from fedsim import Refused

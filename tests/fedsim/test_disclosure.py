@@ -30,6 +30,7 @@ from fedsim.results.disclosure import (
 )
 from fedsim.results.disclosure_table import BEGIN, END, documented, table
 from fedsim.results.files import write_whole
+from fedsim.tasks import Scoring
 from tests.conftest import experiment
 
 README = Path(__file__).parents[2] / "README.md"
@@ -68,10 +69,10 @@ def test_what_is_public_is_covered_against_everybody_who_has_a_theorem(mechanism
 
 def test_a_key_that_nobody_has_listed_is_private() -> None:
     row = {"round": 1, "accuracy": 0.5, "epsilon-server": 1.0, "released-train-loss": 2.0, "surprise": 1}
-    assert public_row(row | {"clients": 7, "seconds": 0.1, "loss-of-client": 3.0}, ["dp-fedavg"]) == {
-        key: value for key, value in row.items() if key != "surprise"
-    }
-    assert "released-train-loss" not in public_row(row, ["dp-ftrl"])
+    assert public_row(
+        row | {"clients": 7, "seconds": 0.1, "loss-of-client": 3.0}, ["dp-fedavg"], Scoring()
+    ) == {key: value for key, value in row.items() if key != "surprise"}
+    assert "released-train-loss" not in public_row(row, ["dp-ftrl"], Scoring())
     manifest = {
         "name": "x",
         "run-id": "ab",

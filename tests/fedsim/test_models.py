@@ -8,13 +8,16 @@ import torch
 
 from fedsim import Experiment, Refused
 from fedsim.catalogue import Kind
-from fedsim.data import Examples, Task
-from fedsim.models import build, initial_model, loss, score
+from fedsim.data import DataSpec, Examples
+from fedsim.models import build, initial_model
 from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from
+from fedsim.tasks import Task
+from fedsim.tasks.scoring import score
+from tests.tasks import plain
 
-MNIST = Task(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10)
-TEXT = Task(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=True)
+MNIST = plain(DataSpec(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10))
+TEXT = plain(DataSpec(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=True))
 
 
 def seeded(section: ModelSection, task: Task) -> torch.nn.Module:
@@ -54,12 +57,14 @@ def test_hidden_units_follow_the_width_or_are_given(options: dict[str, float], h
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 5, 9)])
 @pytest.mark.parametrize("options", [{}, {"width": 0.25, "group-norm": True}])
 def test_the_cnn_adapts_to_its_images(shape: tuple[int, int, int], options: dict[str, float]) -> None:
-    model = build(ModelSection(name="cnn", **options), Task(kind=Kind.IMAGE, shape=shape, classes=7))
+    model = build(
+        ModelSection(name="cnn", **options), plain(DataSpec(kind=Kind.IMAGE, shape=shape, classes=7))
+    )
     assert model(torch.zeros(4, *shape)).shape == (4, 7)
 
 
 def test_the_cnn_computes_what_its_docstring_says() -> None:
-    task = Task(kind=Kind.IMAGE, shape=(2, 5, 6), classes=3)
+    task = plain(DataSpec(kind=Kind.IMAGE, shape=(2, 5, 6), classes=3))
     model = seeded(ModelSection(name="cnn", width=0.05), task)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     x = np.random.default_rng(0).normal(size=(1, 2, 5, 6))
@@ -113,7 +118,7 @@ def test_the_lstm_computes_what_its_docstring_says(layers: int) -> None:
 
 
 def test_the_lstm_classifies_whole_texts_too() -> None:
-    task = Task(kind=Kind.TEXT, shape=(7,), classes=3, vocabulary=98)
+    task = plain(DataSpec(kind=Kind.TEXT, shape=(7,), classes=3, vocabulary=98))
     assert build(ModelSection(name="lstm"), task)(torch.zeros(2, 7, dtype=torch.long)).shape == (2, 3)
 
 
@@ -129,7 +134,7 @@ def test_a_users_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "own_models.py").write_text(
         "from torch import nn\n"
         "def build(task, units_per_class=1):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, units_per_class * task.classes))\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, units_per_class * task.outputs.size))\n"
         "def wrong(task):\n    return 'no model'\n"
     )
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
@@ -148,10 +153,11 @@ def test_loss_and_score_by_hand() -> None:
 
     # Logits (ln 3, 0) and (0, 0): probabilities 3/4 and 1/2 of label 0.
     x = np.array([[math.log(3.0)], [0.0]], dtype=np.float32)
-    result = score(Fixed(), Examples(x, np.array([0, 1]), Kind.FEATURES))
+    task = plain(DataSpec(kind=Kind.FEATURES, shape=(1,), classes=2))
+    result = score(Fixed(), task, Examples(x, np.array([0, 1]), Kind.FEATURES))
     assert result.loss == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, rel=1e-6)
-    assert (result.accuracy, result.predictions) == (0.5, 2)
-    assert loss(Fixed()(torch.from_numpy(x)), torch.tensor([0, 1])).item() == pytest.approx(
+    assert (result.metrics, result.predictions) == ({"accuracy": 0.5}, 2)
+    assert task.loss(Fixed()(torch.from_numpy(x)), torch.tensor([0, 1])).item() == pytest.approx(
         result.loss, rel=1e-6
     )
 
@@ -161,5 +167,7 @@ def test_the_score_has_the_same_bits_on_any_number_of_threads() -> None:
     examples = Examples(
         generator.random((2345, 1, 8, 8), dtype=np.float32), generator.integers(0, 10, 2345), Kind.IMAGE
     )
-    model = initial_model(Experiment(), Task(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10))
-    assert len({score(model, examples, threads) for threads in (1, 2, 5)}) == 1
+    task = plain(DataSpec(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10))
+    model = initial_model(Experiment(), task)
+    first, *others = (score(model, task, examples, threads) for threads in (1, 2, 5))
+    assert others == [first, first]

@@ -11,11 +11,11 @@ from fedsim import Experiment, Refused
 from fedsim.catalogue import Kind
 from fedsim.data import prepare
 from fedsim.data.own import OwnData, OwnFile, read_own
-from fedsim.data.task import Task
+from fedsim.data.spec import DataSpec
 
-IMAGES = Task(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10)
-FEATURES = Task(kind=Kind.FEATURES, shape=(3,), classes=2)
-TEXT = Task(kind=Kind.TEXT, shape=(4,), classes=98, vocabulary=98, per_token=True)
+IMAGES = DataSpec(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10)
+FEATURES = DataSpec(kind=Kind.FEATURES, shape=(3,), classes=2)
+TEXT = DataSpec(kind=Kind.TEXT, shape=(4,), classes=98, vocabulary=98, per_token=True)
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -90,7 +90,7 @@ def test_arrays_that_cannot_be_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "task", "error"),
+    ("file", "spec", "error"),
     [
         (OwnFile("f", X, np.array([0, 1])), IMAGES, "holds features; the task's inputs are image"),
         (OwnFile("f", X[:, :2], np.array([0, 1])), FEATURES, r"have shape \(2,\), the task's \(3,\)"),
@@ -99,14 +99,14 @@ def test_arrays_that_cannot_be_used() -> None:
         (OwnFile("f", text="abcd"), FEATURES, "holds text; the task's inputs are features"),
     ],
 )
-def test_files_of_another_task(file: OwnFile, task: Task, error: str) -> None:
+def test_files_of_another_task(file: OwnFile, spec: DataSpec, error: str) -> None:
     with pytest.raises(Refused, match=error):
-        file.examples(task)
+        file.examples(spec)
 
 
 def test_a_task_travels_as_text() -> None:
-    for task in (IMAGES, FEATURES, TEXT):
-        assert Task.loads(task.dumps()) == task
+    for spec in (IMAGES, FEATURES, TEXT):
+        assert DataSpec.loads(spec.dumps()) == spec
 
 
 def own(*overrides: str) -> Experiment:
@@ -127,7 +127,7 @@ def own(*overrides: str) -> Experiment:
 def test_a_server_has_a_test_set_and_nothing_to_deal() -> None:
     np.savez("test.npz", x=np.zeros((5, 8, 8), np.float32), y=np.arange(5))
     data = prepare(own())
-    assert (data.clients, data.sizes().tolist(), len(data.test), data.task) == (3, [0, 0, 0], 5, IMAGES)
+    assert (data.clients, data.sizes().tolist(), len(data.test), data.spec) == (3, [0, 0, 0], 5, IMAGES)
     with pytest.raises(Refused, match=r"data.classes = 4: data.path = .*test.npz' has label 4"):
         prepare(own("data.classes=4"))
 

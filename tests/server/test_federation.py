@@ -6,7 +6,6 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from fedsim import Experiment, RunFailed
-from fedsim.models import Score
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
@@ -21,6 +20,7 @@ from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
 from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.strategies import build_strategy
+from fedsim.tasks import Score, Scoring
 from fedsim.training import plan_of, training_of
 from tests.apps import REASONS
 from tests.conftest import experiment
@@ -55,7 +55,11 @@ def federation(
         enrolment=Enrolment(grid, clients),
         strategy=build_strategy(setting),
         arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
-        evaluation=Evaluation(setting, lambda arrays: Score(losses(next(evaluations)), 0.5, 10)),
+        evaluation=Evaluation(
+            setting,
+            Scoring(),
+            lambda arrays: Score(loss=losses(next(evaluations)), metrics={"accuracy": 0.5}, predictions=10),
+        ),
         mechanism="none",
         account=Account(plan, Noise.SEEDED, charges_ahead=False),
         half=ServerHalf(),

@@ -1,3 +1,3 @@
-"""The sources: each a function `(options, generator) -> Raw`, named in `fedsim.catalogue`."""
+"""The sources: each a function `(options, generator, targets) -> Raw`, named in `fedsim.catalogue`."""
 
 __all__: list[str] = []

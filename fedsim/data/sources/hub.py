@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.catalogue import Kind
-from fedsim.data.arrays import as_inputs, as_labels
+from fedsim.catalogue import Kind, Targets
+from fedsim.data.arrays import as_inputs, as_labels, as_values
 from fedsim.data.raw import Raw
 from fedsim.data.split import held_out_indices
 from fedsim.data.tokens import VOCABULARY, tokens
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def huggingface(options: HuggingFaceOptions, generator: np.random.Generator) -> Raw:
+def huggingface(options: HuggingFaceOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Read a data set by `datasets.load_dataset`.
 
     The input column may hold images, texts, or lists of numbers of one shape. Labels may be whole numbers or
-    strings (numbered in sorted order). A text is classified as a whole: it is cut or padded (token 0) to
+    strings (numbered in sorted order), real-valued targets numbers or lists of numbers of one length. A text is classified as a whole: it is cut or padded (token 0) to
     `sequence-length` characters.
 
     Raises:
@@ -41,15 +41,15 @@ def huggingface(options: HuggingFaceOptions, generator: np.random.Generator) -> 
     if options.test_split in splits:
         test = splits[options.test_split]
         x_test, y_test = _inputs(test, column, options, where), test[:][options.label]
-        y_train, y_test = _labels(y, y_test, where)
+        y_train, y_test = _targets(y, y_test, targets, where)
     else:
         if len(x) < 2:
             raise Refused(
                 f"{where}: has {len(x)} examples and no split {options.test_split!r}; at least 2 are needed"
             )
         keep, held = held_out_indices(len(x), options.test_share, generator)
-        all_labels, _ = _labels(y, [], where)
-        x, x_test, y_train, y_test = x[keep], x[held], all_labels[keep], all_labels[held]
+        every, _ = _targets(y, y, targets, where)
+        x, x_test, y_train, y_test = x[keep], x[held], every[keep], every[held]
         user = None if user is None else user[keep]
     names, index = (None, None) if user is None else np.unique(user, return_inverse=True)
     text = isinstance(train[0][column], str)
@@ -121,10 +121,23 @@ def _inputs(split: Dataset, column: str, options: HuggingFaceOptions, where: str
     return as_inputs(x, f"{where}: column {column!r}")
 
 
-def _labels(train: list[Any], test: list[Any], where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the labels of both splits, numbered alike."""
+def _targets(
+    train: list[Any], test: list[Any], targets: Targets, where: str
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the targets of both splits, labels numbered alike."""
+    if targets is Targets.VALUES:
+        return _values(train, where), _values(test, where)
     if all(isinstance(label, str) for label in [*train, *test]):
         number = {name: i for i, name in enumerate(sorted({*train, *test}))}
         train, test = [number[name] for name in train], [number[name] for name in test]
     where = f"{where}: the labels"
     return as_labels(np.asarray(train), where), as_labels(np.asarray(test, dtype=np.int64), where)
+
+
+def _values(column: list[Any], where: str) -> NDArray[np.float32]:
+    try:
+        return as_values(np.asarray(column), f"{where}: the targets")
+    except ValueError as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"{where}: the targets are lists of several lengths; one is needed") from None

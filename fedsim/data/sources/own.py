@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.catalogue import Kind
+from fedsim.catalogue import Kind, Targets
 from fedsim.data.own import read_own
 from fedsim.data.raw import Raw
 from fedsim.data.tokens import VOCABULARY, windows
@@ -14,19 +14,25 @@ from fedsim.errors import Refused
 from fedsim.options import OwnOptions
 
 
-def own(options: OwnOptions, generator: np.random.Generator) -> Raw:
+def own(options: OwnOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Return the server's test set, and no training examples.
 
     Raises:
         Refused: The file can't be read, or a label is not among the classes.
     """
     where = f"data.path = {options.path!r}"
-    file = read_own(Path(options.path), where)
+    file = read_own(Path(options.path), where, targets)
     if file.x is None or file.y is None:
         x = windows(file.text, options.sequence_length)
         if not len(x):
             raise Refused(f"{where}: is shorter than data.sequence-length = {options.sequence_length}")
         return Raw(kind=Kind.TEXT, x_train=x[:0], y_train=None, x_test=x, y_test=None, vocabulary=VOCABULARY)
+    if targets is Targets.VALUES and options.classes is not None:
+        raise Refused(
+            f"data.classes = {options.classes}: real-valued targets have no classes; it must be unset"
+        )
+    if targets is Targets.VALUES:
+        return Raw(kind=file.kind, x_train=file.x[:0], y_train=file.y[:0], x_test=file.x, y_test=file.y)
     if options.classes is None:
         raise Refused(
             f"data.classes: is not set; {where} has the labels 0 to {file.y.max()}, and clients may have more"

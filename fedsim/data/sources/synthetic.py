@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.catalogue import Kind
+from fedsim.catalogue import Kind, Targets
 from fedsim.data.raw import Raw
 from fedsim.data.split import held_out_indices
 from fedsim.options import SyntheticOptions
 
 
-def synthetic(options: SyntheticOptions, generator: np.random.Generator) -> Raw:
+def synthetic(options: SyntheticOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Draw the synthetic data of Li et al. 2020 (FedProx, section 5.1), with their alpha and beta.
 
     User k has a true model `y = argmax(W x + b)` with entries of W and b from N(u_k, 1), u_k from

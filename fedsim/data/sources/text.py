@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.catalogue import Kind
+from fedsim.catalogue import Kind, Targets
 from fedsim.data.raw import Raw
 from fedsim.data.split import held_out_indices
 from fedsim.data.tokens import VOCABULARY, windows
@@ -21,7 +21,7 @@ _NOT_MODULES = {"__phello__", "dist-packages", "ensurepip", "idlelib", "lib2to3"
 _NOT_MODULES |= {"tkinter", "turtledemo", "__pycache__"}
 
 
-def stdlib(options: TextOptions, generator: np.random.Generator) -> Raw:
+def stdlib(options: TextOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Return the source of Python's own standard library; a top-level module is a user.
 
     The text of a package is that of its files, one after another, by name. Its size differs a little from
@@ -44,7 +44,7 @@ def stdlib(options: TextOptions, generator: np.random.Generator) -> Raw:
     return _by_user(modules, options, generator, f"the standard library in {str(folder)!r}")
 
 
-def text_json(options: TextJsonOptions, generator: np.random.Generator) -> Raw:
+def text_json(options: TextJsonOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Read a JSON file `{"user": ["text", ...], ...}`; the texts of a user are joined by newlines.
 
     LEAF's own files, `{"users": [...], "user_data": {"user": {"x": [...]}}}`, are read too.

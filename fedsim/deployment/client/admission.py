@@ -67,11 +67,13 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
     experiment = Experiment.from_run_config(config)
     if only and not any(_same(experiment, one) for one in only):
         raise ValueError("its experiment is none of those that this client was started with (--only)")
-    if ":" in experiment.model.name and not only:
-        raise ValueError(
-            f"model.name = {experiment.model.name!r} is a function of the caller's choice; "
-            "a client calls it only if it was started with this experiment (--only)"
-        )
+    task = "" if experiment.task is None else experiment.task.name
+    for key, name in (("model.name", experiment.model.name), ("task.name", task)):
+        if ":" in name and not only:
+            raise ValueError(
+                f"{key} = {name!r} is a function of the caller's choice; "
+                "a client calls it only if it was started with this experiment (--only)"
+            )
     return Admitted(run.series_id, str(config["run-name"]) or str(run.run_id), config, experiment)
 
 

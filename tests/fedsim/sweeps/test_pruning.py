@@ -159,8 +159,8 @@ def test_a_sweep_file_says_how(tmp_path: Path) -> None:
     text = '[sweep]\nconfig = "base.toml"\ngrid = {"client.learning-rate" = [0.1, 0.2]}\n[sweep.prune]\n%s\n'
     text += '[[sweep.arms]]\nname = "a"\n'
     (tmp_path / "s.toml").write_text(text % "factor = 2\nafter = 3")
-    assert make_plan(["s.toml"], {}, [], None).pruning == Pruning(factor=2, after=3)
-    assert make_plan(["s.toml"], {}, [], None, prune=Pruning()).pruning == Pruning()
+    assert make_plan(["s.toml"], {}, [], None).pruning == Pruning(factor=2, after=3, metric="accuracy")
+    assert make_plan(["s.toml"], {}, [], None, prune=Pruning()).pruning == Pruning(metric="accuracy")
     (tmp_path / "s.toml").write_text(text % "factors = 2")
     with pytest.raises(Refused, match=r"sweep\.prune\.factors = 2: is no key here; allowed: after, factor"):
         make_plan(["s.toml"], {}, [], None)

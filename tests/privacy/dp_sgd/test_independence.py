@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.catalogue import Kind
-from fedsim.data.task import Task
+from fedsim.data.spec import DataSpec
 from fedsim.models.cnn import cnn
 from fedsim.models.dense import mlp
 from fedsim.models.lstm import lstm
@@ -31,6 +31,7 @@ from tests.privacy.dp_sgd.mixing import (
     mean_of_losses,
 )
 from tests.privacy.dp_sgd.models import Images, Recurrent, losses, step
+from tests.tasks import plain
 
 KERNELS = ["fast", "opacus", pytest.param("compiled", marks=pytest.mark.slow)]
 
@@ -320,8 +321,8 @@ def _texts(size: int) -> tuple[Tensor, Tensor]:
     return torch.randint(11, (size, 7)), torch.randint(5, (size, 7))
 
 
-IMAGE = Task(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10)
-TEXT = Task(kind=Kind.TEXT, shape=(7,), classes=11, vocabulary=11, per_token=True)
+IMAGE = plain(DataSpec(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10))
+TEXT = plain(DataSpec(kind=Kind.TEXT, shape=(7,), classes=11, vocabulary=11, per_token=True))
 GOOD: dict[str, Any] = {
     "cnn": (lambda: cnn(IMAGE, CnnOptions(width=0.125)), _images),
     "cnn with group norm": (lambda: cnn(IMAGE, CnnOptions(width=0.125, group_norm=True)), _images),

@@ -38,6 +38,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"experiment": "[["}, r"."),
     ({"set": "rounds='"}, r"."),
     ({"set": "model.name=os:system"}, r"^model.name = 'os:system' is a function of the caller's choice"),
+    ({"set": "task.name=os:system"}, r"^task.name = 'os:system' is a function of the caller's choice"),
 ]
 
 

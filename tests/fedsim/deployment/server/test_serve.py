@@ -224,7 +224,7 @@ def test_a_reply_that_comes_in_parts_is_refused(server: Server, keys: ClientKeys
             403,
             "a reply in parts is not accepted; `fedsim client` sends replies whole",
         )
-    server.lines("refused client 0 (", "/v1/fleet/push-messages: a reply is taken whole alone")
+    server.lines("refused client 0 (", "/v1/fleet/push-messages: a reply in parts is not accepted")
 
 
 def test_what_flower_refuses_is_logged_too(server: Server, keys: ClientKeys) -> None:

@@ -1,0 +1,20 @@
+"""Tasks: what a model is asked to do, the loss by which it learns, and the metrics that score it."""
+
+from fedsim.catalogue import Targets
+from fedsim.tasks.column import Column, column_of
+from fedsim.tasks.metric import Direction, Format, Metric, Scoring
+from fedsim.tasks.task import InputSpec, OutputSpec, Score, Task
+
+__all__ = [
+    "Column",
+    "Direction",
+    "Format",
+    "InputSpec",
+    "Metric",
+    "OutputSpec",
+    "Score",
+    "Scoring",
+    "Targets",
+    "Task",
+    "column_of",
+]

@@ -1,0 +1,135 @@
+"""Metrics of a task, as data: how they are called, compared and printed. Nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# Other columns of a round's row, and their beginnings: no metric may be called so.
+COLUMNS = frozenset(
+    {
+        *("round", "loss", "clients", "failures", "failure-reasons", "abandoned", "seconds", "bytes"),
+        *("noise-multiplier", "sampling-rate", "dp-steps", "delta", "unit", "relation"),
+    }
+)
+PREFIXES = ("client-", "train-", "initial-", "released-", "epsilon-", "secagg-")
+
+
+class Direction(StrEnum):
+    """Which values of a metric are better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+class Format(StrEnum):
+    """How a metric's values are printed."""
+
+    PERCENT = "percent"  # a share from 0 to 1
+    NUMBER = "number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric on a set of examples.
+
+    Attributes:
+        name: Its column in a round's row: small letters, digits and single hyphens.
+        direction: Which values are better.
+        format: How values are printed.
+        by_client: Whether clients compute it on their held-out examples; false where few examples don't define it.
+
+    Raises:
+        ValueError: The name is malformed, or one of another column.
+    """
+
+    name: str
+    direction: Direction = Direction.HIGHER
+    format: Format = Format.NUMBER
+    by_client: bool = True
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name) or self.name in COLUMNS or self.name.startswith(PREFIXES):
+            raise ValueError(
+                f"metric {self.name!r}: a name is small letters, digits and single hyphens, and not a column of rows "
+                f"already; taken: {', '.join([*sorted(COLUMNS), *(f'{prefix}*' for prefix in PREFIXES)])}"
+            )
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether lower values are better."""
+        return Direction(self.direction) is Direction.LOWER
+
+    def text(self, value: float) -> str:
+        """Return a value as a line of a run's progress has it.
+
+        >>> Metric(name="accuracy", format=Format.PERCENT).text(0.5), Metric(name="rmse").text(2)
+        ('50.00%', '2.0000')
+        """
+        return f"{value:.2%}" if Format(self.format) is Format.PERCENT else f"{value:.4f}"
+
+    def best(self, values: Sequence[float]) -> float | None:
+        """Return the best of some values, None of none."""
+        choose = min if self.lower_is_better else max
+        return choose(values, default=None)
+
+
+ACCURACY = Metric(name="accuracy", format=Format.PERCENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What the rows of a run say of its model.
+
+    Attributes:
+        task: The task's name.
+        metrics: At least one; the first is the headline metric, by which runs are compared, pruned and stopped.
+        loss_unit: Unit of the loss; empty: the loss has none that could be named.
+    """
+
+    task: str = "classification"
+    metrics: tuple[Metric, ...] = (ACCURACY,)
+    loss_unit: str = "nats"
+
+    @property
+    def headline(self) -> Metric:
+        """The first metric."""
+        return self.metrics[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the metrics and of the loss, in the order of a row."""
+        return (*(metric.name for metric in self.metrics), "loss")
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what a run's manifest says of the task: nothing where accuracy and cross-entropy score the model."""
+        plain = Scoring()
+        if (self.metrics, self.loss_unit) == (plain.metrics, plain.loss_unit):
+            return {}
+        metrics = [{key.replace("_", "-"): value for key, value in asdict(m).items()} for m in self.metrics]
+        return {"task": {"name": self.task, "metrics": metrics, "loss-unit": self.loss_unit}}
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Self:
+        """Return what a manifest says, as `manifest` wrote it.
+
+        >>> Scoring.of({}).headline.name
+        'accuracy'
+        """
+        said = manifest.get("task")
+        if said is None:
+            return cls()
+        metrics = [
+            Metric(
+                name=metric["name"],
+                direction=Direction(metric["direction"]),
+                format=Format(metric["format"]),
+                by_client=metric["by-client"],
+            )
+            for metric in said["metrics"]
+        ]
+        return cls(task=said["name"], metrics=tuple(metrics), loss_unit=said["loss-unit"])
