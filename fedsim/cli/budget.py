@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedsim.cli.budget_ftrl import dp_ftrl
 from fedsim.cli.budget_options import EPSILON, JSON, exactly_one
 from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
@@ -19,7 +18,6 @@ budget = typer.Typer(
     help="Plan privacy before a run: epsilon from noise, noise from epsilon; bytes and seconds of secure aggregation.",
     no_args_is_help=True,
 )
-budget.command("dp-ftrl")(dp_ftrl)
 
 
 class Target(StrEnum):
@@ -145,7 +143,6 @@ def dp_sgd(
             plan.show(Console())
 
 
-@budget.command("secagg")
 def secagg(
     *,
     cohort: Annotated[
