@@ -86,10 +86,12 @@ class StrategyEntry(Entry):
 class MechanismEntry(Entry):
     """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`.
 
-    `events` are its kinds of ledger lines: the name that each has there, and the class.
+    `events` are its kinds of ledger lines: the name that each has there, and the class. `budget` is its
+    `fedsim.privacy.budget.Budget`, for `fedsim budget`; empty: it has none.
     """
 
     events: Mapping[str, str] = field(default_factory=dict)
+    budget: str = ""
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -263,6 +265,7 @@ MECHANISMS = table(
         reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",
         summary="example-level: each client trains with DP-SGD (Abadi et al. 2016)",
         events={"dp-sgd": "fedsim.privacy.dp_sgd.event:DpSgdEvent"},
+        budget="fedsim.privacy.dp_sgd.budget:DpSgdBudget",
     ),
     MechanismEntry(
         name="dp-fedavg",
@@ -272,20 +275,27 @@ MECHANISMS = table(
             "dp-fedavg": "fedsim.privacy.dp_fedavg.event:CohortEvent",
             "dp-fedavg-adaptive": "fedsim.privacy.dp_fedavg.event:CohortEvent",
         },
+        budget="fedsim.privacy.dp_fedavg.budget:DpFedAvgBudget",
     ),
     MechanismEntry(
         name="dp-ftrl",
         reference="fedsim.privacy.dp_ftrl.mechanism:DpFtrl",
         summary="client-level: a trusted server adds noise that is correlated over rounds (Denisov et al. 2022)",
         events={"dp-ftrl": "fedsim.privacy.dp_ftrl.event:MatrixEvent"},
+        budget="fedsim.privacy.dp_ftrl.budget:DpFtrlBudget",
     ),
     MechanismEntry(
         name="local-dp",
         reference="fedsim.privacy.local_dp.mechanism:LocalDp",
         summary="client-level: each client clips and noises its own update, and trusts nobody",
         events={"local-dp": "fedsim.privacy.local_dp.event:LocalDpEvent"},
+        budget="fedsim.privacy.local_dp.budget:LocalDpBudget",
     ),
 )
+
+BUDGETS = {entry.name: entry.budget for entry in MECHANISMS.values() if entry.budget} | {
+    "secagg": "fedsim.privacy.secagg.budget:SecaggBudget"
+}
 
 _FLOWER = "flwr.serverapp.strategy:"
 
