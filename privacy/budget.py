@@ -195,22 +195,14 @@ class NoiseBudget(Budget):
     def neighbours(self) -> str:
         """Which data sets are neighbours, in words."""
 
-    @abstractmethod
-    def answers(self) -> dict[str, Any]:
-        """Return epsilons for JSON, by adversary."""
+    def options(self, *names: str) -> dict[str, Any]:
+        """Return options for JSON, by their keys."""
+        return {kebab(name): getattr(self, name) for name in names}
 
-    @abstractmethod
-    def inputs(self) -> dict[str, Any]:
-        """Return the noise multiplier and the other inputs for JSON."""
-
-    def target(self) -> dict[str, Any]:
-        """Return the epsilon that the noise was found for, and whatever belongs to it."""
-        return {"epsilon": self.epsilon}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return epsilons (null: infinite, or no theorem) and inputs."""
-        tree = self.answers() | {"unit": self.unit, "neighbouring-relation": self.neighbours} | self.inputs()
-        return tree if self.epsilon is None else tree | self.target()
+    def tree(self, answers: dict[str, Any], inputs: dict[str, Any], **target: Any) -> dict[str, Any]:
+        """Return epsilons and inputs as JSON has them, with the epsilon that was asked for, and what belongs to it."""
+        tree = answers | {"unit": self.unit, "neighbouring-relation": self.neighbours} | inputs
+        return tree if self.epsilon is None else tree | {"epsilon": self.epsilon} | target
 
     def head(self, title: str, against: str) -> Iterator[str]:
         """Yield what is planned, and the noise if it was found."""

@@ -8,25 +8,21 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import click
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as Grid
 from typer.core import TyperGroup
 
 from fedsim.cli.exit_codes import exit_codes
 from fedsim.errors import Refused
 
 if TYPE_CHECKING:
-    from fedsim.privacy.budget import Budget, Table
+    from fedsim.privacy.budget import Budget
 
 JSON = typer.Option("--json", help="Print JSON instead.")
-EMPHASIS = re.compile(r"\*(\S|\S.*?\S)\*")
 
 
 class Budgets(TyperGroup):
@@ -74,6 +70,8 @@ def _command(name: str, kind: type[Budget]) -> click.Command:
             if as_json:
                 typer.echo(json.dumps(plan.to_json()))
             else:
+                from fedsim.cli.budget_text import print_blocks
+
                 print_blocks(plan, Console())
 
     show.__signature__ = inspect.Signature(_parameters(kind))  # type: ignore[attr-defined]
@@ -103,23 +101,3 @@ def _parameter(name: str, of: Any, option: Any, default: Any) -> inspect.Paramet
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[of, option]
     )
-
-
-def print_blocks(plan: Budget, console: Console) -> None:
-    """Print a budget's paragraphs and tables, each as soon as it is there."""
-    for block in plan.blocks():
-        if isinstance(block, str):
-            console.print(EMPHASIS.sub(r"[bold]\1[/bold]", escape(block)), highlight=False)
-            continue
-        if block.title:
-            console.print(f"\n[bold]{escape(block.title)}[/bold]", highlight=False)
-        console.print(_grid(block))
-
-
-def _grid(table: Table) -> Grid:
-    grid = Grid(box=None, padding=(0, table.gap, 0, 0), header_style="dim")
-    for index, column in enumerate(table.columns):
-        grid.add_column(column, justify="left" if table.named and index == 0 else "right")
-    for row in table.rows:
-        grid.add_row(*row)
-    return grid

@@ -237,44 +237,28 @@ class DpFedAvgBudget(NoiseBudget):
 
     # --- for machines ---------------------------------------------------------------------------------------
 
-    def answers(self) -> dict[str, Any]:
-        """Return epsilons for JSON, by adversary; null: infinite, or no theorem: `why` tells."""
-        return {name: _to_json(answer) for name, answer in self._answers(self._release).items()}
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the inputs for JSON, and what Poisson cohorts would cost, where they are of fixed size."""
+    def to_json(self) -> dict[str, Any]:
+        """Return epsilons (null: infinite, or no theorem: `why` tells) and inputs."""
         release, coins = self._release, self._with_coins()
-        return {
+        inputs = {
             "noise-multiplier": self.noise,
             "rounds": self.rounds,
             "client-rate": release.rate,
             "sampling": release.sampling.value,
-            "clients": self.clients,
-            "cohort": self.cohort,
-            "max-cohort": self.max_cohort,
-            "participations": self.participations,
-            "delta": self.delta,
-        } | ({} if coins is None else {"with-poisson-cohorts": _to_json(coins)})
-
-    def target(self) -> dict[str, Any]:
-        """Return the epsilon that the noise was found for, against whom, and what cohort and population it takes."""
-        tree: dict[str, Any] = {"epsilon": self.epsilon, "adversary": self._against}
-        if self.mean_noise is None:
-            return tree
-        needs = dict(zip(("cohort", "clients"), self._needed(), strict=True))
-        return tree | {"mean-noise": self.mean_noise, "needs": needs}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return epsilons, inputs, and the epsilons of the deployment that the run stands for."""
-        tree = super().to_json()
+        } | self.options("clients", "cohort", "max_cohort", "participations", "delta")
+        if coins is not None:
+            inputs["with-poisson-cohorts"] = _to_json(coins)
+        tree = self.tree(_all_to_json(self._answers(release)), inputs, adversary=self._against)
+        if self.mean_noise is not None:
+            needs = dict(zip(("cohort", "clients"), self._needed(), strict=True))
+            tree |= {"mean-noise": self.mean_noise, "needs": needs}
         if self.population is not None:
-            deployed = self._deployed(self._release)
+            deployed, (clients, cohort) = self._deployed(release), self.population
             tree["population"] = {
-                "clients": self.population[0],
-                "cohort": self.population[1],
+                "clients": clients,
+                "cohort": cohort,
                 "noise-multiplier": deployed.noise_multiplier,
-                **{name: _to_json(answer) for name, answer in self._answers(deployed).items()},
-            }
+            } | _all_to_json(self._answers(deployed))
         return tree
 
     # --- for people -----------------------------------------------------------------------------------------
@@ -356,6 +340,10 @@ class DpFedAvgBudget(NoiseBudget):
                 f"{' (PLD), '.join(map(shown, both(epsilon)))} (RDP) to released models. The run's own clients have "
                 "the tables' epsilons."
             )
+
+
+def _all_to_json(answers: Mapping[str, Answer]) -> dict[str, Any]:
+    return {name: _to_json(answer) for name, answer in answers.items()}
 
 
 def _to_json(answer: Answer) -> dict[str, Any]:

@@ -138,20 +138,17 @@ class DpFtrlBudget(NoiseBudget):
 
     # --- for machines ---------------------------------------------------------------------------------------
 
-    def answers(self) -> dict[str, Any]:
-        """Return epsilons for JSON, by adversary; null: infinite."""
-        return {
+    def to_json(self) -> dict[str, Any]:
+        """Return epsilons (null: infinite), errors and inputs."""
+        mechanism, groups, rms = self._factorization, self._groups, self._plan.error(Objective.RMS)
+        other = self._instead(independent)
+        answers = {
             "known-cohort": plain(self._plan.known_cohort(self.delta)),
             "released-models": plain(self._plan.released_models(self.delta)),
             "server": None,
         }
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the inputs and the errors for JSON."""
-        mechanism, groups, rms = self._factorization, self._groups, self._plan.error(Objective.RMS)
-        other = self._instead(independent)
-        return {
-            "mechanism": mechanism.name,
+        inputs = {
+            "mechanism": self.mechanism,
             "noise-multiplier": self.noise,
             "sensitivity": self._plan.sensitivity,
             "rms-error": rms,
@@ -167,6 +164,7 @@ class DpFtrlBudget(NoiseBudget):
             "group-rate": None if groups is None else groups.rate,
             "delta": self.delta,
         }
+        return self.tree(answers, inputs)
 
     # --- for people -----------------------------------------------------------------------------------------
 
@@ -188,7 +186,7 @@ class DpFtrlBudget(NoiseBudget):
             "blt": f"buffered noise ({counted(self._buffers or 0, 'buffer')})",
             "sqrt-toeplitz": "square-root Toeplitz noise",
         }
-        words = {"noise": kinds[self._factorization.name], "rounds": counted(self.rounds, "round")}
+        words = {"noise": kinds[self.mechanism], "rounds": counted(self.rounds, "round")}
         pattern, groups = self._pattern, self._groups
         if groups is not None:
             return words | {

@@ -117,31 +117,14 @@ class DpSgdBudget(NoiseBudget):
         known, released = self._epsilons[KNOWN_COHORT], self._epsilons.get(RELEASED_MODELS)
         return known.pld, known.rdp, None if released is None else released.pld
 
-    def answers(self) -> dict[str, Any]:
-        """Return epsilons for JSON, by adversary; null: there is no theorem."""
-        released = self._epsilons.get(RELEASED_MODELS)
-        return {
-            KNOWN_COHORT: plain(self._epsilons[KNOWN_COHORT]),
-            RELEASED_MODELS: None if released is None else plain(released),
-        }
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the inputs for JSON."""
-        return {
-            "noise-multiplier": self.noise,
-            "rate": self.rate,
-            "steps": self.steps,
-            "rounds": self.rounds,
-            "client-rate": self.client_rate,
-            "delta": self.delta,
-            "max-participations": self.max_participations,
-            "max-batch": self.max_batch,
-            "records": self.records,
-        }
-
-    def target(self) -> dict[str, Any]:
-        """Return the epsilon that the noise was found for, and against whom."""
-        return {"epsilon": self.epsilon, "adversary": self._against}
+    def to_json(self) -> dict[str, Any]:
+        """Return epsilons (null: no theorem, or infinite) and inputs."""
+        known, released = self._epsilons[KNOWN_COHORT], self._epsilons.get(RELEASED_MODELS)
+        answers = {KNOWN_COHORT: plain(known), RELEASED_MODELS: None if released is None else plain(released)}
+        inputs = self.options(
+            "rate", "steps", "rounds", "client_rate", "delta", "max_participations", "max_batch", "records"
+        )
+        return self.tree(answers, {"noise-multiplier": self.noise} | inputs, adversary=self._against)
 
     def words(self) -> dict[str, str]:
         """Return the inputs in words, by what varies in a table."""

@@ -65,19 +65,16 @@ class LocalDpBudget(NoiseBudget):
         """Return what the tables say of this plan."""
         return both(self._epsilon)[: len(self.columns)]
 
-    def answers(self) -> dict[str, Any]:
-        """Return epsilons for JSON, of the one adversary; null: no theorem is used."""
-        return {"server": plain(self._epsilon)}
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the inputs for JSON."""
-        return {
+    def to_json(self) -> dict[str, Any]:
+        """Return epsilons (null: no theorem is used) and inputs."""
+        inputs = {
             "law": self.law,
             "noise-multiplier": self.noise,
             "rounds": self.rounds,
             "participations": self._times,
             "delta": self.delta or 0.0,
         }
+        return self.tree({"server": plain(self._epsilon)}, inputs)
 
     def words(self) -> dict[str, str]:
         """Return the inputs in words, by what varies in a table."""
