@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
 
 from fedsim.privacy.accounting.steps import Epsilon
 from fedsim.privacy.events import Relation
@@ -23,14 +25,6 @@ RELATIONS = {
     Relation.ADD_OR_REMOVE_ONE: "add-or-remove-one (one client more or less; the rate is declared, whatever their number)",
     Relation.REPLACE_ONE: "replace-one (the client's data become any other; that it takes part is public)",
 }
-
-
-@dataclass(frozen=True)
-class Option:
-    """How a command's help describes a field of a budget: `name: Annotated[type, Option(...)]`."""
-
-    help: str
-    metavar: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,13 +86,16 @@ class Picture:
     panels: Sequence[Panel]
 
 
-class Budget(ABC):
-    """What a plan costs; a dataclass whose fields are a command's options, and whose docstring is the command's help.
+class Budget(BaseModel, ABC):
+    """What a plan costs; its fields are a command's options, and its docstring is the command's help.
+
+    A field's docstring is its option's help, and a text that annotates it (`Annotated[int, "N"]`) is its metavar.
 
     Attributes:
         picture_help: Of the option that draws `picture`; empty: there is no picture.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     picture_help: ClassVar[str] = ""
 
     @abstractmethod
@@ -122,7 +119,6 @@ class Budget(ABC):
         raise NotImplementedError("a budget with picture_help has a picture")
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoiseBudget(Budget):
     """The budget of a mechanism that adds noise: either that is given, or an epsilon that it is found for.
 
@@ -133,7 +129,8 @@ class NoiseBudget(Budget):
     """
 
     noise_multiplier: float | None = None
-    epsilon: Annotated[float | None, Option("Find the smallest noise multiplier that gives it.", "E")] = None
+    epsilon: Annotated[float | None, "E"] = None
+    """Find the smallest noise multiplier that gives it."""
     unit: ClassVar[str] = ONE_CLIENT
     only_with_epsilon: ClassVar[Mapping[str, str]] = {}
 
@@ -167,7 +164,11 @@ class NoiseBudget(Budget):
 
     def varied(self, **options: Any) -> Self:
         """Return the plan with its noise, whatever that was found for, and other options."""
-        return replace(self, **({"noise_multiplier": self.noise, "epsilon": None} | options))
+        return self.having(**({"noise_multiplier": self.noise, "epsilon": None} | options))
+
+    def having(self, **options: Any) -> Self:
+        """Return the plan with other options."""
+        return type(self)(**({name: getattr(self, name) for name in type(self).model_fields} | options))
 
     @abstractmethod
     def noise_for(self, epsilon: float) -> float:

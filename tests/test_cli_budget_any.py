@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,19 +11,21 @@ from typer.testing import CliRunner
 
 from fedsim.catalogue import BUDGETS, MECHANISMS
 from fedsim.cli import app
-from fedsim.privacy.budget import Budget, Option, Table
+from fedsim.privacy.budget import Budget, Table
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 CLI = Path(__file__).parents[1] / "fedsim" / "cli"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Toy(Budget):
     """Plan a toy."""
 
-    size: Annotated[int, Option("How large.", "N")]
-    kind: Annotated[Literal["round", "flat"], Option("What it is.")] = "round"
-    weight: Annotated[float | None, Option("How heavy.", "W")] = None
+    size: Annotated[int, "N"]
+    """How large."""
+    kind: Literal["round", "flat"] = "round"
+    """What it is."""
+    weight: Annotated[float | None, "W"] = None
+    """How heavy."""
 
     def check(self) -> None:
         """Refuse toys of no size."""

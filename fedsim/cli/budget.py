@@ -5,11 +5,10 @@ The commands are made of the catalogue's budgets (`fedsim.privacy.budget`), each
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -82,14 +81,15 @@ def _command(name: str, kind: type[Budget]) -> click.Command:
 
 def _parameters(kind: type[Budget]) -> list[inspect.Parameter]:
     """Return the options of a budget's command, as typer reads them."""
-    hints = get_type_hints(kind, include_extras=True)
     parameters = []
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        of, option = get_args(hints[field.name])
-        required = field.default is dataclasses.MISSING
-        shows = not required and field.default is not None
-        info = typer.Option(metavar=option.metavar, help=option.help, show_default=shows)
-        parameters.append(_parameter(field.name, of, info, ... if required else field.default))
+    for name, field in kind.model_fields.items():
+        help_ = " ".join((field.description or "").split())
+        metavar = next((text for text in field.metadata if isinstance(text, str)), None)
+        shows = not field.is_required() and field.default is not None
+        info = typer.Option(metavar=metavar, help=help_, show_default=shows)
+        parameters.append(
+            _parameter(name, field.annotation, info, ... if field.is_required() else field.default)
+        )
     if kind.picture_help:
         info = typer.Option("--out", metavar="FILE.png", help=kind.picture_help, show_default=False)
         parameters.append(_parameter("picture", Path | None, info, None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,7 +12,6 @@ from fedsim.privacy.accounting import pld
 from fedsim.privacy.budget import (
     RELATIONS,
     NoiseBudget,
-    Option,
     Table,
     both,
     check_rounds,
@@ -32,7 +31,6 @@ WHO = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class DpFedAvgBudget(NoiseBudget):
     """Plan client-level DP-FedAvg: a client's epsilon for each adversary, without running anything.
 
@@ -41,67 +39,37 @@ class DpFedAvgBudget(NoiseBudget):
     secret coins. With adaptive clipping or metrics that are released, Z is that of all together.
     """
 
-    noise_multiplier: Annotated[
-        float | None, Option("Standard deviation of the noise on the cohort's sum / the clip norm.", "Z")
-    ] = None
-    rounds: Annotated[int, Option("Rounds.", "T")]
-    delta: Annotated[float, Option("Must be below 1 / clients.", "D")]
-    client_rate: Annotated[
-        float | None,
-        Option(
-            "Expected cohort / clients; 1: all clients, always. With add-or-remove-one, the rate that is declared "
-            "(--cohort may stand beside it).",
-            "P",
-        ),
-    ] = None
-    clients: Annotated[int | None, Option("Clients; with --cohort, instead of --client-rate.", "N")] = None
-    cohort: Annotated[int | None, Option("Clients in a cohort, expected.", "M")] = None
-    sampling: Annotated[
-        Literal["poisson", "truncated-poisson", "fixed"] | None,
-        Option("How cohorts are drawn. Default: poisson, or truncated with --max-cohort."),
-    ] = None
-    max_cohort: Annotated[
-        int | None, Option("A larger cohort is cut to a random subset of so many; needs --clients.", "B")
-    ] = None
-    participations: Annotated[
-        int | None,
-        Option("In how many rounds a client takes part at most. Default: as the coins say.", "R"),
-    ] = None
-    relation: Annotated[
-        Literal["zero-out", "add-or-remove-one"],
-        Option(
-            "Which data sets are neighbours. add-or-remove-one protects the number of clients: it needs a declared "
-            "--client-rate, and poisson cohorts."
-        ),
-    ] = "zero-out"
-    adversary: Annotated[
-        Literal["known-cohort", "released-models"] | None,
-        Option(
-            "Against whom --epsilon is to hold. Default: released-models; known-cohort with --participations."
-        ),
-    ] = None
-    mean_noise: Annotated[
-        float | None,
-        Option(
-            "With --epsilon: say what cohort and population it takes if the noise on the mean update may have "
-            "a standard deviation of S clip norms.",
-            "S",
-        ),
-    ] = None
-    population: Annotated[
-        tuple[int, int] | None,
-        Option(
-            "Also that of a deployment to N clients with cohorts of M, which the run stands for with the same "
-            "noise on the mean; needs --cohort.",
-            "N M",
-        ),
-    ] = None
-    columns: ClassVar[Sequence[str]] = (
-        "known cohort (exact)",
-        "(RDP)",
-        "released models (PLD)",
-        "(RDP)",
-    )
+    noise_multiplier: Annotated[float | None, "Z"] = None
+    """Standard deviation of the noise on the cohort's sum / the clip norm."""
+    rounds: Annotated[int, "T"]
+    """Rounds."""
+    delta: Annotated[float, "D"]
+    """Must be below 1 / clients."""
+    client_rate: Annotated[float | None, "P"] = None
+    """Expected cohort / clients; 1: all clients, always. With add-or-remove-one, the rate that is declared
+    (--cohort may stand beside it)."""
+    clients: Annotated[int | None, "N"] = None
+    """Clients; with --cohort, instead of --client-rate."""
+    cohort: Annotated[int | None, "M"] = None
+    """Clients in a cohort, expected."""
+    sampling: Literal["poisson", "truncated-poisson", "fixed"] | None = None
+    """How cohorts are drawn. Default: poisson, or truncated with --max-cohort."""
+    max_cohort: Annotated[int | None, "B"] = None
+    """A larger cohort is cut to a random subset of so many; needs --clients."""
+    participations: Annotated[int | None, "R"] = None
+    """In how many rounds a client takes part at most. Default: as the coins say."""
+    relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
+    """Which data sets are neighbours. add-or-remove-one protects the number of clients: it needs a declared
+    --client-rate, and poisson cohorts."""
+    adversary: Literal["known-cohort", "released-models"] | None = None
+    """Against whom --epsilon is to hold. Default: released-models; known-cohort with --participations."""
+    mean_noise: Annotated[float | None, "S"] = None
+    """With --epsilon: say what cohort and population it takes if the noise on the mean update may have a standard
+    deviation of S clip norms."""
+    population: Annotated[tuple[int, int] | None, "N M"] = None
+    """Also that of a deployment to N clients with cohorts of M, which the run stands for with the same noise on the
+    mean; needs --cohort."""
+    columns: ClassVar[Sequence[str]] = ("known cohort (exact)", "(RDP)", "released models (PLD)", "(RDP)")
     only_with_epsilon: ClassVar[Mapping[str, str]] = {
         "adversary": "with noise given, all are shown",
         "mean_noise": "with noise given, there is no question",
@@ -310,7 +278,7 @@ class DpFedAvgBudget(NoiseBudget):
     def _over_populations(self) -> Table:
         rows = []
         for rate in rates_beside(self._release.rate):
-            plan = replace(self, client_rate=rate)
+            plan = self.having(client_rate=rate)
             try:
                 needed = [f"{count:,}" for count in plan._needed()]
             except ValueError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedsim.privacy.budget import NoiseBudget, Option, Table, both, counted, plain, shown
+from fedsim.privacy.budget import NoiseBudget, Table, both, counted, plain, shown
 from fedsim.privacy.dp_ftrl.accounting import Groups
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, alternatives, plan
 from fedsim.privacy.dp_ftrl.factorization import (
@@ -22,7 +22,6 @@ from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
 
 
-@dataclass(frozen=True, kw_only=True)
 class DpFtrlBudget(NoiseBudget):
     """Plan DP-FTRL: a client's epsilon, and the model's error against independent noise at the same epsilon.
 
@@ -30,33 +29,25 @@ class DpFtrlBudget(NoiseBudget):
     client takes part, unless --client-rate says that cohorts are drawn by secret coins.
     """
 
-    noise_multiplier: Annotated[
-        float | None,
-        Option("Standard deviation of the noise before it is correlated / (sensitivity * clip norm).", "Z"),
-    ] = None
-    rounds: Annotated[int, Option("Rounds.", "T")]
-    delta: Annotated[float, Option("Must be below 1 / clients.", "D")]
-    mechanism: Annotated[Literal["sqrt-toeplitz", "banded", "blt"], Option("Of the noise.")] = "banded"
-    bands: Annotated[
-        int | None, Option("Of banded noise, at most M: in so many rounds its parts cancel. Default: M.", "B")
-    ] = None
-    buffers: Annotated[int | None, Option("Of blt noise: vectors in memory. Default: 3.", "N")] = None
-    min_separation: Annotated[
-        int | None,
-        Option("Between two participations of a client: 1 allows consecutive rounds. Default: B, or 1.", "M"),
-    ] = None
-    participations: Annotated[
-        int | None,
-        Option("In how many rounds a client takes part at most. Default: as many as M leaves.", "R"),
-    ] = None
-    client_rate: Annotated[
-        float | None,
-        Option(
-            "Expected cohort / clients, for amplification: clients in M groups that take turns, and secret "
-            "Poisson coins with rate M * P in a group.",
-            "P",
-        ),
-    ] = None
+    noise_multiplier: Annotated[float | None, "Z"] = None
+    """Standard deviation of the noise before it is correlated / (sensitivity * clip norm)."""
+    rounds: Annotated[int, "T"]
+    """Rounds."""
+    delta: Annotated[float, "D"]
+    """Must be below 1 / clients."""
+    mechanism: Literal["sqrt-toeplitz", "banded", "blt"] = "banded"
+    """Of the noise."""
+    bands: Annotated[int | None, "B"] = None
+    """Of banded noise, at most M: in so many rounds its parts cancel. Default: M."""
+    buffers: Annotated[int | None, "N"] = None
+    """Of blt noise: vectors in memory. Default: 3."""
+    min_separation: Annotated[int | None, "M"] = None
+    """Between two participations of a client: 1 allows consecutive rounds. Default: B, or 1."""
+    participations: Annotated[int | None, "R"] = None
+    """In how many rounds a client takes part at most. Default: as many as M leaves."""
+    client_rate: Annotated[float | None, "P"] = None
+    """Expected cohort / clients, for amplification: clients in M groups that take turns, and secret Poisson coins
+    with rate M * P in a group."""
     unit: ClassVar[str] = "one client, with all its participations"
     neighbours: ClassVar[str] = (
         "zero-out (the client's updates become zero; who takes part when stays as it is)"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,7 +12,6 @@ from fedsim.privacy.budget import (
     FACTORS,
     Curve,
     NoiseBudget,
-    Option,
     Panel,
     Picture,
     Table,
@@ -31,7 +29,6 @@ NO_THEOREM = "a client that stops after so many rounds is not drawn by independe
 POINTS = 9  # along a curve
 
 
-@dataclass(frozen=True, kw_only=True)
 class DpSgdBudget(NoiseBudget):
     """Plan DP-SGD in the clients: a record's epsilon for each adversary, without running anything.
 
@@ -40,31 +37,30 @@ class DpSgdBudget(NoiseBudget):
     With --client-rate 1 --rounds 1 it is plain DP-SGD over L steps.
     """
 
-    noise_multiplier: Annotated[
-        float | None, Option("Standard deviation of the noise on a batch's sum / the clip norm.", "Z")
-    ] = None
-    rate: Annotated[float, Option("Of Poisson batches: expected batch size / the client's records.", "Q")]
-    steps: Annotated[int, Option("Local steps in a round.", "L")]
-    delta: Annotated[float, Option("Must be below 1 / all records.", "D")]
-    adversary: Annotated[
-        Literal["known-cohort", "released-models"] | None,
-        Option("Against whom --epsilon is to hold. Default: known-cohort."),
-    ] = None
-    rounds: Annotated[int, Option("Rounds.", "T")] = 1
-    client_rate: Annotated[
-        float, Option("Of Poisson cohorts: expected cohort / clients; 1: all clients, always.", "P")
-    ] = 1.0
-    max_participations: Annotated[
-        int | None, Option("In how many rounds a client takes part at most. Default: all.", "R")
-    ] = None
-    max_batch: Annotated[int | None, Option("A larger batch is cut to a random subset of so many.", "B")] = (
-        None
-    )
-    records: Annotated[int | None, Option("The client's records; for --max-batch.", "N")] = None
+    noise_multiplier: Annotated[float | None, "Z"] = None
+    """Standard deviation of the noise on a batch's sum / the clip norm."""
+    rate: Annotated[float, "Q"]
+    """Of Poisson batches: expected batch size / the client's records."""
+    steps: Annotated[int, "L"]
+    """Local steps in a round."""
+    delta: Annotated[float, "D"]
+    """Must be below 1 / all records."""
+    adversary: Literal["known-cohort", "released-models"] | None = None
+    """Against whom --epsilon is to hold. Default: known-cohort."""
+    rounds: Annotated[int, "T"] = 1
+    """Rounds."""
+    client_rate: Annotated[float, "P"] = 1.0
+    """Of Poisson cohorts: expected cohort / clients; 1: all clients, always."""
+    max_participations: Annotated[int | None, "R"] = None
+    """In how many rounds a client takes part at most. Default: all."""
+    max_batch: Annotated[int | None, "B"] = None
+    """A larger batch is cut to a random subset of so many."""
+    records: Annotated[int | None, "N"] = None
+    """The client's records; for --max-batch."""
     unit: ClassVar[str] = "one record"
     columns: ClassVar[Sequence[str]] = ("known cohort (PLD)", "(RDP)", "released models (PLD)")
     neighbours: ClassVar[str] = RELATION
-    only_with_epsilon = {"adversary": "with noise given, all are shown"}  # noqa: RUF012
+    only_with_epsilon: ClassVar[Mapping[str, str]] = {"adversary": "with noise given, all are shown"}
     picture_help = "Draw epsilon over rounds, noise and cohorts."
 
     def check(self) -> None:

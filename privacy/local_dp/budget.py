@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.accounting import Epsilon
-from fedsim.privacy.budget import RELATIONS, NoiseBudget, Option, Table, both, check_rounds, counted, plain
+from fedsim.privacy.budget import RELATIONS, NoiseBudget, Table, both, check_rounds, counted, plain
 from fedsim.privacy.events import Relation
 from fedsim.privacy.local_dp import accounting
 
 
-@dataclass(frozen=True, kw_only=True)
 class LocalDpBudget(NoiseBudget):
     """Plan local client-level privacy: each client noises its own update, and trusts nobody, the server neither.
 
@@ -21,19 +19,16 @@ class LocalDpBudget(NoiseBudget):
     drawn by chance does not count, for its updates show that it took part.
     """
 
-    noise_multiplier: Annotated[
-        float | None, Option("Scale of the noise on a client's update / twice the clip norm.", "Z")
-    ] = None
-    rounds: Annotated[int, Option("Rounds.", "T")]
-    participations: Annotated[
-        int | None, Option("In how many rounds a client takes part at most. Default: all.", "R")
-    ] = None
-    delta: Annotated[
-        float | None, Option("For Gaussian noise; must be below 1 / clients. Laplace's is 0.", "D")
-    ] = None
-    law: Annotated[
-        Literal["gaussian", "laplace"], Option("Gaussian noise with a clip in L2 norm, or Laplace's in L1.")
-    ] = "gaussian"
+    noise_multiplier: Annotated[float | None, "Z"] = None
+    """Scale of the noise on a client's update / twice the clip norm."""
+    rounds: Annotated[int, "T"]
+    """Rounds."""
+    participations: Annotated[int | None, "R"] = None
+    """In how many rounds a client takes part at most. Default: all."""
+    delta: Annotated[float | None, "D"] = None
+    """For Gaussian noise; must be below 1 / clients. Laplace's is 0."""
+    law: Literal["gaussian", "laplace"] = "gaussian"
+    """Gaussian noise with a clip in L2 norm, or Laplace's in L1."""
     neighbours: ClassVar[str] = RELATIONS[Relation.REPLACE_ONE]
 
     def check(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from fedsim.privacy.budget import Budget, Option, Table
+from fedsim.privacy.budget import Budget, Table
 from fedsim.privacy.secagg.calibration import calibrate
 from fedsim.privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
 from fedsim.privacy.secagg.encoding import Encoding
@@ -99,7 +99,6 @@ class Row:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SecaggBudget(Budget):
     """Plan secure aggregation: neighbours, threshold, bytes and seconds of a round, without running one.
 
@@ -107,22 +106,24 @@ class SecaggBudget(Budget):
     operations times what each takes on one core of this machine, which is measured first (about half a second).
     """
 
-    cohort: Annotated[list[str], Option("Clients in a round; several, to compare.", "N[,N...]")]
-    parameters: Annotated[int, Option("Numbers in an update.", "D")]
-    corrupt: Annotated[float, Option("Fraction of the cohort that is on the server's side at most.", "F")] = (
-        0.05
-    )
-    dropout: Annotated[float, Option("Fraction of the cohort that is lost in a round at most.", "F")] = 0.05
-    adversary: Annotated[
-        Literal["semi-honest", "malicious-server"], Option("Whether the server follows the protocol.")
-    ] = "semi-honest"
-    graph: Annotated[
-        Literal["auto", "complete", "k-regular"],
-        Option("Who shares secrets with whom; auto: few neighbours where that will do."),
-    ] = "auto"
-    minimum: Annotated[int, Option("The smallest cohort that may be.", "M")] = 3
-    input_bits: Annotated[int, Option("Of a number in a client's update.", "P")] = 16
-    max_weight: Annotated[int, Option("The largest weight of a client.", "W")] = 1
+    cohort: Annotated[list[str], "N[,N...]"]
+    """Clients in a round; several, to compare."""
+    parameters: Annotated[int, "D"]
+    """Numbers in an update."""
+    corrupt: Annotated[float, "F"] = 0.05
+    """Fraction of the cohort that is on the server's side at most."""
+    dropout: Annotated[float, "F"] = 0.05
+    """Fraction of the cohort that is lost in a round at most."""
+    adversary: Literal["semi-honest", "malicious-server"] = "semi-honest"
+    """Whether the server follows the protocol."""
+    graph: Literal["auto", "complete", "k-regular"] = "auto"
+    """Who shares secrets with whom; auto: few neighbours where that will do."""
+    minimum: Annotated[int, "M"] = 3
+    """The smallest cohort that may be."""
+    input_bits: Annotated[int, "P"] = 16
+    """Of a number in a client's update."""
+    max_weight: Annotated[int, "W"] = 1
+    """The largest weight of a client."""
 
     def check(self) -> None:
         """Find each cohort's topology, and time this machine. As `Budget` says."""
