@@ -70,9 +70,9 @@ def event_or_raw(tree: Mapping[str, Any], own: str = "") -> Event:
         return RawEvent(tree)
 
 
-def loads(text: str) -> Event:
-    """Return the event of a JSON text; raises `ValueError` where it is none."""
-    return event_of(json.loads(text))
+def loads(text: str, own: str = "") -> Event:
+    """Return the event of a JSON text; `own` and errors as in `event_of`."""
+    return event_of(json.loads(text), own)
 
 
 @functools.cache

@@ -79,13 +79,9 @@ def _own_class(use: str) -> type[Mechanism[Any]]:
         raise invalid("use", use, str(error)) from None
     if not (isinstance(found, type) and issubclass(found, Mechanism)):
         raise invalid("use", use, "a subclass of fedsim.privacy.mechanism.Mechanism is needed")
-    for name in ("Settings", "unit", "released_by"):
+    for name in ("Settings", "unit"):
         if not hasattr(found, name):
             raise invalid("use", use, f"has no {name}, which says what the mechanism is")
-    if found.released_by != "server":
-        raise invalid(
-            "use",
-            use,
-            f"released_by = {found.released_by!r}: clients have no place for a user's own noise; allowed: 'server'",
-        )
+    if abstract := getattr(found, "__abstractmethods__", None):
+        raise invalid("use", use, f"lacks {', '.join(sorted(abstract))}")
     return found

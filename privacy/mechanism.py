@@ -449,8 +449,6 @@ class Mechanism(ABC, Generic[S]):
         report_terms: Keys of an entry of `Plan.report`, beside those that all mechanisms share, which may be public
             where noise is the operating system's: functions of the plan.
         tuned: Keys of its table, or tables in it, that change how well it learns and not what it promises.
-        released_by: Who releases: clients their noised updates, or the server the noised sum of clipped updates, to
-            which clients send differences; None: nothing is noised.
         defaults: Keys that are set where an experiment doesn't set them, such as `{"server.weighting": "uniform"}`.
         separates: Whether it keeps a client's participations apart, as `server.sampling = "b-min-sep"` needs.
         counts_records: Whether the server must know how many examples each client has, to account for it.
@@ -463,7 +461,6 @@ class Mechanism(ABC, Generic[S]):
     covers: ClassVar[tuple[Cover, ...]] = ()
     report_terms: ClassVar[frozenset[str]] = frozenset()
     tuned: ClassVar[frozenset[str]] = frozenset({"clip"})
-    released_by: ClassVar[Literal["server", "clients"] | None]
     defaults: ClassVar[Mapping[str, Any]] = {}
     separates: ClassVar[bool] = False
     counts_records: ClassVar[bool] = False

@@ -19,7 +19,6 @@ class Unprotected(Mechanism[Section]):
     name = "none"
     unit = Unit.EXAMPLE
     Settings = Section
-    released_by = None
 
     def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
         """Return the plan of a training that nothing protects."""

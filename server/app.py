@@ -197,9 +197,10 @@ def _federation(
 def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
     """Return what collects updates in clear: a linear strategy gets their mean, any other one each of them."""
     uniform = experiment.server.weighting == "uniform"
+    own = "" if experiment.privacy.own is None else experiment.privacy.own.use
     if experiment.server.strategy_entry.linear:
-        return Folded(uniform=uniform, clipped=half.noises)
-    return Gathered(uniform=uniform)
+        return Folded(uniform=uniform, clipped=half.noises, own=own)
+    return Gathered(uniform=uniform, own=own)
 
 
 def _enrol(

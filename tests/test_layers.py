@@ -266,3 +266,18 @@ def test_a_users_modules_may_have_the_names_of_ours(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fedsim.cli", "run", "e.toml", "--out", "run"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (result.returncode, (tmp_path / "run" / "metrics.jsonl").exists()) == (0, True), result.stderr
+
+
+def test_an_experiment_is_validated_without_what_mechanisms_calculate_by() -> None:
+    code = (
+        "import sys, fedsim\n"
+        "tables = {'dp-sgd': {'delta': 1e-5}, 'dp-fedavg': {'delta': 1e-3, 'clip': 1.0}, 'local-dp': {'delta': 1e-3, 'clip': 1.0}}\n"
+        "for name, table in tables.items():\n"
+        "    fedsim.Experiment.from_dict({'privacy': {name: {**table, 'epsilon': 1.0}}})\n"
+        "heavy = ('torch', 'flwr', 'scipy', 'dp_accounting', 'opacus', 'cryptography')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"

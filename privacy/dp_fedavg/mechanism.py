@@ -30,7 +30,6 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
         "dp-fedavg-adaptive": CohortEvent,
     }
     covers = disclosure.COVERS
-    released_by = "server"
     tuned = frozenset({"clip", "adaptive"})
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
 

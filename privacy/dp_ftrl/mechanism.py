@@ -26,7 +26,6 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
     events: ClassVar[Mapping[str, type[Event]]] = {"dp-ftrl": MatrixEvent}
     covers = disclosure.COVERS
     report_terms = disclosure.REPORT_TERMS
-    released_by = "server"
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
     separates = True
 

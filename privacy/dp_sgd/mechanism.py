@@ -28,7 +28,6 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
     events: ClassVar[Mapping[str, type[Event]]] = {"dp-sgd": DpSgdEvent}
     covers = disclosure.COVERS
     report_terms = disclosure.REPORT_TERMS
-    released_by = "clients"
     counts_records = True
 
     def check(self, settings: DpSgdSettings, intent: Intent) -> Iterable[Problem]:

@@ -66,16 +66,18 @@ class WeightedSum:
     Attributes:
         expected: What an update must be.
         uniform: Whether all updates weigh 1, or as much as their numbers of examples.
+        own: Reference of the run's mechanism, where it is a user's own.
     """
 
     expected: Expected
     uniform: bool
+    own: str = ""
 
     def add(self, total: Total | None, reply: Message) -> Total:
         """Add an update to the total, or note its failure."""
         total = Total() if total is None else total
         try:
-            total.events += events_of(reply)
+            total.events += events_of(reply, self.own)
             update = read_update(reply, self.expected)
         except ValueError as error:
             total.failures[reply.metadata.src_node_id] = str(error)

@@ -55,11 +55,13 @@ class Folded:
     Args:
         uniform: Whether all updates weigh 1, or as much as their numbers of examples.
         clipped: Whether clients send clipped differences, or models.
+        own: Reference of the run's mechanism, where it is a user's own.
     """
 
     secure = False
 
-    def __init__(self, *, uniform: bool, clipped: bool) -> None:
+    def __init__(self, *, uniform: bool, clipped: bool, own: str = "") -> None:
+        self._own = own
         self._uniform = uniform
         self._clipped = clipped
 
@@ -67,7 +69,7 @@ class Folded:
         """Have the cohort train. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
         expected = expected_vector(ask.model) if self._clipped else expected_of(ask.model)
-        fold = WeightedSum(expected, uniform=self._uniform)
+        fold = WeightedSum(expected, uniform=self._uniform, own=self._own)
         total = ask.grid.send_and_fold(ask.requests, fold, timeout=ask.timeout) or Total()
         came = {ask.grid.client(node) for node in total.nodes}
         failures = {ask.grid.client(node): why for node, why in total.failures.items()}

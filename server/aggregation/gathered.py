@@ -34,11 +34,13 @@ class Gathered:
 
     Args:
         uniform: Whether all updates weigh 1, or as much as their numbers of examples.
+        own: Reference of the run's mechanism, where it is a user's own.
     """
 
     secure = False
 
-    def __init__(self, *, uniform: bool) -> None:
+    def __init__(self, *, uniform: bool, own: str = "") -> None:
+        self._own = own
         self._uniform = uniform
 
     def collect(self, ask: Ask) -> Collected:
@@ -51,7 +53,7 @@ class Gathered:
         for message in ask.grid.send_and_receive(ask.requests, timeout=ask.timeout):
             client = ask.grid.client(message.metadata.src_node_id)
             try:
-                events[client] = events_of(message)
+                events[client] = events_of(message, self._own)
                 read_update(message, expected)
                 updates[client] = message
                 del failures[client]

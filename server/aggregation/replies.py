@@ -47,10 +47,15 @@ class Update:
     metrics: Mapping[str, Any]
 
 
-def events_of(message: Message) -> list[Event]:
-    """Return the privacy events that a reply brings of what it releases; none where it brings no content."""
+def events_of(message: Message, own: str = "") -> list[Event]:
+    """Return the privacy events that a reply brings of what it releases; none where it brings no content.
+
+    Args:
+        message: The reply.
+        own: Reference of the run's mechanism, where it is a user's own.
+    """
     ledger = find_record(message.content, ConfigRecord, "ledger") if message.has_content() else None
-    return [] if ledger is None else [loads(str(text)) for text in ledger["events"]]  # type: ignore[union-attr]
+    return [] if ledger is None else [loads(str(text), own) for text in ledger["events"]]  # type: ignore[union-attr]
 
 
 def read_update(message: Message, expected: Expected) -> Update:

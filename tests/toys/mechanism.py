@@ -17,16 +17,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.privacy import checks
 from fedsim.privacy.arithmetic import ExactSum
+from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.disclosure import SEES_MODELS, Cover, Kind
 from fedsim.privacy.events import Event, Noise, Relation, Unit
 from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import Draws, Mechanism, Plan, Released, ServerHalf, Sums, Training
+from fedsim.privacy.mechanism import (
+    ClientDraws,
+    ClientHalf,
+    ClientRound,
+    Draws,
+    Mechanism,
+    Plan,
+    Protected,
+    Released,
+    ServerHalf,
+    Sums,
+    Training,
+)
 from fedsim.privacy.randomness import laplaces
 from fedsim.privacy.settings import Section
 
@@ -60,6 +74,19 @@ class LaplaceEvent(Event):
         return self.epsilon
 
 
+class ClippingClient(ClientHalf):
+    """Clips its update by the experiment's norm."""
+
+    protects = "difference"
+
+    def __init__(self, clip: float) -> None:
+        self._clip = clip
+
+    def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
+        """Return the clipped update."""
+        return Protected(clip_jointly({"update": update}, self._clip).arrays["update"], {}, None)
+
+
 class LaplaceServer(ServerHalf):
     """Noises each round's sum."""
 
@@ -68,16 +95,11 @@ class LaplaceServer(ServerHalf):
     def __init__(
         self, clip: float, epsilon: float, training: Training, cohorts: Cohorts, draws: Draws
     ) -> None:
-        self._clip = clip
         self._epsilon = epsilon
         self._draws = draws
         self._cohort = cohorts.cohort
         l1 = math.sqrt(training.dimension) * training.sum_sensitivity(clip)
         self._sum = ExactSum.of(l1, 1 / epsilon, training.dimension, order=1, arithmetic=training.arithmetic)
-
-    def instructions(self) -> dict[str, Any]:
-        """Tell clients the clip norm."""
-        return {"clip-norm": self._clip}
 
     def release(self, total: Sums, round_: int, reported: Mapping[str, float]) -> Released:
         """Return the noised sum over the expected cohort."""
@@ -146,7 +168,6 @@ class LaplaceSums(Mechanism[LaplaceSettings]):
     Settings = LaplaceSettings
     events: ClassVar[Mapping[str, type[Event]]] = {NAME: LaplaceEvent}
     covers = (Cover("own", "known-cohort", (*SEES_MODELS, Kind.COHORTS), "Laplace's releases add up"),)
-    released_by = "server"
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
 
     def check(self, settings: LaplaceSettings, intent: Intent) -> Iterable[Problem]:
@@ -157,6 +178,10 @@ class LaplaceSums(Mechanism[LaplaceSettings]):
         yield from checks.needs_noised_sums(intent, self.name)
         yield from checks.needs_whole_clips(intent, self.name, settings.clip)
         yield from checks.needs_equal_weights_in_sums(intent, self.name)
+
+    def client(self, settings: LaplaceSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
+        """Return the client's half."""
+        return ClippingClient(settings.clip)
 
     def plan(self, settings: LaplaceSettings, training: Training) -> LaplacePlan:
         """Return the noise for a training."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from safetensors.numpy import load_file
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.mechanisms import UnknownEvent, event_of
+from fedsim.privacy.events import Unit
 from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.mechanism import Mechanism
 from fedsim.randomness import ServerDraws
 from fedsim.results.frames import load_ledger
 from fedsim.training import plan_of, training_of
 from tests.stopping import stopped
-from tests.toys.mechanism import LaplaceEvent
+from tests.toys.mechanism import LaplaceEvent, LaplaceSettings
 
 TOY = "tests.toys.mechanism:LaplaceSums"
 TEXT = f"""
@@ -40,6 +43,11 @@ clip = 0.5
 engine = "sequential"
 """
 IDEAL = ("privacy.secagg={mode = 'ideal', minimum = 2}",)
+
+
+class Unfinished(Mechanism[LaplaceSettings]):
+    unit = Unit.CLIENT
+    Settings = LaplaceSettings
 
 
 def setting(*overrides: str) -> Experiment:
@@ -65,6 +73,22 @@ def test_engines_and_resumed_runs_have_the_same_bits(more: tuple[str, ...]) -> N
     ]
     said = whole.manifest["epsilon"]["known-cohort"]
     assert (said["epsilon"], said["spent"]) == (1e6, 1e6)
+
+
+@pytest.mark.parametrize("more", [(), IDEAL, ("privacy.noise=os",)], ids=["clear", "ideal", "os"])
+def test_clients_may_release_by_themselves(more: tuple[str, ...]) -> None:
+    """Their events come with their replies, are charged ahead under secure aggregation, or are noted where they are."""
+    setting_ = setting(*more, "privacy.own.use=tests.toys.client_mechanism:LocalLaplace")
+    whole, resumed = fedsim.run(setting_, "whole"), fedsim.resume(stopped(setting_, "parts"))
+    if not more or more == IDEAL:
+        workers = Experiment.from_toml(setting_.to_toml(), ["runtime.engine=local", "runtime.workers=2"])
+        assert bits(whole) == bits(resumed) == bits(fedsim.run(workers, "two"))
+    for run in (whole, resumed):
+        lines = [json.loads(line) for line in run.ledger.read_text().splitlines()]
+        assert Counter(line["round"] for line in lines) == {1: 4, 2: 4, 3: 4, 4: 4}
+        assert {line["mechanism"] for line in lines} == {"toy-local-laplace"}
+        most = max(Counter(line["client"] for line in lines).values())
+        assert run.rows[-1]["epsilon-server"] == 1e6 * most
 
 
 def test_the_noise_has_the_scale_that_is_accounted_for() -> None:
@@ -130,7 +154,8 @@ def test_with_real_noise_what_its_theorems_cover_is_public() -> None:
         (("privacy.own.use=Laplace",), "privacy.own.use = 'Laplace': must be \"module:Class\""),
         (("privacy.own.use=no_such:X",), "privacy.own.use = 'no_such:X': 'no_such:X' can't be loaded"),
         (("privacy.own.use=builtins:dict",), "privacy.own.use = 'builtins:dict': a subclass of fedsim.privacy.mechanism"),
-        (("privacy.own.use=fedsim.privacy.local_dp.mechanism:LocalDp",), "released_by = 'clients': clients have no place"),
+        (("privacy.own.use=fedsim.privacy.mechanism:Mechanism",), "privacy.own.use = 'fedsim.privacy.mechanism:Mechanism': has no Settings"),
+        (("privacy.own.use=tests.toys.test_mechanism:Unfinished",), "privacy.own.use = 'tests.toys.test_mechanism:Unfinished': lacks client, plan"),
         (("privacy.own.sigma=1.0",), "privacy.own.sigma = 1.0: is no key here; allowed: clip, epsilon, use"),
         (("privacy.own.clip=0.0",), "privacy.own.clip = 0.0: must be greater than 0"),
         (("privacy.own={use = '" + TOY + "', clip = 1.0}",), "privacy.own.epsilon = None: must be set"),
