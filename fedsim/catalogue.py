@@ -108,7 +108,12 @@ class StrategyEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class MechanismEntry(Entry):
-    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings."""
+    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings.
+
+    `budget` is its `fedsim.privacy.budget.Budget`, for `fedsim budget`; empty: it has none.
+    """
+
+    budget: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,23 +333,31 @@ MECHANISMS = table(
         name="dp-sgd",
         reference="fedsim.privacy.dp_sgd.mechanism:DpSgdMechanism",
         summary="Example-level: DP-SGD in each client.",
+        budget="fedsim.privacy.dp_sgd.budget:DpSgdBudget",
     ),
     MechanismEntry(
         name="dp-fedavg",
         reference="fedsim.privacy.dp_fedavg.mechanism:DpFedAvg",
         summary="Client-level: a trusted server adds noise.",
+        budget="fedsim.privacy.dp_fedavg.budget:DpFedAvgBudget",
     ),
     MechanismEntry(
         name="dp-ftrl",
         reference="fedsim.privacy.dp_ftrl.mechanism:DpFtrl",
         summary="Client-level: a trusted server adds noise that is correlated over rounds.",
+        budget="fedsim.privacy.dp_ftrl.budget:DpFtrlBudget",
     ),
     MechanismEntry(
         name="local-dp",
         reference="fedsim.privacy.local_dp.mechanism:LocalDp",
         summary="Client-level: each client adds noise, and trusts nobody.",
+        budget="fedsim.privacy.local_dp.budget:LocalDpBudget",
     ),
 )
+
+BUDGETS = {entry.name: entry.budget for entry in MECHANISMS.values() if entry.budget} | {
+    "secagg": "fedsim.privacy.secagg.budget:SecaggBudget"
+}
 
 OPTIMIZERS = table(
     OptimizerEntry(

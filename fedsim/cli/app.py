@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from fedsim.cli.budget import budget
-from fedsim.cli.budget_clients import dp_fedavg, local_dp
 from fedsim.cli.client import client
 from fedsim.cli.compare import compare
 from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
@@ -31,8 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-budget.command("dp-fedavg")(dp_fedavg)
-budget.command("local-dp")(local_dp)
 app.add_typer(budget, name="budget")
 app.command("client")(client)
 app.command("keys")(keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,30 @@ def buffered(
         )
     decays, scales = optimise.buffers(participation, buffers, objective)
     return Factorization("blt", Buffered(decays, scales), participation)
+
+
+@lru_cache(maxsize=8)  # it is optimised, which takes its time
+def factorization_of(
+    name: str, participation: Participation, bands: int | None = None, buffers: int | None = None
+) -> Factorization:
+    """Return the factorization of a name.
+
+    Args:
+        name: `banded`, `blt` or `sqrt-toeplitz`.
+        participation: The pattern.
+        bands: Of `banded`; None: as many as the separation.
+        buffers: Of `blt`; None: `BUFFERS`.
+
+    Raises:
+        ValueError: There is no such name, or no theorem covers these values.
+    """
+    if name == "banded":
+        return banded(participation, participation.separation if bands is None else bands)
+    if name == "blt":
+        return buffered(participation, BUFFERS if buffers is None else buffers)
+    if name == "sqrt-toeplitz":
+        return square_root_toeplitz(participation)
+    raise ValueError(f"mechanism = {name!r}: must be banded, blt or sqrt-toeplitz")
 
 
 def _checked(bands: int, participation: Participation) -> int:

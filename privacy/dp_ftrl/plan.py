@@ -14,13 +14,7 @@ from fedsim.privacy.dp_fedavg.plan import WHO
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, plan
 from fedsim.privacy.dp_ftrl.event import MatrixTerms
-from fedsim.privacy.dp_ftrl.factorization import (
-    BUFFERS,
-    Factorization,
-    banded,
-    buffered,
-    square_root_toeplitz,
-)
+from fedsim.privacy.dp_ftrl.factorization import Factorization, factorization_of
 from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
@@ -66,7 +60,12 @@ class DpFtrlPlan(Plan):
             cohort=training.rule.cohort,
             separation=settings.min_separation,
         )
-        self.noise = self._calibrated(_factorization(settings, training.rounds))
+        pattern = Participation(
+            rounds=training.rounds, separation=settings.min_separation, most=settings.max_participations
+        )
+        self.noise = self._calibrated(
+            factorization_of(settings.mechanism, pattern, settings.bands, settings.buffers)
+        )
         self.noise_multiplier = self.noise.noise_multiplier
 
     def sampling(self, draws: Draws) -> SeparatedCohorts:
@@ -212,19 +211,3 @@ class DpFtrlPlan(Plan):
             "known-cohort": Answer(known, Relation.ZERO_OUT),
             "released-models": released,
         }
-
-
-def _factorization(settings: DpFtrlSettings, rounds: int) -> Factorization:
-    """Return what correlates the noise.
-
-    Raises:
-        ValueError: No theorem covers these values.
-    """
-    pattern = Participation(
-        rounds=rounds, separation=settings.min_separation, most=settings.max_participations
-    )
-    if settings.mechanism == "banded":
-        return banded(pattern, settings.bands or settings.min_separation)
-    if settings.mechanism == "blt":
-        return buffered(pattern, settings.buffers or BUFFERS)
-    return square_root_toeplitz(pattern)

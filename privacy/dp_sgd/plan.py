@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fedsim.privacy import accounting
-from fedsim.privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps
 from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, adversaries, noise_for
 from fedsim.privacy.dp_sgd.event import DpSgdEvent, DpSgdTerms
 from fedsim.privacy.dp_sgd.release import planned_event
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
@@ -18,8 +19,6 @@ from fedsim.privacy.events import Noise, Relation, Sampling, Unit
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.mechanism import NOISE, ReleasedByClients, Training, Unfit
 
-KNOWN_COHORT = "known-cohort"
-RELEASED_MODELS = "released-models"
 WHO = {
     KNOWN_COHORT: "the server, and whoever else sees a client's updates or when it takes part",
     RELEASED_MODELS: "whoever sees the global models alone, and not who takes part",
@@ -138,12 +137,12 @@ class DpSgdPlan(ReleasedByClients):
 
     def _adversaries(self, rounds: int) -> dict[str, Adversary]:
         """Return those against whom there is an epsilon, after so many rounds, by name."""
-        delta = self._settings.delta
-        most = min(self.most or rounds, rounds)
-        adversaries: dict[str, Adversary] = {KNOWN_COHORT: KnownCohort(most, delta)}
-        if self.cohorts.sampling is Sampling.POISSON and self.most is None:
-            adversaries[RELEASED_MODELS] = ReleasedModels(self._client_rate, rounds, delta)
-        return adversaries
+        return adversaries(
+            rounds,
+            self._settings.delta,
+            client_rate=self._client_rate if self.cohorts.sampling is Sampling.POISSON else None,
+            max_participations=self.most,
+        )
 
     def _worst(self, adversary: str) -> LocalSteps:
         """Return what the client releases in a round that loses most over the whole run."""
@@ -160,14 +159,14 @@ class DpSgdPlan(ReleasedByClients):
         it is that of the client that loses most over the whole run. With the operating system's noise so it is for
         both: what this says is public, and how often somebody was drawn is not.
         """
-        adversaries = self._adversaries(rounds)
-        del adversaries[KNOWN_COHORT]
+        others = self._adversaries(rounds)
+        del others[KNOWN_COHORT]
         known = (
             self._spent_as_planned(rounds)
             if self._training.noise is Noise.SYSTEM
             else self._spent_by_ledger(ledger)
         )
-        spent = {name: (self._worst(name), a.epsilon(self._worst(name))) for name, a in adversaries.items()}
+        spent = {name: (self._worst(name), a.epsilon(self._worst(name))) for name, a in others.items()}
         return {KNOWN_COHORT: known, **spent}
 
     def _spent_as_planned(self, rounds: int) -> tuple[LocalSteps, Epsilon]:
@@ -200,12 +199,8 @@ class DpSgdPlan(ReleasedByClients):
         if epsilon is None:
             raise TypeError("neither epsilon nor noise-multiplier is set")
         adversary = self._adversaries(self._training.rounds)[name]
-
-        def epsilon_at(noise_multiplier: float) -> Epsilon:
-            return accounting.worst(self._shapes(noise_multiplier), adversary)[1]
-
         try:
-            return accounting.smallest_noise(epsilon_at, epsilon)
+            return noise_for(epsilon, adversary, self._shapes)
         except ValueError as error:
             raise Unfit("epsilon", epsilon, str(error)) from None
 

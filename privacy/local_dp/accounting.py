@@ -15,6 +15,28 @@ from fedsim.privacy.accounting.steps import Epsilon, check_delta
 NUDGE = 1 + 1e-9  # what a root-finder may be short of
 
 
+def epsilon_of(noise_multiplier: float, participations: int, delta: float | None) -> Epsilon:
+    """Return epsilon of a client's updates: of Laplace noise where delta is None, else of Gaussian noise.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    if delta is None:
+        return Epsilon(laplace(noise_multiplier, participations), None)
+    return gaussian(noise_multiplier, participations, delta)
+
+
+def noise_for(epsilon: float, participations: int, delta: float | None) -> float:
+    """Return the noise multiplier that keeps an epsilon: of Laplace noise where delta is None, else of Gaussian noise.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    if delta is None:
+        return laplace_noise(epsilon, participations)
+    return gaussian_noise(epsilon, participations, delta)
+
+
 def gaussian(noise_multiplier: float, participations: int, delta: float) -> Epsilon:
     """Return epsilon of a client's updates with Gaussian noise.
 

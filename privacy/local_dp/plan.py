@@ -106,9 +106,7 @@ class LocalDpPlan(ReleasedByClients):
 
     def _epsilon(self, participations: int) -> Epsilon:
         """Return what a client's updates of so many rounds cost."""
-        if self._settings.delta is None:
-            return Epsilon(accounting.laplace(self.noise_multiplier, participations), None)
-        return accounting.gaussian(self.noise_multiplier, participations, self._settings.delta)
+        return accounting.epsilon_of(self.noise_multiplier, participations, self._settings.delta)
 
     def _spent(self, ledger: Ledger, rounds: int) -> int:
         """Return the most updates that a client has released.

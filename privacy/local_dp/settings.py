@@ -53,15 +53,10 @@ class LocalDpSettings(Section):
         Raises:
             ValueError: No noise reaches the epsilon.
         """
-        from fedsim.privacy.local_dp import (
-            accounting as local,  # loads dp_accounting's parts where it calibrates
-        )
+        from fedsim.privacy.local_dp.accounting import noise_for  # loads NumPy where it calibrates
 
         if self.noise_multiplier is not None:
             return self.noise_multiplier
         if self.epsilon is None:
             raise TypeError("neither epsilon nor noise-multiplier is set")
-        times = self.participations(rounds)
-        if self.delta is None:
-            return local.laplace_noise(self.epsilon, times)
-        return local.gaussian_noise(self.epsilon, times, self.delta)
+        return noise_for(self.epsilon, self.participations(rounds), self.delta)

@@ -1,0 +1,233 @@
+"""`fedsim budget secagg`: neighbours, threshold, bytes and seconds of a round of secure aggregation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from fedsim.privacy.budget import Budget, Table
+from fedsim.privacy.secagg.calibration import calibrate
+from fedsim.privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
+from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology
+
+MOST_COHORT = 1_000_000  # beyond it nothing was ever compared with a real round
+RUN, SESSION, TASK = "0" * 36, "0" * 32, "0" * 64  # of the length of real ones
+COLUMNS = (
+    "cohort",
+    "neigh-\nbours",
+    "thres-\nhold",
+    "bits",
+    "upload",
+    "extra\ndownload",
+    "expan-\nsion",
+    "client",
+    "server",
+    "honest",
+)  # 80 columns wide, up to a million clients
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cohort: its topology, its costs, and what an operation takes here."""
+
+    topology: Topology
+    costs: Costs
+    unit: Operations
+
+    @property
+    def client_seconds(self) -> float:
+        """Of a client that stays to the end."""
+        return self.costs.client.seconds(self.unit)
+
+    @property
+    def server_seconds(self) -> float:
+        """Of the server, on one core."""
+        return self.costs.server.seconds(self.unit)
+
+    @property
+    def bits(self) -> int:
+        """Of the modulus."""
+        return self.costs.spec.encoding.ring.bits
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that is known of the cohort; bytes are means over clients that stay to the end."""
+        shape, costs = self.topology, self.costs
+        return {
+            "cohort": shape.clients,
+            "graph": "complete" if shape.complete else "k-regular",
+            "degree": shape.degree,
+            "threshold": shape.threshold,
+            "corrupt-clients": shape.corrupt,
+            "dropped-clients": shape.dropped,
+            "least-survivors": costs.spec.least,
+            "honest-minimum": shape.honest_minimum,
+            "modulus-bits": self.bits,
+            "upload-bytes": round(costs.upload),
+            "extra-download-bytes": round(costs.extra_download),
+            "model-bytes": costs.model,
+            "stages": {
+                stage.value: {"down-bytes": round(message.down), "up-bytes": round(message.up)}
+                for stage, message in costs.messages.items()
+            },
+            "client-seconds": self.client_seconds,
+            "server-core-seconds": self.server_seconds,
+            "expansion": costs.expansion,
+            "expansion-bonawitz-2017": bonawitz_expansion(
+                shape.clients, costs.spec.encoding.dimension, costs.spec.encoding.input_bits
+            ),
+            "claim": shape.claim,
+        }
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the same for people, in the order of `COLUMNS`."""
+        shape, costs = self.topology, self.costs
+        return (
+            f"{shape.clients:,}",
+            f"{shape.degree:,}" + (" (all)" if shape.complete else ""),
+            f"{shape.threshold:,}",
+            str(self.bits),
+            size_of(costs.upload),
+            size_of(costs.extra_download),
+            f"{costs.expansion:.2f}x",
+            time_of(self.client_seconds),
+            time_of(self.server_seconds),
+            f"{shape.honest_minimum:,}",
+        )
+
+
+class SecaggBudget(Budget):
+    """Plan secure aggregation: neighbours, threshold, bytes and seconds of a round, without running one.
+
+    Neighbours and threshold follow from what is assumed of the cohort. Bytes are exact; seconds are counted
+    operations times what each takes on one core of this machine, which is measured first (about half a second).
+    """
+
+    cohort: Annotated[list[str], "N[,N...]"]
+    """Clients in a round; several, to compare."""
+    parameters: Annotated[int, "D"]
+    """Numbers in an update."""
+    corrupt: Annotated[float, "F"] = 0.05
+    """Fraction of the cohort that is on the server's side at most."""
+    dropout: Annotated[float, "F"] = 0.05
+    """Fraction of the cohort that is lost in a round at most."""
+    adversary: Literal["semi-honest", "malicious-server"] = "semi-honest"
+    """Whether the server follows the protocol."""
+    graph: Literal["auto", "complete", "k-regular"] = "auto"
+    """Who shares secrets with whom; auto: few neighbours where that will do."""
+    minimum: Annotated[int, "M"] = 3
+    """The smallest cohort that may be."""
+    input_bits: Annotated[int, "P"] = 16
+    """Of a number in a client's update."""
+    max_weight: Annotated[int, "W"] = 1
+    """The largest weight of a client."""
+
+    def check(self) -> None:
+        """Find each cohort's topology, and time this machine. As `Budget` says."""
+        if self.parameters < 1:
+            raise ValueError(f"--parameters {self.parameters}: must be 1 or more")
+        _ = self._rows
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        """The cohorts, in the order in which they were asked for."""
+        sizes = [_whole(part) for value in self.cohort for part in value.split(",")]
+        policy = Policy(
+            assumptions=Assumptions(
+                corrupt=self.corrupt, dropout=self.dropout, adversary=Adversary(self.adversary)
+            ),
+            encoding=Encoding(
+                self.parameters, cohort=1, input_bits=self.input_bits, max_weight=self.max_weight
+            ),
+            graph=self.graph,
+            minimum=self.minimum,
+        )
+        planned = [(policy.topology(size), _costs(policy, size)) for size in sizes]
+        unit = {
+            costs.spec.encoding.ring.dtype: calibrate(costs.spec.encoding) for _, costs in reversed(planned)
+        }
+        return [Row(shape, costs, unit[costs.spec.encoding.ring.dtype]) for shape, costs in planned]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the inputs, and the cohorts with their costs."""
+        return {
+            "parameters": self.parameters,
+            "corrupt": self.corrupt,
+            "dropout": self.dropout,
+            "adversary": self.adversary,
+            "input-bits": self.input_bits,
+            "max-weight": self.max_weight,
+            "cohorts": [row.to_json() for row in self._rows],
+        }
+
+    def blocks(self) -> Iterator[str | Table]:
+        """Yield a table of the cohorts, and what is guaranteed; of a single one, its messages too."""
+        yield (
+            f"*Secure aggregation* of {self.parameters:,} numbers of {self.input_bits} bits; "
+            f"{self.adversary}, {self.corrupt:.4g} corrupt, {self.dropout:.4g} dropping out\n"
+        )
+        rows = self._rows
+        yield Table("", COLUMNS, [row.texts() for row in rows], gap=1)
+        if len(rows) == 1:
+            yield ""
+            yield _messages(rows[0].costs)
+        yield (
+            "\nUpload, extra download: of a client; beside the model, which is "
+            f"{size_of(rows[0].costs.model)} in float32. "
+            "Client, server: on one core of this machine. Honest: clients in a sum, at least."
+        )
+        # A row for each kind of graph: what is guaranteed differs from the others' in its numbers only.
+        for row in list({row.topology.complete: row for row in reversed(rows)}.values())[::-1]:
+            yield f"\n*{row.topology.clients:,} clients.* {row.topology.claim}"
+
+
+def _whole(text: str) -> int:
+    try:
+        size = int(text.strip().replace("_", ""))
+    except ValueError:
+        raise ValueError(
+            f"--cohort {text!r}: must be a whole number, or several with commas between"
+        ) from None
+    if size > MOST_COHORT:
+        raise ValueError(f"--cohort {size}: must be at most {MOST_COHORT:,}")
+    return size
+
+
+def _costs(policy: Policy, clients: int) -> Costs:
+    spec = policy.spec(run=RUN, round_=1, session=SESSION, clients=clients, task=TASK)
+    return round_costs(spec, dropped=policy.assumptions.dropped_of(clients))
+
+
+def _messages(costs: Costs) -> Table:
+    rows = [(stage.value, size_of(each.down), size_of(each.up)) for stage, each in costs.messages.items()]
+    return Table("", ("stage", "to a client", "from it"), rows, gap=2, named=True)
+
+
+def size_of(count: float) -> str:
+    """Return a number of bytes for people.
+
+    >>> size_of(700), size_of(4397), size_of(2_876_806), size_of(4.96e8)
+    ('700 B', '4.4 kB', '2.88 MB', '496 MB')
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            value = count / factor
+            digits = 0 if value >= 100 else 1 if unit == "kB" else 2
+            return f"{value:,.{digits}f} {unit}"
+    return f"{count:.0f} B"
+
+
+def time_of(seconds: float) -> str:
+    """Return a duration for people.
+
+    >>> time_of(0.0153), time_of(2.51), time_of(4707), time_of(301_605)
+    ('15 ms', '2.5 s', '78 min', '84 h')
+    """
+    for unit, factor in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 1.5 * factor:
+            value = seconds / factor
+            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{1e3 * seconds:,.0f} ms" if seconds >= 0.0095 else f"{1e3 * seconds:.1f} ms"
