@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim.optimizers import Optimizer
+from fedsim.privacy.client_half import ClientRound, Steps
 from fedsim.privacy.intent import LocalWork
-from fedsim.privacy.mechanism import ClientRound, Steps
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,10 +70,10 @@ class PlainKernel:
         self._work = work
         self._shuffle = shuffle
 
-    def steps(self, inputs: Tensor, labels: Tensor, at: ClientRound) -> PlainSteps:
+    def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> PlainSteps:
         """Return the steps of a client's training: `Kernel`."""
         batches = _batches(at.records, self._work, self._shuffle(at))
-        return PlainSteps(self._model, self._loss, inputs, labels, batches)
+        return PlainSteps(self._model, self._loss, inputs, targets, batches)
 
 
 class PlainSteps:
@@ -84,14 +84,14 @@ class PlainSteps:
         model: nn.Module,
         loss: Loss,
         inputs: Tensor,
-        labels: Tensor,
+        targets: Tensor,
         batches: Iterator[NDArray[np.int64]],
     ) -> None:
         self._model = model
         self._loss = loss
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._inputs = inputs
-        self._labels = labels
+        self._targets = targets
         self._batches = batches
 
     def __iter__(self) -> Iterator[float]:
@@ -100,8 +100,8 @@ class PlainSteps:
             for parameter in self._parameters:
                 parameter.grad = None
             chosen = torch.from_numpy(batch)
-            inputs, labels = self._inputs.index_select(0, chosen), self._labels.index_select(0, chosen)
-            value = self._loss(self._model(inputs), labels)
+            inputs, targets = self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
+            value = self._loss(self._model(inputs), targets)
             value.backward()  # type: ignore[no-untyped-call]
             yield value.item()
 

@@ -11,7 +11,8 @@ from typing import Any
 from fedsim.catalogue import MECHANISMS
 from fedsim.errors import Refused
 from fedsim.privacy.events import Event, Noise, RawEvent
-from fedsim.privacy.mechanism import Mechanism, Unfit
+from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.training import Unfit
 from fedsim.privacy_sections import PrivacySection
 from fedsim.references import load_reference
 

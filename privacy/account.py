@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fedsim.privacy.events import Event, Noise
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import Plan
+from fedsim.privacy.plan import Plan
 
 
 class LedgerFile(Protocol):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedsim.privacy.client_half import ClientDraws, ClientHalf
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.events import Unit
 from fedsim.privacy.intent import Intent
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import ClientDraws, ClientHalf, Mechanism, Plan, Training
+from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.plan import Plan
 from fedsim.privacy.settings import Section
+from fedsim.privacy.training import Training
 
 
 class Unprotected(Mechanism[Section]):

@@ -27,7 +27,8 @@ from fedsim.models.made_up import made_up
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
 from fedsim.privacy.events import Noise, Unit
-from fedsim.privacy.mechanism import ServerHalf, Unfit
+from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.training import Unfit
 from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory, default_run_path
 from fedsim.results.disclosure import PUBLIC

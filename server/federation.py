@@ -20,7 +20,7 @@ from fedsim.experiment import Experiment
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
-from fedsim.privacy.mechanism import ServerHalf
+from fedsim.privacy.server_half import ServerHalf
 from fedsim.server.aggregation.replies import AWAY
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, Updates
 from fedsim.server.enrolment import Enrolment

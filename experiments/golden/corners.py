@@ -90,7 +90,7 @@ from torch import nn
 class Deadly(nn.Module):
     def __init__(self, task, training):
         super().__init__()
-        self.layer = nn.Linear(64, task.classes)
+        self.layer = nn.Linear(64, 10)
         self.in_training = training
 
     def forward(self, x):

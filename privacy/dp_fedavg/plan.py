@@ -21,7 +21,8 @@ from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Unit
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import NOISE, Draws, Plan, Training, Unfit, check_delta_of_clients
+from fedsim.privacy.plan import NOISE, Plan
+from fedsim.privacy.training import Draws, Training, Unfit, check_delta_of_clients
 
 WHO = {
     "server": "the server: it is trusted, and sees the sums before the noise",

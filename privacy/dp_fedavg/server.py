@@ -10,9 +10,10 @@ from fedsim.privacy.dp_fedavg.adaptive import MOST, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
 from fedsim.privacy.dp_fedavg.settings import AdaptiveSettings, DpFedAvgSettings
-from fedsim.privacy.mechanism import Draws, Released, ServerHalf, Sums, Training
 from fedsim.privacy.prefetch import Prefetch
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.server_half import Released, ServerHalf, Sums
+from fedsim.privacy.training import Draws, Training
 
 
 class DpFedAvgServer(ServerHalf):

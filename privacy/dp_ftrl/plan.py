@@ -21,7 +21,8 @@ from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Relation, Sampling, Unit
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import NOISE, Draws, Plan, Training, check_delta_of_clients
+from fedsim.privacy.plan import NOISE, Plan
+from fedsim.privacy.training import Draws, Training, check_delta_of_clients
 
 TRUSTED = "the server is trusted"
 UNAMPLIFIED = (

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fedsim.privacy.accounting import Adversary, KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.client_half import ClientDraws, ClientHalf, ClientRound, Kernel
 from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Relation
 from fedsim.privacy.intent import Intent
-from fedsim.privacy.mechanism import ClientDraws, ClientHalf, ClientRound, Kernel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from fedsim.privacy.client_half import Losses
     from fedsim.privacy.dp_sgd.gradient import PrivateGradient
     from fedsim.privacy.dp_sgd.release import DpSgd
-    from fedsim.privacy.mechanism import Losses
 
 TOLERANCE = 1e-6  # relative, of epsilon: a calibration stops this close below what was asked for
 
@@ -138,9 +138,9 @@ class PrivateKernel:
         self._model = model
         self._gradient = gradient
 
-    def steps(self, inputs: Tensor, labels: Tensor, at: ClientRound) -> PrivateSteps:
+    def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> PrivateSteps:
         """Return the steps of a client's intent. As `Kernel` says."""
-        return PrivateSteps(self._half.release(self._gradient, at), self._model, inputs, labels, at)
+        return PrivateSteps(self._half.release(self._gradient, at), self._model, inputs, targets, at)
 
 
 class PrivateSteps:
@@ -151,20 +151,20 @@ class PrivateSteps:
     """
 
     def __init__(
-        self, release: DpSgd, model: nn.Module, inputs: Tensor, labels: Tensor, at: ClientRound
+        self, release: DpSgd, model: nn.Module, inputs: Tensor, targets: Tensor, at: ClientRound
     ) -> None:
         from fedsim.privacy.dp_sgd.state import Untrained  # loads PyTorch
 
         self._release = release
         self._untrained = Untrained(model)
         self._inputs = inputs
-        self._labels = labels
+        self._targets = targets
         self._at = at
 
     def __iter__(self) -> Iterator[float | None]:
         """Yield the mean loss of each step's batch, un-noised. As `Steps` says."""
         while self._release.taken < self._release.batches.steps:
-            yield self._release.step(self._inputs, self._labels)
+            yield self._release.step(self._inputs, self._targets)
 
     def stepped(self) -> None:
         """Put back what is not trained."""

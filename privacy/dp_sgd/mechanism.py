@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.dp_sgd import checks, disclosure
 from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.mechanism import ClientDraws, Mechanism, Training, Unfit
+from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.training import Training, Unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +42,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         model: nn.Module,
         losses: Callable[[Tensor, Tensor], Tensor],
         inputs: Tensor,
-        labels: Tensor,
+        targets: Tensor,
     ) -> None:
         """Refuse a model by which an example depends on others, and a kernel that can't train it. As `Mechanism` says."""
         from fedsim.privacy.dp_sgd.gradient import PrivateGradient
@@ -55,7 +57,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         except ValueError as error:
             raise Unfit("kernel", repr(settings.kernel), str(error)) from None
         try:
-            check_independent(model.train(), losses, inputs, labels)
+            check_independent(model.train(), losses, inputs, targets)
         except RuntimeError as error:  # PyTorch's, where the model is for other inputs
             raise ValueError(str(error)) from None
 

@@ -17,7 +17,8 @@ from fedsim.privacy.dp_sgd.release import planned_event
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import NOISE, ReleasedByClients, Training, Unfit
+from fedsim.privacy.plan import NOISE, ReleasedByClients
+from fedsim.privacy.training import Training, Unfit
 
 WHO = {
     KNOWN_COHORT: "the server, and whoever else sees a client's updates or when it takes part",

@@ -12,7 +12,8 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting
 from fedsim.privacy.local_dp.event import LocalDpEvent, LocalDpTerms
 from fedsim.privacy.local_dp.settings import LocalDpSettings
-from fedsim.privacy.mechanism import NOISE, ReleasedByClients, Training, Unfit, check_delta_of_clients
+from fedsim.privacy.plan import NOISE, ReleasedByClients
+from fedsim.privacy.training import Training, Unfit, check_delta_of_clients
 
 SERVER = "server"
 WHO = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message
 
-from fedsim.privacy.mechanism import Sums
+from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.fold import Total, WeightedSum
 from fedsim.server.aggregation.replies import LATE, Expected, expected_of, expected_vector
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates

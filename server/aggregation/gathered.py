@@ -7,7 +7,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 
 from fedsim.privacy.events import Event
-from fedsim.privacy.mechanism import Sums
+from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.replies import LATE, events_of, expected_of, metrics_of, read_update
 from fedsim.server.aggregation.updates import Ask, Collected, Updates
 

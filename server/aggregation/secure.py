@@ -6,8 +6,8 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message
 
-from fedsim.privacy.mechanism import Sums
 from fedsim.privacy.secagg.encoding import Decoded
+from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.server.aggregation.updates import Ask, Collected, Updates
 from fedsim.vectors import split

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from fedsim.privacy.events import Event
-from fedsim.privacy.mechanism import Sums
+from fedsim.privacy.server_half import Sums
 from fedsim.server.grids.cohort import CohortGrid
 
 

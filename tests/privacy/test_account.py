@@ -12,7 +12,7 @@ from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Event, Noise
 from fedsim.privacy.local_dp.plan import LocalDpPlan
 from fedsim.privacy.local_dp.settings import LocalDpSettings
-from fedsim.privacy.mechanism import Plan
+from fedsim.privacy.plan import Plan
 from tests.privacy.test_ledger import COHORT
 from tests.privacy.trainings import training
 

@@ -7,8 +7,10 @@ import numpy as np
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.mechanism import CohortRule, LocalWork, Plan, Training
+from fedsim.privacy.intent import CohortRule, LocalWork
+from fedsim.privacy.plan import Plan
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
+from fedsim.privacy.training import Training
 
 
 def training(

@@ -9,7 +9,7 @@ from fedsim import Experiment, RunFailed
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
-from fedsim.privacy.mechanism import ServerHalf
+from fedsim.privacy.server_half import ServerHalf
 from fedsim.randomness import ServerDraws
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
 from fedsim.server.aggregation.folded import Folded

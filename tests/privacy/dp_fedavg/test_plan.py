@@ -13,7 +13,7 @@ from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
 from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
-from fedsim.privacy.mechanism import SecureSum
+from fedsim.privacy.training import SecureSum
 from tests.privacy.test_ledger import ROW
 from tests.privacy.trainings import account, training
 

@@ -1,0 +1,65 @@
+"""What there is to choose from: sources, partitions, tasks, models, strategies, optimizers, schedules, mechanisms, by name.
+
+An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
+the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
+nothing that fedsim must not import, until an entry is used.
+"""
+
+from fedsim.catalogue.data import PARTITIONS, SOURCES, find_partition, find_source
+from fedsim.catalogue.entries import (
+    AnyEntry,
+    Entry,
+    Kind,
+    MechanismEntry,
+    ModelEntry,
+    OptimizerEntry,
+    PartitionEntry,
+    ScheduleEntry,
+    SourceEntry,
+    StrategyEntry,
+    Targets,
+    TaskEntry,
+    find,
+    option_keys,
+    table,
+)
+from fedsim.catalogue.mechanisms import BUDGETS, MECHANISMS, NO_MECHANISM, find_mechanism
+from fedsim.catalogue.models import MODELS, TASKS, find_model, find_task
+from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
+from fedsim.catalogue.strategies import STRATEGIES, find_strategy
+
+__all__ = [
+    "BUDGETS",
+    "MECHANISMS",
+    "MODELS",
+    "NO_MECHANISM",
+    "OPTIMIZERS",
+    "PARTITIONS",
+    "SCHEDULES",
+    "SOURCES",
+    "STRATEGIES",
+    "TASKS",
+    "AnyEntry",
+    "Entry",
+    "Kind",
+    "MechanismEntry",
+    "ModelEntry",
+    "OptimizerEntry",
+    "PartitionEntry",
+    "ScheduleEntry",
+    "SourceEntry",
+    "StrategyEntry",
+    "Targets",
+    "TaskEntry",
+    "find",
+    "find_mechanism",
+    "find_model",
+    "find_optimizer",
+    "find_partition",
+    "find_schedule",
+    "find_source",
+    "find_strategy",
+    "find_task",
+    "option_keys",
+    "table",
+]
