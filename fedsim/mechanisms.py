@@ -30,9 +30,11 @@ def metrics_of_sums(privacy: PrivacySection) -> tuple[str, ...]:
 
 @contextmanager
 def refused(mechanism: Mechanism[Any]) -> Iterator[None]:
-    """Make the `ValueError` of a mechanism the refusal of its table."""
+    """Make the `ValueError` of a mechanism the refusal of its table; a `Refused` stays what it is."""
     try:
         yield
+    except Refused:
+        raise
     except Unfit as error:
         raise Refused(f"privacy.{mechanism.name}.{error}") from None
     except ValueError as error:

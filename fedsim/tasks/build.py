@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fedsim.catalogue import TaskEntry
 from fedsim.errors import Refused
-from fedsim.experiment import Experiment
 from fedsim.options import FreeOptions
 from fedsim.tasks.metric import Metric, Scoring
 from fedsim.tasks.task import Task, names_of
 
 if TYPE_CHECKING:
     from fedsim.data.spec import DataSpec
+    from fedsim.experiment import Experiment
 
 METHODS = ("tensors", "loss", "losses", "measure", "score")
 
