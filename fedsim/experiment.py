@@ -91,6 +91,11 @@ class Experiment(Section):
         entry = self.task_entry
         return entry.options() if self.task is None else self.task.pick(entry)
 
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The code of the user's own that the experiment names, as `"module:attribute"`, by key."""
+        return own_code_in(self.model_dump(by_alias=True))
+
     # --- in ---------------------------------------------------------------------------------------------
 
     @classmethod
@@ -170,6 +175,30 @@ class Experiment(Section):
     def to_run_config(self) -> dict[str, str]:
         """Return the experiment as Flower's run config carries it."""
         return {"experiment": self.to_toml(), "set": ""}
+
+
+NAMES_CODE = (
+    "data.source",
+    "task.name",
+    "model.name",
+    "client.optimizer",
+    "client.schedule",
+    "server.strategy",
+    "privacy.own.use",
+)
+"""The keys that may name code of the user's own."""
+
+
+def own_code_in(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Return the code that nested dictionaries with TOML's keys name, as `"module:attribute"`, by key; nothing is loaded."""
+    found = {}
+    for key in NAMES_CODE:
+        value: Any = tree
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and ":" in value:
+            found[key] = value
+    return found
 
 
 def without_unset(tree: Mapping[str, Any]) -> dict[str, Any]:

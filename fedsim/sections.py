@@ -50,7 +50,7 @@ class _WithOptions(Section):
         extra = {kebab(str(key)): value for key, value in raw.items()}
         own = {kebab(name) for name in cls.model_fields}
         filled = {key: extra.pop(key) for key in own & set(extra)}
-        entries = cls._entries(filled)
+        entries = sorted(cls._entries(filled), key=_is_free)  # what no other entry takes is the user's own's
         for entry in entries:
             keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
             mine = {key: extra.pop(key) for key in sorted(keys)}
@@ -64,8 +64,20 @@ class _WithOptions(Section):
     def pick(self, entry: catalogue.Entry) -> Options:
         """Return the options of one entry out of this table, typed."""
         extra = self.model_extra or {}
-        keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry)
+        keys = option_keys(entry)
+        if _is_free(entry):
+            named = {
+                key: getattr(self, key.replace("-", "_"))
+                for key in ("source", "partition", "name")
+                if hasattr(self, key)
+            }
+            keys = set(extra).difference(*(option_keys(e) for e in self._entries(named) if not _is_free(e)))
         return entry.options.model_validate({key: extra[key] for key in keys})
+
+
+def _is_free(entry: catalogue.Entry) -> bool:
+    """Say whether an entry takes any options, as the user's own does."""
+    return issubclass(entry.options, FreeOptions)
 
 
 def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEntry]:
@@ -97,7 +109,7 @@ class DataSection(_WithOptions):
     """Where the examples come from and how they are dealt to the clients."""
 
     source: str = "digits"
-    """A source's name: see `fedsim data`."""
+    """A source's name (see `fedsim data`) or `"module:callable"`."""
     clients: int | None = Field(default=None, ge=1)
     """Number of clients; unset: every user where the partition goes by user, else one a size, else 50."""
     partition: str = "dirichlet"

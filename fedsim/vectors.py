@@ -20,7 +20,7 @@ def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def why_not_summable(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
+def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
     """Return why a model's updates can't be clipped and summed, None if they can."""
     for name, dtype in dtypes.items():
         if dtype.kind != "f":
@@ -38,7 +38,7 @@ def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
     if trained.keys() != received.keys():
         raise ValueError("training has returned other arrays than it got")
     before = {name: values_of(array) for name, array in received.items()}
-    if (why := why_not_summable({name: old.dtype for name, old in before.items()})) is not None:
+    if (why := why_not_float({name: old.dtype for name, old in before.items()})) is not None:
         raise ValueError(why)
     dtype = np.result_type(*before.values())
     vector = np.empty(sum(old.size for old in before.values()), dtype)

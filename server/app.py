@@ -43,11 +43,11 @@ from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
+from fedsim.server.float_model import check_float
 from fedsim.server.grids.deployed import DeployedGrid
 from fedsim.server.process import ServerProcess
 from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
-from fedsim.server.summable import check_summable
 from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
 from fedsim.tasks.scoring import score
@@ -161,7 +161,7 @@ def _federation(
     check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if mechanism.unit is Unit.CLIENT:
-        check_summable(experiment, arrays)
+        check_float(experiment, arrays)
     policy = policy_for(experiment, arrays, data)
     strategy = build_strategy(experiment)
     noise = Noise(experiment.privacy.noise)

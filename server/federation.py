@@ -140,7 +140,7 @@ class Federation:
             cohort = self.sampling.draw(round_, self.enrolment.clients)
         if not cohort and not self.half.noises:
             return {"clients": 0, "failures": 0}
-        there = self._there(cohort)
+        there = self._online(cohort)
         spent = self.account.spent_out(there)
         asked = [client for client in there if client not in spent]
         self._check_room(round_, asked)
@@ -183,7 +183,7 @@ class Federation:
         except ValueError as error:
             raise RunFailed(f"privacy.{self.mechanism}: {error}") from None
 
-    def _there(self, cohort: list[int]) -> list[int]:
+    def _online(self, cohort: list[int]) -> list[int]:
         """Return those of a cohort who are there; waits for `min-clients` clients, whoever they are."""
         server, enrolment = self.experiment.server, self.enrolment
         enrolment.look()
@@ -252,7 +252,7 @@ class Federation:
             return None
         arrays, metrics = self.strategy.aggregate_train(round_, replies)
         if arrays is not None:
-            self.arrays = _like(arrays, self.arrays, round_)
+            self.arrays = _validated_model(arrays, self.arrays, round_)
         return metrics
 
     # --- evaluation -------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class Federation:
         return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
 
 
-def _like(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
+def _validated_model(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
     """Return what a strategy made with the model's dtypes (optimisers compute in float64).
 
     Raises:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from fedsim.cli import app
 from fedsim.privacy.dp_fedavg import accounting as central
-from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.events import Relation, Sampling
 from fedsim.privacy.local_dp import accounting as local
 
@@ -28,14 +28,14 @@ def tree_of(line: str) -> dict[str, Any]:
     return tree
 
 
-def bounds(answer: central.Answer) -> dict[str, float | None]:
+def bounds(answer: central.AdversaryCost) -> dict[str, float | None]:
     assert answer.epsilon is not None
     return {"pld": answer.epsilon.pld, "rdp": answer.epsilon.rdp}
 
 
 def test_json_has_each_adversary_and_the_inputs() -> None:
     tree = tree_of(f"dp-fedavg --noise-multiplier 1.5 {PLAN}")
-    answers = central.side_by_side(CohortSum(noise_multiplier=1.5, rate=0.1), 20, 1e-5)
+    answers = central.side_by_side(CohortMechanism(noise_multiplier=1.5, rate=0.1), 20, 1e-5)
     server = tree.pop("server")
     assert (server["pld"], server["rdp"]) == (None, None)  # infinite, and JSON knows no infinity
     assert server["why"].startswith("trusted")
@@ -92,11 +92,11 @@ def test_fixed_cohorts_print_their_honest_number_and_say_what_coins_would_give()
         "dp-fedavg --noise-multiplier 1 --rounds 100 --delta 1e-5 --clients 1000 --cohort 10 --sampling fixed"
     )
     tree = tree_of(line)
-    release = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=1000)
+    release = CohortMechanism(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=1000)
     fixed = central.released_models(release, 100, 1e-5)
     assert {key: tree["released-models"][key] for key in ("pld", "rdp")} == bounds(fixed)
     assert "replace-one" in tree["released-models"]["why"]
-    poisson = central.released_models(CohortSum(noise_multiplier=1.0, rate=0.01), 100, 1e-5)
+    poisson = central.released_models(CohortMechanism(noise_multiplier=1.0, rate=0.01), 100, 1e-5)
     assert tree["with-poisson-cohorts"]["pld"] == bounds(poisson)["pld"]
     assert tree["with-poisson-cohorts"]["pld"] < 0.1 * tree["released-models"]["rdp"]
     text = budget(line)
@@ -117,7 +117,7 @@ def test_truncated_cohorts() -> None:
 def test_a_population_is_beside_and_not_in_the_place_of_the_runs_own() -> None:
     line = "dp-fedavg --noise-multiplier 0.1 --rounds 10 --delta 1e-7 --clients 1000 --cohort 20 --population 100000 1000"
     tree = tree_of(line)
-    deployed = CohortSum(noise_multiplier=5.0, rate=0.01, clients=100_000)
+    deployed = CohortMechanism(noise_multiplier=5.0, rate=0.01, clients=100_000)
     assert tree["population"]["noise-multiplier"] == pytest.approx(5.0)
     expected = bounds(central.released_models(deployed, 10, 1e-7))
     assert tree["population"]["released-models"]["pld"] == pytest.approx(expected["pld"], rel=1e-9)
@@ -156,7 +156,7 @@ def test_tables_say_what_each_number_stands_on() -> None:
         "Server: infinite. It is trusted",
     ):
         assert words in text
-    release = CohortSum(noise_multiplier=1.5, rate=0.1)
+    release = CohortMechanism(noise_multiplier=1.5, rate=0.1)
     known, released = (
         central.side_by_side(release, 20, 1e-5)[name] for name in ("known-cohort", "released-models")
     )
@@ -219,7 +219,7 @@ NOISY = f"dp-fedavg --noise-multiplier 1 {PLAN}"
         (f"{NOISY} --population 10 2", "--population: needs --clients and --cohort"),
         (
             f"dp-fedavg --epsilon 1 {PLAN} --participations 3 --adversary released-models",
-            "not drawn by independent coins",
+            "not Poisson-sampled",
         ),
         (
             f"dp-fedavg --epsilon 1 {PLAN} --relation add-or-remove-one --adversary known-cohort",

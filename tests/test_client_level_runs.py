@@ -22,7 +22,7 @@ from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.dp_fedavg import client as clip
-from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
 from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
@@ -89,7 +89,7 @@ def test_each_round_is_an_event_and_epsilon_follows_from_them() -> None:
     for event in events_of(run):
         assert (event.unit, event.sampling, event.clients, event.cohort) == ("client", "poisson", 30, 6)
         assert (event.noise_multiplier, event.parts[0].sensitivity, event.denominator) == (0.8, 0.05, 6.0)
-    release = CohortSum(noise_multiplier=0.8, rate=0.2, clients=30)
+    release = CohortMechanism(noise_multiplier=0.8, rate=0.2, clients=30)
     for row in run.rows[1::2]:
         said = released_models(release, row["round"], 1e-3).epsilon
         assert said is not None

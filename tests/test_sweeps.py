@@ -19,7 +19,7 @@ from fedsim.cli import app
 from fedsim.cli.sweep_view import competing
 from fedsim.sweeps import Pruning, State
 from fedsim.sweeps.grid import grid_of
-from fedsim.sweeps.orders import Ended, Order
+from fedsim.sweeps.messages import Ended, Order
 from fedsim.sweeps.progress import SilentSweep
 from fedsim.sweeps.run import make_plan
 from fedsim.sweeps.schedule import Schedule

@@ -19,7 +19,7 @@ from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
-from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
@@ -112,7 +112,9 @@ def _steps(noise_multiplier: float) -> float:
 
 
 def _gaussian(noise_multiplier: float) -> float:
-    epsilon = central.known_cohort(CohortSum(noise_multiplier=noise_multiplier, rate=1.0), 1, DELTA).epsilon
+    epsilon = central.known_cohort(
+        CohortMechanism(noise_multiplier=noise_multiplier, rate=1.0), 1, DELTA
+    ).epsilon
     return np.inf if epsilon is None else epsilon.best
 
 

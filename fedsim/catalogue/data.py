@@ -138,8 +138,10 @@ PARTITIONS = table(
 
 
 def find_source(name: str) -> SourceEntry:
-    """Return the entry of a source; raises `Refused` where there is none."""
-    return find(SOURCES, name)
+    """Return the entry of a source; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    if ":" in name:
+        return SourceEntry(name=name, reference=name, summary="", options=o.FreeOptions, has_users=True)
+    return find(SOURCES, name, ', or "module:callable"')
 
 
 def find_partition(name: str) -> PartitionEntry:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
 from fedsim.compare.groups import Group, check_one_task, differences, grouped, text_of
-from fedsim.compare.members import Member, find_runs
+from fedsim.compare.runs import Member, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
 from fedsim.tasks import Column, Scoring, column_of

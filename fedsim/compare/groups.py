@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from fedsim.compare.costs import Cost
-from fedsim.compare.members import Member, key_of
+from fedsim.compare.runs import Member, key_of
 from fedsim.compare.statistics import Summary, summarise
 from fedsim.errors import Refused
 

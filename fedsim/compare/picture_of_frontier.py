@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedsim.compare.comparison import Comparison
+from fedsim.compare.format import view_of
 from fedsim.compare.frontier import Frontier, Point
 from fedsim.compare.panels import explain, interval_said, log_epsilon, panels_of, privacy_said
 from fedsim.compare.styles import DASHES_OF_NONE, GREY, Style, styles_of
-from fedsim.compare.wording import view_of
 from fedsim.tasks import Column
 
 if TYPE_CHECKING:

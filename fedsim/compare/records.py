@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.costs import Cost
 from fedsim.compare.frontier import Frontier, Point
-from fedsim.compare.members import Member
+from fedsim.compare.runs import Member
 
 if TYPE_CHECKING:
     import polars as pl

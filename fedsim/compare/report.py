@@ -13,11 +13,7 @@ from typing import Any
 
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.curves import curve_of
-from fedsim.compare.frontier import Frontier, Point
-from fedsim.compare.groups import Group
-from fedsim.compare.styles import Style, styles_of
-from fedsim.compare.table import remarks
-from fedsim.compare.wording import (
+from fedsim.compare.format import (
     UNITS,
     difference_of,
     p_of,
@@ -26,6 +22,10 @@ from fedsim.compare.wording import (
     value_of,
     view_of,
 )
+from fedsim.compare.frontier import Frontier, Point
+from fedsim.compare.groups import Group
+from fedsim.compare.styles import Style, styles_of
+from fedsim.compare.table import remarks
 from fedsim.errors import Refused
 from fedsim.tasks import Column
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.compare.comparison import Comparison
+from fedsim.compare.format import difference_of, p_of, standing_of, summary_of, value_of, view_of
 from fedsim.compare.frontier import Frontier, Point
-from fedsim.compare.wording import difference_of, p_of, standing_of, summary_of, value_of, view_of
 from fedsim.tasks import Column
 
 

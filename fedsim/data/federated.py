@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.data.arrays import values_in
+from fedsim.data.loading import load_raw, state_of
 from fedsim.data.raw import Raw
 from fedsim.data.spec import DataSpec
 from fedsim.errors import Refused
@@ -134,9 +135,8 @@ def prepare(experiment: Experiment) -> FederatedData:
     section, targets = experiment.data, experiment.task_entry.targets()
     folder = cache_folder() / "data" / _key(experiment, targets)
     if not (folder / "meta.json").exists():
-        raw = section.source_entry.load()(
-            section.pick(section.source_entry), numpy_stream(experiment.seed, "data-source"), targets
-        )
+        entry, generator = section.source_entry, numpy_stream(experiment.seed, "data-source")
+        raw = load_raw(entry, section.pick(entry), generator, targets)
         _check(raw, targets, experiment)
         _write(raw, section, experiment.seed, folder)
     return _opened(folder)
@@ -179,6 +179,7 @@ def _key(experiment: Experiment, targets: Targets) -> str:
         state += [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     if targets is Targets.VALUES:
         state.append(targets)
+    state += state_of(section["source"])
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -100,14 +100,11 @@ def changed_versions(manifest: dict[str, Any]) -> list[str]:
 def _users_modules(experiment: Experiment) -> dict[str, str]:
     """Return the folder of each of the user's own modules, so that a later process finds them too."""
     folders = {}
-    own = experiment.privacy.own
-    mechanism = "" if own is None else own.use
-    task = "" if experiment.task is None else experiment.task.name
-    for reference in (experiment.model.name, experiment.server.strategy, mechanism, task):
+    for reference in experiment.own_code.values():
         top = reference.partition(":")[0].partition(".")[0]
         paths = list(getattr(sys.modules.get(top), "__path__", []))
         file = getattr(sys.modules.get(top), "__file__", None)
-        if ":" in reference and (paths or file):
+        if paths or file:
             folders[top] = str(Path(paths[0] if paths else str(file)).absolute().parent)
     return folders
 

@@ -23,7 +23,7 @@ from fedsim.runtime.spec import AppSpec
 from fedsim.threads import cores
 
 
-class Player:
+class WorkerProcess:
     """What runs on the cluster: answers the jobs of one actor."""
 
     def __init__(self, spec: AppSpec, path: list[str]) -> None:
@@ -62,7 +62,7 @@ class Actor(Worker):
         super().__init__()
         self._ray = ray
         self._heard = heard
-        remote = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(Player)
+        remote = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(WorkerProcess)
         self._actor = remote.remote(spec, [p or str(Path.cwd()) for p in sys.path])
         self._expect(self._actor.load.remote())
 

@@ -15,11 +15,11 @@ from typing import IO, Any
 
 from fedsim.errors import RunFailed
 from fedsim.runtime.local import KEEP_MEMORY, ONE_THREAD
-from fedsim.sweeps.orders import Ended, Order, Ready, RoundDone, Started
+from fedsim.sweeps.messages import Ended, Order, Ready, RoundDone, Started
 from fedsim.sweeps.state import State
 
 STARTS = 3  # workers in a row that may end before they are ready
-Heard = Callable[[Order, Started | RoundDone | Ended], None]
+OnMessage = Callable[[Order, Started | RoundDone | Ended], None]
 
 
 class Player:
@@ -78,20 +78,20 @@ class Pool:
         orders: The runs, in the order in which they begin.
         workers: How many runs go on at the same time, at most; at least 1.
         log: A file to which workers' output is added.
-        heard: Called with what is heard of a run.
+        on_message: Called with what is on_message of a run.
     """
 
-    def __init__(self, orders: Sequence[Order], workers: int, log: Path, heard: Heard) -> None:
+    def __init__(self, orders: Sequence[Order], workers: int, log: Path, on_message: OnMessage) -> None:
         self._waiting = deque(orders)
         self._workers = workers
         self._log = log
-        self._heard = heard
+        self._on_message = on_message
         self._players: list[Player] = []
         self._failed_starts = 0
         self._stopping = False
 
     def add(self, orders: Sequence[Order]) -> None:
-        """Take more runs, which begin before those that wait; `heard` may call this."""
+        """Take more runs, which begin before those that wait; `on_message` may call this."""
         self._waiting.extendleft(reversed(orders))
 
     def play(self) -> None:
@@ -143,7 +143,7 @@ class Pool:
         elif said is not None and order is not None:
             if isinstance(said, Ended):
                 player.order = None
-            self._heard(order, said)
+            self._on_message(order, said)
         return said is not None
 
     def _remove(self, player: Player) -> None:
@@ -153,7 +153,7 @@ class Pool:
         if order is not None and (self._stopping or not player.ready):
             self._waiting.appendleft(order)
         elif order is not None:
-            self._heard(order, Ended(State.FAILED, f"its worker process ended with {code}"))
+            self._on_message(order, Ended(State.FAILED, f"its worker process ended with {code}"))
         if not player.ready and not self._stopping:
             self._failed_starts += 1
             if self._failed_starts == STARTS:

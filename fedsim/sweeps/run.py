@@ -14,7 +14,7 @@ from fedsim.experiment import Experiment, without_unset
 from fedsim.interruption import asked, interruptible
 from fedsim.references import see_folders
 from fedsim.sweeps.grid import Grid, grid_of, size_of
-from fedsim.sweeps.orders import Ended, Order, RoundDone, Started
+from fedsim.sweeps.messages import Ended, Order, RoundDone, Started
 from fedsim.sweeps.plan import Arm, Plan, is_sweep_file, read_sweep_file
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Pruning

@@ -24,7 +24,7 @@ from fedsim.results.directory import STOP
 from fedsim.results.run import Run
 from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
 from fedsim.runtime.worker import end_with_parent
-from fedsim.sweeps.orders import Ended, Order, Ready, RoundDone, Started
+from fedsim.sweeps.messages import Ended, Order, Ready, RoundDone, Started
 from fedsim.sweeps.state import State
 from fedsim.tracking import Tracker
 

@@ -1,4 +1,4 @@
-"""Who looks on decides what a record's privacy costs: two adversaries, two laws.
+"""Epsilon depends on the adversary: known cohorts, or released models only.
 
 Unit: a record. Neighbouring relation: zero-out, with each client's number of records public (the numbers equal those
 of add/remove where rate and steps are constants of their own, and no batch is cut). Noise: ideal real Gaussians. Clients
@@ -18,7 +18,7 @@ from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 
 
 class Adversary(Protocol):
-    """Who looks on, and for how long."""
+    """An adversary, and how long it looks on."""
 
     def epsilon(self, local: LocalSteps) -> Epsilon:
         """Return what a record of a client may lose to this adversary."""
@@ -78,7 +78,7 @@ class ReleasedModels:
 
     A client's other records can give away that it took part, so a round is *cluster sampling* (Bun, Drechsler,
     Gaboardi, McMillan, Sarathy 2020, arXiv 2007.12674): its loss law has 0 with probability `1 - client_rate`, else
-    that of the local steps (`pld.sometimes`). Rounds compose. Only delta is amplified. There is no such law for
+    that of the local steps (`pld.mixture`). Rounds compose. Only delta is amplified. There is no such law for
     clients that stop after a number of participations, nor for cohorts of fixed size.
 
     Attributes:
@@ -134,7 +134,7 @@ def _released(
         return pld.epsilon_without_sampling(step, steps * rounds, delta)
 
     def law(grid: float) -> Any:
-        once = pld.sometimes(step, steps, client_rate, grid)
+        once = pld.mixture(step, steps, client_rate, grid)
         return once if rounds == 1 else once.self_compose(rounds)
 
     return pld.epsilon_of(law, pld.coarsest(step, steps), delta, tolerance)

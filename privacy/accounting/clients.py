@@ -22,7 +22,7 @@ def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSte
 
     Args:
         clients: What each releases in one participation; one or more, and repeated ones cost nothing.
-        adversary: Who looks on.
+        adversary: Against whom.
 
     Raises:
         ValueError: There are no clients.
@@ -85,7 +85,7 @@ def spread(
 
     Args:
         clients: What each releases in one participation; one or more, one for each client.
-        adversary: Who looks on.
+        adversary: Against whom.
         quantiles: Between 0 (the smallest) and 1 (the largest); each means the client at this part of the order.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Privacy loss laws: of one step, of many, and of steps that happen only sometimes.
+"""Privacy loss distributions (PLD): of one step, of many, and of a mixture.
 
 A law is dp-accounting's `PrivacyLossDistribution`: the distribution of the privacy loss on a grid, in both
 directions, rounded so that what follows from it is an upper bound on any grid (Doroshenko et al. 2022,
@@ -101,8 +101,8 @@ def composed(step: Step, count: int, grid: float) -> Any:
 
 
 @lru_cache(maxsize=12)  # some megabytes each
-def sometimes(step: Step, count: int, probability: float, grid: float) -> Any:
-    """Return the law of a number of steps that all happen with a probability, or none of them does.
+def mixture(step: Step, count: int, probability: float, grid: float) -> Any:
+    """Return the PLD of a mixture: all of so many steps with a probability, else none (cluster sampling).
 
     Whether they happen may be seen, so nothing is gained but on delta: the loss is 0 with probability
     `1 - probability`, else that of the steps. By joint convexity of the hockey-stick divergence,

@@ -23,7 +23,7 @@ ADVERSARIES = (SERVER, KNOWN_COHORT, RELEASED_MODELS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortSum:
+class CohortMechanism:
     """What one round releases: a noised sum over a cohort.
 
     Attributes:
@@ -177,7 +177,7 @@ class CohortSum:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AdversaryCost:
     """What an adversary learns.
 
     Attributes:
@@ -191,12 +191,14 @@ class Answer:
     why: str = ""
 
 
-def server(release: CohortSum) -> Answer:
+def server(release: CohortMechanism) -> AdversaryCost:
     """Return the epsilon of the server, which is trusted: it has each sum before the noise."""
-    return Answer(Epsilon(math.inf, math.inf), release.relation, "trusted: it has the sums before the noise")
+    return AdversaryCost(
+        Epsilon(math.inf, math.inf), release.relation, "trusted: it has the sums before the noise"
+    )
 
 
-def known_cohort(release: CohortSum, participations: int, delta: float) -> Answer:
+def known_cohort(release: CohortMechanism, participations: int, delta: float) -> AdversaryCost:
     """Return epsilon against who sees each round's model and knows who took part: sampling hides nothing from it.
 
     Args:
@@ -211,17 +213,17 @@ def known_cohort(release: CohortSum, participations: int, delta: float) -> Answe
     _check(release, participations, delta)
     if release.relation is Relation.ADD_OR_REMOVE_ONE:
         raise NoTheorem("who knows the cohorts sees whether a client is there; allowed: zero-out")
-    return Answer(_all_drawn(release.noise_multiplier, participations, delta), Relation.ZERO_OUT)
+    return AdversaryCost(_all_drawn(release.noise_multiplier, participations, delta), Relation.ZERO_OUT)
 
 
 def released_models(
-    release: CohortSum,
+    release: CohortMechanism,
     rounds: int,
     delta: float,
     *,
     max_participations: int | None = None,
     tolerance: float = pld.TOLERANCE,
-) -> Answer:
+) -> AdversaryCost:
     """Return epsilon against who sees each round's model alone, the cohorts being secret.
 
     | sampling | theorem |
@@ -245,7 +247,7 @@ def released_models(
         NoTheorem: There is none for this combination.
         ValueError: A value is out of its range.
 
-    >>> release = CohortSum(noise_multiplier=1.0, rate=0.01)
+    >>> release = CohortMechanism(noise_multiplier=1.0, rate=0.01)
     >>> epsilon = released_models(release, rounds=1000, delta=1e-5).epsilon
     >>> round(epsilon.pld, 3), round(epsilon.rdp, 3)
     (1.828, 2.101)
@@ -254,23 +256,23 @@ def released_models(
     noise, count = release.noise_multiplier, release.chances(rounds)
     if max_participations is not None:
         raise NoTheorem(
-            "a client that stops after so many rounds is not drawn by independent coins (under zero-out, what holds "
+            "a client that stops after so many rounds is not Poisson-sampled (under zero-out, what holds "
             "for known-cohort holds here too)"
         )
     if release.everyone:
-        return Answer(_all_drawn(noise, count, delta), release.relation)
+        return AdversaryCost(_all_drawn(noise, count, delta), release.relation)
     if release.sampling is Sampling.FIXED:
         return _without_replacement(release, count, delta)
     truncated = release.max_cohort is not None
     if count == 0:
-        return Answer(Epsilon(0.0, None if truncated else 0.0), release.relation)
+        return AdversaryCost(Epsilon(0.0, None if truncated else 0.0), release.relation)
     if noise < renyi.LEAST:
-        return Answer(Epsilon(math.inf, None if truncated else math.inf), release.relation)
+        return AdversaryCost(Epsilon(math.inf, None if truncated else math.inf), release.relation)
     step = pld.Step(noise, release.rate)
     if release.max_cohort is not None and release.clients is not None:
         step = pld.truncated_step(noise, release.rate, release.max_cohort, release.clients)
     rdp = None if truncated else renyi.epsilon(noise, release.rate, count, delta)
-    return Answer(
+    return AdversaryCost(
         Epsilon(pld.epsilon_of_steps(step, count, delta, tolerance), rdp),
         release.relation,
         "no RDP, for there is no theorem for cohorts that are cut" if truncated else "",
@@ -278,13 +280,13 @@ def released_models(
 
 
 def side_by_side(
-    release: CohortSum,
+    release: CohortMechanism,
     rounds: int,
     delta: float,
     *,
     max_participations: int | None = None,
     tolerance: float = pld.TOLERANCE,
-) -> dict[str, Answer]:
+) -> dict[str, AdversaryCost]:
     """Return what each adversary learns, by name, after so many rounds; arguments as in `released_models`.
 
     Raises:
@@ -295,14 +297,14 @@ def side_by_side(
         try:
             answers[name] = _answer(name, release, rounds, delta, max_participations, tolerance)
         except NoTheorem as reason:
-            answers[name] = Answer(None, None, str(reason))
+            answers[name] = AdversaryCost(None, None, str(reason))
     return answers
 
 
 def noise_for(
     epsilon: float,
     adversary: str,
-    release: CohortSum,
+    release: CohortMechanism,
     rounds: int,
     delta: float,
     *,
@@ -322,7 +324,7 @@ def noise_for(
         NoTheorem: There is none that gives an epsilon against this adversary.
         ValueError: A value is out of its range, or no noise gets there, as against the server.
 
-    >>> noise_for(1.0, "released-models", CohortSum(noise_multiplier=1.0, rate=0.1), rounds=512, delta=1e-6)
+    >>> noise_for(1.0, "released-models", CohortMechanism(noise_multiplier=1.0, rate=0.1), rounds=512, delta=1e-6)
     9.6698
     """
     if adversary == SERVER:
@@ -340,12 +342,12 @@ def noise_for(
 
 def _answer(
     adversary: str,
-    release: CohortSum,
+    release: CohortMechanism,
     rounds: int,
     delta: float,
     max_participations: int | None,
     tolerance: float,
-) -> Answer:
+) -> AdversaryCost:
     if adversary == RELEASED_MODELS:
         return released_models(
             release, rounds, delta, max_participations=max_participations, tolerance=tolerance
@@ -371,7 +373,7 @@ def _all_drawn(noise_multiplier: float, count: int, delta: float) -> Epsilon:
     )
 
 
-def _without_replacement(release: CohortSum, count: int, delta: float) -> Answer:
+def _without_replacement(release: CohortMechanism, count: int, delta: float) -> AdversaryCost:
     """Return both bounds on zero-out: of all who could be drawn being drawn, and of the samples, by replace-one."""
     if release.clients is None:
         raise RuntimeError("unreachable: a release of fixed cohorts has the number of clients")
@@ -380,7 +382,7 @@ def _without_replacement(release: CohortSum, count: int, delta: float) -> Answer
     rdp = everyone.rdp
     if rdp is not None and 0 < rdp < math.inf:
         rdp = min(rdp, renyi.epsilon_without_replacement(noise, cohort, release.clients, count, delta))
-    return Answer(
+    return AdversaryCost(
         Epsilon(everyone.pld, rdp),
         Relation.ZERO_OUT,
         "PLD without amplification, for there is no theorem for fixed cohorts; RDP under replace-one, which includes "
@@ -388,7 +390,7 @@ def _without_replacement(release: CohortSum, count: int, delta: float) -> Answer
     )
 
 
-def _check(release: CohortSum, count: int, delta: float) -> None:
+def _check(release: CohortMechanism, count: int, delta: float) -> None:
     check_delta(delta)
     population = release.population
     if population is not None and delta >= 1 / population:
@@ -401,7 +403,7 @@ def _check(release: CohortSum, count: int, delta: float) -> None:
         raise ValueError(f"rounds = {count}: must be 0 or more")
 
 
-def to_json(answer: Answer) -> float | str | None:
+def to_json(answer: AdversaryCost) -> float | str | None:
     """Return an epsilon as JSON can say it."""
     if answer.epsilon is None:
         return None

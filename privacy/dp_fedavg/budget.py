@@ -21,7 +21,13 @@ from fedsim.privacy.budget import (
     shown,
 )
 from fedsim.privacy.dp_fedavg import accounting
-from fedsim.privacy.dp_fedavg.accounting import KNOWN_COHORT, RELEASED_MODELS, SERVER, Answer, CohortSum
+from fedsim.privacy.dp_fedavg.accounting import (
+    KNOWN_COHORT,
+    RELEASED_MODELS,
+    SERVER,
+    AdversaryCost,
+    CohortMechanism,
+)
 from fedsim.privacy.events import Relation, Sampling
 
 WHO = (
@@ -132,13 +138,13 @@ class DpFedAvgBudget(NoiseBudget):
     def _against(self) -> str:
         return self.adversary or (RELEASED_MODELS if self.participations is None else KNOWN_COHORT)
 
-    def _with(self, noise_multiplier: float) -> CohortSum:
+    def _with(self, noise_multiplier: float) -> CohortMechanism:
         """Return what a round releases."""
         rate = 1.0 if self.client_rate is None else self.client_rate
         if self.cohort is not None and self.clients is not None:
             rate = self.cohort / self.clients
         scheme = "poisson" if self.max_cohort is None else "truncated-poisson"
-        return CohortSum(
+        return CohortMechanism(
             noise_multiplier=noise_multiplier,
             rate=rate,
             sampling=Sampling(self.sampling or scheme),
@@ -149,12 +155,12 @@ class DpFedAvgBudget(NoiseBudget):
         )
 
     @cached_property
-    def _release(self) -> CohortSum:
+    def _release(self) -> CohortMechanism:
         return self._with(self.noise)
 
     def _answers(
-        self, release: CohortSum, tolerance: float = pld.TOLERANCE, rounds: int | None = None
-    ) -> dict[str, Answer]:
+        self, release: CohortMechanism, tolerance: float = pld.TOLERANCE, rounds: int | None = None
+    ) -> dict[str, AdversaryCost]:
         """Return what each adversary learns."""
         return accounting.side_by_side(
             release,
@@ -191,13 +197,13 @@ class DpFedAvgBudget(NoiseBudget):
             )
         return cohort, clients
 
-    def _deployed(self, release: CohortSum) -> CohortSum:
+    def _deployed(self, release: CohortMechanism) -> CohortMechanism:
         """Return what the deployment that the run stands for would release."""
         if self.population is None or self.cohort is None:
             raise RuntimeError("unreachable: there is no population")
         return release.of_population(*self.population, self.cohort)
 
-    def _with_coins(self) -> Answer | None:
+    def _with_coins(self) -> AdversaryCost | None:
         """Return what Poisson cohorts would cost, where they are of fixed size."""
         if self._release.sampling is not Sampling.FIXED:
             return None
@@ -310,10 +316,10 @@ class DpFedAvgBudget(NoiseBudget):
             )
 
 
-def _all_to_json(answers: Mapping[str, Answer]) -> dict[str, Any]:
+def _all_to_json(answers: Mapping[str, AdversaryCost]) -> dict[str, Any]:
     return {name: _to_json(answer) for name, answer in answers.items()}
 
 
-def _to_json(answer: Answer) -> dict[str, Any]:
+def _to_json(answer: AdversaryCost) -> dict[str, Any]:
     relation = None if answer.relation is None else answer.relation.value
     return {**plain(answer.epsilon), "relation": relation, "why": answer.why}

@@ -9,8 +9,8 @@ from typing import Any
 from fedsim.privacy.accounting import pld
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.accounting import (
-    Answer,
-    CohortSum,
+    AdversaryCost,
+    CohortMechanism,
     noise_for,
     released_models,
     side_by_side,
@@ -60,7 +60,7 @@ class DpFedAvgPlan(Plan):
         self._settings = settings
         self._training = training
         self._rounds = training.rounds
-        self._answers: dict[int, dict[str, Answer]] = {}  # the last answer, by rounds
+        self._answers: dict[int, dict[str, AdversaryCost]] = {}  # the last answer, by rounds
         self.cohorts = Cohorts.of(
             rule.sampling, rule.cohort, training.clients, most=rule.max_cohort, declared=settings.rate
         )
@@ -108,7 +108,7 @@ class DpFedAvgPlan(Plan):
             report["population"] = self._of_population(settings.population, settings.population_cohort)
         return report
 
-    def _entry(self, answer: Answer) -> dict[str, Any]:
+    def _entry(self, answer: AdversaryCost) -> dict[str, Any]:
         release, settings = self._release, self._settings
         bounds = {} if answer.epsilon is None else {"pld": answer.epsilon.pld, "rdp": answer.epsilon.rdp}
         return {
@@ -132,7 +132,7 @@ class DpFedAvgPlan(Plan):
         try:
             answer = released_models(larger, self._rounds, self._settings.delta)
         except ValueError as error:
-            answer = Answer(None, None, str(error))
+            answer = AdversaryCost(None, None, str(error))
         return self._entry(answer) | {
             "who": f"whoever sees the models of a deployment with {clients} clients, cohorts of {cohort}, and the same "
             "noise on the mean; it says nothing of the simulated clients",
@@ -141,10 +141,10 @@ class DpFedAvgPlan(Plan):
         }
 
     @property
-    def _release(self) -> CohortSum:
+    def _release(self) -> CohortMechanism:
         """What a round releases."""
         cohorts = self.cohorts
-        return CohortSum(
+        return CohortMechanism(
             noise_multiplier=self.noise_multiplier,
             rate=cohorts.rate,
             sampling=cohorts.sampling,
@@ -194,7 +194,7 @@ class DpFedAvgPlan(Plan):
             return max(spent.count, spent.last)
         return 0
 
-    def _side_by_side(self, rounds: int) -> dict[str, Answer]:
+    def _side_by_side(self, rounds: int) -> dict[str, AdversaryCost]:
         if rounds not in self._answers:
             kept = self._answers.get(self._rounds)
             self._answers = {self._rounds: kept} if kept is not None else {}

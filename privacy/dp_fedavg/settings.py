@@ -72,7 +72,7 @@ class DpFedAvgSettings(Section):
     """L2 norm that an update has at most; with `adaptive`, in the first round. With secure aggregation, at most
     `privacy.secagg.clip`, which the adaptive norm doesn't grow beyond either."""
     adversary: Literal["released-models", "known-cohort"] = "released-models"
-    """Whom `epsilon` is meant for: who sees the models and not who takes part, or who knows that too."""
+    """Adversary that `epsilon` holds against: one that sees the models and not who takes part, or one that knows that too."""
     relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
     """Neighbouring data: one client without effect, the number of clients being public; or one client more, which
     protects that number, and needs a declared `rate` and `server.sampling = "poisson"`."""

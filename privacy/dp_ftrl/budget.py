@@ -65,7 +65,7 @@ class DpFtrlBudget(NoiseBudget):
         if self.client_rate is not None and self.participations is not None:
             raise ValueError(
                 f"--participations {self.participations}: has no theorem with --client-rate, as a client that stops after "
-                "so many rounds is not drawn by independent coins"
+                "so many rounds is not Poisson-sampled"
             )
         self._with(self.noise_multiplier or 1.0).known_cohort(self.delta)
         _ = self.noise

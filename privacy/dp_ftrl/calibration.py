@@ -60,9 +60,7 @@ class NoisePlan:
                 f"apart, and the pattern is {pattern.separation} in {pattern.rounds}"
             )
         if pattern.participations < self.groups.steps:
-            raise ValueError(
-                "groups: a client that stops after some participations isn't drawn by independent coins"
-            )
+            raise ValueError("groups: a client that stops after some participations isn't Poisson-sampled")
 
     @property
     def sensitivity(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsim.privacy.accounting.steps import Epsilon
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.dp_fedavg.accounting import Answer, to_json
+from fedsim.privacy.dp_fedavg.accounting import AdversaryCost, to_json
 from fedsim.privacy.dp_fedavg.plan import WHO
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, plan
@@ -121,7 +121,7 @@ class DpFtrlPlan(Plan):
         groups = self._groups(factorization.participation.rounds) if amplified else None
         return NoisePlan(mechanism=factorization, noise_multiplier=settings.noise_multiplier, groups=groups)
 
-    def _entry(self, name: str, answer: Answer) -> dict[str, Any]:
+    def _entry(self, name: str, answer: AdversaryCost) -> dict[str, Any]:
         settings, mechanism = self._settings, self.noise.mechanism
         bounds = {} if answer.epsilon is None else {"pld": answer.epsilon.pld, "rdp": answer.epsilon.rdp}
         by_one = name == "released-models" and self._is_amplified
@@ -189,26 +189,26 @@ class DpFtrlPlan(Plan):
             return spent.last
         return 0
 
-    def _side_by_side(self, rounds: int) -> dict[str, Answer]:
+    def _side_by_side(self, rounds: int) -> dict[str, AdversaryCost]:
         """Return what each adversary has learned after so many of the rounds, by name.
 
         The first rounds are a mechanism like the whole, whose matrix has their rows alone.
         """
-        server = Answer(Epsilon(math.inf, math.inf), Relation.ZERO_OUT, TRUSTED)
+        server = AdversaryCost(Epsilon(math.inf, math.inf), Relation.ZERO_OUT, TRUSTED)
         if rounds == 0:
-            nothing = Answer(Epsilon(0.0, 0.0), Relation.ZERO_OUT)
+            nothing = AdversaryCost(Epsilon(0.0, 0.0), Relation.ZERO_OUT)
             return {"server": nothing, "known-cohort": nothing, "released-models": nothing}
         whole, delta = self.noise.mechanism, self._settings.delta
         first = replace(whole, participation=replace(whole.participation, rounds=rounds))
         known = epsilon_gaussian(self.noise.deviation / first.sensitivity, delta)
-        released = Answer(known, Relation.ZERO_OUT, UNAMPLIFIED)
+        released = AdversaryCost(known, Relation.ZERO_OUT, UNAMPLIFIED)
         if self._is_amplified:
-            released = Answer(
+            released = AdversaryCost(
                 epsilon_amplified(self.noise.deviation / first.once, self._groups(rounds), delta),
                 Relation.ZERO_OUT,
             )
         return {
             "server": server,
-            "known-cohort": Answer(known, Relation.ZERO_OUT),
+            "known-cohort": AdversaryCost(known, Relation.ZERO_OUT),
             "released-models": released,
         }

@@ -41,7 +41,7 @@ class DpFtrlSettings(Section):
     max_participations: int | None = Field(default=None, ge=1)
     """Rounds that a client takes part in at most, after which it is not drawn; unset: as the separation leaves."""
     adversary: Literal["known-cohort", "released-models"] = "known-cohort"
-    """Whom `epsilon` is meant for: who knows who takes part, or who sees the models alone (`banded` only)."""
+    """Adversary that `epsilon` holds against: one that knows who takes part, or one that sees the models alone (`banded` only)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -71,7 +71,7 @@ class DpFtrlSettings(Section):
             raise invalid(
                 "max-participations",
                 self.max_participations,
-                "a client that stops after some rounds is not drawn by independent coins, so there is no theorem for "
+                "a client that stops after some rounds is not Poisson-sampled, so there is no theorem for "
                 "adversary = 'released-models'; allowed: 'known-cohort'",
             )
 

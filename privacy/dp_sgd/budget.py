@@ -25,7 +25,7 @@ from fedsim.privacy.budget import (
 from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, adversaries, noise_for
 
 RELATION = "zero-out (the record's gradient becomes zero; each client's record count is public)"
-NO_THEOREM = "a client that stops after so many rounds is not drawn by independent coins"
+NO_THEOREM = "a client that stops after so many rounds is not Poisson-sampled"
 POINTS = 9  # along a curve
 
 

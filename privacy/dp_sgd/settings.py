@@ -16,7 +16,7 @@ from fedsim.privacy.validation import check_one_of, invalid
 class DpSgdSettings(Section):
     """Example-level differential privacy: each client trains with DP-SGD (Abadi et al. 2016).
 
-    Each step draws the client's records by independent coins, clips each record's gradient, and adds Gaussian
+    Each step draws the client's records by Poisson sampling, clips each record's gradient, and adds Gaussian
     noise to the sum. Protected is one record of one client; how many records a client has is public under zero-out,
     and protected under add-or-remove-one, where neither the ledger nor the manifest says it.
     """
@@ -30,7 +30,7 @@ class DpSgdSettings(Section):
     clip: float = Field(default=1.0, gt=0)
     """L2 norm that a record's gradient has at most."""
     adversary: Literal["known-cohort", "released-models"] = "known-cohort"
-    """Whom `epsilon` is meant for: who sees each client's update, as the server does, or only the global models."""
+    """Adversary that `epsilon` holds against: one that sees each client's update, as the server does, or only the global models."""
     max_participations: int | None = Field(default=None, ge=1)
     """Rounds that a client takes part in at most; it refuses more. Unset: every round."""
     rate: float | None = Field(default=None, gt=0, le=1)

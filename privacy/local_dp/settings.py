@@ -48,7 +48,7 @@ class LocalDpSettings(Section):
     def calibrated(self, rounds: int) -> float:
         """Return the noise multiplier: given, or the least that keeps epsilon over a run's participations.
 
-        Server and clients come to the same number by themselves, for a client takes nobody's word for it.
+        Server and clients come to the same number by themselves: a client does not trust the server's value.
 
         Raises:
             ValueError: No noise reaches the epsilon.

@@ -15,8 +15,8 @@ from fedsim.experiment import Experiment
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid
+from fedsim.server.float_model import check_float
 from fedsim.server.process import ServerProcess
-from fedsim.server.summable import check_summable
 from fedsim.vectors import dimension_of
 
 
@@ -29,7 +29,7 @@ def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData)
     section = experiment.privacy.secagg
     if section is None:
         return None
-    check_summable(experiment, arrays)
+    check_float(experiment, arrays)
     records = data.training_sizes()
     if section.max_weight is not None and section.max_weight < records.max():
         raise Refused(

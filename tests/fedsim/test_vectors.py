@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedsim.arrays import record_of
 from fedsim.privacy.secagg.primitives import SigningKey
 from fedsim.secagg.setup import Registry, graph_entropy, identity_of, policy_of
-from fedsim.vectors import difference, dimension_of, moved, why_not_summable
+from fedsim.vectors import difference, dimension_of, moved, why_not_float
 from tests.conftest import experiment
 
 shapes = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=4)
@@ -62,7 +62,7 @@ def test_training_returns_the_arrays_that_it_got(after: dict[str, np.ndarray]) -
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex64"])
 def test_what_is_no_float_is_named(dtype: str) -> None:
-    assert why_not_summable({"a": np.dtype("float32"), "n": np.dtype(dtype)}) == (
+    assert why_not_float({"a": np.dtype("float32"), "n": np.dtype(dtype)}) == (
         f"n is {dtype}: only updates of floating-point numbers are summed so"
     )
     with pytest.raises(ValueError, match=f"n is {dtype}"):

@@ -15,7 +15,7 @@ from fedsim.privacy.audit import Release, measure
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
-from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bit
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric, shifted
@@ -27,7 +27,7 @@ from fedsim.privacy.randomness import NumpyRandomness
 TRIALS, DELTA = 12_000, 1e-3
 NOISE = 3.0
 EVERYONE = Cohorts(sampling=Sampling.POISSON, clients=None, cohort=3, declared=1.0)
-CLAIMED = central.known_cohort(CohortSum(noise_multiplier=NOISE, rate=1.0), 1, DELTA).epsilon
+CLAIMED = central.known_cohort(CohortMechanism(noise_multiplier=NOISE, rate=1.0), 1, DELTA).epsilon
 
 
 def updates(present: bool, own: float = 5.0) -> list[dict[str, NDArray[np.float64]]]:
@@ -155,7 +155,7 @@ def test_dp_fedavg_and_what_weights_by_examples_or_half_the_noise_give_away() ->
 
 
 def test_dp_fedavg_with_poisson_cohorts_and_a_client_that_is_always_in() -> None:
-    release = CohortSum(noise_multiplier=NOISE, rate=0.25)
+    release = CohortMechanism(noise_multiplier=NOISE, rate=0.25)
     claimed = epsilon_of(central.released_models(release, 2, DELTA).epsilon)
     half, always = dp_fedavg(NOISE / 2, rate=0.25, rounds=2), dp_fedavg(NOISE, rounds=2)
     check("poisson", dp_fedavg(NOISE, rate=0.25, rounds=2), claimed, half, always, trials=100_000)
@@ -174,7 +174,9 @@ def test_adaptive_clipping_and_what_raw_bits_or_the_updated_clips_noise_give_awa
     # The clip norm that was updated already, for a split that leaves most of the budget to the update.
     generator = np.random.default_rng(9)
     updated = adaptive(2.0, noise_clip=math.exp(-RATE / 2))
-    claimed = epsilon_of(central.known_cohort(CohortSum(noise_multiplier=2.0, rate=1.0), 1, DELTA).epsilon)
+    claimed = epsilon_of(
+        central.known_cohort(CohortMechanism(noise_multiplier=2.0, rate=1.0), 1, DELTA).epsilon
+    )
     assert measure(adaptive(2.0), TRIALS, DELTA, generator).epsilon < claimed
     assert measure(updated, TRIALS, DELTA, generator).epsilon > claimed
 

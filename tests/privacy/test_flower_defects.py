@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
-from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bit
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.events import Relation, Sampling
@@ -45,7 +45,7 @@ def test_accounting_without_amplification_says_654_9_where_poisson_cohorts_cost_
     accountant = dpa.rdp.RdpAccountant()
     accountant.compose(dpa.SelfComposedDpEvent(dpa.GaussianDpEvent(1.0), 1000))
     assert accountant.get_epsilon(1e-5) == pytest.approx(654.9, abs=0.05)
-    ours = central.released_models(CohortSum(noise_multiplier=1.0, rate=0.01), 1000, 1e-5).epsilon
+    ours = central.released_models(CohortMechanism(noise_multiplier=1.0, rate=0.01), 1000, 1e-5).epsilon
     assert ours is not None
     assert ours.pld == pytest.approx(1.828, abs=1e-3)
 
@@ -55,7 +55,7 @@ def test_fixed_cohorts_with_the_sensitivity_of_one_clip_norm_say_3_58_where_it_i
     event = dpa.SampledWithoutReplacementDpEvent(10_000, 100, dpa.GaussianDpEvent(1.0))
     accountant.compose(dpa.SelfComposedDpEvent(event, 1000))
     assert accountant.get_epsilon(1e-5) == pytest.approx(3.576, abs=1e-3)
-    release = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
+    release = CohortMechanism(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
     ours = central.released_models(release, 1000, 1e-5).epsilon
     assert ours is not None
     assert ours.rdp == pytest.approx(20.99, abs=5e-3)

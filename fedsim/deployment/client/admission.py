@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flwr.app import UserConfig
 
 from fedsim.deployment.bundle import check_bundle, installed_code
-from fedsim.experiment import Experiment
+from fedsim.experiment import Experiment, own_code_in
 from fedsim.flower.run_config import fused_run_config
 from fedsim.flower.runs import Run
+from fedsim.overrides import apply_overrides
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,33 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
     text = str(config["experiment"])
     if text.endswith(".toml") and "\n" not in text:
         raise ValueError(f"its experiment is the path {text!r}; TOML text is needed")
+    if not only:
+        _check_code(config)
     experiment = Experiment.from_run_config(config)
     if only and not any(_same(experiment, one) for one in only):
         raise ValueError("its experiment is none of those that this client was started with (--only)")
-    task = "" if experiment.task is None else experiment.task.name
-    for key, name in (("model.name", experiment.model.name), ("task.name", task)):
-        if ":" in name and not only:
+    return Admitted(run.series_id, str(config["run-name"]) or str(run.run_id), config, experiment)
+
+
+def _check_code(config: UserConfig) -> None:
+    """Refuse code of the caller's choice, before the experiment is validated, which may load some of it.
+
+    Strategies run on the server alone.
+
+    Raises:
+        ValueError: The experiment names some, or can't be read.
+    """
+    try:
+        tree = tomllib.loads(str(config["experiment"]))
+    except tomllib.TOMLDecodeError:
+        return  # it is no experiment, and refused as that
+    apply_overrides(tree, shlex.split(str(config["set"])))
+    for key, name in own_code_in(tree).items():
+        if key != "server.strategy":
             raise ValueError(
                 f"{key} = {name!r} is a function of the caller's choice; "
                 "a client calls it only if it was started with this experiment (--only)"
             )
-    return Admitted(run.series_id, str(config["run-name"]) or str(run.run_id), config, experiment)
 
 
 def _same(one: Experiment, other: Experiment) -> bool:

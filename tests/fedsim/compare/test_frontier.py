@@ -3,8 +3,8 @@ import pytest
 from fedsim.compare.costs import costs_of
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
 from fedsim.compare.groups import grouped
-from fedsim.compare.members import Member
-from tests.fedsim.compare.members import cost, member
+from fedsim.compare.runs import Member
+from tests.fedsim.compare.runs import cost, member
 
 CLIENT = View("released-models", "client")
 

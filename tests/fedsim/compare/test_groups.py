@@ -5,7 +5,7 @@ import pytest
 from fedsim import Refused
 from fedsim.compare.frontier import View, frontier
 from fedsim.compare.groups import check_one_task, differences, grouped, text_of
-from tests.fedsim.compare.members import cost, member
+from tests.fedsim.compare.runs import cost, member
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_group() -> None:

@@ -15,7 +15,7 @@ import fedsim
 from fedsim import Refused
 from fedsim.cli import app
 from fedsim.compare import compare, frame_of
-from fedsim.compare.members import find_runs
+from fedsim.compare.runs import find_runs
 from tests.conftest import experiment
 
 

@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort, released_models
-from fedsim.privacy.accounting.pld import Step, composed, sometimes, step_of
+from fedsim.privacy.accounting.pld import Step, composed, mixture, step_of
 
 Density = NDArray[np.float64]
 WIDTH = 0.02
@@ -76,7 +76,7 @@ def test_the_cluster_law_is_reached_when_other_records_tell_who_took_part() -> N
 @pytest.mark.parametrize("others", [0.0, 0.5, 1.0, 3.0, 6.0])
 def test_the_cluster_law_is_a_bound_whatever_the_others_are(others: float) -> None:
     with_it, without, cell = two_rounds(0.3, 0.25, others)
-    law = sometimes(Step(1.2, 0.3), 1, 0.25, 1e-3).self_compose(2)
+    law = mixture(Step(1.2, 0.3), 1, 0.25, 1e-3).self_compose(2)
     for epsilon in (0.1, 0.5, 1.0, 2.0, 3.0):
         assert delta_of(with_it, without, epsilon, cell) <= law.get_delta_for_epsilon(epsilon) * (1 + 1e-6)
 
@@ -89,10 +89,10 @@ def test_absent_is_not_the_same_as_present_without_the_record() -> None:
     true = epsilon_of(0.1 * present + 0.9 * absent, 0.1 * without + 0.9 * absent, 1e-5, WIDTH)
     assert true == pytest.approx(3.80, abs=0.005)
     # The mixture rule puts the client's absence for its presence without the record: a step at rate 0.1.
-    mixture = composed(Step(1.0, 0.1), 1, 1e-4).get_epsilon_for_delta(1e-5)
-    assert mixture == pytest.approx(1.685, abs=0.002)
+    mixed = composed(Step(1.0, 0.1), 1, 1e-4).get_epsilon_for_delta(1e-5)
+    assert mixed == pytest.approx(1.685, abs=0.002)
     cluster = released_models(LocalSteps(noise_multiplier=1.0, rate=1.0, steps=1), 0.1, 1, 1e-5).pld
-    assert mixture < true <= cluster * (1 + 1e-6)
+    assert mixed < true <= cluster * (1 + 1e-6)
     assert cluster == pytest.approx(true, rel=1e-3)
 
 

@@ -15,19 +15,19 @@ from fedsim.privacy.accounting import Epsilon, NoTheorem, known_cohort
 from fedsim.privacy.accounting.renyi import epsilon_without_replacement
 from fedsim.privacy.accounting.steps import LocalSteps
 from fedsim.privacy.dp_fedavg import accounting as central
-from fedsim.privacy.dp_fedavg.accounting import CohortSum
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.events import Relation, Sampling
 
-POISSON = CohortSum(noise_multiplier=1.0, rate=0.01)
-FIXED = CohortSum(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
+POISSON = CohortMechanism(noise_multiplier=1.0, rate=0.01)
+FIXED = CohortMechanism(noise_multiplier=1.0, rate=0.01, sampling=Sampling.FIXED, clients=10_000)
 
 
-def truncated(most: int) -> CohortSum:
+def truncated(most: int) -> CohortMechanism:
     return replace(POISSON, sampling=Sampling.TRUNCATED_POISSON, clients=10_000, max_cohort=most)
 
 
-def bounds(answer: central.Answer) -> Epsilon:
+def bounds(answer: central.AdversaryCost) -> Epsilon:
     assert answer.epsilon is not None
     return answer.epsilon
 
@@ -63,7 +63,7 @@ def test_truncated_cohorts(most: int, epsilon: float) -> None:
 
 def test_a_client_is_to_its_cohort_as_a_record_to_its_batch() -> None:
     # McMahan et al. 2018's headline; test_published has it, and Table 1, by the conversion of its time.
-    release = CohortSum(noise_multiplier=1.0, rate=5000 / 763430)
+    release = CohortMechanism(noise_multiplier=1.0, rate=5000 / 763430)
     ours = bounds(central.released_models(release, 5000, 1e-9))
     assert ours.pld == pytest.approx(3.8988, rel=3e-4)
     assert ours.rdp == pytest.approx(4.1833, abs=6e-5)
@@ -73,7 +73,7 @@ def test_a_client_is_to_its_cohort_as_a_record_to_its_batch() -> None:
 
 def test_separated_cohorts_compose_the_rounds_of_a_clients_group() -> None:
     # dp.md 1.7: N = 1e6, m = 1e3, T = 1500, b = 50 with pfl's sigma: 12.0 amplified, 101 not.
-    release = CohortSum(
+    release = CohortMechanism(
         noise_multiplier=0.5315, rate=50 * 1e3 / 1e6, sampling=Sampling.SEPARATED, separation=50
     )
     answers = central.side_by_side(release, 1500, 1e-6)
@@ -95,7 +95,7 @@ def test_separated_cohorts_compose_the_rounds_of_a_clients_group() -> None:
 )
 def test_published_noise(row: tuple[float, float, float, int, float]) -> None:
     epsilon, delta, rate, rounds, published = row
-    release = CohortSum(noise_multiplier=1.0, rate=rate)
+    release = CohortMechanism(noise_multiplier=1.0, rate=rate)
     noise = central.noise_for(epsilon, "released-models", release, rounds, delta)
     assert noise == pytest.approx(published, rel=1.5e-3)
     found = bounds(central.released_models(replace(release, noise_multiplier=noise), rounds, delta))
@@ -137,7 +137,7 @@ def test_fixed_cohorts_replace_a_client_by_twice_the_clip_norm() -> None:
     assert epsilon_without_replacement(4.0, 3, 4, 1, 1e-4) < worst
 
 
-# --- who looks on -------------------------------------------------------------------------------------------------
+# --- adversaries -------------------------------------------------------------------------------------------------
 
 
 def test_adversaries_side_by_side() -> None:
@@ -195,7 +195,7 @@ def least_epsilon(p: NDArray[np.float64], q: NDArray[np.float64], rounds: int, d
 def test_a_rate_that_is_made_of_a_protected_number_tells_it_and_a_declared_one_does_not() -> None:
     # 20 clients, cohorts of 10, 100 rounds, noise multiplier 4; all are at 1, and the one who is there or not is at -1.
     rounds, delta, noise = 100, 1e-3, 4.0
-    added = CohortSum(noise_multiplier=noise, rate=0.5, relation=Relation.ADD_OR_REMOVE_ONE, cohort=10)
+    added = CohortMechanism(noise_multiplier=noise, rate=0.5, relation=Relation.ADD_OR_REMOVE_ONE, cohort=10)
     claimed = bounds(central.released_models(added, rounds, delta)).best
     assert claimed == pytest.approx(4.253, abs=1e-3)
     # The control, as it was: with 10 of 20, or of 19 clients, all of their rates change.
@@ -217,23 +217,23 @@ def test_only_coins_have_a_law_without_the_number_of_clients(sampling: Sampling)
 
 def test_a_declared_rate_is_that_of_the_ledgers_line_and_its_population_is_what_it_expects() -> None:
     line = CohortTerms(1.0, Relation.ADD_OR_REMOVE_ONE, Sampling.POISSON, None, 20, None, None, 0.05)
-    release = CohortSum.of(line)
+    release = CohortMechanism.of(line)
     assert (release.rate, release.clients, release.population) == (0.05, None, 400)
     with pytest.raises(ValueError, match=r"must be below 1 / \(cohort / rate\) = 1 / 400"):
         central.released_models(release, 1, 1 / 400)
     deployed = release.of_population(10**6, 1000, 20)
     assert (deployed.rate, deployed.clients, deployed.population) == (1e-3, None, 10**6)
     with pytest.raises(ValueError, match="rate: needed where the number of clients is not given"):
-        CohortSum.of(line._replace(rate=None))
+        CohortMechanism.of(line._replace(rate=None))
     public = CohortTerms(1.0, Relation.ZERO_OUT, Sampling.POISSON, 400, 20, None, None)
-    assert CohortSum.of(public).rate == 0.05
+    assert CohortMechanism.of(public).rate == 0.05
 
 
 def test_a_participation_budget_is_a_bound_for_known_cohorts_and_no_coin() -> None:
     answers = central.side_by_side(POISSON, 1000, 1e-5, max_participations=5)
     assert bounds(answers["known-cohort"]) == bounds(central.known_cohort(POISSON, 5, 1e-5))
     assert answers["released-models"].epsilon is None
-    assert "independent coins" in answers["released-models"].why
+    assert "Poisson-sampled" in answers["released-models"].why
     few = central.side_by_side(POISSON, 3, 1e-5, max_participations=5)
     assert bounds(few["known-cohort"]) == bounds(central.known_cohort(POISSON, 3, 1e-5))
 
@@ -260,7 +260,7 @@ def test_a_population_keeps_the_noise_on_the_mean_and_never_stands_in_the_place_
     None
 ):
     # pfl-research's cohort scale: 50 simulated for 1000 of a million; .6162 * 50 / 1000 = .03081.
-    simulated = CohortSum(noise_multiplier=0.03081, rate=0.05, clients=1000)
+    simulated = CohortMechanism(noise_multiplier=0.03081, rate=0.05, clients=1000)
     deployed = simulated.of_population(10**6, 1000, 50)
     assert deployed.noise_multiplier == pytest.approx(0.6162)
     assert (deployed.rate, deployed.clients) == (1e-3, 10**6)
@@ -277,7 +277,7 @@ def test_noise_for_the_server_is_none() -> None:
         central.noise_for(1.0, "server", POISSON, 10, 1e-5)
     with pytest.raises(ValueError, match="adversary = 'nobody': allowed: server, known-cohort"):
         central.noise_for(1.0, "nobody", POISSON, 10, 1e-5)
-    with pytest.raises(NoTheorem, match="independent coins"):
+    with pytest.raises(NoTheorem, match="Poisson-sampled"):
         central.noise_for(1.0, "released-models", POISSON, 10, 1e-5, max_participations=2)
     noise = central.noise_for(1.0, "known-cohort", POISSON, 10, 1e-5, max_participations=4)
     found = bounds(central.known_cohort(replace(POISSON, noise_multiplier=noise), 4, 1e-5)).best
@@ -304,7 +304,7 @@ def test_noise_for_the_server_is_none() -> None:
 )
 def test_values_out_of_range(fields: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        CohortSum(**{"noise_multiplier": 1.0, "rate": 0.5} | fields)  # type: ignore[arg-type]
+        CohortMechanism(**{"noise_multiplier": 1.0, "rate": 0.5} | fields)  # type: ignore[arg-type]
 
 
 def test_a_delta_at_which_publishing_a_client_would_pass_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from fedsim.privacy.account import Account
 from fedsim.privacy.accounting import pld
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.dp_fedavg.accounting import CohortSum, released_models
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
 from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
 from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
@@ -67,7 +67,9 @@ def test_rounds_without_a_sum_count_for_those_with_one_had_the_always_available_
     sums = round(ROUNDS * COHORT * (COHORT - 1) / (CLIENTS * (CLIENTS - 1)))
     assert sums == 8
     true = pld.epsilon_of_gaussians(Z, sums, DELTA)
-    release = CohortSum(noise_multiplier=Z, rate=COHORT / CLIENTS, sampling=Sampling.FIXED, clients=CLIENTS)
+    release = CohortMechanism(
+        noise_multiplier=Z, rate=COHORT / CLIENTS, sampling=Sampling.FIXED, clients=CLIENTS
+    )
     old = released_models(release, sums, DELTA).epsilon  # the control: of as many rounds as there were sums
     assert old is not None
     assert old.best < 0.5 * true

@@ -164,7 +164,7 @@ def test_what_has_no_theorem_is_refused() -> None:
         (square_root_banded(four, 5), "at most 4 bands alone"),
         (banded(Participation(rounds=12, separation=5), 4), "the pattern is 5 in 12"),
         (banded(Participation(rounds=13, separation=4), 4), "the pattern is 4 in 13"),
-        (banded(Participation(rounds=12, separation=4, most=2), 4), "isn't drawn by independent coins"),
+        (banded(Participation(rounds=12, separation=4, most=2), 4), "isn't Poisson-sampled"),
     ):
         with pytest.raises(ValueError, match=says):
             NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)

@@ -1,5 +1,6 @@
 """Which runs a client takes part in."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from flwr.supercore.run import Run
 from fedsim import Experiment
 from fedsim.deployment.bundle import RUN_CONFIG, installed_code, make_bundle
 from fedsim.deployment.client.admission import Admitted, admit
+from fedsim.experiment import NAMES_CODE
 from tests.conftest import experiment
 from tests.fedsim.deployment.test_bundle import files_of, zipped
 
@@ -37,8 +39,14 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"experiment": "rounds = 0\n"}, r"rounds"),
     ({"experiment": "[["}, r"."),
     ({"set": "rounds='"}, r"."),
-    ({"set": "model.name=os:system"}, r"^model.name = 'os:system' is a function of the caller's choice"),
-    ({"set": "task.name=os:system"}, r"^task.name = 'os:system' is a function of the caller's choice"),
+    *(
+        (
+            {"set": f"{key}=antigravity:fly"},
+            rf"^{key} = 'antigravity:fly' is a function of the caller's choice",
+        )
+        for key in NAMES_CODE
+        if key != "server.strategy"  # which the server alone calls
+    ),
 ]
 
 
@@ -47,6 +55,7 @@ def test_others_are_not(config: dict[str, Any], saying: str) -> None:
     with pytest.raises(ValueError, match=saying) as raised:
         admitted(**config)
     assert "\n" not in str(raised.value)
+    assert "antigravity" not in sys.modules  # not even validation has loaded it
 
 
 def test_no_bundle_with_modules() -> None:

@@ -7,11 +7,11 @@ from flwr.app import ArrayRecord
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.vectors import why_not_summable
+from fedsim.vectors import why_not_float
 
 
-def check_summable(experiment: Experiment, arrays: ArrayRecord) -> None:
+def check_float(experiment: Experiment, arrays: ArrayRecord) -> None:
     """Raise `Refused` for a model with arrays that are not of floating-point numbers."""
-    why = why_not_summable({name: np.dtype(array.dtype) for name, array in arrays.items()})
+    why = why_not_float({name: np.dtype(array.dtype) for name, array in arrays.items()})
     if why is not None:
         raise Refused(f"model.name = {experiment.model.name!r}: {why}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.compare.costs import Cost, costs_of
-from fedsim.compare.stand_in import protocol_bytes
+from fedsim.compare.ideal_bytes import protocol_bytes
 from fedsim.errors import Refused
 from fedsim.results.run import Run
 from fedsim.tasks import Scoring

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.compare.costs import Cost
-from fedsim.compare.members import Member
+from fedsim.compare.runs import Member
 
 
 def cost(epsilon: float | None, adversary: str = "released-models", unit: str = "client") -> Cost:

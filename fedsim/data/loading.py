@@ -1,0 +1,73 @@
+"""What a data source returns, checked: fedsim's own, and a user's `"module:callable"`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsim.catalogue import SourceEntry, Targets
+from fedsim.data.raw import Raw
+from fedsim.errors import Refused
+from fedsim.options import Options
+
+
+def load_raw(entry: SourceEntry, options: Options, generator: np.random.Generator, targets: Targets) -> Raw:
+    """Return a source's examples.
+
+    Raises:
+        Refused: They can't be read; or the user's own source is missing, fails, or returns no examples.
+    """
+    if ":" not in entry.name:
+        raw: Raw = entry.load()(options, generator, targets)
+        return raw
+    where = f"data.source = {entry.name!r}"
+    try:
+        found: Any = entry.load()(options, generator, targets)
+    except Refused as error:
+        raise Refused(f"{where}: {error}") from None
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise Refused(f"{where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+    if not isinstance(found, Raw):
+        raise Refused(f"{where}: returned {type(found).__name__}; a fedsim.data.raw.Raw is needed")
+    _check_arrays(found, where)
+    return found
+
+
+def state_of(source: str) -> list[Any]:
+    """Return the state of the module that a user's own source is in, so that a changed one is loaded anew.
+
+    Of what the module reads it knows nothing: that belongs into an option.
+    """
+    try:
+        spec = importlib.util.find_spec(source.partition(":")[0]) if ":" in source else None
+    except (ImportError, ValueError):
+        return []  # it can't be loaded either, and is refused then
+    file = None if spec is None or spec.origin is None else Path(spec.origin)
+    if file is None or not file.is_file():
+        return []
+    return [str(file), file.stat().st_size, file.stat().st_mtime_ns]
+
+
+def _check_arrays(raw: Raw, where: str) -> None:
+    """Refuse arrays that don't fit together, or hold what is no number."""
+    for name, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
+        if not isinstance(x, np.ndarray) or x.dtype not in (np.uint8, np.float32) or len(x) == 0:
+            kind = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise Refused(f"{where}: x_{name} is {kind}; examples as uint8 or float32 are needed")
+        if x.dtype == np.float32 and not np.isfinite(x).all():
+            raise Refused(f"{where}: x_{name} holds NaN or infinity; finite numbers are needed")
+        if (y is None) != (raw.y_train is None) or (y is not None and len(y) != len(x)):
+            raise Refused(f"{where}: y_{name} must have as many targets as x_{name} has examples, {len(x)}")
+        if y is not None and y.dtype not in (np.int64, np.float32):
+            raise Refused(f"{where}: y_{name} is {y.dtype}; labels as int64 or values as float32 are needed")
+        if y is not None and y.dtype == np.int64 and y.min() < 0:
+            raise Refused(f"{where}: y_{name} holds {y.min()}; labels from 0 are needed")
+    if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
+        raise Refused(
+            f"{where}: examples for training have shape {raw.x_train.shape[1:]}, those of the test {raw.x_test.shape[1:]}"
+        )
+    if raw.user is not None and len(raw.user) != len(raw.x_train):
+        raise Refused(f"{where}: user has {len(raw.user)} entries for {len(raw.x_train)} training examples")
