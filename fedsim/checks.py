@@ -72,7 +72,8 @@ def intent_of(experiment: Described) -> Intent:
 
 def rule_of(server: ServerSection) -> CohortRule:
     """Return how `[server]` asks cohorts to be drawn."""
-    return CohortRule(sampling=Sampling(server.sampling), cohort=server.cohort, max_cohort=server.max_cohort)
+    scheme = Sampling.OWN if ":" in server.sampling else Sampling(server.sampling)
+    return CohortRule(sampling=scheme, cohort=server.cohort, max_cohort=server.max_cohort)
 
 
 def problems_of(experiment: Described) -> Iterator[Problem]:
@@ -81,6 +82,13 @@ def problems_of(experiment: Described) -> Iterator[Problem]:
     mechanism, settings = privacy.mechanism, privacy.settings
     yield from _of_cohort(intent, mechanism.hides_clients(settings))
     yield from _of_clients(experiment, intent)
+    if intent.rule.sampling is Sampling.OWN and not mechanism.takes_any_sampling:
+        yield Problem(
+            ("server", "sampling"),
+            experiment.server.sampling,
+            f"no guarantee is known for it: the epsilon of privacy.{mechanism.name} depends on how cohorts are drawn; "
+            f"allowed: {', '.join(scheme.value for scheme in INDEPENDENT)}",
+        )
     yield from mechanism.check(settings, intent)
     if not mechanism.separates:
         yield from _of_separation(intent)

@@ -184,6 +184,7 @@ NAMES_CODE = (
     "client.optimizer",
     "client.schedule",
     "server.strategy",
+    "server.sampling",
     "privacy.own.use",
 )
 """The keys that may name code of the user's own."""

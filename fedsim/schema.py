@@ -15,10 +15,12 @@ def schema() -> dict[str, Any]:
     tree = Experiment.model_json_schema(by_alias=True)
     names = ("Data", "Model", "Client", "Server")
     data, model, client, server = (tree["$defs"][f"{name}Section"] for name in names)
-    _describe(data, "source", catalogue.SOURCES, "enum")
+    _describe(data, "source", catalogue.SOURCES, "examples")
+    data["properties"]["source"]["anyOf"] = [{"enum": list(catalogue.SOURCES)}, {"pattern": ":"}]
     _describe(data, "partition", catalogue.PARTITIONS, "enum")
     _describe(tree["$defs"]["TaskSection"], "name", catalogue.TASKS, "examples")
     _describe(model, "name", catalogue.MODELS, "examples")
+    server["properties"]["sampling"]["anyOf"] = [{"enum": list(catalogue.SAMPLINGS)}, {"pattern": ":"}]
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
     _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")
     _describe(client, "schedule", SCHEDULES, "examples", "schedule-options")

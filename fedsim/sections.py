@@ -301,10 +301,12 @@ class ServerSection(Section):
     """A strategy's name (see `fedsim strategies`) or `"module:callable"`."""
     cohort: int = Field(default=10, ge=1)
     """Clients in a round; the expected number where each client has its own coin."""
-    sampling: Literal["fixed", "poisson", "truncated-poisson", "b-min-sep"] = "fixed"
+    sampling: str = "fixed"
     """`fixed`: that many clients, without replacement; `poisson`: each client by its own coin; `truncated-poisson`:
     of those, at most `max-cohort`; `b-min-sep`: by its own coin in the round that is its group's turn, for
-    `privacy.dp-ftrl`, whose `min-separation` is the number of groups."""
+    `privacy.dp-ftrl`, whose `min-separation` is the number of groups; or `"module:callable"`."""
+    sampling_options: dict[str, Any] | None = None
+    """Arguments of a sampling of your own."""
     max_cohort: int | None = Field(default=None, ge=1)
     """Clients in a round at most, for `truncated-poisson`; unset: five standard deviations above the mean."""
     weighting: Literal["examples", "uniform"] = "examples"
@@ -334,10 +336,15 @@ class ServerSection(Section):
             return raw
         filled = dict(raw)
         _fill(filled, "options", _lookup("strategy", raw.get("strategy", "fedavg"), catalogue.find_strategy))
+        _lookup("sampling", raw.get("sampling", "fixed"), catalogue.find_sampling)
         return filled
 
     @model_validator(mode="after")
     def _check_cohort(self) -> Self:
+        if self.sampling_options is not None and ":" not in self.sampling:
+            raise invalid(
+                "sampling-options", "a table", f"is for a sampling of your own, not {self.sampling!r}"
+            )
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
         if self.target is not None and self.target_accuracy is not None:
             raise invalid("target", self.target, "can't stand beside target-accuracy; allowed: one of them")
@@ -365,6 +372,11 @@ class ServerSection(Section):
     def strategy_entry(self) -> catalogue.StrategyEntry:
         """The strategy's entry in the catalogue."""
         return catalogue.find_strategy(self.strategy)
+
+    @property
+    def sampling_entry(self) -> catalogue.SamplingEntry:
+        """The sampling's entry in the catalogue."""
+        return catalogue.find_sampling(self.sampling)
 
     @property
     def strategy_options(self) -> Options:

@@ -41,6 +41,7 @@ class Sampling(StrEnum):
     POISSON = "poisson"  # each by its own coin
     TRUNCATED_POISSON = "truncated-poisson"  # of those, at most so many, chosen uniformly
     FIXED = "fixed"  # always so many, each set equally likely
+    OWN = "own"  # by a user's own code, of which no law is known
     SEPARATED = "b-min-sep"  # each at most once in so many rounds: by coins within the group whose turn it is
 
 

@@ -39,6 +39,8 @@ class Mechanism(ABC, Generic[S]):
         tuned: Keys of its table, or tables in it, that change how well it learns and not what it promises.
         defaults: Keys that are set where an experiment doesn't set them, such as `{"server.weighting": "uniform"}`.
         separates: Whether it keeps a client's participations apart, as `server.sampling = "b-min-sep"` needs.
+        takes_any_sampling: Whether its guarantee holds for cohorts that are drawn in any way that doesn't look at the data,
+            as a user's own.
         counts_records: Whether the server must know how many examples each client has, to account for it.
     """
 
@@ -51,6 +53,7 @@ class Mechanism(ABC, Generic[S]):
     tuned: ClassVar[frozenset[str]] = frozenset({"clip"})
     defaults: ClassVar[Mapping[str, Any]] = {}
     separates: ClassVar[bool] = False
+    takes_any_sampling: ClassVar[bool] = False
     counts_records: ClassVar[bool] = False
 
     def hides_clients(self, settings: S) -> bool:

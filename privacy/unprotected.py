@@ -22,6 +22,7 @@ class Unprotected(Mechanism[Section]):
     name = "none"
     unit = Unit.EXAMPLE
     Settings = Section
+    takes_any_sampling = True
 
     def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
         """Return the plan of a training that nothing protects."""

@@ -26,7 +26,8 @@ from fedsim.models import initial_model
 from fedsim.models.made_up import made_up
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
-from fedsim.privacy.events import Noise, Unit
+from fedsim.privacy.cohorts.sampling import CohortSampling
+from fedsim.privacy.events import Noise, Sampling, Unit
 from fedsim.privacy.server_half import ServerHalf
 from fedsim.privacy.training import Unfit
 from fedsim.randomness import ServerDraws
@@ -45,6 +46,7 @@ from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
 from fedsim.server.float_model import check_float
 from fedsim.server.grids.deployed import DeployedGrid
+from fedsim.server.own_sampling import own_sampling
 from fedsim.server.process import ServerProcess
 from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
@@ -167,8 +169,13 @@ def _federation(
     noise = Noise(experiment.privacy.noise)
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
+    draws = ServerDraws(experiment)
     with refused(mechanism):
-        half = plan.server(ServerDraws(experiment))
+        half = plan.server(draws)
+    if plan.cohorts.sampling is Sampling.OWN:
+        sampling: CohortSampling = own_sampling(experiment, data.clients, draws.coins)
+    else:
+        sampling = plan.sampling(draws)
     enrolment = _enrol(experiment, data, grid, deployment)
     return Federation(
         experiment=experiment,
@@ -184,7 +191,7 @@ def _federation(
             charges_ahead=policy is not None or (deployment is not None and noise is Noise.SYSTEM),
         ),
         half=half,
-        sampling=plan.sampling(ServerDraws(experiment)),
+        sampling=sampling,
         aggregator=_aggregator(experiment, half)
         if policy is None
         else Secure(

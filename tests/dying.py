@@ -16,7 +16,7 @@ import pytest
 import fedsim
 from fedsim import Experiment
 from fedsim.privacy.account import Account
-from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
+from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.results import RunDirectory
 from fedsim.server.evaluation import Evaluation
 from tests.stopping import Killed, die

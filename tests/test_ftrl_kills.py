@@ -9,9 +9,9 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused, load_ledger
+from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
-from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.randomness import ServerDraws
 from fedsim.streams import numpy_stream

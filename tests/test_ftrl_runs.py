@@ -16,9 +16,9 @@ from fedsim.arrays import values_of
 from fedsim.mechanisms import event_of
 from fedsim.models import initial_model
 from fedsim.privacy.arithmetic import SHARE
+from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
-from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.events import Noise
 from fedsim.server.evaluation import Evaluation
@@ -266,7 +266,7 @@ def test_who_has_taken_part_as_often_as_it_may_stays_out_and_empty_rounds_are_no
 
 
 def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.privacy.dp_ftrl.sampling.draw_separated", lambda *_: [0, 5])
+    monkeypatch.setattr("fedsim.privacy.cohorts.separated.draw_separated", lambda *_: [0, 5])
     with pytest.raises(
         fedsim.RunFailed, match=r"privacy.dp-ftrl: round 2: client 0 took part in round 1, and .* 3 or more"
     ):
@@ -277,7 +277,7 @@ def test_cohorts_that_break_the_separation_release_nothing(monkeypatch: pytest.M
 def test_the_history_holds_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     path = stopped(setting(), "run", after=1)
     with monkeypatch.context() as patch:
-        patch.setattr("fedsim.privacy.dp_ftrl.sampling.draw_separated", lambda *_: list(range(CLIENTS)))
+        patch.setattr("fedsim.privacy.cohorts.separated.draw_separated", lambda *_: list(range(CLIENTS)))
         with pytest.raises(fedsim.RunFailed, match=r"round 2: client \d+ took part in round 1"):
             fedsim.resume(path)
 

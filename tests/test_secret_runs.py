@@ -18,7 +18,7 @@ from fedsim import Interrupted, Refused
 from fedsim.cli import app
 from fedsim.data import prepare
 from fedsim.models import initial_model
-from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
+from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.events import Noise
 from fedsim.randomness import ServerDraws

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
@@ -25,7 +26,6 @@ from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
 from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT, step_grid

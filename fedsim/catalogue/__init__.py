@@ -14,6 +14,7 @@ from fedsim.catalogue.entries import (
     ModelEntry,
     OptimizerEntry,
     PartitionEntry,
+    SamplingEntry,
     ScheduleEntry,
     SourceEntry,
     StrategyEntry,
@@ -26,6 +27,7 @@ from fedsim.catalogue.entries import (
 from fedsim.catalogue.mechanisms import BUDGETS, MECHANISMS, NO_MECHANISM, find_mechanism
 from fedsim.catalogue.models import MODELS, TASKS, find_model, find_task
 from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
+from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
 from fedsim.catalogue.strategies import STRATEGIES, find_strategy
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "NO_MECHANISM",
     "OPTIMIZERS",
     "PARTITIONS",
+    "SAMPLINGS",
     "SCHEDULES",
     "SOURCES",
     "STRATEGIES",
@@ -46,6 +49,7 @@ __all__ = [
     "ModelEntry",
     "OptimizerEntry",
     "PartitionEntry",
+    "SamplingEntry",
     "ScheduleEntry",
     "SourceEntry",
     "StrategyEntry",
@@ -56,6 +60,7 @@ __all__ = [
     "find_model",
     "find_optimizer",
     "find_partition",
+    "find_sampling",
     "find_schedule",
     "find_source",
     "find_strategy",

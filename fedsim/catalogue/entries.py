@@ -102,6 +102,14 @@ class StrategyEntry(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplingEntry(Entry):
+    """A way to draw cohorts: `reference` is a function `(cohort, clients, coins, **options) -> CohortSampling`.
+
+    So it is for a user's own; those of fedsim are made by the mechanism's plan, which knows their law.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class MechanismEntry(Entry):
     """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings.
 

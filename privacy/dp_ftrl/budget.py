@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.budget import NoiseBudget, Table, both, counted, plain, shown
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.accounting import Groups
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, alternatives, plan
 from fedsim.privacy.dp_ftrl.factorization import (
@@ -18,7 +19,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     factorization_of,
     independent,
 )
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.accounting import (
     Groups,
     epsilon_amplified,
@@ -21,7 +22,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     square_root_banded,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.strategies import Banded
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
 

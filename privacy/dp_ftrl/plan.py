@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.privacy.dp_fedavg.accounting import AdversaryCost, to_json
 from fedsim.privacy.dp_fedavg.plan import WHO
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, plan
 from fedsim.privacy.dp_ftrl.event import MatrixTerms
 from fedsim.privacy.dp_ftrl.factorization import Factorization, factorization_of
-from fedsim.privacy.dp_ftrl.participation import Participation
-from fedsim.privacy.dp_ftrl.sampling import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Relation, Sampling, Unit

@@ -31,6 +31,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
     covers = disclosure.COVERS
     report_terms = disclosure.REPORT_TERMS
     counts_records = True
+    takes_any_sampling = True
 
     def check(self, settings: DpSgdSettings, intent: Intent) -> Iterable[Problem]:
         """Return what an experiment may not say. As `Mechanism` says."""

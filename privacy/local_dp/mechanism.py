@@ -28,6 +28,7 @@ class LocalDp(Mechanism[LocalDpSettings]):
     events: ClassVar[Mapping[str, type[Event]]] = {"local-dp": LocalDpEvent}
     covers = disclosure.COVERS
     report_terms = disclosure.REPORT_TERMS
+    takes_any_sampling = True
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
 
     def check(self, settings: LocalDpSettings, intent: Intent) -> Iterable[Problem]:

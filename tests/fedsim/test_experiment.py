@@ -138,6 +138,7 @@ def test_the_schema_takes_what_an_experiment_takes() -> None:
 
     assert errors({"rounds": 0}) == 1
     assert errors({"data": {"source": "nowhere"}}) == 1
+    assert errors({"data": {"source": "mine:load"}}) == 0
     assert errors({"data": {"alfa": 0.5}}) == 1
     assert errors({"client": {"batch-size": "ten"}}) == 1
     assert errors({"client": {"optimizer": "adam", "optimizer-options": {"beta-1": "much"}}}) == 1

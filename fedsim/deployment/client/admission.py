@@ -78,7 +78,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
 def _check_code(config: UserConfig) -> None:
     """Refuse code of the caller's choice, before the experiment is validated, which may load some of it.
 
-    Strategies run on the server alone.
+    Strategies and samplings run on the server alone.
 
     Raises:
         ValueError: The experiment names some, or can't be read.
@@ -89,7 +89,7 @@ def _check_code(config: UserConfig) -> None:
         return  # it is no experiment, and refused as that
     apply_overrides(tree, shlex.split(str(config["set"])))
     for key, name in own_code_in(tree).items():
-        if key != "server.strategy":
+        if not key.startswith("server."):
             raise ValueError(
                 f"{key} = {name!r} is a function of the caller's choice; "
                 "a client calls it only if it was started with this experiment (--only)"

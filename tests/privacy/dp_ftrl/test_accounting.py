@@ -6,6 +6,7 @@ import dp_accounting as dpa
 import pytest
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.accounting import (
     Groups,
     epsilon_amplified,
@@ -21,7 +22,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     square_root_banded,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
 
 

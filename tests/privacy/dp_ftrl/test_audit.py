@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fedsim.privacy.audit import Release, measure
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.factorization import Factorization, banded, buffered, square_root_toeplitz
-from fedsim.privacy.dp_ftrl.participation import Participation
 from tests.privacy.dp_ftrl.oracles import dense
 
 TRIALS, DELTA = 100_000, 1e-5

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,
@@ -15,7 +16,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     square_root_banded,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.strategies import Banded, Buffered
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
 from tests.privacy.dp_ftrl.oracles import dense

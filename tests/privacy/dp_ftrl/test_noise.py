@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.correlated_noise import PIECE, Noise
 from fedsim.privacy.dp_ftrl.factorization import (
@@ -14,7 +15,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     independent,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.participation import Participation
 from tests.privacy.dp_ftrl.oracles import dense
 
 PATTERN = Participation(rounds=40, separation=8)

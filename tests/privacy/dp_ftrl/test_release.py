@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedsim.privacy.clipping import clip_jointly
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_ftrl.accounting import Groups
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded, buffered
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
 from fedsim.privacy.events import Sampling
 from fedsim.privacy.randomness import NumpyRandomness

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,
@@ -15,7 +16,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     square_root_banded,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.participation import Participation
 from fedsim.privacy.dp_ftrl.strategies import Banded
 from fedsim.privacy.dp_ftrl.toeplitz import sensitivity, square_root
 from tests.privacy.dp_ftrl.oracles import dense, patterns, worst_norm

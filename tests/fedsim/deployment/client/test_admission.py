@@ -45,7 +45,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
             rf"^{key} = 'antigravity:fly' is a function of the caller's choice",
         )
         for key in NAMES_CODE
-        if key != "server.strategy"  # which the server alone calls
+        if not key.startswith("server.")  # which the server alone calls
     ),
 ]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim.privacy.cohorts.draw import draw_separated, group_of
+from fedsim.privacy.cohorts.participation import History, Participation
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.cohorts.sampling import CohortSampling, Coins
-from fedsim.privacy.dp_ftrl.participation import History, Participation
 
 
 class SeparatedCohorts(CohortSampling):

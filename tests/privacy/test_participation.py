@@ -5,7 +5,7 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 
-from fedsim.privacy.dp_ftrl.participation import History, Participation
+from fedsim.privacy.cohorts.participation import History, Participation
 from tests.privacy.dp_ftrl.oracles import patterns
 
 
