@@ -447,6 +447,7 @@ def test_fedsims_own_repository_is_an_experiment() -> None:
     assert "clients = 3: is not for an experiment, whose data.clients says how many" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's
 def test_a_bundle_of_fedsims_own_repository_is_whole(tmp_path: Path) -> None:
     """`flwr build` follows no links: `fedsim.server` and its like are then the folders beside `fedsim/`."""

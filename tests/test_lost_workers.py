@@ -139,6 +139,7 @@ def test_a_client_whose_worker_dies_after_its_release_is_charged_once_and_not_tr
     assert said["spent"] <= said["epsilon"] <= 3.0
 
 
+@pytest.mark.slow
 def test_a_second_try_would_be_a_second_release_and_the_run_ends_before_the_budget_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -61,7 +61,11 @@ def setting(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
-@pytest.mark.parametrize("overrides", [ADAM, ADAMW, OWN], ids=["adam", "adamw", "own"])
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param(ADAM, marks=pytest.mark.slow), pytest.param(ADAMW, marks=pytest.mark.slow), OWN],
+    ids=["adam", "adamw", "own"],
+)
 def test_engines_and_resumed_runs_have_the_same_bits(overrides: tuple[str, ...]) -> None:
     reference = bits(fedsim.run(setting(*overrides), "sequential"))
     local = setting(*overrides, "runtime.engine=local", "runtime.workers=2")
@@ -97,6 +101,7 @@ def test_optimizers_train_under_every_mechanism(mechanism: str) -> None:
     assert bits(fedsim.resume(stopped(setting(*overrides, *OWN), "parts"))) == bits(run)
 
 
+@pytest.mark.slow
 def test_epsilon_of_adam_under_dp_sgd_is_that_of_sgd() -> None:
     runs = [
         fedsim.run(setting(*DP_SGD, *more), str(index)) for index, more in enumerate([(), ADAM, ADAMW, OWN])

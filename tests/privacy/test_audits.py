@@ -161,6 +161,7 @@ def test_dp_fedavg_with_poisson_cohorts_and_a_client_that_is_always_in() -> None
     check("poisson", dp_fedavg(NOISE, rate=0.25, rounds=2), claimed, half, always, trials=100_000)
 
 
+@pytest.mark.slow
 def test_adaptive_clipping_and_what_raw_bits_or_the_updated_clips_noise_give_away() -> None:
     # Raw bits of 0 or 1 move by 1 where the split takes 1/2. All three are below the clip norm, so that without noise
     # the next one is exp(-RATE / 2) of it.
