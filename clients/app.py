@@ -46,7 +46,7 @@ def on_train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(bench.model, bench.task, examples).loss
-    at = client_round(bench, context, config)
+    at = client_round(context, config, len(examples))
     steps = bench.kernel.steps(*bench.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
     with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine

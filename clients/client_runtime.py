@@ -23,13 +23,13 @@ from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.client_half import ClientRound
+from fedsim.privacy.vectors import dimension_of
 from fedsim.records import config_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
 from fedsim.tasks.build import task_of
 from fedsim.training import client_half_of
-from fedsim.vectors import dimension_of
 
 
 class ClientRuntime:
@@ -108,14 +108,16 @@ def client_index(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def client_round(runtime: ClientRuntime, context: Context, config: Mapping[str, Any]) -> ClientRound:
-    """Return which client's round a train message is about; `config` is the message's."""
-    client = client_index(context)
+def client_round(context: Context, config: Mapping[str, Any], records: int) -> ClientRound:
+    """Return which client's round a train message is about.
+
+    Args:
+        context: The client's.
+        config: The message's.
+        records: The client's training records.
+    """
     return ClientRound(
-        round=int(config["server-round"]),
-        client=client,
-        records=len(runtime.data.client(client).train),
-        told=config,
+        round=int(config["server-round"]), client=client_index(context), records=records, told=config
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,9 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import Values, record_of, values_of
+from fedsim.privacy.vectors import split_like
 
 CLIPPED = "clipped-update"  # the record of a train reply, and its only array: what has changed, clipped, instead of a model
-
-
-def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
-    """Return how many numbers arrays of such shapes hold."""
-    return sum(math.prod(shape) for shape in shapes)
 
 
 def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
@@ -55,12 +50,7 @@ def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
 
 def split(vector: NDArray[Any], like: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Return a vector, `(dimension,)`, as views in the names and shapes of arrays."""
-    pieces, start = {}, 0
-    for name, array in like.items():
-        size = math.prod(array.shape)
-        pieces[name] = vector[start : start + size].reshape(tuple(array.shape))
-        start += size
-    return pieces
+    return split_like(vector, {name: tuple(array.shape) for name, array in like.items()})
 
 
 def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord:

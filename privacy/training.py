@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from fedsim.privacy.events import Noise
 from fedsim.privacy.intent import CohortRule, LocalWork
 from fedsim.privacy.randomness import Randomness
 from fedsim.privacy.rounding import sensitivity_after_rounding
+from fedsim.privacy.vectors import dimension_of
 
 
 class Unfit(ValueError):
@@ -71,7 +71,7 @@ class Training:
     @property
     def dimension(self) -> int:
         """Numbers in the model."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
+        return dimension_of(self.shapes.values())
 
     def sum_sensitivity(self, clip: float) -> float:
         """Return the L2 sensitivity of a sum of updates clipped to a norm: more where secure aggregation rounds them."""

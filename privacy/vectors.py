@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
+    """Return how many numbers arrays of such shapes hold."""
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def concatenated(
@@ -16,9 +22,7 @@ def concatenated(
     return np.concatenate([arrays[name].reshape(-1) for name in shapes]).astype(np.float64)
 
 
-def split_like(
-    vector: NDArray[np.float64], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, NDArray[np.float64]]:
+def split_like(vector: NDArray[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
     """Return a vector `(dimension,)` as views of the given shapes, by name."""
     pieces, start = {}, 0
     for name, shape in shapes.items():

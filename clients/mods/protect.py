@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsim.arrays import record_of
-from fedsim.clients.client_runtime import client_round, client_runtime
+from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.participation import take_part
 from fedsim.clients.process import ClientProcess, note_released
 from fedsim.privacy.events import Noise
@@ -35,7 +35,7 @@ def protect_mod(message: Message, context: Context, call_next: ClientAppCallable
     if not (half.releases or half.protects):
         return call_next(message, context)
     config = record_in(message.content, ConfigRecord, "config")
-    at = client_round(runtime, context, config)
+    at = client_round(context, config, len(runtime.data.client(client_index(context)).train))
     if half.releases:
         if ClientProcess.of(context) is not None:
             half.check_told(at)

@@ -44,6 +44,11 @@ class Total:
     failures: dict[int, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
+    @property
+    def means(self) -> dict[str, float]:
+        """Weighted means of the metrics, by name."""
+        return {name: value / self.weight for name, value in self.metrics.items()}
+
     def content(self, like: Expected) -> RecordDict:
         """Return the one reply that a linear strategy gets.
 
@@ -54,8 +59,7 @@ class Total:
         for name, (_, dtype) in like.items():
             mean = self.arrays[name] / self.weight
             arrays[name] = (np.rint(mean) if dtype.kind in "biu" else mean).astype(dtype)
-        metrics: dict[str, Any] = {name: value / self.weight for name, value in self.metrics.items()}
-        metrics["num-examples"] = self.examples
+        metrics: dict[str, Any] = {**self.means, "num-examples": self.examples}
         return RecordDict({"arrays": record_of(arrays), "metrics": MetricRecord(metrics)})
 
 

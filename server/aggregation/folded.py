@@ -18,7 +18,7 @@ class WeightedMean(Updates):
 
     def __init__(self, total: Total, expected: Expected, request: Message) -> None:
         self.count = len(total.nodes)
-        self.reported = {name: value / total.weight for name, value in total.metrics.items()}
+        self.reported = total.means
         self._total = total
         self._expected = expected
         self._request = request
@@ -37,7 +37,7 @@ class ClippedSum(Updates):
 
     def __init__(self, total: Total) -> None:
         self.count = len(total.nodes)
-        self.reported = {name: value / total.weight for name, value in total.metrics.items()}
+        self.reported = total.means
         self._total = total
 
     def messages(self) -> list[Message]:

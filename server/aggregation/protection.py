@@ -13,11 +13,11 @@ from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.vectors import dimension_of
 from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.server.float_model import check_float
 from fedsim.server.process import ServerProcess
-from fedsim.vectors import dimension_of
 
 
 def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData) -> Policy | None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from fedsim.arrays import values_of
 from fedsim.mechanisms import loads
 from fedsim.privacy.events import Event
+from fedsim.privacy.vectors import dimension_of
 from fedsim.records import find_record, records_in
-from fedsim.vectors import CLIPPED, dimension_of
+from fedsim.vectors import CLIPPED
 
 LATE = "did not answer in time"  # what is said of a client whose reply is not there
 AWAY = "is away"  # and of one that could not be asked

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fedsim.arrays import record_of
 from fedsim.privacy.secagg.primitives import SigningKey
+from fedsim.privacy.vectors import dimension_of
 from fedsim.secagg.setup import Registry, graph_entropy, identity_of, policy_of
-from fedsim.vectors import difference, dimension_of, moved, why_not_float
+from fedsim.vectors import difference, moved, why_not_float
 from tests.conftest import experiment
 
 shapes = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=4)
