@@ -15,6 +15,7 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.progress import Silent
 from fedsim.runtime import AppSpec, RayGrid
+from fedsim.runtime.ray_cluster import WorkerProcess
 from tests.fedsim.test_runtime import SPEC, Sum, array, query, told
 from tests.test_simulation import CNN, LSTM, bits
 
@@ -109,12 +110,13 @@ def test_a_node_that_is_lost_costs_no_bits(cluster: Any) -> None:
     assert bits(fedsim.run(ray_setting, "ray", LoseANode())) == reference
 
 
-def players() -> list[int]:
-    """Return the processes of actors."""
+def actors() -> list[int]:
+    """Return the processes of actors: Ray names them after their class."""
+    name = f"ray::{WorkerProcess.__name__}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if path.read_bytes().startswith(b"ray::Player"):
+            if path.read_bytes().startswith(name):
                 found.append(int(path.parent.name))
     return found
 
@@ -130,7 +132,9 @@ def test_actors_that_are_killed_cost_no_bits(cluster: Any) -> None:
             Twice: it may not be ready yet, and three of those in a row end a run.
             """
             if row["round"] < 3:
-                while not (alive := players()):  # the one killed last may not be back yet
+                deadline = time.monotonic() + 120
+                while not (alive := actors()):  # the one killed last may not be back yet
+                    assert time.monotonic() < deadline, "there is no process of an actor"
                     time.sleep(0.05)
                 os.kill(alive[0], signal.SIGKILL)
 
