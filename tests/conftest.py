@@ -63,7 +63,7 @@ def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs use a ClientApp whose clients keep a state that matters."""
     from fedsim.runtime import AppSpec
 
-    monkeypatch.setattr("fedsim.simulate.AppSpec", partial(AppSpec, reference="tests.apps:drifting"))
+    monkeypatch.setattr("fedsim.simulate.AppSpec", partial(AppSpec, reference="tests.support.apps:drifting"))
 
 
 def experiment(*overrides: str) -> Experiment:

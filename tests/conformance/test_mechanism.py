@@ -13,8 +13,8 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused
-from tests.stopping import stopped
-from tests.test_simulation import bits
+from tests.runs.test_simulation import bits
+from tests.support.stopping import stopped
 
 BASE = """
 name = "conformance"
