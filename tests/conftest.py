@@ -47,7 +47,7 @@ def tiny() -> Experiment:
     return experiment()
 
 
-collect_ignore_glob = ["apps_flower/*"]  # Flower apps, loaded by the tests of them
+collect_ignore_glob = ["support/apps_flower/*"]  # Flower apps, loaded by the tests of them
 
 
 @pytest.fixture
