@@ -17,22 +17,20 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import protect_mod
-from fedsim.mechanisms import loads
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.dp_fedavg import client as clip
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
-from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.events import Sampling
 from fedsim.runtime.spec import acting_as
 from fedsim.streams import noise_stream, numpy_stream
 from fedsim.vectors import CLIPPED
+from tests.support.runs import events_of, private_bits
 from tests.support.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.support.tasks import task_of
-from tests.runs.test_simulation import bits
 
 DIGITS = """
 name = "clients"
@@ -71,16 +69,6 @@ SECAGG = (
 
 def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
-
-
-def events_of(run: fedsim.Run) -> list[CohortEvent]:
-    events = [loads(line) for line in run.ledger.read_text().splitlines()]
-    assert all(isinstance(event, CohortEvent) for event in events)
-    return events  # type: ignore[return-value]
-
-
-def private_bits(run: fedsim.Run) -> Any:
-    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
 
 
 def test_each_round_is_an_event_and_epsilon_follows_from_them() -> None:

@@ -12,9 +12,8 @@ import fedsim
 from fedsim import Experiment
 from fedsim.results.checkpoint import read_checkpoint
 from tests.conftest import experiment
+from tests.support.runs import bits, events_of, private_bits
 from tests.support.stopping import Killed
-from tests.runs.test_private import events_of, private_bits
-from tests.runs.test_simulation import bits
 
 
 class Disk:

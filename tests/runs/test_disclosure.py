@@ -32,8 +32,8 @@ from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
 from fedsim.server.discretion import LOGGERS
+from tests.support.runs import bits
 from tests.support.stopping import change, fail_in, stopped
-from tests.runs.test_simulation import bits
 
 BASE = """
 name = "told"
@@ -288,7 +288,12 @@ def test_worker_processes_keep_quiet_too(
 ) -> None:
     """Their stderr is the terminal's. Clients raise and warn; the server, which evaluates, does not."""
     printed = {}
-    changes = ("model.name=tests.support.models:telling", "rounds=1", "runtime.engine=local", "runtime.workers=1")
+    changes = (
+        "model.name=tests.support.models:telling",
+        "rounds=1",
+        "runtime.engine=local",
+        "runtime.workers=1",
+    )
     for noise in ("os", "seeded"):
         caplog.clear()
         fedsim.run(setting(*overrides, *changes, f"privacy.noise={noise}"), noise)

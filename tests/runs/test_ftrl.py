@@ -23,9 +23,9 @@ from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.events import Noise
 from fedsim.server.evaluation import Evaluation
 from fedsim.streams import noise_stream
+from tests.support.runs import private_bits
 from tests.support.stopping import fail_in, failing_in_private, stopped
 from tests.support.tasks import task_of
-from tests.runs.test_private import private_bits
 
 BASE = """
 name = "ftrl"

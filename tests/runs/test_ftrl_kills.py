@@ -15,8 +15,8 @@ from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.randomness import ServerDraws
 from fedsim.streams import numpy_stream
-from tests.support.dying import PLACES, died, killed, participations, watch_draws
 from tests.runs.test_crash_points import Disk, crashes, disk  # noqa: F401 (a fixture)
+from tests.support.dying import PLACES, died, killed, participations, watch_draws
 
 ROUNDS, SEPARATION, MOST, CLIENTS = 8, 2, 2, 12
 TEXT = f"""

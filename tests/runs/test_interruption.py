@@ -9,8 +9,8 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Interrupted
+from tests.support.runs import bits
 from tests.support.stopping import Listener, signal_myself
-from tests.runs.test_simulation import bits
 
 pytestmark = pytest.mark.usefixtures("sigint")
 

@@ -14,7 +14,7 @@ import pytest
 import fedsim
 from fedsim import Experiment, interruption
 from fedsim.streams import numpy_stream
-from tests.runs.test_simulation import bits
+from tests.support.runs import bits
 
 pytestmark = pytest.mark.usefixtures("sigint")
 

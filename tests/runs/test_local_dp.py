@@ -16,15 +16,14 @@ from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.plan import LocalDpPlan
 from fedsim.server.aggregation.fold import WeightedSum
 from fedsim.server.aggregation.folded import Folded
 from fedsim.server.aggregation.updates import Ask
 from fedsim.vectors import difference
+from tests.support.runs import events_of, private_bits
 from tests.support.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.support.tasks import task_of
-from tests.runs.test_simulation import bits
 
 DIGITS = """
 name = "local"
@@ -49,16 +48,6 @@ LAPLACE = DIGITS.replace("delta = 1e-3", 'law = "laplace"')
 
 def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
-
-
-def events_of(run: fedsim.Run) -> list[LocalDpEvent]:
-    events = [loads(line) for line in run.ledger.read_text().splitlines()]
-    assert all(isinstance(event, LocalDpEvent) for event in events)
-    return events  # type: ignore[return-value]
-
-
-def private_bits(run: fedsim.Run) -> Any:
-    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
 
 
 class Eavesdropper:

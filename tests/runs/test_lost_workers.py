@@ -18,9 +18,8 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.progress import Silent
 from fedsim.runtime import AppSpec
 from tests.support.dying_app import MARK, VICTIM
+from tests.support.runs import CNN, LSTM, bits, events_of
 from tests.support.stopping import failing_in_private
-from tests.runs.test_local_dp import events_of
-from tests.runs.test_simulation import CNN, LSTM, bits
 
 
 def children() -> list[int]:

@@ -12,9 +12,8 @@ from fedsim import Experiment, Refused
 from fedsim.catalogue import OPTIMIZERS
 from fedsim.clients.client_runtime import ClientRuntime
 from fedsim.data import prepare
+from tests.support.runs import bits, events_of, private_bits
 from tests.support.stopping import stopped
-from tests.runs.test_private import events_of, private_bits
-from tests.runs.test_simulation import bits
 
 DIGITS = """
 name = "optimizers"

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,8 +13,8 @@ from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
+from tests.support.runs import LSTM, events_of, private_bits
 from tests.support.stopping import Killed, fail_in
-from tests.runs.test_simulation import LSTM, bits
 
 DIGITS = """
 name = "private"
@@ -45,14 +44,6 @@ engine = "sequential"
 
 def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
-
-
-def events_of(run: fedsim.Run) -> list[DpSgdEvent]:
-    return [DpSgdEvent.loads(line) for line in run.ledger.read_text().splitlines()]
-
-
-def private_bits(run: fedsim.Run) -> Any:
-    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
 
 
 def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:

@@ -17,7 +17,7 @@ from fedsim.progress import Silent
 from fedsim.runtime import AppSpec, RayGrid
 from fedsim.runtime.ray_cluster import WorkerProcess
 from tests.fedsim.test_runtime import SPEC, Sum, array, query, told
-from tests.runs.test_simulation import CNN, LSTM, bits
+from tests.support.runs import CNN, LSTM, bits
 
 ray = pytest.importorskip("ray")
 pytestmark = [

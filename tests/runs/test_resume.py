@@ -17,8 +17,8 @@ from fedsim.results.checkpoint import read_checkpoint
 from fedsim.runtime import SequentialGrid
 from fedsim.server import checkpoint
 from tests.conftest import experiment
+from tests.support.runs import bits
 from tests.support.stopping import Killed, Listener, change, die, rewrite, signal_myself, stopped
-from tests.runs.test_simulation import bits
 
 
 @pytest.mark.parametrize("strategy", catalogue.STRATEGIES)
@@ -225,7 +225,9 @@ def test_a_strategy_that_keeps_its_state_to_itself(strategy: str, missing: str) 
     assert fedsim.run(setting, "whole").manifest["resumable"] is False
     path = stopped(setting, "a")
     assert not (path / "checkpoint").exists()
-    reason = f"server.strategy = 'tests.support.strategies:{strategy}' has {missing}, so its state can't be kept"
+    reason = (
+        f"server.strategy = 'tests.support.strategies:{strategy}' has {missing}, so its state can't be kept"
+    )
     assert fedsim.load_run(path).manifest["not-resumable"] == reason
     with pytest.raises(Refused, match=f"can't be resumed: {reason}"):
         fedsim.resume(path)

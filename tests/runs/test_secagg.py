@@ -31,9 +31,8 @@ from fedsim.server import checkpoint
 from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.streams import numpy_stream
 from tests.conftest import CONFIGS
+from tests.support.runs import bits, events_of, open_bits, private_bits
 from tests.support.stopping import Killed, fail_in, stopped
-from tests.runs.test_private import events_of, private_bits
-from tests.runs.test_simulation import bits
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -68,12 +67,6 @@ IDEAL = "privacy.secagg.mode=ideal"
 
 def tiny(*overrides: str) -> Experiment:
     return Experiment.from_toml(TINY, overrides)
-
-
-def open_bits(run: fedsim.Run) -> Any:
-    """Return the bits of a run but for the protocol's bytes, which differ between real and ideal."""
-    model, rows = bits(run)
-    return model, [{k: v for k, v in row.items() if not k.startswith("secagg-bytes")} for row in rows]
 
 
 # --- real and ideal, engines, strategies -------------------------------------------------------------------

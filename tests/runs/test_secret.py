@@ -27,10 +27,10 @@ from fedsim.results.checkpoint import read_checkpoint
 from fedsim.runtime import SequentialGrid
 from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
+from tests.runs.test_ftrl import COHORT, joined, setting
+from tests.support.runs import private_bits
 from tests.support.stopping import Listener, change, stopped
 from tests.support.tasks import task_of
-from tests.runs.test_ftrl import COHORT, joined, setting
-from tests.runs.test_private import private_bits
 
 FTRL = ("privacy.noise=os", "privacy.dp-ftrl.max-participations=2")
 OTHERS = {
@@ -268,7 +268,10 @@ def test_with_seeded_noise_all_is_in_the_run_directory(home: Path) -> None:
 
 def test_what_can_not_go_on_keeps_no_secrets(home: Path) -> None:
     run = fedsim.run(
-        experiment(*OTHERS["dp-sgd"], "privacy.noise=os", "server.strategy=tests.support.strategies:Averaging"), "run"
+        experiment(
+            *OTHERS["dp-sgd"], "privacy.noise=os", "server.strategy=tests.support.strategies:Averaging"
+        ),
+        "run",
     )
     assert run.manifest["resumable"] is False
     assert run.manifest["noise"] == Noise.SYSTEM

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,53 +15,8 @@ from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.tasks.scoring import score
 from tests.conftest import experiment
+from tests.support.runs import CNN, LSTM, bits
 from tests.support.tasks import task_of, tensors
-
-CNN = """
-name = "cnn"
-rounds = 2
-[data]
-clients = 8
-partition = "dirichlet"
-held-out = 0.2
-[model]
-name = "cnn"
-width = 0.25
-[client]
-momentum = 0.9
-learning-rate = 0.02
-[server]
-strategy = "fedadam"
-cohort = 5
-client-evaluation = "all"
-"""
-
-LSTM = """
-name = "lstm"
-rounds = 2
-[data]
-source = "stdlib"
-partition = "natural"
-clients = 9
-sequence-length = 20
-max-characters = 1500
-[model]
-name = "lstm"
-hidden = 16
-layers = 2
-[client]
-steps = 5
-[server]
-cohort = 5
-sampling = "poisson"
-weighting = "uniform"
-"""
-
-
-def bits(run: fedsim.Run) -> tuple[bytes, list[dict[str, Any]]]:
-    """Return what two runs must have alike: the model's bytes, and the metrics but for times."""
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows]
-    return (run.path / "model.safetensors").read_bytes(), rows
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from fedsim.sweeps.schedule import Schedule
 from fedsim.sweeps.state import SweepDirectory
 from fedsim.sweeps.worker import play
 from tests.conftest import experiment
-from tests.support.stopping import Killed, Listener, change, die, signal_myself, stopped
 from tests.runs.test_kills import PATIENCE, kill_session, session, wait_for
-from tests.runs.test_simulation import bits
+from tests.support.runs import bits
+from tests.support.stopping import Killed, Listener, change, die, signal_myself, stopped
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import fedsim
-from fedsim import Experiment, Refused, Run
+from fedsim import Experiment, Refused
 from fedsim.cli import app
 from fedsim.compare import compare
 from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.tasks import Metric
+from tests.support.runs import bits
 from tests.support.stopping import stopped
 from tests.support.tasks import task_of
 
@@ -54,11 +55,6 @@ def command(*arguments: object) -> str:
     result = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return str(result.output)
-
-
-def bits(run: Run) -> tuple[list[dict[str, Any]], bytes]:
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in run.rows]
-    return rows, (run.path / "model.safetensors").read_bytes()
 
 
 def test_full_batches_of_all_clients_are_gradient_descent_on_the_mean_squared_error() -> None:

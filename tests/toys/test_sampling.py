@@ -8,7 +8,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused, RunFailed
-from tests.runs.test_simulation import bits
+from tests.support.runs import bits
 from tests.support.stopping import stopped
 
 OWN = """
