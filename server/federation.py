@@ -254,7 +254,7 @@ class Federation:
         """
         self._check_room(round_, [])
         terms = self.metric_terms
-        reported = {name: updates.reported.get(term, 0.0) * updates.count for name, term in terms.items()}
+        reported = {name: updates.reported_sums.get(term, 0.0) for name, term in terms.items()}
         with self._fails_with_mechanism():
             mean, released, event = self.half.release(updates.sums(), round_, reported)
         self.account.note_released(event)
