@@ -304,6 +304,18 @@ class QFedAvgOptions(Options):
     """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""
 
 
+# --- schedules of rounds ---------------------------------------------------------------------------------
+
+
+class BufferedOptions(Options):
+    """Options of `buffered`."""
+
+    concurrency: int | None = Field(default=None, ge=1)
+    """Clients that train at any time; unset: twice the cohort, or all clients where there are fewer."""
+    staleness_exponent: float = Field(default=0.5, ge=0)
+    """An update on a model that is s versions old counts (1 + s) to the minus this."""
+
+
 # --- algorithms ------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ _NAMES = {
     "model.name": (catalogue.find_model, "cnn", "model"),
     "algorithm.name": (catalogue.find_algorithm, "", "algorithm"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
+    "server.schedule": (catalogue.find_round_schedule, "", "server.schedule-options"),
     "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
     "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
 }

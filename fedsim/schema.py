@@ -23,6 +23,7 @@ def schema() -> dict[str, Any]:
     _describe(tree["$defs"]["AlgorithmSection"], "name", catalogue.ALGORITHMS, "examples")
     server["properties"]["sampling"]["anyOf"] = [{"enum": list(catalogue.SAMPLINGS)}, {"pattern": ":"}]
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
+    _describe(server, "schedule", catalogue.ROUND_SCHEDULES, "examples", "schedule-options")
     _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")
     _describe(client, "schedule", SCHEDULES, "examples", "schedule-options")
     data["additionalProperties"] = False

@@ -125,7 +125,12 @@ def show_strategies(console: Console, as_json: bool) -> None:
     console.print(_table("Strategies: \\[server] strategy = ...", catalogue.STRATEGIES.values(), traits))
     console.print(
         '\nThe options stand in \\[server.options]. Your own: strategy = "my_package.my_module:build", called as'
-        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update."
+        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update.\n"
+    )
+    console.print(_table("Schedules: \\[server] schedule = ...", catalogue.ROUND_SCHEDULES.values()))
+    console.print(
+        "\nUnset: synchronous rounds. The options stand in \\[server.schedule-options]. Your own: schedule ="
+        '\n"my_package.my_module:Mine"; see fedsim.server.schedules.Schedule.'
     )
 
 
