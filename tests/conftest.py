@@ -47,7 +47,7 @@ def tiny() -> Experiment:
     return experiment()
 
 
-collect_ignore_glob = ["apps_flower/*"]  # Flower apps, loaded by the tests of them
+collect_ignore_glob = ["support/apps_flower/*"]  # Flower apps, loaded by the tests of them
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs use a ClientApp whose clients keep a state that matters."""
     from fedsim.runtime import AppSpec
 
-    monkeypatch.setattr("fedsim.simulate.AppSpec", partial(AppSpec, reference="tests.apps:drifting"))
+    monkeypatch.setattr("fedsim.simulate.AppSpec", partial(AppSpec, reference="tests.support.apps:drifting"))
 
 
 def experiment(*overrides: str) -> Experiment:

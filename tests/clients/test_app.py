@@ -9,7 +9,7 @@ from fedsim.models import initial_model
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
 from fedsim.tasks.scoring import score
-from tests.tasks import task_of
+from tests.support.tasks import task_of
 
 QUICKSTART = Experiment(client={"learning-rate": 0.3, "epochs": 2})
 

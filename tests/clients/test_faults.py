@@ -17,8 +17,8 @@ from fedsim.models import initial_model
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
 from tests.conftest import experiment
-from tests.tasks import task_of, tensors
-from tests.test_simulation import bits
+from tests.support.runs import bits
+from tests.support.tasks import task_of, tensors
 
 ALL = FaultsSection(dropout=0.2, crash=0.1, nan=0.05, straggler=0.4, delay=2.0, deadline=3.0)
 REASONS = {

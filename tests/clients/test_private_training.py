@@ -17,14 +17,14 @@ from fedsim.privacy.dp_sgd.state import Untrained
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
 from fedsim.vectors import CLIPPED, split
-from tests.tasks import task_of, tensors
+from tests.support.tasks import task_of, tensors
 
 BASE = """
 [data]
 clients = 6
 partition = "iid"
 [model]
-name = "tests.models:averaging"
+name = "tests.support.models:averaging"
 [client]
 batch-size = 1000
 learning-rate = 0.2
@@ -120,7 +120,7 @@ def test_where_a_client_is_protected_a_buffer_is_clipped_with_the_rest(mechanism
 
 # --- masks ------------------------------------------------------------------------------------------------
 
-DROPPING = ("model.name=tests.models:dropping", "client.batch-size=20")
+DROPPING = ("model.name=tests.support.models:dropping", "client.batch-size=20")
 TABLES = {
     "dp-sgd": "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-4\n",
     "dp-fedavg": "[privacy.dp-fedavg]\nclip = 0.5\nnoise-multiplier = 1.0\ndelta = 1e-3\n",

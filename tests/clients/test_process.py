@@ -15,7 +15,7 @@ from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
 from fedsim.training import plan_of, training_of
-from tests.tasks import task_of
+from tests.support.tasks import task_of
 
 CLIENT = 3
 LOCAL_DP = """

@@ -14,7 +14,7 @@ from fedsim.privacy.secagg.server import ServerSession
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime.spec import acting_as
 from fedsim.secagg.messages import RECORD, REFUSED, ROUNDS, body_of, request, task_of
-from tests.secagg_apps import POLICY, update_of
+from tests.support.secagg_apps import POLICY, update_of
 
 RUN = "7"
 SECRET = "the loss is 0.123"

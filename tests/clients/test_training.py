@@ -11,7 +11,7 @@ from fedsim.optimizers.build import build_optimizer
 from fedsim.privacy.client_half import ClientRound
 from fedsim.schedules.rate import learning_rate
 from fedsim.sections import ClientSection
-from tests.tasks import plain
+from tests.support.tasks import plain
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]], dtype=np.float32)
 Y = np.array([0, 1, 2, 0])

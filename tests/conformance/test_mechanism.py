@@ -13,8 +13,8 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused
-from tests.stopping import stopped
-from tests.test_simulation import bits
+from tests.support.runs import bits, open_bits, private_bits
+from tests.support.stopping import stopped
 
 BASE = """
 name = "conformance"
@@ -89,20 +89,9 @@ def case(name: str, *more: str) -> Experiment:
     return private(mechanism, *overrides, *more)
 
 
-def events_of(run: fedsim.Run) -> list[dict[str, Any]]:
+def lines_of(run: fedsim.Run) -> list[dict[str, Any]]:
     """Return the ledger's lines."""
     return [json.loads(line) for line in run.ledger.read_text().splitlines()]
-
-
-def private_bits(run: fedsim.Run) -> Any:
-    """Return the bits of a run, its ledger and its epsilons."""
-    return bits(run), run.ledger.read_bytes(), run.manifest["epsilon"]
-
-
-def open_bits(run: fedsim.Run) -> Any:
-    """Return the bits of a run but for the bytes that secure aggregation takes."""
-    model, rows = bits(run)
-    return model, [{k: v for k, v in row.items() if not k.startswith("secagg-bytes")} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +172,7 @@ def test_real_secure_aggregation_is_the_ideal_one_to_the_bit(mechanism: str) -> 
 @pytest.mark.parametrize("name", CASES)
 def test_the_ledger_has_each_release_once(name: str, whole: Callable[[str], fedsim.Run]) -> None:
     run, (mechanism, _) = whole(name), CASES[name]
-    events = events_of(run)
+    events = lines_of(run)
     rounds = Counter(event["round"] for event in events)
     if mechanism in BY_CLIENTS:
         assert rounds == {row["round"]: row["clients"] for row in run.rows if row["clients"]}
@@ -217,7 +206,7 @@ def test_the_noise_is_the_least_that_keeps_an_epsilon(mechanism: str) -> None:
     run = fedsim.run(private(mechanism, "rounds=2", noise="epsilon=3.0"), "run")
     said = run.manifest["epsilon"][ADVERSARY[mechanism]]
     assert 2.9 < said["epsilon"] <= 3.0
-    events = events_of(run)
+    events = lines_of(run)
     assert events
     for event in events:
         noise = event["parts"][0]["noise-multiplier"] if "parts" in event else event["noise-multiplier"]
@@ -232,7 +221,7 @@ def test_a_client_refuses_to_take_part_more_often_than_it_may(mechanism: str) ->
     ):
         fedsim.run(private(mechanism, *overrides), "run")
     run = fedsim.load_run("run")
-    assert Counter(event["client"] for event in events_of(run)) == dict.fromkeys(range(12), 2)
+    assert Counter(event["client"] for event in lines_of(run)) == dict.fromkeys(range(12), 2)
     assert run.manifest["epsilon"][ADVERSARY[mechanism]]["participations"] == 2
 
 
@@ -244,7 +233,7 @@ def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent(mechanism: str) 
     setting = private(mechanism, "privacy.noise=os", "rounds=1")
     first, second = (fedsim.run(setting, f"run-{i}") for i in range(2))
     assert bits(first)[0] != bits(second)[0]
-    assert {event["noise"] for run in (first, second) for event in events_of(run)} == {"os"}
+    assert {event["noise"] for run in (first, second) for event in lines_of(run)} == {"os"}
     assert "train-loss" not in first.private_rows[0]
     assert "operating system" in first.manifest["epsilon"][ADVERSARY[mechanism]]["noise"]
     seeded = fedsim.run(private(mechanism, "rounds=1"), "seeded")

@@ -21,7 +21,7 @@ from fedsim.experiments.benchmarks.setting import cache_in, set_up
 from fedsim.experiments.benchmarks.summary import Range, summarise, targets
 from fedsim.experiments.benchmarks.work import CASES, PARAMETERS, Case, Report, Work
 from fedsim.tasks.build import task_of
-from tests.tasks import tensors
+from tests.support.tasks import tensors
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fedsim.data.partitions import partition
 from fedsim.data.rows import Rows
 from fedsim.data.tokens import CHARACTERS, VOCABULARY, tokens, windows
 from fedsim.sections import DataSection
-from tests.tasks import tensors
+from tests.support.tasks import tensors
 
 PARTITIONS = ["iid", "dirichlet", "inner-dirichlet", "pathological", "shard", "linear", "exponential", "natural", "grouped-natural"]  # fmt: skip
 

@@ -13,8 +13,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedsim.runtime import AppSpec, LocalGrid, SequentialGrid
-from tests.flower_fleet import flower_fleet
-from tests.semantics_app import app
+from tests.support.flower_fleet import flower_fleet
+from tests.support.semantics_app import app
 
 CLIENTS = 60  # each test takes some that no other has used
 SERVER = 1
@@ -51,7 +51,7 @@ class Fleet:
 
 @pytest.fixture(scope="module", params=["flower", "sequential", "local"])
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    spec = AppSpec(CLIENTS, {}, "tests.semantics_app:app")
+    spec = AppSpec(CLIENTS, {}, "tests.support.semantics_app:app")
     if request.param == "flower":
         with flower_fleet(app, CLIENTS) as (grid, nodes):
             yield Fleet("flower", grid, nodes)

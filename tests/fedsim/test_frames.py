@@ -12,7 +12,7 @@ from fedsim.results.frames import EPSILONS, PRIVACY, SAID
 from fedsim.sweeps.run import make_plan
 from fedsim.sweeps.state import State, SweepDirectory
 from tests.conftest import experiment
-from tests.stopping import change, stopped
+from tests.support.stopping import change, stopped
 
 CENTRAL = "privacy={dp-fedavg = {noise-multiplier = 1.0, delta = 1e-2, clip = 1.0}}"
 LOCAL = "privacy={local-dp = {noise-multiplier = 1.0, delta = 1e-2, clip = 1.0}}"

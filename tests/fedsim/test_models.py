@@ -14,7 +14,7 @@ from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from
 from fedsim.tasks import Task
 from fedsim.tasks.scoring import score
-from tests.tasks import plain
+from tests.support.tasks import plain
 
 MNIST = plain(DataSpec(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10))
 TEXT = plain(DataSpec(kind=Kind.TEXT, shape=(7,), classes=98, vocabulary=98, per_token=True))

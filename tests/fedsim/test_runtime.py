@@ -12,7 +12,7 @@ from flwr.common.constant import ErrorCode
 from fedsim.runtime import AppSpec, ClientsGrid, LocalGrid, SequentialGrid
 from fedsim.runtime.spec import client_of, node_id
 
-SPEC = AppSpec(5, {}, "tests.apps:stateful")
+SPEC = AppSpec(5, {}, "tests.support.apps:stateful")
 ENGINES: dict[str, Callable[[], ClientsGrid]] = {
     "sequential": lambda: SequentialGrid(SPEC),
     "one worker": lambda: LocalGrid(SPEC, 1),
@@ -45,7 +45,7 @@ def array(value: float) -> RecordDict:
 
 @dataclass(frozen=True)
 class Sum:
-    """Adds up the arrays that `tests.apps.add` sends, and counts the errors."""
+    """Adds up the arrays that `tests.support.apps.add` sends, and counts the errors."""
 
     def add(self, total: tuple[np.ndarray, int] | None, reply: Message) -> tuple[np.ndarray, int]:
         values, errors = (np.zeros(3), 0) if total is None else total
@@ -214,11 +214,13 @@ def test_a_fold_leaves_out_the_group_that_is_late() -> None:
 
 
 def test_an_app_that_cannot_be_loaded_fails_each_message_with_the_reason() -> None:
-    with LocalGrid(AppSpec(2, {}, "tests.apps:missing"), 2) as grid:
+    with LocalGrid(AppSpec(2, {}, "tests.support.apps:missing"), 2) as grid:
         for _ in range(2):
             replies = list(grid.send_and_receive([query(0), query(1)]))
             assert len(replies) == 2
-            assert all("'tests.apps:missing' can't be loaded" in str(reply.error.reason) for reply in replies)
+            assert all(
+                "'tests.support.apps:missing' can't be loaded" in str(reply.error.reason) for reply in replies
+            )
 
 
 def test_workers_that_never_start_fail_each_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from fedsim.sweeps.messages import Ended, Order
 from fedsim.sweeps.worker import play
 from fedsim.tracking import numbers_of, packed, tracker_of
 from tests.conftest import experiment
-from tests.stopping import stopped
-from tests.test_simulation import bits
+from tests.support.runs import bits
+from tests.support.stopping import stopped
 
 
 class Notes:

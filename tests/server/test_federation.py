@@ -22,8 +22,8 @@ from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Scoring
 from fedsim.training import plan_of, training_of
-from tests.apps import REASONS
 from tests.conftest import experiment
+from tests.support.apps import REASONS
 
 
 class Given(CohortSampling):
@@ -44,7 +44,7 @@ def federation(
     cohort: list[int] | None = None,
 ) -> Federation:
     """Return rounds over the misbehaving clients, whose model is three numbers; `cohort` None: as the setting draws it."""
-    grid = SequentialGrid(AppSpec(clients, {}, "tests.apps:faulty"))
+    grid = SequentialGrid(AppSpec(clients, {}, "tests.support.apps:faulty"))
     evaluations = iter(range(1, 1000))
     plan = plan_of(setting, training_of(setting, np.ones(clients, np.int64), {"w": (3,)}))
     uniform = setting.server.weighting == "uniform"
@@ -96,7 +96,7 @@ def test_a_grid_that_cannot_fold_gives_the_same_bits() -> None:
     results = []
     for grid in (SequentialGrid, Plain):
         rounds = federation(setting, 60)
-        rounds.grid = grid(AppSpec(60, {}, "tests.apps:faulty"))
+        rounds.grid = grid(AppSpec(60, {}, "tests.support.apps:faulty"))
         written = [{k: v for k, v in row.items() if k != "seconds"} for row in rows(rounds)]
         results.append((written, rounds.arrays["w"].numpy().tobytes()))
     assert results[0] == results[1]
@@ -144,7 +144,7 @@ def test_patience_and_target_accuracy_stop_early() -> None:
 
 
 def test_messages_to_anyone_outside_the_cohort_are_refused() -> None:
-    grid = SequentialGrid(AppSpec(4, {}, "tests.apps:stateful"))
+    grid = SequentialGrid(AppSpec(4, {}, "tests.support.apps:stateful"))
     nodes = grid.client_nodes()
     view = CohortGrid(grid, {client: nodes[client] for client in (1, 3)})
     assert list(view.get_node_ids()) == [nodes[1], nodes[3]]
@@ -161,7 +161,7 @@ def test_messages_to_anyone_outside_the_cohort_are_refused() -> None:
 @pytest.mark.parametrize("strategy", ["fedavg", "krum", "bulyan", "fedtrimmedavg", "qfedavg"])
 def test_a_strategy_takes_exactly_the_cohort_and_waits_for_no_one(strategy: str) -> None:
     setting = experiment(f"server.strategy={strategy}")
-    grid = SequentialGrid(AppSpec(12, {}, "tests.apps:faulty"))
+    grid = SequentialGrid(AppSpec(12, {}, "tests.support.apps:faulty"))
     arrays = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
     for cohort in ([5], [2, 7, 11]):
         view = CohortGrid(grid, {client: grid.client_nodes()[client] for client in cohort})
@@ -184,7 +184,7 @@ class Mute(Plain):
     ids=["folded", "clipped", "gathered"],
 )
 def test_late_clients_have_failed(aggregator: Aggregator) -> None:
-    grid = Mute(AppSpec(3, {}, "tests.apps:faulty"))
+    grid = Mute(AppSpec(3, {}, "tests.support.apps:faulty"))
     view, model = CohortGrid(grid, grid.client_nodes()), ArrayRecord({"w": Array(np.zeros(3, np.float32))})
     asked = [
         view.create_message(RecordDict({"w": model}), MessageType.TRAIN, n, "") for n in view.get_node_ids()
@@ -247,7 +247,7 @@ class Leaving(Stranger):
 
 def test_whoever_is_away_has_failed_and_the_round_goes_on_without() -> None:
     setting = experiment("data.clients=2", "server.cohort=2", "rounds=4", "server.timeout=0.3")
-    grid = Leaving(AppSpec(2, {}, "tests.apps:drifting"))
+    grid = Leaving(AppSpec(2, {}, "tests.support.apps:drifting"))
     second, first = grid.get_node_ids()
     rounds = federation(setting, 2)
     rounds.grid, rounds.enrolment = grid, Enrolment(grid, 2)

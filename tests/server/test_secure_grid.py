@@ -18,8 +18,8 @@ from fedsim.runtime.spec import node_id
 from fedsim.secagg.messages import REFUSED
 from fedsim.server.aggregation.replies import LATE
 from fedsim.server.aggregation.secure_grid import Aggregate, SecureGrid
-from tests.flower_fleet import flower_fleet
-from tests.secagg_apps import POLICY, by_nodes, update_of
+from tests.support.flower_fleet import flower_fleet
+from tests.support.secagg_apps import POLICY, by_nodes, update_of
 
 HEALTHY = [c for c in range(12) if c not in (5, 6, 8)]
 IDEAL = dataclasses.replace(POLICY, mode="ideal")
@@ -53,7 +53,7 @@ class Deaf(Plain):
 
 
 def grid_of(kind: type[SequentialGrid] = SequentialGrid, mode: str = "real") -> SequentialGrid:
-    return kind(AppSpec(12, {"mode": mode}, "tests.secagg_apps:secured"))
+    return kind(AppSpec(12, {"mode": mode}, "tests.support.secagg_apps:secured"))
 
 
 def secure(grid: Grid, policy: Policy = POLICY, clients: int = 12) -> SecureGrid:
@@ -290,7 +290,7 @@ def test_a_plain_flower_strategy_trains_by_it_over_flowers_own_grid(strategy: ty
 def _open_app() -> Any:
     from flwr.clientapp import ClientApp
 
-    from tests.secagg_apps import move
+    from tests.support.secagg_apps import move
 
     app = ClientApp()
     app.train()(lambda message, context: _without_events(move(message, context)))
@@ -303,11 +303,11 @@ def _without_events(reply: Message) -> Message:
 
 
 def test_the_malicious_mode_goes_over_a_grid_too() -> None:
-    from tests.secagg_apps import identity_policy
+    from tests.support.secagg_apps import identity_policy
 
     policy = identity_policy(12)
     assert policy.assumptions.adversary is Adversary.MALICIOUS_SERVER
-    grid = SequentialGrid(AppSpec(12, {}, "tests.secagg_apps:identified"))
+    grid = SequentialGrid(AppSpec(12, {}, "tests.support.secagg_apps:identified"))
     result = secure(grid, policy).aggregate(training(HEALTHY))
     assert result.summed == HEALTHY
     assert [stage.stage for stage in result.stages] == [

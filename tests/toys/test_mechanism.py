@@ -19,7 +19,7 @@ from fedsim.privacy.mechanism import Mechanism
 from fedsim.randomness import ServerDraws
 from fedsim.results.frames import load_ledger
 from fedsim.training import plan_of, training_of
-from tests.stopping import stopped
+from tests.support.stopping import stopped
 from tests.toys.mechanism import LaplaceEvent, LaplaceSettings
 
 TOY = "tests.toys.mechanism:LaplaceSums"

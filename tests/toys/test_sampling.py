@@ -8,8 +8,8 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Refused, RunFailed
-from tests.stopping import stopped
-from tests.test_simulation import bits
+from tests.support.runs import bits
+from tests.support.stopping import stopped
 
 OWN = """
 rounds = 5

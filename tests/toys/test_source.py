@@ -11,8 +11,8 @@ import pytest
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
-from tests.stopping import stopped
-from tests.test_simulation import bits
+from tests.support.runs import bits
+from tests.support.stopping import stopped
 from tests.toys import own_source
 
 OWN = """

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fedsim.flower.superlink import open_superlink
-from tests.fedsim.deployment.post import Post
+from tests.support.deployment.post import Post
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from tests.privacy.dp_sgd.mixing import (
     mean_of_losses,
 )
 from tests.privacy.dp_sgd.models import Images, Recurrent, losses, step
-from tests.tasks import plain
+from tests.support.tasks import plain
 
 KERNELS = ["fast", "opacus", pytest.param("compiled", marks=pytest.mark.slow)]
 

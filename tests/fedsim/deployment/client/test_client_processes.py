@@ -19,9 +19,9 @@ from fedsim import Experiment
 from fedsim.deployment.key_making import make_keys
 from fedsim.deployment.operator.remote import Remote
 from fedsim.flower.control import FlowerRun
-from tests.fedsim.deployment.clients import Client, client, keyed, run
-from tests.fedsim.deployment.servers import LONGEST, Server, serving
 from tests.fedsim.deployment.test_bundle import files_of, with_toml, zipped
+from tests.support.deployment.clients import Client, client, keyed, run
+from tests.support.deployment.servers import LONGEST, Server, serving
 
 pytestmark = pytest.mark.slow  # each process takes seconds to start
 

@@ -16,9 +16,9 @@ from fedsim.deployment.operator.follow import Follower, follow
 from fedsim.deployment.operator.remote import Remote
 from fedsim.deployment.operator.run_copy import deployment_of
 from fedsim.deployment.operator.submit import Submitted, experiment_for, find, resume, stop, submit
-from tests.fedsim.deployment.directories import files_of
-from tests.fedsim.deployment.serving import Server, served
-from tests.stopping import Listener, change, stopped
+from tests.support.deployment.directories import files_of
+from tests.support.deployment.serving import Server, served
+from tests.support.stopping import Listener, change, stopped
 
 PRIVATE = "[privacy.dp-fedavg]\nclip = 1.0\nnoise-multiplier = 1.0\ndelta = 1e-3\n"
 

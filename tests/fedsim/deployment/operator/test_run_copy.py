@@ -10,8 +10,8 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.deployment.operator.run_copy import Listing, RunCopy, deployment_of
 from tests.conftest import experiment
-from tests.fedsim.deployment.directories import Source, files_of
-from tests.stopping import change, stopped
+from tests.support.deployment.directories import Source, files_of
+from tests.support.stopping import change, stopped
 
 THERE = {"address": "127.0.0.1:9091", "run": "r"}
 PRIVATE = [

@@ -17,7 +17,7 @@ from fedsim.flower.wire_message import WireMessage
 from fedsim.runtime.spec import acting_as
 from fedsim.server.grids import deployed
 from fedsim.server.grids.deployed import DeployedGrid
-from tests.fedsim.deployment.post import Post, content, read
+from tests.support.deployment.post import Post, content, read
 
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")
 

@@ -18,7 +18,7 @@ from fedsim.deployment.wire import TASK
 from fedsim.flower.paths import COLLECT, GIVE, HEARTBEAT, SEND, TAKE
 from fedsim.flower.wire_message import WireMessage, pack
 from fedsim.runtime.spec import acting_as
-from tests.fedsim.deployment.post import Post, content, read
+from tests.support.deployment.post import Post, content, read
 
 # Alembic's, of Flower's migrations.
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")

@@ -27,7 +27,15 @@ from fedsim.deployment.key_making import add_clients, make_keys
 from fedsim.deployment.keys import ClientKeys, OperatorKeys
 from fedsim.flower.paths import GIVE
 from fedsim.flower.wire_message import pack
-from tests.fedsim.deployment.servers import Server, close_clients, control, fleet, operator, serving, trusting
+from tests.support.deployment.servers import (
+    Server,
+    close_clients,
+    control,
+    fleet,
+    operator,
+    serving,
+    trusting,
+)
 
 YEAR = timedelta(days=365)
 

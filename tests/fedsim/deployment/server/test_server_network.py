@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fedsim.deployment.key_making import make_keys
-from tests.fedsim.deployment.servers import environment, serving
+from tests.support.deployment.servers import environment, serving
 
 SERVER, CLIENT = "10.231.77.1", "10.231.77.2"
 LOOK = """
@@ -25,7 +25,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedsim.deployment.keys import ClientKeys
-from tests.fedsim.deployment.servers import trusting
+from tests.support.deployment.servers import trusting
 
 address, folder = sys.argv[1:]
 keys = ClientKeys.load(Path(folder))

@@ -18,7 +18,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 
 from fedsim.deployment.key_making import make_keys
 from fedsim.deployment.keys import ClientKeys, OperatorKeys
-from tests.fedsim.deployment.servers import (
+from tests.support.deployment.servers import (
     COMMAND,
     LONGEST,
     Server,
