@@ -274,7 +274,7 @@ def test_what_is_refused(line: str, says: str) -> None:
 def test_help_explains_the_letters() -> None:
     for command, words in (
         ("dp-fedavg", "a client's epsilon for each adversary"),
-        ("local-dp", "trusts nobody"),
+        ("local-dp", "does not trust the server"),
     ):
         assert words in budget(f"{command} --help")
         assert command in budget("--help")
