@@ -29,7 +29,7 @@ from rich.table import Table
 
 import fedsim
 from fedsim import Experiment
-from fedsim.deployment.local import Party, started
+from fedsim.deployment.local import LocalDeployment, started
 from fedsim.experiments.benchmarks import command, host
 from fedsim.progress import Silent
 from fedsim.secagg.setup import policy_of
@@ -94,11 +94,11 @@ def stages_of(setting: Experiment) -> int:
     return len(spec.stages)
 
 
-def measure(party: Party, name: str, setting: Experiment, folder: Path) -> Case:
+def measure(deployment: LocalDeployment, name: str, setting: Experiment, folder: Path) -> Case:
     """Run a case by the local engine, and then by processes."""
     local = fedsim.run(setting, folder / f"{name}-local")
-    begun, watch = time.perf_counter(), _Watch({child.process.pid for child in party.children.started})
-    deployed = party.run(setting, folder / f"{name}-deployed", watch, print)
+    begun, watch = time.perf_counter(), _Watch({child.process.pid for child in deployment.children.started})
+    deployed = deployment.run(setting, folder / f"{name}-deployed", watch, print)
     start = watch.times[0] - begun
     return Case(name, stages_of(setting), _timed(local), _timed(deployed), start, watch.cpu_a_round())
 
@@ -209,11 +209,14 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> N
         (folder / "party").mkdir()
         begun = time.perf_counter()
         try:
-            with started(folder / "party", asked.clients) as party:
+            with started(folder / "party", asked.clients) as deployment:
                 joined = time.perf_counter() - begun
                 cases = [
                     measure(
-                        party, name, experiment(asked.clients, asked.rounds, asked.seed, overrides), folder
+                        deployment,
+                        name,
+                        experiment(asked.clients, asked.rounds, asked.seed, overrides),
+                        folder,
                     )
                     for name, overrides in CASES.items()
                 ]

@@ -3,18 +3,18 @@ import pytest
 from fedsim.compare.costs import costs_of
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
 from fedsim.compare.groups import grouped
-from fedsim.compare.runs import Member
+from fedsim.compare.runs import ComparedRun
 from tests.fedsim.compare.runs import cost, member
 
 CLIENT = View("released-models", "client")
 
 
-def of(*members: Member, view: View = CLIENT, metric: str = "accuracy") -> Frontier:
+def of(*members: ComparedRun, view: View = CLIENT, metric: str = "accuracy") -> Frontier:
     groups = grouped(members)
     return frontier(groups, view, metric, {group.label: group.mechanism for group in groups})
 
 
-def seeds(mechanism: str, epsilon: float, *accuracies: float) -> list[Member]:
+def seeds(mechanism: str, epsilon: float, *accuracies: float) -> list[ComparedRun]:
     return [member(mechanism, value, cost(epsilon), seed=seed) for seed, value in enumerate(accuracies)]
 
 
