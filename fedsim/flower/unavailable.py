@@ -21,7 +21,7 @@ def no_node(message: Message) -> Message:
 
 
 def no_reply(message: Message) -> Message:
-    """Return the error for a message whose reply is gone: `ErrorCode.REPLY_MESSAGE_UNAVAILABLE`."""
+    """Return the error for a message with a lost reply: `ErrorCode.REPLY_MESSAGE_UNAVAILABLE`."""
     return _no_reply(message, "msg_unavail")
 
 

@@ -170,7 +170,7 @@ def test_a_public_key_that_gives_no_secret(point):
     round_ = started("semi-honest", Stage.SHARE)
     entries = entries_of(request(round_), "semi-honest")
     entries[0] = entries[0][:ID] + point + entries[0][ID + KEY :]
-    refuses(round_, Stage.SHARE, roster(entries), "a public key is not one")
+    refuses(round_, Stage.SHARE, roster(entries), "a public key is invalid")
 
 
 def test_keys_that_the_server_has_put_in_anothers_place():
