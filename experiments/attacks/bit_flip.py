@@ -1,8 +1,8 @@
-"""Someone on the way flips one bit of a masked upload.
+"""An attacker on the network flips one bit of a masked upload.
 
-What is masked looks random, so that nothing can be seen in it, and the sum is wrong by as much as the bit weighs.
+Masked vectors look random, so the change goes unnoticed, and the sum is wrong by the bit's value.
 
-Ours: every reply is signed over all that its client has received and sent, and the server refuses it; the client
+Ours: every reply is signed over all of its client's messages, and the server refuses an altered one; the client
 counts as lost. (Integrity against the server itself is not claimed.)
 """
 
