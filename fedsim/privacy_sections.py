@@ -47,7 +47,7 @@ class _PrivacySection(Section):
             raise invalid(
                 "arithmetic",
                 self.arithmetic,
-                "the low bits of what is released would tell what was noised; allowed with privacy.noise = 'os': grid",
+                "low bits of floating-point sums would reveal the values before noise; allowed with privacy.noise = 'os': grid",
             )
         return self
 

@@ -68,8 +68,8 @@ def torch_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -
 def torch_draws_from(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> Iterator[None]:
     """Let PyTorch's default generator (CPU) draw from one named stream inside the block.
 
-    Layers initialise themselves, and dropout draws, from the default generator. Its own state is put back at
-    the end, so the caller's program draws what it would have drawn anyway. Arguments as in `numpy_stream`.
+    Layers initialise themselves, and dropout draws, from the default generator. Its own state is restored at the end,
+    so the caller's program is not affected. Arguments as in `numpy_stream`.
     """
     with _torch_draws(torch_stream(seed, purpose, round_=round_, client=client).get_state()):
         yield

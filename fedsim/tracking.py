@@ -157,4 +157,6 @@ class _Tracking:
                 self._trackers.remove(tracker)
                 name = type(tracker).__name__
                 said = "%s is told nothing more: %s: %s"
-                log.warning(said, name, type(error).__name__, error, extra=PUBLIC)  # it knows what is public
+                log.warning(
+                    said, name, type(error).__name__, error, extra=PUBLIC
+                )  # trackers receive only public values

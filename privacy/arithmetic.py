@@ -52,7 +52,7 @@ class Grid:
 
     @classmethod
     def at_most(cls, step: float) -> Grid:
-        """Return the grid whose step is the largest power of two up to `step`.
+        """Return the grid with the largest power of two up to `step` as its step.
 
         Raises:
             ValueError: That power is no float64 of full precision.

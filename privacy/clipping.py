@@ -16,7 +16,7 @@ _LEAST_FACTOR = (
     1e-30  # that float32 holds to its full precision, products with its numbers too where they count
 )
 _PIECE = 1 << 14  # numbers: intermediate results stay in the cache
-_ROW = 1 << 8  # numbers whose squares are added up in float32
+_ROW = 1 << 8  # squares summed in float32 at a time
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -91,7 +91,7 @@ class Problem(NamedTuple):
     Attributes:
         path: Path of the key, such as `("server", "sampling")`.
         value: Its value.
-        message: What is wrong with it, and what is allowed.
+        message: The problem, and what is allowed.
     """
 
     path: tuple[str, ...]

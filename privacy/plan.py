@@ -1,4 +1,4 @@
-"""A mechanism's noise for a training, and what it costs."""
+"""A mechanism's plan: its noise for a training, and its cost."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ class Plan(ABC):
 
     @abstractmethod
     def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return the manifest's report by adversary: epsilon of the whole run, and what is spent. As `row`."""
+        """Return the manifest's report by adversary: epsilon of the whole run, and epsilon spent. As `row`."""
 
 
 class ReleasedByClients(Plan):
-    """The plan of a mechanism whose clients release their updates.
+    """The plan of a mechanism with updates released by clients.
 
     Clients have disjoint data, so each has a budget of its own.
 

@@ -38,7 +38,7 @@ def control() -> Finding:
         return Finding(False, f"halted: {outcome.log}")
     true = np.average([c.vector for c in clients], axis=0, weights=[c.examples for c in clients])
     error = float(np.abs(outcome.mean - true).max())
-    what = f"a bit flipped in an upload: the mean is wrong by {error:.2f}, and nobody says so"
+    what = f"a bit flipped in an upload: the mean is wrong by {error:.2f}, and no error is raised"
     return Finding(error > 0.1, what, outcome.mean.tolist(), true.tolist())
 
 

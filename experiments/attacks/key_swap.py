@@ -96,5 +96,5 @@ def ours(adversary: Adversary) -> Finding:
     if outcome.refused:
         return sessions.refused(outcome)
     found = rule.encoding.decode(server.total(), 1)
-    what = f"the victim's weight {found.weight} and its update, from a sum with nobody else in it"
+    what = f"the victim's weight {found.weight} and its update, from a sum of it alone"
     return recovery(what, found.update, update.vector, sessions.TOLERANCE)

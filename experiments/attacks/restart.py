@@ -110,7 +110,7 @@ def ours(adversary: Adversary) -> Finding:
         found = sessions.mean_of(server)
         sums.append(found.update * found.weight)
     victim = updates[sessions.VICTIM]
-    what = "nobody objects to the same round again; the victim's update"
+    what = "no client objects to the same round again; the victim's update"
     return recovery(what, (sums[0] - sums[1]) / victim.examples, victim.vector, sessions.TOLERANCE)
 
 

@@ -181,7 +181,7 @@ class Outcome:
     def refusal(self) -> str:
         """The number of clients that refused, and the first message."""
         if not self.refused:
-            return self.failed or "nobody refused"
+            return self.failed or "no client refused"
         stage, client, words = self.refused[0]
         many = "one client refuses" if len(self.refused) == 1 else f"{len(self.refused)} clients refuse"
         return f"{many}; client {client} in stage {stage.value!r}: {words}"

@@ -120,7 +120,7 @@ def chosen(everyone: list[Competitor], names: str | None) -> list[Competitor]:
     for name in wanted:
         if not any(competitor.name.startswith(name) for competitor in everyone):
             allowed = ", ".join(competitor.name for competitor in everyone)
-            raise Refused(f"--only {name!r}: is nobody's name, nor the beginning of one; allowed: {allowed}")
+            raise Refused(f"--only {name!r}: matches no competitor; allowed: {allowed}")
     return [competitor for competitor in everyone if competitor.name.startswith(tuple(wanted))]
 
 

@@ -162,7 +162,7 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="End it at once, in the middle of a round.")] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """End a run on a server after the round in flight; `fedsim resume --on` goes on with it."""
+    """End a run on a server after the current round; `fedsim resume --on` resumes it."""
     where = ServerOptions(on, keys, insecure, quiet, False)
     with exit_codes(), where.connect() as remote:
         from fedsim.deployment.operator.submit import find

@@ -24,7 +24,7 @@ def export(
     ],
     private: Annotated[
         bool,
-        typer.Option("--private", help="Copy what is private too; the folder may not be published then."),
+        typer.Option("--private", help="Also copy private files; the folder must then not be published."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:

@@ -48,7 +48,7 @@ class _Follower:
         self._timed = True
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """Note what is left."""
+        """Note the remaining runs."""
         self.sweep, self.began_at = sweep, time.perf_counter()
         # Runs that failed before are included if they are retried.
         self.states = sweep.states | {run.name: State.WAITING for run in todo}
@@ -225,7 +225,7 @@ def show(sweep: Sweep, console: Console) -> None:
     if sweep.failures:
         console.print("  --retry-failed tries these again", highlight=False)
     path: Path = from_here(sweep.path)
-    console.print(Text(f"fedsim compare {path} shows what came out"), soft_wrap=True)
+    console.print(Text(f"fedsim compare {path} shows the results"), soft_wrap=True)
 
 
 def competing(sweep: Sweep) -> list[str]:

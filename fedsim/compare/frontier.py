@@ -152,7 +152,7 @@ def frontier(
         elif cost is not None and cost.unit == view.unit and cost.epsilon is not None:
             points.append(Point(group, series[group.label], summary, cost))
         elif view.unit in {other.unit for other in group.costs.values()}:
-            absent.append((group, cost.why if cost is not None else f"says nothing of {view.adversary}"))
+            absent.append((group, cost.why if cost is not None else f"has no entry for {view.adversary}"))
     column = column_of(metric, scoring)
     sign = -1 if column.lower_is_better else 1
     baselines.sort(key=lambda point: -sign * point.summary.mean)

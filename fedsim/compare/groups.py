@@ -180,7 +180,7 @@ def check_one_task(members: Sequence[ComparedRun]) -> str:
         return next(iter(tasks))
     said = "; ".join(f"{task!r} ({len(runs)}, as {runs[0].path})" for task, runs in tasks.items())
     raise Refused(
-        f"RUNS: are of {len(tasks)} tasks, whose scores can't be compared: {said}; choose one by --task"
+        f"RUNS: are of {len(tasks)} tasks, with scores that can't be compared: {said}; choose one by --task"
     )
 
 

@@ -145,7 +145,7 @@ def _terms(point: Point) -> list[str]:
         f"T {cost.steps}",
         f"delta {cost.delta or 0:g}",
         f"unit {cost.unit}, relation {cost.relation}",
-        f"against {cost.bound_by}{'' if cost.bound_by == cost.adversary else ', who sees more'}",
+        f"against {cost.bound_by}{'' if cost.bound_by == cost.adversary else ', which sees more'}",
     ]
 
 
@@ -222,7 +222,7 @@ def _epsilon_rows(group: Group, anchor: str) -> list[dict[str, Any]]:
             "delta": "" if cost.delta is None else f"{cost.delta:g}",
             "relation": cost.relation,
             "remark": cost.why
-            or ("" if cost.bound_by == name else f"the epsilon against {cost.bound_by}, who sees more"),
+            or ("" if cost.bound_by == name else f"the epsilon against {cost.bound_by}, which sees more"),
         }
         for name, cost in group.costs.items()
     ]

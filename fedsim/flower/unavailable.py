@@ -1,6 +1,6 @@
 """The error messages that Flower's SuperLink gives for a message or a reply that it can't deliver.
 
-The first call takes about a second: what it imports is large, and few runs need it.
+The first call takes about a second: its imports are large, and few runs need them.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ class RunDirectory:
         """Note the session and its versions in the manifest; log changed versions."""
         if changes := changed_versions(self._manifest):
             log.warning(
-                "%s goes on with other versions than it began with: %s", self.path, ", ".join(changes)
+                "%s is resumed with other versions than it began with: %s", self.path, ", ".join(changes)
             )
         self._manifest.setdefault("resumed", []).append({"from-round": done + 1, **session()})
         self._manifest["status"] = "running"
@@ -347,9 +347,7 @@ class RunDirectory:
             ValueError: There is no secret folder to keep it in.
         """
         if not self.has_secrets:
-            raise ValueError(
-                f"{self.path}: what it goes on from is not secret; a key in it would not be either"
-            )
+            raise ValueError(f"{self.path}: its state is not secret, so a key in it would not be either")
         return secret_state.key_in(self._state)
 
     def stop_asked(self) -> bool:

@@ -84,7 +84,7 @@ ITEMS = (
             "mechanism",  # a user's own
             "task",  # its metrics
             "noise",
-            "arithmetic",  # of the noise and what it is added to
+            "arithmetic",  # of adding the noise
             "versions",
             "epsilon",
             "secure-aggregation",

@@ -99,7 +99,7 @@ class Run:
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """One row a round; what was not measured is null."""
+        """One row a round; unmeasured values are null."""
         import polars as pl
 
         return pl.DataFrame(self.rows, infer_schema_length=None)

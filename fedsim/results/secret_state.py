@@ -106,8 +106,8 @@ def check_there(folder: Path) -> None:
     """Raise `Refused` if the secret folder is missing."""
     if not folder.is_dir():
         raise Refused(
-            f"what it goes on from is secret, and is not at {str(folder)!r}: with privacy.noise = 'os' a run goes on only "
-            f"on the machine that it began on, with the {VARIABLE} that it began with"
+            f"its secret state is not at {str(folder)!r}: with privacy.noise = 'os' a run can be resumed only on the machine "
+            f"that it began on, with the same {VARIABLE}"
         )
 
 

@@ -42,7 +42,7 @@ class OutputSpec:
 
     Attributes:
         size: Numbers: logits of the classes, or one number a real-valued target.
-        per_token: Whether there are so many at every position of a text.
+        per_token: Whether every position of a text has this many.
     """
 
     size: int

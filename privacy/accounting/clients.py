@@ -12,7 +12,7 @@ from fedsim.privacy.accounting.steps import Epsilon, LocalSteps
 
 
 def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSteps, Epsilon]:
-    """Return the client whose records have the largest epsilon (the better bound of each), and that epsilon.
+    """Return the client with the largest epsilon of its records (the better bound of each), and that epsilon.
 
     Branch and bound. Epsilon grows with rate and steps and falls with noise: one step at rate q is a step at a larger
     rate q' that happens with probability q / q', which costs no more (joint convexity), and further steps only add.

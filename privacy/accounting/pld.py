@@ -22,7 +22,7 @@ from fedsim.privacy.accounting.steps import LocalSteps
 TOLERANCE = 2e-3
 ROUGH = 0.1  # the same, for a quick bound
 NEGLIGIBLE = 1e-6  # an improvement of epsilon that is not worth a finer grid
-LARGEST_EXPONENT = 709.0  # whose exponential fits into a float64
+LARGEST_EXPONENT = 709.0  # its exponential fits into a float64
 POINTS = 1 << 18  # a grid with more points than this below epsilon is not tried
 LEAST_NOISE = 0.02  # below, a step's loss is in the thousands, and no grid holds it
 
@@ -158,7 +158,7 @@ def _epsilon(law: Any, delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def epsilon_of_steps(step: Step, count: int, delta: float, tolerance: float = TOLERANCE) -> float:
-    """Return epsilon of a number of steps, 1 or more, whose noise is above 0."""
+    """Return epsilon of a number of steps, 1 or more, with noise above 0."""
     if step.noise_multiplier < LEAST_NOISE:
         return epsilon_without_sampling(step, count, delta)
     return epsilon_of(lambda grid: composed(step, count, grid), coarsest(step, count), delta, tolerance)
@@ -177,8 +177,7 @@ def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
 def epsilon_of_gaussians(noise_multiplier: float, count: int, delta: float) -> float:
     """Return epsilon of a number of Gaussian releases without sampling, exactly (Balle and Wang 2018, theorem 8).
 
-    They compose to one release with a noise multiplier smaller by sqrt(count), whose privacy loss is known in closed
-    form.
+    They compose to one release with a noise multiplier smaller by sqrt(count), with a privacy loss in closed form.
 
     >>> round(epsilon_of_gaussians(1.0, 1, 1e-5), 6)
     4.377178

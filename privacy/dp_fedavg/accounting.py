@@ -35,7 +35,7 @@ class CohortMechanism:
         relation: Zero-out, or add-or-remove-one, where `rate` must be a constant of its own (`_check_constants`).
         clients: The population; needed if `sampling` is truncated or fixed; None if it is protected.
         max_cohort: Most clients in a cohort, if `sampling` is truncated.
-        separation: A client may be in one round of so many, 1 or more; above 1 where `sampling` is b-min-sep.
+        separation: A client may be in one of this many rounds, 1 or more; above 1 if `sampling` is b-min-sep.
         cohort: Expected clients in a cohort; without `clients`, `cohort / rate` replaces it in the check of delta.
 
     Raises:
@@ -94,12 +94,12 @@ class CohortMechanism:
         """
         if self.clients is not None:
             raise ValueError(
-                f"clients = {self.clients}: their number is what {self.relation} protects, and no rate may be made "
-                f"of it; allowed: a declared rate alone, or {Relation.ZERO_OUT}"
+                f"clients = {self.clients}: their number is what {self.relation} protects, so no rate may depend "
+                f"on it; allowed: a declared rate alone, or {Relation.ZERO_OUT}"
             )
         if self.sampling is not Sampling.POISSON:
             raise ValueError(
-                f"sampling = {self.sampling}: its law has the number of clients in it, which {self.relation} "
+                f"sampling = {self.sampling}: its distribution depends on the number of clients, which {self.relation} "
                 f"protects; allowed: {Sampling.POISSON} with a declared rate, or {Relation.ZERO_OUT}"
             )
 

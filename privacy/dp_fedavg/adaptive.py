@@ -40,7 +40,7 @@ class AdaptiveRelease(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveClipping:
-    """DP-FedAvg whose clip norm C follows a quantile (Andrew, Thakkar, McMahan, Ramaswamy 2021, arXiv 1905.03871).
+    """DP-FedAvg with clip norm C following a quantile (Andrew, Thakkar, McMahan, Ramaswamy 2021, arXiv 1905.03871).
 
     Each client also reports whether its update's norm is at most C, as b = 1 or 0, shifted to b - 1/2 = +-1/2. With a
     public m, `b~ = 1/2 + (sum of (b - 1/2) + N(0, sigma_b^2)) / m` estimates the fraction of norms below C, and
@@ -92,7 +92,7 @@ class AdaptiveClipping:
     mechanism: str = "dp-fedavg-adaptive"
 
     def __post_init__(self) -> None:
-        self._of(1.0)  # refuses what there is no theorem for
+        self._of(1.0)  # refuses values that no theorem covers
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile = {self.quantile}: must be above 0 and below 1")
         if not 0 < self.rate < math.inf:

@@ -80,7 +80,7 @@ class DpFedAvgBudget(NoiseBudget):
         "mean_noise": "with noise given, there is no question",
     }
 
-    # --- what is refused ------------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Find the noise, if it isn't given. As `Budget` says."""
@@ -107,13 +107,11 @@ class DpFedAvgBudget(NoiseBudget):
             relation = f"--relation {self.relation}"
             if self.clients is not None:
                 raise ValueError(
-                    f"--clients {self.clients}: is what {relation} protects, and no rate may be made of it; allowed: "
+                    f"--clients {self.clients}: is what {relation} protects, so no rate may depend on it; allowed: "
                     "--client-rate"
                 )
             if self.client_rate is None:
-                raise ValueError(
-                    f"{relation}: needs a rate that is declared; allowed: --client-rate, or zero-out"
-                )
+                raise ValueError(f"{relation}: needs a declared rate; allowed: --client-rate, or zero-out")
         elif self.cohort is not None:
             if self.client_rate is not None:
                 raise ValueError(
@@ -192,7 +190,7 @@ class DpFedAvgBudget(NoiseBudget):
         clients = math.ceil(cohort / self._release.rate)
         if self.delta >= 1 / clients:
             raise ValueError(
-                f"delta = {self.delta}: must be below 1 / clients = 1 / {clients}, which is what it takes"
+                f"delta = {self.delta}: must be below 1 / clients = 1 / {clients}, the number that this noise needs"
             )
         return cohort, clients
 

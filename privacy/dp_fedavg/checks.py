@@ -35,6 +35,6 @@ def _protected_number(intent: Intent) -> Iterator[Problem]:
         yield Problem(
             ("server", "sampling"),
             intent.rule.sampling.value,
-            "its law has the number of clients in it, which privacy.dp-fedavg.relation = 'add-or-remove-one' "
+            "its distribution depends on the number of clients, which privacy.dp-fedavg.relation = 'add-or-remove-one' "
             "protects; allowed with it: poisson",
         )

@@ -173,8 +173,8 @@ def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) ->
         most = joint_noise_multiplier(metric.part for metric in metrics)
         said = ", ".join(f"{m.name}: {m.noise_multiplier:g}" for m in metrics)
         raise ValueError(
-            f"noise multiplier = {noise_multiplier}: must be above 0 and below {most:g}, that of what is released "
-            f"beside the update ({said}); with so much noise in all, theirs must be more"
+            f"noise multiplier = {noise_multiplier}: must be above 0 and below {most:g}, the joint one of the "
+            f"released metrics ({said}), which would use up the budget"
         )
 
 
@@ -196,7 +196,7 @@ def noised_mean(
         raise ValueError(f"total of {part.name}: has no arrays; an empty cohort's are zeros")
     for name, array in total.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so that it was not clipped")
+            raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so it was not clipped")
     dimension = sum(array.size for array in total.values())
     exact = ExactSum.of(part.sensitivity, part.noise_multiplier, dimension, arithmetic=arithmetic)
     noised = {}
@@ -223,8 +223,8 @@ def check_central(relation: Relation, cohorts: Cohorts) -> None:
     """Raise `ValueError` for a relation under which a client changes the cohort rule or exceeds the clip norm."""
     if relation is Relation.ADD_OR_REMOVE_ONE and cohorts.declared is None:
         raise ValueError(
-            f"relation = {relation}: the number of clients, {cohorts.clients}, is what it protects, and the cohorts' "
-            f"rate is made of it; allowed: a declared rate, or {Relation.ZERO_OUT}"
+            f"relation = {relation}: the number of clients, {cohorts.clients}, is protected, and the cohorts' rate depends "
+            f"on it; allowed: a declared rate, or {Relation.ZERO_OUT}"
         )
     if relation not in CENTRAL:
         raise ValueError(

@@ -19,7 +19,7 @@ def shifted_name(metric: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundedMetric:
-    """A metric whose mean over a cohort is released beside the updates, within the same budget.
+    """A metric with its mean over a cohort released with the updates, within the same budget.
 
     A client's value x is clipped to [0, bound] and sent as x - bound/2, its *term*. With a public m,
     `bound/2 + (sum of the terms + noise) / m` estimates the mean; an absent client, or a NaN, counts as bound/2. A

@@ -108,8 +108,8 @@ class DpFedAvgSettings(Section):
             raise invalid(
                 "relation",
                 self.relation,
-                "needs a rate that is declared: server.cohort / clients would change with the clients, whose number is "
-                "protected; allowed: privacy.dp-fedavg.rate beside it, or relation = 'zero-out'",
+                "needs a declared rate: server.cohort / clients depends on the protected number of clients; "
+                "allowed: privacy.dp-fedavg.rate, or relation = 'zero-out'",
             )
         if self.neighbours is Relation.ZERO_OUT and self.rate is not None:
             raise invalid(

@@ -49,9 +49,7 @@ class DpFtrlBudget(NoiseBudget):
     """Expected cohort / clients, for amplification: clients in M groups that take turns, and secret Poisson sampling
     with rate M * P in a group."""
     unit: ClassVar[str] = "one client, with all its participations"
-    neighbours: ClassVar[str] = (
-        "zero-out (the client's updates become zero; who takes part when stays as it is)"
-    )
+    neighbours: ClassVar[str] = "zero-out (the client's updates become zero; cohorts stay the same)"
 
     def check(self) -> None:
         """Find the noise, if it isn't given. As `Budget` says."""

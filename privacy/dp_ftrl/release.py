@@ -99,7 +99,7 @@ class CorrelatedGaussian:
         if total.shape != (self._size,):
             raise ValueError(f"total: of shape {total.shape}, where ({self._size},) is needed")
         if not np.isfinite(total).all():
-            raise ValueError("total: is not finite, so that it was not clipped")
+            raise ValueError("total: is not finite, so it was not clipped")
         if round_ <= self._noise.row:
             raise ValueError(
                 f"round {round_}: row {round_} of the noise has been made; each is released once"

@@ -19,8 +19,8 @@ def problems(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
         yield Problem(
             (*TABLE, "adversary"),
             settings.adversary,
-            f"needs server.sampling = 'poisson', not {intent.rule.sampling.value!r}: without coins the cohort "
-            "hides nobody",
+            f"needs server.sampling = 'poisson', not {intent.rule.sampling.value!r}: only Poisson sampling "
+            "hides who takes part",
         )
     if settings.neighbours is Relation.ADD_OR_REMOVE_ONE:
         yield from _protected_number(settings, intent)

@@ -101,7 +101,7 @@ class DpSgdClient(ClientHalf):
         )
 
     def _epsilon_of(self, noise_multiplier: float, records: int) -> float:
-        """Return the epsilon of a client with so many records over the whole run, for the experiment's adversary."""
+        """Return a client's epsilon over the whole run, by its number of records, for the experiment's adversary."""
         settings = self._settings
         batches = settings.batches(self._intent.work, records)
         steps = LocalSteps(

@@ -30,7 +30,7 @@ class DpSgd:
         taken: Steps so far.
 
     Raises:
-        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
+        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes public values.
     """
 
     gradient: PrivateGradient
@@ -82,7 +82,7 @@ def planned_event(
     gradient's clip norm.
 
     Raises:
-        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
+        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes public values.
     """
     check_relation(relation, batches)
     return DpSgdEvent(
@@ -111,11 +111,11 @@ def check_relation(relation: Relation, batches: Batches) -> None:
         )
     if relation is Relation.ADD_OR_REMOVE_ONE and batches.max_batch is not None:
         raise ValueError(
-            f"max batch = {batches.max_batch}: the law of batches that are cut has the number of records in it, which "
+            f"max batch = {batches.max_batch}: truncated batches depend on the number of records, which "
             f"{relation} protects; allowed: none, or {Relation.ZERO_OUT}"
         )
     if relation is Relation.ADD_OR_REMOVE_ONE and not batches.declared:
         raise ValueError(
-            f"relation = {relation}: the number of records is what it protects, and rate, steps or denominator are "
-            f"made of it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
+            f"relation = {relation}: the number of records is protected, and rate, steps or denominator depend "
+            f"on it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
         )

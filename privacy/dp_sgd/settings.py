@@ -57,7 +57,7 @@ class DpSgdSettings(Section):
             raise invalid(
                 "max-batch",
                 self.max_batch,
-                "the law of batches that are cut has the number of records in it, which relation = "
+                "truncated batches depend on the number of records, which relation = "
                 "'add-or-remove-one' protects; allowed with it: none, or relation = 'zero-out'",
             )
         if self.kernel == "compiled" and self.max_batch is None:

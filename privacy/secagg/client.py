@@ -299,10 +299,10 @@ class ClientSession:
         if len(members) < least:
             raise ValueError(f"{len(members)} clients are in the sum: allowed: {least} at least")
         if place.index not in members:
-            raise ValueError("this client is said to have been lost, and is not")
+            raise ValueError("the list of uploads lacks this client, which has uploaded")
         around = {client for client, (index, _) in place.neighbours.items() if index in members}
         if strangers := around - self._state.secrets.own_shares.keys():
-            raise ValueError(f"client {min(strangers)} is said to have uploaded, and has never shared")
+            raise ValueError(f"client {min(strangers)} is on the list of uploads, but has never shared")
         self._check_enough(around, "have uploaded")
         return around
 
@@ -316,7 +316,7 @@ class ClientSession:
         """Refuse a list of uploads that was not signed by a quorum of all clients and by oneself."""
         place, quorum = self._place, self._state.spec.quorum
         if alive != self._state.alive:
-            raise ValueError("who has uploaded is not what this client has confirmed")
+            raise ValueError("the list of uploads is not the one that this client has confirmed")
         members, statement = members_of(alive, place.size), alive_statement(place.session, alive)
         signers = []
         while reader.left:
@@ -324,12 +324,12 @@ class ClientSession:
             signature = reader.take(SIGNATURE)
             known = self._policy.registry.get(place.roster[signers[-1]]) if signers[-1] in members else None
             if known is None or not is_signed(known, signature, statement):
-                raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
-        must_ascend(signers, "signatures of who has uploaded")
+                raise ValueError(f"the client at place {signers[-1]} has not signed this list of uploads")
+        must_ascend(signers, "signatures of the list of uploads")
         confirmed = len({*signers, place.index})
         if confirmed < quorum:
             raise ValueError(
-                f"{confirmed} clients have confirmed who has uploaded: allowed: {quorum} at least"
+                f"{confirmed} clients have signed the list of uploads: allowed: {quorum} at least"
             )
 
     def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:

@@ -156,7 +156,7 @@ class IdealServer(Progress):
                 raise ValueError(total.refused[client])
             self._take(total)
         elif reply:
-            raise ValueError("sent what was not asked for")
+            raise ValueError("sent an unrequested reply")
 
     def _take(self, total: Total) -> None:
         if self._sum is None:

@@ -198,9 +198,7 @@ class ServerSession(Progress):
         reader.end()
         after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
         if not is_by(keys.signing, signature, after):
-            raise ValueError(
-                "its signature does not fit what was sent and received: something was altered on the way"
-            )
+            raise ValueError("its signature does not match the messages: one was altered in transit")
         if self.spec.adversary is Adversary.MALICIOUS_SERVER:
             if self._registry.get(client) != keys.signing:
                 raise ValueError("its keys are not signed by its registered identity")

@@ -137,16 +137,15 @@ class Topology:
         learnt: those that neither dropped out nor are corrupt.
 
         k-regular, malicious server: as many, by this project's own argument. A quorum of the whole cohort (`quorum`)
-        makes the honest clients open by one list A of who has uploaded, so that of those on it no masking key is
-        opened, and of the others no own mask. Take a client u in a sum that the server learns; it is on A. At least t
-        - 1 - c honest others masked with u, where c of its k neighbours are corrupt, and t - c honest clients gave a
-        share of its own mask, itself or others; as 2t > k + 1 + c, one who gave a share is u or masked with it, and
-        is in the sum. Call such a client v. It has checked that it masked with all its neighbours on A, so that the
-        honest ones of them are in the sum. Those who gave shares of v's own mask are among them: t - 1 - c honest
-        others at least, of which at most k/2 - c' are on the left, where c' of the corrupt ones are; as t > k/2 + 1 +
-        c'' with c'' corrupt ones on the right, one of them is on the right. So there is another such client within
-        k/2 places to the right of v, and from there on, all around the ring: every honest client on A is a neighbour
-        of one, and in the sum.
+        makes the honest clients unmask by one list A of uploads: no masking key of a client on A is opened, and no
+        own mask of any other. Let u be a client in a sum that the server learns, so u is on A, and let c of its k
+        neighbours be corrupt. At least t - 1 - c honest others masked with u, and at least t - c honest clients, u or
+        neighbours, gave a share of its own mask. As 2t > k + 1 + c, one of these, v, is u or masked with u, and is in
+        the sum. It has checked that it masked with all its neighbours on A, so the honest ones of them are in the
+        sum. The clients that gave shares of v's own mask are among them: at least t - 1 - c honest others, of which
+        at most k/2 - c' are on the left, where c' of the corrupt ones are. As t > k/2 + 1 + c'' with c'' corrupt ones
+        on the right, one of them is on the right: another such client within k/2 places to the right of v. This
+        repeats all around the ring, so every honest client on A is a neighbour of one, and in the sum.
         """
         if self.complete:
             return self.threshold - self.corrupt

@@ -62,7 +62,5 @@ def checked_body(
     body, signature = body_of(reply)
     after = goes_on(transcript, stage, asked, body)
     if not is_by(public, signature, after):
-        raise ValueError(
-            "its signature does not fit what was sent and received: something was altered on the way"
-        )
+        raise ValueError("its signature does not match the messages: one was altered in transit")
     return body, after

@@ -65,7 +65,7 @@ def members_of(bits: bytes, size: int) -> frozenset[int]:
     """
     members = frozenset(8 * i + j for i, byte in enumerate(bits) if byte for j in range(8) if byte >> j & 1)
     if len(bits) != -(-size // 8) or max(members, default=-1) >= size:
-        raise ValueError(f"a list of who is alive does not fit a roster of {size}")
+        raise ValueError(f"a list of uploads does not fit a roster of {size}")
     return members
 
 

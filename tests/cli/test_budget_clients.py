@@ -231,15 +231,15 @@ NOISY = f"dp-fedavg --noise-multiplier 1 {PLAN}"
         ),
         (
             "dp-fedavg --noise-multiplier 1 --rounds 1 --delta 1e-5 --relation add-or-remove-one",
-            "--relation add-or-remove-one: needs a rate that is declared; allowed: --client-rate, or zero-out",
+            "--relation add-or-remove-one: needs a declared rate; allowed: --client-rate, or zero-out",
         ),
         (
             f"{NOISY} --relation add-or-remove-one --sampling fixed",
-            "sampling = fixed: its law has the number of clients in it, which add-or-remove-one protects",
+            "sampling = fixed: its distribution depends on the number of clients, which add-or-remove-one protects",
         ),
         (
             f"{NOISY} --relation add-or-remove-one --max-cohort 5",
-            "sampling = truncated-poisson: its law has the number of clients in it",
+            "sampling = truncated-poisson: its distribution depends on the number of clients",
         ),
         (
             f"{NOISY} --relation add-or-remove-one --cohort 20000",
@@ -247,7 +247,7 @@ NOISY = f"dp-fedavg --noise-multiplier 1 {PLAN}"
         ),
         (
             f"dp-fedavg --epsilon 1 {PLAN} --mean-noise 1e-6 --json",
-            "which is what it takes",
+            "the number that this noise needs",
         ),
         (
             "dp-fedavg --noise-multiplier 1 --rounds 1 --delta 1e-5 --clients 1000 --cohort 5 --population 1000000 10",

@@ -81,7 +81,7 @@ def test_other_units_and_adversaries_stay_off_the_axis() -> None:
     found = of(record, other, trusted, *seeds("local-dp", 9.0, 0.4))
     assert [point.group.mechanism for point in found.points] == ["local-dp"]
     assert {group.mechanism: why for group, why in found.absent} == {
-        "dp-fedavg": "says nothing of released-models",
+        "dp-fedavg": "has no entry for released-models",
         "dp-ftrl": "trusted",
     }
 
