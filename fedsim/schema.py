@@ -1,4 +1,4 @@
-"""The JSON schema of experiment files, which editors use to complete and check them."""
+"""The JSON schema of experiment files, for editors."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def schema() -> dict[str, Any]:
 def _describe(
     section: dict[str, Any], key: str, table: Mapping[str, catalogue.Entry], names: str, where: str = ""
 ) -> None:
-    """Put the names of a table, and the options that go with each, into the schema of a section.
+    """Add a table's names, and each entry's options, to the schema of a section.
 
-    The options stand in a table of their own, `where`, or in the section itself.
+    The options are in their own table, `where`, or in the section itself.
     """
     section["properties"][key][names] = list(table)
     options = section["properties"]
