@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from fedsim.catalogue import MECHANISMS, STRATEGIES
+from fedsim.catalogue import MECHANISMS, STRATEGIES, AlgorithmEntry
 from fedsim.mechanisms import metrics_of_sums
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
@@ -23,6 +23,10 @@ class Described(Protocol):
     @property
     def rounds(self) -> int:
         """Of training, at most."""
+
+    @property
+    def algorithm_entry(self) -> AlgorithmEntry:
+        """The algorithm's entry in the catalogue."""
 
     @property
     def data(self) -> DataSection:
@@ -82,6 +86,8 @@ def problems_of(experiment: Described) -> Iterator[Problem]:
     mechanism, settings = privacy.mechanism, privacy.settings
     yield from _of_cohort(intent, mechanism.hides_clients(settings))
     yield from _of_clients(experiment, intent)
+    if experiment.algorithm_entry.fields:
+        yield from _of_fields(experiment, intent)
     if intent.rule.sampling is Sampling.OWN and not mechanism.takes_any_sampling:
         yield Problem(
             ("server", "sampling"),
@@ -119,6 +125,25 @@ def _of_clients(experiment: Described, intent: Intent) -> Iterator[Problem]:
     if intent.client_evaluation != "none" and intent.held_out == 0:
         yield Problem(
             ("server", "client-evaluation"), intent.client_evaluation, "needs data.held-out above 0"
+        )
+
+
+def _of_fields(experiment: Described, intent: Intent) -> Iterator[Problem]:
+    """Refuse what takes no sum of the fields that an algorithm sends beside the model."""
+    name = experiment.algorithm_entry.name
+    if not intent.strategy.linear:
+        yield Problem(
+            ("server", "strategy"),
+            intent.strategy.name,
+            f"takes each client's model, and algorithm.name = {name!r} sends fields beside it, of which only means are taken; "
+            f"allowed: {', '.join(intent.strategy.linear_ones)}",
+        )
+    if experiment.privacy.secagg is not None and intent.weighting != "uniform":
+        yield Problem(
+            ("server", "weighting"),
+            intent.weighting,
+            f"the fields of algorithm.name = {name!r} count the same for all clients, and with privacy.secagg they are in one "
+            "vector with the model; allowed: uniform",
         )
 
 

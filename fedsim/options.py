@@ -1,7 +1,7 @@
 """The options that go with a name of the catalogue.
 
 A source's, a partition's and a model's options stand directly in `[data]` and `[model]`; a strategy's in
-`[server.options]`. Each field says what it means, its unit and its range.
+`[server.options]`, an algorithm's in `[algorithm]`. Each field says what it means, its unit and its range.
 """
 
 from __future__ import annotations
@@ -302,6 +302,17 @@ class QFedAvgOptions(Options):
 
     q: float = Field(default=0.1, ge=0)
     """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""
+
+
+# --- algorithms ------------------------------------------------------------------------------------------
+
+
+class ScaffoldOptions(Options):
+    """Options of `scaffold`."""
+
+    control_scale: Positive = 1.0
+    """What a unit of a control variate counts beside a unit of the model where both are clipped, noised or rounded as one
+    vector; steps x learning-rate makes them weigh the same in a client's first round."""
 
 
 # --- optimizers and schedules ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ _NAMES = {
     "data.partition": (catalogue.find_partition, "dirichlet", "data"),
     "task.name": (catalogue.find_task, "", "task"),
     "model.name": (catalogue.find_model, "cnn", "model"),
+    "algorithm.name": (catalogue.find_algorithm, "", "algorithm"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
     "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
     "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
@@ -29,7 +30,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
     A value is read as TOML (`0.1`, `true`, `[1, 2]`); what is not TOML is a string, so `iid` needs no
-    quotes. An override that names another source, partition, task, model, strategy, optimizer or schedule drops
+    quotes. An override that names another source, partition, task, model, algorithm, strategy, optimizer or schedule drops
     the options that went with the former one and do not go with the new one.
 
     Raises:

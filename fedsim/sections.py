@@ -1,4 +1,4 @@
-"""The tables of an experiment: data, task, model, client, server, faults, runtime.
+"""The tables of an experiment: data, task, model, algorithm, client, server, faults, runtime.
 
 Each is frozen and checked on its own; what goes across tables is checked by `fedsim.experiment`.
 """
@@ -196,6 +196,22 @@ class ModelSection(_WithOptions):
     def entry(self) -> catalogue.ModelEntry:
         """The model's entry in the catalogue."""
         return catalogue.find_model(self.name)
+
+
+class AlgorithmSection(_WithOptions):
+    """How clients train, and what travels beside the model. Without this table: FedAvg."""
+
+    name: str
+    """An algorithm's name (see `fedsim algorithms`) or `"module:callable"`."""
+
+    @classmethod
+    def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
+        return list(_lookup("name", raw.get("name"), catalogue.find_algorithm))
+
+    @property
+    def entry(self) -> catalogue.AlgorithmEntry:
+        """The algorithm's entry in the catalogue."""
+        return catalogue.find_algorithm(self.name)
 
 
 class ClientSection(Section):

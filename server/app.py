@@ -15,12 +15,14 @@ from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
 from fedsim import interruption, progress
-from fedsim.arrays import record_of
+from fedsim.algorithms.build import algorithm_of, first_fields
+from fedsim.arrays import arrays_in, record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
+from fedsim.layout import Layout
 from fedsim.mechanisms import refused
 from fedsim.models import initial_model
 from fedsim.models.made_up import made_up
@@ -44,6 +46,7 @@ from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
+from fedsim.server.fields import ServerFields
 from fedsim.server.float_model import check_float
 from fedsim.server.grids.deployed import DeployedGrid
 from fedsim.server.own_sampling import own_sampling
@@ -164,11 +167,14 @@ def _federation(
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if mechanism.unit is Unit.CLIENT:
         check_float(experiment, arrays)
-    policy = policy_for(experiment, arrays, data)
+    algorithm = algorithm_of(experiment)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    fields = first_fields(algorithm, arrays_in(arrays), trained)
+    layout = Layout.of(arrays, algorithm, fields)
+    policy = policy_for(experiment, arrays, layout.dimension, data)
     strategy = build_strategy(experiment)
     noise = Noise(experiment.privacy.noise)
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
+    plan = plan_of(experiment, training_of(experiment, data.training_sizes(), layout.shapes))
     draws = ServerDraws(experiment)
     with refused(mechanism):
         half = plan.server(draws)
@@ -198,6 +204,9 @@ def _federation(
             secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment),
             described_policy(experiment, policy),
         ),
+        layout=layout,
+        fields=ServerFields(algorithm, layout, fields),
+        share=plan.cohorts.share,
         metric_terms=mechanism.metric_terms(settings),
     )
 

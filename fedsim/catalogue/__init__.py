@@ -1,12 +1,14 @@
-"""What there is to choose from: sources, partitions, tasks, models, strategies, optimizers, schedules, mechanisms, by name.
+"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
 nothing that fedsim must not import, until an entry is used.
 """
 
+from fedsim.catalogue.algorithms import ALGORITHMS, find_algorithm
 from fedsim.catalogue.data import PARTITIONS, SOURCES, find_partition, find_source
 from fedsim.catalogue.entries import (
+    AlgorithmEntry,
     AnyEntry,
     Entry,
     Kind,
@@ -31,6 +33,7 @@ from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
 from fedsim.catalogue.strategies import STRATEGIES, find_strategy
 
 __all__ = [
+    "ALGORITHMS",
     "BUDGETS",
     "MECHANISMS",
     "MODELS",
@@ -42,6 +45,7 @@ __all__ = [
     "SOURCES",
     "STRATEGIES",
     "TASKS",
+    "AlgorithmEntry",
     "AnyEntry",
     "Entry",
     "Kind",
@@ -56,6 +60,7 @@ __all__ = [
     "Targets",
     "TaskEntry",
     "find",
+    "find_algorithm",
     "find_mechanism",
     "find_model",
     "find_optimizer",

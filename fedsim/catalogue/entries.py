@@ -102,6 +102,13 @@ class StrategyEntry(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlgorithmEntry(Entry):
+    """An algorithm: `reference` is a function `(**options) -> fedsim.algorithms.Algorithm`."""
+
+    fields: bool = False  # travel beside the model, so that the strategy must need no more than means
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingEntry(Entry):
     """A way to draw cohorts: `reference` is a function `(cohort, clients, coins, **options) -> CohortSampling`.
 

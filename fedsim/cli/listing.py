@@ -100,6 +100,20 @@ def show_models(console: Console, as_json: bool) -> None:
     )
 
 
+def show_algorithms(console: Console, as_json: bool) -> None:
+    """List the algorithms, whose options stand in `[algorithm]`."""
+    if as_json:
+        print(json.dumps([_plain(e) | {"fields": e.fields} for e in catalogue.ALGORITHMS.values()]))
+        return
+    fields = {name: "(needs a linear strategy)" for name, e in catalogue.ALGORITHMS.items() if e.fields}
+    console.print(_table("Algorithms: \\[algorithm] name = ...", catalogue.ALGORITHMS.values(), fields))
+    console.print(
+        "\nWithout \\[algorithm] it is fedavg. The options stand in \\[algorithm]. Your own: name = "
+        '"my_package.my_module:Mine",\ncalled as Mine(**options); see fedsim.algorithms.Algorithm. What the server makes of '
+        "the model is the strategy's: `fedsim strategies`."
+    )
+
+
 def show_strategies(console: Console, as_json: bool) -> None:
     """List the strategies, whose options stand in `[server.options]`."""
     if as_json:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import Message
 
+from fedsim.algorithms.protocol import Fields
 from fedsim.privacy.events import Event
 from fedsim.privacy.server_half import Sums
-from fedsim.server.aggregation.replies import LATE, events_of, expected_of, metrics_of, read_update
+from fedsim.server.aggregation.replies import LATE, events_of, metrics_of, read_update
 from fedsim.server.aggregation.updates import Ask, Collected, Updates
 
 
@@ -24,7 +25,11 @@ class Each(Updates):
         """Return the updates, in the order of their clients."""
         return self._messages
 
-    def sums(self, model: ArrayRecord) -> Sums:
+    def changes(self) -> Fields:
+        """Return none: no algorithm sends fields to such a strategy."""
+        return {}
+
+    def sums(self) -> Sums:
         """Raise `TypeError`: the strategy wants each."""
         raise TypeError("the strategy needs each update, and no sum")
 
@@ -46,7 +51,7 @@ class Gathered:
     def collect(self, ask: Ask) -> Collected:
         """Have the cohort train. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
-        expected = expected_of(ask.model)
+        expected = ask.layout.records
         updates: dict[int, Message] = {}
         events: dict[int, list[Event]] = {}
         failures = dict.fromkeys(ask.grid.clients, LATE)
