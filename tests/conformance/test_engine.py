@@ -6,7 +6,6 @@ stands in `tests/fedsim/test_flower_semantics.py`; what one engine alone does, i
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,21 +46,23 @@ def slow_if_ray(names: Any) -> list[Any]:
     return [pytest.param(name, marks=RAY) if name == "ray" else name for name in names]
 
 
-def start_ray(stack: ExitStack) -> None:
-    """Start Ray on this machine, once for all Grids of a fixture."""
+@pytest.fixture(scope="module")
+def started_ray() -> Iterator[None]:
+    """Start Ray on this machine, once for all Grids; it counts more cores than there are."""
     ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=3, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    stack.callback(ray.shutdown)
+    ray.init("local", num_cpus=8, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(params=slow_if_ray(CASES), scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[ClientsGrid]:
     """A Grid for all tests: workers take longer to start than to do what they are asked."""
     name, workers = CASES[request.param]
-    with ExitStack() as stack:
-        if name == "ray":
-            start_ray(stack)
-        yield stack.enter_context(start_engine(name, workers, "", SPEC, most=3))
+    if name == "ray":
+        request.getfixturevalue("started_ray")
+    with start_engine(name, workers, "", SPEC, most=3) as grid:
+        yield grid
 
 
 @pytest.fixture
@@ -73,12 +74,11 @@ def grid(engine: ClientsGrid) -> ClientsGrid:
 
 
 @pytest.fixture(params=slow_if_ray(POOLS), scope="module")
-def kind(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Yield the name of an engine with workers."""
-    with ExitStack() as stack:
-        if request.param == "ray":
-            start_ray(stack)
-        yield request.param
+def kind(request: pytest.FixtureRequest) -> str:
+    """Return the name of an engine with workers."""
+    if request.param == "ray":
+        request.getfixturevalue("started_ray")
+    return str(request.param)
 
 
 @pytest.fixture
