@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping
 from logging import INFO
@@ -182,6 +183,9 @@ def _federation(
         sampling: CohortSampling = own_sampling(experiment, data.clients, draws.coins)
     else:
         sampling = plan.sampling(draws)
+    if warning := algorithm.warning(plan.cohorts.share):
+        name = experiment.algorithm_entry.name
+        logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
     enrolment = _enrol(experiment, data, grid, deployment)
     return Federation(
         experiment=experiment,

@@ -23,8 +23,10 @@ from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
 from fedsim.privacy.server_half import ServerHalf
+from fedsim.results.disclosure import PUBLIC
 from fedsim.server.aggregation.replies import AWAY
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
+from fedsim.server.collapse import Collapse
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.fields import ServerFields
@@ -64,6 +66,7 @@ class Federation:
         tried: The last round that was begun.
         over: Whether they were enough, before the last.
         stopping: Decides that.
+        collapse: Notices where the model unlearns.
     """
 
     experiment: Experiment
@@ -87,6 +90,7 @@ class Federation:
     tried: int = 0
     over: bool = False
     stopping: Stopping = field(default_factory=Stopping)
+    collapse: Collapse = field(default_factory=Collapse)
 
     @property
     def finished(self) -> bool:
@@ -128,6 +132,8 @@ class Federation:
         except Exception as error:
             error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
             raise
+        if scores and (warning := self.collapse.warning(self.evaluation.scoring.headline, scores)):
+            log.warning("round %d: %s", round_, warning, extra=PUBLIC)
         self.over = bool(scores) and self.stopping.is_enough(
             self.experiment.server, self.evaluation.scoring.headline, scores
         )
@@ -248,7 +254,7 @@ class Federation:
         """
         self._check_room(round_, [])
         terms = self.metric_terms
-        reported = {name: updates.reported.get(term, 0.0) * updates.count for name, term in terms.items()}
+        reported = {name: updates.reported_sums.get(term, 0.0) for name, term in terms.items()}
         with self._fails_with_mechanism():
             mean, released, event = self.half.release(updates.sums(), round_, reported)
         self.account.note_released(event)

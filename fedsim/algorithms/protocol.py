@@ -105,11 +105,10 @@ class Algorithm(ABC):
         """
         return fields
 
-    def warning(self, momentum: float, share: float) -> str:
-        """Return why a run may not converge, empty where nothing speaks against it.
+    def warning(self, share: float) -> str:
+        """Return why a run may collapse; empty where nothing speaks against it.
 
         Args:
-            momentum: Of the clients' optimizer.
-            share: Of all clients, how many take part in a round.
+            share: Of all clients, how many take part in a round; above 0, at most 1.
         """
         return ""

@@ -64,7 +64,7 @@ class Scaffold(Algorithm):
         }
         return {CONTROL: control}
 
-    def warning(self, momentum: float, share: float) -> str:
+    def warning(self, share: float) -> str:
         """Return why control variates may be too old. As `Algorithm` says."""
         if share >= SMALL_SHARE:
             return ""

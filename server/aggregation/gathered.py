@@ -18,7 +18,7 @@ class Each(Updates):
 
     def __init__(self, messages: list[Message]) -> None:
         self.count = len(messages)
-        self.reported = {}
+        self.reported, self.reported_sums = {}, {}
         self._messages = messages
 
     def messages(self) -> list[Message]:

@@ -17,6 +17,7 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.arrays import record_of, values_of
 from fedsim.clients.mods import protect_mod
+from fedsim.messages import VECTOR
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
@@ -27,7 +28,6 @@ from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.events import Sampling
 from fedsim.runtime.spec import acting_as
 from fedsim.streams import noise_stream, numpy_stream
-from fedsim.vectors import CLIPPED
 from tests.support.runs import events_of
 from tests.support.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.support.tasks import task_of
@@ -452,8 +452,8 @@ def test_the_client_sends_a_clipped_difference_that_weighs_one(
     content = clipped(update)
     (arrays,) = content.array_records.values()
     assert isinstance(arrays, ArrayRecord)
-    assert list(content.array_records) == [CLIPPED]
-    np.testing.assert_allclose(values_of(arrays[CLIPPED]), np.full(4, sent), rtol=1e-6)
+    assert list(content.array_records) == [VECTOR]
+    np.testing.assert_allclose(values_of(arrays[VECTOR]), np.full(4, sent), rtol=1e-6)
     assert dict(content.metric_records["metrics"]) == {"num-examples": 1, "train-loss": 0.5, SHIFTED_BIT: bit}
 
 
