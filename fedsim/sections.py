@@ -51,6 +51,8 @@ class _WithOptions(Section):
         own = {kebab(name) for name in cls.model_fields}
         filled = {key: extra.pop(key) for key in own & set(extra)}
         entries = sorted(cls._entries(filled), key=_is_free)  # what no other entry takes is the user's own's
+        if not entries:
+            return raw  # it lacks its name, which is to be said first
         for entry in entries:
             keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
             mine = {key: extra.pop(key) for key in sorted(keys)}
