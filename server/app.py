@@ -114,6 +114,8 @@ def main(grid: Grid, context: Context) -> None:
         if deployment is not None and _begins_once(federation):
             federation.begin = directory.note_begun
         _note_privacy(federation, directory)
+        if federation.fields:
+            directory.note_fields(*federation.fields.size)
         try:
             _run(federation, directory, keep=not_resumable is None)
         finally:  # what was released before a failure is spent too
