@@ -32,10 +32,11 @@ class Member:
         error: Why it ended, where the manifest says.
         task: What its metrics are measured on.
         mechanism: What protects it, in words.
-        settings: Every value of the experiment by its dotted key, but for `NOT_SETTINGS`; unset ones are absent.
+        settings: Every value of the experiment by its dotted key, but for `NOT_SETTINGS`; unset ones are
+            absent, but the algorithm's name.
         rows: One a round.
         costs: By adversary.
-        model_bytes: Of the model's arrays; None: there are no final weights.
+        model_bytes: Of the model's arrays, which are all that is sent; None: there are no final weights, or more is sent.
         stand_in_bytes: What an ideal stand-in for secure aggregation would have sent as the real protocol; None: it is
             none, or that is not known.
         wall_seconds: Of the run's sessions together.
@@ -68,11 +69,13 @@ class Member:
             raise
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
-        arrays = _arrays(run.path / "model.safetensors")
+        # What an algorithm's fields take beside the model is in no file.
+        arrays = None if experiment.algorithm_entry.fields else _arrays(run.path / "model.safetensors")
         secagg, stand_in = experiment.privacy.secagg, None
         if secagg is not None and secagg.mode == "ideal" and arrays is not None:
             stand_in = protocol_bytes(experiment, manifest, rows, arrays.numbers)
         settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
+        settings.setdefault("algorithm.name", experiment.algorithm_entry.name)
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
         return cls(
             path=run.path,
