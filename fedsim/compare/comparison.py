@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
-from fedsim.compare.groups import Group, check_one_task, differences, grouped, text_of
+from fedsim.compare.groups import Group, check_one_task, differences, grouped, shortened, text_of
 from fedsim.compare.runs import ComparedRun, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
@@ -74,7 +74,7 @@ class Comparison:
     def _series_of(self, group: Group) -> str:
         if self.by not in group.settings:
             return group.mechanism
-        return f"{group.mechanism}, {self.by.rpartition('.')[2]}={text_of(group.settings[self.by])}"
+        return f"{group.mechanism}, {shortened([self.by])[self.by]}={text_of(group.settings[self.by])}"
 
     @cached_property
     def differing(self) -> list[str]:

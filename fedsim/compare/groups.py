@@ -154,15 +154,18 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def shortened(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest unique suffix of each dotted key.
+    """Return the shortest unique suffix of each dotted key; `name` alone is none.
 
     >>> shortened(["client.epochs", "privacy.dp-sgd.clip", "privacy.dp-fedavg.clip"])
     {'client.epochs': 'epochs', 'privacy.dp-sgd.clip': 'dp-sgd.clip', 'privacy.dp-fedavg.clip': 'dp-fedavg.clip'}
+    >>> shortened(["algorithm.name"])
+    {'algorithm.name': 'algorithm.name'}
     """
     short = {}
     for key in keys:
         parts = key.split(".")
-        ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+        least = 2 if parts[-1] == "name" else 1
+        ends = (".".join(parts[-length:]) for length in range(least, len(parts) + 1))
         short[key] = next(end for end in ends if sum(f".{k}".endswith(f".{end}") for k in keys) == 1)
     return short
 

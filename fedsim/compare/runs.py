@@ -32,7 +32,7 @@ class ComparedRun:
         error: The manifest's error, if any.
         task: Data set and task of its metrics.
         mechanism: Its mechanisms, in words.
-        settings: Values of the experiment by dotted key, without `NOT_SETTINGS` and unset ones.
+        settings: Values of the experiment by dotted key, without `NOT_SETTINGS` and unset ones; the algorithm's name always.
         rows: One a round.
         costs: By adversary.
         update_bytes: Bytes of the model's arrays and of the algorithm's fields; None: there are no final weights.
@@ -73,6 +73,7 @@ class ComparedRun:
         if secagg is not None and secagg.mode == "ideal" and arrays is not None:
             ideal_bytes = protocol_bytes(experiment, manifest, rows, arrays.numbers)
         settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
+        settings.setdefault("algorithm.name", experiment.algorithm_entry.name)
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
         return cls(
             path=run.path,

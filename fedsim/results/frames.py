@@ -186,12 +186,12 @@ def _row_of(found: _Found) -> dict[str, Any]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return a run's settings by dotted key, without unset tables of mechanisms or of a task."""
+    """Return a run's settings by dotted key, without unset tables of mechanisms, a task or an algorithm."""
     flat = _flat(run.experiment.model_dump(by_alias=True, mode="json"))
     return {
         key: value
         for key, value in flat.items()
-        if value is not None or not key.startswith(("privacy.", "task"))
+        if value is not None or not key.startswith(("privacy.", "task", "algorithm"))
     }
 
 

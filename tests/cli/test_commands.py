@@ -72,7 +72,8 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "resume", "data", "tasks", "models", "strategies", "optimizers", "schema"]
+    "command",
+    ["", "run", "resume", "data", "tasks", "models", "algorithms", "strategies", "optimizers", "schema"],
 )
 def test_help(command: str) -> None:
     call = here if command else fedsim
@@ -85,6 +86,11 @@ def test_lists() -> None:
     assert 'loss ("mse")' in here("tasks").stdout
     assert {task["name"] for task in json.loads(here("tasks", "--json").stdout)} >= {"regression"}
     assert "server-momentum (0.9)" in here("strategies").stdout
+    assert "control-scale (1.0)" in here("algorithms").stdout
+    assert {a["name"]: a["fields"] for a in json.loads(here("algorithms", "--json").stdout)} == {
+        "fedavg": False,
+        "scaffold": True,
+    }
     assert {model["name"] for model in json.loads(here("models", "--json").stdout)} >= {"cnn", "lstm"}
     assert {s["name"]: s["linear"] for s in json.loads(here("strategies", "--json").stdout)}["krum"] is False
     assert json.loads(here("schema").stdout)["properties"]["rounds"]["minimum"] == 1

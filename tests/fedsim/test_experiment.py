@@ -142,4 +142,7 @@ def test_the_schema_takes_what_an_experiment_takes() -> None:
     assert errors({"data": {"alfa": 0.5}}) == 1
     assert errors({"client": {"batch-size": "ten"}}) == 1
     assert errors({"client": {"optimizer": "adam", "optimizer-options": {"beta-1": "much"}}}) == 1
+    assert errors({"algorithm": {"name": "scaffold", "control-scale": 0}}) == 1
+    assert errors({"algorithm": {"control-scale": 0.5}}) == 1  # without a name
+    assert errors({"algorithm": {"name": "mine:Own", "alpha": 0.5}}) == 0
     assert errors({"client": {"schedule": "step", "schedule-options": {"every": 5}}}) == 0

@@ -32,6 +32,7 @@ def test_columns_are_there_whatever_the_runs_are() -> None:
         == empty.schema
         == {n: plain.schema[n] for n in empty.columns}
     )
+    assert not {"task", "algorithm"} & set(full.columns)  # tables that nobody has
     assert full["name"].to_list() == ["central", "local", "tiny"]
     assert full["mechanism"].to_list() == ["dp-fedavg", "local-dp", "none"]
     assert full["privacy.dp-fedavg.clip"].to_list() == [1.0, None, None]

@@ -72,6 +72,8 @@ RUNS = {
         "server.client-evaluation=all",
     ),
     "median": ("server.strategy=fedmedian",),
+    "scaffold": ("algorithm.name=scaffold", "server.cohort=3", "client.epochs=2"),
+    "scaffold secagg": ("algorithm.name=scaffold", "server.weighting=uniform", *SECAGG, "server.cohort=3"),
     "secagg": (*SECAGG, "privacy.secagg.adversary=malicious-server", "privacy.secagg.dropout=0.2"),
     "local-dp": LOCAL_DP,
     "dp-sgd": (*DP_SGD, *SECAGG),

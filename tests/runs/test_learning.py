@@ -18,6 +18,16 @@ def test_the_quickstart_reaches_95_percent_within_30_rounds() -> None:
     assert run.accuracy >= 0.95
 
 
+def test_scaffold_beats_fedavg_on_very_uneven_labels() -> None:
+    config = CONFIGS / "digits-scaffold.toml"
+    accuracies = [
+        fedsim.run(Experiment.load(config, [f"algorithm.name={name}"]), name).accuracy or 0.0
+        for name in ("scaffold", "fedavg")
+    ]
+    assert accuracies[0] >= 0.95
+    assert accuracies[0] > accuracies[1] + 0.02
+
+
 def test_an_lstm_beats_a_trigram_on_the_standard_library() -> None:
     config = CONFIGS / "stdlib-lstm.toml"
     goal = accuracies(prepare(Experiment.load(config)))["3-gram"] + 0.03

@@ -199,6 +199,27 @@ def test_a_metric_where_less_is_more_and_lines_by_a_setting(runs: Path) -> None:
     assert frontier.view.adversary == "known-cohort"
 
 
+def test_algorithms_are_told_apart_and_without_a_table_it_is_fedavg(tmp_path: Path) -> None:
+    for name, *overrides in (
+        ("a",),
+        ("b", "seed=1", "algorithm.name=fedavg"),
+        ("c", "algorithm.name=scaffold"),
+    ):
+        fedsim.run(experiment("rounds=1", *overrides), tmp_path / name)
+    rows = {row["label"]: row for row in json.loads(command(tmp_path, "--json").stdout)["rows"]}
+    assert {label: row["seeds"] for label, row in rows.items()} == {
+        "no privacy, algorithm.name=fedavg, control-scale=unset": 2,
+        "no privacy, algorithm.name=scaffold, control-scale=1": 1,
+    }
+    finals = {group.settings["algorithm.name"]: group.values("bytes") for group in compare([tmp_path]).groups}
+    assert finals["fedavg"].keys() == {0, 1}
+    assert finals["scaffold"] == {0: 2 * finals["fedavg"][0]}  # a control variate is as large as the model
+    assert set(compare([tmp_path], by="algorithm.name").series.values()) == {
+        "no privacy, algorithm.name=fedavg",
+        "no privacy, algorithm.name=scaffold",
+    }
+
+
 def test_runs_without_noise_alone(runs: Path) -> None:
     result = command(f"{runs}/runs/none-*", "--out", "pictures", "--csv", "t.csv")
     assert "no run adds noise" in result.stdout
