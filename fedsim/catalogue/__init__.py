@@ -1,4 +1,4 @@
-"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, mechanisms, by name.
+"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, transforms, mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
@@ -22,6 +22,7 @@ from fedsim.catalogue.entries import (
     StrategyEntry,
     Targets,
     TaskEntry,
+    TransformEntry,
     find,
     option_keys,
     table,
@@ -31,6 +32,7 @@ from fedsim.catalogue.models import MODELS, TASKS, find_model, find_task
 from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
 from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
 from fedsim.catalogue.strategies import STRATEGIES, find_strategy
+from fedsim.catalogue.transforms import TRANSFORMS, find_transform
 
 __all__ = [
     "ALGORITHMS",
@@ -45,6 +47,7 @@ __all__ = [
     "SOURCES",
     "STRATEGIES",
     "TASKS",
+    "TRANSFORMS",
     "AlgorithmEntry",
     "AnyEntry",
     "Entry",
@@ -59,6 +62,7 @@ __all__ = [
     "StrategyEntry",
     "Targets",
     "TaskEntry",
+    "TransformEntry",
     "find",
     "find_algorithm",
     "find_mechanism",
@@ -70,6 +74,7 @@ __all__ = [
     "find_source",
     "find_strategy",
     "find_task",
+    "find_transform",
     "option_keys",
     "table",
 ]

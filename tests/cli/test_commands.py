@@ -72,7 +72,8 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "resume", "data", "tasks", "models", "strategies", "optimizers", "schema"]
+    "command",
+    ["", "run", "resume", "data", "tasks", "models", "transforms", "strategies", "optimizers", "schema"],
 )
 def test_help(command: str) -> None:
     call = here if command else fedsim
@@ -84,6 +85,8 @@ def test_lists() -> None:
     assert "hidden ([200, 200])" in here("models").stdout
     assert 'loss ("mse")' in here("tasks").stdout
     assert {task["name"] for task in json.loads(here("tasks", "--json").stdout)} >= {"regression"}
+    assert "share (0.1)" in here("transforms").stdout
+    assert {t["name"] for t in json.loads(here("transforms", "--json").stdout)} == {"top-k", "quantise"}
     assert "server-momentum (0.9)" in here("strategies").stdout
     assert {model["name"] for model in json.loads(here("models", "--json").stdout)} >= {"cnn", "lstm"}
     assert {s["name"]: s["linear"] for s in json.loads(here("strategies", "--json").stdout)}["krum"] is False
