@@ -210,6 +210,7 @@ NAMES_CODE = (
     "client.schedule",
     "server.strategy",
     "server.sampling",
+    "server.schedule",
     "privacy.own.use",
 )
 """The keys that may name code of the user's own; `*` is each table of a list."""

@@ -173,6 +173,7 @@ def test_the_contracts_about_what_the_catalogue_names_have_all_modules() -> None
         catalogue.OPTIMIZERS,
         catalogue.SCHEDULES,
         catalogue.TRANSFORMS,
+        catalogue.ROUND_SCHEDULES,
     )
     entries = [entry for kind in kinds for entry in kind.values()]
     assert protected_by("An algorithm, a task") == {entry.reference.partition(":")[0] for entry in entries}
