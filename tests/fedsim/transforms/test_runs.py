@@ -23,7 +23,7 @@ BOTH = 'transforms=[{name="top-k", share=0.2}, {name="quantise", levels=8}]'
 DP_FEDAVG = "privacy.dp-fedavg={clip=0.05, noise-multiplier=1e-6, delta=1e-3}"
 DP_SGD = "privacy.dp-sgd={noise-multiplier=1.0, delta=1e-5}"
 LOCAL_DP = "privacy.local-dp={clip=0.2, noise-multiplier=0.1, delta=1e-3}"
-FEDBUFF = ("server.schedule=fedbuff",)
+BUFFERED = ("server.schedule=buffered",)
 COUNTING = "model.name=tests.support.models:batch_normed"
 SECURE = ("privacy.secagg.mode=ideal", "privacy.secagg.minimum=2", "privacy.secagg.clip=20.0")
 
@@ -70,10 +70,10 @@ def test_the_order_is_that_of_the_list() -> None:
         (LOCAL_DP,),
         SECURE,
         (DP_FEDAVG, *SECURE),
-        FEDBUFF,
+        BUFFERED,
         ("server.strategy=fedmedian",),
     ],
-    ids=["plain", "dp-sgd", "dp-fedavg", "local-dp", "ideal", "dp-fedavg-ideal", "fedbuff", "fedmedian"],
+    ids=["plain", "dp-sgd", "dp-fedavg", "local-dp", "ideal", "dp-fedavg-ideal", "buffered", "fedmedian"],
 )
 def test_the_same_bits_on_both_engines_and_after_a_resume(more: tuple[str, ...]) -> None:
     setting = experiment(BOTH, *more)
