@@ -17,7 +17,7 @@ from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.discretion import discreet_mod
 from fedsim.clients.fields import checked_changes, own_values, received_fields
-from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod
+from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod, transform_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import train
 from fedsim.data.spec import SPEC
@@ -31,7 +31,9 @@ from fedsim.threads import single_threaded
 app = ClientApp(mods=[discreet_mod])
 
 
-@app.train(mods=[faults_mod, secagg_mod, fields_mod, protect_mod, nan_mod])  # the first is outermost
+@app.train(
+    mods=[faults_mod, secagg_mod, fields_mod, protect_mod, transform_mod, nan_mod]
+)  # the first is outermost
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
@@ -40,8 +42,8 @@ def on_train(message: Message, context: Context) -> Message:
     to note events in, where they have to be there first), and the algorithm's fields. The reply holds `arrays`, by how much
     each field changed, and `metrics`: `num-examples`,
     `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
-    and losses, which are not part of it, only where the noise is seeded. `protect_mod` makes of
-    this what may leave the client.
+    and losses, which are not part of it, only where the noise is seeded. `transform_mod` applies the
+    experiment's transforms to the update, and `protect_mod` makes of this what may leave the client.
     """
     bench = client_runtime(context)
     config = record_in(message.content, ConfigRecord, "config")

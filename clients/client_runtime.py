@@ -31,6 +31,7 @@ from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
 from fedsim.tasks.build import task_of
 from fedsim.training import client_half_of
+from fedsim.transforms.build import transforms_of
 
 
 class ClientRuntime:
@@ -47,6 +48,7 @@ class ClientRuntime:
         trained: The model's trained parameters, by name.
         first_fields: The algorithm's fields before the first round.
         layout: Of an update.
+        transforms: What happens to an update after its training.
         policy: What its clients accept of secure aggregation; None where the experiment has none.
     """
 
@@ -65,6 +67,7 @@ class ClientRuntime:
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.first_fields = first_fields(self.algorithm, self._memory, self.trained)
         self.layout = Layout.of(record_of(self._memory), self.algorithm, self.first_fields)
+        self.transforms = transforms_of(experiment)
         self.policy = policy_of(experiment, self.layout.dimension, self.data.training_sizes())
         self._lent: list[weakref.ref[LiveArray]] = []
 

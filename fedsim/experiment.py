@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeGuard
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
@@ -21,7 +21,7 @@ from fedsim.errors import Refused
 from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
 from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import invalid_at, one_line
+from fedsim.privacy.validation import invalid, invalid_at, one_line
 from fedsim.privacy_sections import PrivacySection, defaults_of
 from fedsim.sections import (
     AlgorithmSection,
@@ -32,6 +32,7 @@ from fedsim.sections import (
     RuntimeSection,
     ServerSection,
     TaskSection,
+    TransformSection,
 )
 
 
@@ -52,6 +53,8 @@ class Experiment(Section):
     task: TaskSection | None = None
     model: ModelSection = Field(default_factory=ModelSection)
     algorithm: AlgorithmSection | None = None
+    transforms: Annotated[tuple[TransformSection, ...], Field(strict=False)] | None = None
+    """What happens to a client's update after its training, in this order; unset: nothing."""
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
     privacy: PrivacySection = Field(default_factory=PrivacySection)
@@ -65,6 +68,10 @@ class Experiment(Section):
         if not isinstance(raw, Mapping):
             return raw
         tree = dict(raw)
+        if not isinstance(tree.get("transforms"), list | tuple | None):
+            raise invalid("transforms", tree["transforms"], "must be a list of tables, [[transforms]]")
+        if not tree.get("transforms"):
+            tree.pop("transforms", None)  # none of them: as unset
         for path, value in defaults_of(tree.get("privacy")).items():
             table, _, key = path.partition(".")
             tree[table] = _with_default(tree.get(table, {}), key, value)
@@ -198,6 +205,7 @@ NAMES_CODE = (
     "task.name",
     "model.name",
     "algorithm.name",
+    "transforms.*.name",
     "client.optimizer",
     "client.schedule",
     "server.strategy",
@@ -205,28 +213,59 @@ NAMES_CODE = (
     "server.schedule",
     "privacy.own.use",
 )
-"""The keys that may name code of the user's own."""
+"""The keys that may name code of the user's own; `*` is each table of a list."""
 
 
 def own_code_in(tree: Mapping[str, Any]) -> dict[str, str]:
     """Return the code that nested dictionaries with TOML's keys name, as `"module:attribute"`, by key; nothing is loaded."""
-    found = {}
+    found: dict[str, str] = {}
     for key in NAMES_CODE:
-        value: Any = tree
+        values: dict[str, Any] = {"": tree}
         for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if isinstance(value, str) and ":" in value:
-            found[key] = value
+            values = {
+                f"{path}.{name}".lstrip("."): value
+                for path, table in values.items()
+                for name, value in _members(table, part)
+            }
+        found |= {path: value for path, value in values.items() if isinstance(value, str) and ":" in value}
     return found
+
+
+def _members(table: object, part: str) -> Iterable[tuple[str, Any]]:
+    """Return what a table has under a key, or under `*` all tables of a list, each with its key."""
+    if part == "*":
+        return [(str(i), value) for i, value in enumerate(table)] if isinstance(table, list | tuple) else []
+    return [(part, table[part])] if isinstance(table, Mapping) and part in table else []
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables, and lists of them, as one table with dotted keys: `transforms.0.name`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= dotted(value, f"{prefix}{key}.")
+        elif _is_tables(value):
+            flat |= dotted({str(i): table for i, table in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def without_unset(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what is None, which TOML can't say."""
-    return {
-        key: without_unset(value) if isinstance(value, Mapping) else value
-        for key, value in tree.items()
-        if value is not None
-    }
+    kept: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            kept[key] = without_unset(value)
+        elif _is_tables(value):
+            kept[key] = [without_unset(table) for table in value]
+        elif value is not None:
+            kept[key] = value
+    return kept
+
+
+def _is_tables(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, Mapping) for v in value)
 
 
 def _with_default(table: object, key: str, value: Any) -> object:

@@ -57,7 +57,7 @@ class Layout:
     @property
     def vector(self) -> Mapping[str, Expected]:
         """What a reply as one vector holds: it is of the widest dtype."""
-        return {VECTOR: {VECTOR: ((self.dimension,), self._dtype)}}
+        return {VECTOR: {VECTOR: ((self.dimension,), self.dtype)}}
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -81,7 +81,7 @@ class Layout:
             for field_, arrays in self.fields.items()
             for name in arrays
         ]
-        return np.concatenate([update, *scaled]).astype(self._dtype, copy=False)
+        return np.concatenate([update, *scaled]).astype(self.dtype, copy=False)
 
     def split(self, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return a vector as views, by the names of `shapes`; the fields' are scaled."""
@@ -119,7 +119,8 @@ class Layout:
         }
 
     @property
-    def _dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[Any]:
+        """Of an update as one vector: the widest."""
         return np.result_type(
             *(d for arrays in (self.model, *self.fields.values()) for _, d in arrays.values())
         )

@@ -1,7 +1,8 @@
 """The options of the catalogue's entries.
 
 A source's, a partition's and a model's options are directly in `[data]` and `[model]`; a strategy's in
-`[server.options]`, an algorithm's in `[algorithm]`. Each field documents its meaning, unit and range.
+`[server.options]`, an algorithm's in `[algorithm]`, a transform's in its `[[transforms]]`. Each field documents its
+meaning, unit and range.
 """
 
 from __future__ import annotations
@@ -325,6 +326,24 @@ class ScaffoldOptions(Options):
     control_scale: Positive = 1.0
     """What a unit of a control variate counts beside a unit of the model where both are clipped, noised or rounded as one
     vector; steps x learning-rate makes them weigh the same in a client's first round."""
+
+
+# --- transforms ------------------------------------------------------------------------------------------
+
+
+class TopKOptions(Options):
+    """Options of `top-k`."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the coordinates that are kept, rounded up to a whole number of them."""
+
+
+class QuantiseOptions(Options):
+    """Options of `quantise`."""
+
+    levels: int = Field(default=256, ge=1, le=2**31)
+    """Magnitudes above zero, equally spaced up to the update's L2 norm; the square root of the number of parameters keeps
+    the error's norm below the update's."""
 
 
 # --- optimizers and schedules ----------------------------------------------------------------------------

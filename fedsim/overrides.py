@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fedsim import catalogue
 from fedsim.catalogue import find_optimizer, find_schedule
@@ -25,17 +26,19 @@ _NAMES = {
     "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
     "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
 }
+_TRANSFORM = re.compile(r"(transforms\.\d+)\.name")
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
-    A value is read as TOML (`0.1`, `true`, `[1, 2]`), else as a string, so `iid` needs no quotes. An override that
-    names another source, partition, task, model, algorithm, strategy, optimizer or schedule drops options of the former
-    one that the new one lacks.
+    A value is read as TOML (`0.1`, `true`, `[1, 2]`), else as a string, so `iid` needs no quotes. A table of a list is
+    named by its index: `transforms.0.share=0.1`. An override that names another source, partition, task, model,
+    algorithm, transform, strategy, optimizer or schedule drops options of the former one that the new one lacks.
 
     Raises:
-        Refused: An override has no `=`, is given twice, or has a key below a value that is no table.
+        Refused: An override has no `=`, is given twice, or has a key below a value that is no table, or below a list
+            of tables that is none of its indices.
     """
     changes: dict[str, Any] = {}
     for override in overrides:
@@ -47,7 +50,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
             raise Refused(f"override {key}: is given twice, as {changes[key]!r} and {_value(value)!r}")
         changes[key] = _value(value)
     for key, value in changes.items():
-        if key in _NAMES and isinstance(value, str):
+        if isinstance(value, str):
             _drop_former_options(tree, key, value)
     for key, value in changes.items():
         _put(tree, key, value)
@@ -76,12 +79,19 @@ def _value(text: str) -> Any:
 def _table(tree: dict[str, Any], path: str) -> Any:
     found: Any = tree
     for part in path.split("."):
-        found = found.get(part, {}) if isinstance(found, Mapping) else None
+        if _is_tables(found):
+            found = found[int(part)] if part in _indices(found) else None
+        else:
+            found = found.get(part, {}) if isinstance(found, Mapping) else None
     return found
 
 
 def _drop_former_options(tree: dict[str, Any], key: str, new: str) -> None:
-    find, default, where = _NAMES[key]
+    """Drop what goes with the name that a key has now, and not with a new one; most keys have no name."""
+    transform = _TRANSFORM.fullmatch(key)
+    if key not in _NAMES and transform is None:
+        return
+    find, default, where = _NAMES[key] if transform is None else (catalogue.find_transform, "", transform[1])
     former = _table(tree, key) or default
     if not isinstance(former, str):
         return
@@ -103,9 +113,28 @@ def _drop(tree: dict[str, Any], path: str, stale: set[str] | frozenset[str]) -> 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     *tables, last = key.split(".")
-    here = tree
+    here: Any = tree
     for depth, name in enumerate(tables):
-        here = here.setdefault(name, {})
-        if not isinstance(here, dict):
+        at = _at(here, name, key, depth)
+        here = here.setdefault(at, {}) if isinstance(here, dict) else here[at]
+        if not (isinstance(here, dict) or _is_tables(here)):
             raise Refused(f"override {key}: {'.'.join(tables[: depth + 1])} is a value, not a table")
-    here[last] = value
+    here[_at(here, last, key, len(tables))] = value
+
+
+def _at(here: object, name: str, key: str, depth: int) -> Any:
+    """Return what a part of a key stands for: itself in a table, an index in a list of tables."""
+    if not _is_tables(here):
+        return name
+    if name not in _indices(here):
+        path = ".".join(key.split(".")[:depth])
+        raise Refused(f"override {key}: {path} has no table {name!r}; allowed: {', '.join(_indices(here))}")
+    return int(name)
+
+
+def _is_tables(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(table, dict) for table in value)
+
+
+def _indices(tables: Sequence[object]) -> list[str]:
+    return [str(index) for index in range(len(tables))]

@@ -21,6 +21,7 @@ def schema() -> dict[str, Any]:
     _describe(tree["$defs"]["TaskSection"], "name", catalogue.TASKS, "examples")
     _describe(model, "name", catalogue.MODELS, "examples")
     _describe(tree["$defs"]["AlgorithmSection"], "name", catalogue.ALGORITHMS, "examples")
+    _describe(tree["$defs"]["TransformSection"], "name", catalogue.TRANSFORMS, "examples")
     server["properties"]["sampling"]["anyOf"] = [{"enum": list(catalogue.SAMPLINGS)}, {"pattern": ":"}]
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
     _describe(server, "schedule", catalogue.ROUND_SCHEDULES, "examples", "schedule-options")

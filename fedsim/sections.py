@@ -1,4 +1,4 @@
-"""The tables of an experiment: data, task, model, algorithm, client, server, faults, runtime.
+"""The tables of an experiment: data, task, model, algorithm, transforms, client, server, faults, runtime.
 
 Each is frozen and checked on its own; what goes across tables is checked by `fedsim.experiment`.
 """
@@ -57,6 +57,8 @@ class _WithOptions(Section):
             keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
             mine = {key: extra.pop(key) for key in sorted(keys)}
             filled |= entry.options.model_validate(mine).model_dump(by_alias=True)
+        if not entries:
+            return filled  # the name is missing, or none: the type check says it better
         for key, value in extra.items():
             allowed = own.union(*map(option_keys, entries))
             names = ", ".join(repr(entry.name) for entry in entries)
@@ -214,6 +216,28 @@ class AlgorithmSection(_WithOptions):
     def entry(self) -> catalogue.AlgorithmEntry:
         """The algorithm's entry in the catalogue."""
         return catalogue.find_algorithm(self.name)
+
+
+class TransformSection(_WithOptions):
+    """One transform of a client's update, after its training and before its privacy mechanism."""
+
+    name: str
+    """A transform's name (see `fedsim transforms`) or `"module:callable"`."""
+
+    @classmethod
+    def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
+        return list(_lookup("name", raw.get("name"), catalogue.find_transform))
+
+    @property
+    def entry(self) -> catalogue.TransformEntry:
+        """The transform's entry in the catalogue."""
+        return catalogue.find_transform(self.name)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the transform is called with, by the names of Python."""
+        options = self.pick(self.entry).model_dump(by_alias=True)
+        return {key.replace("-", "_"): value for key, value in options.items()}
 
 
 class ClientSection(Section):

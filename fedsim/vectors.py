@@ -14,10 +14,10 @@ from fedsim.privacy.vectors import split_like
 
 
 def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
-    """Return why a model's updates can't be clipped and summed, None if they can."""
+    """Return why a model's updates can't be clipped, summed or transformed, None if they can."""
     for name, dtype in dtypes.items():
         if dtype.kind != "f":
-            return f"{name} is {dtype}: only updates of floating-point numbers are summed so"
+            return f"{name} is {dtype}: only updates of floating-point numbers are summed or transformed so"
     return None
 
 

@@ -60,6 +60,7 @@ from fedsim.tasks.build import scoring_of, task_of
 from fedsim.tasks.scoring import score
 from fedsim.threads import cores
 from fedsim.training import plan_of, training_of
+from fedsim.transforms.build import check_transforms, transforms_of
 
 app = ServerApp()
 
@@ -169,12 +170,13 @@ def _federation(
     check_schedule(experiment.client, experiment.rounds)
     check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
-    if mechanism.unit is Unit.CLIENT:
+    if mechanism.unit is Unit.CLIENT or experiment.transforms:
         check_float(experiment, arrays)
     algorithm = algorithm_of(experiment)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     fields = first_fields(algorithm, arrays_in(arrays), trained)
     layout = Layout.of(arrays, algorithm, fields)
+    check_transforms(experiment, transforms_of(experiment), layout)
     policy = policy_for(experiment, arrays, layout.dimension, data)
     strategy = build_strategy(experiment)
     noise = Noise(experiment.privacy.noise)

@@ -1,4 +1,4 @@
-"""Whether a model's updates can be clipped and summed, as all that protects a whole client asks."""
+"""Whether a model's updates can be clipped, summed and transformed: mechanisms that protect a client, and transforms, ask."""
 
 from __future__ import annotations
 

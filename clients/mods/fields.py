@@ -6,13 +6,13 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.algorithms.protocol import Arrays, Fields
-from fedsim.arrays import Values, arrays_in, record_of, values_of
+from fedsim.algorithms.protocol import Fields
+from fedsim.arrays import Values, record_of, values_of
 from fedsim.clients.client_runtime import ClientRuntime, client_runtime
 from fedsim.clients.fields import note_sent, settle
+from fedsim.clients.updates import changes_in, update_in
 from fedsim.messages import ARRAYS, CONFIG, OWN, VECTOR
 from fedsim.records import config_in, find_record, record_in
-from fedsim.vectors import difference
 
 
 def fields_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -46,19 +46,13 @@ def _vector(reply: Message, received: ArrayRecord, runtime: ClientRuntime) -> Va
     joined = find_record(reply.content, ArrayRecord, VECTOR)
     if joined is not None:
         return values_of(joined[VECTOR])
-    return runtime.layout.joined(
-        difference(record_in(reply.content, ArrayRecord, ARRAYS), received), _changes(reply, runtime)
-    )
+    return update_in(reply.content, received, runtime.layout)
 
 
 def _sent(reply: Message, runtime: ClientRuntime) -> Fields:
     """Return by how much each field changes in a reply, in clear or as one vector."""
     layout, joined = runtime.layout, find_record(reply.content, ArrayRecord, VECTOR)
     if joined is None:
-        return _changes(reply, runtime)
+        return changes_in(reply.content, layout)
     _, changes = layout.parted(layout.split(values_of(joined[VECTOR])))
     return layout.typed(changes)
-
-
-def _changes(reply: Message, runtime: ClientRuntime) -> dict[str, Arrays]:
-    return {name: arrays_in(record_in(reply.content, ArrayRecord, name)) for name in runtime.layout.fields}

@@ -9,14 +9,14 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.arrays import arrays_in, record_of
+from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.participation import take_part
 from fedsim.clients.process import ClientProcess, note_released
+from fedsim.clients.updates import put_update, update_in
 from fedsim.messages import ARRAYS, CONFIG, LEDGER, METRICS, VECTOR
 from fedsim.privacy.events import Noise
 from fedsim.records import record_in
-from fedsim.vectors import difference, plus
 
 
 def protect_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -46,8 +46,7 @@ def protect_mod(message: Message, context: Context, call_next: ClientAppCallable
     if reply.has_error() or not half.protects:
         return reply
     layout = runtime.layout
-    changes = {name: arrays_in(record_in(reply.content, ArrayRecord, name)) for name in layout.fields}
-    update = layout.joined(difference(record_in(reply.content, ArrayRecord, ARRAYS), received), changes)
+    update = update_in(reply.content, received, layout)
     trained = record_in(reply.content, MetricRecord, METRICS)
     protected = half.protect(update, trained, at)  # type: ignore[arg-type]
     if half.protects == "difference":
@@ -55,10 +54,7 @@ def protect_mod(message: Message, context: Context, call_next: ClientAppCallable
             del reply.content[name]
         reply.content[VECTOR] = record_of({VECTOR: protected.update})
     else:
-        model, noised = layout.parted(layout.split(protected.update))
-        reply.content[ARRAYS] = plus(received, model)
-        for name, arrays in layout.typed(noised).items():
-            reply.content[name] = record_of(arrays)
+        put_update(reply.content, received, protected.update, layout)
     reply.content[METRICS] = public_metrics(trained, noise, protected.metrics)
     if protected.event is not None:
         note_released(protected.event, context, config)

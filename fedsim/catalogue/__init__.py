@@ -1,4 +1,4 @@
-"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, mechanisms, by name.
+"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, transforms, mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
@@ -23,6 +23,7 @@ from fedsim.catalogue.entries import (
     StrategyEntry,
     Targets,
     TaskEntry,
+    TransformEntry,
     find,
     option_keys,
     table,
@@ -33,6 +34,7 @@ from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, f
 from fedsim.catalogue.rounds import ROUND_SCHEDULES, find_round_schedule
 from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
 from fedsim.catalogue.strategies import STRATEGIES, find_strategy
+from fedsim.catalogue.transforms import TRANSFORMS, find_transform
 
 __all__ = [
     "ALGORITHMS",
@@ -48,6 +50,7 @@ __all__ = [
     "SOURCES",
     "STRATEGIES",
     "TASKS",
+    "TRANSFORMS",
     "AlgorithmEntry",
     "AnyEntry",
     "Entry",
@@ -63,6 +66,7 @@ __all__ = [
     "StrategyEntry",
     "Targets",
     "TaskEntry",
+    "TransformEntry",
     "find",
     "find_algorithm",
     "find_mechanism",
@@ -75,6 +79,7 @@ __all__ = [
     "find_source",
     "find_strategy",
     "find_task",
+    "find_transform",
     "option_keys",
     "table",
 ]

@@ -152,6 +152,11 @@ class RoundScheduleEntry(Entry):
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransformEntry(Entry):
+    """A transform of clients' updates: `reference` is a function `(**options) -> fedsim.transforms.Transform`."""
+
+
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 

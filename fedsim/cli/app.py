@@ -256,6 +256,14 @@ def algorithms(as_json: Annotated[bool, JSON] = False) -> None:
 
 
 @app.command()
+def transforms(as_json: Annotated[bool, JSON] = False) -> None:
+    """List the transforms of clients' updates and their options."""
+    from fedsim.cli import listing
+
+    listing.show_transforms(Console(), as_json)
+
+
+@app.command()
 def strategies(as_json: Annotated[bool, JSON] = False) -> None:
     """List the strategies and their options."""
     from fedsim.cli import listing

@@ -114,6 +114,19 @@ def show_algorithms(console: Console, as_json: bool) -> None:
     )
 
 
+def show_transforms(console: Console, as_json: bool) -> None:
+    """List the transforms of updates, whose options stand in their `[[transforms]]`."""
+    if as_json:
+        print(json.dumps([_plain(entry) for entry in catalogue.TRANSFORMS.values()]))
+        return
+    console.print(_table("Transforms: \\[\\[transforms]] name = ...", catalogue.TRANSFORMS.values()))
+    console.print(
+        "\nEach \\[\\[transforms]] is applied to a client's update after its training, in their order; its options"
+        '\nstand beside its name. Your own: name = "my_package.my_module:Mine", called as Mine(**options); it returns'
+        "\nan object with apply(update, draws): see fedsim.transforms.Transform."
+    )
+
+
 def show_strategies(console: Console, as_json: bool) -> None:
     """List the strategies; their options are in `[server.options]`."""
     if as_json:

@@ -14,6 +14,7 @@ from typing import Any
 from fedsim.compare.costs import Cost, costs_of
 from fedsim.compare.ideal_bytes import protocol_bytes
 from fedsim.errors import Refused
+from fedsim.experiment import dotted
 from fedsim.results.run import Run
 from fedsim.tasks import Scoring
 
@@ -72,7 +73,7 @@ class ComparedRun:
         secagg, ideal_bytes = experiment.privacy.secagg, None
         if secagg is not None and secagg.mode == "ideal" and arrays is not None:
             ideal_bytes = protocol_bytes(experiment, manifest, rows, arrays.numbers)
-        settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
+        settings = dotted(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
         settings.setdefault("algorithm.name", experiment.algorithm_entry.name)
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
         return cls(
@@ -83,7 +84,9 @@ class ComparedRun:
             error=str(manifest.get("error", "")),
             task=_task(experiment.data.source, source, manifest.get("task", {}).get("name", "")),
             mechanism=_mechanism(experiment.privacy.mechanisms, secagg is not None),
-            settings={key: value for key, value in settings.items() if key not in NOT_SETTINGS},
+            settings={
+                key: value for key, value in settings.items() if value is not None and key not in NOT_SETTINGS
+            },
             rows=rows,
             costs=costs_of(manifest.get("epsilon", {})),
             update_bytes=None if arrays is None else arrays.bytes,
@@ -212,17 +215,6 @@ def _arrays(weights: Path, fields: Mapping[str, int]) -> _Arrays | None:
     numbers = sum(math.prod(array["shape"]) for name, array in header.items() if name != "__metadata__")
     size = weights.stat().st_size - 8 - length
     return _Arrays(numbers + fields.get("numbers", 0), size + fields.get("bytes", 0))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested tables to dotted keys, without unset values."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[prefix + key] = value
-    return flat
 
 
 def key_of(settings: Mapping[str, Any]) -> str:

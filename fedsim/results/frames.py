@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
+from fedsim.experiment import dotted
 from fedsim.mechanisms import event_or_raw
 from fedsim.results.run import Run
 from fedsim.tasks.metric import Scoring
@@ -186,12 +187,12 @@ def _row_of(found: _Found) -> dict[str, Any]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return a run's settings by dotted key, without unset tables of mechanisms, a task or an algorithm."""
-    flat = _flat(run.experiment.model_dump(by_alias=True, mode="json"))
+    """Return a run's settings by dotted key, without unset tables of mechanisms, a task, an algorithm or transforms."""
+    flat = dotted(run.experiment.model_dump(by_alias=True, mode="json"))
     return {
         key: value
         for key, value in flat.items()
-        if value is not None or not key.startswith(("privacy.", "task", "algorithm"))
+        if value is not None or not key.startswith(("privacy.", "task", "algorithm", "transforms"))
     }
 
 
@@ -222,11 +223,3 @@ def _frame(rows: list[dict[str, Any]], first: Iterable[str], floats: Iterable[st
     types |= {name: pl.Int64() for name in INTEGERS if name in names}
     types |= {name: pl.Float64() for name in (*FLOATS, *floats) if name in names}
     return frame.with_columns(pl.col(name).cast(kind) for name, kind in types.items())
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested tables to dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -73,7 +73,21 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "resume", "data", "tasks", "models", "algorithms", "strategies", "optimizers", "schema"],
+    [
+        *(
+            "",
+            "run",
+            "resume",
+            "data",
+            "tasks",
+            "models",
+            "algorithms",
+            "transforms",
+            "strategies",
+            "optimizers",
+        ),
+        "schema",
+    ],
 )
 def test_help(command: str) -> None:
     call = here if command else fedsim
@@ -85,6 +99,8 @@ def test_lists() -> None:
     assert "hidden ([200, 200])" in here("models").stdout
     assert 'loss ("mse")' in here("tasks").stdout
     assert {task["name"] for task in json.loads(here("tasks", "--json").stdout)} >= {"regression"}
+    assert "share (0.1)" in here("transforms").stdout
+    assert {t["name"] for t in json.loads(here("transforms", "--json").stdout)} == {"top-k", "quantise"}
     assert "server-momentum (0.9)" in here("strategies").stdout
     assert "control-scale (1.0)" in here("algorithms").stdout
     assert {a["name"]: a["fields"] for a in json.loads(here("algorithms", "--json").stdout)} == {

@@ -172,6 +172,7 @@ def test_the_contracts_about_what_the_catalogue_names_have_all_modules() -> None
         catalogue.TASKS,
         catalogue.OPTIMIZERS,
         catalogue.SCHEDULES,
+        catalogue.TRANSFORMS,
         catalogue.ROUND_SCHEDULES,
     )
     entries = [entry for kind in kinds for entry in kind.values()]

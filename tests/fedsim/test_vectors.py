@@ -64,7 +64,7 @@ def test_training_returns_the_arrays_that_it_got(after: dict[str, np.ndarray]) -
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex64"])
 def test_what_is_no_float_is_named(dtype: str) -> None:
     assert why_not_float({"a": np.dtype("float32"), "n": np.dtype(dtype)}) == (
-        f"n is {dtype}: only updates of floating-point numbers are summed so"
+        f"n is {dtype}: only updates of floating-point numbers are summed or transformed so"
     )
     with pytest.raises(ValueError, match=f"n is {dtype}"):
         difference(record_of({"n": np.zeros(2, dtype)}), record_of({"n": np.zeros(2, dtype)}))

@@ -45,7 +45,12 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
             rf"^{key} = 'antigravity:fly' is a function of the caller's choice",
         )
         for key in NAMES_CODE
-        if not key.startswith("server.")  # which the server alone calls
+        if not key.startswith("server.")
+        and "*" not in key  # the server alone calls those; and lists of tables
+    ),
+    (
+        {"set": '\'transforms=[{name="top-k"}, {name="antigravity:fly"}]\''},
+        r"^transforms.1.name = 'antigravity:fly' is a function of the caller's choice",
     ),
 ]
 

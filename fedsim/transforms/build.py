@@ -1,0 +1,88 @@
+"""From an experiment to its transforms, and an update through all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.layout import Layout
+from fedsim.streams import numpy_stream
+from fedsim.threads import single_threaded
+from fedsim.transforms.protocol import Transform, Values
+
+
+def transforms_of(experiment: Experiment) -> tuple[Transform, ...]:
+    """Return an experiment's transforms, in their order.
+
+    A user's own `"module:callable"` is called with the other keys of its table as keyword arguments.
+
+    Raises:
+        Refused: The callable is missing, doesn't take the options, or returns no transform.
+    """
+    transforms = []
+    for index, section in enumerate(experiment.transforms or ()):
+        where = f"transforms.{index}.name = {section.name!r}"
+        try:
+            make: Any = section.entry.load()
+            made = make(**section.arguments)
+        except Refused as refused:
+            raise Refused(f"{where}: {refused}") from None
+        except (TypeError, ValueError) as error:
+            raise Refused(f"{where}: {error}") from None
+        if not isinstance(made, Transform):
+            raise Refused(
+                f"{where}: returned {type(made).__name__}; an object with apply(update, draws) is needed"
+            )
+        transforms.append(made)
+    return tuple(transforms)
+
+
+def transformed(
+    transforms: Sequence[Transform], update: Values, draws: Callable[[int], np.random.Generator]
+) -> Values:
+    """Return an update, `(dimension,)`, after all transforms; it may be overwritten.
+
+    Args:
+        transforms: In their order.
+        update: Finite floating-point numbers.
+        draws: The generator of a transform, by its index.
+
+    Raises:
+        ValueError: A transform returns no vector of the same shape and dtype.
+    """
+    with single_threaded():
+        for index, transform in enumerate(transforms):
+            update = _applied(transform, update, draws(index))
+    return update
+
+
+def check_transforms(experiment: Experiment, transforms: Sequence[Transform], layout: Layout) -> None:
+    """Try an experiment's transforms on a made-up update, before anything runs.
+
+    Raises:
+        Refused: One fails, or returns no vector of the same shape and dtype.
+    """
+    draws = numpy_stream(experiment.seed, "transform-check")
+    for index, transform in enumerate(transforms):
+        update = draws.standard_normal(layout.dimension).astype(layout.dtype)
+        try:
+            _applied(transform, update, draws)
+        except Exception as error:
+            name = (experiment.transforms or ())[index].name
+            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise Refused(f"transforms.{index}.name = {name!r}: {said}") from error
+
+
+def _applied(transform: Transform, update: Values, draws: np.random.Generator) -> Values:
+    shape, dtype = update.shape, update.dtype
+    sent: object = transform.apply(update, draws)
+    if not isinstance(sent, np.ndarray) or (sent.shape, sent.dtype) != (shape, dtype):
+        said = f"{sent.dtype} of shape {sent.shape}" if isinstance(sent, np.ndarray) else type(sent).__name__
+        raise ValueError(
+            f"{type(transform).__name__}.apply() returned {said}; {dtype} of shape {shape} is needed"
+        )
+    return sent
