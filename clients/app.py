@@ -16,7 +16,7 @@ from fedsim.algorithms import Job
 from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.discretion import discreet_mod
-from fedsim.clients.fields import own_values, received_fields
+from fedsim.clients.fields import checked_changes, own_values, received_fields
 from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import train
@@ -64,6 +64,7 @@ def on_train(message: Message, context: Context) -> Message:
     with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
         trained, changes = bench.algorithm.train(job)
     event = steps.event()
+    changes = checked_changes(changes, bench.algorithm, bench.layout)
     fields = {name: record_of(arrays) for name, arrays in changes.items()}
     content = RecordDict({"arrays": bench.arrays(), **fields, "metrics": metrics})
     if event is not None:

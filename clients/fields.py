@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
 from fedsim.algorithms.protocol import Algorithm, Arrays, Fields
@@ -19,22 +20,38 @@ PENDING = "pending"  # the record in a client's state that holds the round of th
 
 
 def received_fields(content: RecordDict, layout: Layout) -> Fields:
-    """Return the fields of a message.
+    """Return the fields of a message, read-only.
 
     Raises:
         ValueError: One is missing, or not of the layout.
     """
-    return {name: _arrays(record_in(content, ArrayRecord, name), name, layout) for name in layout.fields}
+    fields = {name: _to_read(arrays_in(record_in(content, ArrayRecord, name))) for name in layout.fields}
+    if odd := layout.odd_in(fields):
+        raise ValueError(f"the message's fields are not of this algorithm: {odd}")
+    return fields
 
 
 def own_values(context: Context, algorithm: Algorithm, first: Fields) -> Fields:
-    """Return a client's values of the fields that it keeps; before it keeps any, the first ones of the run."""
+    """Return a client's values of the fields that it keeps, read-only; before it keeps any, the first ones of the run."""
     values = {}
     for name, field in algorithm.fields.items():
         if field.kept:
             kept = find_record(context.state, ArrayRecord, f"kept-{name}")
-            values[name] = first[name] if kept is None else arrays_in(kept)
+            values[name] = _to_read(first[name] if kept is None else arrays_in(kept))
     return values
+
+
+def checked_changes(changes: Fields, algorithm: Algorithm, layout: Layout) -> Fields:
+    """Return copies of the changes that an algorithm's training says, which may be views of the model.
+
+    Raises:
+        ValueError: They are not of the layout.
+    """
+    if odd := layout.odd_in(changes):
+        raise ValueError(f"algorithm {type(algorithm).__name__}: train(): {odd}")
+    return {
+        field: {n: np.array(a, order="C") for n, a in arrays.items()} for field, arrays in changes.items()
+    }
 
 
 def settle(context: Context, algorithm: Algorithm, first: Fields, in_sum: int) -> None:
@@ -69,10 +86,9 @@ def _pending(name: str) -> str:
     return f"{PENDING}-{name}"
 
 
-def _arrays(record: ArrayRecord, name: str, layout: Layout) -> Arrays:
-    values = arrays_in(record)
-    if {key: (array.shape, array.dtype) for key, array in values.items()} != layout.fields[name]:
-        raise ValueError(
-            f"the message's field {name!r} is not of this algorithm: other names, shapes or dtypes"
-        )
-    return values
+def _to_read(arrays: Arrays) -> Arrays:
+    """Return views that nobody can change: what they show may be other clients' too."""
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views

@@ -34,6 +34,9 @@ def train(
         steps: Each sets the gradients of the loss.
         proximal_mu: The mu above, at least 0.
         after_step: Called after each step of the optimizer.
+
+    Raises:
+        ValueError: The steps have been played before.
     """
     if not model.training:
         model.train()
@@ -45,6 +48,8 @@ def train(
         after_step()
         steps.stepped()
         losses.append(value)
+    if not losses:
+        raise ValueError("all steps of this training have been played; a client trains once in a round")
     return Trained(loss=steps.mean(losses), steps=len(losses))
 
 

@@ -96,6 +96,21 @@ class Layout:
         }
         return model, fields
 
+    def odd_in(self, fields: Fields, *, any_dtype: bool = False) -> str:
+        """Return what is not of this layout in values or changes of the fields; empty where all is."""
+        if odd := _odd(fields, self.fields):
+            return f"field {odd}"
+        for field_, expected in self.fields.items():
+            arrays = fields[field_]
+            if odd := _odd(arrays, expected):
+                return f"field {field_!r}: array {odd}"
+            for name, (shape, dtype) in expected.items():
+                array = arrays[name]
+                if array.shape != shape or not (any_dtype or array.dtype == dtype):
+                    got = f"{array.dtype} of shape {tuple(array.shape)}"
+                    return f"field {field_!r}: {name} is {got}; {dtype} of shape {shape} is needed"
+        return ""
+
     def typed(self, changes: Fields) -> dict[str, Arrays]:
         """Return changes of the fields in the fields' own dtypes."""
         return {
@@ -108,3 +123,14 @@ class Layout:
         return np.result_type(
             *(d for arrays in (self.model, *self.fields.values()) for _, d in arrays.values())
         )
+
+
+def _odd(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Return which name is missing, or is one too many; empty where neither is."""
+    for name in expected:
+        if name not in got:
+            return f"{name!r} is missing"
+    for name in got:
+        if name not in expected:
+            return f"{name!r} is none that there is"
+    return ""

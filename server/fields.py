@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedsim.algorithms.protocol import Algorithm, Fields
 from fedsim.arrays import record_of
+from fedsim.errors import RunFailed
 from fedsim.layout import Layout
 from fedsim.messages import OWN
 from fedsim.server.grids.cohort import CohortGrid
@@ -38,6 +40,12 @@ class ServerFields:
         """Say whether the algorithm has any."""
         return bool(self._layout.fields)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers and bytes of all fields."""
+        arrays = [array for fields in self.values.values() for array in fields.values()]
+        return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+
     def put_in(self, requests: Sequence[Message], grid: CohortGrid) -> None:
         """Add the fields to train messages, and tell each client which of its changes was in a sum."""
         if not self:
@@ -58,10 +66,29 @@ class ServerFields:
             change: Mean of the changes, float64.
             clients: Whose changes it holds.
             share: Of all clients, how many the mean is over.
+
+        Raises:
+            RunFailed: The algorithm raised an error, or returned what are no values of its fields.
         """
         if self and change:
-            self.values = self._layout.typed(self._algorithm.update(self.values, change, share))
+            self.values = self._next(round_, change, share)
             self.in_sum.update(dict.fromkeys(clients, round_))
+
+    def _next(self, round_: int, change: Fields, share: float) -> Fields:
+        where = f"round {round_}: algorithm {type(self._algorithm).__name__}: update()"
+        try:
+            made = self._algorithm.update(self.values, change, share)
+            odd = self._layout.odd_in(made, any_dtype=True)
+        except Exception as error:
+            raise RunFailed(f"{where}: {type(error).__name__}: {error}") from error
+        if odd:
+            raise RunFailed(f"{where}: {odd}")
+        values = self._layout.typed(made)
+        for field, arrays in values.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    raise RunFailed(f"{where}: field {field!r}: {name} holds NaN or infinity")
+        return values
 
     def state(self) -> dict[str, Any]:
         """Return what the next rounds depend on, as a tree for the checkpoint."""

@@ -59,7 +59,7 @@ class Job:
     steps: Callable[[Callable[[], None]], Trained]
 
     def train(self, after_step: Callable[[], None] = lambda: None) -> Trained:
-        """Train the parameters; `after_step` may change them after each step of the optimizer."""
+        """Train the parameters, once; `after_step` may change them after each step of the optimizer."""
         return self.steps(after_step)
 
 

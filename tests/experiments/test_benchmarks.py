@@ -108,7 +108,7 @@ def test_names_are_chosen_by_how_they_begin() -> None:
         "fedsim-local", "fedsim-ray", "bare-channels-last-1-process", "bare-channels-last-2-processes"
     ]  # fmt: skip
     assert chosen(everyone, None) == everyone
-    with pytest.raises(fedsim.Refused, match="--only 'tff': is nobody's name"):
+    with pytest.raises(fedsim.Refused, match="--only 'tff': matches no competitor"):
         chosen(everyone, "bare,tff")
 
 

@@ -167,7 +167,13 @@ def protected_by(name: str) -> set[str]:
 def test_the_contracts_about_what_the_catalogue_names_have_all_modules() -> None:
     packages = {path.parent.name for path in (ROOT / "privacy").glob("*/mechanism.py")}
     assert protected_by("A mechanism is known") == {f"fedsim.privacy.{name}" for name in packages}
-    kinds = (catalogue.ALGORITHMS, catalogue.TASKS, catalogue.OPTIMIZERS, catalogue.SCHEDULES)
+    kinds = (
+        catalogue.ALGORITHMS,
+        catalogue.TASKS,
+        catalogue.OPTIMIZERS,
+        catalogue.SCHEDULES,
+        catalogue.ROUND_SCHEDULES,
+    )
     entries = [entry for kind in kinds for entry in kind.values()]
     assert protected_by("An algorithm, a task") == {entry.reference.partition(":")[0] for entry in entries}
 

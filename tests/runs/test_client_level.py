@@ -497,16 +497,16 @@ def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: 
         (("privacy.dp-fedavg.clip=0.0",), "privacy.dp-fedavg.clip = 0.0: must be greater than 0"),
         (
             ("privacy.dp-fedavg.adaptive.bit-noise=0.3",),
-            "below 0.6, that of what is released beside the update (below-clip: 0.6)",
+            "below 0.6, the joint one of the released metrics (below-clip: 0.6)",
         ),
         (
             ("privacy.dp-fedavg.release.train-loss={bound=5.0, noise=0.8}",),
-            "noise multiplier = 0.8: must be above 0 and below 0.8, that of what is released beside the update "
+            "noise multiplier = 0.8: must be above 0 and below 0.8, the joint one of the released metrics "
             "(train-loss: 0.8)",
         ),
         (
             (*ADAPTIVE, "privacy.dp-fedavg.release.train-loss={bound=5.0, noise=0.81}"),
-            "below 0.793886, that of what is released beside the update (below-clip: 4, train-loss: 0.81)",
+            "below 0.793886, the joint one of the released metrics (below-clip: 4, train-loss: 0.81)",
         ),
         (
             ("privacy.dp-fedavg.release.accuracy.bound=1.0",),
@@ -531,7 +531,7 @@ def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: 
         ),
         (
             ADDED[:1],
-            "privacy.dp-fedavg.relation = 'add-or-remove-one': needs a rate that is declared",
+            "privacy.dp-fedavg.relation = 'add-or-remove-one': needs a declared rate",
         ),
         (ADDED[1:], "privacy.dp-fedavg.rate = 0.2: is for relation = 'add-or-remove-one'"),
         (
@@ -540,11 +540,11 @@ def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: 
         ),
         (
             (*ADDED, "server.sampling='fixed'"),
-            "server.sampling = 'fixed': its law has the number of clients in it, which privacy.dp-fedavg.relation",
+            "server.sampling = 'fixed': its distribution depends on the number of clients, which privacy.dp-fedavg.relation",
         ),
         (
             (*ADDED, "server.sampling='truncated-poisson'"),
-            "server.sampling = 'truncated-poisson': its law has",
+            "server.sampling = 'truncated-poisson': its distribution depends",
         ),
         (
             (*ADDED, *SECAGG),

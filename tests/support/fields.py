@@ -16,10 +16,10 @@ Values = dict[str, np.ndarray]
 
 
 def server_state(run: Path) -> Any:
-    """Return the values of the fields, and the last round whose sum held each client's changes."""
+    """Return the values of the fields, and the last round whose sum held each client's changes; nothing without fields."""
     found = read_checkpoint(run)
     assert found is not None
-    state: Tree = found.state["fields"]
+    state: Tree = found.state.get("fields", {"values": {}, "in-sum": {}})
     return state
 
 
@@ -40,6 +40,13 @@ def client_values(run: Path, field: str, clients: int) -> list[Values]:
             value = {name: value[name] + change[name] for name in value}
         values.append(value)
     return values
+
+
+def client_states(run: Path) -> dict[int, bytes]:
+    """Return all that each client keeps, as bytes."""
+    found = read_checkpoint(run)
+    assert found is not None
+    return ClientStates(run).load(found.round)
 
 
 def mean(values: list[Values]) -> Values:

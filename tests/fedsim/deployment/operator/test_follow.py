@@ -302,7 +302,7 @@ def test_noise_is_the_operating_systems_unless_the_file_says_otherwise(
     assert experiment_for(file, overrides, loopback=True).privacy.noise == noise
     if noise == "seeded" and text:
         with pytest.raises(
-            Refused, match=r"privacy.noise = 'seeded': whoever has the seed has the noise.*allowed: os"
+            Refused, match=r"privacy.noise = 'seeded': the seed reveals the noise.*allowed: os"
         ):
             experiment_for(file, overrides, loopback=False)
     else:

@@ -223,7 +223,7 @@ def test_an_insecure_server_says_so_and_takes_anybody_on_this_machine(tmp_path: 
     public_key = public_key_to_bytes(public)
     with serving(None, tmp_path / "state") as server:
         assert server.ready == f"fedsim server: ready on http://127.0.0.1:{server.port} (any client)\n"
-        server.lines("--insecure: no TLS, no keys; whoever is on this machine may use it")
+        server.lines("--insecure: no TLS, no keys; anyone on this machine may use it")
         for repeated in range(2):  # and again, without having left
             client = FleetHttpClient.from_server_address(
                 f"127.0.0.1:{server.port}", True, None, [NodeAuthHttpInterceptor(private, public)]
