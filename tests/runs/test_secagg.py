@@ -22,7 +22,6 @@ from fedsim.data import prepare
 from fedsim.privacy.cohorts.draw import draw
 from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED, record_of_stage
@@ -32,6 +31,7 @@ from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.streams import numpy_stream
 from tests.conftest import CONFIGS
 from tests.support.grids import run_over
+from tests.support.planted import found, planted
 from tests.support.runs import bits, events_of, open_bits, private_bits
 from tests.support.stopping import Killed, fail_in, stopped
 
@@ -251,47 +251,6 @@ def test_every_field_that_the_server_receives_is_on_the_list(
     assert set(sizes) == expected
     # Where all clients are asked the same, all send as much: the sizes say nothing of anyone.
     assert len(sizes["upload"]) == len(sizes["advertise"]) == 1
-
-
-def planted(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Return what clients' apps return and what they encode, filled while they run."""
-    secrets: list[np.ndarray] = []
-    difference, encode, load = (
-        fedsim.clients.mods.secagg.difference,
-        Encoding.encode,
-        fedsim.clients.app.train,
-    )
-
-    def differing(trained: ArrayRecord, received: ArrayRecord) -> np.ndarray:
-        update = difference(trained, received)
-        secrets.extend([*(np.array(values_of(a)).ravel() for a in trained.values()), update.copy()])
-        return update
-
-    def encoding(self: Encoding, *args: Any) -> np.ndarray:
-        vector = encode(self, *args)
-        packed = self.ring.pack(vector)
-        secrets.extend([vector.copy(), np.frombuffer(packed, np.uint8)])
-        return vector
-
-    def training(model: Any, *args: Any) -> Any:  # also without secure aggregation
-        result = load(model, *args)
-        secrets.extend(t.detach().numpy().copy().ravel() for t in model.state_dict().values())
-        return result
-
-    monkeypatch.setattr("fedsim.clients.mods.secagg.difference", differing)
-    monkeypatch.setattr(Encoding, "encode", encoding)
-    monkeypatch.setattr("fedsim.clients.app.train", training)
-    return secrets
-
-
-def found(secrets: list[np.ndarray], trace: bytes) -> int:
-    """Return how many of the secrets' pieces of 16 bytes, of some variety, are in a trace."""
-    windows = {trace[i : i + 16] for i in range(len(trace) - 15)}
-    pieces = set()
-    for secret in secrets:
-        data = secret.tobytes()
-        pieces |= {data[i : i + 16] for i in range(0, len(data) - 15, 16)}
-    return sum(1 for piece in pieces if len(set(piece)) > 8 and piece in windows)
 
 
 def test_planted_updates_are_found_nowhere_and_in_the_controls_everywhere(
