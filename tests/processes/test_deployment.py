@@ -13,8 +13,8 @@ import fedsim.clients.mods.secagg
 from fedsim import Experiment
 from fedsim.data import prepare
 from fedsim.deployment.children import Child
-from tests.runs.test_secagg import found, planted
 from tests.support.federation import Cable, Federation, federation
+from tests.support.planted import found, planted
 from tests.support.waiting import wait_for
 
 BASE = """

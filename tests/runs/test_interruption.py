@@ -9,6 +9,7 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Interrupted
+from tests.conftest import experiment
 from tests.support.runs import bits
 from tests.support.stopping import Listener, signal_myself
 
@@ -46,12 +47,9 @@ def test_signals_that_come_together_are_one(tiny: Experiment) -> None:
         fedsim.run(tiny, "a", Listener(1, thrice))
 
 
-def test_a_signal_before_the_first_round_ends_at_once(
-    tiny: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedsim.server.app._enrol", lambda *_: signal_myself(signal.SIGINT)())
+def test_a_signal_before_the_first_round_ends_at_once() -> None:
     with pytest.raises(Interrupted, match="interrupted before the first round"):
-        fedsim.run(tiny, "a")
+        fedsim.run(experiment("model.name=tests.support.models:interrupting"), "a")
     assert not Path("a").exists()
 
 

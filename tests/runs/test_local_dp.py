@@ -1,11 +1,12 @@
 """Whole runs with local client-level privacy: what leaves a client, its ledger, its epsilon, kills, refusals."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy import stats
@@ -17,10 +18,9 @@ from fedsim.models import initial_model
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
 from fedsim.privacy.local_dp.plan import LocalDpPlan
-from fedsim.server.aggregation.fold import WeightedSum
-from fedsim.server.aggregation.folded import Folded
-from fedsim.server.aggregation.updates import Ask
+from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.vectors import difference
+from tests.support.grids import run_over
 from tests.support.runs import events_of, private_bits
 from tests.support.stopping import Killed, fail_in, failing_in_private, stopped
 from tests.support.tasks import task_of
@@ -50,31 +50,39 @@ def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
-class Eavesdropper:
-    """Notes, on the server's side, how far each client's reply is from the model that was sent, and what else it says."""
+class Eavesdropper(SequentialGrid):
+    """A Grid that notes how far each client's reply is from the model that it was sent, and what else it says."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.updates: list[NDArray[np.float32]] = []
-        self.metrics: list[dict[str, Any]] = []
-        sent: list[Any] = []
-        collect, add = Folded.collect, WeightedSum.add
+    send_and_fold = None  # type: ignore[assignment]
+    updates: list[NDArray[np.float32]] = []  # noqa: RUF012
+    metrics: list[dict[str, Any]] = []  # noqa: RUF012
 
-        def collecting(self_: Folded, ask: Ask) -> Any:
-            sent.append(ask.model)
-            return collect(self_, ask)
+    def __init__(self, spec: AppSpec) -> None:
+        super().__init__(spec)
+        self._sent: dict[str, ArrayRecord] = {}
 
-        def adding(self_: WeightedSum, total: Any, reply: Message) -> Any:
-            self.updates.append(np.array(difference(reply.content.array_records["arrays"], sent[-1])))
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        requests = list(messages)
+        ids = list(super().push_messages(requests))
+        self._sent |= {m.metadata.message_id: m.content.array_records["arrays"] for m in requests}
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        for reply in replies:
+            sent = self._sent[reply.metadata.reply_to_message_id]
+            self.updates.append(np.array(difference(reply.content.array_records["arrays"], sent)))
             self.metrics.append(dict(reply.content.metric_records["metrics"]))
-            return add(self_, total, reply)
-
-        patch.setattr(Folded, "collect", collecting)
-        patch.setattr(WeightedSum, "add", adding)
+        return replies
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Eavesdropper:
-    return Eavesdropper(monkeypatch)
+def heard() -> Iterator[type[Eavesdropper]]:
+    Eavesdropper.updates.clear()
+    Eavesdropper.metrics.clear()
+    yield Eavesdropper
+    Eavesdropper.updates.clear()
+    Eavesdropper.metrics.clear()
 
 
 # --- what leaves a client -----------------------------------------------------------------------------------
@@ -84,10 +92,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Eavesdropper:
     ("text", "law"), [(DIGITS, stats.norm), (LAPLACE, stats.laplace)], ids=["gauss", "laplace"]
 )
 def test_each_update_leaves_with_the_noise_that_its_event_says(
-    text: str, law: Any, heard: Eavesdropper
+    text: str, law: Any, heard: type[Eavesdropper]
 ) -> None:
     still = ["client.learning-rate=1e-9", "rounds=2"]  # what is left of the update is the noise
-    run = fedsim.run(Experiment.from_toml(text, still), "run")
+    run = run_over(heard, Experiment.from_toml(text, still), "run")
     events = events_of(run)
     assert len(events) == len(heard.updates) == 6
     assert {event.sensitivity for event in events} == {
@@ -102,32 +110,32 @@ def test_each_update_leaves_with_the_noise_that_its_event_says(
 
 
 @pytest.mark.parametrize(("text", "order"), [(DIGITS, 2), (LAPLACE, 1)], ids=["gauss", "laplace"])
-def test_an_update_is_clipped_before_its_noise(text: str, order: int, heard: Eavesdropper) -> None:
+def test_an_update_is_clipped_before_its_noise(text: str, order: int, heard: type[Eavesdropper]) -> None:
     far = ["client.learning-rate=10", "rounds=1", "privacy.local-dp.noise-multiplier=1e-7"]
-    fedsim.run(Experiment.from_toml(text, far), "run")
+    run_over(heard, Experiment.from_toml(text, far), "run")
     norms = [float(np.linalg.norm(update.astype(np.float64), order)) for update in heard.updates]
     assert norms == pytest.approx([0.5] * 3, rel=1e-3)
 
 
-def test_the_next_model_is_this_one_and_the_mean_of_the_noised_updates(heard: Eavesdropper) -> None:
+def test_the_next_model_is_this_one_and_the_mean_of_the_noised_updates(heard: type[Eavesdropper]) -> None:
     setting = digits("rounds=1")
     before = initial_model(setting, task_of(setting)).state_dict()
-    run = fedsim.run(setting, "run")
+    run = run_over(heard, setting, "run")
     after = load_file(run.path / "model.safetensors")
     moved = np.concatenate([(after[name] - before[name].numpy()).reshape(-1) for name in before])
     np.testing.assert_allclose(moved, np.mean(heard.updates, axis=0), atol=1e-5)
 
 
-def test_a_reply_says_nothing_without_noise_where_the_noise_is_real(heard: Eavesdropper) -> None:
-    fedsim.run(digits("privacy.noise=os", "rounds=1"), "run")
+def test_a_reply_says_nothing_without_noise_where_the_noise_is_real(heard: type[Eavesdropper]) -> None:
+    run_over(heard, digits("privacy.noise=os", "rounds=1"), "run")
     assert heard.metrics == [{"num-examples": 1}] * 3
     heard.metrics.clear()
-    fedsim.run(digits("rounds=1"), "seeded")
+    run_over(heard, digits("rounds=1"), "seeded")
     assert [sorted(said) for said in heard.metrics] == [["num-examples", "train-loss"]] * 3
 
 
-def test_nan_becomes_zero_and_leaves_as_noise(heard: Eavesdropper) -> None:
-    run = fedsim.run(digits("faults.nan=1.0", "rounds=1"), "run")
+def test_nan_becomes_zero_and_leaves_as_noise(heard: type[Eavesdropper]) -> None:
+    run = run_over(heard, digits("faults.nan=1.0", "rounds=1"), "run")
     assert run.rows[0]["failures"] == 0
     assert stats.kstest(np.concatenate(heard.updates) / 0.8, stats.norm.cdf).pvalue > 1e-3
 
@@ -225,16 +233,19 @@ def test_a_ledger_that_has_all_of_a_clients_releases_ends_the_run_before_anybody
     assert said["spent"] == said["epsilon"]
 
 
-def test_the_systems_event_is_on_the_disk_before_the_value_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_event_is_on_the_disk_before_the_value_leaves() -> None:
     on_disk: list[int] = []
-    real = WeightedSum.add
 
-    def adding(self: WeightedSum, total: Any, reply: Message) -> Any:
-        on_disk.append(len(fedsim.load_run("run").ledger.read_text().splitlines()))
-        return real(self, total, reply)
+    class Watching(SequentialGrid):
+        send_and_fold = None  # type: ignore[assignment]
 
-    monkeypatch.setattr(WeightedSum, "add", adding)
-    run = fedsim.run(digits("privacy.noise=os", "rounds=1"), "run")
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            for reply in super().pull_messages(message_ids):
+                on_disk.append(len(fedsim.load_run("run").ledger.read_text().splitlines()))
+                yield reply
+
+    run = run_over(Watching, digits("privacy.noise=os", "rounds=1"), "run")
+    assert len(on_disk) == 3
     assert all(count >= nth for nth, count in enumerate(on_disk, 1))
     assert {event.noise for event in events_of(run)} == {"os"}
     assert len(events_of(run)) == 3

@@ -4,19 +4,23 @@ import json
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import RecordDict
 from typer.testing import CliRunner
 
 import fedsim
 from fedsim import Experiment, Interrupted, Refused, RunFailed, catalogue
 from fedsim.cli import app
 from fedsim.results.checkpoint import read_checkpoint
-from fedsim.runtime import SequentialGrid
+from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.server import checkpoint
 from tests.conftest import experiment
+from tests.support.grids import Forgetful, run_over
 from tests.support.runs import bits
 from tests.support.stopping import Killed, Listener, change, die, rewrite, signal_myself, stopped
 
@@ -74,12 +78,19 @@ def test_clients_go_on_with_their_states(engine: str) -> None:
 
 
 @pytest.mark.usefixtures("drifting")
-def test_without_the_clients_states_the_bits_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_clients_states_the_bits_are_others() -> None:
+    class Unrestored(SequentialGrid):
+        def restore_states(self, states: Mapping[int, RecordDict]) -> None:
+            """Leave clients without any."""
+
     setting = experiment("rounds=6")
     reference = bits(fedsim.run(setting, "whole"))
     path = stopped(setting, "parts", after=3)
-    monkeypatch.setattr("fedsim.runtime.ClientsGrid.restore_states", lambda self, states: None)
-    assert bits(fedsim.resume(path)) != reference
+
+    def grid(spec: AppSpec) -> SequentialGrid:
+        return Unrestored(replace(spec, reference="tests.support.apps:drifting"))
+
+    assert bits(run_over(grid, setting, path, resume=True)) != reference
 
 
 def test_clients_without_a_state_need_no_database(tiny: Experiment) -> None:
@@ -244,13 +255,8 @@ def test_a_state_that_can_not_be_kept_fails_the_run() -> None:
     assert read_checkpoint(Path("a")).round == 1  # type: ignore[union-attr]
 
 
-def test_a_grid_that_keeps_no_states_makes_a_run_that_is_not_resumable(
-    tiny: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Forgetful(SequentialGrid):
-        changed_states = None  # type: ignore[assignment]
-
-    monkeypatch.setattr("fedsim.engines.SequentialGrid", Forgetful)
-    path = stopped(tiny, "a")
+def test_a_grid_that_keeps_no_states_makes_a_run_that_is_not_resumable(tiny: Experiment) -> None:
+    with pytest.raises(Killed):
+        run_over(Forgetful, tiny, "a", Listener(2, die))
     with pytest.raises(Refused, match="can't be resumed: the clients' states are with Flower's nodes"):
-        fedsim.resume(path)
+        fedsim.resume("a")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 from safetensors.numpy import load_file
 from scipy import stats
 
@@ -22,15 +22,16 @@ from fedsim.data import prepare
 from fedsim.privacy.cohorts.draw import draw
 from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.spec import Stage
-from fedsim.runtime import SequentialGrid
-from fedsim.secagg.messages import RECORD, REFUSED
+from fedsim.runtime import AppSpec, SequentialGrid
+from fedsim.secagg.messages import RECORD, REFUSED, record_of_stage
 from fedsim.secagg.setup import policy_of
 from fedsim.server import checkpoint
 from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.streams import numpy_stream
 from tests.conftest import CONFIGS
+from tests.support.grids import run_over
+from tests.support.planted import found, planted
 from tests.support.runs import bits, events_of, open_bits, private_bits
 from tests.support.stopping import Killed, fail_in, stopped
 
@@ -94,13 +95,12 @@ def test_another_seed_gives_other_bits() -> None:
 
 
 @pytest.mark.parametrize("mode", ["real", pytest.param("ideal", marks=pytest.mark.slow)])
-def test_every_engine_gives_the_same_bits(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_engine_gives_the_same_bits(mode: str) -> None:
     setting = (f"privacy.secagg.mode={mode}", "rounds=2", "faults.nan=0.1")
     reference = bits(fedsim.run(tiny(*setting), "sequential"))
     workers = tiny(*setting, "runtime.engine=local", "runtime.workers=2")
     assert bits(fedsim.run(workers, "local")) == reference
-    monkeypatch.setattr("fedsim.engines.SequentialGrid", Recorder)  # which can't fold
-    assert bits(fedsim.run(tiny(*setting), "plain")) == reference
+    assert bits(run_over(Recorder, tiny(*setting), "plain")) == reference  # which can't fold
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,21 @@ class Recorder(SequentialGrid):
     send_and_fold = None  # type: ignore[assignment]
     received: list[tuple[str, Message]] = []  # noqa: RUF012
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        asked = {i: self._pending[i][0] for i in message_ids if i in self._pending}
-        replies = list(super().pull_messages(list(asked)))
-        for reply in replies:
-            request = asked[reply.metadata.reply_to_message_id]
+    def __init__(self, spec: AppSpec) -> None:
+        super().__init__(spec)
+        self._stages: dict[str, str] = {}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        requests = list(messages)
+        ids = list(super().push_messages(requests))
+        for request in requests:
             record = request.content.config_records.get(RECORD)
-            self.received.append((str(record["stage"]) if record else "", reply))
+            self._stages[request.metadata.message_id] = str(record["stage"]) if record else ""
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        self.received += [(self._stages[reply.metadata.reply_to_message_id], reply) for reply in replies]
         return replies
 
     @classmethod
@@ -206,8 +214,7 @@ class Recorder(SequentialGrid):
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Recorder]]:
-    monkeypatch.setattr("fedsim.engines.SequentialGrid", Recorder)
+def recorder() -> Iterator[type[Recorder]]:
     Recorder.received.clear()
     yield Recorder
     Recorder.received.clear()
@@ -226,7 +233,7 @@ def test_every_field_that_the_server_receives_is_on_the_list(
     adversary: tuple[str, ...], recorder: type[Recorder]
 ) -> None:
     faults = ("faults.dropout=0.1", "faults.crash=0.1", "faults.nan=0.2")
-    fedsim.run(Experiment.from_toml(TINY + DP, [*adversary, *faults, "rounds=3"]))
+    run_over(recorder, Experiment.from_toml(TINY + DP, [*adversary, *faults, "rounds=3"]), "run")
     errors = {REFUSED, f"RuntimeError: {Fault.CRASH.value}", Fault.DROPOUT.value}
     sizes: dict[str, set[int]] = {}
     said = set()
@@ -246,53 +253,12 @@ def test_every_field_that_the_server_receives_is_on_the_list(
     assert len(sizes["upload"]) == len(sizes["advertise"]) == 1
 
 
-def planted(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Return what clients' apps return and what they encode, filled while they run."""
-    secrets: list[np.ndarray] = []
-    difference, encode, load = (
-        fedsim.clients.mods.secagg.difference,
-        Encoding.encode,
-        fedsim.clients.app.train,
-    )
-
-    def differing(trained: ArrayRecord, received: ArrayRecord) -> np.ndarray:
-        update = difference(trained, received)
-        secrets.extend([*(np.array(values_of(a)).ravel() for a in trained.values()), update.copy()])
-        return update
-
-    def encoding(self: Encoding, *args: Any) -> np.ndarray:
-        vector = encode(self, *args)
-        packed = self.ring.pack(vector)
-        secrets.extend([vector.copy(), np.frombuffer(packed, np.uint8)])
-        return vector
-
-    def training(model: Any, *args: Any) -> Any:  # also without secure aggregation
-        result = load(model, *args)
-        secrets.extend(t.detach().numpy().copy().ravel() for t in model.state_dict().values())
-        return result
-
-    monkeypatch.setattr("fedsim.clients.mods.secagg.difference", differing)
-    monkeypatch.setattr(Encoding, "encode", encoding)
-    monkeypatch.setattr("fedsim.clients.app.train", training)
-    return secrets
-
-
-def found(secrets: list[np.ndarray], trace: bytes) -> int:
-    """Return how many of the secrets' pieces of 16 bytes, of some variety, are in a trace."""
-    windows = {trace[i : i + 16] for i in range(len(trace) - 15)}
-    pieces = set()
-    for secret in secrets:
-        data = secret.tobytes()
-        pieces |= {data[i : i + 16] for i in range(0, len(data) - 15, 16)}
-    return sum(1 for piece in pieces if len(set(piece)) > 8 and piece in windows)
-
-
 def test_planted_updates_are_found_nowhere_and_in_the_controls_everywhere(
     recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = ("rounds=1", "faults.dropout=0.0")
     secrets = planted(monkeypatch)
-    fedsim.run(tiny(*setting), "real")
+    run_over(recorder, tiny(*setting), "real")
     assert len(secrets) > 50
     assert found(secrets, recorder.trace()) == 0
     assert b"num-examples" not in recorder.trace()
@@ -302,7 +268,7 @@ def test_planted_updates_are_found_nowhere_and_in_the_controls_everywhere(
         tree = tiny(*setting, IDEAL).model_dump(by_alias=True, exclude_none=True)
         if name == "open":
             del tree["privacy"]["secagg"]
-        fedsim.run(Experiment.from_dict(tree), name)
+        run_over(recorder, Experiment.from_dict(tree), name)
         assert found(secrets, recorder.trace()) > 100, name
 
 
@@ -412,39 +378,42 @@ def private(*overrides: str) -> Experiment:
     return Experiment.from_toml(TINY + DP, overrides)
 
 
-def own_ledgers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Context]:
-    """Return the clients' contexts as they were left last, filled while they run."""
-    contexts: dict[int, Context] = {}
-    secured = fedsim.clients.mods.secagg_mod
+class Ledgers(SequentialGrid):
+    """A Grid that keeps the clients' states as their checkpoints have them."""
 
-    def keeping(message: Message, context: Context, call_next: Any) -> Message:
-        contexts[int(context.node_config["partition-id"])] = context
-        return secured(message, context, call_next)
+    states: dict[int, RecordDict] = {}  # noqa: RUF012
 
-    monkeypatch.setattr(
-        "fedsim.clients.app.app._registered_funcs", dict(fedsim.clients.app.app._registered_funcs)
-    )
-    fedsim.clients.app.app.__dict__["_registered_funcs"].pop("train.default")
-    from fedsim.clients.mods import faults_mod, nan_mod
+    def changed_states(self) -> dict[int, RecordDict]:
+        changed = super().changed_states()
+        self.states.update(changed)
+        return changed
 
-    fedsim.clients.app.app.train(mods=[faults_mod, keeping, nan_mod])(fedsim.clients.app.on_train)
-    return contexts
+    @classmethod
+    def events(cls) -> dict[int, list[DpSgdEvent]]:
+        """Return the events of each client's own ledger."""
+        ledgers = {client: state.config_records["ledger"] for client, state in cls.states.items()}
+        return {
+            client: [DpSgdEvent.loads(str(text)) for text in ledger["events"]]  # type: ignore[union-attr]
+            for client, ledger in ledgers.items()
+        }
+
+
+@pytest.fixture
+def ledgers() -> Iterator[type[Ledgers]]:
+    Ledgers.states.clear()
+    yield Ledgers
+    Ledgers.states.clear()
 
 
 def test_clients_keep_ledgers_and_the_server_charges_the_same_to_those_it_asks(
-    monkeypatch: pytest.MonkeyPatch,
+    ledgers: type[Ledgers],
 ) -> None:
-    contexts = own_ledgers(monkeypatch)
     setting = Experiment.from_toml(TINY + DP.replace("max-participations = 3", ""), ["faults.dropout=0.3"])
-    run = fedsim.run(setting)
+    run = run_over(ledgers, setting, "run")
     asked: dict[int, list[DpSgdEvent]] = {}
     for event in events_of(run):
         asked.setdefault(event.client, []).append(event)
-    own = {
-        client: [DpSgdEvent.loads(str(text)) for text in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
-        for client, context in contexts.items()
-        if "ledger" in context.state.config_records
-    }
+    own = ledgers.events()
     assert sum(map(len, own.values())) > 15
     for client, events in own.items():
         assert [e for e in asked[client] if e.round in {mine.round for mine in events}] == events
@@ -462,15 +431,14 @@ def test_nobody_is_charged_beyond_its_participations() -> None:
 
 
 def test_with_the_systems_noise_no_loss_is_summed_and_a_round_in_flight_is_paid_and_abandoned(
-    monkeypatch: pytest.MonkeyPatch,
+    ledgers: type[Ledgers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = private("privacy.noise=os", "faults.dropout=0.0", "server.cohort=14")
-    contexts = own_ledgers(monkeypatch)
     with monkeypatch.context() as patch:
         fail_in(patch, "aggregation", 2)
         with pytest.raises(Killed):
             fedsim.run(setting, "run")
-    run = fedsim.resume("run")
+    run = run_over(ledgers, setting, "run", resume=True)
     assert [row.get("abandoned", False) for row in run.private_rows] == [False, True, False, False]
     assert [event.round for event in events_of(run)] == [1] * 14 + [2] * 14 + [3] * 14
     assert [row["clients"] for row in run.private_rows] == [
@@ -480,8 +448,8 @@ def test_with_the_systems_noise_no_loss_is_summed_and_a_round_in_flight_is_paid_
         0,
     ]  # the third was the last participation
     assert not any("train-loss" in row for row in run.private_rows)
-    for client, context in contexts.items():
-        own = [DpSgdEvent.loads(str(t)) for t in context.state.config_records["ledger"]["events"]]  # type: ignore[union-attr]
+    assert ledgers.events().keys() == set(range(14))
+    for client, own in ledgers.events().items():
         assert own == [event for event in events_of(run) if event.client == client]
 
 
@@ -509,22 +477,22 @@ def test_killed_between_rounds_it_ends_with_the_same_bits_in_new_sessions(
 
 
 @pytest.mark.parametrize("stage", [Stage.SHARE, Stage.UPLOAD, Stage.UNMASK])
-def test_killed_within_a_round_it_ends_with_the_same_bits(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_within_a_round_it_ends_with_the_same_bits(stage: Stage) -> None:
+    class Dying(SequentialGrid):
+        send_and_fold = None  # type: ignore[assignment]
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            requests = list(messages)
+            asked = record_of_stage(requests[0])
+            if asked is not None and asked[:2] == (2, stage):
+                raise Killed
+            return super().push_messages(requests)
+
     setting = Experiment.from_toml(TINY + DP, ["rounds=3"])
     reference = private_bits(fedsim.run(setting, "whole"))
-    play = SecureGrid._stage
-
-    def dying(self: SecureGrid, session: Any, *args: Any) -> None:
-        play(self, session, *args)
-        if session.spec.round == 2 and session.stage is stage:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SecureGrid, "_stage", dying)
-        with pytest.raises(Killed):
-            fedsim.run(setting, "parts")
+    with pytest.raises(Killed):
+        run_over(Dying, setting, "parts")
+    assert len(fedsim.load_run("parts").rows) == 1
     assert private_bits(fedsim.resume("parts")) == reference
 
 

@@ -24,10 +24,10 @@ from fedsim.privacy.events import Noise
 from fedsim.randomness import ServerDraws
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import read_checkpoint
-from fedsim.runtime import SequentialGrid
 from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
 from tests.runs.test_ftrl import COHORT, joined, setting
+from tests.support.grids import Forgetful, run_over
 from tests.support.runs import private_bits
 from tests.support.stopping import Listener, change, stopped
 from tests.support.tasks import task_of
@@ -280,19 +280,10 @@ def test_what_can_not_go_on_keeps_no_secrets(home: Path) -> None:
     assert not (run.path / "checkpoint").exists()
 
 
-class Forgetful(SequentialGrid):
-    """A Grid that keeps no states of clients, as Flower's own runtime."""
-
-    changed_states = None  # type: ignore[assignment]
-
-
 @pytest.mark.parametrize("mechanism", [*OTHERS, "dp-ftrl"])
-def test_a_grid_that_keeps_no_states_makes_a_run_without_secrets(
-    mechanism: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedsim.engines.SequentialGrid", Forgetful)
+def test_a_grid_that_keeps_no_states_makes_a_run_without_secrets(mechanism: str, home: Path) -> None:
     one = setting(*FTRL) if mechanism == "dp-ftrl" else experiment(*OTHERS[mechanism], "privacy.noise=os")
-    run = fedsim.run(one, "run")
+    run = run_over(Forgetful, one, "run")
     assert run.manifest["resumable"] is False
     assert run.manifest["noise"] == Noise.SYSTEM
     assert not home.exists()

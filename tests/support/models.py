@@ -1,6 +1,8 @@
 """Models for the tests, each with something that fedsim has to keep, refuse or hide."""
 
 import math
+import os
+import signal
 import warnings
 
 import torch
@@ -97,3 +99,9 @@ def dropping(task: Task, width: int = 1) -> nn.Module:
     """Return a linear model with dropout; of `width` other than 1 for inputs that the data does not have."""
     inputs = width * math.prod(task.inputs.shape)
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(inputs, task.outputs.size))
+
+
+def interrupting(task: Task) -> nn.Module:
+    """Return a linear model, after a SIGINT to this process."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs.shape), task.outputs.size))

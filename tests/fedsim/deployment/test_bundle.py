@@ -9,26 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.deployment import bundle
+from tests.support.deployment.bundles import files_of, with_toml, zipped
 
 ROOT = Path(__file__).parents[3]
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def files_of(fab: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(fab)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_what_is_submitted_is_accepted_and_holds_no_module() -> None:
@@ -48,15 +35,6 @@ def test_flower_can_read_it_and_fuses_the_run_config() -> None:
     assert get_fab_metadata(bundle.make_bundle()) == ("fedsim/fedsim", "0.1.0")
     fused = get_fused_config_from_fab(bundle.make_bundle(), run)
     assert fused == {**bundle.RUN_CONFIG, "experiment": "rounds = 1\n", "code": "a"}
-
-
-def with_toml(change: Callable[[dict[str, dict[str, object]]], None]) -> bytes:
-    import tomllib
-
-    files = files_of(bundle.make_bundle())
-    tree = tomllib.loads(files["pyproject.toml"].decode())
-    change(tree)
-    return zipped({**files, "pyproject.toml": tomli_w.dumps(tree).encode()})
 
 
 def app_of(tree: dict) -> dict:  # type: ignore[type-arg]

@@ -12,7 +12,7 @@ from fedsim.deployment.bundle import RUN_CONFIG, installed_code, make_bundle
 from fedsim.deployment.client.admission import Admitted, admit
 from fedsim.experiment import NAMES_CODE
 from tests.conftest import experiment
-from tests.fedsim.deployment.test_bundle import files_of, zipped
+from tests.support.deployment.bundles import files_of, zipped
 
 DP = ["privacy.dp-sgd.noise-multiplier=1", "privacy.dp-sgd.delta=1e-5", "client.batch-size=10"]
 

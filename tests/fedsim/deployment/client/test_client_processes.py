@@ -19,7 +19,7 @@ from fedsim import Experiment
 from fedsim.deployment.key_making import make_keys
 from fedsim.deployment.operator.remote import Remote
 from fedsim.flower.control import FlowerRun
-from tests.fedsim.deployment.test_bundle import files_of, with_toml, zipped
+from tests.support.deployment.bundles import files_of, with_toml, zipped
 from tests.support.deployment.clients import Client, client, keyed, run
 from tests.support.deployment.servers import LONGEST, Server, serving
 
