@@ -12,9 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedsim.algorithms import Job
+from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.discretion import discreet_mod
-from fedsim.clients.mods import faults_mod, nan_mod, protect_mod, secagg_mod
+from fedsim.clients.fields import checked_changes, own_values, received_fields
+from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import train
 from fedsim.data.spec import SPEC
@@ -28,13 +31,14 @@ from fedsim.threads import single_threaded
 app = ClientApp(mods=[discreet_mod])
 
 
-@app.train(mods=[faults_mod, secagg_mod, protect_mod, nan_mod])  # the first is outermost
+@app.train(mods=[faults_mod, secagg_mod, fields_mod, protect_mod, nan_mod])  # the first is outermost
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
     The message holds `arrays` (the global model) and `config` (`server-round`, and what the strategy adds:
     `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
-    to note events in, where they have to be there first). The reply holds `arrays` and `metrics`: `num-examples`,
+    to note events in, where they have to be there first), and the algorithm's fields. The reply holds `arrays`, by how much
+    each field changed, and `metrics`: `num-examples`,
     `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
     and losses, which are not part of it, only where the noise is seeded. `protect_mod` makes of
     this what may leave the client.
@@ -49,10 +53,20 @@ def on_train(message: Message, context: Context) -> Message:
     at = client_round(context, config, len(examples))
     steps = bench.kernel.steps(*bench.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
+    rate = bench.learning_rate(at.round)
+    job = Job(
+        parameters=bench.trained,
+        fields=received_fields(message.content, bench.layout),
+        own=own_values(context, bench.algorithm, bench.first_fields),
+        learning_rate=rate,
+        steps=lambda after_step: train(bench.model, bench.optimizer(rate), steps, mu, after_step),
+    )
     with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
-        trained = train(bench.model, bench.optimizer(at.round), steps, mu)
+        trained, changes = bench.algorithm.train(job)
     event = steps.event()
-    content = RecordDict({"arrays": bench.arrays(), "metrics": metrics})
+    changes = checked_changes(changes, bench.algorithm, bench.layout)
+    fields = {name: record_of(arrays) for name, arrays in changes.items()}
+    content = RecordDict({"arrays": bench.arrays(), **fields, "metrics": metrics})
     if event is not None:
         note_released(event, context, config)
         content["ledger"] = ConfigRecord({"events": [event.dumps()]})

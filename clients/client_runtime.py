@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import ArrayRecord, Context
 
+from fedsim.algorithms.build import algorithm_of, first_fields
 from fedsim.arrays import LiveArray, record_of, values_of
 from fedsim.clients.process import ClientProcess
 from fedsim.clients.training import PlainKernel
@@ -19,11 +20,11 @@ from fedsim.data.own import OwnData, read_own
 from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.layout import Layout
 from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.client_half import ClientRound
-from fedsim.privacy.vectors import dimension_of
 from fedsim.records import config_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
@@ -42,6 +43,10 @@ class ClientRuntime:
         model: Trained in place; its tensors stay where they are in memory.
         half: What a client does for the privacy mechanism.
         kernel: Computes the gradients of local training.
+        algorithm: How clients train.
+        trained: The model's trained parameters, by name.
+        first_fields: The algorithm's fields before the first round.
+        layout: Of an update.
         policy: What its clients accept of secure aggregation; None where the experiment has none.
     """
 
@@ -56,8 +61,11 @@ class ClientRuntime:
         plain = PlainKernel(self.model, self.task.loss, experiment.client.work, self._shuffle)
         self.kernel = self.half.kernel(self.model, self.task.losses, plain)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
-        dimension = dimension_of(memory.shape for memory in self._memory.values())
-        self.policy = policy_of(experiment, dimension, self.data.training_sizes())
+        self.algorithm = algorithm_of(experiment)
+        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.first_fields = first_fields(self.algorithm, self._memory, self.trained)
+        self.layout = Layout.of(record_of(self._memory), self.algorithm, self.first_fields)
+        self.policy = policy_of(experiment, self.layout.dimension, self.data.training_sizes())
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
@@ -76,11 +84,13 @@ class ClientRuntime:
                 raise ValueError(f"the message's {name} has shape {values.shape}, the model's {memory.shape}")
             np.copyto(memory, values)
 
-    def optimizer(self, round_: int) -> Optimizer:
-        """Return an optimizer of the model's parameters at a round's learning rate, with fresh state."""
-        experiment = self.experiment
-        rate = learning_rate(experiment.client, experiment.rounds, round_)
-        return build_optimizer(experiment.client, self._parameters, rate)
+    def learning_rate(self, round_: int) -> float:
+        """Return a round's learning rate."""
+        return learning_rate(self.experiment.client, self.experiment.rounds, round_)
+
+    def optimizer(self, rate: float) -> Optimizer:
+        """Return an optimizer of the model's parameters at a learning rate, with fresh state."""
+        return build_optimizer(self.experiment.client, self._parameters, rate)
 
     def arrays(self) -> ArrayRecord:
         """Return the model's weights, which stay as they are now whatever becomes of the model.

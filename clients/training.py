@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedsim.algorithms.protocol import Trained
 from fedsim.optimizers import Optimizer
 from fedsim.privacy.client_half import ClientRound, Steps
 from fedsim.privacy.intent import LocalWork
@@ -17,15 +17,13 @@ from fedsim.privacy.intent import LocalWork
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What local training reports: the mean loss over its steps, and how many steps there were."""
-
-    loss: float
-    steps: int
-
-
-def train(model: nn.Module, optimizer: Optimizer, steps: Steps, proximal_mu: float) -> Trained:
+def train(
+    model: nn.Module,
+    optimizer: Optimizer,
+    steps: Steps,
+    proximal_mu: float,
+    after_step: Callable[[], None] = lambda: None,
+) -> Trained:
     """Train a model in place.
 
     Each step descends `loss + mu/2 ||w - w_t||^2`, with w_t the weights on entry (FedProx, Li et al. 2020).
@@ -35,6 +33,10 @@ def train(model: nn.Module, optimizer: Optimizer, steps: Steps, proximal_mu: flo
         optimizer: Of the model's trainable parameters, made for this training.
         steps: Each sets the gradients of the loss.
         proximal_mu: The mu above, at least 0.
+        after_step: Called after each step of the optimizer.
+
+    Raises:
+        ValueError: The steps have been played before.
     """
     if not model.training:
         model.train()
@@ -43,8 +45,11 @@ def train(model: nn.Module, optimizer: Optimizer, steps: Steps, proximal_mu: flo
     for value in steps:
         pull_to(received, proximal_mu)
         optimizer.step()
+        after_step()
         steps.stepped()
         losses.append(value)
+    if not losses:
+        raise ValueError("all steps of this training have been played; a client trains once in a round")
     return Trained(loss=steps.mean(losses), steps=len(losses))
 
 

@@ -76,6 +76,11 @@ def values_of(array: Array) -> Values:
     return array.numpy()
 
 
+def arrays_in(record: ArrayRecord) -> dict[str, Values]:
+    """Return a record's arrays to read, by name, in its order."""
+    return {name: values_of(array) for name, array in record.items()}
+
+
 def record_of(values: Mapping[str, Values]) -> ArrayRecord:
     """Return an `ArrayRecord` of `LiveArray`s (its own constructor would serialise them)."""
     record = ArrayRecord()

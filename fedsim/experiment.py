@@ -15,7 +15,7 @@ from typing import Any, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from fedsim.catalogue import TaskEntry, find_task
+from fedsim.catalogue import AlgorithmEntry, TaskEntry, find_algorithm, find_task
 from fedsim.checks import problems_of
 from fedsim.errors import Refused
 from fedsim.options import Options
@@ -24,6 +24,7 @@ from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import invalid_at, one_line
 from fedsim.privacy_sections import PrivacySection, defaults_of
 from fedsim.sections import (
+    AlgorithmSection,
     ClientSection,
     DataSection,
     FaultsSection,
@@ -50,6 +51,7 @@ class Experiment(Section):
     data: DataSection = Field(default_factory=DataSection)
     task: TaskSection | None = None
     model: ModelSection = Field(default_factory=ModelSection)
+    algorithm: AlgorithmSection | None = None
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
     privacy: PrivacySection = Field(default_factory=PrivacySection)
@@ -90,6 +92,20 @@ class Experiment(Section):
         """The task's options, typed."""
         entry = self.task_entry
         return entry.options() if self.task is None else self.task.pick(entry)
+
+    # --- algorithm --------------------------------------------------------------------------------------
+
+    @property
+    def algorithm_entry(self) -> AlgorithmEntry:
+        """The algorithm's entry in the catalogue."""
+        return find_algorithm("fedavg") if self.algorithm is None else self.algorithm.entry
+
+    @property
+    def algorithm_options(self) -> dict[str, Any]:
+        """The algorithm's options, by TOML's keys."""
+        entry = self.algorithm_entry
+        options = entry.options() if self.algorithm is None else self.algorithm.pick(entry)
+        return options.model_dump(by_alias=True)
 
     @property
     def own_code(self) -> dict[str, str]:
@@ -181,10 +197,12 @@ NAMES_CODE = (
     "data.source",
     "task.name",
     "model.name",
+    "algorithm.name",
     "client.optimizer",
     "client.schedule",
     "server.strategy",
     "server.sampling",
+    "server.schedule",
     "privacy.own.use",
 )
 """The keys that may name code of the user's own."""

@@ -1,7 +1,7 @@
 """The options of the catalogue's entries.
 
 A source's, a partition's and a model's options are directly in `[data]` and `[model]`; a strategy's in
-`[server.options]`. Each field documents its meaning, unit and range.
+`[server.options]`, an algorithm's in `[algorithm]`. Each field documents its meaning, unit and range.
 """
 
 from __future__ import annotations
@@ -302,6 +302,29 @@ class QFedAvgOptions(Options):
 
     q: float = Field(default=0.1, ge=0)
     """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""
+
+
+# --- schedules of rounds ---------------------------------------------------------------------------------
+
+
+class BufferedOptions(Options):
+    """Options of `buffered`."""
+
+    concurrency: int | None = Field(default=None, ge=1)
+    """Clients that train at any time; unset: twice the cohort, or all clients where there are fewer."""
+    staleness_exponent: float = Field(default=0.5, ge=0)
+    """An update on a model that is s versions old counts (1 + s) to the minus this."""
+
+
+# --- algorithms ------------------------------------------------------------------------------------------
+
+
+class ScaffoldOptions(Options):
+    """Options of `scaffold`."""
+
+    control_scale: Positive = 1.0
+    """What a unit of a control variate counts beside a unit of the model where both are clipped, noised or rounded as one
+    vector; steps x learning-rate makes them weigh the same in a client's first round."""
 
 
 # --- optimizers and schedules ----------------------------------------------------------------------------

@@ -19,7 +19,9 @@ _NAMES = {
     "data.partition": (catalogue.find_partition, "dirichlet", "data"),
     "task.name": (catalogue.find_task, "", "task"),
     "model.name": (catalogue.find_model, "cnn", "model"),
+    "algorithm.name": (catalogue.find_algorithm, "", "algorithm"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
+    "server.schedule": (catalogue.find_round_schedule, "", "server.schedule-options"),
     "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
     "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
 }
@@ -29,8 +31,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
     A value is read as TOML (`0.1`, `true`, `[1, 2]`), else as a string, so `iid` needs no quotes. An override that
-    names another source, partition, task, model, strategy, optimizer or schedule drops options of the former one that
-    the new one lacks.
+    names another source, partition, task, model, algorithm, strategy, optimizer or schedule drops options of the former
+    one that the new one lacks.
 
     Raises:
         Refused: An override has no `=`, is given twice, or has a key below a value that is no table.

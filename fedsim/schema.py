@@ -20,8 +20,10 @@ def schema() -> dict[str, Any]:
     _describe(data, "partition", catalogue.PARTITIONS, "enum")
     _describe(tree["$defs"]["TaskSection"], "name", catalogue.TASKS, "examples")
     _describe(model, "name", catalogue.MODELS, "examples")
+    _describe(tree["$defs"]["AlgorithmSection"], "name", catalogue.ALGORITHMS, "examples")
     server["properties"]["sampling"]["anyOf"] = [{"enum": list(catalogue.SAMPLINGS)}, {"pattern": ":"}]
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
+    _describe(server, "schedule", catalogue.ROUND_SCHEDULES, "examples", "schedule-options")
     _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")
     _describe(client, "schedule", SCHEDULES, "examples", "schedule-options")
     data["additionalProperties"] = False

@@ -130,8 +130,8 @@ def make_grid(experiment: Experiment, spec: AppSpec) -> ClientsGrid:
     """Start the experiment's engine."""
     runtime = experiment.runtime
     most = max(experiment.server.cohort, 1)  # more workers than clients in a round would idle
-    if experiment.server.client_evaluation == "all" or experiment.server.sampling != "fixed":
-        most = spec.clients  # cohorts of other samplings may exceed the expected size
+    if experiment.server.client_evaluation == "all" or not experiment.server.fixed_cohorts:
+        most = spec.clients  # other cohorts may exceed the expected size
     return start_engine(runtime.engine, runtime.workers, runtime.address, spec, most)
 
 

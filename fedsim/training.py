@@ -27,7 +27,7 @@ def training_of(
     Args:
         experiment: The experiment.
         records: Training records of each client, `(clients,)`.
-        shapes: Of the model's arrays, in their order.
+        shapes: Of an update's arrays, in their order.
     """
     secagg = experiment.privacy.secagg
     return Training(

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from fedsim.arrays import Values, record_of, values_of
 from fedsim.privacy.vectors import split_like
 
-CLIPPED = "clipped-update"  # the record of a train reply, and its only array: what has changed, clipped, instead of a model
-
 
 def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
     """Return why a model's updates can't be clipped and summed, None if they can."""

@@ -47,7 +47,7 @@ class Training:
         rounds: Of the whole run, 1 or more.
         rule: How cohorts are drawn.
         records: Training records of each client, `(clients,)`.
-        shapes: Of the model's arrays, in their order.
+        shapes: Of an update's arrays, in their order: the model's, and those of what the algorithm sends beside it.
         work: Of a client in a round.
         noise: Where noise comes from.
         arithmetic: How noise is added.
@@ -70,7 +70,7 @@ class Training:
 
     @property
     def dimension(self) -> int:
-        """Numbers in the model."""
+        """Numbers in an update."""
         return dimension_of(self.shapes.values())
 
     def sum_sensitivity(self, clip: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping
 from logging import INFO
@@ -15,12 +16,14 @@ from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
 from fedsim import interruption, progress
-from fedsim.arrays import record_of
+from fedsim.algorithms.build import algorithm_of, first_fields
+from fedsim.arrays import arrays_in, record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
+from fedsim.layout import Layout
 from fedsim.mechanisms import refused
 from fedsim.models import initial_model
 from fedsim.models.made_up import made_up
@@ -44,10 +47,12 @@ from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
+from fedsim.server.fields import ServerFields
 from fedsim.server.float_model import check_float
 from fedsim.server.grids.deployed import DeployedGrid
 from fedsim.server.own_sampling import own_sampling
 from fedsim.server.process import ServerProcess
+from fedsim.server.schedules.build import build_schedule
 from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Task
@@ -109,6 +114,8 @@ def main(grid: Grid, context: Context) -> None:
         if deployment is not None and _begins_once(federation):
             federation.begin = directory.note_begun
         _note_privacy(federation, directory)
+        if federation.fields:
+            directory.note_fields(*federation.fields.size)
         try:
             _run(federation, directory, keep=not_resumable is None)
         finally:  # what was released before a failure is spent too
@@ -164,19 +171,39 @@ def _federation(
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if mechanism.unit is Unit.CLIENT:
         check_float(experiment, arrays)
-    policy = policy_for(experiment, arrays, data)
+    algorithm = algorithm_of(experiment)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    fields = first_fields(algorithm, arrays_in(arrays), trained)
+    layout = Layout.of(arrays, algorithm, fields)
+    policy = policy_for(experiment, arrays, layout.dimension, data)
     strategy = build_strategy(experiment)
     noise = Noise(experiment.privacy.noise)
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    plan = plan_of(experiment, training_of(experiment, data.training_sizes(), shapes))
+    plan = plan_of(experiment, training_of(experiment, data.training_sizes(), layout.shapes))
     draws = ServerDraws(experiment)
     with refused(mechanism):
         half = plan.server(draws)
-    if plan.cohorts.sampling is Sampling.OWN:
-        sampling: CohortSampling = own_sampling(experiment, data.clients, draws.coins)
+    schedule = build_schedule(experiment, data.clients, draws.coins)
+    if schedule is not None and deployment is not None:
+        raise Refused(
+            f"server.schedule = {experiment.server.schedule!r}: is in virtual time, for simulations; allowed here: unset"
+        )
+    sampling: CohortSampling
+    if schedule is not None:
+        sampling = schedule
+    elif plan.cohorts.sampling is Sampling.OWN:
+        sampling = own_sampling(experiment, data.clients, draws.coins)
     else:
         sampling = plan.sampling(draws)
+    if warning := algorithm.warning(plan.cohorts.share):
+        name = experiment.algorithm_entry.name
+        logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
     enrolment = _enrol(experiment, data, grid, deployment)
+    aggregator: Aggregator
+    if policy is not None:
+        secured = secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment)
+        aggregator = Secure(secured, described_policy(experiment, policy))
+    else:
+        aggregator = schedule or _aggregator(experiment, half)
     return Federation(
         experiment=experiment,
         grid=grid,
@@ -192,12 +219,10 @@ def _federation(
         ),
         half=half,
         sampling=sampling,
-        aggregator=_aggregator(experiment, half)
-        if policy is None
-        else Secure(
-            secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment),
-            described_policy(experiment, policy),
-        ),
+        aggregator=aggregator,
+        layout=layout,
+        fields=ServerFields(algorithm, layout, fields),
+        share=plan.cohorts.share,
         metric_terms=mechanism.metric_terms(settings),
     )
 

@@ -8,19 +8,19 @@ from typing import Protocol, runtime_checkable
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedsim.arrays import record_of
+from fedsim.arrays import arrays_in, record_of
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower.records import decode_records, encode_records
+from fedsim.messages import LEDGER
 from fedsim.privacy.events import Noise
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
-from fedsim.secagg.messages import LEDGER, RECORD
+from fedsim.secagg.messages import RECORD
 from fedsim.server.federation import Federation
 from fedsim.server.stopping import Stopping
 from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
-from fedsim.server.strategies.state import arrays_as_tree
 
 
 @runtime_checkable
@@ -49,11 +49,12 @@ def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
     """
     grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
     state = {
-        "model": arrays_as_tree(federation.arrays),
+        "model": arrays_in(federation.arrays),
         "strategy": strategy_state(federation.strategy, entry),
         "stopping": asdict(federation.stopping),
     }
     state |= {"mechanism": federation.half.state(), "cohorts": federation.sampling.state()}
+    state |= {"fields": federation.fields.state()} if federation.fields else {}
     clients = {
         client: encode_records(_without_secrets(record)) for client, record in grid.changed_states().items()
     }
@@ -94,6 +95,8 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
     federation.arrays = record_of(checkpoint.state["model"])
     federation.stopping = Stopping(**checkpoint.state["stopping"])
     load_strategy_state(federation.strategy, entry, checkpoint.state["strategy"])
+    if federation.fields:
+        federation.fields.restore(checkpoint.state["fields"])
     try:
         federation.half.restore(checkpoint.state["mechanism"])
         federation.sampling.restore(checkpoint.state["cohorts"])

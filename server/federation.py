@@ -14,17 +14,22 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.algorithms.protocol import Fields
 from fedsim.arrays import record_of, values_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
+from fedsim.layout import Layout
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
 from fedsim.privacy.server_half import ServerHalf
+from fedsim.results.disclosure import PUBLIC
 from fedsim.server.aggregation.replies import AWAY
-from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, Updates
+from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
+from fedsim.server.collapse import Collapse
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
+from fedsim.server.fields import ServerFields
 from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.stopping import Stopping
 from fedsim.vectors import plus
@@ -50,6 +55,9 @@ class Federation:
         half: What the server does for the mechanism.
         sampling: Draws the cohorts.
         aggregator: Has a cohort train, and collects its updates.
+        layout: Of an update.
+        fields: The algorithm's, beside the model.
+        share: Of all clients, how many are expected in a cohort.
         metric_terms: What clients call the metrics of noised sums, by the names in the ledger.
         begin: Called with a round before any client is asked to train in it.
         done: Rounds that are whole.
@@ -58,6 +66,7 @@ class Federation:
         tried: The last round that was begun.
         over: Whether they were enough, before the last.
         stopping: Decides that.
+        collapse: Notices where the model unlearns.
     """
 
     experiment: Experiment
@@ -71,6 +80,9 @@ class Federation:
     half: ServerHalf
     sampling: CohortSampling
     aggregator: Aggregator
+    layout: Layout
+    fields: ServerFields
+    share: float
     metric_terms: Mapping[str, str] = field(default_factory=dict)
     begin: Callable[[int], None] = lambda round_: None
     done: int = 0
@@ -78,6 +90,7 @@ class Federation:
     tried: int = 0
     over: bool = False
     stopping: Stopping = field(default_factory=Stopping)
+    collapse: Collapse = field(default_factory=Collapse)
 
     @property
     def finished(self) -> bool:
@@ -119,6 +132,8 @@ class Federation:
         except Exception as error:
             error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
             raise
+        if scores and (warning := self.collapse.warning(self.evaluation.scoring.headline, scores)):
+            log.warning("round %d: %s", round_, warning, extra=PUBLIC)
         self.over = bool(scores) and self.stopping.is_enough(
             self.experiment.server, self.evaluation.scoring.headline, scores
         )
@@ -145,25 +160,34 @@ class Federation:
         asked = [client for client in there if client not in spent]
         self._check_room(round_, asked)
         grid, requests = self._requests(round_, asked)
-        got = self._collect(round_, grid, requests) if asked else Collected()
+        got = self._collect(round_, grid, requests) if asked else Collected(NoUpdates(self.layout))
         got.failures.update((client, AWAY) for client in cohort if client not in there)
         got.failures.update(spent)
-        updates = 0 if got.no_sum else len(cohort) - len(got.failures)
+        updates = got.updates.count
+        failures = len(cohort) if got.no_sum else len(got.failures)
         if there and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
             client, reason = next(iter(got.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
             )
-        row: dict[str, Any] = {"clients": updates, "failures": len(cohort) - updates, **got.columns}
-        messages = got.updates.messages() if not self.half.noises else []
-        if self.half.noises and not got.no_sum:
-            messages, columns = self._noised(round_, got.updates)
+        row: dict[str, Any] = {"clients": updates, "failures": failures, **got.columns}
+        in_sum = [client for client in cohort if client not in got.failures] if updates else []
+        messages: list[Message] = []
+        changes: Fields = {}
+        share = len(in_sum) / self.enrolment.clients
+        if not self.half.noises:
+            messages, changes = got.updates.messages(), got.updates.changes()
+        elif not got.no_sum:
+            messages, changes, columns = self._noised(round_, got.updates)
+            share = self.share
             row |= columns
-        if updates < len(cohort):
+        if failures:
             row["failure-reasons"] = got.reasons
         for line in got.reasons:
             log.warning("round %d: train: %s", round_, line)
         metrics = self._aggregate(round_, messages, len(messages) and max(updates, 1))
+        if metrics is not None:
+            self.fields.update(round_, changes, in_sum, share)
         if metrics is not None and "train-loss" in metrics:
             row["train-loss"] = metrics["train-loss"]
         return row
@@ -202,7 +226,9 @@ class Federation:
         if self.experiment.server.strategy_entry.needs_initial_loss:
             config["initial-loss"] = True
         config.update(self.account.instructions() | self.half.instructions())
-        return grid, grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+        requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+        self.fields.put_in(requests, grid)
+        return grid, requests
 
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Collected:
         """Have the cohort train, and note what its clients released."""
@@ -213,6 +239,7 @@ class Federation:
                 grid=grid,
                 requests=requests,
                 model=self.arrays,
+                layout=self.layout,
                 charge=lambda clients: self.account.charge(round_, clients),
                 timeout=self.experiment.server.timeout,
             )
@@ -220,26 +247,28 @@ class Federation:
         self.account.note_reported(got.events)
         return got
 
-    def _noised(self, round_: int, updates: Updates) -> tuple[list[Message], dict[str, Any]]:
+    def _noised(self, round_: int, updates: Updates) -> tuple[list[Message], Fields, dict[str, Any]]:
         """Noise the sums of a round's updates and metrics, and note their release before anything is made of it.
 
-        Return the one message that stands for all updates, and what the round's row says of the metrics.
+        Return the one message that stands for all updates, the fields' mean changes, and what the round's row says of the
+        metrics.
         """
         self._check_room(round_, [])
         terms = self.metric_terms
-        reported = {name: updates.reported.get(term, 0.0) * updates.count for name, term in terms.items()}
+        reported = {name: updates.reported_sums.get(term, 0.0) for name, term in terms.items()}
         with self._fails_with_mechanism():
-            mean, released, event = self.half.release(updates.sums(self.arrays), round_, reported)
+            mean, released, event = self.half.release(updates.sums(), round_, reported)
         self.account.note_released(event)
+        model, changes = self.layout.parted(mean)
         others = {name: value for name, value in updates.reported.items() if name not in terms.values()}
         content = RecordDict(
             {
-                "arrays": plus(self.arrays, mean),
+                "arrays": plus(self.arrays, model),
                 "metrics": MetricRecord({**others, "num-examples": self.experiment.server.cohort}),
             }
         )
         columns = {f"{RELEASED}{name}": value for name, value in released.items()}
-        return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], columns
+        return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], changes, columns
 
     def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
         """Make the next global model out of the replies; too few for the strategy leave it as it is."""

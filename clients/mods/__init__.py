@@ -1,7 +1,8 @@
 """Flower mods: what happens to a client's update before and after it trains."""
 
 from fedsim.clients.mods.faults import faults_mod, nan_mod
+from fedsim.clients.mods.fields import fields_mod
 from fedsim.clients.mods.protect import protect_mod
 from fedsim.clients.mods.secagg import secagg_mod
 
-__all__ = ["faults_mod", "nan_mod", "protect_mod", "secagg_mod"]
+__all__ = ["faults_mod", "fields_mod", "nan_mod", "protect_mod", "secagg_mod"]

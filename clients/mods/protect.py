@@ -9,13 +9,14 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.arrays import record_of
+from fedsim.arrays import arrays_in, record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
 from fedsim.clients.participation import take_part
 from fedsim.clients.process import ClientProcess, note_released
+from fedsim.messages import ARRAYS, CONFIG, LEDGER, METRICS, VECTOR
 from fedsim.privacy.events import Noise
 from fedsim.records import record_in
-from fedsim.vectors import CLIPPED, difference, moved
+from fedsim.vectors import difference, plus
 
 
 def protect_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -34,28 +35,34 @@ def protect_mod(message: Message, context: Context, call_next: ClientAppCallable
     half, noise = runtime.half, Noise(runtime.experiment.privacy.noise)
     if not (half.releases or half.protects):
         return call_next(message, context)
-    config = record_in(message.content, ConfigRecord, "config")
+    config = record_in(message.content, ConfigRecord, CONFIG)
     at = client_round(context, config, len(runtime.data.client(client_index(context)).train))
     if half.releases:
         if ClientProcess.of(context) is not None:
             half.check_told(at)
         take_part(context, half.most, at.round, noise)
-    received = record_in(message.content, ArrayRecord, "arrays")
+    received = record_in(message.content, ArrayRecord, ARRAYS)
     reply = call_next(message, context)
     if reply.has_error() or not half.protects:
         return reply
-    update = difference(record_in(reply.content, ArrayRecord, "arrays"), received)
-    trained = record_in(reply.content, MetricRecord, "metrics")
+    layout = runtime.layout
+    changes = {name: arrays_in(record_in(reply.content, ArrayRecord, name)) for name in layout.fields}
+    update = layout.joined(difference(record_in(reply.content, ArrayRecord, ARRAYS), received), changes)
+    trained = record_in(reply.content, MetricRecord, METRICS)
     protected = half.protect(update, trained, at)  # type: ignore[arg-type]
     if half.protects == "difference":
-        del reply.content["arrays"]
-        reply.content[CLIPPED] = record_of({CLIPPED: protected.update})
+        for name in (ARRAYS, *layout.fields):
+            del reply.content[name]
+        reply.content[VECTOR] = record_of({VECTOR: protected.update})
     else:
-        reply.content["arrays"] = moved(received, protected.update)
-    reply.content["metrics"] = public_metrics(trained, noise, protected.metrics)
+        model, noised = layout.parted(layout.split(protected.update))
+        reply.content[ARRAYS] = plus(received, model)
+        for name, arrays in layout.typed(noised).items():
+            reply.content[name] = record_of(arrays)
+    reply.content[METRICS] = public_metrics(trained, noise, protected.metrics)
     if protected.event is not None:
         note_released(protected.event, context, config)
-        reply.content["ledger"] = ConfigRecord({"events": [protected.event.dumps()]})
+        reply.content[LEDGER] = ConfigRecord({"events": [protected.event.dumps()]})
     return reply
 
 

@@ -19,15 +19,16 @@ from fedsim.arrays import Values, values_of
 from fedsim.clients.client_runtime import client_index, client_runtime
 from fedsim.clients.discretion import keeps_quiet, note
 from fedsim.clients.process import ClientProcess, run_label
+from fedsim.messages import LEDGER, VECTOR
 from fedsim.privacy.secagg.client import ClientSession
 from fedsim.privacy.secagg.ideal import IdealClient
 from fedsim.privacy.secagg.primitives import Entropy
 from fedsim.privacy.secagg.spec import Policy, Stage
 from fedsim.records import config_in, find_record, records_in
-from fedsim.secagg.messages import LEDGER, RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
+from fedsim.secagg.messages import RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
 from fedsim.streams import numpy_stream
-from fedsim.vectors import CLIPPED, difference
+from fedsim.vectors import difference
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _trained(
     spec = session.spec
     message.content.pop(RECORD)
     task = task_of(message.content)
-    (received,) = records_in(message.content, ArrayRecord).values()
+    received = records_in(message.content, ArrayRecord)
     trained = call_next(message, context)
     if trained.has_error():
         raise ValueError(f"the ClientApp failed: {trained.error.reason}")
@@ -172,7 +173,7 @@ def _trained(
     ((name, arrays),) = records_in(trained.content, ArrayRecord).items()
     (metrics,) = records_in(trained.content, MetricRecord).values()
     weight = 1 if participant.uniform else int(metrics["num-examples"])  # type: ignore[arg-type]
-    update = values_of(arrays[CLIPPED]) if name == CLIPPED else difference(arrays, received)
+    update = values_of(arrays[VECTOR]) if name == VECTOR else difference(arrays, received[name])
     vector = spec.encoding.encode(update, weight, metrics, participant.rounding(spec.round))  # type: ignore[arg-type]
     return vector, task
 

@@ -1,12 +1,14 @@
-"""What there is to choose from: sources, partitions, tasks, models, strategies, optimizers, schedules, mechanisms, by name.
+"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, mechanisms, by name.
 
 An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
 the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
 nothing that fedsim must not import, until an entry is used.
 """
 
+from fedsim.catalogue.algorithms import ALGORITHMS, find_algorithm
 from fedsim.catalogue.data import PARTITIONS, SOURCES, find_partition, find_source
 from fedsim.catalogue.entries import (
+    AlgorithmEntry,
     AnyEntry,
     Entry,
     Kind,
@@ -14,6 +16,7 @@ from fedsim.catalogue.entries import (
     ModelEntry,
     OptimizerEntry,
     PartitionEntry,
+    RoundScheduleEntry,
     SamplingEntry,
     ScheduleEntry,
     SourceEntry,
@@ -27,21 +30,25 @@ from fedsim.catalogue.entries import (
 from fedsim.catalogue.mechanisms import BUDGETS, MECHANISMS, NO_MECHANISM, find_mechanism
 from fedsim.catalogue.models import MODELS, TASKS, find_model, find_task
 from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
+from fedsim.catalogue.rounds import ROUND_SCHEDULES, find_round_schedule
 from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
 from fedsim.catalogue.strategies import STRATEGIES, find_strategy
 
 __all__ = [
+    "ALGORITHMS",
     "BUDGETS",
     "MECHANISMS",
     "MODELS",
     "NO_MECHANISM",
     "OPTIMIZERS",
     "PARTITIONS",
+    "ROUND_SCHEDULES",
     "SAMPLINGS",
     "SCHEDULES",
     "SOURCES",
     "STRATEGIES",
     "TASKS",
+    "AlgorithmEntry",
     "AnyEntry",
     "Entry",
     "Kind",
@@ -49,6 +56,7 @@ __all__ = [
     "ModelEntry",
     "OptimizerEntry",
     "PartitionEntry",
+    "RoundScheduleEntry",
     "SamplingEntry",
     "ScheduleEntry",
     "SourceEntry",
@@ -56,10 +64,12 @@ __all__ = [
     "Targets",
     "TaskEntry",
     "find",
+    "find_algorithm",
     "find_mechanism",
     "find_model",
     "find_optimizer",
     "find_partition",
+    "find_round_schedule",
     "find_sampling",
     "find_schedule",
     "find_source",

@@ -102,6 +102,13 @@ class StrategyEntry(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlgorithmEntry(Entry):
+    """An algorithm: `reference` is a function `(**options) -> fedsim.algorithms.Algorithm`."""
+
+    fields: bool = False  # travel beside the model, so that the strategy must need no more than means
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingEntry(Entry):
     """A way to draw cohorts: `reference` is a function `(cohort, clients, coins, **options) -> CohortSampling`.
 
@@ -134,6 +141,14 @@ class ScheduleEntry(Entry):
     """A schedule: `reference` is a function `(round, rounds, **arguments) -> float`, the factor on the learning rate.
 
     The arguments are the options, and the keys of `[client]` in `beside`.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundScheduleEntry(Entry):
+    """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
+
+    It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.schedules.build` says what the arguments are.
     """
 
 

@@ -248,6 +248,14 @@ def models(as_json: Annotated[bool, JSON] = False) -> None:
 
 
 @app.command()
+def algorithms(as_json: Annotated[bool, JSON] = False) -> None:
+    """List the algorithms and their options."""
+    from fedsim.cli import listing
+
+    listing.show_algorithms(Console(), as_json)
+
+
+@app.command()
 def strategies(as_json: Annotated[bool, JSON] = False) -> None:
     """List the strategies and their options."""
     from fedsim.cli import listing

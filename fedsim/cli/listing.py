@@ -100,6 +100,20 @@ def show_models(console: Console, as_json: bool) -> None:
     )
 
 
+def show_algorithms(console: Console, as_json: bool) -> None:
+    """List the algorithms, whose options stand in `[algorithm]`."""
+    if as_json:
+        print(json.dumps([_plain(e) | {"fields": e.fields} for e in catalogue.ALGORITHMS.values()]))
+        return
+    fields = {name: "(needs a linear strategy)" for name, e in catalogue.ALGORITHMS.items() if e.fields}
+    console.print(_table("Algorithms: \\[algorithm] name = ...", catalogue.ALGORITHMS.values(), fields))
+    console.print(
+        "\nWithout \\[algorithm] it is fedavg. The options stand in \\[algorithm]. Your own: name = "
+        '"my_package.my_module:Mine",\ncalled as Mine(**options); see fedsim.algorithms.Algorithm. What the server makes of '
+        "the model is the strategy's: `fedsim strategies`."
+    )
+
+
 def show_strategies(console: Console, as_json: bool) -> None:
     """List the strategies; their options are in `[server.options]`."""
     if as_json:
@@ -111,7 +125,12 @@ def show_strategies(console: Console, as_json: bool) -> None:
     console.print(_table("Strategies: \\[server] strategy = ...", catalogue.STRATEGIES.values(), traits))
     console.print(
         '\nThe options stand in \\[server.options]. Your own: strategy = "my_package.my_module:build", called as'
-        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update."
+        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update.\n"
+    )
+    console.print(_table("Schedules: \\[server] schedule = ...", catalogue.ROUND_SCHEDULES.values()))
+    console.print(
+        "\nUnset: synchronous rounds. The options stand in \\[server.schedule-options]. Your own: schedule ="
+        '\n"my_package.my_module:Mine"; see fedsim.server.schedules.Schedule.'
     )
 
 

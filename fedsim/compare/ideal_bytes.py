@@ -26,7 +26,7 @@ def protocol_bytes(
         experiment: Of the run, with `[privacy.secagg]`.
         manifest: Has the largest weight that the run's parties agreed on.
         rows: The rounds.
-        numbers: Parameters of the model.
+        numbers: Of an update.
 
     Returns:
         The bytes, exact if no client failed; None: the manifest or the rows lack the values.

@@ -35,7 +35,7 @@ class ComparedRun:
         settings: Values of the experiment by dotted key, without `NOT_SETTINGS` and unset ones.
         rows: One a round.
         costs: By adversary.
-        model_bytes: Bytes of the model's arrays; None: there are no final weights.
+        update_bytes: Bytes of the model's arrays and of the algorithm's fields; None: there are no final weights.
         ideal_bytes: Bytes that its ideal secure aggregation would have sent with the real protocol; None: there is
         none, or they are unknown.
         wall_seconds: Of all its sessions.
@@ -53,7 +53,7 @@ class ComparedRun:
     settings: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     costs: Mapping[str, Cost]
-    model_bytes: int | None
+    update_bytes: int | None
     wall_seconds: float | None
     commit: str | None
     ideal_bytes: int | None = None
@@ -68,7 +68,7 @@ class ComparedRun:
             raise
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
-        arrays = _arrays(run.path / "model.safetensors")
+        arrays = _arrays(run.path / "model.safetensors", manifest.get("fields", {}))
         secagg, ideal_bytes = experiment.privacy.secagg, None
         if secagg is not None and secagg.mode == "ideal" and arrays is not None:
             ideal_bytes = protocol_bytes(experiment, manifest, rows, arrays.numbers)
@@ -85,7 +85,7 @@ class ComparedRun:
             settings={key: value for key, value in settings.items() if key not in NOT_SETTINGS},
             rows=rows,
             costs=costs_of(manifest.get("epsilon", {})),
-            model_bytes=None if arrays is None else arrays.bytes,
+            update_bytes=None if arrays is None else arrays.bytes,
             wall_seconds=manifest.get("wall-seconds"),
             commit=manifest.get("commit"),
             ideal_bytes=ideal_bytes,
@@ -123,18 +123,18 @@ class ComparedRun:
     def transferred(self) -> int | None:
         """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: unknown.
 
-        Each asked client received the model and returned an update of the same size. With secure aggregation the
+        Each asked client received the model, with the algorithm's fields, and returned an update of the same size. With secure aggregation the
         protocol's bytes were counted or, in ideal mode, follow from its cost model. With the operating system's noise
         none of this is public.
         """
-        if self.model_bytes is None or (self.is_ideal and self.ideal_bytes is None):
+        if self.update_bytes is None or (self.is_ideal and self.ideal_bytes is None):
             return None
         if not all("clients" in row for row in self.rows):
             return None
         clients = sum(int(row["clients"]) for row in self.rows)
-        down = self.model_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
+        down = self.update_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
         if "privacy.secagg.mode" not in self.settings:
-            return down + self.model_bytes * clients
+            return down + self.update_bytes * clients
         if self.ideal_bytes is not None:
             return down + self.ideal_bytes
         both = ("secagg-bytes-up", "secagg-bytes-down")
@@ -198,15 +198,19 @@ class _Arrays:
     bytes: int
 
 
-def _arrays(weights: Path) -> _Arrays | None:
-    """Return the size of the arrays in a safetensors file, from its header; None without a file."""
+def _arrays(weights: Path, fields: Mapping[str, int]) -> _Arrays | None:
+    """Return the size of an update: of the arrays in a safetensors file, from its header, and of the fields.
+
+    None without a file.
+    """
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     numbers = sum(math.prod(array["shape"]) for name, array in header.items() if name != "__metadata__")
-    return _Arrays(numbers, weights.stat().st_size - 8 - length)
+    size = weights.stat().st_size - 8 - length
+    return _Arrays(numbers + fields.get("numbers", 0), size + fields.get("bytes", 0))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -364,6 +364,11 @@ class RunDirectory:
         self._manifest["secure-aggregation"] = dict(report)
         self._write_manifest()
 
+    def note_fields(self, numbers: int, size: int) -> None:
+        """Write how much of an update the algorithm's fields are, in numbers and bytes, into the manifest."""
+        self._manifest["fields"] = {"numbers": numbers, "bytes": size}
+        self._write_manifest()
+
     # --- ending -----------------------------------------------------------------------------------------
 
     def write_model(self, arrays: dict[str, NDArray[Any]]) -> None:

@@ -88,6 +88,7 @@ ITEMS = (
             "versions",
             "epsilon",
             "secure-aggregation",
+            "fields",
             "final",  # its rows' keys are those of metrics.jsonl
         ),
         Kind.PLAN,

@@ -16,13 +16,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedsim.arrays import values_of
 from fedsim.flower.constants import ErrorCode
+from fedsim.messages import OWN, SECAGG
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import find_record
 
-RECORD = "secagg"  # in a message: the protocol's; in a client's state: its open session
-LEDGER = (
-    "ledger"  # in a reply: the events of what it releases; in a client's state: those of all that it released
-)
+RECORD = SECAGG  # in a message: the protocol's; in a client's state: its open session
 ROUNDS = "secagg-rounds"  # in a client's state: the last round of each run that it has begun
 REFUSED = "refused (secure aggregation)"  # all that is said of whatever goes wrong in a client
 
@@ -76,13 +74,13 @@ def body_of(message: Message) -> bytes:
 
 
 def task_of(content: RecordDict) -> str:
-    """Return the SHA-256 (hex) of what clients are to train on: all records but the protocol's own.
+    """Return the SHA-256 (hex) of what clients are to train on: all records but the protocol's, and what one alone is told.
 
     Of arrays that is names, dtypes, shapes and bytes, in their order; of settings names, types and values. Client
     and server each compute it from what they have, so clients that were sent different models notice.
     """
     digest = hashlib.sha256()
-    for name in sorted(content.keys() - {RECORD}):
+    for name in sorted(content.keys() - {RECORD, OWN}):
         record = content[name]
         kind = type(record).__name__
         if not isinstance(record, ArrayRecord):

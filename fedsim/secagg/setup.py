@@ -53,7 +53,7 @@ def policy_of(experiment: Setting, dimension: int, records: NDArray[np.int64]) -
 
     Args:
         experiment: The experiment.
-        dimension: Numbers in the model.
+        dimension: Numbers in an update.
         records: Training examples of each client, `(clients,)`: the most are the largest weight, unless the
             experiment says one.
     """

@@ -115,6 +115,11 @@ class Cohorts:
         return (self.separation or 1) * self.cohort / self.population
 
     @property
+    def share(self) -> float:
+        """Expected share of the clients in a cohort, above 0 and at most 1."""
+        return self.cohort / self.population if self.declared is None else self.declared
+
+    @property
     def population(self) -> int:
         """Number of clients, if public.
 

@@ -29,18 +29,34 @@ class Decoded:
     """A decoded sum: all that the server learns.
 
     Attributes:
-        update: Weighted mean of the clipped and rounded updates, float64, `(dimension,)`.
+        coordinates: Of the sum of the clipped, weighted and rounded updates, whole numbers, `(dimension,)`.
+        unit: What a coordinate counts in that sum.
+        mean_unit: What it counts in the weighted mean.
         weight: Sum of the weights.
         clients: Number of summands.
         clipped: Coordinates that were clipped, over all clients.
         metrics: Weighted means, by name.
+        metric_totals: Weighted sums, by name.
     """
 
-    update: NDArray[np.float64]
+    coordinates: NDArray[np.int64]
+    unit: float
+    mean_unit: float
     weight: int
     clients: int
     clipped: int
     metrics: dict[str, float]
+    metric_totals: dict[str, float]
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """Weighted sum of the updates, `(dimension,)`."""
+        return np.multiply(self.coordinates, self.unit, dtype=np.float64)
+
+    @property
+    def update(self) -> NDArray[np.float64]:
+        """Weighted mean of the updates, `(dimension,)`."""
+        return np.multiply(self.coordinates, self.mean_unit, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -178,13 +194,15 @@ class Encoding:
         most = self._bound * weight // self.max_weight + 2 * clients
         for value in (coordinates.min(), coordinates.max()):
             _check_sum("a coordinate", int(value), -most, most)
-        step = self.clip * self.max_weight / (self._bound * weight)
         return Decoded(
-            update=np.multiply(coordinates, step, dtype=np.float64),
+            coordinates=coordinates,
+            unit=self.clip * self.max_weight / self._bound,
+            mean_unit=self.clip * self.max_weight / (self._bound * weight),
             weight=weight,
             clients=clients,
             clipped=clipped,
             metrics={n: m / (weight << METRIC_BITS) for n, m in zip(self.metrics, metrics, strict=True)},
+            metric_totals={n: m / (1 << METRIC_BITS) for n, m in zip(self.metrics, metrics, strict=True)},
         )
 
     def to_dict(self) -> dict[str, Any]:

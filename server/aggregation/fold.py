@@ -16,8 +16,10 @@ from flwr.app import Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedsim.arrays import record_of
+from fedsim.layout import Expected
+from fedsim.messages import ARRAYS, METRICS, VECTOR
 from fedsim.privacy.events import Event
-from fedsim.server.aggregation.replies import Expected, events_of, read_update
+from fedsim.server.aggregation.replies import Records, events_of, read_update
 
 PIECE = 1 << 16  # numbers: 512 KiB of float64
 
@@ -27,7 +29,8 @@ class Total:
     """A weighted sum of updates, and the failures among the replies.
 
     Attributes:
-        arrays: Sum of weight times array, float64, by name.
+        records: Of each record of arrays the sum, float64, by record and name: of weight times array, but of an algorithm's
+            field, which counts the same for all clients, of the arrays themselves.
         metrics: Sum of weight times metric, by name.
         weight: Sum of the weights.
         examples: Sum of the clients' numbers of examples.
@@ -36,7 +39,7 @@ class Total:
         events: What the clients released, whether or not it is in the sum.
     """
 
-    arrays: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    records: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     weight: float = 0.0
     examples: int = 0
@@ -52,15 +55,15 @@ class Total:
     def content(self, like: Expected) -> RecordDict:
         """Return the one reply that a linear strategy gets.
 
-        `arrays` are the weighted means, in the dtypes of `like` (of a counter, rounded); `metrics` the weighted
-        means, and `num-examples` the sum.
+        `arrays` are the weighted means of the models, in the dtypes of `like` (of a counter, rounded); `metrics` the
+        weighted means, and `num-examples` the sum.
         """
         arrays = {}
         for name, (_, dtype) in like.items():
-            mean = self.arrays[name] / self.weight
+            mean = self.records[ARRAYS][name] / self.weight
             arrays[name] = (np.rint(mean) if dtype.kind in "biu" else mean).astype(dtype)
         metrics: dict[str, Any] = {**self.means, "num-examples": self.examples}
-        return RecordDict({"arrays": record_of(arrays), "metrics": MetricRecord(metrics)})
+        return RecordDict({ARRAYS: record_of(arrays), METRICS: MetricRecord(metrics)})
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ class WeightedSum:
     """The fold of a linear strategy.
 
     Attributes:
-        expected: What an update must be.
+        expected: What an update must be, by record.
         uniform: Whether all updates weigh 1, or as much as their numbers of examples.
         own: Reference of the run's mechanism, where it is a user's own.
     """
 
-    expected: Expected
+    expected: Records
     uniform: bool
     own: str = ""
 
@@ -87,11 +90,14 @@ class WeightedSum:
             total.failures[reply.metadata.src_node_id] = str(error)
             return total
         weight = 1.0 if self.uniform else float(update.metrics["num-examples"])
-        for name, array in update.arrays.items():
-            if total.nodes:
-                _add_product(total.arrays[name], array, weight)
-            else:
-                total.arrays[name] = _product(array, weight)
+        for record, arrays in update.records.items():
+            sums = total.records.setdefault(record, {})
+            factor = weight if record in (ARRAYS, VECTOR) else 1.0
+            for name, array in arrays.items():
+                if total.nodes:
+                    _add_product(sums[name], array, factor)
+                else:
+                    sums[name] = _product(array, factor)
         metrics = {name: weight * float(value) for name, value in update.metrics.items()}
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
@@ -103,8 +109,9 @@ class WeightedSum:
         """Return the total of two, in the memory of the left one."""
         failures, events = left.failures | right.failures, left.events + right.events
         if left.nodes and right.nodes:
-            for name, array in left.arrays.items():
-                array += right.arrays[name]
+            for record, arrays in left.records.items():
+                for name, array in arrays.items():
+                    array += right.records[record][name]
             left.metrics = _sum_of_common(left.metrics, right.metrics)
             left.weight += right.weight
             left.examples += right.examples

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import Message
 
+from fedsim.algorithms.protocol import Fields
+from fedsim.layout import Layout
+from fedsim.messages import VECTOR
 from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.fold import Total, WeightedSum
-from fedsim.server.aggregation.replies import LATE, Expected, expected_of, expected_vector
+from fedsim.server.aggregation.replies import LATE
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
-from fedsim.vectors import CLIPPED, split
 
 
 class WeightedMean(Updates):
-    """The weighted mean of models."""
+    """The weighted mean of models, and the means of the fields' changes."""
 
-    def __init__(self, total: Total, expected: Expected, request: Message) -> None:
+    def __init__(self, total: Total, layout: Layout, request: Message) -> None:
         self.count = len(total.nodes)
-        self.reported = total.means
+        self.reported, self.reported_sums = total.means, total.metrics
         self._total = total
-        self._expected = expected
+        self._layout = layout
         self._request = request
 
     def messages(self) -> list[Message]:
         """Return one message that stands for all."""
-        return [Message(self._total.content(self._expected), reply_to=self._request)]
+        return [Message(self._total.content(self._layout.model), reply_to=self._request)]
 
-    def sums(self, model: ArrayRecord) -> Sums:
+    def changes(self) -> Fields:
+        """Return the sums over the count."""
+        return {
+            field: {name: total / self.count for name, total in self._total.records[field].items()}
+            for field in self._layout.fields
+        }
+
+    def sums(self) -> Sums:
         """Raise `TypeError`: there are no differences."""
         raise TypeError("clients sent models, whose differences nobody has clipped")
 
@@ -35,18 +44,23 @@ class WeightedMean(Updates):
 class ClippedSum(Updates):
     """The sum of clipped differences."""
 
-    def __init__(self, total: Total) -> None:
+    def __init__(self, total: Total, layout: Layout) -> None:
         self.count = len(total.nodes)
-        self.reported = total.means
+        self.reported, self.reported_sums = total.means, total.metrics
         self._total = total
+        self._layout = layout
 
     def messages(self) -> list[Message]:
         """Raise `TypeError`: without noise they are not for the strategy."""
         raise TypeError("clipped differences are for a mechanism to noise")
 
-    def sums(self, model: ArrayRecord) -> Sums:
-        """Return the sum, by the model's names."""
-        return split(self._total.arrays[CLIPPED], model)
+    def changes(self) -> Fields:
+        """Raise `TypeError`: without noise they are not for the algorithm."""
+        raise TypeError("clipped differences are for a mechanism to noise")
+
+    def sums(self) -> Sums:
+        """Return the sum, by the layout's names."""
+        return self._layout.split(self._total.records[VECTOR][VECTOR])
 
 
 class Folded:
@@ -68,13 +82,13 @@ class Folded:
     def collect(self, ask: Ask) -> Collected:
         """Have the cohort train. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
-        expected = expected_vector(ask.model) if self._clipped else expected_of(ask.model)
+        expected = ask.layout.vector if self._clipped else ask.layout.records
         fold = WeightedSum(expected, uniform=self._uniform, own=self._own)
         total = ask.grid.send_and_fold(ask.requests, fold, timeout=ask.timeout) or Total()
         came = {ask.grid.client(node) for node in total.nodes}
         failures = {ask.grid.client(node): why for node, why in total.failures.items()}
         return Collected(
-            self._updates(total, expected, ask.requests[0]) if came else NoUpdates(),
+            self._updates(total, ask) if came else NoUpdates(ask.layout),
             {client: failures.get(client, LATE) for client in ask.grid.clients if client not in came},
             total.events,
         )
@@ -83,5 +97,7 @@ class Folded:
         """Return nothing: updates come in clear."""
         return {}
 
-    def _updates(self, total: Total, expected: Expected, request: Message) -> Updates:
-        return ClippedSum(total) if self._clipped else WeightedMean(total, expected, request)
+    def _updates(self, total: Total, ask: Ask) -> Updates:
+        if self._clipped:
+            return ClippedSum(total, ask.layout)
+        return WeightedMean(total, ask.layout, ask.requests[0])

@@ -13,15 +13,22 @@ from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.secagg.spec import Policy
-from fedsim.privacy.vectors import dimension_of
 from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid
 from fedsim.server.float_model import check_float
 from fedsim.server.process import ServerProcess
 
 
-def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData) -> Policy | None:
+def policy_for(
+    experiment: Experiment, arrays: ArrayRecord, dimension: int, data: FederatedData
+) -> Policy | None:
     """Return what server and clients of a run agree on; None where it has no secure aggregation.
+
+    Args:
+        experiment: The experiment.
+        arrays: Of the model.
+        dimension: Numbers in an update.
+        data: Says how many examples clients have.
 
     Raises:
         Refused: The model's updates can't be summed so, or a client weighs more than any may.
@@ -36,7 +43,7 @@ def policy_for(experiment: Experiment, arrays: ArrayRecord, data: FederatedData)
             f"privacy.secagg.max-weight = {section.max_weight}: must be at least {records.max()}, the most examples "
             "of a client"
         )
-    return policy_of(experiment, dimension_of(tuple(array.shape) for array in arrays.values()), records)
+    return policy_of(experiment, dimension, records)
 
 
 def secure_grid(

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import Message
 
+from fedsim.algorithms.protocol import Arrays, Fields
 from fedsim.privacy.secagg.encoding import Decoded
 from fedsim.privacy.server_half import Sums
-from fedsim.server.aggregation.secure_grid import SecureGrid
-from fedsim.server.aggregation.updates import Ask, Collected, Updates
-from fedsim.vectors import split
+from fedsim.server.aggregation.secure_grid import SecureGrid, mean_of
+from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
+from fedsim.vectors import plus
 
 
 class SecureMean(Updates):
     """The weighted mean that the protocol's sum says."""
 
-    def __init__(self, reply: Message, decoded: Decoded) -> None:
+    def __init__(self, decoded: Decoded, ask: Ask) -> None:
         self.count = decoded.clients
-        self.reported = decoded.metrics
-        self._reply = reply
+        self.reported, self.reported_sums = decoded.metrics, decoded.metric_totals
         self._decoded = decoded
+        self._ask = ask
 
     def messages(self) -> list[Message]:
         """Return one message that stands for all."""
-        return [self._reply]
+        update, _ = self._mean()
+        content = mean_of(plus(self._ask.model, update), self._decoded)
+        return [Message(content, reply_to=self._ask.requests[0])]
 
-    def sums(self, model: ArrayRecord) -> Sums:
-        """Return the sum of the differences, by the model's names."""
-        return split(self._decoded.update * self._decoded.weight, model)
+    def changes(self) -> Fields:
+        """Return the means of the fields' changes."""
+        _, changes = self._mean()
+        return changes
+
+    def sums(self) -> Sums:
+        """Return the sum of the differences, by the layout's names."""
+        return self._ask.layout.split(self._decoded.total)
+
+    def _mean(self) -> tuple[Arrays, Fields]:
+        layout = self._ask.layout
+        return layout.parted(layout.split(self._decoded.update))
 
 
 class Secure:
@@ -49,12 +61,13 @@ class Secure:
         """Have the cohort train. As `Aggregator` says."""
         result = self._grid.aggregate(ask.requests, timeout=ask.timeout, before_upload=ask.charge)
         columns: dict[str, Any] = {"secagg-bytes-up": result.bytes_up, "secagg-bytes-down": result.bytes_down}
-        if result.reply is None or result.decoded is None:
-            return Collected(failures=result.lost, no_sum=result.why, columns=columns)
+        if result.decoded is None:
+            nothing = NoUpdates(ask.layout)
+            return Collected(nothing, failures=result.lost, no_sum=result.why, columns=columns)
         columns["secagg-clipped"] = result.clipped
         rest = sorted(set(ask.grid.clients) - set(result.summed))
         failures = {client: result.lost.get(client, "lost too many neighbours") for client in rest}
-        return Collected(SecureMean(result.reply, result.decoded), failures, columns=columns)
+        return Collected(SecureMean(result.decoded, ask), failures, columns=columns)
 
     def report(self) -> dict[str, Any]:
         """Return what the manifest says of the protection."""

@@ -18,12 +18,13 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from fedsim.messages import ARRAYS, METRICS, SECAGG
 from fedsim.privacy.secagg.encoding import Decoded
 from fedsim.privacy.secagg.ideal import IdealServer
 from fedsim.privacy.secagg.server import ServerSession
 from fedsim.privacy.secagg.spec import Policy, Stage, TooFew
 from fedsim.records import records_in
-from fedsim.secagg.messages import RECORD, request, task_of
+from fedsim.secagg.messages import request, task_of
 from fedsim.server.aggregation.replies import LATE
 from fedsim.server.aggregation.secure_fold import Came, StageFold
 from fedsim.server.grids.around import GridAround
@@ -54,8 +55,7 @@ class Aggregate:
     """What became of a round's train messages.
 
     Attributes:
-        reply: Stands for all updates; None: there is no sum.
-        decoded: What the sum says.
+        decoded: What the sum says; None: there is none.
         why: Why there is none.
         summed: Whose updates are in it.
         lost: Why a client is not, with the stage; some of those in the sum were lost after it.
@@ -63,7 +63,6 @@ class Aggregate:
         stages: How each went.
     """
 
-    reply: Message | None = None
     decoded: Decoded | None = None
     why: str = ""
     summed: list[int] = field(default_factory=list)
@@ -151,13 +150,7 @@ class SecureGrid(GridAround):
             result.why = str(error)
             return result
         result.summed, result.decoded = sorted(session.uploaded), decoded
-        result.clipped = decoded.clipped / (decoded.clients * len(decoded.update))
-        metrics: dict[str, Any] = {**decoded.metrics, "num-examples": decoded.weight}
-        ((name, received),) = records_in(content, ArrayRecord).items()
-        arrays = moved(received, decoded.update)
-        result.reply = Message(
-            RecordDict({name: arrays, "metrics": MetricRecord(metrics)}), reply_to=messages[0]
-        )
+        result.clipped = decoded.clipped / (decoded.clients * len(decoded.coordinates))
         return result
 
     def _begin(self, clients: list[int], round_: int, task: str) -> Session:
@@ -234,13 +227,18 @@ class SecureGrid(GridAround):
         training = [message for message in listed if _trains(message)]
         replies = list(self._grid.send_and_receive([m for m in listed if not _trains(m)], timeout=timeout))
         if training:
+            models = records_in(training[0].content, ArrayRecord)
+            if len(models) != 1:
+                raise ValueError(f"a train message must hold one record of arrays, not {len(models)}")
             result = self.aggregate(training, timeout=timeout)
             for client, why in sorted(result.lost.items()):
                 log.warning("client %d: %s", client, why)
-            if result.reply is None:
+            if result.decoded is None:
                 log.warning("there is no sum: %s", result.why)
             else:
-                replies.append(result.reply)
+                ((name, received),) = models.items()
+                content = mean_of(moved(received, result.decoded.update), result.decoded, name)
+                replies.append(Message(content, reply_to=training[0]))
         return replies
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -253,6 +251,12 @@ class SecureGrid(GridAround):
         if any(map(_trains, listed)):
             raise ValueError("train messages go by send_and_receive: a reply to one would be an update")
         return self._grid.push_messages(listed)
+
+
+def mean_of(model: ArrayRecord, decoded: Decoded, name: str = ARRAYS) -> RecordDict:
+    """Return the content of the one reply that stands for all: the mean of the models, as a record of that name."""
+    metrics: dict[str, Any] = {**decoded.metrics, "num-examples": decoded.weight}
+    return RecordDict({name: model, METRICS: MetricRecord(metrics)})
 
 
 def _decoded(session: Session) -> Decoded:
@@ -269,18 +273,18 @@ def _trains(message: Message) -> bool:
 
 
 def _common(messages: Sequence[Message]) -> tuple[RecordDict, str]:
-    """Return the content that all messages have, and its hash.
+    """Return the content of the first message, and the hash of what all have in common.
 
     Raises:
-        ValueError: They differ, or hold other than one record of arrays, or our own record.
+        ValueError: They differ beside what each client is told alone, or hold our own record.
     """
     content = messages[0].content
     task = task_of(content)
     others = {id(message.content): message.content for message in messages}
     if any(task_of(other) != task for other in others.values() if other is not content):
         raise ValueError("train messages differ: secure aggregation needs the same for all clients")
-    if len(records_in(content, ArrayRecord)) != 1 or RECORD in content:
-        raise ValueError(f"a train message must hold one record of arrays, and none named {RECORD!r}")
+    if SECAGG in content:
+        raise ValueError(f"a train message must hold no record named {SECAGG!r}")
     return content, task
 
 

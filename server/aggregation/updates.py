@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
+from fedsim.algorithms.protocol import Fields
+from fedsim.layout import Layout
 from fedsim.privacy.events import Event
 from fedsim.privacy.server_half import Sums
 from fedsim.server.grids.cohort import CohortGrid
@@ -21,18 +23,28 @@ class Updates(ABC):
     Attributes:
         count: How many there are.
         reported: Means of the clients' metrics, by name.
+        reported_sums: Their sums, each client counted as in the means.
     """
 
     count: int = 0
     reported: Mapping[str, float]
+    reported_sums: Mapping[str, float]
 
     @abstractmethod
     def messages(self) -> list[Message]:
         """Return what the strategy aggregates, in the order of the clients."""
 
     @abstractmethod
-    def sums(self, model: ArrayRecord) -> Sums:
-        """Return the sum of the clipped differences that clients sent, float64, by the model's names.
+    def changes(self) -> Fields:
+        """Return the means of the changes of an algorithm's fields, float64, each client counted the same.
+
+        Raises:
+            TypeError: Clients sent clipped differences.
+        """
+
+    @abstractmethod
+    def sums(self) -> Sums:
+        """Return the sum of the clipped differences that clients sent, float64, by the layout's names.
 
         Raises:
             TypeError: Clients sent models.
@@ -40,17 +52,29 @@ class Updates(ABC):
 
 
 class NoUpdates(Updates):
-    """The updates of a cohort without clients."""
+    """The updates of a cohort without clients.
+
+    Args:
+        layout: Of an update.
+    """
 
     reported: Mapping[str, float] = {}
+    reported_sums: Mapping[str, float] = {}
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
 
     def messages(self) -> list[Message]:
         """Return none."""
         return []
 
-    def sums(self, model: ArrayRecord) -> Sums:
+    def changes(self) -> Fields:
+        """Return none."""
+        return {}
+
+    def sums(self) -> Sums:
         """Return zeros."""
-        return {name: np.zeros(tuple(array.shape)) for name, array in model.items()}
+        return {name: np.zeros(shape) for name, shape in self._layout.shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -65,7 +89,7 @@ class Collected:
         columns: What else the round's row says.
     """
 
-    updates: Updates = field(default_factory=NoUpdates)
+    updates: Updates
     failures: dict[int, str] = field(default_factory=dict)
     events: Sequence[Event] = ()
     no_sum: str = ""
@@ -86,6 +110,7 @@ class Ask:
         grid: The cohort's.
         requests: One message to each client, in their order.
         model: That they are sent.
+        layout: Of an update.
         charge: Called with the clients that are about to train, before they are asked to.
         timeout: Seconds to wait.
     """
@@ -93,6 +118,7 @@ class Ask:
     grid: CohortGrid
     requests: list[Message]
     model: ArrayRecord
+    layout: Layout
     charge: Callable[[Sequence[int]], None]
     timeout: float
 

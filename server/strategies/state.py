@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
-from fedsim.arrays import record_of, values_of
+from fedsim.arrays import arrays_in, record_of
 from fedsim.catalogue import StrategyEntry
 from fedsim.results.trees import Tree
 
@@ -47,14 +47,9 @@ def load_strategy_state(strategy: Strategy, entry: StrategyEntry, state: Tree) -
         setattr(strategy, name, _untagged(state[name]))
 
 
-def arrays_as_tree(record: ArrayRecord) -> dict[str, Any]:
-    """Return a record's arrays by name, in its order."""
-    return {name: values_of(array) for name, array in record.items()}
-
-
 def _tagged(value: Any) -> Tree:
     """Return an attribute as a tree that says whether it was a record; the rest are trees already."""
-    return {"record": arrays_as_tree(value)} if isinstance(value, ArrayRecord) else {"plain": value}
+    return {"record": arrays_in(value)} if isinstance(value, ArrayRecord) else {"plain": value}
 
 
 def _untagged(tree: Tree) -> Any:

@@ -6,6 +6,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from fedsim import Experiment, RunFailed
+from fedsim.algorithms.fedavg import FedAvg
+from fedsim.layout import Layout
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
@@ -18,6 +20,7 @@ from fedsim.server.aggregation.updates import Aggregator, Ask
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
+from fedsim.server.fields import ServerFields
 from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Scoring
@@ -49,12 +52,14 @@ def federation(
     plan = plan_of(setting, training_of(setting, np.ones(clients, np.int64), {"w": (3,)}))
     uniform = setting.server.weighting == "uniform"
     linear = setting.server.strategy_entry.linear
+    model = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
+    layout = Layout.of(model)
     return Federation(
         experiment=setting,
         grid=grid,
         enrolment=Enrolment(grid, clients),
         strategy=build_strategy(setting),
-        arrays=ArrayRecord({"w": Array(np.zeros(3, np.float32))}),
+        arrays=model,
         evaluation=Evaluation(
             setting,
             Scoring(),
@@ -65,6 +70,9 @@ def federation(
         half=ServerHalf(),
         sampling=plan.sampling(ServerDraws(setting)) if cohort is None else Given(cohort),
         aggregator=Folded(uniform=uniform, clipped=False) if linear else Gathered(uniform=uniform),
+        layout=layout,
+        fields=ServerFields(FedAvg(), layout, {}),
+        share=plan.cohorts.share,
     )
 
 
@@ -190,7 +198,16 @@ def test_late_clients_have_failed(aggregator: Aggregator) -> None:
         view.create_message(RecordDict({"w": model}), MessageType.TRAIN, n, "") for n in view.get_node_ids()
     ]
     charged: list[Sequence[int]] = []
-    got = aggregator.collect(Ask(grid=view, requests=asked, model=model, charge=charged.append, timeout=0.1))
+    got = aggregator.collect(
+        Ask(
+            grid=view,
+            requests=asked,
+            model=model,
+            layout=Layout.of(model),
+            charge=charged.append,
+            timeout=0.1,
+        )
+    )
     assert got.failures == dict.fromkeys(range(3), "did not answer in time")
     assert got.reasons == [f"client {client}: did not answer in time" for client in range(3)]
     assert (got.updates.count, got.updates.messages(), list(got.events)) == (0, [], [])

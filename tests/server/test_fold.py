@@ -9,10 +9,10 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.layout import Expected
 from fedsim.runtime.spec import acting_as
 from fedsim.runtime.tree import PairTree
 from fedsim.server.aggregation.fold import Total, WeightedSum
-from fedsim.server.aggregation.replies import Expected
 from fedsim.server.grids.folding import BLOCKS, blocks
 
 EXPECTED: Expected = {
@@ -20,7 +20,7 @@ EXPECTED: Expected = {
     "scale": ((), np.dtype("float32")),
     "count": ((1,), np.dtype("int64")),
 }
-BY_EXAMPLES = WeightedSum(EXPECTED, uniform=False)
+BY_EXAMPLES = WeightedSum({"arrays": EXPECTED}, uniform=False)
 
 
 def reply(client: int, *, spoil: bool = False, wide: bool = False) -> Message:
@@ -68,7 +68,7 @@ def test_the_fold_is_the_weighted_mean_of_who_answered(
     groups = [[reply(client, spoil=spoil) for client, spoil in group] for group in drawn]
     if not any(groups):
         return
-    total = folded(groups, fold=WeightedSum(EXPECTED, uniform))
+    total = folded(groups, fold=WeightedSum({"arrays": EXPECTED}, uniform))
     good = [client for group in drawn for client, spoil in group if not spoil]
     assert total.nodes == good
     assert set(total.failures) == {client for group in drawn for client, spoil in group if spoil}
@@ -89,19 +89,19 @@ def test_the_fold_is_the_weighted_mean_of_who_answered(
 @given(st.permutations(range(13)))
 def test_the_order_of_arrival_leaves_every_bit(arrival: list[int]) -> None:
     groups = [[reply(3 * leaf + i, wide=True) for i in (1, 2, 3)] for leaf in range(13)]
-    reference, shuffled = (folded(groups, order).arrays for order in (None, arrival))
+    reference, shuffled = (folded(groups, order).records["arrays"] for order in (None, arrival))
     assert all(shuffled[name].tobytes() == reference[name].tobytes() for name in reference)
 
 
 def test_another_tree_gives_other_bits() -> None:
     # The control of the test above: sums of floats do depend on their order.
     groups = [[reply(leaf, wide=True)] for leaf in range(1, 30)]
-    assert len({folded(groups[k:] + groups[:k]).arrays["w"].tobytes() for k in range(8)}) > 1
+    assert len({folded(groups[k:] + groups[:k]).records["arrays"]["w"].tobytes() for k in range(8)}) > 1
 
 
 def test_arrays_keep_their_dtype_and_counters_are_rounded() -> None:
     arrays = folded(
-        [[reply(1), reply(2), reply(2), reply(2)]], fold=WeightedSum(EXPECTED, uniform=True)
+        [[reply(1), reply(2), reply(2), reply(2)]], fold=WeightedSum({"arrays": EXPECTED}, uniform=True)
     ).content(EXPECTED)["arrays"]
     assert {n: (a.numpy().shape, a.numpy().dtype) for n, a in arrays.items()} == dict(EXPECTED)
     assert arrays["count"].numpy().tolist() == [2]  # 1.75, rounded
@@ -139,7 +139,9 @@ def test_how_an_array_lies_in_memory_does_not_matter() -> None:
         record["w"] = Array(np.asfortranarray(record["w"].numpy()))
         return message
 
-    plain, other = (folded([[make(1), make(2), make(3)]]).arrays["w"] for make in (reply, transposed))
+    plain, other = (
+        folded([[make(1), make(2), make(3)]]).records["arrays"]["w"] for make in (reply, transposed)
+    )
     assert plain.tobytes() == other.tobytes()
 
 

@@ -72,8 +72,8 @@ def training(clients: Iterable[int], round_: int = 1, **config: Any) -> list[Mes
 
 
 def weights(result: Aggregate) -> np.ndarray:
-    assert result.reply is not None, result.why
-    return result.reply.content.array_records["arrays"]["w"].numpy()
+    assert result.decoded is not None, result.why
+    return np.array([1.0, 2.0, 3.0]) + result.decoded.update
 
 
 def mean_of(clients: list[int]) -> np.ndarray:
@@ -89,14 +89,14 @@ def test_the_one_reply_is_the_weighted_mean_of_who_did_not_fail(
 ) -> None:
     result = secure(grid_of(kind, policy.mode), policy).aggregate(training(range(12)))
     np.testing.assert_allclose(weights(result), mean_of(HEALTHY), atol=1e-3)
-    assert weights(result).dtype == np.float32
     assert result.summed == HEALTHY
     assert result.lost == dict.fromkeys((5, 6, 8), f"lost at stage 'upload': {REFUSED}")
     total = sum(client % 4 + 1 for client in HEALTHY)
-    metrics = result.reply.content.metric_records["metrics"]  # type: ignore[union-attr]
+    decoded = result.decoded
+    assert decoded is not None
     losses = sum((client % 4 + 1) * client / 8 for client in HEALTHY) / total
-    assert metrics["num-examples"] == total
-    assert metrics["train-loss"] == pytest.approx(losses, abs=1e-5)
+    assert decoded.weight == total
+    assert decoded.metrics["train-loss"] == pytest.approx(losses, abs=1e-5)
     assert result.clipped == 0.0
     assert [(s.stage, s.asked, s.answered) for s in result.stages] == [
         (Stage.ADVERTISE, 12, 12),
@@ -146,7 +146,7 @@ def test_too_few_are_no_sum_and_the_next_round_is_as_ever(stage: Stage) -> None:
     grid.deaf = stage, {0, 1, 2, 3, 4}  # type: ignore[attr-defined]
     started = time.monotonic()
     result = secured.aggregate(training(HEALTHY), timeout=0.2)
-    assert (result.reply, result.summed) == (None, [])
+    assert (result.decoded, result.summed) == (None, [])
     assert f"left after stage {stage.value!r}" in result.why
     assert result.stages[-1].stage is stage
     assert list(secured.send_and_receive(training(HEALTHY, 2), timeout=0.2)) == []
@@ -168,7 +168,7 @@ def test_a_sum_that_is_none_is_told_and_the_run_goes_on(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(Encoding, "encode", cheating)
         result = secure(grid_of()).aggregate(training(HEALTHY))
-    assert result.reply is None
+    assert result.decoded is None
     assert result.why.startswith("the sum is not one of updates: ")
 
 
@@ -182,7 +182,7 @@ def test_what_else_goes_wrong_is_no_failed_round() -> None:
 
 def test_a_cohort_too_small_for_any_graph_is_no_sum() -> None:
     result = secure(grid_of()).aggregate(training([0, 1]))
-    assert result.reply is None
+    assert result.decoded is None
     assert "a cohort of 2" in result.why
     assert result.stages == []
 
@@ -191,7 +191,7 @@ def test_a_round_that_was_is_refused_by_the_clients() -> None:
     secured = secure(grid_of())
     assert secured.aggregate(training(HEALTHY, 4)).summed == HEALTHY
     result = secured.aggregate(training(HEALTHY, 4))
-    assert result.reply is None
+    assert result.decoded is None
     assert set(result.lost.values()) == {f"lost at stage 'advertise': {REFUSED}"}
 
 
@@ -202,7 +202,7 @@ def test_what_clients_did_not_agree_to_is_refused_by_all() -> None:
     weak = dataclasses.replace(POLICY, mode="ideal")
     for policy in (other, weak):
         grid = grid_of()
-        assert secure(grid, policy).aggregate(training(HEALTHY)).reply is None
+        assert secure(grid, policy).aggregate(training(HEALTHY)).decoded is None
         told = grid.send_and_receive([Message(RecordDict(), node_id(c), "query") for c in HEALTHY])
         assert all(list(reply.content["told"]["records"]) == [] for reply in told)
 
@@ -217,7 +217,7 @@ def test_messages_that_differ_are_refused() -> None:
         secured.aggregate(training([0, 1, 2, 2]))
     taken = training([0, 1, 2])
     taken[0].content["secagg"] = ConfigRecord()
-    with pytest.raises(ValueError, match="none named 'secagg'"):
+    with pytest.raises(ValueError, match="no record named 'secagg'"):
         secured.aggregate(taken)
 
 
@@ -226,6 +226,14 @@ def test_other_messages_pass_and_train_messages_only_go_the_one_way() -> None:
     queries = [Message(RecordDict(), node_id(client), "query") for client in (0, 3)]
     replies = list(secured.send_and_receive([*queries, *training(HEALTHY)]))
     assert [sorted(reply.content) for reply in replies] == [["told"], ["told"], ["arrays", "metrics"]]
+    mean = replies[-1].content.array_records["arrays"]["w"].numpy()
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, mean_of(HEALTHY), atol=1e-3)
+    assert replies[-1].content.metric_records["metrics"]["num-examples"] == sum(c % 4 + 1 for c in HEALTHY)
+    two = training([0, 1, 2])
+    two[0].content["more"] = two[0].content["arrays"]
+    with pytest.raises(ValueError, match="one record of arrays, not 2"):
+        secured.send_and_receive(two)
     ids = secured.push_messages([Message(RecordDict(), node_id(1), "query")])
     assert [sorted(reply.content) for reply in secured.pull_messages(ids)] == [["told"]]
     with pytest.raises(ValueError, match="train messages go by send_and_receive"):

@@ -50,7 +50,7 @@ def member(
         settings=keys,
         rows=rows or [{"round": 1, "accuracy": accuracy, "clients": 3, "failures": 1, "seconds": 2.0}],
         costs={each.adversary: each for each in costs},
-        model_bytes=100,
+        update_bytes=100,
         wall_seconds=2.0,
         commit="abc",
     )

@@ -30,6 +30,7 @@ from tests.support.deployment.servers import (
     serving,
     started_for,
 )
+from tests.support.waiting import wait_for
 
 YEAR = timedelta(days=365)
 STUBBORN = """
@@ -98,10 +99,12 @@ def start_stubborn_run(server: Server, folder: Path) -> int:
     request = StartRunRequest(fab=Fab(hash_str=hashlib.sha256(fab).hexdigest(), content=fab))
     client = control(server, OperatorKeys.load(folder / "operator"))
     run_id: int = client.StartRun(request).run_id
-    until = time.monotonic() + LONGEST
-    while not any(ignores_sigterm(pid) for pid in started_for(server.state)):
-        assert time.monotonic() < until, run_status(server, folder, run_id)
-        time.sleep(0.1)
+    wait_for(
+        lambda: any(ignores_sigterm(pid) for pid in started_for(server.state)),
+        LONGEST,
+        0.1,
+        said=lambda: run_status(server, folder, run_id),
+    )
     return run_id
 
 
@@ -183,10 +186,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         parent.kill()
         parent.communicate()
     assert all_gone(tmp_path / "s")
-    until = time.monotonic() + LONGEST
-    while is_running(server) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not is_running(server)
+    wait_for(lambda: not is_running(server), LONGEST, 0.1)
 
 
 def is_running(pid: int) -> bool:

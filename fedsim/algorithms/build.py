@@ -1,0 +1,86 @@
+"""From an experiment to its algorithm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.algorithms.protocol import Algorithm, Arrays, Field, Fields
+from fedsim.errors import Refused
+from fedsim.messages import NAMES
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
+
+
+def algorithm_of(experiment: Experiment) -> Algorithm:
+    """Return an experiment's algorithm.
+
+    A user's own `"module:callable"` is called with the other keys of `[algorithm]` as keyword arguments.
+
+    Raises:
+        Refused: The callable is missing, doesn't take the options, or returns no algorithm.
+    """
+    entry = experiment.algorithm_entry
+    where = f"algorithm.name = {entry.name!r}"
+    try:
+        make: Any = entry.load()
+    except Refused as refused:
+        raise Refused(f"{where}: {refused}") from None
+    arguments = {key.replace("-", "_"): value for key, value in experiment.algorithm_options.items()}
+    try:
+        made = make(**arguments)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{where}: {error}") from None
+    if not isinstance(made, Algorithm):
+        raise Refused(f"{where}: returned {type(made).__name__}; a fedsim.algorithms.Algorithm is needed")
+    if not isinstance(made.fields, Mapping):
+        raise Refused(f"{where}: fields is {type(made.fields).__name__}; a dict is needed, of Field by name")
+    for name, field in made.fields.items():
+        if not (_is_name(name) and isinstance(field, Field) and _is_scale(field.scale)):
+            raise Refused(
+                f"{where}: field {name!r} = {field}: must be a fedsim.algorithms.Field of a scale above 0, by a name "
+                f"without '/' that is none of {', '.join(sorted(NAMES))}"
+            )
+    return made
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name != "" and name not in NAMES and "/" not in name
+
+
+def _is_scale(scale: object) -> bool:
+    return isinstance(scale, int | float) and 0 < scale < math.inf
+
+
+def first_fields(algorithm: Algorithm, model: Arrays, trained: Iterable[str]) -> Fields:
+    """Return an algorithm's fields before the first round, for a model's arrays and the names of those it trains.
+
+    Raises:
+        Refused: They are not the fields that the algorithm says, or hold other than finite floating-point numbers.
+    """
+    made: Any = algorithm.init({name: model[name].copy() for name in trained})
+    where = f"algorithm {type(algorithm).__name__}: init()"
+    if not isinstance(made, Mapping) or not all(isinstance(arrays, Mapping) for arrays in made.values()):
+        raise Refused(f"{where}: must return a dict of fields, each a dict of arrays")
+    if made.keys() != algorithm.fields.keys():
+        odd = ", ".join(sorted(map(str, made.keys() ^ algorithm.fields.keys())))
+        raise Refused(f"{where}: must return a value of each of its fields, and of no other: {odd}")
+    return {
+        field: {name: _numbers(array, f"{where}: field {field!r}: {name}") for name, array in arrays.items()}
+        for field, arrays in made.items()
+    }
+
+
+def _numbers(array: Any, where: str) -> NDArray[Any]:
+    """Return an array of its own, of finite floating-point numbers, or refuse it."""
+    if not isinstance(array, np.ndarray | np.floating) or array.dtype.kind != "f":
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise Refused(f"{where} is {kind}; a NumPy array of floating-point numbers is needed")
+    if not np.isfinite(array).all():
+        raise Refused(f"{where} holds NaN or infinity; finite numbers are needed")
+    return np.array(array, order="C")

@@ -1,0 +1,49 @@
+"""A run that unlearns what it had learned, as some algorithms do on very uneven clients: told when it happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedsim.tasks import Metric
+
+
+@dataclass
+class Collapse:
+    """Compares each evaluation on the test set with the first one and with the best.
+
+    Attributes:
+        first: Headline metric and loss of the first evaluation; None before it.
+        best_loss: The lowest loss so far.
+        told: Whether a collapse was told, and the model has not recovered since.
+    """
+
+    first: tuple[float, float] | None = None
+    best_loss: float = math.inf
+    told: bool = False
+
+    def warning(self, metric: Metric, scores: Mapping[str, float]) -> str:
+        """Return what is to be told after an evaluation; empty where there is nothing.
+
+        A collapse is a loss that is not finite, or a model that scores no better than the first one although the loss had
+        fallen by a fifth since, or has doubled.
+
+        Args:
+            metric: The task's headline metric.
+            scores: Of the model, with the metric and `loss`.
+        """
+        value, loss = scores[metric.name], scores["loss"]
+        self.first = self.first or (value, loss)
+        self.best_loss = min(self.best_loss, loss)
+        first_value, first_loss = self.first
+        no_better = metric.best([value, first_value]) == first_value and loss > first_loss
+        far_off = self.best_loss < 0.8 * first_loss or loss > 2 * first_loss
+        collapsed = not math.isfinite(loss) or (no_better and far_off)
+        is_news, self.told = collapsed and not self.told, collapsed
+        if not is_news:
+            return ""
+        return (
+            f"the model has collapsed: {metric.name} {value:.4g} and loss {loss:.4g} after {first_value:.4g} and "
+            f"{first_loss:.4g} at first; a smaller client.learning-rate or fewer local steps may help"
+        )

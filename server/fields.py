@@ -1,0 +1,103 @@
+"""An algorithm's fields on the server: what every request holds of them, and what a round makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fedsim.algorithms.protocol import Algorithm, Fields
+from fedsim.arrays import record_of
+from fedsim.errors import RunFailed
+from fedsim.layout import Layout
+from fedsim.messages import OWN
+from fedsim.server.grids.cohort import CohortGrid
+
+
+class ServerFields:
+    """The fields of a run, and the last round whose sum held each client's changes.
+
+    Args:
+        algorithm: Makes of a round's changes the next values.
+        layout: Of an update.
+        values: Before the first round.
+
+    Attributes:
+        values: As they are now, by field and name.
+        in_sum: The last round whose sum held a client's changes, by client; those that were in none are missing.
+    """
+
+    def __init__(self, algorithm: Algorithm, layout: Layout, values: Fields) -> None:
+        self.values = values
+        self.in_sum: dict[int, int] = {}
+        self._algorithm = algorithm
+        self._layout = layout
+        self._confirms = any(field.kept for field in algorithm.fields.values())
+
+    def __bool__(self) -> bool:
+        """Say whether the algorithm has any."""
+        return bool(self._layout.fields)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers and bytes of all fields."""
+        arrays = [array for fields in self.values.values() for array in fields.values()]
+        return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+
+    def put_in(self, requests: Sequence[Message], grid: CohortGrid) -> None:
+        """Add the fields to train messages, and tell each client which of its changes was in a sum."""
+        if not self:
+            return
+        fields = {name: record_of(arrays) for name, arrays in self.values.items()}
+        for request in requests:
+            content = RecordDict({**request.content, **fields})
+            if self._confirms:
+                client = grid.client(request.metadata.dst_node_id)
+                content[OWN] = ConfigRecord({"in-sum": self.in_sum.get(client, 0)})
+            request.content = content
+
+    def update(self, round_: int, change: Fields, clients: Sequence[int], share: float) -> None:
+        """Make the next values.
+
+        Args:
+            round_: From 1.
+            change: Mean of the changes, float64.
+            clients: Whose changes it holds.
+            share: Of all clients, how many the mean is over.
+
+        Raises:
+            RunFailed: The algorithm raised an error, or returned what are no values of its fields.
+        """
+        if self and change:
+            self.values = self._next(round_, change, share)
+            self.in_sum.update(dict.fromkeys(clients, round_))
+
+    def _next(self, round_: int, change: Fields, share: float) -> Fields:
+        where = f"round {round_}: algorithm {type(self._algorithm).__name__}: update()"
+        try:
+            made = self._algorithm.update(self.values, change, share)
+            odd = self._layout.odd_in(made, any_dtype=True)
+        except Exception as error:
+            raise RunFailed(f"{where}: {type(error).__name__}: {error}") from error
+        if odd:
+            raise RunFailed(f"{where}: {odd}")
+        values = self._layout.typed(made)
+        for field, arrays in values.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    raise RunFailed(f"{where}: field {field!r}: {name} holds NaN or infinity")
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next rounds depend on, as a tree for the checkpoint."""
+        return {
+            "values": {name: dict(arrays) for name, arrays in self.values.items()},
+            "in-sum": {str(client): round_ for client, round_ in self.in_sum.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.values = state["values"]
+        self.in_sum = {int(client): round_ for client, round_ in state["in-sum"].items()}
