@@ -279,7 +279,10 @@ def test_another_list_than_was_confirmed():
     round_ = started("malicious-server", Stage.UNMASK)
     asked = request(round_)
     refuses(
-        round_, Stage.UNMASK, bitmap([0, 1, 2, 3, 4], 6) + asked[1:], "not the one that this client has confirmed"
+        round_,
+        Stage.UNMASK,
+        bitmap([0, 1, 2, 3, 4], 6) + asked[1:],
+        "not the one that this client has confirmed",
     )
 
 
