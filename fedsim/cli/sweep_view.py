@@ -17,7 +17,7 @@ from rich.text import Text
 
 from fedsim.cli.display import duration, privacy_of, score_of
 from fedsim.results.directory import from_here
-from fedsim.results.disclosure import is_discreet
+from fedsim.results.disclosure import is_restricted
 from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Decision, Setting, brackets_of
@@ -56,7 +56,7 @@ class _Follower:
         self.at_most = "at most " if sweep.tree.get("prune") else ""
         self._work = {run.name: run.work for run in todo}
         self._left = {run.name: float(run.work) for run in todo}
-        self._timed = not any(is_discreet(run.experiment.privacy.noise) for run in todo)
+        self._timed = not any(is_restricted(run.experiment.privacy.noise) for run in todo)
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
         """Note that a run has started."""

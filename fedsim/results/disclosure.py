@@ -169,7 +169,7 @@ def terms_of(mechanisms: Collection[str]) -> frozenset[str]:
     return TERMS.union(*(entry.load().report_terms for entry in known))
 
 
-def is_discreet(noise: object) -> bool:
+def is_restricted(noise: object) -> bool:
     """Return whether these rules hold for a run: its `privacy.noise`, or its manifest's `noise`, is not seeded."""
     return noise != "seeded"
 
@@ -248,4 +248,4 @@ def may_be_copied(file: str, noise: object) -> bool:
         file: With `/` between folders.
         noise: The run's manifest's.
     """
-    return file in PUBLISHED or (file == LEDGER and not is_discreet(noise))
+    return file in PUBLISHED or (file == LEDGER and not is_restricted(noise))
