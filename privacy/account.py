@@ -53,7 +53,7 @@ class Account:
         self._begun = 0
 
     def open(self, file: LedgerFile, events: Sequence[Event]) -> None:
-        """Keep the ledger in a file, and go on from the events that are in it."""
+        """Keep the ledger in a file, and continue from its events."""
         self._file = file
         self.ledger.extend(events)
 

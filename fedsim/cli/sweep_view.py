@@ -125,7 +125,7 @@ class PlainSweep(_Follower):
         )
 
     def decided(self, decision: Decision) -> None:
-        """Print which settings go on."""
+        """Print which settings continue."""
         print(decided(decision), flush=True)
 
     def stopping(self) -> None:
@@ -166,7 +166,7 @@ class LiveSweep(_Follower):
         self._draw()
 
     def decided(self, decision: Decision) -> None:
-        """Show which settings go on."""
+        """Show which settings continue."""
         self.live.console.print(Text(decided(decision)))
 
     def stopping(self) -> None:

@@ -1,4 +1,4 @@
-"""Disclosure rules of runs with the operating system's noise: what is written where, and which theorem covers it.
+"""Disclosure rules of runs with the operating system's noise: which file has which keys, and which theorem covers them.
 
 Printing is releasing. So under `noise = "os"` the rows, the log, the terminal, trackers and the manifest hold only
 values covered by a theorem for every adversary; all others go to the folder `private/`, readable only by its owner,

@@ -307,7 +307,7 @@ class ClientSession:
         return around
 
     def _check_enough(self, neighbours: Iterable[int], did: str) -> None:
-        """Refuse to go on with fewer clients around, oneself included, than the threshold."""
+        """Refuse to continue with fewer clients, this one included, than the threshold."""
         around, threshold = len(set(neighbours)) + 1, self._state.spec.threshold
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
