@@ -19,7 +19,7 @@ from fedsim.clients.client_runtime import client_index
 from fedsim.clients.process import ClientProcess
 from fedsim.experiment import Experiment
 from fedsim.flower.constants import ErrorCode
-from fedsim.results.disclosure import is_discreet
+from fedsim.results.disclosure import is_restricted
 
 FAILED = "failed"  # all that the server hears
 
@@ -63,4 +63,4 @@ def _is_discreet(experiment: str, overrides: str) -> bool:
         known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
     except ValueError:
         return False
-    return is_discreet(known.privacy.noise)
+    return is_restricted(known.privacy.noise)

@@ -10,7 +10,7 @@ class Refused(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """The run began and could not go on.
+    """The run started and could not continue.
 
     The message names the round and the first reason. The command line prints it and exits with 1.
     """

@@ -21,7 +21,7 @@ from fedsim.progress import Progress, Silent
 from fedsim.references import see_folders
 from fedsim.results import Run, default_run_path
 from fedsim.results.directory import check_free
-from fedsim.results.disclosure import LOG, PRIVATE, is_discreet
+from fedsim.results.disclosure import LOG, PRIVATE, is_restricted
 from fedsim.results.lock import refuse_if_held
 from fedsim.results.resumption import check_data, examine
 from fedsim.runtime import AppSpec, ClientsGrid
@@ -112,7 +112,7 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
     run_config: UserConfig = dict(experiment.to_run_config())
     with interruptible(listener.stopping):
         private: UserConfig = {}
-        if is_discreet(experiment.privacy.noise):
+        if is_restricted(experiment.privacy.noise):
             private = {private_log.KEY: str(Path(str(server_config["run-dir"])) / PRIVATE / LOG)}
         spec = AppSpec(
             prepare(experiment).clients,

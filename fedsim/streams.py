@@ -1,4 +1,4 @@
-"""Random streams, each named by what it is for.
+"""Random streams, each named by its purpose.
 
 A stream is determined by `(seed, purpose, round, client)` and by nothing else, so the order in which
 clients run, the process that runs them and the number of workers leave every draw as it was. Nothing in

@@ -35,7 +35,7 @@ TRACKERS = {
 class Tracker(Protocol):
     """Receives a run's rounds and its end.
 
-    An exception is logged, and the run goes on without the tracker.
+    An exception is logged, and the run continues without the tracker.
     """
 
     def on_round(self, run: Run, row: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ class Account:
         self._begun = 0
 
     def open(self, file: LedgerFile, events: Sequence[Event]) -> None:
-        """Keep the ledger in a file, and go on from the events that are in it."""
+        """Keep the ledger in a file, and continue from its events."""
         self._file = file
         self.ledger.extend(events)
 
@@ -62,10 +62,10 @@ class Account:
         told = self._plan.instructions()
         return told | {"ledger": str(self._file.path)} if self._file is not None and self._is_shared else told
 
-    def spent_out(self, clients: Sequence[int]) -> dict[int, str]:
+    def exhausted(self, clients: Sequence[int]) -> dict[int, str]:
         """Return the drawn clients that have no budget left and are not asked, each with the reason."""
         self._catch_up()
-        return self._plan.spent_out(self.ledger, clients)
+        return self._plan.exhausted(self.ledger, clients)
 
     def check_room(self, round_: int, clients: Sequence[int] = ()) -> None:
         """Refuse a round that would exceed the planned budget; note that the round began.

@@ -54,7 +54,7 @@ class Plan(ABC):
         """
         return ServerHalf()
 
-    def spent_out(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
+    def exhausted(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
         """Return the drawn clients that have no budget left and are not asked, each with the reason."""
         return {}
 
@@ -114,7 +114,7 @@ class ReleasedByClients(Plan):
     def planned(self, round_: int, client: int) -> Event:
         """Return the event of a client's planned release in a round."""
 
-    def spent_out(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
+    def exhausted(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
         """Return the drawn clients that have no budget left and are not asked, each with the reason.
 
         Clients refuse by their own count too, but releases of a worker that died may be in the ledger only.

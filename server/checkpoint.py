@@ -71,7 +71,7 @@ def restore_checkpoint(federation: Federation, directory: RunDirectory) -> None:
         federation.account.open(directory.ledger, directory.events)
     if federation.half.key and directory.has_secrets:
         federation.half.key = directory.noise_key()
-    if federation.sampling.remembers and directory.has_secrets:
+    if federation.sampling.stateful and directory.has_secrets:
         federation.sampling.noted = directory.cohorts()
         federation.sampling.note = directory.note_cohort
     if checkpoint is not None:
@@ -107,7 +107,7 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
 
 def _check_noted(federation: Federation) -> None:
     """Refuse to go on where it is not known who took part in a round that was released, and who still may."""
-    if not federation.sampling.remembers:
+    if not federation.sampling.stateful:
         return
     for round_ in range(federation.done + 1, federation.released + 1):
         if round_ not in federation.sampling.noted:

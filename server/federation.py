@@ -156,7 +156,7 @@ class Federation:
         if not cohort and not self.half.noises:
             return {"clients": 0, "failures": 0}
         there = self._online(cohort)
-        spent = self.account.spent_out(there)
+        spent = self.account.exhausted(there)
         asked = [client for client in there if client not in spent]
         self._check_room(round_, asked)
         grid, requests = self._requests(round_, asked)

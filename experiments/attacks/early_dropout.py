@@ -4,7 +4,7 @@ Flower's server counts a client as dead once it stops answering, and later asks 
 never handed out; all of them fail. So delaying one client's first message stops the round.
 
 Ours: no masks involve a client that left before it shared its secrets, and no shares of it are requested. At each
-stage the round goes on with the remaining clients, down to the threshold.
+stage the round continues with the remaining clients, down to the threshold.
 """
 
 from __future__ import annotations

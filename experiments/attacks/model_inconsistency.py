@@ -21,7 +21,7 @@ from fedsim.experiments.attacks.finding import Finding, recovery
 from fedsim.experiments.benchmarks.flower_secagg import COLLECT, Cohort, Update
 from fedsim.privacy.secagg.spec import RoundSpec
 from fedsim.privacy.secagg.topology import Adversary
-from fedsim.privacy.secagg.transcript import beginning
+from fedsim.privacy.secagg.transcript import initial_transcript
 from fedsim.streams import numpy_stream
 
 CONTROL = f"{flower.FLOWER}, a network with one hidden layer"
@@ -85,7 +85,7 @@ class ManyModels(sessions.Attacker):
         told = self.spec_for(client)
         if told is self.spec or client in self._keys:
             return super()._request(client)
-        self._transcripts[client] = beginning(told, client)
+        self._transcripts[client] = initial_transcript(told, client)
         return told.dumps()
 
 

@@ -14,7 +14,7 @@ from fedsim.experiments.benchmarks import pfl_environment
 from fedsim.experiments.benchmarks.work import Work
 
 PEERS = "fedsim.experiments.benchmarks.peers"
-HERE = Path(__file__).parents[2]  # where the package `experiments` lies
+HERE = Path(__file__).parents[2]  # folder of the package `experiments`
 
 
 class Unavailable(Exception):

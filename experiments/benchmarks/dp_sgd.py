@@ -103,7 +103,7 @@ class Target:
     batches: tuple[int, ...] = ()  # that it is for; empty: all
 
     def verdict(self, rows: Sequence[Row]) -> str:
-        """Return a line with what was measured, by batch size."""
+        """Return a line of the measurements, by batch size."""
         found = {(row.batch, row.name): row for row in rows if row.model == self.model}
         measured = []
         for batch in sorted({batch for batch, _ in found if batch in self.batches or not self.batches}):

@@ -64,7 +64,7 @@ def rows(number_of_cores: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with what was measured: seconds, bytes, and the number of the model's parameters."""
+    """A row of measurements: seconds, bytes, and the number of the model's parameters."""
 
     row: Row
     start: float

@@ -84,7 +84,7 @@ class Target:
     kind: str = "target"
 
     def verdict(self, cases: Sequence[Case]) -> str:
-        """Return a line with what was measured."""
+        """Return a line of the measurements."""
         found = [case for case in cases if case.name == self.case]
         if self.clock == "times":
             aim = f"{self.kind}: {self.case}: at least {self.limit:g} times as fast as Flower"

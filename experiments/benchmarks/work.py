@@ -109,7 +109,7 @@ class Work:
             return [file[f"arr_{place}"] for place in range(len(file.files))]
 
     def stream(self, *name: int) -> np.random.Generator:
-        """Return the random stream of a name made of up to three whole numbers below 2^32."""
+        """Return the random stream of a name: up to three whole numbers below 2^32."""
         key = sum(part << (32 * place) for place, part in enumerate((self.seed, *name)))
         return np.random.Generator(np.random.Philox(key=key))
 

@@ -1,8 +1,8 @@
 # ruff: noqa: N999
 """A first run: fifty clients learn to read digits.
 
-From an experiment to its accuracy, its curve and its model. Real handwritten digits (bundled with scikit-learn) lie
-with fifty clients; the server never sees them, only what clients learn from them.
+From an experiment to its accuracy, its curve and its model. Fifty clients have real handwritten digits (bundled with
+scikit-learn); the server never sees them, only the clients' model updates.
 """
 
 # %%
@@ -25,8 +25,8 @@ folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs
 # %% [markdown]
 # ## An experiment
 #
-# Everything that a run is stands in one TOML text (usually a file: `fedsim.Experiment.load("my.toml")`, or
-# `fedsim run my.toml` in a terminal). What is left out has a default; what can't be is refused before anything runs.
+# One TOML text describes a run (usually a file: `fedsim.Experiment.load("my.toml")`, or `fedsim run my.toml` in a
+# terminal). Missing keys have defaults; invalid ones are refused before the run.
 
 # %%
 experiment = fedsim.Experiment.from_toml(
@@ -58,7 +58,7 @@ experiment = fedsim.Experiment.from_toml(
 )
 
 # %% [markdown]
-# ## Who has what
+# ## The partition
 #
 # Rows are clients, columns the digits 0 to 9: hardly any client has seen all of them.
 
@@ -117,8 +117,8 @@ print("the same bits" if same else "other bits")
 # %% [markdown]
 # ## Several runs
 #
-# What if the labels are dealt more unevenly still, or evenly? Any key can be overridden; `fedsim.load_runs` makes a
-# data frame (polars; `.to_pandas()` if you like) of as many runs as there are, a row each.
+# What if labels are distributed more unevenly still, or evenly? Any key can be overridden; `fedsim.load_runs` makes a
+# data frame (polars; `.to_pandas()` if you like) of all runs, a row each.
 
 # %%
 for alpha in (0.2, 100):
@@ -128,9 +128,9 @@ runs = fedsim.load_runs(folder / "*").sort("data.alpha")
 print(runs.select("name", "data.alpha", pl.col("accuracy").round(3), pl.col("loss").round(3)))
 
 # %% [markdown]
-# ## What can't be is refused
+# ## Invalid experiments are refused
 #
-# In one line, with the key, the value and what is allowed, before anything has run.
+# In one line, with the key, the value and what is allowed, before the run.
 
 # %%
 try:

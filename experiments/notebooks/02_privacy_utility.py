@@ -1,9 +1,9 @@
 # ruff: noqa: N999
 """What privacy costs: six ways to train, on one frontier.
 
-How much accuracy is left at which epsilon, with which mechanism? Handwritten digits over 200 clients of about 7
-examples each, trained without privacy, with DP-FedAvg, DP-FTRL, local DP and DP-SGD, and with DP-FedAvg whose server
-sees sums alone. `experiments/configs/compare.toml` is the same comparison with more epsilons; this one takes minutes.
+How much accuracy remains at which epsilon, with which mechanism? Handwritten digits over 200 clients of about 7
+examples each, trained without privacy, with DP-FedAvg, DP-FTRL, local DP and DP-SGD, and with DP-FedAvg under secure
+aggregation. `experiments/configs/compare.toml` is the same comparison with more epsilons; this one takes minutes.
 """
 
 # %%
@@ -23,16 +23,16 @@ folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs
 # %% [markdown]
 # ## Six arms
 #
-# A sweep file names arms: an experiment, what differs from it, and what is varied. An epsilon means something only
-# beside its *unit* and its *adversary*:
+# A sweep file defines arms: an experiment, changes to it, and varied settings. An epsilon is meaningful only with its
+# *unit* and its *adversary*:
 #
-# | arm | who adds noise | unit | epsilon is meant for |
+# | arm | source of the noise | unit | adversary of epsilon |
 # |---|---|---|---|
-# | dp-fedavg | a trusted server | a client | who sees the models |
-# | dp-ftrl | a trusted server, correlated over rounds | a client | who sees the models |
-# | dp-fedavg-secagg | a trusted server that sees sums alone | a client | who also knows the cohorts |
-# | local-dp | each client, which trusts nobody | a client | the server, and so everybody |
-# | dp-sgd | each client, in each step | one record | who sees each client's update |
+# | dp-fedavg | a trusted server | a client | sees the released models |
+# | dp-ftrl | a trusted server, correlated over rounds | a client | sees the released models |
+# | dp-fedavg-secagg | a trusted server that sees only sums | a client | also knows the cohorts |
+# | local-dp | each client, which trusts no other party | a client | the server, and so anyone |
+# | dp-sgd | each client, in each step | one record | sees each client's updates |
 
 # %%
 (folder / "digits.toml").write_text("""
@@ -125,18 +125,18 @@ with pl.Config(tbl_rows=12, tbl_hide_column_data_types=True, float_precision=3):
 # %% [markdown]
 # ## The frontier
 #
-# `compare` groups runs that differ in nothing but their seed. A frontier has epsilons against one adversary, here who
-# sees the released models, whom all five hold against; and there is a panel for each unit, since an epsilon of a record
-# and one of a client are different promises.
+# `compare` groups runs that differ only in their seed. A frontier has epsilons against one adversary, here one that
+# sees the released models, against which all five mechanisms have an epsilon. There is a panel for each unit, since an
+# epsilon of a record and one of a client are different guarantees.
 
 # %%
 comparison = compare([sweep.path], adversary="released-models")
 show(frontier_figure(comparison), folder / "frontier.png")
 
 # %% [markdown]
-# Where a server is trusted, all data of a client can be protected at epsilon 8 for a point or two, and at 1 for about
-# ten. A server that sees sums alone costs more: everybody may know the cohorts, so that nothing is gained by their
-# being drawn at random. Local DP needs epsilons that promise little, and DP-SGD pays for seven examples a client.
+# With a trusted server, protecting all data of a client costs a point or two at epsilon 8, and about ten at 1. Secure
+# aggregation costs more: cohorts are not secret, so random sampling does not amplify. Local DP needs epsilons with
+# weak guarantees, and DP-SGD suffers from seven examples a client.
 
 # %%
 table = frame_of(comparison).select(
@@ -160,10 +160,10 @@ with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_hide_column_data_types=True, tbl_hi
 print("\n".join(f"- {note}" for note in comparison.notes))
 
 # %% [markdown]
-# ## Trusting nobody
+# ## Without a trusted server
 #
-# Against the server itself, of the client-level mechanisms only local DP has an epsilon, and pays for it with epsilons
-# that promise little. Those that have none are named, with the reason.
+# Of the client-level mechanisms only local DP has an epsilon against the server itself, at the price of weak
+# guarantees. The others are listed, with the reason.
 
 # %%
 against_server = compare([sweep.path], adversary="server")
@@ -188,7 +188,7 @@ if figure is not None:
     show(figure, folder / "cost.png")
 
 # %% [markdown]
-# Every epsilon follows from the ledger, which says what was released: an event a row.
+# Every epsilon follows from the ledger of releases: an event a row.
 
 # %%
 ledger = fedsim.load_ledger(sweep.path)

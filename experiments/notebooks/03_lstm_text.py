@@ -66,7 +66,7 @@ print(
 )
 
 # %% [markdown]
-# How well does someone do who knows no Python? The most frequent character is the space:
+# A baseline: always predict the most frequent character, the space:
 
 # %%
 _, following = task_of(experiment, data.spec).tensors(data.test)
@@ -77,9 +77,9 @@ print(f"always a space: {always_blank:.1%}")
 # %% [markdown]
 # ## Without privacy, and with it
 #
-# DP-SGD clips what each example changes, and adds noise in every step of every client. A client takes part in at most
-# eight rounds, which it counts itself: the noise is made for that. Its learning rate is larger and it has no momentum.
-# What has been spent in the end is less than 8, for no client was drawn that often.
+# DP-SGD clips each example's gradient, and adds noise in every step of every client. A client takes part in at most
+# eight rounds, which it counts itself; the noise is calibrated to that. Its learning rate is larger and it has no
+# momentum. The final epsilon is below 8, since no client was drawn that often.
 
 # %%
 plain = fedsim.run(experiment, folder / "plain")

@@ -27,8 +27,8 @@ folder = Path(tempfile.mkdtemp(prefix="fedsim-"))  # Path("runs") keeps the runs
 #
 # An `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`: inputs `(examples, features)` or images, labels from
 # 0. The other ways: `data.source = "huggingface"` for a data set of the hub or a folder of parquet files, with a column
-# that says whose an example is; `"text-json"` for texts by user; `"own"` where clients are processes of their own, and
-# their files never leave them (`fedsim client --data FILE`).
+# for each example's user; `"text-json"` for texts by user; `"own"` for clients that are separate processes, with files
+# that never leave them (`fedsim client --data FILE`).
 
 # %%
 bundle = load_breast_cancer()
@@ -100,8 +100,8 @@ print(f"accuracy {run.accuracy:.1%}; all benign: {bundle.target[test].mean():.1%
 # ## The same with privacy
 #
 # DP-SGD needs each record's own gradient, which is computed for models of one's own too, as long as no layer mixes
-# records (batch normalisation does). No record of any hospital costs more than epsilon 4 against who sees the
-# hospital's updates; hospitals with few records pay for it with more noise. The private run has settings of its own: a
+# records (batch normalisation does). No record of any hospital exceeds epsilon 4 against an adversary that sees the
+# hospital's updates; hospitals with few records get more noise. The private run has settings of its own: a
 # small clip, few large steps.
 
 # %%
@@ -127,8 +127,8 @@ print(
 # %% [markdown]
 # ## Your own strategy
 #
-# `server.strategy` takes a Flower strategy of yours in the same way, as `"my_package.my_module:build"`. And what does
-# not fit together is said before it runs:
+# `server.strategy` takes a Flower strategy of yours in the same way, as `"my_package.my_module:build"`. Settings
+# that don't fit together are refused before the run:
 
 # %%
 for wrong in ("model.name=fedsim.experiments.notebooks.own_model:bild", "model.depth=3", "model.name=cnn"):

@@ -1,4 +1,4 @@
-"""Algorithms: what travels beside the model, what clients keep of it, and how they train; one file each."""
+"""Algorithms, one file each: local training, the extra fields of messages, and clients' state."""
 
 from fedsim.algorithms.protocol import Algorithm, Arrays, Field, Job, Trained
 

@@ -58,10 +58,10 @@ def _is_scale(scale: object) -> bool:
 
 
 def first_fields(algorithm: Algorithm, model: Arrays, trained: Iterable[str]) -> Fields:
-    """Return an algorithm's fields before the first round, for a model's arrays and the names of those it trains.
+    """Return an algorithm's fields before the first round, from a model's arrays and the names of the trained ones.
 
     Raises:
-        Refused: They are not the fields that the algorithm says, or hold other than finite floating-point numbers.
+        Refused: They are not the fields that the algorithm declares, or have values other than finite floating-point numbers.
     """
     made: Any = algorithm.init({name: model[name].copy() for name in trained})
     where = f"algorithm {type(algorithm).__name__}: init()"
@@ -77,7 +77,7 @@ def first_fields(algorithm: Algorithm, model: Arrays, trained: Iterable[str]) ->
 
 
 def _numbers(array: Any, where: str) -> NDArray[Any]:
-    """Return an array of its own, of finite floating-point numbers, or refuse it."""
+    """Return a copy of an array, or refuse it: its values must be finite floating-point numbers."""
     if not isinstance(array, np.ndarray | np.floating) or array.dtype.kind != "f":
         kind = getattr(array, "dtype", type(array).__name__)
         raise Refused(f"{where} is {kind}; a NumPy array of floating-point numbers is needed")

@@ -1,4 +1,4 @@
-"""FedAvg: clients train the model that they receive (McMahan et al. 2017); nothing travels beside it."""
+"""FedAvg: clients train the model that they receive (McMahan et al. 2017); messages have no extra fields."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from fedsim.algorithms.protocol import Algorithm, Fields, Job, Trained
 
 
 class FedAvg(Algorithm):
-    """Local training of the received model.
-
-    With the strategies of the server it is FedProx, FedAvgM, FedAdam and their like.
-    """
+    """Local training of the received model; with other strategies, FedProx, FedAvgM, FedAdam and others."""
 
     def train(self, job: Job) -> tuple[Trained, Fields]:
         """Train. As `Algorithm` says."""

@@ -1,4 +1,4 @@
-"""What an algorithm is: fields of messages, the clients' work, and what the server makes of their changes."""
+"""The protocol of an algorithm: extra fields of messages, local training, and the server's update of the fields."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Fields = Mapping[str, Arrays]
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A field of messages beside the model: the server sends its value, a client sends by how much it changes it.
+    """An extra field of messages: the server sends its value, a client sends a change to it.
 
     Attributes:
-        scale: What a unit of the field counts beside a unit of the model where both are clipped, noised or rounded as one
-            vector, above 0: a public constant.
-        kept: Whether each client keeps a value of its own, which begins as the server's first one and changes by what the
-            client has sent, once the server has confirmed that this was in the round's sum.
+        scale: Factor of the field in the vector that is clipped, noised or rounded with the model's update; above 0, a
+            public constant.
+        kept: Whether each client keeps a value of its own. It is initially the server's first value. A change that the client
+            has sent is added once the server has confirmed that the round's sum includes it.
     """
 
     scale: float = 1.0
@@ -33,7 +33,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training reports: the mean loss over its steps, and how many steps there were."""
+    """Report of local training: the mean loss over its steps, and their number."""
 
     loss: float
     steps: int
@@ -44,12 +44,12 @@ class Job:
     """One client's work in a round.
 
     Attributes:
-        parameters: The model's trained parameters, by name: the received ones, to be changed in place.
-        fields: The fields as the server sent them; to read only.
-        own: The client's own values of the fields that it keeps; to read only.
+        parameters: The model's trained parameters, by name: the received ones, to be trained in place.
+        fields: The fields as the server sent them; read-only.
+        own: The client's own values of the kept fields; read-only.
         learning_rate: Of the round, above 0.
-        steps: Plays all steps of the optimizer, as the experiment and its privacy mechanism say, and calls its argument
-            after each of them.
+        steps: Does all steps of the optimizer, as the experiment and its privacy mechanism define them, and calls its
+            argument after each.
     """
 
     parameters: Mapping[str, Tensor]
@@ -64,15 +64,15 @@ class Job:
 
 
 class Algorithm(ABC):
-    """What travels beside the model, how clients train, and what the server makes of the fields.
+    """Local training, the extra fields of messages, and the server's update of the fields.
 
-    The model itself is the strategy's: an algorithm says nothing of it but by how clients train it. Server and clients
-    each make an object of it, with the table `[algorithm]` as keyword arguments; it keeps nothing from round to round but
-    its fields. Under a privacy mechanism the model's update and the fields' changes are one vector, which is clipped and
-    noised as one; a field's change must depend on the examples through the training alone.
+    The strategy aggregates the model; the algorithm only trains it. Server and clients each make an instance, with the
+    table `[algorithm]` as keyword arguments. Its only state between rounds is its fields. Under a privacy mechanism the
+    model's update and the fields' changes are clipped and noised as one vector; a field's change must depend on the
+    examples only through the training.
 
     Attributes:
-        fields: By name, which is the name of a record in messages.
+        fields: By name, which is also the name of the record in messages.
     """
 
     fields: Mapping[str, Field] = {}
@@ -87,7 +87,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def train(self, job: Job) -> tuple[Trained, Fields]:
-        """Train; return what the training reports, and by how much each field changes.
+        """Train; return the training's report, and a change to each field.
 
         Args:
             job: The client's round.
@@ -98,17 +98,17 @@ class Algorithm(ABC):
 
         Args:
             fields: Before it.
-            change: Mean of the changes over the clients of the round, each counted the same; float64, noised where the
-                mechanism noises sums.
-            share: Of all clients, how many the mean is over (under a mechanism that noises sums: are expected to be);
+            change: Unweighted mean of the changes over the clients of the round; float64, noised where the mechanism noises
+                sums.
+            share: Fraction of all clients that the mean is over (under a mechanism that noises sums: the expected one);
                 above 0, at most 1.
         """
         return fields
 
     def warning(self, share: float) -> str:
-        """Return why a run may collapse; empty where nothing speaks against it.
+        """Return why a run may collapse, or an empty string.
 
         Args:
-            share: Of all clients, how many take part in a round; above 0, at most 1.
+            share: Fraction of all clients that take part in a round; above 0, at most 1.
         """
         return ""

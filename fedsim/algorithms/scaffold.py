@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from fedsim.algorithms.protocol import Algorithm, Arrays, Field, Fields, Job, Trained
 
 CONTROL = "control"
-SMALL_SHARE = 0.2  # of the clients in a round: with less, most control variates are many rounds old
+SMALL_SHARE = 0.2  # fraction of the clients in a round; below it, most control variates are many rounds old
 
 
 class Scaffold(Algorithm):
     """SCAFFOLD.
 
-    The server holds a control variate c, each client i one of its own, c_i; both have the shapes of the trained parameters
-    and begin as zeros. After each step of the optimizer, which may have momentum or be another than SGD, the client moves
+    The server has a control variate c, each client i its own, c_i; both have the shapes of the trained parameters and are
+    initially zero. After each step of the optimizer, which may have momentum or be another than SGD, the client moves
     its weights by `-learning_rate * (c - c_i)`; with plain SGD that is the paper's corrected gradient. Afterwards c_i
     becomes `c_i - c + (received - trained) / (steps * learning_rate)`, and c changes by the sum of the clients' changes
-    over the number of all clients, so that it is the mean of all c_i.
+    divided by the number of all clients, so that c is the mean of all c_i.
 
     Args:
-        control_scale: What a unit of a control variate counts beside a unit of the model, above 0, where both are one
-            vector. `steps * learning_rate` makes them weigh the same in a client's first round.
+        control_scale: Factor of a control variate in the vector of the model's update; above 0. With
+            `steps * learning_rate` both have the same size in a client's first round.
     """
 
     def __init__(self, control_scale: float = 1.0) -> None:

@@ -175,8 +175,8 @@ def resume(
 ) -> None:
     """Go on with a run that was killed, interrupted or failed.
 
-    It goes on after its last whole round, and ends with the bits that it would have had without the interruption,
-    on any engine and with any number of workers. With --on it goes on at the server where it is, and RUN is its copy
+    It continues after its last whole round, and ends with the bits that it would have had without the interruption,
+    on any engine and with any number of workers. With --on it continues at its server, and RUN is its copy
     here or its name.
     """
     from fedsim.cli import running

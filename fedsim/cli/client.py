@@ -54,7 +54,7 @@ def client(
     """Join a server, and answer its runs by the ClientApp that is installed here, until SIGTERM or Ctrl-C.
 
     It runs no code but its own: a run of another version, or with modules of its own, is refused. The server may be
-    away, or not there yet: the client goes on trying.
+    away, or not there yet: the client keeps trying.
     """
     from fedsim.deployment.client.shutdown import until_shutdown
 

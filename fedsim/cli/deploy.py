@@ -31,7 +31,7 @@ INSECURE = typer.Option("--insecure", help="The server was started with --insecu
 DETACH = typer.Option("--detach", help="Start the run, and don't wait for it.")
 COPY = typer.Option(metavar="DIR", help="The copy of the run. Default: runs/NAME.", show_default=False)
 NAME = typer.Argument(
-    metavar="NAME", help="The run's name, which `fedsim run --on` says.", show_default=False
+    metavar="NAME", help="The run's name, as printed by `fedsim run --on`.", show_default=False
 )
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
@@ -145,7 +145,7 @@ def follow(
 ) -> None:
     """Follow a run on a server, and copy its run directory.
 
-    Ctrl-C lets go of it, and the run goes on.
+    Ctrl-C stops following; the run continues.
     """
     where = ServerOptions(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes(), where.connect() as remote:

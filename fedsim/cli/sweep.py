@@ -113,7 +113,7 @@ def sweep(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The sweep directory; one with the same plan goes on. Default: runs/NAME.",
+            help="The sweep directory; one with the same plan is continued. Default: runs/NAME.",
             show_default=False,
         ),
     ] = None,
@@ -155,10 +155,10 @@ def sweep(
 
     The sweep directory holds sweep.json (the plan, and the state of each run) and runs/. The same command resumes a
     killed sweep: completed runs are kept, others continue after their last whole round, and all give the same bits as
-    without the interruption. If a run fails, it is noted, and the others go on.
+    without the interruption. A failed run is noted, and the others continue.
 
     With --prune all settings run up to a rung, those of a bracket are ranked by their means over seeds, and the best
-    third goes on to the next rung. A bracket has the settings of one arm that have the same values of all varied keys
+    third continues to the next rung. A bracket has the settings of one arm that have the same values of all varied keys
     under data, faults and privacy, clip norms apart (with a noise multiplier also of those that epsilon follows from):
     settings of different epsilons never compete.
     """

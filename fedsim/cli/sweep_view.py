@@ -17,7 +17,7 @@ from rich.text import Text
 
 from fedsim.cli.display import duration, privacy_of, score_of
 from fedsim.results.directory import from_here
-from fedsim.results.disclosure import is_discreet
+from fedsim.results.disclosure import is_restricted
 from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Decision, Setting, brackets_of
@@ -56,7 +56,7 @@ class _Follower:
         self.at_most = "at most " if sweep.tree.get("prune") else ""
         self._work = {run.name: run.work for run in todo}
         self._left = {run.name: float(run.work) for run in todo}
-        self._timed = not any(is_discreet(run.experiment.privacy.noise) for run in todo)
+        self._timed = not any(is_restricted(run.experiment.privacy.noise) for run in todo)
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
         """Note that a run has started."""
@@ -125,7 +125,7 @@ class PlainSweep(_Follower):
         )
 
     def decided(self, decision: Decision) -> None:
-        """Print which settings go on."""
+        """Print which settings continue."""
         print(decided(decision), flush=True)
 
     def stopping(self) -> None:
@@ -166,7 +166,7 @@ class LiveSweep(_Follower):
         self._draw()
 
     def decided(self, decision: Decision) -> None:
-        """Show which settings go on."""
+        """Show which settings continue."""
         self.live.console.print(Text(decided(decision)))
 
     def stopping(self) -> None:

@@ -41,7 +41,7 @@ RUN_CONFIG: dict[str, str | bool] = {
     "code": "",
 }
 """The keys that a run may override, with their defaults: the experiment as TOML text, overrides as after `--set`,
-the run directory, the run's name at the server, whether it goes on, and the submitter's `installed_code()`."""
+the run directory, the run's name at the server, whether it is resumed, and the submitter's `installed_code()`."""
 
 
 @functools.cache

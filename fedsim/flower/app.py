@@ -161,7 +161,7 @@ class FlowerApp:
             sys.modules.update(aside)
 
     def _owns(self, name: str) -> bool:
-        """Say whether a loaded module, or the package that it is in, lies directly in the folder."""
+        """Say whether a loaded module, or its package, is directly in the folder."""
         root = sys.modules.get(name.partition(".")[0])
         places = [*getattr(root, "__path__", ()), getattr(root, "__file__", None)]
         return any(Path(place).parent == self.folder for place in places if place)

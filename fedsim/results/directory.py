@@ -28,7 +28,7 @@ from fedsim.results.disclosure import (
     LEDGER,
     METRICS,
     PRIVATE,
-    is_discreet,
+    is_restricted,
     mechanisms_of,
     public_manifest,
     public_row,
@@ -110,7 +110,7 @@ class RunDirectory:
         self._lock = lock
         self._manifest = manifest
         self.events: list[Event] = []
-        self.private = PrivateFiles.of(path) if is_discreet(manifest.get("noise", Noise.SEEDED)) else None
+        self.private = PrivateFiles.of(path) if is_restricted(manifest.get("noise", Noise.SEEDED)) else None
         self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None
         ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
@@ -150,7 +150,7 @@ class RunDirectory:
         """
         files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
         manifest = experiment_manifest(experiment, data_sha256, not_resumable)
-        if is_discreet(experiment.privacy.noise):
+        if is_restricted(experiment.privacy.noise):
             public = public_manifest(manifest, experiment.privacy.mechanisms)
             held_back = {key: value for key, value in manifest.items() if key not in public}
             return cls.begin(path, public, files, held_back, home)
@@ -229,13 +229,13 @@ class RunDirectory:
             found = examine(path, home)
             check_data(path, found, data_sha256)
             directory = cls(path, lock, found.manifest, found.state)
-            directory._go_on(found)
+            directory._resume(found)
         except BaseException:
             lock.release()
             raise
         return directory
 
-    def _go_on(self, found: Resumption) -> None:
+    def _resume(self, found: Resumption) -> None:
         checkpoint = self.resumed_from = found.checkpoint
         done = checkpoint.round if checkpoint else 0
         try:
@@ -243,9 +243,9 @@ class RunDirectory:
             if checkpoint is not None and self._states.sha256 != checkpoint.client_states:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
             if self.ledger is not None:
-                self.events = self.ledger.go_on(checkpoint.files[LEDGER] if checkpoint else START)
+                self.events = self.ledger.resume(checkpoint.files[LEDGER] if checkpoint else START)
             if self.private is not None:
-                self.private.go_on(checkpoint.files[ROWS] if checkpoint else START)
+                self.private.resume(checkpoint.files[ROWS] if checkpoint else START)
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None

@@ -1,4 +1,4 @@
-"""Disclosure rules of runs with the operating system's noise: what is written where, and which theorem covers it.
+"""Disclosure rules of runs with the operating system's noise: which file has which keys, and which theorem covers them.
 
 Printing is releasing. So under `noise = "os"` the rows, the log, the terminal, trackers and the manifest hold only
 values covered by a theorem for every adversary; all others go to the folder `private/`, readable only by its owner,
@@ -169,7 +169,7 @@ def terms_of(mechanisms: Collection[str]) -> frozenset[str]:
     return TERMS.union(*(entry.load().report_terms for entry in known))
 
 
-def is_discreet(noise: object) -> bool:
+def is_restricted(noise: object) -> bool:
     """Return whether these rules hold for a run: its `privacy.noise`, or its manifest's `noise`, is not seeded."""
     return noise != "seeded"
 
@@ -248,4 +248,4 @@ def may_be_copied(file: str, noise: object) -> bool:
         file: With `/` between folders.
         noise: The run's manifest's.
     """
-    return file in PUBLISHED or (file == LEDGER and not is_discreet(noise))
+    return file in PUBLISHED or (file == LEDGER and not is_restricted(noise))

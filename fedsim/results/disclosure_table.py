@@ -53,7 +53,7 @@ def _places(kinds: tuple[Kind, ...]) -> str:
 
 
 def _legend(kind: Kind) -> str:
-    """Return a line on a kind: what it depends on, and its files and keys."""
+    """Return a line on a kind: its inputs, its files and its keys."""
     places: dict[str, list[str]] = {}
     for item in ITEMS:
         if item.kind is kind:

@@ -24,7 +24,7 @@ from fedsim.results.disclosure import (
     METRICS,
     MODEL,
     PRIVATE_FILES,
-    is_discreet,
+    is_restricted,
     mechanisms_of,
     public_row,
     published_manifest,
@@ -76,7 +76,7 @@ def covered_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
         manifest: The run's.
     """
     report: Mapping[str, Any] = manifest.get("epsilon", {})
-    said: dict[str, Any] = {} if is_discreet(manifest["noise"]) or not report else {"but": SEEDED}
+    said: dict[str, Any] = {} if is_restricted(manifest["noise"]) or not report else {"but": SEEDED}
     for adversary in WEAKEST_FIRST:
         entry = report.get(adversary, {})
         if isinstance(entry.get("epsilon"), float | int):
@@ -101,7 +101,7 @@ def _check(run: Run, private: bool) -> None:
             )
     for adversary, entry in run.manifest.get("epsilon", {}).items():
         counted = entry.get("unit") == "client" and entry.get("relation") == Relation.ADD_OR_REMOVE_ONE
-        if counted and is_discreet(run.manifest["noise"]):
+        if counted and is_restricted(run.manifest["noise"]):
             raise Refused(
                 f"{said}: {adversary}'s relation is {entry['relation']}, which protects how many clients there are, and "
                 f"{EXPERIMENT} says it; allowed: {Relation.ZERO_OUT}"

@@ -42,7 +42,7 @@ class LedgerFile:
         """Position up to which the file was written or read."""
         return self._file.position
 
-    def go_on(self, position: Position) -> list[Event]:
+    def resume(self, position: Position) -> list[Event]:
         """Return the events of a run that resumes from a checkpoint at `position`.
 
         Raises:

@@ -51,7 +51,7 @@ class PrivateFiles:
         """
         return cls(run, read_private_manifest(run))
 
-    def go_on(self, position: Position) -> None:
+    def resume(self, position: Position) -> None:
         """Go on after the rows of a checkpoint.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
-from fedsim.results.disclosure import METRICS, is_discreet
+from fedsim.results.disclosure import METRICS, is_restricted
 from fedsim.results.files import START, LineFile, Position
 from fedsim.results.manifest import experiment_sha256
 from fedsim.results.private import read_private_manifest
@@ -90,13 +90,13 @@ def check_data(path: Path, found: Resumption, sha256: str) -> None:
     """
     if sha256 != found.data_sha256:
         hashes = f": data-sha256 was {found.data_sha256} and is {sha256}"
-        said = "" if is_discreet(found.manifest["noise"]) else hashes
+        said = "" if is_restricted(found.manifest["noise"]) else hashes
         raise Refused(f"run {str(path)!r}: the data has changed since the run began{said}")
 
 
 def _data_sha256(path: Path, manifest: dict[str, Any]) -> str:
     """Return the hash of a run's data; raises `Refused` if it should be in the private files and is missing."""
-    tree = read_private_manifest(path) if is_discreet(manifest["noise"]) else manifest
+    tree = read_private_manifest(path) if is_restricted(manifest["noise"]) else manifest
     return str(tree["data-sha256"])
 
 
@@ -140,7 +140,7 @@ def _check(checkpoint: Checkpoint, manifest: dict[str, Any], data_sha256: str) -
     for name, sha256 in expected.items():
         key, theirs = name.replace("_", "-"), getattr(checkpoint, name)
         if theirs != sha256:
-            secret = name == "data_sha256" and is_discreet(manifest["noise"])
+            secret = name == "data_sha256" and is_restricted(manifest["noise"])
             raise Refused(
                 f"{FOLDER}: was made with {f'another {key}' if secret else f'{key} {theirs}, not {sha256}'}"
             )

@@ -121,6 +121,6 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Let one client answer one message; an exception becomes its error reply."""
     try:
         return play(app, message, context)
-    except Exception as error:  # a client may raise anything, and the round goes on
+    except Exception as error:  # a client may raise anything; the round continues
         reason = f"{type(error).__name__}: {error}"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

@@ -101,7 +101,7 @@ def play(order: Order, listener: Progress) -> Ended:
         begun = (order.path / "manifest.json").is_file()
         if not begun or Run(order.path).status != "completed":  # else the signal came in its last round
             return Ended(_where(order) if begun else State.INTERRUPTED)
-    except Exception as error:  # a run may fail in any way; the others go on
+    except Exception as error:  # a run may fail in any way; the others continue
         return Ended(State.FAILED, " ".join(str(error).split()) or type(error).__name__)
     return Ended(State.COMPLETED)
 

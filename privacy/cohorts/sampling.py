@@ -17,13 +17,13 @@ class CohortSampling:
     """Draws the clients of each round.
 
     Attributes:
-        remembers: Whether a draw depends on earlier draws. Cohorts from secret coins are then noted before any client
+        stateful: Whether a draw depends on earlier draws. Cohorts from secret coins are then noted before any client
             is asked, so that a repeated round has the same clients.
         noted: Cohorts drawn by earlier sessions, by round.
         note: Called with a round and its cohort, before any client is asked.
     """
 
-    remembers: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.noted: Mapping[int, list[int]] = {}

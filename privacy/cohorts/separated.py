@@ -22,7 +22,7 @@ class SeparatedCohorts(CohortSampling):
         coins: Returns a round's random generator.
     """
 
-    remembers = True
+    stateful = True
 
     def __init__(self, rule: Cohorts, participation: Participation, coins: Coins) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from fedsim.privacy.secagg.shamir import split_key
 from fedsim.privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
 from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 from fedsim.privacy.secagg.topology import ATTEMPTS, Adversary
-from fedsim.privacy.secagg.transcript import beginning, goes_on, hash_of, is_by, signed
+from fedsim.privacy.secagg.transcript import extended, hash_of, initial_transcript, is_signed_by, signed
 from fedsim.privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 
 
@@ -92,7 +92,7 @@ class ClientSession:
             signing=bytearray(_signing_key(agreed, policy, me, identity) or entropy(KEY)),
         )
         keys = _public(secrets, agreed, me)
-        state = State(agreed, me, secrets, list(agreed.stages), beginning(agreed, me), keys)
+        state = State(agreed, me, secrets, list(agreed.stages), initial_transcript(agreed, me), keys)
         session = cls(state, policy, entropy)
         reply = session._signed(Stage.ADVERTISE, spec, keys.advertised)
         if session._is_against_server:
@@ -284,8 +284,8 @@ class ClientSession:
         asked = hash_of(spec.dumps())
         for client, (_, keys) in place.neighbours.items():
             known = self._policy.registry.get(client)
-            after = goes_on(beginning(spec, client), Stage.ADVERTISE, asked, keys.advertised)
-            if known is None or known != keys.signing or not is_by(known, keys.signature, after):
+            after = extended(initial_transcript(spec, client), Stage.ADVERTISE, asked, keys.advertised)
+            if known is None or known != keys.signing or not is_signed_by(known, keys.signature, after):
                 raise ValueError(f"client {client}'s keys are not signed by its registered identity")
 
     def _alive_around(self, alive: bytes) -> set[int]:
@@ -307,7 +307,7 @@ class ClientSession:
         return around
 
     def _check_enough(self, neighbours: Iterable[int], did: str) -> None:
-        """Refuse to go on with fewer clients around, oneself included, than the threshold."""
+        """Refuse to continue with fewer clients, this one included, than the threshold."""
         around, threshold = len(set(neighbours)) + 1, self._state.spec.threshold
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
@@ -335,7 +335,7 @@ class ClientSession:
     def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:
         """Sign a reply, and mark its stage as over."""
         state = self._state
-        state.transcript = goes_on(state.transcript, stage, hash_of(request), body)
+        state.transcript = extended(state.transcript, stage, hash_of(request), body)
         if stage is state.due[0]:
             del state.due[0]
         return signed(SigningKey(bytes(state.secrets.signing)), state.transcript, body)

@@ -202,7 +202,7 @@ class Progress(ABC):
         }
 
     def _with_enough_around(self, came: frozenset[int]) -> frozenset[int]:
-        """Return clients with a threshold of neighbours, themselves included: others would refuse to go on."""
+        """Return clients with a threshold of neighbours, themselves included: others would refuse to continue."""
         return frozenset(c for c in came if len(self._holders(c) & came) >= self.spec.threshold)
 
     def _check_enough(self, stage: Stage, came: Set[int]) -> None:

@@ -23,7 +23,14 @@ from fedsim.privacy.secagg.shamir import PRIME, SHARE, combine_key
 from fedsim.privacy.secagg.shares import SEALED
 from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
 from fedsim.privacy.secagg.topology import Adversary
-from fedsim.privacy.secagg.transcript import beginning, body_of, checked_body, goes_on, hash_of, is_by
+from fedsim.privacy.secagg.transcript import (
+    body_of,
+    checked_body,
+    extended,
+    hash_of,
+    initial_transcript,
+    is_signed_by,
+)
 from fedsim.privacy.secagg.wire import Reader, bitmap, index_bytes
 
 
@@ -79,7 +86,7 @@ class ServerSession(Progress):
     ) -> None:
         super().__init__(spec, clients, **kwargs)
         self._registry = registry or {}
-        self._transcripts = {client: beginning(spec, client) for client in self.roster}
+        self._transcripts = {client: initial_transcript(spec, client) for client in self.roster}
         self._asked_hashes: dict[int, bytes] = {}  # of the current requests
         self._to_all: bytes | None = None
         self._keys: dict[int, Keys] = {}
@@ -196,8 +203,8 @@ class ServerSession(Progress):
         reader = Reader(bytes(body))
         keys = Keys.read(reader, self.spec, signed=False)
         reader.end()
-        after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
-        if not is_by(keys.signing, signature, after):
+        after = extended(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
+        if not is_signed_by(keys.signing, signature, after):
             raise ValueError("its signature does not match the messages: one was altered in transit")
         if self.spec.adversary is Adversary.MALICIOUS_SERVER:
             if self._registry.get(client) != keys.signing:

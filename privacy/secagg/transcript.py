@@ -12,7 +12,7 @@ from fedsim.privacy.secagg.spec import RoundSpec, Stage
 from fedsim.privacy.secagg.wire import id_bytes
 
 
-def beginning(spec: RoundSpec, client: int) -> bytes:
+def initial_transcript(spec: RoundSpec, client: int) -> bytes:
     """Return the transcript (32 bytes) before the first message."""
     return digest(b"transcript", spec.dumps(), id_bytes(client))
 
@@ -22,7 +22,7 @@ def hash_of(message: bytes | memoryview) -> bytes:
     return hashlib.sha256(message).digest()
 
 
-def goes_on(transcript: bytes, stage: Stage, asked: bytes, body: bytes | memoryview) -> bytes:
+def extended(transcript: bytes, stage: Stage, asked: bytes, body: bytes | memoryview) -> bytes:
     """Return the transcript after a stage, from the hash of its request and the body of its reply."""
     return digest(b"stage", transcript, stage.value.encode(), asked, hash_of(body))
 
@@ -32,7 +32,7 @@ def signed(key: SigningKey, transcript: bytes, body: bytes) -> bytes:
     return body + key.sign(joined(PROTOCOL, b"reply", transcript))
 
 
-def is_by(public: bytes, signature: bytes, transcript: bytes) -> bool:
+def is_signed_by(public: bytes, signature: bytes, transcript: bytes) -> bool:
     """Say whether a client signed a transcript."""
     return is_signed(public, signature, joined(PROTOCOL, b"reply", transcript))
 
@@ -60,7 +60,7 @@ def checked_body(
         ValueError: It is not signed, or a message was altered in transit, now or before.
     """
     body, signature = body_of(reply)
-    after = goes_on(transcript, stage, asked, body)
-    if not is_by(public, signature, after):
+    after = extended(transcript, stage, asked, body)
+    if not is_signed_by(public, signature, after):
         raise ValueError("its signature does not match the messages: one was altered in transit")
     return body, after

@@ -45,7 +45,7 @@ REFUSALS = {
     "clear-metrics": "weights sum to 2100, mean loss 12",
     "overflow": "twenty times 4.0 is 4.0000; .* sums need 64 bits, of at most 62",
     "early-dropout": "one lost at any stage: the mean of those that uploaded",
-    "bit-flip": "the server refuses the upload: its signature does not fit .*; the mean of the others",
+    "bit-flip": "the server refuses the upload: its signature does not match .*; the mean of the others",
 }
 
 

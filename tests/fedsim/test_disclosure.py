@@ -20,8 +20,8 @@ from fedsim.results.disclosure import (
     PUBLISHED,
     TERMS,
     Kind,
-    is_discreet,
     is_public,
+    is_restricted,
     may_be_copied,
     mechanisms_of,
     public_manifest,
@@ -107,7 +107,7 @@ def test_files_that_leave_a_server() -> None:
         assert not may_be_copied(file, "os")
         assert not may_be_copied(file, "seeded")
     for noise in ("os", None, "another"):  # what is not known to be seeded is private
-        assert is_discreet(noise)
+        assert is_restricted(noise)
         assert not may_be_copied("ledger.jsonl", noise)
 
 

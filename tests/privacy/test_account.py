@@ -82,7 +82,7 @@ def test_where_clients_note_in_the_file_themselves_late_ones_count_before_the_ne
     assert len(account.ledger) == 0
     for round_ in (1, 2):
         file.late += events(3, round_=round_)
-    assert account.spent_out([2, 3]).keys() == {3}
+    assert account.exhausted([2, 3]).keys() == {3}
     file.late += events(2)
     account.check_room(3, [0, 2])
     file.late += events(2, round_=2)
@@ -98,7 +98,7 @@ def test_what_the_server_releases_is_its_own_and_nothing_that_clients_say_is_cou
     account.charge(1, [0, 1])
     file.late += events(0)
     account.note_reported(events(0))
-    assert (account.spent_out([0, 1]), account.instructions()) == ({}, {})
+    assert (account.exhausted([0, 1]), account.instructions()) == ({}, {})
     account.note_released(COHORT)
     assert list(account.ledger) == file.written == [COHORT]
 
@@ -107,5 +107,5 @@ def test_a_run_that_goes_on_counts_what_its_file_has() -> None:
     account = Account(LOCAL, Noise.SEEDED, charges_ahead=False)
     file = File(lasting=False)
     account.open(file, events(4) + events(4, round_=2))
-    assert account.spent_out([4, 5]).keys() == {4}
+    assert account.exhausted([4, 5]).keys() == {4}
     assert file.written == []

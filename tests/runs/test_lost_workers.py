@@ -170,7 +170,7 @@ def test_a_participation_that_died_with_its_worker_counts(monkeypatch: pytest.Mo
     assert said["spent"] == said["epsilon"]
     # The control: it is asked, and takes part.
     Path(MARK).unlink()
-    monkeypatch.setattr(Account, "spent_out", lambda *_: {})
+    monkeypatch.setattr(Account, "exhausted", lambda *_: {})
     monkeypatch.setattr(Account, "check_room", lambda *_: None)
     beyond = fedsim.run(setting, "beyond")
     assert releases_of(beyond, VICTIM) == [1, 2, 3]

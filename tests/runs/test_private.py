@@ -212,11 +212,11 @@ def test_half_a_line_of_a_client_that_was_killed_is_no_event(tmp_path: Path) -> 
     event = events_of(fedsim.run(digits("privacy.noise=os", "server.sampling=fixed", "rounds=1"), "run"))[0]
     file.write_text(event.dumps() + "\n" + event.dumps()[:40])
     reopened = LedgerFile(file, lasting=True)
-    assert reopened.go_on(reopened.position) == [event]
+    assert reopened.resume(reopened.position) == [event]
     assert file.read_text() == event.dumps() + "\n"
     file.write_text("{}\n")
     with pytest.raises(Refused, match=r"ledger.jsonl: is damaged"):
-        LedgerFile(file, lasting=True).go_on(START)
+        LedgerFile(file, lasting=True).resume(START)
 
 
 def test_the_ledger_is_json_that_anyone_can_read() -> None:

@@ -69,7 +69,7 @@ class Follower:
             time.sleep(wait)
 
     def _poll(self) -> tuple[FlowerRun, Listing | None]:
-        """Get the run's state. Flower's is asked for first: then the files listed for a run that has ended are complete."""
+        """Get the run's state; Flower's first, so that the listed files of an ended run are complete."""
         remote = self.run.remote
         flower, listing = remote.flower_run(self.run.flower.run_id), remote.listing(self.run.name)
         self.watch(listing is not None)
@@ -116,7 +116,7 @@ class Follower:
 def follow(
     run: Submitted, out: Path, progress: Progress, tell: Callable[[str], None], done: int | None = None
 ) -> Run:
-    """Follow a run to its end. A signal ends the following, and the run goes on.
+    """Follow a run to its end. A signal only ends the following.
 
     Args:
         run: The run.

@@ -1,6 +1,6 @@
 """The operator's copy of a run directory that a server writes.
 
-While the run goes on, new rows and events are added. When it has ended, all files are copied that may be: no checkpoint, and
+While it runs, new rows and events are added. When it has ended, all files are copied that may be: no checkpoint, and
 nothing private. The copy's manifest also names the server and the run.
 """
 

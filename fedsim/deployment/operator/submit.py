@@ -53,7 +53,7 @@ class Submitted:
         flower: Flower's run that writes the directory, as of when this command began.
         keys: The operator's key folder, for the commands in messages; None: `--insecure`.
         sessions: How often the run directory had been resumed before.
-        stays: Whether the server goes on after this command.
+        stays: Whether the server keeps running after this command.
     """
 
     remote: Remote

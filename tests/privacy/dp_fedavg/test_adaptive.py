@@ -57,7 +57,9 @@ def test_the_parts_cost_together_what_was_given(noise: float, over: float) -> No
 
 @pytest.mark.parametrize("noise", [10.0, 11.0, 0.0, -1.0, math.nan])
 def test_noise_at_or_above_twice_that_of_the_bits_is_refused(noise: float) -> None:
-    with pytest.raises(ValueError, match=r"noise multiplier = .*below 10, that of .*\(below-clip: 10\)"):
+    with pytest.raises(
+        ValueError, match=r"noise multiplier = .*below 10, the joint one of .*\(below-clip: 10\)"
+    ):
         adaptive(noise_multiplier=noise)
 
 

@@ -92,7 +92,9 @@ def test_adaptive_clipping_and_a_metric_share_the_budget() -> None:
     )
     assert event.noise_multiplier == pytest.approx(1.0, rel=1e-12)
     assert clip == pytest.approx(0.3 * math.exp(-0.2 * (metrics[BITS] - 0.5)))
-    with pytest.raises(ValueError, match=r"below 1\.41421, that of .*\(below-clip: 2, train-loss: 2\)"):
+    with pytest.raises(
+        ValueError, match=r"below 1\.41421, the joint one of .*\(below-clip: 2, train-loss: 2\)"
+    ):
         replace(made, noise_multiplier=1.4143)
 
 
@@ -198,8 +200,12 @@ def test_without_metrics_nothing_is_drawn_for_them() -> None:
 @pytest.mark.parametrize(
     ("metrics", "changed", "says"),
     [
-        (of_noise(1.0), {}, r"noise multiplier = 1\.0: must be above 0 and below 1, that of .*\(m0: 1\)"),
-        (of_noise(1.4, 1.4), {}, r"below 0\.989949, that of .*\(m0: 1\.4, m1: 1\.4\)"),
+        (
+            of_noise(1.0),
+            {},
+            r"noise multiplier = 1\.0: must be above 0 and below 1, the joint one of .*\(m0: 1\)",
+        ),
+        (of_noise(1.4, 1.4), {}, r"below 0\.989949, the joint one of .*\(m0: 1\.4, m1: 1\.4\)"),
         (of_noise(2.0), {"noise_multiplier": math.nan}, "noise multiplier = nan"),
         (of_noise(2.0), {"noise_multiplier": 0.0}, r"noise multiplier = 0\.0"),
         (of_noise(0.0), {}, r"noise multiplier of m0 = 0\.0"),

@@ -257,7 +257,7 @@ def test_a_vector_of_another_encoding(vector):
     [
         (bitmap([0, 1, 3, 4, 5], 6), "the list of uploads lacks this client"),
         (bitmap([0, 1, 2], 6), "3 clients are in the sum: allowed: 4"),
-        (bitmap([0, 1, 2, 3, 4], 16), "1 bytes too many|does not fit|has not confirmed|cut off"),
+        (bitmap([0, 1, 2, 3, 4], 16), "1 bytes too many|does not fit|has not signed|cut off"),
         (bytes([0b11111111]), "does not fit a roster of 6"),
         (b"", "cut off|does not fit"),
     ],
@@ -279,17 +279,20 @@ def test_another_list_than_was_confirmed():
     round_ = started("malicious-server", Stage.UNMASK)
     asked = request(round_)
     refuses(
-        round_, Stage.UNMASK, bitmap([0, 1, 2, 3, 4], 6) + asked[1:], "not what this client has confirmed"
+        round_,
+        Stage.UNMASK,
+        bitmap([0, 1, 2, 3, 4], 6) + asked[1:],
+        "not the one that this client has confirmed",
     )
 
 
 @pytest.mark.parametrize(
     ("alter", "reason"),
     [
-        (lambda signed: signed[:2], "3 clients have confirmed .* allowed: 4"),
+        (lambda signed: signed[:2], "3 clients have signed .* allowed: 4"),
         (lambda signed: [*signed[:3], signed[3], signed[3]], "repeated or out of order"),
-        (lambda signed: [signed[0][:INDEX] + signed[1][INDEX:], *signed[1:]], "place 0 has not confirmed"),
-        (lambda signed: [(9).to_bytes(INDEX, "big") + signed[0][INDEX:]], "place 9 has not confirmed"),
+        (lambda signed: [signed[0][:INDEX] + signed[1][INDEX:], *signed[1:]], "place 0 has not signed"),
+        (lambda signed: [(9).to_bytes(INDEX, "big") + signed[0][INDEX:]], "place 9 has not signed"),
         (lambda signed: [*signed, b"\0"], "cut off"),
     ],
 )
@@ -329,7 +332,7 @@ def test_a_reply_that_was_not_asked_for_or_comes_twice(stage):
 def test_anothers_reply(stage):
     round_ = started("semi-honest", stage)
     reply = round_.answer(stage, 7, request(round_, 7))
-    with pytest.raises(ValueError, match="its signature does not fit"):
+    with pytest.raises(ValueError, match="its signature does not match"):
         round_.server.receive(ME, reply)
     assert ME in round_.server.lost
 
