@@ -33,7 +33,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training reports: the mean loss over its steps, and how many steps there were."""
+    """What local training reports: the mean loss over its steps, and how many steps there were.
+
+    The loss is of the examples as they are, even where the steps are noised, as DP-SGD's: no field may depend on it there.
+    """
 
     loss: float
     steps: int
