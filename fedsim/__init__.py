@@ -43,8 +43,8 @@ __all__ = [
 if not (Path(__file__).parent / "server" / "__init__.py").exists():
     __path__.append(str(Path(__file__).parents[1]))
 
-# Loaded when first used, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower
-# app nothing of experiments.
+# Loaded on first use, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower app needs
+# nothing of experiments.
 _LATER = {
     "Experiment": "fedsim.experiment",
     "Run": "fedsim.results",

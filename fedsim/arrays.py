@@ -1,8 +1,7 @@
-"""Flower `Array`s that hold a NumPy array, and become bytes only when someone asks for them.
+"""Flower `Array`s that hold a NumPy array, and are serialised only on demand.
 
-Flower's own `Array` is a serialised one: building it copies the data twice, reading it once more. Inside a
-simulation nothing needs the bytes, so what fedsim's server, clients and engines hand each other is a
-`LiveArray`: an `Array` in every respect, whose bytes are made on first use.
+Flower's own `Array` is serialised: building it copies the data twice, reading it once more. A simulation does not
+need the bytes, so fedsim's server, clients and engines exchange `LiveArray`s, which serialise on first use.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ Values = NDArray[Any]
 
 
 class LiveArray(Array):
-    """An `Array` over a NumPy array, which nobody may change any more; whoever has to, calls `detach` first.
+    """An `Array` over a NumPy array that must not change any more; call `detach` before changing it.
 
-    `numpy()` returns a copy, as Flower's does, so that who changes it changes nobody else's.
+    `numpy()` returns a copy, as Flower's does.
     """
 
     def __init__(self, values: Values) -> None:
@@ -53,11 +52,11 @@ class LiveArray(Array):
         return np.array(self.__dict__["_values"], order="C")
 
     def detach(self) -> None:
-        """Go on with a copy of the array; views that `values_of` has returned don't."""
+        """Replace the array by a copy; views returned by `values_of` keep the old one."""
         self.__dict__["_values"] = self.numpy()
 
     def deflate(self) -> bytes:
-        """Return what Flower sends of an `Array`; a receiver that has no fedsim gets one of Flower's own."""
+        """Return Flower's serialised form; a receiver without fedsim gets an `Array` of Flower's."""
         return Array(self.dtype, self.shape, self.stype, self.data).deflate()
 
     def __reduce__(self) -> tuple[type[LiveArray], tuple[Values]]:
@@ -70,7 +69,7 @@ def _name(dtype: np.dtype[Any]) -> str:
 
 
 def values_of(array: Array) -> Values:
-    """Return an `Array`'s values to read, without a copy where it is a `LiveArray`."""
+    """Return an `Array`'s values for reading, without a copy for a `LiveArray`."""
     if isinstance(array, LiveArray):
         values: Values = array.__dict__["_values"]
         return values

@@ -76,7 +76,8 @@ def intent_of(experiment: Described) -> Intent:
 
 def rule_of(server: ServerSection) -> CohortRule:
     """Return how `[server]` asks cohorts to be drawn."""
-    scheme = Sampling.OWN if ":" in server.sampling else Sampling(server.sampling)
+    own = server.schedule is not None or ":" in server.sampling
+    scheme = Sampling.OWN if own else Sampling(server.sampling)
     return CohortRule(sampling=scheme, cohort=server.cohort, max_cohort=server.max_cohort)
 
 
@@ -88,10 +89,13 @@ def problems_of(experiment: Described) -> Iterator[Problem]:
     yield from _of_clients(experiment, intent)
     if experiment.algorithm_entry.fields:
         yield from _of_fields(experiment, intent)
+    if experiment.server.schedule is not None:
+        yield from _of_schedule(experiment, intent)
     if intent.rule.sampling is Sampling.OWN and not mechanism.takes_any_sampling:
+        key = "sampling" if experiment.server.schedule is None else "schedule"
         yield Problem(
-            ("server", "sampling"),
-            experiment.server.sampling,
+            ("server", key),
+            getattr(experiment.server, key),
             f"no guarantee is known for it: the epsilon of privacy.{mechanism.name} depends on how cohorts are drawn; "
             f"allowed: {', '.join(scheme.value for scheme in INDEPENDENT)}",
         )
@@ -126,6 +130,27 @@ def _of_clients(experiment: Described, intent: Intent) -> Iterator[Problem]:
         yield Problem(
             ("server", "client-evaluation"), intent.client_evaluation, "needs data.held-out above 0"
         )
+
+
+def _of_schedule(experiment: Described, intent: Intent) -> Iterator[Problem]:
+    """Refuse what needs a round's updates together, where a schedule of rounds takes them as they arrive."""
+    if not intent.strategy.linear:
+        yield Problem(
+            ("server", "strategy"),
+            intent.strategy.name,
+            f"takes each client's model, and with server.schedule = {experiment.server.schedule!r} these are of different "
+            f"rounds; allowed: {', '.join(intent.strategy.linear_ones)}",
+        )
+    for key, on in (
+        ("privacy.secagg", experiment.privacy.secagg is not None),
+        (f"algorithm.name = {experiment.algorithm_entry.name!r}", experiment.algorithm_entry.fields),
+    ):
+        if on:
+            yield Problem(
+                ("server", "schedule"),
+                experiment.server.schedule,
+                f"{key} needs synchronous rounds; allowed: unset",
+            )
 
 
 def _of_fields(experiment: Described, intent: Intent) -> Iterator[Problem]:

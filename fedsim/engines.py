@@ -1,4 +1,4 @@
-"""The engines by name, and how one is started."""
+"""The engines by name, and starting one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_WORKERS = 1024
 
 
 def check_engine(engine: str, workers: int, address: str) -> None:
-    """Refuse what is no engine, a number of workers outside 0 to 1024, or an address that nobody takes."""
+    """Refuse an unknown engine, workers outside 0 to 1024, or an address without Ray."""
     if engine not in ENGINES:
         raise Refused(f"engine = {engine!r}: there is no such name; allowed: {', '.join(ENGINES)}")
     if not 0 <= workers <= MOST_WORKERS:
@@ -27,8 +27,8 @@ def start_engine(engine: str, workers: int, address: str, spec: AppSpec, most: i
         engine: `local`, `ray` or `sequential`.
         workers: Worker processes or actors; 0: one for each core.
         address: Of a Ray cluster; empty: Ray is started on this machine.
-        spec: What it runs.
-        most: More worker processes than this would wait for nothing.
+        spec: The app and its run.
+        most: Most useful number of worker processes.
     """
     if engine == "sequential":
         return SequentialGrid(spec)

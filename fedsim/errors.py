@@ -1,4 +1,4 @@
-"""The ways in which fedsim says no."""
+"""fedsim's exceptions."""
 
 
 class Refused(ValueError):
@@ -17,14 +17,14 @@ class RunFailed(RuntimeError):
 
 
 class Withheld(RunFailed):
-    """The run could not go on, and why may depend on the data: with the operating system's noise its log alone has it."""
+    """The run failed for a reason that may depend on the data; with the operating system's noise only its log has it."""
 
     def __init__(self) -> None:
         super().__init__("the run could not go on; private/log.txt in its directory says why")
 
 
 class Interrupted(RunFailed):
-    """The run was told to end (SIGINT, SIGTERM) and did, after a whole round.
+    """A signal (SIGINT, SIGTERM) ended the run after a whole round.
 
-    The message says which, and how the run goes on. The command line prints it and exits with 1.
+    The message names the round and how to resume. The command line prints it and exits with 1.
     """

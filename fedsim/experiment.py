@@ -202,6 +202,7 @@ NAMES_CODE = (
     "client.schedule",
     "server.strategy",
     "server.sampling",
+    "server.schedule",
     "privacy.own.use",
 )
 """The keys that may name code of the user's own."""

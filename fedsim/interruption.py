@@ -1,8 +1,8 @@
-"""Ending a run when SIGINT (Ctrl-C) or SIGTERM (a scheduler, a container) says so.
+"""Ends a run on SIGINT (Ctrl-C) or SIGTERM (a scheduler, a container).
 
-The first signal lets the round in flight come to its end and be written; a second one ends at once. Before the
-rounds begin there is nothing to wait for, so there the first one ends at once too. Some senders (`timeout`, for
-one) signal a process and then its whole group: what comes together is one signal.
+The first signal ends the run after the current round has been written; a second one ends it at once, as the first
+does before the rounds begin. Some senders (such as `timeout`) signal a process and then its whole group: signals
+within `TOGETHER` count as one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Interruption:
         self._last = float("-inf")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal; raises `KeyboardInterrupt` if it is the second, or if no one looks for a first one."""
+        """Note a signal; raises `KeyboardInterrupt` if it is the second, or if the run does not check for them yet."""
         before, self._last = self._last, time.monotonic()
         if self._last - before < TOGETHER:
             return
@@ -45,7 +45,7 @@ _current: ContextVar[Interruption | None] = ContextVar("interruption", default=N
 
 
 def asked() -> bool:
-    """Say whether the run is to end; whoever asks must go on asking, once a round."""
+    """Return whether the run should end; once called, it must be called in every round."""
     current = _current.get()
     if current is None:
         return False
@@ -57,14 +57,13 @@ def asked() -> bool:
 def interruptible(tell: Callable[[], None]) -> Iterator[None]:
     """Handle SIGINT and SIGTERM for the run inside the block, if this is the main thread.
 
-    A signal that the process ignores (as under `nohup`) stays ignored. Handlers are put back afterwards.
+    A signal that the process ignores (as under `nohup`) stays ignored. Handlers are restored afterwards.
 
     Args:
-        tell: Called at the first signal, if a round has to come to its end.
+        tell: Called at the first signal, if a round must end first.
 
     Raises:
-        Interrupted: A signal came. It did not come in vain even if the run was at its end: a script that makes
-            run after run must hear of it.
+        Interrupted: A signal came, even if the run has just ended: a script of several runs must stop too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

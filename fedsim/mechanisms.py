@@ -1,4 +1,4 @@
-"""The privacy mechanism of an experiment, by the catalogue, and its lines of the ledger."""
+"""An experiment's privacy mechanism, by the catalogue, and its ledger lines."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def metric_terms(privacy: PrivacySection) -> Mapping[str, str]:
 
 
 def metrics_of_sums(privacy: PrivacySection) -> tuple[str, ...]:
-    """Return the metrics whose means secure aggregation takes; not those that clients say only where noise is seeded."""
+    """Return the metrics that secure aggregation averages, without those that clients send only with seeded noise."""
     seeded = Noise(privacy.noise) is Noise.SEEDED
     return ("train-loss",) * seeded + tuple(metric_terms(privacy).values())
 
 
 @contextmanager
 def refused(mechanism: Mechanism[Any]) -> Iterator[None]:
-    """Make the `ValueError` of a mechanism the refusal of its table; a `Refused` stays what it is."""
+    """Turn a mechanism's `ValueError` into a refusal of its table; a `Refused` passes unchanged."""
     try:
         yield
     except Refused:
@@ -42,7 +42,7 @@ def refused(mechanism: Mechanism[Any]) -> Iterator[None]:
 
 
 class UnknownEvent(ValueError):
-    """No mechanism that is known here writes such lines."""
+    """A ledger line of an unknown mechanism."""
 
 
 def event_of(tree: Mapping[str, Any], own: str = "") -> Event:
@@ -50,10 +50,10 @@ def event_of(tree: Mapping[str, Any], own: str = "") -> Event:
 
     Args:
         tree: The line.
-        own: Reference of the run's mechanism, `"module:Class"`, where it is a user's own.
+        own: Reference of the run's mechanism, `"module:Class"`, if it is a user's own.
 
     Raises:
-        ValueError: It is no event (`UnknownEvent`: of no mechanism that is known here).
+        ValueError: It is no event (`UnknownEvent`: its mechanism is unknown).
         Refused: The user's own mechanism can't be loaded.
     """
     kinds = _events() | (dict(load_reference(own).events) if own else {})
@@ -66,7 +66,7 @@ def event_of(tree: Mapping[str, Any], own: str = "") -> Event:
 
 
 def event_or_raw(tree: Mapping[str, Any], own: str = "") -> Event:
-    """Return the event of a line, raw where its mechanism is not known here; arguments and errors as `event_of`."""
+    """Return the event of a line, raw if its mechanism is unknown; arguments and errors as `event_of`."""
     try:
         return event_of(tree, own)
     except (UnknownEvent, Refused):

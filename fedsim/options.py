@@ -1,7 +1,7 @@
-"""The options that go with a name of the catalogue.
+"""The options of the catalogue's entries.
 
-A source's, a partition's and a model's options stand directly in `[data]` and `[model]`; a strategy's in
-`[server.options]`, an algorithm's in `[algorithm]`. Each field says what it means, its unit and its range.
+A source's, a partition's and a model's options are directly in `[data]` and `[model]`; a strategy's in
+`[server.options]`, an algorithm's in `[algorithm]`. Each field documents its meaning, unit and range.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Options(Section):
 
 
 class FreeOptions(Options):
-    """The options of a user's own object: whatever its callable takes."""
+    """The options of a user's own object: any arguments of its callable."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -45,7 +45,7 @@ class DiabetesOptions(Options):
 
 
 class TextOptions(Options):
-    """What the sources of text have in common."""
+    """Shared options of text sources."""
 
     sequence_length: int = Field(default=80, ge=2, le=4096)
     """Characters that the model reads in one example."""
@@ -58,7 +58,7 @@ class TextOptions(Options):
 
 
 class PathOptions(Options):
-    """Where the data is."""
+    """Options of a source in a file."""
 
     path: str = Field(min_length=1)
     """The file; a relative path starts at the folder of the experiment file."""
@@ -68,7 +68,7 @@ class OwnOptions(PathOptions):
     """Options of `own`."""
 
     classes: int | None = Field(default=None, ge=2)
-    """Number of labels, which no client may exceed; unset for text and for real-valued targets."""
+    """Number of labels of all clients; unset for text and for real-valued targets."""
     sequence_length: int = Field(default=80, ge=2, le=4096)
     """Characters that the model reads in one example of text."""
 
@@ -87,13 +87,13 @@ class HuggingFaceOptions(Options):
     label: str = "label"
     """Column of the labels, or of real-valued targets."""
     client: str | None = None
-    """Column that says whose an example is, for the partition `natural`."""
+    """Column of each example's user, for the partition `natural`."""
     train_split: str = "train"
-    """The split that is dealt to the clients."""
+    """The split that is partitioned over the clients."""
     test_split: str = "test"
-    """The split that is the central test set; where there is none, `test-share` of the training split is."""
+    """The split for the central test set; without one, `test-share` of the training split is used."""
     test_share: Share = 0.1
-    """Share of the training split that is tested on where there is no test split."""
+    """Share of the training split for the central test set, without a test split."""
     sequence_length: int = Field(default=128, ge=2, le=4096)
     """Characters read of a text: longer ones are cut, shorter ones padded."""
 
@@ -106,13 +106,13 @@ class SyntheticOptions(Options):
     input_spread: float = Field(default=1.0, ge=0)
     """The beta of Li et al. 2020: variance of the clients' mean inputs around each other."""
     users: int = Field(default=30, ge=1)
-    """Users that are made, each a natural client."""
+    """Number of users, each a natural client."""
     features: int = Field(default=60, ge=1)
     """Length of an input."""
     classes: int = Field(default=10, ge=2)
     """Number of labels."""
     iid: bool = False
-    """Give every user the same true model and the same law of inputs."""
+    """Give every user the same true model and the same distribution of inputs."""
     test_share: Share = 0.2
     """Share of each user's examples that goes to the central test set."""
 
@@ -177,7 +177,7 @@ class RegressionOptions(Options):
     """Options of `regression`."""
 
     loss: Literal["mse", "huber"] = "mse"
-    """What is trained: the squared error, or Huber's loss, which grows linearly beyond `delta`."""
+    """The loss: squared error, or Huber's loss, which grows linearly beyond `delta`."""
     delta: Positive = 1.0
     """Where Huber's loss turns from a parabola into lines, in units of `scale`."""
     offset: float = 0.0
@@ -230,7 +230,7 @@ class FedAvgMOptions(Options):
     server_learning_rate: Positive = 1.0
     """Step of the server along the mean update."""
     server_momentum: Fraction = 0.9
-    """Share of the last step that is kept."""
+    """Share of the last step to keep."""
 
 
 class FedProxOptions(Options):
@@ -273,7 +273,7 @@ class FedTrimmedAvgOptions(Options):
     """Options of `fedtrimmedavg`."""
 
     beta: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
-    """Share of the values that is cut at each end, coordinate by coordinate."""
+    """Share of the values trimmed at each end, coordinate by coordinate."""
 
 
 class KrumOptions(Options):
@@ -302,6 +302,18 @@ class QFedAvgOptions(Options):
 
     q: float = Field(default=0.1, ge=0)
     """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""
+
+
+# --- schedules of rounds ---------------------------------------------------------------------------------
+
+
+class BufferedOptions(Options):
+    """Options of `buffered`."""
+
+    concurrency: int | None = Field(default=None, ge=1)
+    """Clients that train at any time; unset: twice the cohort, or all clients where there are fewer."""
+    staleness_exponent: float = Field(default=0.5, ge=0)
+    """An update on a model that is s versions old counts (1 + s) to the minus this."""
 
 
 # --- algorithms ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Overrides (`section.key=value`) and paths: what happens to an experiment's TOML before it is validated."""
+"""Applies overrides (`section.key=value`) and resolves paths in an experiment's TOML, before validation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.catalogue import find_optimizer, find_schedule
 from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
 
-# A key that names an entry, the name where it is unset, and where the entry's options stand.
+# A key that names an entry, its default, and the table of the entry's options.
 _NAMES = {
     "data.source": (catalogue.find_source, "digits", "data"),
     "data.partition": (catalogue.find_partition, "dirichlet", "data"),
@@ -21,6 +21,7 @@ _NAMES = {
     "model.name": (catalogue.find_model, "cnn", "model"),
     "algorithm.name": (catalogue.find_algorithm, "", "algorithm"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
+    "server.schedule": (catalogue.find_round_schedule, "", "server.schedule-options"),
     "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
     "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
 }
@@ -29,12 +30,12 @@ _NAMES = {
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """Put overrides into the tables of an experiment, in place.
 
-    A value is read as TOML (`0.1`, `true`, `[1, 2]`); what is not TOML is a string, so `iid` needs no
-    quotes. An override that names another source, partition, task, model, algorithm, strategy, optimizer or schedule drops
-    the options that went with the former one and do not go with the new one.
+    A value is read as TOML (`0.1`, `true`, `[1, 2]`), else as a string, so `iid` needs no quotes. An override that
+    names another source, partition, task, model, algorithm, strategy, optimizer or schedule drops options of the former
+    one that the new one lacks.
 
     Raises:
-        Refused: An override has no `=`, stands twice, or goes below a key that is no table.
+        Refused: An override has no `=`, is given twice, or has a key below a value that is no table.
     """
     changes: dict[str, Any] = {}
     for override in overrides:
@@ -55,8 +56,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
 def resolve_path(tree: dict[str, Any], folder: Path) -> None:
     """Make `data.path` absolute, in place.
 
-    The path of `huggingface` may also be a name on the hub, so there it is only changed if such a folder
-    exists.
+    The path of `huggingface` may also be a name on the hub, so it is changed only if such a folder exists.
     """
     data = tree.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
@@ -89,7 +89,7 @@ def _drop_former_options(tree: dict[str, Any], key: str, new: str) -> None:
         old: catalogue.Entry = find(former)
         now: catalogue.Entry = find(new)
     except Refused:
-        return  # validation says it better
+        return  # validation gives a better message
     _drop(tree, where, catalogue.option_keys(old) - catalogue.option_keys(now))
     _drop(tree, key.rpartition(".")[0], old.beside - now.beside)
 

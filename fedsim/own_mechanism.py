@@ -1,4 +1,4 @@
-"""The table `[privacy.own]`: a privacy mechanism that the user has written, and its settings beside."""
+"""The table `[privacy.own]`: a user's own privacy mechanism, with its settings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fedsim.privacy.validation import invalid, with_allowed_keys
 
 
 def _schema(tree: dict[str, Any]) -> None:
-    """Let the settings stand beside `use`; which there are, the mechanism knows."""
+    """Allow any settings beside `use`; the mechanism defines them."""
     del tree["properties"]["settings"]
     tree["required"] = ["use"]
     tree["additionalProperties"] = True
 
 
 class OwnMechanismSection(Section):
-    """A user's own mechanism: the class, and the keys of its `Settings` beside."""
+    """A user's own mechanism: the class, and the keys of its `Settings`."""
 
     model_config = ConfigDict(json_schema_extra=_schema)
 
@@ -40,7 +40,7 @@ class OwnMechanismSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _find(cls, raw: Any) -> Any:
-        """Take the settings out of the table, and validate them by the mechanism."""
+        """Validate the table's settings by the mechanism."""
         if not isinstance(raw, Mapping):
             return raw
         tree = {kebab(str(key)): value for key, value in raw.items()}
@@ -70,7 +70,7 @@ def defaults_of_own(tree: object) -> Mapping[str, Any]:
 
 
 def _own_class(use: str) -> type[Mechanism[Any]]:
-    """Return the class of a reference; raises `ValidationError` where it is none that works as one."""
+    """Return the class of a reference; raises `ValidationError` if it is no valid mechanism."""
     if ":" not in use:
         raise invalid("use", use, 'must be "module:Class", where the mechanism is')
     try:

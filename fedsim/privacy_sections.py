@@ -1,4 +1,4 @@
-"""The table `[privacy]` of an experiment: which mechanisms are on, and with what."""
+"""The table `[privacy]` of an experiment: its mechanisms and their settings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ PARTICIPATIONS = "participations"  # the record in a client's state that counts 
 
 class _PrivacySection(Section):
     noise: Literal["seeded", "os"] = "seeded"
-    """`seeded`: reproducible, for simulation; `os`: the operating system's, which nobody can repeat."""
+    """`seeded`: reproducible, for simulation; `os`: the operating system's, which can't be repeated."""
     arithmetic: Literal["grid", "float32"] = "grid"
-    """How noise is added: `grid`: exactly, so that the low bits of a result tell nothing; `float32`: as floating-point
-    numbers are added, faster for DP-SGD, in seeded simulations alone: epsilon is then that of ideal real numbers."""
+    """How noise is added: `grid`: exactly, so that the low bits of a result reveal nothing; `float32`: by
+    floating-point addition, faster for DP-SGD, only in seeded simulations: epsilon is then that of ideal real
+    numbers."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -46,19 +47,19 @@ class _PrivacySection(Section):
             raise invalid(
                 "arithmetic",
                 self.arithmetic,
-                "the low bits of what is released would tell what was noised; allowed with privacy.noise = 'os': grid",
+                "low bits of floating-point sums would reveal the values before noise; allowed with privacy.noise = 'os': grid",
             )
         return self
 
     @property
     def _tables(self) -> dict[str, Section]:
-        """Tables of the mechanisms that are on, by their keys."""
+        """Tables of the given mechanisms, by key."""
         tables = {key: getattr(self, _field(key)) for key in (*MECHANISMS, OWN)}
         return {key: table for key, table in tables.items() if table is not None}
 
     @property
     def mechanisms(self) -> list[str]:
-        """Names of those that add noise; a user's own is called by its reference."""
+        """Names of the mechanisms that add noise; a user's own is named by its reference."""
         return [
             table.use if isinstance(table, OwnMechanismSection) else key
             for key, table in self._tables.items()
@@ -66,21 +67,21 @@ class _PrivacySection(Section):
 
     @property
     def mechanism(self) -> Mechanism[Any]:
-        """The mechanism that adds noise; `Unprotected` where none does."""
+        """The mechanism that adds noise, or `Unprotected`."""
         for name in self.mechanisms:
             return cast(Mechanism[Any], find_mechanism(name).load()())
         return cast(Mechanism[Any], NO_MECHANISM.load()())
 
     @property
     def settings(self) -> Section:
-        """The settings of the mechanism that adds noise; none where none does."""
+        """The settings of the mechanism that adds noise; empty without one."""
         for table in self._tables.values():
             return table.settings if isinstance(table, OwnMechanismSection) else table
         return Section()
 
     @property
     def releases(self) -> bool:
-        """Whether there is a mechanism that adds noise, and so a ledger."""
+        """Whether a mechanism adds noise, so that there is a ledger."""
         return bool(self._tables)
 
 
@@ -91,13 +92,13 @@ def _field(name: str) -> str:
 if TYPE_CHECKING:
 
     class PrivacySection(_PrivacySection):
-        """The mechanisms, of which type checkers know no names."""
+        """The mechanisms, with attributes unknown to type checkers."""
 
         own: OwnMechanismSection | None = None
         secagg: SecaggSettings | None = None
 
         def __getattr__(self, name: str) -> Any:
-            """Return the table of a mechanism; None where it is off."""
+            """Return a mechanism's table, or None."""
 
 else:
     PrivacySection = create_model(
@@ -121,10 +122,10 @@ else:
 
 
 def defaults_of(tree: object) -> Mapping[str, Any]:
-    """Return the keys that the mechanism of a table `[privacy]` sets where the experiment doesn't.
+    """Return the defaults that the mechanism of a table `[privacy]` sets.
 
     Args:
-        tree: The table, before or after it is validated; one that is invalid may have none.
+        tree: The table, before or after validation; an invalid one may have none.
     """
     if isinstance(tree, _PrivacySection):
         return tree.mechanism.defaults

@@ -1,6 +1,6 @@
-"""A run's private log, to which any of its processes adds lines: what must not be printed where noise is real.
+"""A run's private log, shared by its processes: lines that must not be printed with the operating system's noise.
 
-It is `private/log.txt` of the run directory. A process that does not write that directory is told the path.
+It is `private/log.txt` of the run directory. Processes that don't write that directory receive the path.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ KEY = "private-log"  # in the run config of simulated clients: the path
 
 
 def note(log: str | Path, text: str) -> None:
-    """Add a text to a log that is there, each line with its time (UTC); nothing is said where that can't be done.
+    """Append a text to an existing log, each line with its time (UTC); errors are ignored.
 
-    A log on a disk that is full, or out of this machine's reach, must not end a run.
+    A log on a full or unreachable disk must not end a run.
     """
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} "
     lines = "".join(f"{stamp}{line}\n" for line in text.splitlines())
@@ -25,6 +25,6 @@ def note(log: str | Path, text: str) -> None:
         try:
             os.write(
                 file, lines.encode("utf-8", "backslashreplace")
-            )  # one write: no other line comes between
+            )  # one write, so that lines of other processes don't interleave
         finally:
             os.close(file)

@@ -1,7 +1,7 @@
-"""Telling someone how a run is going.
+"""Listeners for a run's progress.
 
-The round loop runs inside a Flower ServerApp, whose signature has no room for a listener; so the listener
-is a context variable of the process that watches.
+The round loop runs inside a Flower ServerApp, which can't take a listener as an argument; so the listener is a
+context variable.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Hears of a run: once when its directory is there, then of each round, with its row of `metrics.jsonl`."""
+    """Listens to a run: once when its directory exists, then to each round, with its row of `metrics.jsonl`."""
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """The run directory is written; of `rounds` rounds, `done` were made before, and the next begins."""
+        """The run directory exists; `done` of `rounds` rounds were made before, and the next begins."""
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """A round has ended, and is safe from a kill."""
+        """A round has ended and is durable."""
 
     def stopping(self) -> None:
-        """A signal has come, and the round in flight is the last; called from the signal's handler."""
+        """A signal came, and the current round is the last; called from the signal handler."""
 
 
 class Silent:
-    """Tells no one."""
+    """A listener that ignores everything."""
 
     def started(self, path: Path, rounds: int, done: int) -> None:
         """Say nothing."""
@@ -43,13 +43,13 @@ _current: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
 def current() -> Progress | None:
-    """Return who listens in this context, None outside a run of fedsim's own."""
+    """Return the listener of this context, None outside a run of fedsim's own."""
     return _current.get()
 
 
 @contextmanager
 def listening(progress: Progress) -> Iterator[None]:
-    """Let `progress` hear of the runs inside the block."""
+    """Make `progress` the listener of runs inside the block."""
     token = _current.set(progress)
     try:
         yield

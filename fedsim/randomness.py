@@ -1,4 +1,4 @@
-"""Where an experiment's noise and cohorts come from: named streams of its seed, or the operating system."""
+"""Randomness of an experiment's noise and cohorts: named streams of its seed, or the operating system."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fedsim.streams import noise_stream, numpy_stream, torch_stream
 
 
 def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: int = 0) -> Randomness:
-    """Return what draws a mechanism's noise, as `privacy.noise` says; the others name a stream (`noise_stream`)."""
+    """Return the randomness of a mechanism's noise by `privacy.noise`; other arguments as `noise_stream`."""
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return SystemRandomness()
     return NumpyRandomness(noise_stream(experiment.seed, purpose, round_=round_, client=client))
 
 
 class ClientsDraws:
-    """What the clients of an experiment draw (`fedsim.privacy.mechanism.ClientDraws`)."""
+    """Randomness of an experiment's clients (`fedsim.privacy.mechanism.ClientDraws`)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
 
     def noise(self, purpose: str, at: ClientRound) -> Randomness:
-        """Return what draws a client's noise in a round."""
+        """Return the randomness of a client's noise in a round."""
         return randomness_of(self._experiment, purpose, round_=at.round, client=at.client)
 
     def noise_and_coins(self, noise: str, coins: str, at: ClientRound) -> Randomness:
-        """Return what draws a client's noise and its batches in a round, from streams of these names."""
+        """Return the randomness of a client's noise and batches in a round, from streams of these names."""
         if Noise(self._experiment.privacy.noise) is Noise.SYSTEM:
             return SystemRandomness()
         seed, place = self._experiment.seed, {"round_": at.round, "client": at.client}
@@ -42,22 +42,22 @@ class ClientsDraws:
 
 
 class ServerDraws:
-    """What the server of an experiment draws (`fedsim.privacy.mechanism.Draws`)."""
+    """Randomness of an experiment's server (`fedsim.privacy.mechanism.Draws`)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
 
     @property
     def source(self) -> Noise:
-        """Where noise comes from."""
+        """Source of the noise."""
         return Noise(self._experiment.privacy.noise)
 
     def noise(self, purpose: str, round_: int) -> Randomness:
-        """Return what draws the server's noise of a round."""
+        """Return the randomness of the server's noise in a round."""
         return randomness_of(self._experiment, purpose, round_=round_)
 
     def coins(self, round_: int) -> np.random.Generator:
-        """Return what draws a round's cohort: coins that nobody can toss again where noise is the system's."""
+        """Return the generator of a round's cohort; secret if noise is the operating system's."""
         if self.source is Noise.SYSTEM:
             return secret_generator()
         return numpy_stream(self._experiment.seed, "cohort", round_=round_)

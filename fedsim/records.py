@@ -1,7 +1,7 @@
 """The records of a message's content, or of a client's state, by kind and name.
 
-Flower's `content.config_records` and its like make a dictionary each time that they are asked for, and one that
-refers to itself: the content stays in memory with all its arrays until the garbage collector comes by.
+Flower's `content.config_records` and the like make a self-referencing dictionary on each access: the content stays in
+memory with all its arrays until the garbage collector runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def records_in(content: RecordDict, kind: type[R]) -> dict[str, R]:
 
 
 def find_record(content: RecordDict, kind: type[R], name: str) -> R | None:
-    """Return a record; None where there is none of that kind and name."""
+    """Return the record of a kind and name, or None."""
     record = content.get(name)
     return record if isinstance(record, kind) else None
 
@@ -37,6 +37,6 @@ def record_in(content: RecordDict, kind: type[R], name: str) -> R:
 
 
 def config_in(content: RecordDict, name: str) -> ConfigRecord:
-    """Return a `ConfigRecord` to read; an empty one where there is none of that name."""
+    """Return a `ConfigRecord` for reading, empty if there is none of that name."""
     record = find_record(content, ConfigRecord, name)
     return ConfigRecord() if record is None else record

@@ -1,4 +1,4 @@
-"""References: an object of some module, as text."""
+"""References to objects in modules, as text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_reference(reference: str) -> Any:
 
 
 def see_folders(folders: Iterable[str | Path]) -> None:
-    """Let references of this process find modules in folders too, after all others."""
+    """Let references find modules in folders too, after all others."""
     for folder in map(str, folders):
         if folder not in sys.path:
             sys.path.append(folder)

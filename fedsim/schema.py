@@ -1,4 +1,4 @@
-"""The JSON schema of experiment files, which editors use to complete and check them."""
+"""The JSON schema of experiment files, for editors."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def schema() -> dict[str, Any]:
     _describe(tree["$defs"]["AlgorithmSection"], "name", catalogue.ALGORITHMS, "examples")
     server["properties"]["sampling"]["anyOf"] = [{"enum": list(catalogue.SAMPLINGS)}, {"pattern": ":"}]
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
+    _describe(server, "schedule", catalogue.ROUND_SCHEDULES, "examples", "schedule-options")
     _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")
     _describe(client, "schedule", SCHEDULES, "examples", "schedule-options")
     data["additionalProperties"] = False
@@ -32,9 +33,9 @@ def schema() -> dict[str, Any]:
 def _describe(
     section: dict[str, Any], key: str, table: Mapping[str, catalogue.Entry], names: str, where: str = ""
 ) -> None:
-    """Put the names of a table, and the options that go with each, into the schema of a section.
+    """Add a table's names, and each entry's options, to the schema of a section.
 
-    The options stand in a table of their own, `where`, or in the section itself.
+    The options are in their own table, `where`, or in the section itself.
     """
     section["properties"][key][names] = list(table)
     options = section["properties"]

@@ -325,6 +325,11 @@ class ServerSection(Section):
     `privacy.dp-ftrl`, whose `min-separation` is the number of groups; or `"module:callable"`."""
     sampling_options: dict[str, Any] | None = None
     """Arguments of a sampling of your own."""
+    schedule: str | None = None
+    """How rounds follow one another: `buffered` (FedBuff, in virtual time) or `"module:callable"`; unset: synchronously,
+    the server waits for the cohort."""
+    schedule_options: dict[str, Any] | None = None
+    """The schedule's own arguments."""
     max_cohort: int | None = Field(default=None, ge=1)
     """Clients in a round at most, for `truncated-poisson`; unset: five standard deviations above the mean."""
     weighting: Literal["examples", "uniform"] = "examples"
@@ -355,6 +360,8 @@ class ServerSection(Section):
         filled = dict(raw)
         _fill(filled, "options", _lookup("strategy", raw.get("strategy", "fedavg"), catalogue.find_strategy))
         _lookup("sampling", raw.get("sampling", "fixed"), catalogue.find_sampling)
+        if (schedule := raw.get("schedule")) is not None:
+            _fill(filled, "schedule-options", _lookup("schedule", schedule, catalogue.find_round_schedule))
         return filled
 
     @model_validator(mode="after")
@@ -363,6 +370,10 @@ class ServerSection(Section):
             raise invalid(
                 "sampling-options", "a table", f"is for a sampling of your own, not {self.sampling!r}"
             )
+        if self.schedule is None and self.schedule_options is not None:
+            raise invalid("schedule-options", "a table", "is for a schedule, and none is set")
+        if self.schedule is not None and self.sampling != "fixed":
+            raise invalid("sampling", self.sampling, "the schedule says who trains; allowed with one: fixed")
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
         if self.target is not None and self.target_accuracy is not None:
             raise invalid("target", self.target, "can't stand beside target-accuracy; allowed: one of them")
@@ -390,6 +401,16 @@ class ServerSection(Section):
     def strategy_entry(self) -> catalogue.StrategyEntry:
         """The strategy's entry in the catalogue."""
         return catalogue.find_strategy(self.strategy)
+
+    @property
+    def fixed_cohorts(self) -> bool:
+        """Whether `cohort` clients train in each round."""
+        return self.sampling == "fixed" and self.schedule is None
+
+    @property
+    def schedule_entry(self) -> catalogue.RoundScheduleEntry | None:
+        """The schedule's entry in the catalogue; None where rounds are synchronous."""
+        return None if self.schedule is None else catalogue.find_round_schedule(self.schedule)
 
     @property
     def sampling_entry(self) -> catalogue.SamplingEntry:

@@ -1,4 +1,4 @@
-"""`fedsim.run`: an experiment in, a run out; and `fedsim.resume`, which goes on with one."""
+"""`fedsim.run` runs an experiment; `fedsim.resume` resumes a run."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def run(
     """Simulate an experiment on this machine.
 
     Args:
-        experiment: What to run.
+        experiment: The experiment.
         out: The run directory, which must not exist; unset: `runs/<name>-<time>` under the current folder.
-        progress: Hears of each round.
-        trackers: Are told of each round and of the end.
+        progress: Called with each round.
+        trackers: Called with each round and the end.
 
     Returns:
-        The run, completed.
+        The completed run.
 
     Raises:
         Refused: The experiment can't be run; nothing was written.
-        RunFailed: It began and could not go on; the run directory says how far it came.
-        Interrupted: SIGINT or SIGTERM came, in the main thread; `resume` goes on. A second signal raises
+        RunFailed: It failed; the run directory holds its rounds so far.
+        Interrupted: SIGINT or SIGTERM came, in the main thread; `resume` continues the run. A second signal raises
             `KeyboardInterrupt` at once.
     """
     if experiment.data.source_entry.by_clients:
@@ -72,24 +72,24 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
 ) -> Run:
-    """Go on with a run that was killed, interrupted or failed, from its last whole round.
+    """Resume a run that was killed, interrupted or failed, from its last whole round.
 
-    It ends with the bits that the run would have had without the interruption.
+    It ends with the same bits as without the interruption.
 
     Args:
         path: The run directory.
-        progress: Hears of each round.
-        trackers: Are told of each round from here on, and of the end.
+        progress: Called with each round.
+        trackers: Called with each further round and the end.
         engine: Another engine than the run's own.
         workers: Another number of workers.
         address: Of another Ray cluster.
 
     Returns:
-        The run, completed.
+        The completed run.
 
     Raises:
-        Refused: There is nothing to resume, the data or the experiment are not what they were, or another
-            process writes the run; nothing was changed.
+        Refused: There is nothing to resume, the data or the experiment have changed, or another process writes the
+            run; nothing was changed.
         RunFailed: As from `run`.
         Interrupted: As from `run`.
     """
@@ -108,7 +108,7 @@ def resume(
 
 
 def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progress) -> None:
-    """Run the ServerApp over the experiment's engine; `server_config` is what only the ServerApp is told."""
+    """Run the ServerApp over the experiment's engine; `server_config` is for the ServerApp only."""
     run_config: UserConfig = dict(experiment.to_run_config())
     with interruptible(listener.stopping):
         private: UserConfig = {}
@@ -129,20 +129,20 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
 def make_grid(experiment: Experiment, spec: AppSpec) -> ClientsGrid:
     """Start the experiment's engine."""
     runtime = experiment.runtime
-    most = max(experiment.server.cohort, 1)  # more workers than clients in a round would wait for nothing
-    if experiment.server.client_evaluation == "all" or experiment.server.sampling != "fixed":
-        most = spec.clients  # cohorts of other samplings may be larger than is expected
+    most = max(experiment.server.cohort, 1)  # more workers than clients in a round would idle
+    if experiment.server.client_evaluation == "all" or not experiment.server.fixed_cohorts:
+        most = spec.clients  # other cohorts may exceed the expected size
     return start_engine(runtime.engine, runtime.workers, runtime.address, spec, most)
 
 
 @contextmanager
 def _modules_out_of_the_collectors_way() -> Iterator[None]:
-    """Let the garbage collector pass over what is there already: the objects of hundreds of modules.
+    """Let the garbage collector ignore existing objects, those of hundreds of modules.
 
-    Flower has it run twice for each record that a strategy reads, so that a round of QFedAvg or Bulyan would take
-    a hundred times as long.
+    Flower triggers it twice for each record that a strategy reads, so that a round of QFedAvg or Bulyan would take a
+    hundred times as long.
     """
-    if gc.get_freeze_count():  # the caller's own, who would not want them back
+    if gc.get_freeze_count():  # the caller's own, which unfreezing would undo
         yield
         return
     gc.freeze()
@@ -154,7 +154,7 @@ def _modules_out_of_the_collectors_way() -> Iterator[None]:
 
 @contextmanager
 def _quiet_flower() -> Iterator[None]:
-    """Keep Flower's log lines of each round, which the progress says better, off the terminal."""
+    """Keep Flower's log lines of each round off the terminal: the progress replaces them."""
     logger = logging.getLogger("flwr")
     before = logger.level
     logger.setLevel(logging.WARNING)

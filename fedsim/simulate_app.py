@@ -1,4 +1,4 @@
-"""`fedsim.run_app`: any Flower app in, a run out."""
+"""`fedsim.run_app` runs any Flower app."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedsim.runtime.spec import CLIENT_APP, RUN_ID, SERVER_APP, SERVER_NODE_ID
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
 
-CLIENTS = 10  # where neither caller nor app says: what Flower simulated before 1.32 (since then: 2)
+CLIENTS = 10  # default of Flower's simulation before 1.32 (since then: 2)
 
 
 def run_app(
@@ -42,17 +42,17 @@ def run_app(
     """Run a Flower app on this machine, as `flwr run` would simulate it.
 
     Args:
-        folder: Where the app's `pyproject.toml` is; its modules are looked for there first.
+        folder: Folder of the app's `pyproject.toml`, searched first for its modules.
         run_config: Overrides of the app's own `[tool.flwr.app.config]`.
-        clients: How many, at least 1; unset: the `num-supernodes` of the app's default federation, else 10.
+        clients: Number of clients, at least 1; unset: the `num-supernodes` of the app's default federation, else 10.
         out: The run directory, which must not exist; unset: `runs/<name>-<time>` under the current folder.
         engine: `local` (worker processes, the default), `ray` or `sequential` (this process).
         workers: Worker processes or actors; 0, the default: one for each core.
         address: Of a Ray cluster; unset: Ray is started on this machine.
-        quiet: What the app prints and logs goes to the run's `log.txt` alone.
+        quiet: Write the app's output only to the run's `log.txt`.
 
     Returns:
-        The run, completed. An app that is fedsim's own repository is the run of the experiment in its run config.
+        The completed run. For fedsim's own repository, it is the run of the experiment in its run config.
 
     Raises:
         Refused: The app can't be run; nothing was written.
@@ -74,7 +74,7 @@ def run_app(
     check_free(path)
     spec = AppSpec(nodes, config, app.clientapp, str(app.folder))
     with app.modules(), start_engine(engine, workers, address, spec, most=nodes) as grid:
-        server_app, _ = app.load()  # while the workers load theirs
+        server_app, _ = app.load()  # while the workers load the ClientApp
         directory = RunDirectory.begin(path, _manifest(app, spec), {})
         with directory, recording(path / "log.txt", quiet) as log:
             if not quiet:
@@ -85,7 +85,7 @@ def run_app(
 
 
 def is_fedsim(app: FlowerApp) -> bool:
-    """Say whether an app is fedsim's own repository, whose run config holds an experiment."""
+    """Return whether an app is fedsim's own repository, with an experiment in its run config."""
     return (app.name, app.serverapp, app.clientapp) == ("fedsim", SERVER_APP, CLIENT_APP)
 
 
@@ -95,12 +95,12 @@ def experiment_of(
     """Return the experiment in the run config of fedsim's own repository.
 
     Raises:
-        Refused: It says something that can't be, or there is a number of clients beside its own.
+        Refused: It is invalid, or a number of clients is given besides its own.
     """
     from fedsim.experiment import Experiment
 
     if clients is not None:
-        raise Refused(f"clients = {clients}: is not for an experiment, whose data.clients says how many")
+        raise Refused(f"clients = {clients}: is not for an experiment, which has data.clients")
     runtime = {"engine": engine, "workers": workers, "address": address}
     changes = [shlex.quote(f"runtime.{key}={value}") for key, value in runtime.items() if value is not None]
     return Experiment.from_run_config({**config, "set": " ".join([str(config["set"]), *changes])})
@@ -136,7 +136,7 @@ def _manifest(app: FlowerApp, spec: AppSpec) -> dict[str, object]:
 
 
 def _file_name(name: str) -> str:
-    """Return a project's name as a directory may be called.
+    """Return a project's name as a valid directory name.
 
     >>> _file_name("My app: v/2"), _file_name("..")
     ('My-app-v-2', 'app')

@@ -68,8 +68,8 @@ def torch_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -
 def torch_draws_from(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> Iterator[None]:
     """Let PyTorch's default generator (CPU) draw from one named stream inside the block.
 
-    Layers initialise themselves, and dropout draws, from the default generator. Its own state is put back at
-    the end, so the caller's program draws what it would have drawn anyway. Arguments as in `numpy_stream`.
+    Layers initialise themselves, and dropout draws, from the default generator. Its own state is restored at the end,
+    so the caller's program is not affected. Arguments as in `numpy_stream`.
     """
     with _torch_draws(torch_stream(seed, purpose, round_=round_, client=client).get_state()):
         yield
@@ -77,15 +77,15 @@ def torch_draws_from(seed: int, purpose: str, *, round_: int = 0, client: int = 
 
 @contextmanager
 def torch_draws_from_system() -> Iterator[None]:
-    """Let PyTorch's default generator (CPU) draw what nobody knows or can repeat inside the block; as `torch_draws_from`.
+    """Let PyTorch's default generator (CPU) draw secret, unrepeatable numbers inside the block; as `torch_draws_from`.
 
     The whole state of the generator, a Mersenne Twister (Matsumoto and Nishimura 1998), comes from the operating
-    system: 19,937 bits, of which each next 624 words of 32 bits are a bijection. PyTorch's own seed has 32 bits
-    (of a longer one the rest is dropped), which can be tried one after another. Who sees much of what is drawn can
-    go on drawing: it is for what nobody sees, as masks of dropout, and not for noise.
+    system: 19,937 bits, which determine the next 624 words of 32 bits bijectively. PyTorch's own seed has 32 bits
+    (the rest of a longer one is dropped), few enough for brute force. Enough observed draws predict all later ones:
+    use it for unobserved draws such as dropout masks, not for noise.
 
     Raises:
-        RuntimeError: This version of PyTorch lays its state out otherwise.
+        RuntimeError: This version of PyTorch has another state layout.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How many threads a computation takes."""
+"""Numbers of cores and threads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def cores() -> int:
 def single_threaded() -> Iterator[None]:
     """Let PyTorch use one thread inside the block.
 
-    The order of a sum depends on how many threads share it; with one, a client's bits are the same in this
-    process, in a worker, and on a machine with other cores. Where PyTorch is not loaded, it is not now either.
+    The order of a sum depends on the number of threads; with one, a client's bits are the same in this process, in a
+    worker, and on other machines. This does not load PyTorch.
     """
     torch = sys.modules.get("torch")
     before = 1 if torch is None else torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Trackers: who else is told of a run's rounds, such as MLflow or TensorBoard; users write their own.
+"""Trackers: further receivers of a run's rounds, such as MLflow or TensorBoard; users can write their own.
 
 >>> class Printer:
 ...     def on_round(self, run, row):
@@ -25,7 +25,7 @@ from fedsim.results.run import Run
 
 log = logging.getLogger(__name__)
 
-# Short names for the command line, each of a class that takes where to write, empty for its own choice.
+# Short names for the command line, of classes that take a destination (empty: their default).
 TRACKERS = {
     "mlflow": "fedsim.trackers.mlflow:MLflowTracker",
     "tensorboard": "fedsim.trackers.tensorboard:TensorBoardTracker",
@@ -33,27 +33,27 @@ TRACKERS = {
 
 
 class Tracker(Protocol):
-    """Is told of a run.
+    """Receives a run's rounds and its end.
 
-    What it raises is logged, and it is told nothing more of that run: the run goes on without it.
+    An exception is logged, and the run goes on without the tracker.
     """
 
     def on_round(self, run: Run, row: Mapping[str, Any]) -> None:
-        """A round has ended, and is safe from a kill; `row` is its row of `metrics.jsonl`."""
+        """A round has ended and is durable; `row` is its row of `metrics.jsonl`."""
 
     def on_end(self, run: Run) -> None:
-        """The run has ended; `run.status` says how."""
+        """The run has ended; see `run.status`."""
 
 
 def tracker_of(text: str) -> Tracker:
     """Return the tracker of `--track`.
 
     Args:
-        text: `"mlflow"` or `"tensorboard"`, or one of these with `":"` and where to write; or `"module:Class"` of one's
-            own, which is called without arguments.
+        text: `"mlflow"` or `"tensorboard"`, optionally with `":"` and a destination; or `"module:Class"` of one's
+            own, called without arguments.
 
     Raises:
-        Refused: There is no such tracker, or what it needs is not installed.
+        Refused: There is no such tracker, or a library is not installed.
     """
     name, colon, place = text.partition(":")
     if name in TRACKERS:
@@ -75,7 +75,7 @@ def tracker_of(text: str) -> Tracker:
 
 
 def packed(trackers: Iterable[Tracker]) -> bytes:
-    """Return trackers as bytes (a pickle), of which another process makes copies of its own.
+    """Return trackers as bytes (a pickle), for copies in another process.
 
     Raises:
         Refused: One can't be pickled, or is of a class that other processes do not find.
@@ -93,7 +93,7 @@ def packed(trackers: Iterable[Tracker]) -> bytes:
 
 
 class _Importable(pickle.Unpickler):
-    """Refuses classes of the program's own file, whose name in another process is that one's own file."""
+    """Refuses classes of the main program's file, which another process can't import."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class by its name."""
@@ -105,7 +105,7 @@ class _Importable(pickle.Unpickler):
 
 
 def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield what can be drawn of a row: its numbers, without the round's own."""
+    """Yield a row's numbers, except the round."""
     for name, value in row.items():
         if name != "round" and isinstance(value, int | float) and not isinstance(value, bool):
             yield name, float(value)
@@ -113,7 +113,7 @@ def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 @contextmanager
 def tracked(path: Path, progress: Progress, trackers: Iterable[Tracker]) -> Iterator[Progress]:
-    """Yield a progress that tells `progress` and the trackers of the run at `path`; at the end they hear of that."""
+    """Yield a listener that calls `progress` and the trackers for the run at `path`, and the trackers at its end."""
     telling = _Tracking(path, progress, list(trackers))
     try:
         yield telling
@@ -122,7 +122,7 @@ def tracked(path: Path, progress: Progress, trackers: Iterable[Tracker]) -> Iter
 
 
 class _Tracking:
-    """Tells a progress of all, and trackers of rounds and the end."""
+    """Calls a progress for everything, and trackers for rounds and the end."""
 
     def __init__(self, path: Path, progress: Progress, trackers: Sequence[Tracker]) -> None:
         self._path = path
@@ -136,7 +136,7 @@ class _Tracking:
         self._progress.started(path, rounds, done)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Pass it on, and tell the trackers."""
+        """Forward it, and call the trackers."""
         self._progress.round_done(row)
         self._tell(lambda tracker: tracker.on_round(Run(self._path), row))
 
@@ -145,7 +145,7 @@ class _Tracking:
         self._progress.stopping()
 
     def end(self) -> None:
-        """Tell the trackers, if the run has begun."""
+        """Call the trackers, if the run has begun."""
         if self._begun:
             self._tell(lambda tracker: tracker.on_end(Run(self._path)))
 
@@ -153,8 +153,10 @@ class _Tracking:
         for tracker in list(self._trackers):
             try:
                 what(tracker)
-            except Exception as error:  # a server that does not answer must not cost a run
+            except Exception as error:  # an unavailable server must not end a run
                 self._trackers.remove(tracker)
                 name = type(tracker).__name__
                 said = "%s is told nothing more: %s: %s"
-                log.warning(said, name, type(error).__name__, error, extra=PUBLIC)  # it knows what is public
+                log.warning(
+                    said, name, type(error).__name__, error, extra=PUBLIC
+                )  # trackers receive only public values

@@ -1,4 +1,4 @@
-"""The account of a run: its ledger, the file that this is in, and the plan that says what it costs."""
+"""Privacy account of a run: its ledger, the ledger's file, and the plan that turns it into costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LedgerFile(Protocol):
 
     @property
     def lasting(self) -> bool:
-        """Whether nothing is ever cut off, as the operating system's noise needs."""
+        """Whether events are never removed, as the operating system's noise requires."""
 
     def write(self, events: Sequence[Event]) -> None:
         """Note events; they are on the disk when this returns."""
@@ -31,17 +31,17 @@ class LedgerFile(Protocol):
 class Account:
     """The account of a run.
 
-    Events of a mechanism whose clients release come with their replies, or are in the file before those. With secure
-    aggregation none come, and from a client of another machine nothing may come any more once this process has ended:
-    then what clients are asked for is charged before they are, and who fails is charged too.
+    If clients release their updates, their events arrive with the replies or are already in the file. Secure
+    aggregation delivers no events, and events of clients on other machines are lost if this process ends. Clients are
+    then charged before they are asked, including those that fail.
 
     Args:
-        plan: What the run costs.
+        plan: Computes what the run costs.
         noise: Where noise comes from.
         charges_ahead: Whether clients are charged before they are asked, where they release their updates.
 
     Attributes:
-        ledger: What was released so far.
+        ledger: Events released so far.
     """
 
     def __init__(self, plan: Plan, noise: Noise, *, charges_ahead: bool) -> None:
@@ -58,64 +58,64 @@ class Account:
         self.ledger.extend(events)
 
     def instructions(self) -> dict[str, Any]:
-        """Return what clients are told, for a message's config: the plan's, and where to note what they release."""
+        """Return the plan's instructions for clients and the ledger's path, for a message's config."""
         told = self._plan.instructions()
         return told | {"ledger": str(self._file.path)} if self._file is not None and self._is_shared else told
 
     def spent_out(self, clients: Sequence[int]) -> dict[int, str]:
-        """Return why some of the clients that were drawn are not asked: they have released all that they may."""
+        """Return the drawn clients that have no budget left and are not asked, each with the reason."""
         self._catch_up()
         return self._plan.spent_out(self.ledger, clients)
 
     def check_room(self, round_: int, clients: Sequence[int] = ()) -> None:
-        """Refuse a round that would bring what is spent above what is planned; note that the round was begun.
+        """Refuse a round that would exceed the planned budget; note that the round began.
 
         Args:
-            round_: That is about to begin, or to release its sum; from 1.
-            clients: That are about to be asked.
+            round_: The round that is about to begin, or to release its sum; from 1.
+            clients: Clients that are about to be asked.
 
         Raises:
-            ValueError: It would, or the ledger is not of this run's mechanism.
+            ValueError: The round would exceed the budget, or the ledger belongs to another mechanism.
         """
         self._catch_up()
         self._plan.check_room(self.ledger, round_, clients)
         self._begun = max(self._begun, round_)
 
     def charge(self, round_: int, clients: Sequence[int]) -> None:
-        """Note what clients that are about to be asked release at most, where that is charged ahead."""
+        """If clients are charged ahead, note the most that those about to be asked can release."""
         if self.charges_ahead:
             self._write(self._plan.charge(self.ledger, round_, clients))
 
     def note_released(self, event: Event) -> None:
-        """Note what this server releases; it is on the disk when this returns."""
+        """Note a release of the server; it is on the disk when this returns."""
         self._write([event])
 
     def note_reported(self, events: Sequence[Event]) -> None:
-        """Note what a round's clients say that they have released, where that wasn't charged ahead."""
+        """Unless clients are charged ahead, note the events that a round's clients report."""
         if self._plan.by_clients and not self.charges_ahead:
             self.ledger.extend(events if self._file is None else self._file.take(events))
 
     def row(self, round_: int) -> dict[str, Any]:
-        """Return what privacy has cost after a round, for its row."""
+        """Return the privacy columns of a round's row."""
         return self._plan.row(self.ledger, max(round_, self._begun))
 
     def report(self, rounds: int) -> dict[str, Any]:
-        """Return what the manifest says, by adversary, after so many rounds.
+        """Return the manifest's report after a number of rounds, by adversary.
 
         Raises:
-            ValueError: The ledger is not of this run's mechanism.
+            ValueError: The ledger belongs to another mechanism.
         """
         return self._plan.report(self.ledger, max(rounds, self._begun))
 
     @property
     def _is_shared(self) -> bool:
-        """Whether clients note what they release in the file themselves."""
+        """Whether clients write their events to the file themselves."""
         return (
             self._file is not None and self._file.lasting and self._plan.by_clients and not self.charges_ahead
         )
 
     def _catch_up(self) -> None:
-        """Read what clients have noted since: some may have come late, or died after they had noted it."""
+        """Read the events that clients have written since, including clients that were late or died afterwards."""
         if self._file is not None and self._is_shared:
             self.ledger.extend(self._file.take(()))
 

@@ -1,16 +1,16 @@
 """Noise in finite precision: a sum and its noise are rounded to one grid and added exactly.
 
-Floating-point addition rounds by what is added, so that the low bits of a noised sum tell sums apart that ideal noise
-would hide (Mironov 2012, "On significance of the least significant bits for differential privacy"). With `grid(x)` the
-nearest multiple of a step g, and S a sum whose sensitivity is D, what is released here is `grid(S) + grid(N)`: both
+Floating-point addition rounds depending on its operands, so the low bits of a noised sum can distinguish sums that
+ideal noise would hide (Mironov 2012, "On significance of the least significant bits for differential privacy"). Let
+`grid(x)` be the nearest multiple of a step g, and S a sum of sensitivity D. The release is `grid(S) + grid(N)`: both
 are whole multiples of g below 2^53 g, which float64 holds and adds exactly. Rounding commutes with a translation by a
-multiple of g, so that this is `grid(grid(S) + N)`: post-processing of the ideal mechanism on `grid(S)`. Rounding moves
-each of d numbers by at most g / 2, and so the sensitivity of `grid(S)` is at most `D + d^(1/p) g` in the norm of order
-p; float64 sums add what they may be off by.
+multiple of g, so this equals `grid(grid(S) + N)`: post-processing of the ideal mechanism on `grid(S)`. Rounding moves
+each of d numbers by at most g / 2, so the sensitivity of `grid(S)` is at most `D + d^(1/p) g` in the norm of order p,
+plus the error of float64 sums.
 
-What remains: N is made of finitely many random bits. Its numbers must be much denser than the grid (they are multiples
-of about 2^-53 of their scale), and its tails end where the generator's do: at 8.5 standard deviations for the operating
-system's normals, at 36 scales for Laplace's.
+What remains: N has finitely many random bits. Its numbers must be much denser than the grid (they are multiples of
+about 2^-53 of their scale), and its tails end with the generator's: at 8.5 standard deviations for the operating
+system's normals, at 36 scales for Laplace noise.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _DENSEST = (
     2.0**-40
 )  # of the noise's scale: steps are no smaller, so that thousands of its numbers lie between two
 _MOST = 2.0**51  # steps; whole numbers up to 2^53 are float64s
-_PIECE = 1 << 16  # numbers: what is between stays in the cache
+_PIECE = 1 << 16  # numbers: intermediate results stay in the cache
 
 
 class Arithmetic(StrEnum):
     """How noise is added."""
 
     GRID = "grid"  # exactly, on a grid
-    FLOAT32 = "float32"  # as floating-point numbers are added: for simulations that want the speed, and no guarantee
+    FLOAT32 = "float32"  # by floating-point addition: for simulations that need speed and no guarantee
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Grid:
 
     @classmethod
     def at_most(cls, step: float) -> Grid:
-        """Return the grid whose step is the largest power of two up to `step`.
+        """Return the grid with the largest power of two up to `step` as its step.
 
         Raises:
-            ValueError: That is no float64 of full precision.
+            ValueError: That power is no float64 of full precision.
 
         >>> Grid.at_most(0.3).step
         0.25
@@ -67,12 +67,12 @@ class Grid:
     def add(self, total: NDArray[Any], noise: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return `grid(total) + grid(noise)`, exactly, in the memory of the noise.
 
-        Halves are rounded up in both: rounding halves to even would prefer even multiples wherever the noise's own
-        numbers make halves likely, and neighbouring sums would be told apart by their parity.
+        Halves are rounded up in both. Rounding halves to even would favour even multiples wherever the noise makes
+        halves likely, and parity would distinguish neighbouring sums.
 
         Args:
             total: float32 or float64, finite.
-            noise: Of as many numbers, contiguous; within 2^50 steps of zero, as noise that is no 2^40 steps wide is.
+            noise: As many numbers, contiguous; within 2^50 steps of zero, as noise of a scale below 2^40 steps is.
 
         Raises:
             ValueError: A noised sum is more than 2^51 steps from zero: near 2^53 float64 has no exact sums.
@@ -101,11 +101,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class ExactSum:
-    """How a sum gets its noise, for a sensitivity and a number of coordinates that are public.
+    """How noise is added to a sum of public sensitivity and dimension.
 
     Attributes:
-        sensitivity: What the noise is to be scaled to: that of the sum as it was rounded.
-        grid: Where sum and noise are rounded to; None: they are added as floating-point numbers.
+        sensitivity: Of the rounded sum; the noise is scaled to it.
+        grid: Grid that sum and noise are rounded to; None: floating-point addition.
     """
 
     sensitivity: float
@@ -121,18 +121,18 @@ class ExactSum:
         order: Literal[1, 2] = 2,
         arithmetic: Arithmetic,
     ) -> ExactSum:
-        """Return that of a sum.
+        """Return how noise is added to a sum.
 
-        With a grid the sensitivity grows by `SHARE` of itself. Half of that is d^(1/order) steps, for the rounding of two
-        neighbouring sums (with noise multipliers of thousands it is more, lest the grid be finer than the noise is
-        dense). The other half is for float64 sums of n clients in a tree whose leaves are n / 64 clients: each coordinate
-        is off by at most (n / 64 + 7) 2^-53 of its terms' magnitudes, and two sums by 2 n (n / 64 + 7) 2^-53 of the
-        sensitivity: below 2^-21 up to 300,000 clients in a sum.
+        A grid raises the sensitivity by `SHARE` of itself. Half of that is d^(1/order) steps, for rounding two
+        neighbouring sums (more for noise multipliers in the thousands: the grid must stay coarser than the noise is
+        dense). The other half covers float64 sums of n clients in a tree with leaves of n / 64 clients: each
+        coordinate is off by at most (n / 64 + 7) 2^-53 of its terms' magnitudes, and two sums by 2 n (n / 64 + 7)
+        2^-53 of the sensitivity, below 2^-21 up to 300,000 clients.
 
         Args:
             sensitivity: Of the sum of real numbers, in the norm of this order; above 0, and finite.
-            noise_multiplier: The noise's scale over it, above 0, and finite.
-            dimension: How many numbers are summed, 1 or more.
+            noise_multiplier: Scale of the noise over the sensitivity, above 0, and finite.
+            dimension: Coordinates of the sum, 1 or more.
             order: Of the norm: 2 for Gaussian noise, 1 for Laplace's.
             arithmetic: How to add.
 

@@ -1,6 +1,6 @@
-"""What `fedsim budget` says of a mechanism before anything runs, as data: options, numbers, tables, notes, pictures.
+"""What `fedsim budget` shows of a mechanism before a run, as data: options, numbers, tables, notes, pictures.
 
-A mechanism's `budget` module has a `Budget`; whoever prints it needs to know nothing of the mechanism.
+A mechanism's `budget` module defines a `Budget`; the command prints it without knowing the mechanism.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedsim.privacy.accounting.steps import Epsilon
 from fedsim.privacy.events import Relation
 from fedsim.privacy.settings import kebab
 
-FACTORS = (0.5, math.sqrt(0.5), 1.0, math.sqrt(2), 2.0)  # of the plan's noise that are shown beside it
+FACTORS = (0.5, math.sqrt(0.5), 1.0, math.sqrt(2), 2.0)  # multiples of the plan's noise in tables
 ONE_CLIENT = "one client"
 RELATIONS = {
     Relation.ZERO_OUT: "zero-out (the client's update becomes zero; the number of clients is public)",
@@ -29,7 +29,7 @@ RELATIONS = {
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in columns, right-aligned, `gap` apart; with `named` rows, whose first column is left-aligned."""
+    """Right-aligned columns of text, `gap` apart; if `named`, the first column is left-aligned."""
 
     title: str
     columns: Sequence[str]
@@ -42,8 +42,8 @@ class Table:
 class Curve:
     """A line of a panel: only its points that are finite and above 0 are drawn.
 
-    `label` is that of its colour, and empty where another curve of the colour has it. `colour` counts from 0; None: the
-    plan's own, which stands out.
+    `label` names its colour, and is empty if another curve of that colour has it. `colour` counts from 0; None: the
+    plan's own, highlighted.
     """
 
     xs: Sequence[float]
@@ -58,12 +58,12 @@ class Panel:
     """Curves over one axis, and the plan's own points.
 
     Attributes:
-        title: Over them.
+        title: Shown above them.
         axis: What varies along x.
         curves: In the order in which they are drawn.
         marks: Points, each with its text.
         legend: Title of the colours' legend.
-        styles: What full and dashed lines are, for a legend of their own; empty: the labels of the colours say so.
+        styles: Meaning of solid and dashed lines, for a legend of their own; empty: no such legend.
         logarithmic: Whether x is (y is always).
     """
 
@@ -87,12 +87,12 @@ class Picture:
 
 
 class Budget(BaseModel, ABC):
-    """What a plan costs; its fields are a command's options, and its docstring is the command's help.
+    """Cost of a plan. Its fields are a command's options, and its docstring is the command's help.
 
-    A field's docstring is its option's help, and a text that annotates it (`Annotated[int, "N"]`) is its metavar.
+    A field's docstring is its option's help; a string in its annotation (`Annotated[int, "N"]`) is its metavar.
 
     Attributes:
-        picture_help: Of the option that draws `picture`; empty: there is no picture.
+        picture_help: Help of the option that draws `picture`; empty: there is no picture.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -100,10 +100,10 @@ class Budget(BaseModel, ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Find what there is to find, as the noise for an epsilon; afterwards nothing else is refused.
+        """Check the options and calibrate the noise; other methods raise nothing after this.
 
         Raises:
-            ValueError: A value is out of its range, or there is no noise, or no theorem, for the epsilon.
+            ValueError: A value is out of its range, or no noise or no theorem gives the epsilon.
         """
 
     @abstractmethod
@@ -115,17 +115,17 @@ class Budget(BaseModel, ABC):
         """Yield paragraphs and tables, in order; in a paragraph, `*words*` are emphasised."""
 
     def picture(self) -> Picture:
-        """Return what there is to draw."""
+        """Return the picture."""
         raise NotImplementedError("a budget with picture_help has a picture")
 
 
 class NoiseBudget(Budget):
-    """The budget of a mechanism that adds noise: either that is given, or an epsilon that it is found for.
+    """Budget of a mechanism that adds noise, given as a multiplier or calibrated to an epsilon.
 
     Attributes:
         unit: What is protected.
-        columns: Of the tables, after what varies.
-        only_with_epsilon: Options that say nothing where noise is given, and why.
+        columns: Names of the tables' columns, after the one that varies.
+        only_with_epsilon: Options that need `epsilon`, and why.
     """
 
     noise_multiplier: float | None = None
@@ -135,7 +135,7 @@ class NoiseBudget(Budget):
     only_with_epsilon: ClassVar[Mapping[str, str]] = {}
 
     def check(self) -> None:
-        """Refuse what neither noise nor accounting is needed for. As `Budget` says."""
+        """Check the options that need no accounting. As `Budget` says."""
         if (self.noise_multiplier is None) == (self.epsilon is None):
             raise ValueError(
                 "--noise-multiplier, --epsilon: exactly one of them is needed; "
@@ -155,7 +155,7 @@ class NoiseBudget(Budget):
 
     @cached_property
     def noise(self) -> float:
-        """The noise multiplier: given, or the smallest for the epsilon."""
+        """Noise multiplier: given, or the smallest for the epsilon."""
         if self.noise_multiplier is not None:
             return self.noise_multiplier
         if self.epsilon is None:
@@ -163,7 +163,7 @@ class NoiseBudget(Budget):
         return self.noise_for(self.epsilon)
 
     def varied(self, **options: Any) -> Self:
-        """Return the plan with its noise, whatever that was found for, and other options."""
+        """Return the plan with other options and the same noise."""
         return self.having(**({"noise_multiplier": self.noise, "epsilon": None} | options))
 
     def having(self, **options: Any) -> Self:
@@ -180,7 +180,7 @@ class NoiseBudget(Budget):
 
     @abstractmethod
     def bounds(self, exact: bool) -> Sequence[float | None]:
-        """Return what the tables say of this plan, in the order of `columns`; unless exact, quick bounds will do."""
+        """Return this plan's row of a table, in the order of `columns`; unless exact, quick bounds suffice."""
 
     @abstractmethod
     def words(self) -> dict[str, str]:
@@ -189,7 +189,7 @@ class NoiseBudget(Budget):
     @property
     @abstractmethod
     def columns(self) -> Sequence[str]:
-        """Names of the tables' columns, after what varies."""
+        """Names of the tables' columns, after the one that varies."""
 
     @property
     @abstractmethod
@@ -201,23 +201,23 @@ class NoiseBudget(Budget):
         return {kebab(name): getattr(self, name) for name in names}
 
     def tree(self, answers: dict[str, Any], inputs: dict[str, Any], **target: Any) -> dict[str, Any]:
-        """Return epsilons and inputs as JSON has them, with the epsilon that was asked for, and what belongs to it."""
+        """Return epsilons and inputs for JSON, with the target epsilon and its options."""
         tree = answers | {"unit": self.unit, "neighbouring-relation": self.neighbours} | inputs
         return tree if self.epsilon is None else tree | {"epsilon": self.epsilon} | target
 
     def head(self, title: str, against: str) -> Iterator[str]:
-        """Yield what is planned, and the noise if it was found."""
+        """Yield the plan, and the noise if it was calibrated."""
         yield title
         yield f"Protects {self.unit}; neighbours: {self.neighbours}."
         if self.epsilon is not None:
             yield f"The smallest noise for epsilon {self.epsilon:g} against {against}: *{self.noise:g}*."
 
     def said(self, *leaving_out: str) -> str:
-        """Return the inputs in words, but for those that vary."""
+        """Return the inputs in words, except those that vary."""
         return ", ".join(words for name, words in self.words().items() if name not in leaving_out)
 
     def over(self, title: str, column: str, plans: Iterable[tuple[str, NoiseBudget]]) -> Table:
-        """Return a table of plans, each with its value of what varies."""
+        """Return a table of plans, each with its value of the column that varies."""
         own = self.varied()
         rows = [(name, *map(shown, plan.bounds(exact=plan == own))) for name, plan in plans]
         return Table(title, (column, *self.columns), rows)
@@ -234,11 +234,7 @@ class NoiseBudget(Budget):
 
 
 def check_rounds(rounds: int, most: int | None, option: str) -> None:
-    """Refuse a number of rounds, or of a client's participations by the option of that name.
-
-    Raises:
-        ValueError: It is out of its range.
-    """
+    """Raise `ValueError` for rounds, or a client's participations (by the option's name), out of range."""
     if rounds < 1:
         raise ValueError(f"--rounds {rounds}: must be 1 or more")
     if most is not None and not 1 <= most <= rounds:
@@ -246,28 +242,28 @@ def check_rounds(rounds: int, most: int | None, option: str) -> None:
 
 
 def both(epsilon: Epsilon | None) -> tuple[float | None, float | None]:
-    """Return both bounds; None where there is none."""
+    """Return both bounds, or None for each."""
     return (None, None) if epsilon is None else (epsilon.pld, epsilon.rdp)
 
 
-def plain(epsilon: Epsilon | None) -> dict[str, float | None]:
-    """Return both bounds for JSON, which knows no infinity."""
+def bounds_to_json(epsilon: Epsilon | None) -> dict[str, float | None]:
+    """Return both bounds for JSON, with None for infinity."""
     bounds = (value if value is not None and math.isfinite(value) else None for value in both(epsilon))
     return dict(zip(("pld", "rdp"), bounds, strict=True))
 
 
 def scaled(noise_multiplier: float, factor: float) -> float:
-    """Return a multiple of the plan's noise, in round numbers."""
+    """Return a multiple of the plan's noise, to three digits."""
     return noise_multiplier if factor == 1 else float(f"{noise_multiplier * factor:.3g}")
 
 
 def rates_beside(rate: float) -> list[float]:
-    """Return a client rate, and some beside it."""
+    """Return a client rate and some others around it, ascending."""
     return sorted({min(float(f"{rate * factor:.3g}"), 1.0) for factor in (0.1, 0.3, 3)} | {rate})
 
 
 def counted(count: int, what: str) -> str:
-    """Return a number of things.
+    """Return a count with its noun.
 
     >>> counted(1, "round"), counted(2000, "round")
     ('1 round', '2,000 rounds')
@@ -285,7 +281,7 @@ def up_to(count: int, points: int = 7) -> list[int]:
 
 
 def shown(value: float | None) -> str:
-    """Return an epsilon for people.
+    """Format an epsilon.
 
     >>> shown(7.3), shown(12345.6), shown(float("inf")), shown(None)
     ('7.300', '12,346', 'infinite', 'unavailable')

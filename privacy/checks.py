@@ -1,4 +1,4 @@
-"""What several mechanisms refuse of an experiment, each for want of a theorem."""
+"""Checks of an experiment that several mechanisms share; each refuses a combination without a theorem."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHY_NO_COINS = (
 
 
 def needs_sums_only(intent: Intent, why: str) -> Iterator[Problem]:
-    """Refuse a strategy that needs each client's update; `why` ends with what comes before the allowed ones."""
+    """Refuse a strategy that needs each client's update; `why` precedes the list of allowed ones."""
     strategy = intent.strategy
     if not strategy.linear:
         allowed = ", ".join(strategy.linear_ones)
@@ -21,7 +21,7 @@ def needs_sums_only(intent: Intent, why: str) -> Iterator[Problem]:
 
 
 def needs_noised_sums(intent: Intent, name: str) -> Iterator[Problem]:
-    """Refuse a strategy that needs each client's update, where a trusted server noises the sum of clipped ones.
+    """Refuse a strategy that needs each client's update: a trusted server noises only the sum of clipped ones.
 
     Args:
         intent: What the experiment says.
@@ -43,7 +43,7 @@ def needs_no_losses(intent: Intent) -> Iterator[Problem]:
 
 
 def needs_ledger_here(intent: Intent) -> Iterator[Problem]:
-    """Refuse clients on other machines that note what they release in a file of this one."""
+    """Refuse clients on other machines: they write their releases to a ledger file on this one."""
     if intent.noise is Noise.SYSTEM and intent.engine == "ray":
         yield Problem(
             ("privacy", "noise"),
@@ -53,7 +53,7 @@ def needs_ledger_here(intent: Intent) -> Iterator[Problem]:
 
 
 def needs_whole_clips(intent: Intent, name: str, clip: float) -> Iterator[Problem]:
-    """Refuse secure aggregation that would cut a clipped update: a vector of L2 norm C may have all of it in one coordinate.
+    """Refuse secure aggregation that would truncate a clipped update: all of an L2 norm C may lie in one coordinate.
 
     Args:
         intent: What the experiment says.
@@ -70,7 +70,7 @@ def needs_whole_clips(intent: Intent, name: str, clip: float) -> Iterator[Proble
 
 
 def needs_fixed_cohorts(intent: Intent, name: str) -> Iterator[Problem]:
-    """Refuse secret cohorts beside secure aggregation: that a round had too few for a sum says how many there were."""
+    """Refuse secret cohorts with secure aggregation: a round without a sum reveals that the cohort was small."""
     if intent.secagg_clip is not None and intent.rule.sampling is not Sampling.FIXED:
         yield Problem(
             ("server", "sampling"),
@@ -80,7 +80,7 @@ def needs_fixed_cohorts(intent: Intent, name: str) -> Iterator[Problem]:
 
 
 def needs_equal_weights(intent: Intent, why: str) -> Iterator[Problem]:
-    """Refuse weights by examples, and clients' losses beside the operating system's noise."""
+    """Refuse weights by examples, and clients' losses with the operating system's noise."""
     if intent.weighting != "uniform":
         yield Problem(("server", "weighting"), intent.weighting, why)
     if intent.noise is Noise.SYSTEM and intent.client_evaluation != "none":

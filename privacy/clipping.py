@@ -1,4 +1,4 @@
-"""An update clipped jointly over all of its tensors, so that no client moves a sum by more than the clip norm."""
+"""Clipping of an update jointly over all its tensors, so that no client moves a sum by more than the clip norm."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _UNIT = 2.0**-53  # half of a float64's precision: an operation's relative error
 _LEAST_FACTOR = (
     1e-30  # that float32 holds to its full precision, products with its numbers too where they count
 )
-_PIECE = 1 << 14  # numbers: what is between stays in the cache
-_ROW = 1 << 8  # numbers whose squares are added up in float32
+_PIECE = 1 << 14  # numbers: intermediate results stay in the cache
+_ROW = 1 << 8  # squares summed in float32 at a time
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -26,10 +26,10 @@ class Clipped:
     """A client's contribution to a sum. All of it is as secret as the update.
 
     Attributes:
-        arrays: By name, in the dtypes and shapes of the update; the update's own where nothing had to change.
-        norm_before: Of the update; infinite or NaN where it is `invalid`.
+        arrays: By name, in the dtypes and shapes of the update; the update's own arrays if they were not scaled.
+        norm_before: Norm of the update; infinite or NaN if it is `invalid`.
         clipped: Whether it was scaled down.
-        invalid: Whether a NaN or an infinity was in it, so that `arrays` are zero.
+        invalid: Whether it had a NaN or an infinity; `arrays` are then zero.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -39,14 +39,14 @@ class Clipped:
 
 
 def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_place: bool = False) -> Clipped:
-    """Scale an update down to a norm that is taken over all of its arrays together.
+    """Scale an update down to a norm over all its arrays together.
 
-    Unit: a client. The norm of the result never exceeds `norm`, not even as the dtypes round it: rounding to a
-    number of precision eps moves x by at most eps/2 |x|, or by half of the smallest number tiny, and the factor may be
-    rounded so too; so the result's norm is at most (1 + eps/2) times what was aimed at, plus d^(1/order) 2 tiny for d
-    numbers; and a float64 sum of d terms is wrong by at most d 2^-53 of itself. What is aimed at is so much less. So a
-    sum in which a client is there, or zeroed, or missing, differs by at most `norm`. The L2 norm of float32 arrays is a
-    float64 sum of float32 sums of 256 squares: that takes a quarter of the time, and 8 millionths off what is clipped.
+    Unit: a client. The norm of the result never exceeds `norm`, not even after rounding to the dtypes: rounding to
+    precision eps moves x by at most eps/2 |x|, or by half of the smallest number tiny, and may also affect the
+    factor. So the result's norm is at most (1 + eps/2) times the target, plus d^(1/order) 2 tiny for d numbers, and a
+    float64 sum of d terms is wrong by at most d 2^-53 of itself. The target is lowered by that much. So a client that
+    is present, zeroed or missing changes a sum by at most `norm`. The L2 norm of float32 arrays is a float64 sum of
+    float32 sums of 256 squares: this takes a quarter of the time and lowers a clipped norm by 8 millionths.
 
     | update | result |
     | --- | --- |
@@ -58,12 +58,12 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_pl
     Args:
         update: float16, float32 or float64 arrays of any shape, by name.
         norm: Above 0 and finite.
-        order: Of the norm: 2, the Euclidean one that Gaussian noise goes with, or 1, that Laplace's goes with.
-        in_place: Whether the result may take the memory of the update.
+        order: Of the norm: 2 for Gaussian noise, 1 for Laplace noise.
+        in_place: Whether the result may reuse the memory of the update.
 
     Raises:
-        ValueError: `norm` is out of its range, or an array is not of these dtypes (a counter, as of batch
-            normalisation, has to be left out of what is released).
+        ValueError: `norm` is out of its range, or an array has another dtype (integer counters, as in batch
+            normalisation, must be left out).
 
     >>> clipped = clip_jointly({"weight": np.array([3.0, 0.0]), "bias": np.array([4.0])}, 2.5)
     >>> clipped.norm_before, {name: array.round(6).tolist() for name, array in clipped.arrays.items()}
@@ -96,11 +96,11 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_pl
 
 
 def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float]:
-    """Return a scale, a power of two, the norm of the update over it, and how wrong that may be, relative to it.
+    """Return a scale (a power of two), the update's norm over the scale, and its relative error.
 
-    The scale is 1 unless powers would overflow or vanish, or the limit is so small; scale times norm may overflow.
-    Near the limit, the norm to clip to, it is not taken in float32: what was clipped once stays as it is. The order
-    of the sum is that of the arrays, and the same on any machine's number of threads.
+    The scale is 1 unless powers would overflow or underflow, or the limit is tiny; scale times norm may overflow.
+    Near the limit, the norm to clip to, the norm is not taken in float32, so a clipped update stays as it is. Sums
+    follow the order of the arrays, whatever the number of threads.
     """
     error = (_numbers(update) + 8) * _UNIT
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -110,7 +110,7 @@ def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float
             if 1e-10 < root < 1e15 and limit > 1e-290 * root and not 0.999 < root / limit < 1.001:
                 return 1.0, root, error + (min(_ROW, _numbers(update)) + 2) * 2.0**-24 / 2
         total = _sum_of_powers(update, 1.0, order)
-        # Else powers would count that vanish or overflow, or the factor would be subnormal.
+        # Otherwise powers would underflow or overflow, or the factor would be subnormal.
         if 1e-200 < total < 1e300 and limit > 1e-290 * total ** (1 / order):
             return 1.0, total ** (1 / order), error
         largest = float(np.max([np.abs(array).max() for array in update.values() if array.size], initial=0.0))
@@ -151,7 +151,7 @@ def _pieces(array: NDArray[Any], scale: float) -> Iterator[NDArray[np.float64]]:
 
 
 def _aim(update: Arrays, norm: float, order: int) -> float:
-    """Return the norm to scale to, so that the result's is at most `norm` after rounding; 0 where there is none."""
+    """Return the norm to scale to, so that the rounded result's is at most `norm`; 0 if there is none."""
     numbers = _numbers(update)
     infos = [np.finfo(array.dtype) for array in update.values() if array.size]
     precision = max(float(info.eps) for info in infos) + 4 * _UNIT

@@ -1,4 +1,4 @@
-"""What a mechanism's theorems let an adversary have, where noise is the operating system's."""
+"""What a mechanism's theorems allow an adversary to see, if noise is the operating system's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a value is made of."""
+    """What a value depends on."""
 
     PLAN = "the public plan, and how many rounds are over"
     MODELS = "the released models, scored on the central test set, which is taken as public"
@@ -18,13 +18,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Cover:
-    """What a theorem covers.
+    """Values that a theorem covers.
 
     Attributes:
         mechanism: The table under `[privacy]`.
         adversary: As the manifest calls it.
-        kinds: What this adversary may be given; none: nothing is written for it.
-        theorem: By which.
+        kinds: Values that this adversary may see; empty: nothing is written for it.
+        theorem: The theorem.
     """
 
     mechanism: str

@@ -1,4 +1,4 @@
-"""What an experiment says before its data and its model are known: what a mechanism may refuse."""
+"""An experiment's settings, known before data and model, for a mechanism's checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsim.privacy.events import Noise, Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class LocalWork:
-    """What a client does in a round: `steps`, or `epochs` passes, of batches of `batch_size` records."""
+    """A client's work in a round: `steps`, or `epochs` passes, of batches of `batch_size` records."""
 
     batch_size: int
     epochs: int
@@ -20,12 +20,12 @@ class LocalWork:
 
 @dataclass(frozen=True, kw_only=True)
 class CohortRule:
-    """How cohorts are asked to be drawn.
+    """Requested sampling of cohorts.
 
     Attributes:
         sampling: The scheme.
-        cohort: Clients in a cohort, expected.
-        max_cohort: Clients in a cohort at most, for truncated Poisson cohorts; None: follows from the others.
+        cohort: Expected clients in a cohort.
+        max_cohort: Most clients in a cohort, for truncated Poisson cohorts; None: follows from the others.
     """
 
     sampling: Sampling
@@ -38,10 +38,10 @@ class StrategyTraits:
     """What the server's strategy needs of a round.
 
     Attributes:
-        name: As the experiment has it.
+        name: As in the experiment.
         linear: Whether the weighted mean of the updates is enough.
-        needs_initial_loss: Whether clients report the loss of the model that they received.
-        linear_ones: Names of the strategies that are linear, for messages.
+        needs_initial_loss: Whether clients report the loss of the received model.
+        linear_ones: Names of the linear strategies, for messages.
     """
 
     name: str
@@ -52,22 +52,22 @@ class StrategyTraits:
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """What the experiment file says, with every default: all of it is public.
+    """The settings of the experiment file, with every default; all of it is public.
 
     Attributes:
         rounds: Of the whole run, 1 or more.
         rule: How cohorts are drawn.
-        clients: How many there are; None: the data decide.
-        weighting: What a client counts in a mean: "examples" or "uniform".
-        strategy: What the server makes of a round's updates.
-        engine: What plays the clients: "local", "ray" or "sequential".
+        clients: Number of clients; None: it depends on the data.
+        weighting: Weight of a client in a mean: "examples" or "uniform".
+        strategy: The server's aggregation of a round's updates.
+        engine: What runs the clients: "local", "ray" or "sequential".
         noise: Where noise comes from.
         arithmetic: How noise is added.
         client_evaluation: Which clients evaluate the model: "none", "cohort" or "all".
         held_out: Share of a client's examples that it doesn't train on, from 0, below 1.
-        work: Of a client in a round.
+        work: A client's work in a round.
         secagg_clip: Largest magnitude of a coordinate in secure aggregation; None: sums are taken in clear.
-        own_data: Whether clients bring their own data, so that nobody else knows how many examples they have.
+        own_data: Whether clients bring their own data, with numbers of examples that only they know.
     """
 
     rounds: int
@@ -89,9 +89,9 @@ class Problem(NamedTuple):
     """Why an experiment is refused.
 
     Attributes:
-        path: Of the key, such as `("server", "sampling")`.
-        value: Of the key.
-        message: What is wrong with it, and what is allowed.
+        path: Path of the key, such as `("server", "sampling")`.
+        value: Its value.
+        message: The problem, and what is allowed.
     """
 
     path: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The ledger: the events of a run, and what they have in common, for the accountant."""
+"""The ledger: the events of a run, grouped by terms for the accountant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Spent:
     """The server's releases of equal terms.
 
     Attributes:
-        count: How many there are.
+        count: Number of releases.
         last: The round of the last one, from 1.
         repeated: Whether a round has two of them.
     """
@@ -25,7 +25,7 @@ class Spent:
 
 
 class Ledger:
-    """Events, in the order in which they were noted; none is ever taken back."""
+    """Events in the order in which they were noted; none is ever removed."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._events: list[Event] = []
@@ -57,25 +57,25 @@ class Ledger:
             spent.last = max(spent.last, event.round)
 
     def participations(self) -> dict[int, int]:
-        """Return in how many rounds each client that has released by itself took part."""
+        """Return the number of rounds of each client that released its own updates."""
         return {client: len(rounds) for client, rounds in self._participations.items()}
 
     def releases_of(self, client: int) -> int:
-        """Return how often a client has released by itself: steps of DP-SGD, or updates that it noised.
+        """Return a client's number of own releases: steps of DP-SGD, or updates that it noised.
 
         A round that is in the ledger twice counts twice.
         """
         return sum(self._by_client.get(client, {}).values())
 
     def spent(self) -> Mapping[Hashable, Spent]:
-        """Return what the server has released, by the terms of the events."""
+        """Return the server's releases, by the terms of the events."""
         return self._spent
 
     def spent_by_clients(self) -> set[tuple[Hashable, int]]:
-        """Return what clients have released by themselves, and how often; what several have alike, once.
+        """Return the distinct pairs of terms and number of releases of clients.
 
         Raises:
-            ValueError: A client's noise or sampling has changed, so that its releases are not of one mechanism.
+            ValueError: A client's noise or sampling has changed between its releases.
         """
         spent = set()
         for client, releases in self._by_client.items():

@@ -1,4 +1,4 @@
-"""A mechanism's noise for a training, and what it costs."""
+"""A mechanism's plan: its noise for a training, and its cost."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ NOISE = {
 
 
 class Plan(ABC):
-    """A mechanism's noise for a training, and what it costs.
+    """A mechanism's noise for a training, and its cost.
 
-    Nothing goes on past its budget: `check_room` counts what the ledger has, and compares it with what is planned for
-    the whole run. Whole numbers do: what a run releases is one mechanism over and over, with the noise, the rate and
-    the sensitivity of the plan, and epsilon of a composition never falls with one more of them (leaving the last ones
-    out is post-processing). So a count within the plan's keeps what is spent within the epsilon that the plan was
-    made for.
+    No run exceeds its budget: `check_room` compares the ledger's number of releases with the planned number for the
+    whole run. Counting is enough: a run repeats one mechanism with the plan's noise, rate and sensitivity, and the
+    epsilon of a composition never falls with more releases (leaving out the last ones is post-processing). So a count
+    within the plan keeps the spent epsilon within the planned one.
 
     Attributes:
-        by_clients: Whether clients release their updates, so that their events come with their replies; else the server
+        by_clients: Whether clients release their updates, and send events with their replies; else the server
             releases sums.
         cohorts: The public rule of the cohorts.
-        noise_multiplier: Given, or calibrated for the epsilon that was asked for.
+        noise_multiplier: Given, or calibrated to an epsilon.
     """
 
     by_clients: ClassVar[bool]
@@ -40,11 +39,11 @@ class Plan(ABC):
     noise_multiplier: float
 
     def instructions(self) -> dict[str, Any]:
-        """Return what clients are told, for a message's config."""
+        """Return the plan's values for clients, for a message's config."""
         return {}
 
     def sampling(self, draws: Draws) -> CohortSampling:
-        """Return what draws the cohorts."""
+        """Return the cohort sampling."""
         return IndependentCohorts(self.cohorts, draws.coins)
 
     def server(self, draws: Draws) -> ServerHalf:
@@ -56,20 +55,20 @@ class Plan(ABC):
         return ServerHalf()
 
     def spent_out(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
-        """Return why some of the clients that were drawn are not asked: they have released all that they may."""
+        """Return the drawn clients that have no budget left and are not asked, each with the reason."""
         return {}
 
     @abstractmethod
     def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
-        """Refuse a round that would bring a count of releases above what is planned for the whole run.
+        """Refuse a round that would exceed the planned number of releases of the whole run.
 
         Args:
-            ledger: What was released so far.
-            round_: That is about to begin, or to release its sum; from 1.
-            clients: That are about to be asked.
+            ledger: Releases so far.
+            round_: The round that is about to begin, or to release its sum; from 1.
+            clients: Clients that are about to be asked.
 
         Raises:
-            ValueError: It would, or the ledger is not of this mechanism.
+            ValueError: The round would exceed the budget, or the ledger belongs to another mechanism.
         """
 
     def charge(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> list[Event]:
@@ -78,29 +77,29 @@ class Plan(ABC):
 
     @abstractmethod
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the row of a round says: epsilon so far, by adversary, with what belongs to it.
+        """Return the columns of a round's row: epsilon so far, by adversary, with its terms.
 
         Args:
-            ledger: What was released so far.
-            rounds: That were begun.
+            ledger: Releases so far.
+            rounds: Rounds begun.
 
         Raises:
-            ValueError: The ledger is not of this mechanism.
+            ValueError: The ledger belongs to another mechanism.
         """
 
     @abstractmethod
     def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the manifest says, by adversary: epsilon of the whole run, and what is spent. As `row`."""
+        """Return the manifest's report by adversary: epsilon of the whole run, and epsilon spent. As `row`."""
 
 
 class ReleasedByClients(Plan):
-    """The plan of a mechanism whose clients release their updates.
+    """The plan of a mechanism with updates released by clients.
 
-    Clients have disjoint data: what one has spent is nothing to the others.
+    Clients have disjoint data, so each has a budget of its own.
 
     Attributes:
-        most: Participations of a client at most; None: there is no limit.
-        participations: Of a client in the whole run, at most.
+        most: Limit on a client's participations, or None.
+        participations: Most participations of a client in the whole run.
     """
 
     by_clients = True
@@ -109,17 +108,16 @@ class ReleasedByClients(Plan):
 
     @abstractmethod
     def releases(self, client: int) -> int:
-        """Return how often a client releases in a round."""
+        """Return a client's number of releases in a round."""
 
     @abstractmethod
     def planned(self, round_: int, client: int) -> Event:
-        """Return the event of what a client is to release in a round."""
+        """Return the event of a client's planned release in a round."""
 
     def spent_out(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
-        """Return why some of the clients that were drawn are not asked: they have released all that they may.
+        """Return the drawn clients that have no budget left and are not asked, each with the reason.
 
-        They would refuse by their own count, but for what a worker that died had not yet said of it: that is in the
-        ledger alone.
+        Clients refuse by their own count too, but releases of a worker that died may be in the ledger only.
         """
         if self.most is None:
             return {}
@@ -127,7 +125,7 @@ class ReleasedByClients(Plan):
         return {c: why for c in clients if ledger.releases_of(c) == self.participations * self.releases(c)}
 
     def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
-        """Refuse a round in which a client's releases would become more than are planned for it. As `Plan` says."""
+        """Refuse a round in which a client would exceed its planned releases. As `Plan` says."""
         for client in clients:
             so_far, planned = ledger.releases_of(client), self.participations * self.releases(client)
             if so_far + self.releases(client) > planned:
@@ -139,7 +137,7 @@ class ReleasedByClients(Plan):
     def charge(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> list[Event]:
         """Return the events of what clients that are about to be asked release by themselves, at most.
 
-        Nobody is charged beyond its participations, for a client refuses to go beyond them.
+        A client is never charged beyond its participations, since it refuses to exceed them.
         """
         so_far = {} if self.most is None else ledger.participations()
         may = (client for client in clients if self.most is None or so_far.get(client, 0) < self.most)

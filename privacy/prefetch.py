@@ -1,4 +1,4 @@
-"""Noise that is drawn while the clients of its round train."""
+"""Draws a round's noise while its clients train."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fedsim.privacy.randomness import DrawnRandomness, Randomness
 
 
 class Prefetch:
-    """The randomness of each round; from `begin` on, another thread draws the round's normals.
+    """The randomness of each round; after `begin`, another thread draws the round's normals.
 
-    A round that was not begun draws them when it is asked.
+    A round without `begin` draws them on demand.
 
     Args:
-        randomness: Of a round.
-        size: Normals that a round takes at first.
+        randomness: Returns a round's randomness.
+        size: Normals to draw ahead in a round.
     """
 
     def __init__(self, randomness: Callable[[int], Randomness], size: int) -> None:
@@ -33,7 +33,7 @@ class Prefetch:
         self._begun = round_, randomness, self._thread.submit(randomness.normals, self._size)
 
     def __call__(self, round_: int) -> Randomness:
-        """Return a round's randomness, of which nothing was taken."""
+        """Return a round's randomness, from its beginning."""
         begun, self._begun = self._begun, None
         if begun is None or begun[0] != round_:
             return self._randomness(round_)

@@ -1,4 +1,4 @@
-"""Where a mechanism's coins and noise come from: a seed, or the operating system."""
+"""Randomness of a mechanism's coins and noise: seeded, or from the operating system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MANTISSA = 53  # bits of a float64
 
 
 class Randomness(Protocol):
-    """What a mechanism draws: all of it is secret, for whoever knows it can subtract the noise."""
+    """Source of a mechanism's random numbers. All of them are secret: known noise can be subtracted."""
 
     @property
     def source(self) -> Noise:
@@ -39,8 +39,8 @@ class SeededRandomness:
     """For simulation, as `NumpyRandomness`, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
 
     Args:
-        coins: For the uniform numbers.
-        noise: For the normal ones.
+        coins: Draws uniform numbers.
+        noise: Draws normals.
     """
 
     source = Noise.SEEDED
@@ -68,11 +68,11 @@ class SeededRandomness:
 
 
 class NumpyRandomness:
-    """For simulation: reproducible, and known to everybody who has the seed.
+    """For simulation: reproducible, and known to anyone who has the seed.
 
     Args:
-        generator: For the normal numbers.
-        coins: For the uniform ones; None: the same.
+        generator: Draws normals.
+        coins: Draws uniform numbers; None: `generator` does.
     """
 
     source = Noise.SEEDED
@@ -100,10 +100,11 @@ class NumpyRandomness:
 
 
 class SecretRandomness(ABC):
-    """From bits that nobody else has.
+    """Randomness from secret bits.
 
-    Normals are Box and Muller's (1958), in float64: multiples of less than 2^-50 but far out, and never beyond 8.6, which
-    a normal is with probability 2^-56. They are to be added on a grid (`fedsim.privacy.arithmetic`).
+    Normals are by Box and Muller (1958), in float64: multiples of less than 2^-50 except in the tails, and never
+    beyond 8.6, which a true normal exceeds with probability 2^-56. They must be added on a grid
+    (`fedsim.privacy.arithmetic`).
     """
 
     source = Noise.SYSTEM
@@ -130,20 +131,20 @@ class SecretRandomness(ABC):
 
 
 class SystemRandomness(SecretRandomness):
-    """From the operating system's generator, by nobody to be repeated."""
+    """From the operating system's generator; its draws can't be repeated."""
 
     def _bytes(self, count: int) -> bytes:
         return os.urandom(count)
 
 
 class KeyedRandomness(SecretRandomness):
-    """From a secret key of the operating system's making, to be drawn again by whoever keeps the key.
+    """From a secret key drawn by the operating system; the key's owner can repeat its draws.
 
-    The bits are AES-256-CTR's of zeros, under a key that HKDF-SHA256 makes of the secret and the purpose.
+    The bits are the key stream of AES-256-CTR under a key that HKDF-SHA256 derives from the secret and the purpose.
 
     Args:
         secret: 32 bytes of the operating system's generator.
-        purpose: What is drawn; each purpose has bits of its own.
+        purpose: Label of the stream; each has its own bits.
     """
 
     def __init__(self, secret: bytes, purpose: str) -> None:
@@ -164,11 +165,11 @@ class KeyedRandomness(SecretRandomness):
 
 
 class DrawnRandomness:
-    """Normals that were drawn before, and then another's.
+    """Normals drawn in advance, followed by another source's.
 
     Args:
         drawn: The first normals, `(n,)`.
-        rest: Has drawn them, and draws all that comes after, uniform numbers too.
+        rest: The source that drew them; draws all later numbers, uniform ones too.
     """
 
     def __init__(self, drawn: NDArray[np.float64], rest: Randomness) -> None:
@@ -185,7 +186,7 @@ class DrawnRandomness:
         return self._rest.uniforms(count)
 
     def normals(self, count: int) -> NDArray[np.float64]:
-        """Return independent standard normals, `(count,)`; those that were drawn before are returned once."""
+        """Return independent standard normals, `(count,)`; first those drawn in advance."""
         taken, self._drawn = self._drawn[:count], self._drawn[count:]
         if len(taken) == count:
             return taken
@@ -199,8 +200,8 @@ class DrawnRandomness:
 def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
     """Return independent numbers of Laplace's distribution of scale 1 (variance 2), `(count,)`.
 
-    Each is the difference of two exponentials, and dense far out too: multiples of about 2^-53 up to 36 scales, beyond
-    which a number is with probability 2^-52.
+    Each is the difference of two exponentials, and dense in the tails too: multiples of about 2^-53 up to 36 scales,
+    which a number exceeds with probability 2^-52.
     """
     return _exponentials(randomness, count) - _exponentials(randomness, count)
 
@@ -208,8 +209,8 @@ def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
 def _exponentials(randomness: Randomness, count: int) -> NDArray[np.float64]:
     """Return independent exponentials of scale 1, `(count,)`.
 
-    An exponential is a geometric number of ln 2, here the leading zeros of a uniform number, and an exponential that is
-    below ln 2. So its density far out does not suffer from how coarse a uniform number is near 0 or 1.
+    An exponential is a geometric number of ln 2, here the leading zeros of a uniform number, plus an exponential
+    below ln 2. So the coarseness of uniform numbers near 0 or 1 does not affect its tail.
     """
     _, exponents = np.frexp(np.maximum(randomness.uniforms(count), 2.0**-_MANTISSA))
     return -exponents * math.log(2) - np.log1p(-randomness.uniforms(count) / 2)

@@ -1,4 +1,4 @@
-"""What stochastic rounding, as under secure aggregation, adds to the sensitivity of a sum."""
+"""Sensitivity of a sum after stochastic rounding, as under secure aggregation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _MANY_STEPS = 1e12  # within the clip norm: the triangle inequality is as good, 
 
 
 def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> float:
-    """Return the L2 norm that an update clipped to `clip` has at most after each number was rounded to a grid.
+    """Return the largest L2 norm of an update clipped to `clip` after each number was rounded to a grid.
 
-    It bounds every outcome of the rounding's coins, and so holds with certainty: the sensitivity of a sum of rounded
-    updates under zero-out and add-or-remove-one. Secure aggregation rounds to multiples of
-    `clip_range * max_weight / B` (`fedsim.privacy.secagg.Encoding`), here with weights of `max_weight`.
+    It bounds every outcome of the random rounding: the sensitivity of a sum of rounded updates under zero-out and
+    add-or-remove-one. Secure aggregation rounds to multiples of `clip_range * max_weight / B`
+    (`fedsim.privacy.secagg.Encoding`), here with weights of `max_weight`.
 
     Proof. Let a rounded number be +-a step, with a whole. Where a >= 1, the number was above (a - 1) step, for
     rounding moves by less than a step. With b = max(a - 1, 0), sum b^2 <= (clip / step)^2, and as it is whole,
@@ -24,8 +24,8 @@ def sensitivity_after_rounding(clip: float, dimension: int, step: float) -> floa
 
     Args:
         clip: L2 norm of an update before it is rounded, above 0.
-        dimension: How many numbers it has, 1 or more.
-        step: Of the grid, 0 or more; 0: nothing is rounded.
+        dimension: Its number of coordinates, 1 or more.
+        step: Step of the grid, 0 or more; 0: no rounding.
 
     Raises:
         ValueError: A value is out of its range.

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 def kebab(name: str) -> str:
-    """Return the key that stands for a Python name in TOML: `learning_rate` is `learning-rate`."""
+    """Return the TOML key of a Python name: `learning_rate` is `learning-rate`."""
     return name.replace("_", "-")
 
 

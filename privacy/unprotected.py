@@ -1,4 +1,4 @@
-"""Training without a privacy mechanism: nothing is noised, and nothing is accounted for."""
+"""Training without a privacy mechanism: no noise, and no accounting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Unprotected(Mechanism[Section]):
     takes_any_sampling = True
 
     def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
-        """Return the plan of a training that nothing protects."""
+        """Return the plan of an unprotected training."""
         return UnprotectedPlan(training)
 
     def client(self, settings: Section, intent: Intent, draws: ClientDraws) -> ClientHalf:
@@ -34,7 +34,7 @@ class Unprotected(Mechanism[Section]):
 
 
 class UnprotectedPlan(Plan):
-    """The plan of a training that nothing protects: cohorts alone."""
+    """The plan of an unprotected training: cohorts only."""
 
     by_clients = False
 

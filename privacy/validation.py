@@ -1,4 +1,4 @@
-"""What is wrong with an experiment, in one line: the key, the value, what is allowed."""
+"""Validation errors of an experiment in one line: the key, the value, what is allowed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fedsim.privacy.settings import kebab
 
 
 def invalid(key: str, value: Any, message: str) -> ValidationError:
-    """Return the error that a validator raises about one key of its table."""
+    """Return a validator's error about one key of its table."""
     return _error([((key,), value, message)])
 
 
 def invalid_at(path: tuple[str, ...], value: Any, message: str) -> ValidationError:
-    """Return the error that a validator raises about one key, by its path from the validator's table."""
+    """Return a validator's error about one key, by its path from the validator's table."""
     return _error([(path, value, message)])
 
 
 def check_one_of(epsilon: float | None, noise_multiplier: float | None) -> None:
-    """Refuse a mechanism's table that says both what it may cost and how much noise there is, or neither."""
+    """Refuse a mechanism's table with both `epsilon` and `noise-multiplier`, or neither."""
     if epsilon is not None and noise_multiplier is not None:
         raise invalid(
             "noise-multiplier", noise_multiplier, "can't stand beside epsilon; allowed: one of them"
@@ -33,12 +33,12 @@ def check_one_of(epsilon: float | None, noise_multiplier: float | None) -> None:
 
 
 def with_allowed_keys(error: ValidationError, model: type[BaseModel], *others: str) -> ValidationError:
-    """Return the error of a table whose model its surroundings don't know, with the keys that are allowed in it.
+    """Return a table's error with the allowed keys, for a model that the enclosing table does not declare.
 
     Args:
-        error: Of the model.
-        model: The table's.
-        others: More keys that are allowed beside the model's own.
+        error: The model's error.
+        model: The table's model.
+        others: Further allowed keys.
     """
     return _error(
         [
@@ -56,7 +56,7 @@ def with_allowed_keys(error: ValidationError, model: type[BaseModel], *others: s
 
 @contextmanager
 def at_path(table: str) -> Iterator[None]:
-    """Move the errors raised inside the block one table down, so that their keys are whole."""
+    """Prefix the keys of errors raised inside the block with a table's name."""
     try:
         yield
     except ValidationError as error:
@@ -74,7 +74,7 @@ def at_path(table: str) -> Iterator[None]:
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first error as a line, and how many more there are.
+    """Return the first error as a line, and the number of others.
 
     >>> from pydantic import Field
     >>> class Table(BaseModel):

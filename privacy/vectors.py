@@ -1,4 +1,4 @@
-"""Arrays by name as one vector, and back."""
+"""Converts named arrays to one vector, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def dimension_of(shapes: Iterable[tuple[int, ...]]) -> int:
-    """Return how many numbers arrays of such shapes hold."""
+    """Return the total number of elements of arrays with these shapes."""
     return sum(math.prod(shape) for shape in shapes)
 
 

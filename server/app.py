@@ -52,6 +52,7 @@ from fedsim.server.float_model import check_float
 from fedsim.server.grids.deployed import DeployedGrid
 from fedsim.server.own_sampling import own_sampling
 from fedsim.server.process import ServerProcess
+from fedsim.server.schedules.build import build_schedule
 from fedsim.server.stopping import check_target
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Task
@@ -113,6 +114,8 @@ def main(grid: Grid, context: Context) -> None:
         if deployment is not None and _begins_once(federation):
             federation.begin = directory.note_begun
         _note_privacy(federation, directory)
+        if federation.fields:
+            directory.note_fields(*federation.fields.size)
         try:
             _run(federation, directory, keep=not_resumable is None)
         finally:  # what was released before a failure is spent too
@@ -179,14 +182,28 @@ def _federation(
     draws = ServerDraws(experiment)
     with refused(mechanism):
         half = plan.server(draws)
-    if plan.cohorts.sampling is Sampling.OWN:
-        sampling: CohortSampling = own_sampling(experiment, data.clients, draws.coins)
+    schedule = build_schedule(experiment, data.clients, draws.coins)
+    if schedule is not None and deployment is not None:
+        raise Refused(
+            f"server.schedule = {experiment.server.schedule!r}: is in virtual time, for simulations; allowed here: unset"
+        )
+    sampling: CohortSampling
+    if schedule is not None:
+        sampling = schedule
+    elif plan.cohorts.sampling is Sampling.OWN:
+        sampling = own_sampling(experiment, data.clients, draws.coins)
     else:
         sampling = plan.sampling(draws)
     if warning := algorithm.warning(plan.cohorts.share):
         name = experiment.algorithm_entry.name
         logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
     enrolment = _enrol(experiment, data, grid, deployment)
+    aggregator: Aggregator
+    if policy is not None:
+        secured = secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment)
+        aggregator = Secure(secured, described_policy(experiment, policy))
+    else:
+        aggregator = schedule or _aggregator(experiment, half)
     return Federation(
         experiment=experiment,
         grid=grid,
@@ -202,12 +219,7 @@ def _federation(
         ),
         half=half,
         sampling=sampling,
-        aggregator=_aggregator(experiment, half)
-        if policy is None
-        else Secure(
-            secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment),
-            described_policy(experiment, policy),
-        ),
+        aggregator=aggregator,
         layout=layout,
         fields=ServerFields(algorithm, layout, fields),
         share=plan.cohorts.share,

@@ -11,33 +11,39 @@ from fedsim.tasks import Metric
 
 @dataclass
 class Collapse:
-    """Watches the headline metric on the test set.
+    """Compares each evaluation on the test set with the first one and with the best.
 
     Attributes:
-        best: Its best value so far; None before the first evaluation.
-        told: Whether a collapse was told, and the metric has not recovered since.
+        first: Headline metric and loss of the first evaluation; None before it.
+        best_loss: The lowest loss so far.
+        told: Whether a collapse was told, and the model has not recovered since.
     """
 
-    best: float | None = None
+    first: tuple[float, float] | None = None
+    best_loss: float = math.inf
     told: bool = False
 
     def warning(self, metric: Metric, scores: Mapping[str, float]) -> str:
         """Return what is to be told after an evaluation; empty where there is nothing.
 
-        A collapse is a loss that is not finite, or a metric that is less than half as good as its best.
+        A collapse is a loss that is not finite, or a model that scores no better than the first one although the loss had
+        fallen by a fifth since, or has doubled.
 
         Args:
             metric: The task's headline metric.
             scores: Of the model, with the metric and `loss`.
         """
-        value = scores[metric.name]
-        best = self.best = metric.best([value] if self.best is None else [value, self.best]) or 0.0
-        fallen = value > 2 * best if metric.lower_is_better else value < best / 2
-        collapsed = not math.isfinite(scores["loss"]) or (best > 0 and fallen)
-        first, self.told = collapsed and not self.told, collapsed
-        if not first:
+        value, loss = scores[metric.name], scores["loss"]
+        self.first = self.first or (value, loss)
+        self.best_loss = min(self.best_loss, loss)
+        first_value, first_loss = self.first
+        no_better = metric.best([value, first_value]) == first_value and loss > first_loss
+        far_off = self.best_loss < 0.8 * first_loss or loss > 2 * first_loss
+        collapsed = not math.isfinite(loss) or (no_better and far_off)
+        is_news, self.told = collapsed and not self.told, collapsed
+        if not is_news:
             return ""
         return (
-            f"the model has collapsed: {metric.name} {value:.4g} after a best of {best:.4g}, loss {scores['loss']:.4g}; a "
-            "smaller client.learning-rate or fewer local steps may help"
+            f"the model has collapsed: {metric.name} {value:.4g} and loss {loss:.4g} after {first_value:.4g} and "
+            f"{first_loss:.4g} at first; a smaller client.learning-rate or fewer local steps may help"
         )

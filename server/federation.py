@@ -163,13 +163,14 @@ class Federation:
         got = self._collect(round_, grid, requests) if asked else Collected(NoUpdates(self.layout))
         got.failures.update((client, AWAY) for client in cohort if client not in there)
         got.failures.update(spent)
-        updates = 0 if got.no_sum else len(cohort) - len(got.failures)
+        updates = got.updates.count
+        failures = len(cohort) if got.no_sum else len(got.failures)
         if there and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
             client, reason = next(iter(got.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
             )
-        row: dict[str, Any] = {"clients": updates, "failures": len(cohort) - updates, **got.columns}
+        row: dict[str, Any] = {"clients": updates, "failures": failures, **got.columns}
         in_sum = [client for client in cohort if client not in got.failures] if updates else []
         messages: list[Message] = []
         changes: Fields = {}
@@ -180,7 +181,7 @@ class Federation:
             messages, changes, columns = self._noised(round_, got.updates)
             share = self.share
             row |= columns
-        if updates < len(cohort):
+        if failures:
             row["failure-reasons"] = got.reasons
         for line in got.reasons:
             log.warning("round %d: train: %s", round_, line)
@@ -254,7 +255,7 @@ class Federation:
         """
         self._check_room(round_, [])
         terms = self.metric_terms
-        reported = {name: updates.reported.get(term, 0.0) * updates.count for name, term in terms.items()}
+        reported = {name: updates.reported_sums.get(term, 0.0) for name, term in terms.items()}
         with self._fails_with_mechanism():
             mean, released, event = self.half.release(updates.sums(), round_, reported)
         self.account.note_released(event)

@@ -40,6 +40,12 @@ class ServerFields:
         """Say whether the algorithm has any."""
         return bool(self._layout.fields)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers and bytes of all fields."""
+        arrays = [array for fields in self.values.values() for array in fields.values()]
+        return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+
     def put_in(self, requests: Sequence[Message], grid: CohortGrid) -> None:
         """Add the fields to train messages, and tell each client which of its changes was in a sum."""
         if not self:

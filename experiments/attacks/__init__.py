@@ -1,3 +1,3 @@
-"""Attacks on secure aggregation, each run against a protocol that falls to it, and against this project's."""
+"""Attacks on secure aggregation, each run against a vulnerable protocol and against this project's."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Attacks on secure aggregation: on what falls to them, and on this project's protocol in both of its modes.
+"""Attacks on secure aggregation: on vulnerable protocols, and on this project's protocol in both of its modes.
 
 python -m fedsim.experiments.attacks [NAME...] [--json FILE]
 """
@@ -22,7 +22,7 @@ from fedsim.privacy.secagg.topology import Adversary
 
 
 def findings(name: str) -> dict[str, Finding]:
-    """Run one attack everywhere."""
+    """Run one attack against all protocols."""
     attack = ATTACKS[name]
     return {"control": attack.control()} | {mode.value: attack.ours(mode) for mode in Adversary}
 

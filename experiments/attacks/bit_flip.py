@@ -1,8 +1,8 @@
-"""Someone on the way flips one bit of a masked upload.
+"""An attacker on the network flips one bit of a masked upload.
 
-What is masked looks random, so that nothing can be seen in it, and the sum is wrong by as much as the bit weighs.
+Masked vectors look random, so the change goes unnoticed, and the sum is wrong by the bit's value.
 
-Ours: every reply is signed over all that its client has received and sent, and the server refuses it; the client
+Ours: every reply is signed over all of its client's messages, and the server refuses an altered one; the client
 counts as lost. (Integrity against the server itself is not claimed.)
 """
 
@@ -38,7 +38,7 @@ def control() -> Finding:
         return Finding(False, f"halted: {outcome.log}")
     true = np.average([c.vector for c in clients], axis=0, weights=[c.examples for c in clients])
     error = float(np.abs(outcome.mean - true).max())
-    what = f"a bit flipped in an upload: the mean is wrong by {error:.2f}, and nobody says so"
+    what = f"a bit flipped in an upload: the mean is wrong by {error:.2f}, and no error is raised"
     return Finding(error > 0.1, what, outcome.mean.tolist(), true.tolist())
 
 

@@ -1,12 +1,11 @@
 """A server asks for both secrets of one client.
 
-A client's upload hides under two kinds of masks: those that it shares with its neighbours, and one of its own.
-The neighbours help to remove exactly one kind: the shared ones if it has died, its own if it lives. The server
-names the victim as alive and as dead; Flower's clients never compare the two lists, and hand over a share of each
-secret. All masks come off.
+A client's upload has two kinds of masks: those shared with its neighbours, and its own. The neighbours help to remove
+exactly one kind: the shared ones if the client has dropped out, its own if not. The server lists the victim as alive
+and as dead; Flower's clients never compare the two lists, and hand over a share of each secret. All masks come off.
 
-Ours: a request names the dead alone, and is answered with one share for each neighbour: asking for both can't be
-said. (Telling some that it lives and others that it died can: `dead_lists`.)
+Ours: a request lists only the dead, and is answered with one share for each neighbour: asking for both is impossible.
+(Telling some clients that it is alive and others that it is dead is possible: `dead_lists`.)
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def control() -> Finding:
 
 
 def ours(adversary: Adversary) -> Finding:
-    """Ask everybody to unmask, and then again: now the victim has died."""
+    """Ask all clients to unmask, and then again with the victim as dead."""
     server, clients = sessions.attacked(adversary, sessions.Attacker)
     outcome = sessions.run(server, clients)
     others = bitmap(set(sessions.CLIENTS) - {sessions.VICTIM}, len(sessions.CLIENTS))

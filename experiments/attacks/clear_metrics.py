@@ -1,8 +1,8 @@
-"""A server reads what travels beside the masked vector.
+"""A server reads values sent beside the masked vector.
 
 How many examples a hospital has, and how high its loss is, is about that hospital alone.
 
-Ours: the weight and the metrics are numbers of the masked vector, and the server learns their sums.
+Ours: the weight and the metrics are part of the masked vector, and the server learns their sums.
 """
 
 from __future__ import annotations

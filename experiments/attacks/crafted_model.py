@@ -1,11 +1,11 @@
-"""A server sends one crafted model to all, whose gradient contains their records.
+"""A server sends all clients a crafted model with a gradient that contains their records.
 
-In an imprinting layer each unit adds up the inputs whose brightness passes the unit's own threshold. The gradients
-of two neighbouring units differ by the records between their thresholds, and with enough units that is one record,
-also in the sum over all clients (Fowl, Geiping, Czaja, Goldblum, Goldstein: "Robbing the Fed", ICLR 2022).
+In an imprinting layer each unit sums the inputs with a brightness above the unit's threshold. The gradients of
+adjacent units differ by the records between their thresholds, and with enough units that is one record, also in the
+sum over all clients (Fowl, Geiping, Czaja, Goldblum, Goldstein: "Robbing the Fed", ICLR 2022).
 
-Ours: this stays open, in both modes. Secure aggregation hides who contributed what to a sum, not what can be read
-from the sum. Against it: differential privacy, and clients that accept only an architecture that they know.
+Ours: not prevented, in either mode. Secure aggregation hides individual contributions, not what the sum reveals.
+Defences are differential privacy, and clients that accept only known architectures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def thresholds() -> NDArray[np.float64]:
 def gradient(client: int) -> NDArray[np.float64]:
     """Return the gradient of the sum of the units' outputs: for each unit its weights' and its bias's.
 
-    Shape (UNITS, INPUTS + 1): the sum of the records brighter than the unit's threshold, and how many they are.
+    Shape (UNITS, INPUTS + 1): the sum of the records brighter than the unit's threshold, and their number.
     """
     x = records(client)
     passes = (x.mean(axis=1) > thresholds()[:, None]).astype(np.float64)
@@ -48,13 +48,13 @@ def gradient(client: int) -> NDArray[np.float64]:
 
 
 def read(total: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the records that lie alone between two thresholds, from a sum of gradients; shape (found, INPUTS)."""
+    """Return the records that are alone between two thresholds, from a sum of gradients; shape (found, INPUTS)."""
     between = total[:-1] - total[1:]
     return between[np.abs(between[:, -1] - 1) < 0.1, :-1]
 
 
 def compare(total: NDArray[np.float64], clients: Sequence[int]) -> Finding:
-    """Return what of the clients' records is in a sum of their gradients."""
+    """Return the clients' records found in a sum of their gradients."""
     true = np.concatenate([records(node) for node in clients])
     found = read(total)
     if not len(found):

@@ -1,11 +1,11 @@
-"""A server tells some clients that the victim lives, and others that it died.
+"""A server tells some clients that the victim is alive, and others that it is dead.
 
-Nobody is asked for both shares, but half of the neighbours give shares of the victim's seed and the other half
-shares of its private key. With a threshold of half the neighbours, both halves are enough.
+No client is asked for both shares, but half of the neighbours give shares of the victim's seed and the other half
+shares of its private key. With a threshold of half the neighbours, both halves suffice.
 
-Ours: semi-honest mode has no defence on a k-regular graph, and says so. In malicious-server mode all clients sign the
-list of survivors that they were told, and see a threshold of signatures of one list before they hand over
-anything; there are not neighbours enough for two such thresholds.
+Ours: semi-honest mode has no defence on a k-regular graph, as documented. In malicious-server mode all clients sign
+the list of survivors that they received, and require a threshold of signatures of one list before they reveal shares;
+there are too few neighbours for two such thresholds.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def control() -> Finding:
 
 
 class TwoFaced(sessions.Attacker):
-    """Tells every other neighbour of the victim that it has died."""
+    """Tells every second neighbour of the victim that it is dead."""
 
     @property
     def told_dead(self) -> set[int]:
-        """To whom it says so."""
+        """The clients that are told so."""
         return set(sorted(self._neighbours[sessions.VICTIM])[::2])
 
     def said_alive(self, client: int) -> Set[int]:
-        """Return who has uploaded, as a client is told."""
+        """Return the list of uploads for a client."""
         return self.uploaded - {sessions.VICTIM} if client in self.told_dead else self.uploaded
 
     def secrets(self) -> tuple[bytes, bytes] | None:
-        """Return the victim's secrets, of its own mask and of those with neighbours; None without shares enough."""
+        """Return the victim's secrets, of its own mask and of its pair masks; None without enough shares."""
         given = self._shares.get(sessions.VICTIM, {})
         lied_to = {self._roster.index(client) + 1 for client in self.told_dead}
         own = {point: share for point, share in given.items() if point not in lied_to}
@@ -66,7 +66,7 @@ class TwoFaced(sessions.Attacker):
 
 
 def ours(adversary: Adversary) -> Finding:
-    """Tell half of the victim's neighbours that it has died."""
+    """Tell half of the victim's neighbours that it is dead."""
     server, clients = sessions.attacked(adversary, TwoFaced)
     outcome = sessions.run(server, clients)
     if (secrets := server.secrets()) is None:

@@ -1,10 +1,10 @@
-"""One client that leaves early stops everybody's round.
+"""One client that leaves early stops the whole round.
 
-Flower's server counts a client as dead from the moment it stops answering, and later asks its neighbours for
-shares that it never handed out; all of them fail. So whoever can delay one client's first message stops the round.
+Flower's server counts a client as dead once it stops answering, and later asks its neighbours for shares that it
+never handed out; all of them fail. So delaying one client's first message stops the round.
 
-Ours: a client that left before it shared its secrets is in nobody's masks, and nothing is asked about it. At each
-stage the round goes on with who is left, down to the threshold.
+Ours: no masks involve a client that left before it shared its secrets, and no shares of it are requested. At each
+stage the round goes on with the remaining clients, down to the threshold.
 """
 
 from __future__ import annotations

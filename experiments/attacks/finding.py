@@ -1,4 +1,4 @@
-"""What an attack found, and what an attack is."""
+"""Attacks, and their findings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fedsim.privacy.secagg.topology import Adversary
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one attack on one protocol.
+    """Result of one attack on one protocol.
 
     Attributes:
-        succeeded: Whether the attacker got what it wanted.
-        what: One line: what it got, or the words of the refusal.
-        recovered: Numbers that the attacker computed from what it received; empty if none.
-        true: The same numbers as the victim has them.
+        succeeded: Whether the attack succeeded.
+        what: One line: its result, or the refusal.
+        recovered: Numbers that the attacker recovered; empty if none.
+        true: The victim's true numbers.
     """
 
     succeeded: bool
@@ -43,7 +43,7 @@ class Finding:
 
 
 def recovery(what: str, recovered: ArrayLike, true: ArrayLike, tolerance: float) -> Finding:
-    """Return a finding that succeeded if what was recovered is right."""
+    """Return a finding that succeeded if the recovered numbers are right."""
     mine, theirs = (np.asarray(values, np.float64).ravel().tolist() for values in (recovered, true))
     finding = Finding(True, what, mine, theirs)
     if finding.error <= tolerance:
@@ -52,14 +52,14 @@ def recovery(what: str, recovered: ArrayLike, true: ArrayLike, tolerance: float)
 
 
 class Attack(Protocol):
-    """A module of this package: its docstring is the story."""
+    """A module of this package; its docstring explains the attack."""
 
     __name__: str
     CONTROL: str
-    """What falls to it."""
+    """The vulnerable protocol."""
 
     def control(self) -> Finding:
         """Run the attack where it succeeds."""
 
     def ours(self, adversary: Adversary) -> Finding:
-        """Run it against this project's protocol, which guards against a kind of server."""
+        """Run it against this project's protocol in the mode for this adversary."""

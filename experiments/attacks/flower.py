@@ -1,4 +1,4 @@
-"""What the attacks on Flower's SecAgg+ share: six clients, and how an upload is opened once its seeds are known."""
+"""Shared code of the attacks on Flower's SecAgg+: six clients, and opening an upload with known seeds."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def cohort(**settings: Any) -> Cohort:
 
 
 Fields = dict[str, Any]  # of Flower's protocol, which its `Key` names
-Change = Callable[[int, Fields], Mapping[str, Any]]  # node and fields; returns those to put in their place
+Change = Callable[[int, Fields], Mapping[str, Any]]  # node and fields; returns their replacements
 
 
 def at(**changes: Change) -> Tamper:
-    """Return what someone does to messages: by stage, the fields that it changes."""
+    """Return a tampering function that changes fields by stage."""
 
     def tamper(stage: str, node: int, content: RecordDict) -> None:
         if stage in changes:
@@ -77,8 +77,8 @@ def mask_keys(outcome: Outcome, victim: int, private: bytes) -> dict[int, bytes]
 def handed_over(outcome: Outcome, owner: int) -> tuple[bytes, bytes]:
     """Return an owner's seed and private key from the shares in the replies at the last stage; empty without any.
 
-    A reply first has a share of the seed of each client that it was told is alive, then one of the private key of
-    each that it was told has died.
+    A reply first has a share of the seed of each client listed as alive, then one of the private key of each listed
+    as dead.
     """
     seeds, keys = [], []
     for node in outcome.replies[UNMASK]:
@@ -91,14 +91,14 @@ def handed_over(outcome: Outcome, owner: int) -> tuple[bytes, bytes]:
 
 
 def remembered(cohort: Cohort, node: int) -> Fields:
-    """Return what a client, say one that colludes, remembers of the round."""
+    """Return a (colluding) client's state of the round."""
     return dict(cohort.contexts[node].state.config_records[RECORD_KEY_STATE])
 
 
 def opened(
     outcome: Outcome, victim: int, seed: bytes, keys: Mapping[int, bytes]
 ) -> tuple[float, NDArray[np.float64]]:
-    """Take the masks off an upload; return the weight and the update in it."""
+    """Unmask an upload; return its weight and update."""
     signed = [(seed, -1)] + [(key, -1 if victim > node else 1) for node, key in keys.items()]
     return plain(unmasked(outcome.masked(victim), signed))
 

@@ -1,4 +1,4 @@
-"""The attacks, in the order in which they are shown."""
+"""The attacks, in the order of the table."""
 
 from __future__ import annotations
 

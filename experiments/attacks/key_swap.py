@@ -1,10 +1,10 @@
-"""A server puts its own public keys in the place of the neighbours'.
+"""A server replaces the neighbours' public keys with its own.
 
-The victim agrees on all its masks with the server, and encrypts the shares of its own seed for the server. Its
-upload alone is then enough. The other clients are told that the victim has left, and notice nothing.
+The victim agrees on all its masks with the server, and encrypts the shares of its own seed for the server. Its upload
+alone then suffices. The other clients are told that the victim has left, and notice nothing.
 
-Ours: semi-honest mode has no defence, and says so. In malicious-server mode each client signs its keys with an
-identity that the others know from elsewhere than the server.
+Ours: semi-honest mode has no defence, as documented. In malicious-server mode each client signs its keys with an
+identity that the others did not get from the server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OTHERS = [node for node in flower.NODES if node != flower.VICTIM]
 
 
 def control() -> Finding:
-    """Let Flower's server stand between the victim and everybody else."""
+    """Let Flower's server be the man in the middle between the victim and all others."""
     secret = {node: [generate_key_pairs()[0] for _ in range(2)] for node in OTHERS}
     private = {node: [private_key_to_bytes(key) for key in keys] for node, keys in secret.items()}
     public = {node: [public_key_to_bytes(key.public_key()) for key in keys] for node, keys in secret.items()}
@@ -76,7 +76,7 @@ def control() -> Finding:
 
 
 class Puppet(sessions.Party):
-    """A client that the server plays: its keys are the server's, and its vector is zero."""
+    """A client run by the server: its keys are the server's, and its vector is zero."""
 
     def vector(self, model: sessions.Model) -> NDArray[Any]:
         """Return zeros."""
@@ -84,7 +84,7 @@ class Puppet(sessions.Party):
 
 
 def ours(adversary: Adversary) -> Finding:
-    """Play all of the victim's neighbours, as far as it can tell; the others are told that it has left."""
+    """Impersonate all of the victim's neighbours; tell the others that it has left."""
     rule, update = sessions.policy(adversary), sessions.updates()[sessions.VICTIM]
     keys = {client: bytes([client]) * 32 for client in sessions.CLIENTS if client != sessions.VICTIM}
     swapped = {**rule.registry, **{client: SigningKey(key).public for client, key in keys.items()}}
@@ -96,5 +96,5 @@ def ours(adversary: Adversary) -> Finding:
     if outcome.refused:
         return sessions.refused(outcome)
     found = rule.encoding.decode(server.total(), 1)
-    what = f"the victim's weight {found.weight} and its update, from a sum with nobody else in it"
+    what = f"the victim's weight {found.weight} and its update, from a sum of it alone"
     return recovery(what, found.update, update.vector, sessions.TOLERANCE)

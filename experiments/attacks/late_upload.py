@@ -1,11 +1,11 @@
-"""A server declares a slow client dead, and its upload arrives after all.
+"""A server declares a slow client dead, and its upload arrives later.
 
-With pairwise masks alone (a protocol with one kind of mask) the survivors tell the seeds that they share with the
-dead client, so that its half of the masks can be cancelled in their sum. When the upload comes, or when the server
-had it all the time, all of its masks are known.
+With pairwise masks only, the survivors reveal the seeds that they share with the dead client, so that its half of the
+masks can be cancelled in their sum. When the upload arrives, or if the server had it all along, all of its masks are
+known.
 
-Ours: each upload is also masked by a seed of its client's own, of which shares are given for living clients only. A
-client is dead or alive to all, so the server never has both.
+Ours: each upload is also masked by its client's own seed, of which shares are given only for clients that are alive.
+A client is dead or alive to all, so the server never has both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mask(seed: bytes) -> NDArray[np.uint32]:
 
 
 def control() -> Finding:
-    """Let the victim's upload come after the others have told what they share with it."""
+    """Let the victim's upload arrive after the others have revealed the seeds that they share with it."""
     vectors = [numpy_stream(0, "late", client=c).integers(0, 2**16, DIMENSION) for c in range(CLIENTS)]
     private = [X25519PrivateKey.generate() for _ in range(CLIENTS)]
 
@@ -49,7 +49,7 @@ def control() -> Finding:
         return total
 
     survivors = [client for client in range(CLIENTS) if client != VICTIM]
-    told = {client: shared(client, VICTIM) for client in survivors}  # what each says of the dead client
+    told = {client: shared(client, VICTIM) for client in survivors}  # seeds revealed by each
     total = sum((upload(client) for client in survivors), np.zeros(DIMENSION, np.uint32))
     for client, seed in told.items():
         total -= mask(seed) * np.uint32(1 if client < VICTIM else 2**32 - 1)
@@ -70,7 +70,7 @@ class Patient(sessions.Attacker):
 
 
 def ours(adversary: Adversary) -> Finding:
-    """Let the victim's upload come after its neighbours have given shares of its key; ask for the other secret."""
+    """Let the victim's upload arrive after its neighbours have given shares of its key; ask for the other secret."""
 
     def late(stage: Stage, client: int, reply: bytes) -> bytes | None:
         return None if (stage, client) == (Stage.UPLOAD, sessions.VICTIM) else reply

@@ -1,10 +1,10 @@
-"""A server asks for a threshold so low that two colluding clients open anybody's upload.
+"""A server sets a threshold so low that two colluding clients can open any upload.
 
-The clients take the threshold from the server. With 2 of 6, two clients that tell the server what they hold have
-both of the victim's secrets as soon as all have shared theirs, and nobody need be lied to.
+The clients accept the server's threshold. With 2 of 6, two colluding clients have shares of both of the victim's
+secrets as soon as all have shared theirs, without any lie.
 
-Ours: a client computes the threshold from its own assumptions (how many neighbours may be corrupt, what the
-server may do) and refuses another.
+Ours: a client computes the threshold from its own assumptions (most corrupt neighbours, kind of server) and refuses
+any other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONTROL = f"{flower.FLOWER}, 6 clients, threshold 2"
 
 
 def control() -> Finding:
-    """Run an honest round, after which two clients tell what they hold."""
+    """Run an honest round, after which two clients reveal their shares."""
     cohort = flower.cohort(reconstruction_threshold=2)
     outcome = cohort.round(flower.MODEL)
     told = [flower.remembered(cohort, colluder) for colluder in (101, 106)]

@@ -1,11 +1,11 @@
-"""A server sends the model to the victim, and a dead one to everybody else.
+"""A server sends the model to the victim, and a dead one to all others.
 
-With the biases of its hidden layer far below zero a network's ReLUs give zero for every input, and so does its
+With the biases of its hidden layer far below zero a network's ReLUs give zero for every input, and so is its
 gradient. The sum of one true update and many zeros is that update (Pasquini, Francati, Ateniese: "Eluding secure
 aggregation in federated learning via model inconsistency", CCS 2022).
 
 Ours: the session is bound to the hash of the model that a client trained on. Clients with different models have
-different sessions, whose masks don't cancel. (One crafted model for all: `crafted_model`.)
+different sessions, so their masks don't cancel. (One crafted model for all: `crafted_model`.)
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def control() -> Finding:
 
 
 class ManyModels(sessions.Attacker):
-    """Invites each client to the round of the model that it is going to get."""
+    """Invites each client to the round of its own model."""
 
     def spec_for(self, client: int) -> RoundSpec:
-        """Return what a client is told."""
+        """Return a client's specification."""
         return (
             self.spec if client == sessions.VICTIM else replace(self.spec, task=sessions.task_of(models()[1]))
         )

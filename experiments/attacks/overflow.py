@@ -1,9 +1,9 @@
-"""A sum that is larger than the modulus is wrong, and nobody says so.
+"""A sum that is larger than the modulus is silently wrong.
 
 Flower compares the modulus with the number of shares, not with the number of clients or their weights.
 
-Ours: the modulus follows from the cohort, the largest weight and the bits of a coordinate, and can't wrap; where
-there is none large enough the configuration is refused.
+Ours: the modulus follows from the cohort, the largest weight and the bits of a coordinate, so sums can't wrap; if
+none is large enough the configuration is refused.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""A server sends a client its own ciphertext back, as if a neighbour had written it.
+"""A server sends a client its own ciphertext back as a neighbour's.
 
-Two clients have one key for both directions. If nothing in the ciphertext says who wrote it to whom, the client
-takes its own share for its neighbour's; later the neighbour's secret is put together from a share of another one,
-and the sum is wrong.
+Two clients have one key for both directions. If the ciphertext does not bind sender and receiver, the client takes
+its own share for its neighbour's; later the neighbour's secret is reconstructed with a wrong share, and the sum is
+wrong.
 
-Ours: sender, receiver and session are authenticated with each ciphertext, and the two directions have nonces of
-their own.
+Ours: sender, receiver and session are authenticated with each ciphertext, and each direction has its own nonce.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Mirror(sessions.Attacker):
     """Sends each client the shares that it has sealed itself, as its neighbours'."""
 
     def requests(self) -> dict[int, bytes]:
-        """Return what to send, with senders and receivers of all shares exchanged."""
+        """Return the requests with senders and receivers of all shares exchanged."""
         if self.stage is Stage.UPLOAD:
             self._sealed = {
                 sender: {receiver: self._sealed[receiver][sender] for receiver in self._neighbours[sender]}
@@ -52,7 +51,7 @@ class Mirror(sessions.Attacker):
 
 
 def ours(adversary: Adversary) -> Finding:
-    """Reflect the shares of everybody."""
+    """Reflect all shares."""
     server, clients = sessions.attacked(adversary, Mirror)
     outcome = sessions.run(server, clients)
     if len(outcome.refused) < len(clients):

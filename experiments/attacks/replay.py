@@ -1,11 +1,11 @@
 """A server runs a second round with the messages of the first.
 
-Where the keys of a client outlive a round and nothing of the round goes into the masks, the same keys give the
-same masks, and the difference of a client's two uploads is the difference of its two updates.
+If a client's keys outlive a round and the masks don't depend on the round, the same keys give the same masks, and the
+difference of a client's two uploads is the difference of its two updates.
 
-Ours: keys are fresh in each session, and all that is derived from them is bound to the session's id: the hash of
-the round's specification, of the model and of everybody's keys. What is replayed from another session fails to
-decrypt, or isn't what was signed.
+Ours: keys are fresh in each session, and everything derived from them is bound to the session's id: the hash of the
+round's specification, of the model and of all keys. Replayed messages of another session fail to decrypt, or to
+verify.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Replaying(sessions.Attacker):
         self._earlier = earlier
 
     def requests(self) -> dict[int, bytes]:
-        """Return what to send, with the earlier shares wherever the same two clients are neighbours again."""
+        """Return the requests, with the earlier shares for clients that are neighbours again."""
         if self.stage is Stage.UPLOAD:
             for receiver, sent in self._sealed.items():
                 earlier = self._earlier._sealed[receiver]
@@ -70,7 +70,7 @@ def ours(adversary: Adversary) -> Finding:
         server.unpacked(outcome.replies[Stage.UPLOAD][sessions.VICTIM])
         for server, outcome in ((first, opening), (second, again))
     ]
-    if not first.spec.encoding.ring.centred(uploads[1] - uploads[0]).any():  # its vector is the same in both
+    if not first.spec.encoding.ring.centred(uploads[1] - uploads[0]).any():  # the vector is the same in both
         return Finding(True, "the masks of two rounds are the same")
     outcome = _play(adversary, lambda *a, **k: Replaying(*a, earlier=first, **k), 3)[1]
     if not outcome.failed:

@@ -1,10 +1,9 @@
-"""A server runs the round again without the victim, and subtracts.
+"""A server repeats a round without the victim, and subtracts.
 
 Each of the two sums is protected; their difference is the victim's update, with its weight.
 
-Ours: a client gives one masked vector for a round of a run, and refuses to begin it again. (Over rounds, and over
-runs, the cohorts differ too, with updates that have changed since. Against that helps differential privacy, not
-secure aggregation.)
+Ours: a client gives one masked vector for a round of a run, and refuses to begin it again. (Cohorts also differ
+between rounds and runs, with changed updates. Differential privacy protects against that, not secure aggregation.)
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def control() -> Finding:
 
 
 class Node(sessions.Party):
-    """A client as it is in Flower: behind the mod, with a state that outlives a round."""
+    """A client as in Flower: behind the mod, with a state that outlives a round."""
 
     def __init__(self, me: int, policy: Policy, train: Update) -> None:
         super().__init__(me, policy, train)
@@ -55,7 +54,7 @@ class Node(sessions.Party):
         self._mod = secure(lambda context: participant)
 
     def answer(self, stage: Stage, request_: bytes, model: sessions.Model) -> bytes:
-        """Answer a request; `ValueError` is its refusal, with the reason that it keeps to itself."""
+        """Answer a request; a refusal is a `ValueError` with the reason that the client logs."""
         with acting_as(SERVER_NODE_ID):
             content = request(ROUND, stage, request_, trained_on(model) if stage is Stage.UPLOAD else None)
             message = Message(content, node_id(self.me), MessageType.TRAIN)
@@ -73,7 +72,7 @@ class Node(sessions.Party):
 
 
 class _Logged(logging.Handler):
-    """Keeps what the clients' mod logs, and keeps it off the terminal."""
+    """Collects the log of the clients' mod, and keeps it off the terminal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +93,7 @@ class _Logged(logging.Handler):
 
 
 def trained_on(model: sessions.Model) -> RecordDict:
-    """Return what the server sends to be trained."""
+    """Return the server's message for training."""
     return RecordDict({"arrays": ArrayRecord({"weights": Array(np.asarray(model))})})
 
 
@@ -111,14 +110,14 @@ def ours(adversary: Adversary) -> Finding:
         found = sessions.mean_of(server)
         sums.append(found.update * found.weight)
     victim = updates[sessions.VICTIM]
-    what = "nobody objects to the same round again; the victim's update"
+    what = "no client objects to the same round again; the victim's update"
     return recovery(what, (sums[0] - sums[1]) / victim.examples, victim.vector, sessions.TOLERANCE)
 
 
 def _round(
     rule: Policy, nodes: dict[int, Node], among: Iterable[int], session: int
 ) -> tuple[ServerSession, sessions.Outcome]:
-    """Play round 1 among some of the clients, in a session of its own."""
+    """Play round 1 among some of the clients, in a new session."""
     clients = list(among)
     spec = rule.spec(
         run="attacked",

@@ -1,4 +1,4 @@
-"""What the attacks on this project's protocol share: twenty clients, their server, and a server that attacks.
+"""Shared code of the attacks on this project's protocol: twenty clients, their server, and an attacking server.
 
 The graph is k-regular in both modes: the harder one to defend.
 """
@@ -36,7 +36,7 @@ MODEL: Model = np.zeros(DIMENSION)
 
 
 def task_of(model: Model) -> str:
-    """Return the hash of a model, which a client makes of what it has trained on."""
+    """Return the hash of a model that a client trained on."""
     return hashlib.sha256(np.ascontiguousarray(model).tobytes()).hexdigest()
 
 
@@ -46,7 +46,7 @@ def identity(client: int) -> bytes:
 
 
 def policy(adversary: Adversary, dimension: int = DIMENSION, **encoding: Any) -> Policy:
-    """Return what all clients accept."""
+    """Return the policy of all clients."""
     shape = {"input_bits": 24, "clip": 8.0, "max_weight": 200} | encoding
     return Policy(
         assumptions=Assumptions(corrupt=0.05, dropout=0.05, adversary=adversary),
@@ -65,12 +65,12 @@ def updates(dimension: int = DIMENSION) -> dict[int, Update]:
 
 
 class Party:
-    """A client: what it accepts, what it has learned, and its session.
+    """A client: its policy, its update, and its session.
 
     Args:
         me: Its number.
-        policy: What it accepts.
-        train: Its update, or how it comes from the model that the server sent.
+        policy: Its policy.
+        train: Its update, or a function of the server's model.
         private: Its identity key.
     """
 
@@ -98,7 +98,7 @@ class Party:
         return self.session.answer(stage, request)
 
     def vector(self, model: Model) -> NDArray[Any]:
-        """Return what it would upload without masks."""
+        """Return its upload without masks."""
         update = self.train if isinstance(self.train, Update) else self.train(model)
         rounding = numpy_stream(0, "rounding", client=self.me)
         metrics = {name: float(value) for name, value in update.metrics.items()}
@@ -106,14 +106,14 @@ class Party:
 
 
 class Attacker(ServerSession):
-    """A server that keeps what it has received, and looks at what it must not; attacks derive from it."""
+    """A server that keeps all messages; base class of attacks."""
 
     def said_alive(self, client: int) -> Set[int]:
-        """Return who has uploaded, as a client is told."""
+        """Return the list of uploads for a client."""
         return self.uploaded
 
     def requests(self) -> dict[int, bytes]:
-        """Return what to send to each client."""
+        """Return the request to each client."""
         requests = super().requests()
         if self.stage in (Stage.CONFIRM, Stage.UNMASK):
             requests = {client: self._lie(client) for client in requests}
@@ -121,7 +121,7 @@ class Attacker(ServerSession):
         return requests
 
     def _lie(self, client: int) -> bytes:
-        """Return who has uploaded, and then who has signed the same."""
+        """Return the list of uploads for a client, and the signatures of the same list."""
         alive = self.said_alive(client)
         same = sorted(signer for signer in self._confirmations if self.said_alive(signer) == alive)
         return self._said(client) + b"".join(
@@ -136,7 +136,7 @@ class Attacker(ServerSession):
         super()._accept_confirmation(client, reader)
 
     def _forget_messages(self) -> None:
-        """Forget nothing."""
+        """Keep all messages."""
 
     def opened(self, client: int, reply: bytes, own: bytes, masks: bytes) -> Decoded:
         """Open an upload with both secrets of its client."""
@@ -149,7 +149,7 @@ class Attacker(ServerSession):
         return self.spec.encoding.ring.unpack(body_of(reply)[0], self.spec.encoding.length)
 
     def without_pair_masks(self, client: int, reply: bytes, key: bytes) -> NDArray[Any]:
-        """Take those masks off an upload that its client has in common with others, given its private key."""
+        """Remove the pair masks from an upload, given its client's private key."""
         ring, values = self.spec.encoding.ring, self.unpacked(reply)
         masks = ring.zeros(len(values))
         others = {other: self._keys[other].masks for other in self._neighbours[client] & self._shared}
@@ -163,11 +163,11 @@ Server = TypeVar("Server", bound=Attacker)
 
 @dataclass
 class Outcome:
-    """What became of a round.
+    """Outcome of a round.
 
     Attributes:
-        refused: What clients refused: stage, client, their words.
-        rejected: What the server refused of clients.
+        refused: Refusals by clients: stage, client, message.
+        rejected: Refusals by the server.
         failed: Why the round ended early; empty if it didn't.
         replies: What clients answered, by stage and client.
     """
@@ -179,9 +179,9 @@ class Outcome:
 
     @property
     def refusal(self) -> str:
-        """How many clients refused, and the words of the first."""
+        """The number of clients that refused, and the first message."""
         if not self.refused:
-            return self.failed or "nobody refused"
+            return self.failed or "no client refused"
         stage, client, words = self.refused[0]
         many = "one client refuses" if len(self.refused) == 1 else f"{len(self.refused)} clients refuse"
         return f"{many}; client {client} in stage {stage.value!r}: {words}"
@@ -211,8 +211,8 @@ def run(
     Args:
         server: The server.
         clients: The clients.
-        model_of: What the server sends each to train on.
-        in_transit: What arrives of a reply; None: nothing.
+        model_of: The model sent to each client.
+        in_transit: Changes a reply in transit; returns None to drop it.
     """
     outcome = Outcome()
     while (stage := server.stage) is not None:
@@ -245,16 +245,16 @@ def attacked(
     """Return a server that attacks and twenty clients.
 
     Args:
-        adversary: What the clients guard against.
+        adversary: The clients' assumed adversary.
         kind: The server's class.
-        change: What the server makes of the round that the clients would accept.
+        change: Changes the round that the clients would accept.
     """
     rule = policy(adversary)
     return kind(change(spec_of(rule)), CLIENTS, registry=rule.registry), parties(rule, updates())
 
 
 def ask(clients: Mapping[int, Party], stage: Stage, request: bytes, outcome: Outcome) -> None:
-    """Ask all clients the same, out of turn, and note who refuses."""
+    """Send all clients the same request, out of turn, and note refusals."""
     for client, party in clients.items():
         try:
             party.answer(stage, request, MODEL)
@@ -263,16 +263,16 @@ def ask(clients: Mapping[int, Party], stage: Stage, request: bytes, outcome: Out
 
 
 def mean_of(server: ServerSession) -> Decoded:
-    """Return what the server learns in the end."""
+    """Return the server's decoded sum."""
     return server.spec.encoding.decode(server.total(), len(server.uploaded))
 
 
 def weighted_mean(updates: Iterable[Update]) -> NDArray[np.float64]:
-    """Return the mean that there should be."""
+    """Return the true mean."""
     everyone = list(updates)
     return np.average([u.vector for u in everyone], axis=0, weights=[u.examples for u in everyone])
 
 
 def refused(outcome: Outcome) -> Finding:
-    """Return a finding in which clients stood in the way."""
+    """Return a finding in which clients refused."""
     return Finding(False, outcome.refusal)

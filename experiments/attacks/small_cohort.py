@@ -1,9 +1,8 @@
 """A server invites the victim and one client that colludes with it.
 
-The sum of two is protected from who has neither; the colluding client subtracts its own.
+The colluding client subtracts its own update from the sum of two.
 
-Ours: a client refuses a cohort below the minimum that it has been configured with, and at each stage fewer
-survivors than the threshold.
+Ours: a client refuses a cohort below its configured minimum, and at each stage fewer survivors than the threshold.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A server that has everybody's upload unmasks those of the victim and of a client that colludes.
+"""A server that has all uploads unmasks the sum of the victim's and a colluding client's.
 
-It declares all others dead. Whatever threshold protects a secret, the clients that are asked must also insist on
-how many are in the sum; Flower's insist on the threshold alone, which the server chooses.
+It declares all others dead. Whatever the threshold of secrets, clients must also require a minimum number of clients
+in the sum; Flower's require only the threshold, which the server chooses.
 
-Ours: a client refuses a list of survivors below what the round's specification says, which it computes itself: all
-but as many as may drop out on a k-regular graph, the threshold on the complete one.
+Ours: a client refuses a list of survivors below the round's minimum, which it computes itself: all except the assumed
+dropouts on a k-regular graph, the threshold on the complete one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def control() -> Finding:
     )
     seeds = {node: flower.handed_over(outcome, node)[0] for node in alive}
     pairs = {node: flower.mask_keys(outcome, node, flower.handed_over(outcome, node)[1]) for node in dead}
-    # The mask between the two goes away in their sum; those with the dead are known from the dead's keys.
+    # The mask between the two cancels in their sum; those with dead clients follow from these clients' keys.
     parts = []
     for node in alive:
         known = [(seeds[node], -1)] + [(pairs[d][node], -1 if node > d else 1) for d in dead]
@@ -49,10 +49,10 @@ def control() -> Finding:
 
 
 class Undertaker(sessions.Attacker):
-    """Declares all dead but the first half of the roster."""
+    """Declares the second half of the roster dead."""
 
     def said_alive(self, client: int) -> Set[int]:
-        """Return who has uploaded, as a client is told."""
+        """Return the list of uploads for a client."""
         return set(self.roster[: len(self.roster) // 2])
 
 

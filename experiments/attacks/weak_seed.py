@@ -1,9 +1,9 @@
 """An observer of one upload tries all seeds of its masks.
 
-Flower folds the 256-bit key of a mask into 32 bits and seeds a Mersenne Twister with them. Where one mask alone is
-unknown (of three clients one colludes, and the victim's own seed is revealed as always), each seed can be tried:
-with the right one the numbers left are below 2^22 of 2^32, which chance gives a wrong seed with probability 2^-10
-a number.
+Flower folds the 256-bit key of a mask into 32 bits and seeds a Mersenne Twister with them. If only one mask is
+unknown (one of three clients colludes, and the victim's own seed is revealed as always), each seed can be tried: with
+the right one the remaining numbers are below 2^22 of 2^32, which a wrong seed gives with probability 2^-10 for each
+number.
 
 Here 2^20 seeds around the right one are tried at the measured rate, and the rest is arithmetic.
 
@@ -26,12 +26,12 @@ from fedsim.privacy.secagg.topology import Adversary
 CONTROL = f"{flower.FLOWER}, 3 clients, one colludes"
 COLLUDER, OTHER = 101, 102
 TRIED = 2**20
-BATCH = 2**14  # seeds whose state words stay in the processor's cache
+BATCH = 2**14  # seeds at a time, so that their state words stay in the cache
 CHECKED = 4  # numbers; a wrong seed passes with probability 2^-40
 
 
 def folded(key: bytes) -> int:
-    """Return the 32 bits that Flower makes of a mask's key."""
+    """Return the 32 bits to which Flower folds a mask's key."""
     return int(np.bitwise_xor.reduce(np.frombuffer(key, "<u4")))
 
 
@@ -63,11 +63,11 @@ def first_words(seeds: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
 
 
 def search(left: NDArray[np.int64], seeds: range) -> list[int]:
-    """Return the seeds whose mask leaves what a client may upload.
+    """Return the seeds that unmask an upload to valid numbers.
 
     Args:
-        left: The first numbers of an upload modulo 2^32, to which no mask but one is added any more.
-        seeds: To try.
+        left: The first numbers of an upload modulo 2^32, with one remaining mask.
+        seeds: Seeds to try.
     """
     found, words = [], left.astype(np.uint32)[:, None]
     for start in range(seeds.start, seeds.stop, BATCH):
@@ -87,11 +87,11 @@ def control() -> Finding:
         private = flower.remembered(cohort, node)["sk1"]
         return flower.mask_keys(outcome, node, private)[flower.VICTIM]
 
-    # What the server and the colluder know; the victim, whose number is the highest, has added all its masks.
+    # Known to the server and the colluder; the victim, with the highest number, has added all its masks.
     known = [(flower.handed_over(outcome, flower.VICTIM)[0], -1), (key_with_victim(COLLUDER), -1)]
     left = flower.unmasked(outcome.masked(flower.VICTIM), known)
 
-    right = folded(key_with_victim(OTHER))  # says nothing but around where to search
+    right = folded(key_with_victim(OTHER))  # used only for the range of the search
     start = min(max(right - TRIED // 3, 0), 2**32 - TRIED)
     begun = time.perf_counter()
     found = search(np.concatenate(left)[:CHECKED], range(start, start + TRIED))

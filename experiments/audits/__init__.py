@@ -1,3 +1,3 @@
-"""Audits: what mechanisms lose at least, measured, beside what is claimed."""
+"""Audits: measured lower bounds on mechanisms' epsilons, beside the claimed ones."""
 
 __all__: list[str] = []

@@ -1,12 +1,12 @@
-"""The audit of noise in finite precision: what low bits say of a sum, for every mechanism and kernel, beside the claim.
+"""The audit of noise in finite precision: what low bits reveal of a sum, for every mechanism and kernel.
 
     python -m fedsim.experiments.audits --json experiments/audits/low_bits.json
 
-Each mechanism releases a sum with and without a record, many times. A number's lowest set bit, the multiple of the grid
-that it is, modulo 2 and 256, and the number itself are statistics; the largest bound on epsilon that
-`fedsim.privacy.audit.measure` finds in one of them, at 95 % for all of the table together, is set beside the epsilon that is
-claimed. Sums of 100,000 coordinates that are a grid step apart in each are told apart by how many multiples are even,
-and by the sum of their lowest bits. What is done is in the file after each row, and is not done again.
+Each mechanism releases a sum with and without a record, many times. Statistics are a number's lowest set bit, its
+multiple of the grid step modulo 2 and 256, and the number itself. The largest lower bound on epsilon that
+`fedsim.privacy.audit.measure` finds for one of them, at 95 % for the whole table, is shown beside the claimed
+epsilon. For sums of 100,000 coordinates, a grid step apart in each, the statistics are the number of even multiples
+and the sum of lowest bits. Finished rows are written to the file, and not repeated.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def audit(
     seed: int,
     arithmetic: Arithmetic = Arithmetic.GRID,
 ) -> dict[str, Any]:
-    """Return a row: what is claimed of a subject, and what each statistic proves at least."""
+    """Return a row: a subject's claimed epsilon, and each statistic's lower bound."""
     started, subject = time.perf_counter(), SUBJECTS[name]
     generator = noise_stream(seed, f"low bits: {name}, {noise_multiplier:g}, {arithmetic}")
     bounds = _bounds(subject, noise_multiplier, arithmetic, generator, OF_NUMBERS, trials, 1)
@@ -89,7 +89,7 @@ def _bounds(
     trials: int,
     coordinates: int,
 ) -> dict[str, Measured]:
-    """Return what each statistic of the same releases proves."""
+    """Return the lower bound of each statistic of the same releases."""
     step = subject.step(noise_multiplier, coordinates)
     once = subject.mechanism(noise_multiplier, subject.randomness(generator, arithmetic), arithmetic)
     seen: dict[bool, dict[str, NDArray[np.float64]]] = {}
@@ -118,7 +118,7 @@ def _bounds(
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the rows, what is more than was claimed in red."""
+    """Return the rows, with bounds above the claim in red."""
     made = Table(title=f"Low bits: epsilon at least, at {CONFIDENCE:.0%} for all together")
     for column in ("mechanism", "arithmetic", "z", "claimed", "largest", "by"):
         made.add_column(column, justify="left" if column in ("mechanism", "arithmetic", "by") else "right")
@@ -153,7 +153,7 @@ def _name(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> None:
-    """Audit what is not in the file yet, and print the table; exit 1 where more is measured than was claimed."""
+    """Audit subjects that are not in the file yet, and print the table; exit 1 if a bound exceeds its claim."""
     parser = command.arguments(__doc__)
     parser.add_argument("names", nargs="*", type=_name, metavar="NAME", help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--trials", type=command.positive, default=TRIALS, help=f"default: {TRIALS}")

@@ -1,7 +1,6 @@
-"""One number of each mechanism on the worst of neighbours: what the audit of finite precision looks at.
+"""Subjects of the audit of finite precision: one number of each mechanism on worst-case neighbours.
 
-With the record (or client) the sum is the odd multiple of the grid's step just below what it is clipped to; without,
-zero.
+With the record (or client) the sum is the odd multiple of the grid step just below the clip norm; without it, zero.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomn
 DELTA = 1e-5
 EVERYONE = Cohorts(sampling=Sampling.FIXED, clients=1, cohort=1)  # a denominator of 1 leaves all bits
 
-Once = Callable[[NDArray[np.float64]], NDArray[Any]]  # a sum in, what is released of it out
+Once = Callable[[NDArray[np.float64]], NDArray[Any]]  # from a sum to its release
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class Subject:
     """A mechanism.
 
     Attributes:
-        mechanism: Makes, for a noise multiplier, randomness and an arithmetic, what releases a sum.
+        mechanism: Makes a release function from a noise multiplier, randomness and an arithmetic.
         claimed: Epsilon, for a noise multiplier.
-        delta: At which it is claimed.
-        limit: Largest sum: what is left of the clip norm (of 1 for all).
-        step: Of the grid, for a noise multiplier and a number of coordinates.
+        delta: Delta of the claim.
+        limit: Largest sum: the rest of the clip norm (1 for all).
+        step: Grid step, for a noise multiplier and a number of coordinates.
         system: Whether the noise is the operating system's.
         vectors: Whether it releases sums of many coordinates.
     """
@@ -71,7 +70,7 @@ class Subject:
         return np.full(coordinates, step if coordinates > 1 else step * (whole - (whole + 1) % 2))
 
     def randomness(self, generator: np.random.Generator, arithmetic: Arithmetic) -> Randomness:
-        """Return where the noise comes from."""
+        """Return the randomness of the noise."""
         if self.system:
             return SystemRandomness()
         if arithmetic is Arithmetic.FLOAT32:
@@ -141,7 +140,7 @@ def _central(noise_multiplier: float, randomness: Randomness, arithmetic: Arithm
 
 
 def _metric(noise_multiplier: float, randomness: Randomness, arithmetic: Arithmetic) -> Once:
-    """Release a metric that takes all of the budget but a thousandth."""
+    """Release a metric with all of the budget except a thousandth."""
     release = CentralGaussian(
         sensitivity=1.0,
         noise_multiplier=noise_multiplier,
@@ -160,7 +159,7 @@ def _metric(noise_multiplier: float, randomness: Randomness, arithmetic: Arithme
 
 
 def _bits(noise_multiplier: float, randomness: Randomness, arithmetic: Arithmetic) -> Once:
-    """Release bits that take all of the budget but a thousandth."""
+    """Release bits with all of the budget except a thousandth."""
     adaptive = AdaptiveClipping(
         noise_multiplier=noise_multiplier,
         bit_noise=1.001 * noise_multiplier / 2,

@@ -1,3 +1,3 @@
-"""What fedsim is measured against, each a script that prints a table and writes JSON."""
+"""Benchmarks, each a script that prints a table and writes JSON."""
 
 __all__: list[str] = []

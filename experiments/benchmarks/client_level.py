@@ -1,12 +1,11 @@
-"""What client-level privacy costs a round: each mechanism beside the same rounds without it, on fedsim.
+"""Time of a round with client-level privacy: each mechanism against the same rounds without it, on fedsim.
 
     python -m fedsim.experiments.benchmarks.client_level --json client_level.json
 
-The case `cross-device` of `fedsim.experiments.benchmarks.rounds`: 1,000 clients, 100 a round, 10 examples each, a CNN of
-215,370 parameters. Of each mechanism two runs and one without privacy are under way at once: with its noise added on a
-grid, and as floating-point numbers are added (`privacy.arithmetic`), which gives no guarantee. They take their rounds in
-turn, each while the others wait, so that a machine that grows slower does so for all; rounds that warm up, and the
-last, which evaluates, don't count.
+The case `cross-device` of `fedsim.experiments.benchmarks.rounds`: 1,000 clients, 100 a round, 10 examples each, a CNN
+of 215,370 parameters. For each mechanism three runs are active: one without privacy, one with noise added on a grid,
+and one with floating-point addition (`privacy.arithmetic`), which gives no guarantee. They take rounds in turn while
+the others wait, so that a slower machine affects all; warm-up rounds, and the last, which evaluates, don't count.
 """
 
 from __future__ import annotations
@@ -52,10 +51,10 @@ WARMUP = 3
 
 
 class Turns:
-    """Runs that take their rounds in turn; one that has ended has no more turns.
+    """Runs that take their rounds in turn, until they leave.
 
     Args:
-        names: Of the runs, in their order.
+        names: Names of the runs, in order.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -63,7 +62,7 @@ class Turns:
         self._changed = threading.Condition()
 
     def take(self, name: str) -> None:
-        """Give the turn to the next, where it is this run's, and wait until it is again."""
+        """Pass this run's turn, if it has it, to the next, and wait for the next one."""
         with self._changed:
             if self._waiting[0] == name:
                 self._waiting.append(self._waiting.pop(0))
@@ -89,11 +88,11 @@ class InTurn:
         self._turns.take(self._name)
 
     def on_end(self, run: fedsim.Run) -> None:
-        """Nothing is left to wait for."""
+        """Do nothing."""
 
 
 def seconds_of(runs: Mapping[str, list[str]], folder: Path, repeat: int) -> dict[str, list[float]]:
-    """Return the seconds of the runs' rounds, by name, without those that warm up and the one that evaluates."""
+    """Return the seconds of the runs' rounds, by name, without warm-up rounds and the evaluated one."""
     turns = Turns(runs)
 
     def play(name: str) -> list[float]:
@@ -111,7 +110,7 @@ def seconds_of(runs: Mapping[str, list[str]], folder: Path, repeat: int) -> dict
 
 
 def _ratios(found: Mapping[str, list[float]], name: str, other: str) -> str:
-    """Return what a round takes, as a multiple of another's in the same repeat."""
+    """Return a round's time as a multiple of another's in the same repeat."""
     ratios = [a / b for a, b in zip(found[name], found[other], strict=True)]
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) times {other}"
 

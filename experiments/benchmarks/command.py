@@ -1,4 +1,4 @@
-"""What the benchmarks' commands share: their arguments, and where they print."""
+"""Shared arguments and console of the benchmarks' commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 132  # of the widest table
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that the benchmarks have in common."""
+    """Return a parser with the shared arguments."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0] if description else None)
     parser.add_argument("--json", type=writable, metavar="FILE", help="write all figures there")
     parser.add_argument(
@@ -44,12 +44,12 @@ def writable(text: str) -> Path:
 
 
 def refuse(reason: object) -> NoReturn:
-    """Say why, and exit as fedsim does where it refuses."""
+    """Print a reason, and exit with fedsim's code for refusals."""
     print(reason, file=sys.stderr)
     raise SystemExit(2)
 
 
 def console() -> Console:
-    """Return a console on which the tables have room: the terminal, or one as wide as they need."""
+    """Return a console for the tables: the terminal, or one wide enough."""
     terminal = Console()
     return terminal if terminal.width >= WIDTH else Console(width=WIDTH)

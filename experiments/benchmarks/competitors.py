@@ -1,4 +1,4 @@
-"""Who is timed, and how each is started."""
+"""The competitors, and how each is started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parents[2]  # where the package `experiments` lies
 
 
 class Unavailable(Exception):
-    """A competitor can't be run here; says why."""
+    """A competitor can't be run here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Competitor:
     """One way to do the work.
 
     Attributes:
-        name: What `--only` and the table call it.
+        name: Its name in `--only` and the table.
         make: Returns the command, without the work and the report; raises `Unavailable`.
-        options: What follows them.
-        environment: Variables that it is started with.
+        options: Options after these.
+        environment: Its environment variables.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Competitor:
 
 
 def competitors(work: Work) -> list[Competitor]:
-    """Return all of them, fedsim first; `work.folder` is where they run."""
+    """Return all competitors, fedsim first; they run in `work.folder`."""
     return [
         Competitor("fedsim-local", lambda: _fedsim(work, "local"), ("--set", "runtime.engine=local"), ours()),
         Competitor("fedsim-ray", lambda: _fedsim(work, "ray"), ("--set", "runtime.engine=ray"), ours()),
@@ -68,7 +68,7 @@ def _flower(work: Work) -> Competitor:
 
 
 def _pfl(work: Work) -> list[Competitor]:
-    """Return pfl-research in one process with one thread and with all, and in all processes; plain, but for one."""
+    """Return pfl-research in one process with one thread and with all, and in all processes; one with channels last."""
     cores, path = work.cores, {"PYTHONPATH": str(work.folder / "pfl")}
 
     def make(processes: int) -> list[str]:
@@ -109,10 +109,10 @@ def _bare(work: Work) -> list[Competitor]:
 
 
 def chosen(everyone: list[Competitor], names: str | None) -> list[Competitor]:
-    """Return those whose name begins with one of the names, which are separated by commas; all if there are none.
+    """Return the competitors with one of the comma-separated prefixes; all without any.
 
     Raises:
-        Refused: A name is nobody's.
+        Refused: A prefix matches none.
     """
     if names is None:
         return everyone
@@ -120,7 +120,7 @@ def chosen(everyone: list[Competitor], names: str | None) -> list[Competitor]:
     for name in wanted:
         if not any(competitor.name.startswith(name) for competitor in everyone):
             allowed = ", ".join(competitor.name for competitor in everyone)
-            raise Refused(f"--only {name!r}: is nobody's name, nor the beginning of one; allowed: {allowed}")
+            raise Refused(f"--only {name!r}: matches no competitor; allowed: {allowed}")
     return [competitor for competitor in everyone if competitor.name.startswith(tuple(wanted))]
 
 
@@ -130,7 +130,7 @@ def module(name: str) -> list[str]:
 
 
 def ours() -> dict[str, str]:
-    """Return the variables of such a peer: it finds the package `experiments` from any folder."""
+    """Return the variables of such a peer, so that it finds the package `experiments` from any folder."""
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))}
 
 

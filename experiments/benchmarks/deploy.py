@@ -1,15 +1,15 @@
-"""What it costs that server and clients are processes of their own: seconds a round, and a stage of secure aggregation.
+"""Overhead of server and client processes: seconds a round, and a stage of secure aggregation.
 
     python -m fedsim.experiments.benchmarks.deploy --json deploy.json
 
-A round that has next to nothing to do, of 5 clients that all take part: one step of a linear model on a batch of
-digits. First by the local engine, then by a server and clients that are processes of this machine and speak TLS, which
-are started once and warm when rounds are timed. `plain`: one message to each client and its reply. `secagg`: the same
-by secure aggregation, a message and its reply a stage. No round that is timed evaluates the model.
+A minimal round of 5 clients that all take part: one step of a linear model on a batch of digits. First by the local
+engine, then by a server and clients as processes of this machine with TLS, started once and warm when rounds are
+timed. `plain`: one message to each client and its reply. `secagg`: the same by secure aggregation, a message and its
+reply a stage. Timed rounds don't evaluate the model.
 
-The overhead of a round is the difference of the medians; that of a stage is what the rounds of `secagg` have more of it
-than the plain ones, for each message more. Beside what passed (`s`), what all the processes together computed (`CPU
-s`): the one to trust on a machine that is busy.
+The overhead of a round is the difference of the medians; that of a stage is the additional overhead of `secagg`
+rounds for each additional message. Besides wall time (`s`), the CPU time of all processes is shown (`CPU s`), which
+is more reliable on a busy machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rich.table import Table
 
 import fedsim
 from fedsim import Experiment
-from fedsim.deployment.local import Party, started
+from fedsim.deployment.local import LocalDeployment, started
 from fedsim.experiments.benchmarks import command, host
 from fedsim.progress import Silent
 from fedsim.secagg.setup import policy_of
@@ -44,7 +44,7 @@ class Case:
     """What was measured of one case.
 
     Attributes:
-        name: Of `CASES`.
+        name: Key of `CASES`.
         stages: Messages to each client in a round.
         local: Seconds of each timed round by the local engine.
         deployed: The same by processes.
@@ -66,7 +66,7 @@ class Case:
 
 
 def experiment(clients: int, rounds: int, seed: int, overrides: Sequence[str]) -> Experiment:
-    """Return the round with nothing to do; the last one evaluates, and is not timed."""
+    """Return the minimal experiment; its last round evaluates, and is not timed."""
     text = f"""
         name = "benchmark"
         seed = {seed}
@@ -86,7 +86,7 @@ def experiment(clients: int, rounds: int, seed: int, overrides: Sequence[str]) -
 
 
 def stages_of(setting: Experiment) -> int:
-    """Return how many messages each client gets in a round."""
+    """Return the number of messages to each client in a round."""
     policy = policy_of(setting, 1, np.ones(1, np.int64))
     if policy is None:
         return 1
@@ -94,22 +94,22 @@ def stages_of(setting: Experiment) -> int:
     return len(spec.stages)
 
 
-def measure(party: Party, name: str, setting: Experiment, folder: Path) -> Case:
+def measure(deployment: LocalDeployment, name: str, setting: Experiment, folder: Path) -> Case:
     """Run a case by the local engine, and then by processes."""
     local = fedsim.run(setting, folder / f"{name}-local")
-    begun, watch = time.perf_counter(), _Watch({child.process.pid for child in party.children.started})
-    deployed = party.run(setting, folder / f"{name}-deployed", watch, print)
+    begun, watch = time.perf_counter(), _Watch({child.process.pid for child in deployment.children.started})
+    deployed = deployment.run(setting, folder / f"{name}-deployed", watch, print)
     start = watch.times[0] - begun
     return Case(name, stages_of(setting), _timed(local), _timed(deployed), start, watch.cpu_a_round())
 
 
 def _timed(run: fedsim.Run) -> list[float]:
-    """Return the seconds of the rounds, without those that warm up and the one that evaluates."""
+    """Return the seconds of the rounds, without warm-up rounds and the evaluated one."""
     return [row["seconds"] for row in run.rows[WARMUP:-1]]
 
 
 class _Watch(Silent):
-    """Notes when a round is known to have ended, and what had been computed by then."""
+    """Notes the end of each round, and the CPU time so far."""
 
     def __init__(self, processes: set[int]) -> None:
         self.processes = processes
@@ -122,12 +122,12 @@ class _Watch(Silent):
         self.cpu.append(cpu_of(self.processes))
 
     def cpu_a_round(self) -> float:
-        """Return the seconds a round, without those that warm up and the last."""
+        """Return the CPU seconds a round, without warm-up rounds and the last."""
         return (self.cpu[-2] - self.cpu[WARMUP - 1]) / (len(self.cpu) - 1 - WARMUP)
 
 
 def cpu_of(roots: set[int]) -> float:
-    """Return the CPU seconds of some processes that run, and of those that they have started, and so on."""
+    """Return the CPU seconds of running processes and their descendants."""
     ticks, parents = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -145,7 +145,7 @@ def cpu_of(roots: set[int]) -> float:
 
 
 def stage_overhead(cases: Sequence[Case]) -> float | None:
-    """Return the seconds of one more message to each client; None where only one case was measured."""
+    """Return the seconds of one more message to each client; None if only one case was measured."""
     found = {case.name: case for case in cases}
     if len(found) < len(CASES):
         return None
@@ -186,7 +186,7 @@ def _spread(seconds: Sequence[float]) -> tuple[str, str]:
 
 
 def verdicts(cases: Sequence[Case]) -> list[str]:
-    """Return a line for what was aimed at, and one for a stage."""
+    """Return a line for the target, and one for a stage."""
     lines = [
         f"target: a plain round with warm clients in less than {TARGET:g} s; measured: "
         f"{statistics.median(case.deployed):.3f} s"
@@ -209,11 +209,14 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> N
         (folder / "party").mkdir()
         begun = time.perf_counter()
         try:
-            with started(folder / "party", asked.clients) as party:
+            with started(folder / "party", asked.clients) as deployment:
                 joined = time.perf_counter() - begun
                 cases = [
                     measure(
-                        party, name, experiment(asked.clients, asked.rounds, asked.seed, overrides), folder
+                        deployment,
+                        name,
+                        experiment(asked.clients, asked.rounds, asked.seed, overrides),
+                        folder,
                     )
                     for name, overrides in CASES.items()
                 ]

@@ -1,12 +1,12 @@
-"""How long a DP-SGD step takes, as a multiple of the same step without privacy.
+"""Time of a DP-SGD step, as a multiple of the same step without privacy.
 
     python -m fedsim.experiments.benchmarks.dp_sgd --json dp_sgd.json
 
-One thread. A step is forward, backward and SGD; a private one clips each example's gradient and adds noise too.
+One thread. A step is forward, backward and SGD; a private one also clips each example's gradient and adds noise.
 
-- `plain`: PyTorch without privacy, its default memory format, nn.LSTM; what everything is a multiple of.
-- `channels_last`: the same in the memory format that fedsim's CNN has.
-- `stock opacus`: GradSampleModule (hooks) and DPOptimizer around the plain model, DPLSTM in nn.LSTM's place.
+- `plain`: PyTorch without privacy, its default memory format, nn.LSTM; the reference of all multiples.
+- `channels_last`: the same in the memory format of fedsim's CNN.
+- `stock opacus`: GradSampleModule (hooks) and DPOptimizer around the plain model, DPLSTM instead of nn.LSTM.
 - `opacus`, `fast`, `compiled`: this project's kernels, on the model as fedsim has it.
 - `fast float32`: `fast` with float32 noise that is added as floating-point numbers are, which gives no guarantee.
 
@@ -60,7 +60,7 @@ MODELS: dict[str, tuple[ModelSection, Task]] = {
 }
 CNNS = ("cnn", "cnn-half", "cnn-small")
 CLIP, NOISE_MULTIPLIER, RATE = 1.0, 1.0, 0.01
-SECONDS = 0.3  # of steps in a turn, and at least three of them
+SECONDS = 0.3  # of steps in a turn; at least three steps
 
 Step = Callable[[], object]
 
@@ -93,7 +93,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Target:
-    """What is aimed at: the multiple of one contender of another on a model, at most or at least."""
+    """A target: the multiple of one contender of another on a model, at most or at least."""
 
     model: str
     name: str
@@ -131,7 +131,7 @@ TARGETS = [
 
 
 def contenders(model: str, batch: int, seed: int, compiled: bool) -> dict[str, Step]:
-    """Return everybody's step, each on a model of its own with the same weights."""
+    """Return each contender's step, on its own model with the same weights."""
     section, task = MODELS[model]
 
     def made(memory_format: torch.memory_format | None = None) -> nn.Module:
@@ -227,7 +227,7 @@ def _private(
 
 
 def measure(model: str, batch: int, repeats: int, seed: int, compiled: bool) -> list[Row]:
-    """Time everybody at one model and batch size."""
+    """Time all contenders at one model and batch size."""
     steps = contenders(model, batch, seed, compiled)
     firsts = {name: _seconds(step) for name, step in steps.items()}
     medians: dict[str, list[float]] = {name: [] for name in steps}
@@ -235,7 +235,7 @@ def measure(model: str, batch: int, repeats: int, seed: int, compiled: bool) -> 
     for repeat in range(repeats):
         turn = repeat % len(names)
         for name in names[turn:] + names[:turn]:
-            steps[name]()  # brings its own memory into the caches
+            steps[name]()  # warms the caches
             times = [_seconds(steps[name])]
             while len(times) < 3 or sum(times) < SECONDS:
                 times.append(_seconds(steps[name]))

@@ -1,8 +1,7 @@
-"""Flower's SecAgg+, whole, in one process: the peer in the benchmark of secure aggregation, and what is attacked.
+"""Flower's SecAgg+ in one process: the peer in the benchmark of secure aggregation, and the target of attacks.
 
-Flower's own workflow (the server's side) and its own mod (the clients') run as they are and speak through a Grid
-that carries every message as the bytes that Flower would send. The Grid is where clients are lost, where a
-malicious server alters what it sends, and where all replies are kept, as the server has them.
+Flower's own workflow (server) and mod (clients) run unchanged, connected by a Grid that carries every message as
+Flower's bytes. The Grid drops clients, lets a malicious server alter its messages, and keeps all replies.
 """
 
 from __future__ import annotations
@@ -61,12 +60,12 @@ SETUP, SHARE_KEYS, COLLECT, UNMASK = "setup", "share_keys", "collect_masked_vect
 
 @dataclass(frozen=True)
 class Update:
-    """What a client's training gives.
+    """Result of a client's training.
 
     Attributes:
         vector: The parameters, of shape (dimension,).
         examples: Its weight in the mean.
-        metrics: What it reports beside.
+        metrics: Its reported metrics.
     """
 
     vector: NDArray[np.floating[Any]]
@@ -75,24 +74,24 @@ class Update:
 
 
 Train = Callable[[NDArray[np.float64]], Update]  # from the model that the server sent
-Tamper = Callable[[str, int, RecordDict], None]  # stage, node, what is about to be sent to it; in place
+Tamper = Callable[[str, int, RecordDict], None]  # stage, node, content to be sent; in place
 
 
 @dataclass
 class Outcome:
-    """What became of a round.
+    """Outcome of a round.
 
     Attributes:
-        mean: The weighted mean; None where Flower gave none.
-        client_seconds: In all clients' mods, by stage; their training and the transport are not in it.
+        mean: The weighted mean; None if Flower gave none.
+        client_seconds: In all clients' mods, by stage, without training and transport.
         server_seconds: In the workflow, outside the Grid.
         bytes_up: From all clients, by stage: the size of Flower's protobuf records.
         bytes_down: To all clients, by stage.
-        client_errors: What clients raised, as (stage, node, text).
-        server_error: What the workflow raised; empty if nothing.
-        log: What Flower logged as a warning or an error.
-        requests: What was sent, by stage and node, after any tampering.
-        replies: What the server received, by stage and node.
+        client_errors: Exceptions of clients, as (stage, node, text).
+        server_error: Exception of the workflow; empty without one.
+        log: Flower's logged warnings and errors.
+        requests: Sent messages, by stage and node, after tampering.
+        replies: Received replies, by stage and node.
     """
 
     mean: NDArray[np.float64] | None = None
@@ -108,7 +107,7 @@ class Outcome:
 
     @property
     def halted(self) -> bool:
-        """Whether the round gave nothing."""
+        """Whether the round gave no mean."""
         return self.mean is None
 
     @property
@@ -117,7 +116,7 @@ class Outcome:
         return total(self.client_seconds.values()) + self.server_seconds
 
     def request(self, stage: str, node: int) -> dict[str, Any]:
-        """Return the protocol's fields of what was sent, after any tampering."""
+        """Return the protocol's fields of a request, after tampering."""
         return dict(self.requests[stage][node].config_records[RECORD_KEY_CONFIGS])
 
     def reply(self, stage: str, node: int) -> dict[str, Any]:
@@ -130,12 +129,12 @@ class Outcome:
 
 
 class Cohort:
-    """Clients of Flower's SecAgg+, which live on from round to round as SuperNodes do.
+    """Clients of Flower's SecAgg+, which persist over rounds as SuperNodes do.
 
     Args:
-        clients: By node id, what its training gives.
-        settings: Arguments of `SecAggPlusWorkflow`; all clients are neighbours, and half of them the threshold,
-            where nothing else is said.
+        clients: Results of training, by node id.
+        settings: Arguments of `SecAggPlusWorkflow`; by default all clients are neighbours, and the threshold is half
+            of them.
     """
 
     def __init__(self, clients: Mapping[int, Train | Update], **settings: Any) -> None:
@@ -156,12 +155,12 @@ class Cohort:
         """Run one round of Flower's workflow with Flower's mod.
 
         Args:
-            model: What the server sends to be trained.
+            model: The model to train.
             among: The nodes that take part; default: all.
-            lost: By node, the stage at which it doesn't answer, nor later.
-            tamper: What a malicious server does to each message.
-            in_transit: What someone on the way does to each reply.
-            number: The round's.
+            lost: By node, the stage from which it doesn't answer.
+            tamper: Changes each message, for a malicious server.
+            in_transit: Changes each reply, for an attacker on the network.
+            number: Number of the round.
         """
         outcome, nodes = Outcome(), list(self.clients if among is None else among)
         grid = _Wire(self, outcome, dict(lost or {}), tamper, in_transit)
@@ -230,7 +229,7 @@ class _Wire(Grid):
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, "lost"), reply_to=message)
         try:
             reply, seconds = self._in_client(node, _with(message, content))
-        except Exception as error:  # as the SuperNode does: whatever a client raises is its error reply
+        except Exception as error:  # as in the SuperNode: any exception becomes an error reply
             out.client_errors.append((stage, node, f"{type(error).__name__}: {error}"))
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)
         if self.in_transit:
@@ -242,7 +241,7 @@ class _Wire(Grid):
         return Message(_carried(reply)[0], reply_to=message)
 
     def _in_client(self, node: int, message: Message) -> tuple[RecordDict, Seconds]:
-        """Return what a client answers, and the seconds in the mod without its training."""
+        """Return a client's answer, and the seconds in the mod without its training."""
         training = NONE
 
         def train(message: Message, context: Context) -> Message:
@@ -296,13 +295,13 @@ def _with(message: Message, content: RecordDict) -> Message:
 
 
 def _carried(content: RecordDict) -> tuple[RecordDict, int]:
-    """Return a record as it comes out at the other end, and its bytes."""
+    """Return a record after transport, and its bytes."""
     data = recorddict_to_proto(content).SerializeToString()
     return recorddict_from_proto(ProtoRecordDict.FromString(data)), len(data)
 
 
 class _Everyone(Strategy):
-    """Takes all clients; the aggregate, which the workflow puts in each result's place, is the new model."""
+    """Takes all clients; the workflow's aggregate is the new model."""
 
     def initialize_parameters(self, client_manager: Any) -> None:
         return None
@@ -331,7 +330,7 @@ class _Everyone(Strategy):
 
 @contextmanager
 def _heard(lines: list[str]) -> Iterator[None]:
-    """Keep Flower's warnings and errors in a list, and off the terminal."""
+    """Collect Flower's warnings and errors in a list, off the terminal."""
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -349,13 +348,13 @@ def _heard(lines: list[str]) -> Iterator[None]:
 
 
 def mask_seconds(neighbours: int, dimension: int) -> Seconds:
-    """Return how long one client of Flower's takes to make and add all its masks, key agreements included.
+    """Return the time for one client of Flower's to make and add all its masks, including key agreements.
 
-    That is what `secaggplus_mod` does between quantising and uploading: its own mask and one with each neighbour,
+    These are the steps of `secaggplus_mod` between quantising and uploading: its own mask and one for each neighbour,
     each from Flower's generator and added to the int64 vector.
 
     Args:
-        neighbours: How many.
+        neighbours: Number of neighbours.
         dimension: Numbers in the update.
     """
     mine = private_key_to_bytes(generate_key_pairs()[0])

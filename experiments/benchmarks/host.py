@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Description of the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedsim.threads import cores
 
 
 def describe() -> dict[str, Any]:
-    """Return the machine, and how busy it is at this moment."""
+    """Return the machine, and its current load."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": platform.platform(),

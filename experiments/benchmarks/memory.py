@@ -8,7 +8,7 @@ PROC = Path("/proc")
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process and all that descend from it, as far as they run at this moment."""
+    """Return a process and its running descendants."""
     children: dict[int, list[int]] = {}
     for folder in PROC.iterdir():
         if folder.name.isdigit():
@@ -27,8 +27,8 @@ def descendants(pid: int) -> list[int]:
 def proportional(pid: int) -> int:
     """Return the bytes that a process and its descendants hold: the sum of their proportional set sizes.
 
-    A page that n processes share counts one nth for each, so a map that all of them read counts once; the
-    pages of files that were read through a map count too. A process that has ended counts nothing.
+    A page shared by n processes counts one nth for each, so a shared map counts once; mapped file pages count too.
+    Ended processes count nothing.
     """
     total = 0
     for one in descendants(pid):
@@ -41,19 +41,19 @@ def proportional(pid: int) -> int:
 
 
 class Peak:
-    """The largest memory that was seen, by looking from time to time.
+    """The largest memory of periodic samples.
 
     Attributes:
-        bytes: Of a process and its descendants, see `proportional`; 0 before it was looked.
+        bytes: Of a process and its descendants, see `proportional`; 0 before the first sample.
     """
 
     def __init__(self, every: int = 5) -> None:
-        """Look at each `every`th call only, since adding up a process's pages holds it up for a moment."""
+        """Sample at each `every`th call only, since adding up a process's pages stalls it briefly."""
         self.bytes = 0
         self._every, self._calls = every, 0
 
     def look(self, pid: int) -> None:
-        """Look, if it is time."""
+        """Sample, if due."""
         if self._calls % self._every == 0:
             self.bytes = max(self.bytes, proportional(pid))
         self._calls += 1

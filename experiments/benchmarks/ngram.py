@@ -1,11 +1,11 @@
-"""How well n-grams predict the next character of an experiment's text.
+"""Accuracy of n-grams at predicting the next character of an experiment's text.
 
     python -m fedsim.experiments.benchmarks.ngram experiments/configs/stdlib-lstm.toml --json ngram.json
 
-The model that an LSTM has to beat: after the last n - 1 characters, the character that most often followed
-them in the training text of all clients together; a context that was never seen falls back to one character
-less. It is fitted on the clients' training examples and tested on the central test set, on the very
-predictions that the LSTM is scored on (so the first of an example has one character of context, for both).
+A baseline for an LSTM: the character that most often followed the last n - 1 characters in all clients' training
+text; an unseen context falls back to one character less. It is fitted on the clients' training examples and tested on
+the central test set, on the same predictions as the LSTM (so the first of an example has one character of context,
+for both).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NGram:
         self.best = [self._fit(context, windows) for context in range(n)]
 
     def _fit(self, context: int, windows: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
-        """Return the best next token of each context, `(vocabulary ** context,)`, -1 where it was never seen."""
+        """Return the best next token of each context, `(vocabulary ** context,)`, -1 for unseen contexts."""
         v = self.vocabulary
         counts = np.zeros(v ** (context + 1), dtype=np.int64)
         for part in windows:
@@ -54,9 +54,9 @@ class NGram:
         return codes
 
     def accuracy(self, windows: NDArray[np.uint8]) -> float:
-        """Return the share of right predictions of every token but the first of each example."""
+        """Return the share of right predictions, of all tokens except the first of each example."""
         predicted = np.full((len(windows), windows.shape[1] - 1), -1, dtype=np.int64)
-        for context in range(len(self.best)):  # longer contexts overwrite shorter ones, where they were seen
+        for context in range(len(self.best)):  # longer contexts, if seen, overwrite shorter ones
             guess = self.best[context][self._codes(windows, context)] if context else self.best[0][[[0]]]
             if context:
                 guess = guess[:, :-1]  # the last context has nothing after it

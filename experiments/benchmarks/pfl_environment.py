@@ -1,4 +1,4 @@
-"""An environment of its own for pfl-research, whose dependencies contradict ours."""
+"""A separate environment for pfl-research, which has conflicting dependencies."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PFL = "0.6.0"
 
 
 def requirements() -> list[str]:
-    """Return what is installed: pfl-research with the PyTorch and NumPy that run here, so that both compete on them."""
-    # A local version ("+cpu") names a build, which an index may not offer by that name.
+    """Return the requirements: pfl-research with this environment's PyTorch and NumPy, so that both use the same."""
+    # A local version ("+cpu") names a build, which an index may lack.
     return [f"pfl=={PFL}", *(f"{name}=={version(name).split('+')[0]}" for name in ("torch", "numpy"))]
 
 
 def python() -> Path:
-    """Return the environment's interpreter, made now (minutes) or before.
+    """Return the environment's interpreter, made now (minutes) or earlier.
 
     Raises:
-        RuntimeError: It can't be made; says why.
+        RuntimeError: It can't be made; the message says why.
     """
     wanted = requirements()
     tag = "-".join([*wanted, sysconfig.get_python_version()]).replace("==", "-")

@@ -1,14 +1,14 @@
-"""How long a round takes: fedsim, Flower's runtime, pfl-research and a bare PyTorch loop at the same work.
+"""Time of a round: fedsim, Flower's runtime, pfl-research and a bare PyTorch loop at the same work.
 
     python -m fedsim.experiments.benchmarks.rounds --case cross-device --json rounds.json
 
 `cross-device`: 1,000 clients, 100 a round, 10 examples each. `cross-silo`: 10 clients, all in each round, 600
-examples each. One epoch of plain SGD in batches of 10 on 28x28 images, a CNN of 215,370 parameters, the same
-clients and first weights for all. No one evaluates in a timed round.
+examples each. One epoch of plain SGD in batches of 10 on 28x28 images, a CNN of 215,370 parameters, the same clients
+and first weights for all. Timed rounds don't evaluate.
 
-The competitors run one after another, each in processes of its own, and all of them again for each repeat, so
-that a machine that grows slower does so for all. Each runs some rounds to warm up; the last round, in which
-fedsim evaluates, is dropped for everybody too.
+The competitors run one after another, each in its own processes, and all of them again for each repeat, so that a
+slower machine affects all. Each first runs warm-up rounds; the last round, in which fedsim evaluates, is dropped for
+all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fedsim.threads import cores
 
 
 def table(case: str, summaries: Sequence[Summary]) -> Table:
-    """Return the summaries as a table; who could not be run is not in it."""
+    """Return the summaries as a table, without competitors that could not be run."""
     made = Table(title=f"{case}: seconds a round (median), and how many times as long as fedsim's")
     made.add_column("who", no_wrap=True)
     for name in ("a round", "lowest to highest", "times", "over repeats", "start", "test loss"):
@@ -54,7 +54,7 @@ def table(case: str, summaries: Sequence[Summary]) -> Table:
 
 
 def verdicts(case: str, number_of_cores: int, summaries: Sequence[Summary]) -> list[str]:
-    """Return a line for each target: what was aimed at, and what was measured."""
+    """Return a line for each target with the measurement."""
     lines = []
     for target in targets(case, number_of_cores):
         found = target.reached(summaries)
@@ -78,7 +78,7 @@ def as_json(case: str, work: Work, hosts: Sequence[object], outcomes: Sequence[O
 
 
 def checked(outcome: Outcome) -> Outcome:
-    """Return an outcome as it is, or as failed if its model was not the one that everybody trains."""
+    """Return an outcome, as failed if its model differs from the common one."""
     said = outcome.report
     if said is None or said.parameters == PARAMETERS:
         return outcome
@@ -87,7 +87,7 @@ def checked(outcome: Outcome) -> Outcome:
 
 
 def measure(work: Work, repeats: int, names: str | None, console: Console) -> list[Outcome]:
-    """Run everybody in turn, as often as asked."""
+    """Run all competitors in turn, with repeats."""
     everyone = chosen(competitors(work), names)
     path = set_up(work)
     outcomes: list[Outcome] = []

@@ -1,4 +1,4 @@
-"""Running a competitor once, in a process of its own."""
+"""Runs a competitor once, in its own process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from fedsim.experiments.benchmarks.competitors import Competitor, Unavailable
 from fedsim.experiments.benchmarks.work import Report, Work
 
-TIMEOUT = 1800.0  # seconds; whoever takes longer has failed
+TIMEOUT = 1800.0  # seconds until a competitor has failed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run.
+    """Outcome of one run.
 
     Attributes:
-        name: The competitor's.
-        repeat: Which run of it this was, from 0.
+        name: The competitor's name.
+        repeat: Index of its run, from 0.
         reason: Why there is no report; None if there is one.
-        report: What the competitor said.
+        report: The competitor's report.
         start: Seconds from the start of the process to the beginning of the first round.
     """
 
@@ -43,12 +43,12 @@ def run(
     repeat: int = 0,
     watch: Callable[[int], None] = lambda pid: None,
 ) -> Outcome:
-    """Run a competitor on the work of a file and return what came of it; it may fail, and no one else is harmed.
+    """Run a competitor on the work of a file and return its outcome, also if it fails.
 
     Args:
-        competitor: Who.
+        competitor: The competitor.
         work: The work.
-        path: Its file.
+        path: The work's file.
         repeat: Recorded in the outcome.
         watch: Called with the process's id once it runs, and every fifth of a second.
     """
@@ -95,7 +95,7 @@ def _wait(process: subprocess.Popen[bytes], watch: Callable[[int], None]) -> int
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, if it still runs, and whatever it has left behind."""
+    """End a process and its group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

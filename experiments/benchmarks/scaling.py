@@ -1,11 +1,11 @@
-"""How fedsim's time and memory grow with clients, cohort, model and workers.
+"""Growth of fedsim's time and memory with clients, cohort, model and workers.
 
     python -m fedsim.experiments.benchmarks.scaling --json scaling.json
 
-Each row is a run of its own whose data is prepared anew: synthetic 28x28 images of one byte a pixel, the CNN,
-one epoch in batches of 10. The start is from the start of the process to the first round, preparing included;
-the first round is apart, since workers may still be loading in it. Memory is the largest sum of the
-proportional set sizes of the process and all its children, seen once a second.
+Each row is a run with newly prepared data: synthetic 28x28 images of one byte a pixel, the CNN, one epoch in batches
+of 10. The start is from the start of the process to the first round, including preparation; the first round is
+separate, since workers may still be loading in it. Memory is the largest sum of the proportional set sizes of the
+process and all its children, sampled once a second.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fedsim.threads import cores
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: `series` says which table it belongs to; `width` and `hidden` are the CNN's."""
+    """One setting of a `series`; `width` and `hidden` are the CNN's."""
 
     series: str
     clients: int = 1000
@@ -75,7 +75,7 @@ class Measured:
 
 
 def measure(row: Row, warmup: int, timed: int, seed: int) -> Measured | str:
-    """Run one setting; returns why, if it could not be run."""
+    """Run one setting; return the reason if it could not be run."""
     with tempfile.TemporaryDirectory(prefix="fedsim-benchmark-") as folder:
         case = Case(row.clients, row.cohort, row.examples)
         work = Work(case, warmup, timed, seed, row.workers, Path(folder))
@@ -102,7 +102,7 @@ def _measured(row: Row, work: Work, outcome: Outcome, peak: Peak) -> Measured | 
 
 
 def table(measured: Sequence[Measured]) -> Table:
-    """Return what was measured as a table, with a line between the series."""
+    """Return the measurements as a table, with a line between the series."""
     made = Table(title="fedsim, local engine")
     made.add_column("series")
     for name in ("clients", "cohort", "examples", "parameters", "workers"):

@@ -1,4 +1,4 @@
-"""How long secure aggregation takes: whole rounds with every message, one client's masks, and Flower's SecAgg+.
+"""Time of secure aggregation: whole rounds with every message, one client's masks, and Flower's SecAgg+.
 
     python -m fedsim.experiments.benchmarks.secagg --json secagg.json
 
@@ -8,11 +8,11 @@
 - `masks`: one client's masks, of 1,000,000 parameters, with 12 and with 19 neighbours; and Flower's.
 - `thousand`: 1,000 clients, 100,000 parameters, 50 lost before they upload, in two processes.
 
-One thread in each process. A round's seconds are those of all clients and the server together, stochastic rounding
-included, without making the updates; of Flower's, without what carries its messages. Each round's sum is checked
-against the sum of the clients' vectors, to the bit. Two clocks: what passed (`s`), and what was computed (`CPU s`), which
-is the one to trust on a machine that is busy. Predictions are those of the cost model (`fedsim.privacy.secagg.costs`) with its
-unit costs measured at the same time.
+One thread in each process. A round's seconds are those of all clients and the server together, including stochastic
+rounding but not making the updates; Flower's are without message transport. Each round's sum is checked against the
+sum of the clients' vectors, to the bit. Two clocks: wall time (`s`) and CPU time (`CPU s`), which is more reliable on
+a busy machine. Predictions are those of the cost model (`fedsim.privacy.secagg.costs`) with unit costs measured at
+the same time.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Case:
     """What was measured of one case.
 
     Attributes:
-        name: Of `CASES`.
+        name: Key of `CASES`.
         what: The setting, in words.
-        ours: Seconds, of each repeat.
-        flower: Flower's, in the same repeat, where it was run.
-        rounds: Of each repeat, where it is a round.
-        predicted: CPU seconds of clients and server that the cost model says, of each repeat.
+        ours: Seconds of each repeat.
+        flower: Flower's seconds in the same repeat, if run.
+        rounds: Of each repeat, if it is a round.
+        predicted: CPU seconds of clients and server by the cost model, of each repeat.
         bytes_predicted: Of all clients by stage, down and up.
     """
 
@@ -70,13 +70,13 @@ class Case:
 
     @property
     def times(self) -> list[float]:
-        """How many times as long Flower takes, by CPU seconds, in each repeat."""
+        """Flower's CPU seconds as a multiple of ours, in each repeat."""
         return [theirs.cpu / mine.cpu for theirs, mine in zip(self.flower, self.ours, strict=False)]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is aimed at: CPU seconds at most (`clock="cpu"`), seconds at most, or times Flower's speed at least."""
+    """A target: CPU seconds at most (`clock="cpu"`), seconds at most, or times Flower's speed at least."""
 
     case: str
     limit: float
@@ -115,7 +115,7 @@ TARGETS = [
 
 
 def measure(name: str, repeats: int, seed: int, adversary: Adversary) -> list[Case]:
-    """Run a case as often as asked."""
+    """Run a case with repeats."""
     if name in MASKS:
         return [_masks(name, neighbours, repeats) for neighbours in MASKS[name]]
     setting = replace(ROUNDS[name], seed=seed, adversary=adversary)
@@ -203,7 +203,7 @@ def _median(case: Case, of: Callable[[Spent], float]) -> float:
 
 
 def table(cases: Sequence[Case]) -> Table:
-    """Return everything in one line a case: medians, and how many times as long Flower takes."""
+    """Return one line for each case: medians, and Flower's multiples."""
     made = Table(title="Secure aggregation: seconds, medians; times by CPU seconds, lowest to highest")
     for name in ("case", "what"):
         made.add_column(name, no_wrap=True)

@@ -1,8 +1,8 @@
-"""A round of secure aggregation with all its messages, and the seconds and bytes that each stage takes.
+"""A round of secure aggregation with all its messages, and the seconds and bytes of each stage.
 
-The clients are played one after another, in this process or split over some. What is timed is what a client and
-the server do: encoding, masking, sealing, packing, checking, adding up, unmasking. Making the updates isn't, nor is
-the check that the sum is right to the bit.
+The clients run one after another, in this process or split over several. Timed is the work of clients and server:
+encoding, masking, sealing, packing, checking, adding up, unmasking. Making the updates and the exact check of the sum
+are not timed.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ TASK = hashlib.sha256(b"a benchmark's model").hexdigest()
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is played.
+    """Setting of a round.
 
     Attributes:
-        clients: Invited.
+        clients: Invited clients.
         dimension: Numbers in an update.
-        dropped: Lost after they have shared their secrets, before they upload: that costs the server most.
+        dropped: Clients lost between sharing and uploading, which costs the server most.
         graph: Complete or k-regular.
-        adversary: What it withstands; 5 % of the clients are assumed corrupt, and 5 % lost.
-        processes: That play the clients; 0: they are played in this one.
+        adversary: Assumed adversary; 5 % of the clients are assumed corrupt, and 5 % lost.
+        processes: Processes for the clients; 0: this one.
         seed: Of the updates and of the roundings; keys and masks are the operating system's.
     """
 
@@ -57,7 +57,7 @@ class Setting:
 
     @property
     def policy(self) -> Policy:
-        """What all agree on beforehand."""
+        """The policy of all parties."""
         everyone = range(self.clients if self.adversary is Adversary.MALICIOUS_SERVER else 0)
         return Policy(
             assumptions=Assumptions(corrupt=0.05, dropout=0.05, adversary=self.adversary),
@@ -90,7 +90,7 @@ class Spent:
 
     Attributes:
         clients: Seconds in all clients together.
-        server: Seconds in the server, wherever it adds up.
+        server: Seconds of the server's work, in any process.
         down: Bytes to all clients.
         up: Bytes from all clients.
         wall: Seconds from the first request to the sum.
@@ -108,7 +108,7 @@ class Spent:
         return total([*self.clients.values(), *self.server.values()])
 
     def add(self, stage: Stage, clients: Seconds, server: Seconds) -> None:
-        """Add time to a stage, which may come more than once."""
+        """Add time to a stage, which may repeat."""
         self.clients[stage.value] = self.clients.get(stage.value, NONE) + clients
         self.server[stage.value] = self.server.get(stage.value, NONE) + server
 
@@ -120,12 +120,12 @@ class Spent:
 
 @dataclass
 class Answers:
-    """What some clients answer in a stage.
+    """Answers of some clients in a stage.
 
     Attributes:
-        replies: By client; empty in stage `upload`, where they are added up at once.
+        replies: By client; empty in stage `upload`, where they are summed at once.
         total: The sum of their uploads.
-        plain: The same without masks, to check the result by.
+        plain: The same without masks, to check the result.
         clients: Seconds in the clients.
         server: Seconds that adding up took.
         up: Bytes of the replies.
@@ -140,12 +140,12 @@ class Answers:
 
 
 class Group:
-    """Some of the clients, played one after another.
+    """Some of the clients, run one after another.
 
     Args:
-        setting: What is played.
-        clients: Which.
-        lost: Those that don't answer from stage `upload` on.
+        setting: The setting.
+        clients: Their numbers.
+        lost: Clients that don't answer from stage `upload` on.
     """
 
     def __init__(self, setting: Setting, clients: Iterable[int], lost: Iterable[int]) -> None:
@@ -155,7 +155,7 @@ class Group:
         self._sessions: dict[int, ClientSession] = {}
 
     def answer(self, stage: Stage, requests: Mapping[int, bytes], uploads: Uploads | None) -> Answers:
-        """Let those of the group that are asked answer a stage."""
+        """Let the asked clients of the group answer a stage."""
         answers = Answers()
         for client in self.clients:
             if client not in requests or (client in self._lost and stage is Stage.UPLOAD):
@@ -204,7 +204,7 @@ def play(setting: Setting) -> Spent:
     """Play a round.
 
     Raises:
-        RuntimeError: The sum is not that of the vectors of those who uploaded.
+        RuntimeError: The sum differs from that of the uploaded vectors.
     """
     lost = range(0, setting.clients, max(1, setting.clients // max(setting.dropped, 1)))[: setting.dropped]
     if not setting.processes:
@@ -250,13 +250,13 @@ def _play(setting: Setting, ask: Ask) -> Spent:
 
 
 def merged(uploads: Uploads, totals: Sequence[Total | None]) -> Total | None:
-    """Return the sum of totals, of which some may be none."""
+    """Return the sum of totals, some of which may be None."""
     there = [each for each in totals if each is not None]
     return functools.reduce(uploads.merge, there) if there else None
 
 
 class Workers:
-    """Processes that each play some of the clients; started, with all that they import, before anything is timed."""
+    """Processes that each run some of the clients; started, with their imports, before timing."""
 
     def __init__(self, setting: Setting, lost: Iterable[int]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -303,7 +303,7 @@ def _work(end: Connection, setting: Setting, clients: Sequence[int], lost: Seque
 
 
 def mask_seconds(neighbours: int, dimension: int) -> Seconds:
-    """Return how long one client takes to make and add all its masks, key agreements included."""
+    """Return the time for one client to make and add all its masks, including key agreements."""
     encoding = Encoding(dimension, cohort=neighbours + 1)
     keys = [AgreementKey(bytes([i % 251]) * KEY) for i in range(1, neighbours + 2)]
     vector, session = encoding.ring.zeros(encoding.length), bytes(KEY)

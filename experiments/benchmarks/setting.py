@@ -1,4 +1,4 @@
-"""Setting up the work: synthetic images, an experiment over them, and the same as plain arrays for the others."""
+"""Sets up the work: synthetic images, an experiment over them, and the same as plain arrays for the others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CLASSES = 10
 def images(
     examples: int, generator: np.random.Generator, patterns: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw images with labels: a label's pattern, under as much noise.
+    """Draw images with labels: a label's pattern plus noise of the same scale.
 
     Args:
-        examples: How many.
+        examples: Number of images.
         generator: Draws labels and noise.
         patterns: `(labels, 28, 28)`, of mean 0 and deviation 1.
 
@@ -38,7 +38,7 @@ def images(
 def write_source(
     path: Path, examples: int, generator: np.random.Generator, *, as_bytes: bool = False
 ) -> None:
-    """Write what fedsim's `npz` source reads; `as_bytes`: uint8 about 128, a quarter of the room."""
+    """Write a file for fedsim's `npz` source; `as_bytes`: uint8 around 128, a quarter of the size."""
     cells = generator.standard_normal((CLASSES, 7, 7), dtype=np.float32)
     patterns = np.kron(cells, np.ones((1, 4, 4), dtype=np.float32))
     train, test = (images(count, generator, patterns) for count in (examples, TEST_EXAMPLES))
@@ -84,7 +84,7 @@ workers = {work.cores}
 def set_up(work: Work) -> Path:
     """Write everything into the work's folder: for fedsim the experiment, for the others arrays and weights.
 
-    The others get the very clients and the very weights that fedsim's seed makes.
+    The others get the same clients and weights as fedsim with its seed.
 
     Returns:
         The path of the work's file.

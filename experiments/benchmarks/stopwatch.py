@@ -1,7 +1,6 @@
-"""Seconds by two clocks: what passed, and what this process computed.
+"""Wall time and this process's CPU time.
 
-On a machine that others use too the second says more of a piece of work; on an idle one, of work in one thread,
-they agree.
+On a shared machine CPU time is more meaningful; on an idle one, for work in one thread, they agree.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ class Seconds:
     """A time span.
 
     Attributes:
-        wall: That passed.
-        cpu: That all threads of the process computed.
+        wall: Elapsed seconds.
+        cpu: CPU seconds of all threads of the process.
 
     >>> Seconds(2.0, 1.5) + Seconds(1.0, 0.5) - Seconds(0.5, 0.5)
     Seconds(wall=2.5, cpu=1.5)
@@ -42,7 +41,7 @@ NONE = Seconds()
 
 
 def since(begun: Seconds) -> Seconds:
-    """Return what has passed since."""
+    """Return the span since then."""
     return Seconds.now() - begun
 
 

@@ -1,4 +1,4 @@
-"""From runs to a table: medians, ranges, ratios, and the targets that fedsim has set itself."""
+"""Summaries of runs: medians, ranges, ratios, and fedsim's targets."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Summary:
     """One competitor over all its runs.
 
     Attributes:
-        name: Who.
+        name: The competitor's name.
         seconds: Of a timed round, over the rounds of all runs; None if no run succeeded.
-        ratio: How many times as long its rounds take as fedsim's: the ratio of the medians over all runs, and
-            the extremes of the ratio within one repeat, where both ran after each other; None without both.
+        ratio: Its rounds' duration as a multiple of fedsim's: the ratio of the medians over all runs, and the
+            extremes of the ratio within one repeat; None without both.
         start: Median seconds from the process's start to its first round.
         loss: On the test set after all rounds, in the last run that succeeded.
         reason: Why a run gave no report, if there was such a run.
@@ -94,14 +94,14 @@ def _all(repeats: dict[int, list[float]]) -> list[float]:
 
 @dataclass(frozen=True)
 class Target:
-    """How many times faster fedsim means to be than the fastest of some."""
+    """A target speed of fedsim, as a multiple of the fastest of some competitors."""
 
     title: str
     names: tuple[str, ...]
     times: float
 
     def reached(self, summaries: Sequence[Summary]) -> tuple[Summary, float] | None:
-        """Return the fastest of them and the ratio that was measured; None if it wasn't."""
+        """Return the fastest of them and the measured ratio, or None."""
         rivals = [s for s in summaries if s.name in self.names and s.seconds and s.ratio]
         if not rivals:
             return None

@@ -1,8 +1,7 @@
-"""The work that is timed: cases, and what a competitor is told of one.
+"""The timed work: cases, and the files for a competitor.
 
-Competitors run in processes, and one of them in an environment, of their own, so this module needs nothing
-but NumPy. What they share lies in one folder: a file that says what to do, the examples sorted by client, a
-test set, and the weights that all begin with.
+Competitors run in their own processes, and one of them in its own environment, so this module needs only NumPy. They
+share one folder: a file that describes the work, the examples sorted by client, a test set, and the initial weights.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Case:
     """A federation to time.
 
     Attributes:
-        clients: How many there are.
-        cohort: How many train in a round.
+        clients: Number of clients.
+        cohort: Clients that train in a round.
         examples: Of each client; a round is one pass over them.
         batch: Examples in a step of SGD.
         learning_rate: Of that step.
@@ -38,7 +37,7 @@ class Case:
     learning_rate: float = 0.1
 
 
-# The rates are such that a few rounds lower the test loss by a good deal, and more would lower it further.
+# At these rates a few rounds lower the test loss considerably, and more would lower it further.
 CASES = {
     "cross-device": Case(clients=1000, cohort=100, examples=10, learning_rate=0.05),
     "cross-silo": Case(clients=10, cohort=10, examples=600, learning_rate=0.001),
@@ -47,15 +46,15 @@ CASES = {
 
 @dataclass(frozen=True)
 class Work:
-    """A case, how many rounds to run of it, and where its files are.
+    """A case, its number of rounds, and its files.
 
     Attributes:
         case: The federation.
-        warmup: Rounds at the start that are run and not timed.
-        timed: Rounds that are timed; one more is run after them, in which fedsim evaluates.
+        warmup: Untimed rounds at the start.
+        timed: Timed rounds; one more follows, in which fedsim evaluates.
         seed: Of cohorts and batches.
-        cores: How many processes or threads there may be.
-        folder: Where the arrays are.
+        cores: Most processes or threads.
+        folder: Folder of the arrays.
     """
 
     case: Case
@@ -67,7 +66,7 @@ class Work:
 
     @property
     def rounds(self) -> int:
-        """All rounds that are run."""
+        """Total number of rounds."""
         return self.warmup + self.timed + 1
 
     def save(self) -> Path:
@@ -88,7 +87,7 @@ class Work:
         test: tuple[NDArray[Any], NDArray[np.int64]],
         weights: Mapping[str, NDArray[Any]],
     ) -> None:
-        """Write inputs `(examples, 1, 28, 28)` and labels, those to train on sorted by client, and the weights."""
+        """Write inputs `(examples, 1, 28, 28)` and labels, with training examples sorted by client, and the weights."""
         for side, (x, y) in (("train", train), ("test", test)):
             np.save(self.folder / f"{side}_x.npy", x)
             np.save(self.folder / f"{side}_y.npy", y)
@@ -105,7 +104,7 @@ class Work:
         return np.load(self.folder / "test_x.npy"), np.load(self.folder / "test_y.npy")
 
     def weights(self) -> list[NDArray[np.float32]]:
-        """Return the weights that all begin with, in the order of the layers, weight before bias."""
+        """Return the initial weights, in the order of the layers, weight before bias."""
         with np.load(self.folder / "weights.npz") as file:
             return [file[f"arr_{place}"] for place in range(len(file.files))]
 
@@ -122,14 +121,14 @@ class Work:
 
 @dataclass
 class Report:
-    """What a competitor says at the end.
+    """A competitor's report.
 
     Attributes:
-        began: When the first round began, in seconds of `time.time`.
-        seconds: Of each round that was run, warm-up and last one included.
+        began: Beginning of the first round, in seconds of `time.time`.
+        seconds: Of each round, including warm-up and the last one.
         test_loss: Mean cross-entropy (nats) on the test set after them.
-        parameters: Of its model.
-        versions: Of the packages that it ran on.
+        parameters: Number of the model's parameters.
+        versions: Of its packages.
     """
 
     began: float

@@ -1,4 +1,4 @@
-"""Golden digests: whether a change of the code keeps the bits of seeded runs, and the bytes of what is written.
+"""Golden digests: check that a code change keeps the bits of seeded runs, and the bytes of written files.
 
     python -m fedsim.experiments.golden between main~5 main
 

@@ -1,11 +1,11 @@
-"""Whether a change of the code keeps the bits of seeded runs, and the bytes of what is written and printed.
+"""Checks that a code change keeps the bits of seeded runs, and the bytes of files and output.
 
     python -m fedsim.experiments.golden between main~5 main        # both commits on this machine
     python -m fedsim.experiments.golden record before.json         # the code that is importable, here or by PYTHONPATH
     python -m fedsim.experiments.golden compare before.json after.json
 
 Some 380 small experiments are run: every mechanism beside every kind of secure aggregation, on two engines, whole and
-resumed; strategies, partitions, models, faults, cohorts of nobody, rounds without a sum, kills; budgets, comparisons and
+resumed; strategies, partitions, models, faults, empty cohorts, rounds without a sum, kills; budgets, comparisons and
 refusals. Digests hold on one kind of processor, with one set of packages.
 """
 
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 where something differs, or 2 where the command can't be done."""
+    """Run a command; return 0, 1 if something differs, or 2 if the command fails."""
     given = _parser().parse_args(arguments)
     try:
         if given.command == "record":

@@ -24,7 +24,7 @@ def all_cases() -> dict[str, Case]:
 
 
 def matching(pattern: str) -> list[Case]:
-    """Return the cases whose name is, or begins with, what the shell pattern says."""
+    """Return the cases with a name, or a beginning of one, that matches a shell pattern."""
     return [
         case
         for name, case in all_cases().items()

@@ -1,4 +1,4 @@
-"""A case: files in an empty folder, and the commands that are run there."""
+"""A case: files in an empty folder, and commands to run there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE, RUN = "experiment.toml", "run"
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that the performer does.
+    """One step of a case.
 
     Attributes:
         kind: `cli`: the command `fedsim` with `arguments`. `stop`: runs the experiment file `arguments[0]` into the
@@ -41,13 +41,13 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Commands whose outcome is recorded.
+    """Commands, with a recorded outcome.
 
     Attributes:
         name: Unique; parts are separated by slashes.
-        steps: What is done, in order, in the case's folder.
-        files: What is in the folder before, by name.
-        runs: The run directories that are recorded, those that are there.
+        steps: Steps in the case's folder, in order.
+        files: Initial files in the folder, by name.
+        runs: The recorded run directories, if they exist.
         seeded: False: the operating system's noise is in the runs, and only what does not depend on it is recorded.
     """
 
@@ -59,7 +59,7 @@ class Case:
 
     @property
     def sha256(self) -> str:
-        """Hash of what is done, without the name."""
+        """Hash of the case, without its name."""
         files = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(self.files.items())}
         steps = [[step.kind, *step.arguments] for step in self.steps]
         text = json.dumps([files, steps, list(self.runs), self.seeded])
@@ -72,7 +72,7 @@ def cli(*arguments: str) -> Step:
 
 
 def merged(*trees: Tree) -> dict[str, Any]:
-    """Return trees laid over each other, the last on top; a value None takes a key away."""
+    """Return merged trees, with later values winning; a value None removes a key."""
     result: dict[str, Any] = {}
     for tree in trees:
         for key, value in tree.items():
@@ -98,6 +98,6 @@ def whole(name: str, *changes: Tree, files: Mapping[str, bytes] | None = None, s
 
 
 def resumed(name: str, *changes: Tree, after: int = 1, files: Mapping[str, bytes] | None = None) -> Case:
-    """Return the case of a run that SIGTERM ends after a round, and that is then resumed."""
+    """Return the case of a run that SIGTERM ends after a round, and its resumption."""
     steps = (Step("stop", (FILE, RUN, str(after))), cli("resume", RUN))
     return Case(name=name, steps=steps, files={FILE: toml(*changes), **(files or {})})

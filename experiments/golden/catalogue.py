@@ -82,7 +82,7 @@ SETTINGS: Mapping[str, Tree] = {
 
 
 def texts() -> bytes:
-    """Return texts of 8 users, for next characters: words from short lists, which differ by user."""
+    """Return texts of 8 users, for next-character prediction: words from short lists, which differ by user."""
     words = ["sun", "moon", "rain", "snow", "wind", "leaf", "stone", "river"]
     users = {
         f"user-{user}": [" ".join(words[(user + i * i) % len(words)] for i in range(60 + 5 * user))]
@@ -106,7 +106,7 @@ def images() -> bytes:
 
 
 def cases() -> Iterator[Case]:
-    """Yield them."""
+    """Yield the cases."""
     for name, options in STRATEGIES.items():
         strategy: Tree = {"server": {"strategy": name, "options": options}}
         yield whole(f"strategies/{name}", strategy)

@@ -1,4 +1,4 @@
-"""Which code is recorded: the commit of the checkout that fedsim was imported from, and what has changed in it since."""
+"""The recorded code: the commit of the imported checkout, and its changes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-LISTED = 20  # changed files that are named
+LISTED = 20  # changed files to list
 
 
 def git(folder: Path, *arguments: str) -> str:
     """Return what a git command prints in a folder.
 
     Raises:
-        RuntimeError: git is not there, or the command failed; the text says why.
+        RuntimeError: git is missing, or the command failed; the message says why.
     """
     program = shutil.which("git")
     if program is None:
@@ -27,7 +27,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Return a checkout's commit, the files that differ from it, and a hash of how; without git, no commit."""
+    """Return a checkout's commit, the changed files, and a hash of the changes; without git, no commit."""
     try:
         commit = git(folder, "rev-parse", "HEAD").strip()
         status = git(folder, "status", "--porcelain", "--untracked-files=all").splitlines()

@@ -1,4 +1,4 @@
-"""Two recordings beside each other: which parts of which cases differ, and by how much."""
+"""Compares two recordings: which parts of which cases differ, and by how much."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rich.text import Text
 
 Recorded = Mapping[str, Any]
 MISSING = object()
-SHOWN = 3  # differences of a part that are told in full
-LONGEST = 160  # characters of a value that are told
+SHOWN = 3  # differences of a part shown in full
+LONGEST = 160  # characters of a value to show
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A part of a case that is not the same in two recordings.
+    """A part of a case that differs between two recordings.
 
     Attributes:
         case: Its name.
-        part: `model`, `metrics`, `ledger`, `epsilon`, `manifest`, `terminal` or the like; `case` where the case itself
-            is not the same.
+        part: `model`, `metrics`, `ledger`, `epsilon`, `manifest`, `terminal` or the like; `case` if the case itself
+            differs.
         how: In words and numbers.
     """
 
@@ -34,7 +34,7 @@ class Difference:
 
 
 def differences(before: Recorded, after: Recorded) -> list[Difference]:
-    """Return what differs between two recordings."""
+    """Return the differences between two recordings."""
     return list(_differences(before["cases"], after["cases"]))
 
 
@@ -62,7 +62,7 @@ def table(found: list[Difference]) -> Table:
 
 
 def _how(part: str, old: Recorded, new: Recorded) -> str:
-    """Say by how much a part differs, from the values that were kept."""
+    """Describe by how much a part differs, from the kept values."""
     for recorded, where in ((old, "after"), (new, "before")):
         if part not in recorded["digests"]:
             return f"only {where}"

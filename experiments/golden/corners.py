@@ -1,4 +1,4 @@
-"""Privacy's variants, faults, cohorts of nobody, rounds without a sum, and real kills."""
+"""Corner cases: variants of privacy, faults, empty cohorts, rounds without a sum, and real kills."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FAULTS: Mapping[str, Tree] = {
     "everyone": {"dropout": 1.0},
 }  # fmt: skip
 FAULTY = ("none", "dp-sgd", "local-dp-gaussian", "dp-fedavg-adaptive", "dp-ftrl-banded")
-ALONE: Tree = {"rounds": 6, "server": {"cohort": 1}}  # of 24, by coins: some rounds have nobody
+ALONE: Tree = {"rounds": 6, "server": {"cohort": 1}}  # of 24, by Poisson sampling: some cohorts are empty
 NOBODY: Mapping[str, Tree] = {
     "none": {"server": {"sampling": "poisson"}},
     "dp-sgd": mechanism("dp-sgd", "poisson", adversary="released-models", **SGD),
@@ -109,7 +109,7 @@ def in_training(task):
 def in_evaluation(task):
     return Deadly(task, False)
 '''
-# Each kill costs two starts of a process, so not every mechanism dies in both places.
+# Each kill costs two process starts, so not every mechanism is killed at both places.
 KILLED = (
     ("none", "in_training"),
     ("none", "in_evaluation"),
@@ -118,7 +118,7 @@ KILLED = (
     ("dp-ftrl-banded", "in_training"),
     ("dp-ftrl-banded", "in_evaluation"),
 )
-# By the operating system's coins, who takes part is chance: all do, or the ledger has no event of a client.
+# With the operating system's randomness cohorts vary: all clients take part, or the ledger has no client events.
 ALL: Tree = {"server": {"cohort": 24}}
 KILLED_WITH_REAL_NOISE: Mapping[tuple[str, str], Tree] = {
     ("dp-sgd", "in_training"): ALL,
@@ -130,7 +130,7 @@ KILLED_WITH_REAL_NOISE: Mapping[tuple[str, str], Tree] = {
 
 
 def killed(name: str, *changes: Tree, place: str, seeded: bool) -> Case:
-    """Return the case of a run that SIGKILL ends in round 2, at a place, and that is then resumed."""
+    """Return the case of a run that SIGKILL ends in round 2, at a place, and its resumption."""
     model = {"model": {"name": f"own_model:{place}"}}
     return Case(
         name=name,
@@ -141,7 +141,7 @@ def killed(name: str, *changes: Tree, place: str, seeded: bool) -> Case:
 
 
 def cases() -> Iterator[Case]:
-    """Yield them."""
+    """Yield the cases."""
     for name, tree in VARIANTS.items():
         yield resumed(f"variants/{name}", tree, after=2)
     for name, table in FAULTS.items():

@@ -1,6 +1,6 @@
-"""What is recorded of a case: parts, each a JSON value that must stay as it is.
+"""Recorded parts of a case, each a JSON value that must not change.
 
-Times, identities and descriptions of the machine are left out; everything else that a run writes is in.
+Times, identities and descriptions of the machine are left out; everything else that a run writes is included.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 
 from fedsim.experiments.golden.case import Case
 
-LARGEST = 64 * 1024  # bytes of a part that is kept beside its digest, to say by how much it differs
-# Which differ from one run, or one session, to the next.
+LARGEST = 64 * 1024  # bytes of a part to keep beside its digest, for describing differences
+# Keys that differ between runs or sessions.
 TIMES = ("seconds",)
 TIME = re.compile(r"\b\d+(\.\d+)? (h|min|s|ms)\b( \d+ (min|s)\b)*")  # 0.3 s; 1 min 20 s
 SESSION = ("run-id", "commit", "versions", "host", "started", "wall-seconds")
@@ -31,32 +31,32 @@ def sha256(value: Any) -> str:
 
 
 def parts(case: Case, folder: Path, code: str, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the parts of a case that was performed in a folder, with the code in `code`."""
+    """Return the parts of a case performed in a folder, with the code in `code`."""
     found: dict[str, Any] = {}
     names = {str(folder): "HERE", code: "CODE"}
     for name in case.runs:
         run = folder / name
         if (run / "manifest.json").is_file():
             of_run = seeded_parts(run) if case.seeded else public_parts(run)
-            if str(folder) in (run / "experiment.toml").read_text():  # as a path to data has it
+            if str(folder) in (run / "experiment.toml").read_text():  # in a path to data
                 names[of_run["experiment-sha256"]] = "the hash of an experiment that names HERE"
             prefix = "" if len(case.runs) == 1 else f"{name}: "
             found |= {prefix + part: plain(value, names) for part, value in of_run.items()}
     if case.seeded:
         found["terminal"] = plain([dict(answer) for answer in answers], names)
-    else:  # what is said holds what the operating system drew
+    else:  # the output depends on the operating system's randomness
         found["terminal"] = [answer["exit"] for answer in answers]
     return found
 
 
 def record(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return digests of parts, and the values of those that are small."""
+    """Return digests of parts, and the values of small ones."""
     values = {name: value for name, value in found.items() if len(json.dumps(value)) <= LARGEST}
     return {"digests": {name: sha256(value) for name, value in found.items()}, "values": values}
 
 
 def seeded_parts(run: Path) -> dict[str, Any]:
-    """Return the parts of a run whose noise is seeded: all that it wrote."""
+    """Return the parts of a run with seeded noise: everything written."""
     manifest = json.loads((run / "manifest.json").read_text())
     rows = _rows(run / "metrics.jsonl")
     found: dict[str, Any] = {
@@ -75,10 +75,10 @@ def seeded_parts(run: Path) -> dict[str, Any]:
 
 
 def public_parts(run: Path) -> dict[str, Any]:
-    """Return what does not depend on chance of a run with the operating system's noise.
+    """Return the non-random parts of a run with the operating system's noise.
 
-    Those are the names of files and columns, which rounds there are, how many events each has in the ledger, and epsilon,
-    where that follows from the plan.
+    These are the names of files and columns, the rounds, each round's number of ledger events, and epsilon if it
+    follows from the plan.
     """
     manifest = json.loads((run / "manifest.json").read_text())
     rows = _rows(run / "metrics.jsonl")
@@ -100,7 +100,7 @@ def public_parts(run: Path) -> dict[str, Any]:
 
 
 def plain(value: Any, names: Mapping[str, str]) -> Any:
-    """Return a value with names for what differs from run to run, and without times and numbers of processes."""
+    """Return a value with names in place of varying texts, and without times and numbers of processes."""
     if isinstance(value, str):
         for text, name in names.items():
             value = value.replace(text, name)
@@ -113,7 +113,7 @@ def plain(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _without(tree: Any, keys: Iterable[str]) -> Any:
-    """Return a tree without some keys, wherever they are."""
+    """Return a tree without some keys, at any depth."""
     if isinstance(tree, Mapping):
         return {key: _without(value, keys) for key, value in tree.items() if key not in keys}
     if isinstance(tree, list):

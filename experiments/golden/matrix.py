@@ -1,4 +1,4 @@
-"""Every mechanism, beside every kind of secure aggregation, on two engines, whole and resumed."""
+"""Every mechanism, with every kind of secure aggregation, on two engines, whole and resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.experiments.golden.case import Case, Tree, resumed, whole
 
 
 def mechanism(name: str, sampling: str = "fixed", **options: Any) -> Tree:
-    """Return what turns a mechanism on: a noise multiplier, a delta, and its cohorts."""
+    """Return a mechanism's settings: a noise multiplier, a delta, and its cohorts."""
     table = {key.replace("_", "-"): value for key, value in options.items()}
     return {"privacy": {name: table}, "server": {"sampling": sampling}}
 
@@ -42,12 +42,12 @@ SECURE: Mapping[str, Tree] = {
 }
 ROUNDS: Tree = {"rounds": 4}
 LOCAL: Tree = {"runtime": {"engine": "local"}}
-# Starting worker processes takes seconds, so not all of the matrix is on them.
+# Starting worker processes takes seconds, so only a part of the matrix uses them.
 ON_WORKERS = ("none", "dp-sgd", "local-dp-gaussian", "dp-fedavg-adaptive", "dp-ftrl-banded")
 
 
 def cases() -> Iterator[Case]:
-    """Yield them; a combination that is refused is a case too, whose refusal is recorded."""
+    """Yield the cases; for a refused combination, the refusal is recorded."""
     for name, tree in MECHANISMS.items():
         for secure, table in SECURE.items():
             path = f"matrix/{name}/{secure}"

@@ -1,4 +1,4 @@
-"""What commands print: budgets, comparisons, lists, and refusals."""
+"""Output of commands: budgets, comparisons, lists, and refusals."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ LISTS = ("data --json", "models --json", "strategies --json", "schema")
 
 
 def cases() -> Iterator[Case]:
-    """Yield them."""
+    """Yield the cases."""
     for name, line in BUDGETS.items():
         arguments = ("budget", *line.split())
         # A refusal is no JSON.
@@ -150,7 +150,7 @@ def cases() -> Iterator[Case]:
 
 
 def comparison() -> Case:
-    """Return the case of `fedsim compare`: four runs, two of them different in nothing but the seed."""
+    """Return the case of `fedsim compare`: four runs, two of which differ only in their seed."""
     names = ("none", "dp-sgd", "dp-fedavg")
     files = {f"{name}.toml": toml(MECHANISMS[name]) for name in names}
     runs = (*names, "again")

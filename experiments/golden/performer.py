@@ -1,8 +1,8 @@
-"""The process that performs cases, with whatever version of fedsim is importable.
+"""The process that performs cases, with the importable version of fedsim.
 
 It is started by its path, not as a module, and uses public names only (`fedsim.run`, `fedsim.Experiment.load`,
-`fedsim.Interrupted`, `fedsim.cli.app`), so that it can also perform with commits that don't have this package. It reads a
-JSON line for each step and answers with one: `exit`, `stdout`, `stderr`.
+`fedsim.Interrupted`, `fedsim.cli.app`), so that it works with commits that don't have this package. It reads a JSON
+line for each step and answers with one: `exit`, `stdout`, `stderr`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Answer = dict[str, Any]
 
 
 class StopAfter:
-    """A progress listener that sends SIGTERM to this process after a round, and ignores all else."""
+    """A progress listener that sends SIGTERM to this process after a round, and ignores everything else."""
 
     def __init__(self, round_: int) -> None:
         self._round = round_
@@ -65,7 +65,7 @@ PERFORM: Mapping[str, Callable[[list[str]], Answer]] = {"cli": perform_cli, "sto
 
 def main() -> None:
     """Answer until the input ends."""
-    # What fedsim or a library prints must not get among the answers.
+    # Output of fedsim or a library must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps({"code": str(Path(str(fedsim.__file__)).parents[1])}), file=answers, flush=True)

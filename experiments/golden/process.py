@@ -1,4 +1,4 @@
-"""A performer, seen from the process that records: started when needed, and again after it died."""
+"""The recording side of a performer: started when needed, and again after it died."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Performer:
     """A process in which steps are performed.
 
     Args:
-        scratch: A folder for caches and secret states, and for what the process writes on stderr.
-        pythonpath: Where fedsim is imported from; None: as this process's environment says.
+        scratch: A folder for caches, secret states and the process's stderr.
+        pythonpath: Where fedsim is imported from; None: by this process's environment.
     """
 
     def __init__(self, scratch: Path, pythonpath: Path | None = None) -> None:
@@ -37,7 +37,7 @@ class Performer:
         self.close()
 
     def start(self) -> None:
-        """Start the process, if there is none; it says where its code is.
+        """Start the process, if there is none, and note where its code is.
 
         Raises:
             RuntimeError: fedsim can't be imported.
@@ -61,7 +61,7 @@ class Performer:
         self.code = first["code"]
 
     def perform(self, step: Step, folder: Path) -> dict[str, Any]:
-        """Perform a step; of a process that died in it, `exit` is the signal's number, negative."""
+        """Perform a step; if the process dies in it, `exit` is the negative number of the signal."""
         self.start()
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("there is no performer")

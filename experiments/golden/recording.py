@@ -1,4 +1,4 @@
-"""Performing cases and writing what came of them into one JSON file, case by case."""
+"""Performs cases and writes their outcomes into one JSON file, case by case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(file: Path) -> dict[str, Any]:
     """Return a recording.
 
     Raises:
-        ValueError: The file is not there, or is none.
+        ValueError: The file is missing, or is no recording.
     """
     try:
         tree = json.loads(file.read_text())
@@ -41,11 +41,11 @@ def load(file: Path) -> dict[str, Any]:
 
 
 class Recording:
-    """A recording that is being made; what is in its file from the same code is kept.
+    """A recording in progress; cases in its file from the same code are kept.
 
     Args:
-        file: Where it is written, after each case.
-        pythonpath: Where the code is imported from; None: as the environment says.
+        file: Its file, written after each case.
+        pythonpath: Where the code is imported from; None: by the environment.
     """
 
     def __init__(self, file: Path, pythonpath: Path | None = None) -> None:
@@ -80,18 +80,18 @@ class Recording:
                 for thread in threads:
                     thread.join()
             except KeyboardInterrupt:
-                _drain(queue)  # the cases that are being performed are finished
+                _drain(queue)  # current cases are finished
                 raise
             if failed:
                 raise failed[0]
-        # In the order of the matrix, whichever was done first.
+        # In the order of the matrix, not of completion.
         names = {case.name: None for case in cases} | dict.fromkeys(self._tree["cases"])
         self._tree["cases"] = {name: self._tree["cases"][name] for name in names}
         self._write()
         return self._tree
 
     def _begin(self, scratch: Path) -> None:
-        """Ask a performer where its code is, and take over what was recorded of that."""
+        """Ask a performer for its code, and keep cases recorded from it."""
         with Performer(scratch, self._pythonpath) as performer:
             performer.start()
             code = describe(Path(performer.code))
@@ -109,7 +109,7 @@ class Recording:
             _say(f"changed since {code['commit']}: {', '.join(code['changed'])}")
 
     def _work(self, queue: SimpleQueue[Case], scratch: Path, count: int, failed: list[BaseException]) -> None:
-        """Perform cases of the queue until there is none; what goes wrong with performing ends it for all."""
+        """Perform cases of the queue until it is empty; an error of the performer ends all workers."""
         try:
             scratch.mkdir()
             with Performer(scratch, self._pythonpath) as performer:
@@ -125,7 +125,7 @@ class Recording:
             failed.append(error)
 
     def _note(self, case: Case, found: Mapping[str, Any]) -> int:
-        """Write what came of a case, and return how many have been performed."""
+        """Write a case's outcome, and return the number of performed cases."""
         with self._lock:
             self._tree["cases"][case.name] = {"case-sha256": case.sha256, **digest.record(found)}
             self._write()
@@ -151,7 +151,7 @@ def perform(case: Case, performer: Performer, folder: Path) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Commits side by side: a detached worktree for each, which is gone at the end."""
+"""Temporary detached worktrees of commits."""
 
 from __future__ import annotations
 

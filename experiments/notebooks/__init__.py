@@ -1,3 +1,3 @@
-"""Notebooks: each is made from the script of the same name, `python -m fedsim.experiments.notebooks.build`."""
+"""Notebooks, each made from the script of the same name by `python -m fedsim.experiments.notebooks.build`."""
 
 __all__: list[str] = []

@@ -1,6 +1,6 @@
 """Make the notebooks from the scripts beside them, and run them: `python -m fedsim.experiments.notebooks.build [NAME...]`.
 
-A notebook says in its metadata which size it was run in (`fedsim.size`).
+A notebook's metadata has the size of its run (`fedsim.size`).
 """
 
 from __future__ import annotations

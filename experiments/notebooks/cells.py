@@ -1,7 +1,7 @@
-"""The cells of a script in the percent format, and of the notebook that is made from it.
+"""Cells of a script in the percent format, and of its notebook.
 
-A script is Python that runs as it is. Its docstring is the first cell, its first line the title; `# %% [markdown]`
-begins a cell of text, each of whose lines is a comment, and `# %%` a cell of code.
+A script is runnable Python. Its docstring is the first cell, with its first line as the title; `# %% [markdown]`
+begins a cell of text, in which every line is a comment, and `# %%` a cell of code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def cells_of_script(source: str) -> list[Cell]:
     Cell(kind='code', text='print(1 + 2)')
 
     Raises:
-        ValueError: It has no docstring, or something stands before its first mark.
+        ValueError: It has no docstring, or code before its first mark.
     """
     title, _, rest = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     head, *parts = MARK.split(source)

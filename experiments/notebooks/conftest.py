@@ -1,3 +1,3 @@
-"""Scripts whose cells run when they are imported hold no doctests."""
+"""Notebook scripts run on import, so they are not collected for doctests."""
 
 collect_ignore_glob = ["0*.py"]

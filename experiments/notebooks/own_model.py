@@ -1,4 +1,4 @@
-"""A model of your own, as `04_your_own_data_and_model` names it: a module that Python can import."""
+"""A model of your own for `04_your_own_data_and_model`, in a module that Python can import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedsim.tasks import Task
 
 
 class Residual(nn.Module):
-    """A hidden layer beside a straight way through: `x W + tanh(x A) B`.
+    """A hidden layer with a linear skip connection: `x W + tanh(x A) B`.
 
     Inputs `(B, features)`, logits `(B, classes)`.
     """

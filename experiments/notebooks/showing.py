@@ -1,4 +1,4 @@
-"""Pictures in a notebook, or in files where there is none."""
+"""Pictures in a notebook, or in files outside one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 72  # small enough for a notebook that is kept with its pictures
+DPI = 72  # small, since notebooks are stored with their pictures
 
 
 def show(figure: Figure, file: Path) -> None:
-    """Write a figure to a PNG file; Jupyter shows it, and a script says where it is."""
+    """Write a figure to a PNG file; Jupyter shows it, and a script prints its path."""
     figure.savefig(file, dpi=DPI, metadata={"Software": None})
     if "ipykernel" in sys.modules:
         from IPython.display import Image, display

@@ -1,3 +1,3 @@
-"""Published results, run again."""
+"""Replications of published results."""
 
 __all__: list[str] = []

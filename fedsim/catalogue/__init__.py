@@ -16,6 +16,7 @@ from fedsim.catalogue.entries import (
     ModelEntry,
     OptimizerEntry,
     PartitionEntry,
+    RoundScheduleEntry,
     SamplingEntry,
     ScheduleEntry,
     SourceEntry,
@@ -29,6 +30,7 @@ from fedsim.catalogue.entries import (
 from fedsim.catalogue.mechanisms import BUDGETS, MECHANISMS, NO_MECHANISM, find_mechanism
 from fedsim.catalogue.models import MODELS, TASKS, find_model, find_task
 from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
+from fedsim.catalogue.rounds import ROUND_SCHEDULES, find_round_schedule
 from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
 from fedsim.catalogue.strategies import STRATEGIES, find_strategy
 
@@ -40,6 +42,7 @@ __all__ = [
     "NO_MECHANISM",
     "OPTIMIZERS",
     "PARTITIONS",
+    "ROUND_SCHEDULES",
     "SAMPLINGS",
     "SCHEDULES",
     "SOURCES",
@@ -53,6 +56,7 @@ __all__ = [
     "ModelEntry",
     "OptimizerEntry",
     "PartitionEntry",
+    "RoundScheduleEntry",
     "SamplingEntry",
     "ScheduleEntry",
     "SourceEntry",
@@ -65,6 +69,7 @@ __all__ = [
     "find_model",
     "find_optimizer",
     "find_partition",
+    "find_round_schedule",
     "find_sampling",
     "find_schedule",
     "find_source",

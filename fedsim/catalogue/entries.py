@@ -144,6 +144,14 @@ class ScheduleEntry(Entry):
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundScheduleEntry(Entry):
+    """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
+
+    It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.schedules.build` says what the arguments are.
+    """
+
+
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 

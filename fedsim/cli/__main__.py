@@ -1,4 +1,4 @@
-"""`python -m fedsim.cli`: the command, where it starts itself."""
+"""`python -m fedsim.cli`: the command, as it starts itself."""
 
 from fedsim.cli import app
 

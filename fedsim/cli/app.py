@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs, so that `--help` and refusals come at once."""
+"""The commands. Each imports its modules when it runs, so that `--help` and refusals are fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from fedsim.cli.budget import budget
 from fedsim.cli.client import client
 from fedsim.cli.compare import compare
-from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, Where, follow, resume_on, run_on, stop, up
+from fedsim.cli.deploy import DETACH, INSECURE, KEYS, ON, ServerOptions, follow, resume_on, run_on, stop, up
 from fedsim.cli.exit_codes import exit_codes
 from fedsim.cli.export import export
 from fedsim.cli.keys import keys
@@ -95,7 +95,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Say what goes for all commands."""
+    """Define the options of all commands."""
 
 
 @app.command()
@@ -126,8 +126,8 @@ def run(
     """
     from fedsim.cli import running
 
-    how = running.How(engine, workers, address, out, quiet or as_json, as_json, tuple(track or ()))
-    where = Where(on, keys, insecure, quiet or as_json, as_json)
+    how = running.RunOptions(engine, workers, address, out, quiet or as_json, as_json, tuple(track or ()))
+    where = ServerOptions(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes():
         where.check(
             {"--detach": detach},
@@ -181,14 +181,16 @@ def resume(
     """
     from fedsim.cli import running
 
-    where = Where(on, keys, insecure, quiet or as_json, as_json)
+    where = ServerOptions(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes():
         where.check({}, {"--engine": engine, "--workers": workers, "--address": address, "--track": track})
         if on is not None:
             resume_on(path, where)
             return
         see_folders([Path.cwd()])
-        how = running.How(engine, workers, address, None, quiet or as_json, as_json, tuple(track or ()))
+        how = running.RunOptions(
+            engine, workers, address, None, quiet or as_json, as_json, tuple(track or ())
+        )
         running.resume(path, how)
 
 
@@ -205,7 +207,7 @@ def data(
     ] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """List the sources and partitions, or show how an experiment's data is dealt."""
+    """List the sources and partitions, or show an experiment's partition."""
     from fedsim.cli import listing
 
     with exit_codes():

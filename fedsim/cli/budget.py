@@ -1,6 +1,6 @@
-"""`fedsim budget`: what a plan costs, in epsilon or in bytes and seconds, before anything runs.
+"""`fedsim budget`: a plan's cost, in epsilon or in bytes and seconds, before a run.
 
-The commands are made of the catalogue's budgets (`fedsim.privacy.budget`), each when it is asked for.
+Commands are generated on demand from the catalogue's budgets (`fedsim.privacy.budget`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Budgets(TyperGroup):
         return list(BUDGETS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command of a budget; None: there is none of that name."""
+        """Return a budget's command, or None."""
         from fedsim.catalogue import BUDGETS
         from fedsim.references import load_reference
 
@@ -53,7 +53,7 @@ def _budget() -> None: ...
 
 
 def _command(name: str, kind: type[Budget]) -> click.Command:
-    """Return the command whose options are the fields of a budget."""
+    """Return a budget's command; the budget's fields are its options."""
 
     def show(*, picture: Path | None = None, as_json: bool, **options: Any) -> None:
         plan = kind(**options)

@@ -1,4 +1,4 @@
-"""The picture of a budget: epsilon over what varies, drawn."""
+"""Draws a budget's picture: epsilon over what varies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OWN = "#000000"  # of the plan's own curves
+OWN = "#000000"  # the plan's own curves
 SCALE = ("#aa3377", "#ee6677", "#4477aa", "#66ccee")  # from little noise to much
 SHADES = ("#ccbb44", "#44aa99", "#228833", "#999933")
 
@@ -87,7 +87,7 @@ def _explain_lines(axes: Axes, panel: Panel) -> None:
 
 
 def _line(axes: Axes, curve: Curve, colour: str) -> None:
-    """Draw what is finite and, on a logarithmic axis, above 0."""
+    """Draw the points that are finite and, on a logarithmic axis, above 0."""
     ys = [y if 0 < y < math.inf else math.nan for y in curve.ys]
     if not all(map(math.isnan, ys)):
         style, width = "--" if curve.dashed else "-", 2.2 if curve.colour is None else 1.3

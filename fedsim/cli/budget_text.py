@@ -1,4 +1,4 @@
-"""A budget's paragraphs and tables, printed."""
+"""Prints a budget's paragraphs and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EMPHASIS = re.compile(r"\*(\S|\S.*?\S)\*")
 
 
 def print_blocks(plan: Budget, console: Console) -> None:
-    """Print a budget's paragraphs and tables, each as soon as it is there."""
+    """Print a budget's paragraphs and tables, each as soon as it is computed."""
     for block in plan.blocks():
         if isinstance(block, str):
             console.print(EMPHASIS.sub(r"[bold]\1[/bold]", escape(block)), highlight=False)

@@ -1,4 +1,4 @@
-"""`fedsim compare`: how much a model's score privacy costs, at which epsilon, with which mechanism."""
+"""`fedsim compare`: the model score that privacy costs, by epsilon and mechanism."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS = typer.Argument(
 )
 ADVERSARY = typer.Option(
     metavar="NAME",
-    help="Whose epsilon is shown: released-models, known-cohort, server. Default: against whom most runs have one.",
+    help="Adversary of the shown epsilons: released-models, known-cohort, server. Default: the one with most epsilons.",
     show_default=False,
 )
 METRIC = typer.Option(
@@ -29,7 +29,7 @@ METRIC = typer.Option(
 )
 BY = typer.Option(
     metavar="KEY",
-    help="A setting that tells lines apart, as client.learning-rate. Default: the mechanism alone.",
+    help="A setting that distinguishes lines, as client.learning-rate. Default: only the mechanism does.",
     show_default=False,
 )
 TASK = typer.Option(metavar="NAME", help="Of runs of several tasks, the one to compare.", show_default=False)
@@ -56,10 +56,10 @@ def compare(
     html: Annotated[Path | None, HTML] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Compare runs: means over seeds, the best of each epsilon, and what privacy costs.
+    """Compare runs: means over seeds, the best of each epsilon, and the cost of privacy.
 
-    Runs that differ in nothing but their seed make a group. A frontier has epsilons against one adversary and of
-    one unit of privacy; runs that have not ended well are named and do not count.
+    Runs that differ only in their seed form a group. A frontier has epsilons against one adversary and of one privacy
+    unit. Runs that did not complete are listed and do not count.
     """
     from fedsim.compare import compare as compared
     from fedsim.compare import files, records, table

@@ -38,8 +38,8 @@ JSON = typer.Option("--json", help="Print JSON instead.")
 
 
 @dataclass(frozen=True)
-class Where:
-    """The options that say which server, and how this command shows its run."""
+class ServerOptions:
+    """The options of the server's address and keys, and of the command's output."""
 
     address: str | None
     keys: Path | None
@@ -58,14 +58,14 @@ class Where:
             yield remote
 
     def check(self, for_servers: Mapping[str, object], for_engines: Mapping[str, object]) -> None:
-        """Refuse options that go with a server where none is named, and those of engines where one is.
+        """Refuse options for a server without --on, and options for engines with it.
 
         Args:
-            for_servers: Options of this command that need --on, and what was given.
-            for_engines: Options that can't stand beside it.
+            for_servers: Options of this command that need --on, with their values.
+            for_engines: Options that contradict it.
 
         Raises:
-            Refused: One was given that should not be.
+            Refused: An option does not fit.
         """
         if self.address is None:
             needing = {"--keys": self.keys, "--insecure": self.insecure, **for_servers}
@@ -77,7 +77,7 @@ class Where:
                 raise Refused(f"{option}: {why}")
 
     def follow(self, run: Submitted, out: Path | None, name: str, done: int | None) -> None:
-        """Follow a run to its end, and tell of it."""
+        """Follow a run to its end, and print the result."""
         from fedsim.cli.display import following
         from fedsim.cli.running import tell
         from fedsim.deployment.operator.follow import follow
@@ -91,7 +91,7 @@ class Where:
 
 
 def _teller(console: Console, silent: bool) -> Callable[[str], None]:
-    """Return what says a line beside the progress: on stderr where stdout is kept clean."""
+    """Return a function that prints a line beside the progress: on stderr if stdout is kept clean."""
     return (
         partial(typer.echo, err=True)
         if silent
@@ -100,10 +100,10 @@ def _teller(console: Console, silent: bool) -> Callable[[str], None]:
 
 
 def _ignore(line: str) -> None:
-    """Say nothing, where what is wrong is said at the end."""
+    """Print nothing: errors are printed at the end."""
 
 
-def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, detach: bool) -> None:
+def run_on(source: Path, overrides: list[str], where: ServerOptions, out: Path | None, detach: bool) -> None:
     """Start an experiment on a server, and follow it."""
     from fedsim.deployment.operator.submit import experiment_for, submit
     from fedsim.results.directory import check_free
@@ -123,7 +123,7 @@ def run_on(source: Path, overrides: list[str], where: Where, out: Path | None, d
             typer.echo(f"{run.name}: started\n{run.command('follow')}\n{run.command('stop')}")
 
 
-def resume_on(path: Path, where: Where) -> None:
+def resume_on(path: Path, where: ServerOptions) -> None:
     """Go on with a run on a server; `path` is its copy, or its name."""
     from fedsim.deployment.operator.run_copy import deployment_of
     from fedsim.deployment.operator.submit import resume
@@ -147,7 +147,7 @@ def follow(
 
     Ctrl-C lets go of it, and the run goes on.
     """
-    where = Where(on, keys, insecure, quiet or as_json, as_json)
+    where = ServerOptions(on, keys, insecure, quiet or as_json, as_json)
     with exit_codes(), where.connect() as remote:
         from fedsim.deployment.operator.submit import find
 
@@ -162,8 +162,8 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="End it at once, in the middle of a round.")] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """End a run on a server after the round in flight; `fedsim resume --on` goes on with it."""
-    where = Where(on, keys, insecure, quiet, False)
+    """End a run on a server after the current round; `fedsim resume --on` resumes it."""
+    where = ServerOptions(on, keys, insecure, quiet, False)
     with exit_codes(), where.connect() as remote:
         from fedsim.deployment.operator.submit import find
         from fedsim.deployment.operator.submit import stop as end

@@ -1,4 +1,4 @@
-"""How a run looks while it goes on, and when it has ended."""
+"""Shows a run's progress and result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedsim.results import Run
 from fedsim.results.directory import from_here
 from fedsim.tasks import Metric, Scoring
 
-LINES = 10  # rounds that the live table shows
+LINES = 10  # rounds in the live table
 STOPPING = "ending after this round; a second signal ends at once"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it.
+    """Format a duration.
 
     >>> duration(3.14), duration(75), duration(3700)
     ('3.1 s', '1 min 15 s', '1 h 1 min')
@@ -35,12 +35,12 @@ def duration(seconds: float) -> str:
 
 
 def loss_of(row: Mapping[str, Any], name: str) -> str:
-    """Return a loss of a round's row as text."""
+    """Format a loss of a round's row."""
     return f"{row[name]:.4f}" if name in row else "-"
 
 
 def score_of(row: Mapping[str, Any], metric: Metric) -> str:
-    """Return a metric of a round's row as text.
+    """Format a metric of a round's row.
 
     >>> from fedsim.tasks import Format
     >>> score_of({"accuracy": 0.5}, Metric(name="accuracy", format=Format.PERCENT)), score_of({}, Metric(name="r2"))
@@ -50,7 +50,7 @@ def score_of(row: Mapping[str, Any], metric: Metric) -> str:
 
 
 def released_of(row: Mapping[str, Any]) -> str:
-    """Return what a round's row says of metrics that were released, noised; empty if none were.
+    """Format the released metrics of a round's row; empty if there are none.
 
     >>> released_of({"round": 1, "train-loss": 1.5, "released-train-loss": 1.71234})
     'released-train-loss 1.712'
@@ -59,7 +59,7 @@ def released_of(row: Mapping[str, Any]) -> str:
 
 
 def privacy_of(row: Mapping[str, Any]) -> str:
-    """Return what a round's row says of epsilon so far, with all that belongs to the number; empty if nothing.
+    """Format the epsilon so far of a round's row, with its terms; empty without one.
 
     >>> privacy_of({"epsilon-known-cohort": 1.234, "unit": "example", "relation": "zero-out", "delta": 1e-5,
     ...     "noise-multiplier": 1.1, "sampling-rate": 0.2, "dp-steps": 15})
@@ -77,7 +77,7 @@ def privacy_of(row: Mapping[str, Any]) -> str:
 
 
 class _Follower:
-    """What both displays know: how many rounds there are, how many this session began with, how long one takes.
+    """State of both displays: the number of rounds, the first of this session, the time of a round.
 
     Attributes:
         metrics: Of the run's task.
@@ -94,17 +94,17 @@ class _Follower:
     def started(self, path: Path, rounds: int, done: int) -> None:
         """Note the beginning of the session's first round."""
         self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
-        if (path / "manifest.json").is_file():  # there is none yet where a run is followed from its beginning
+        if (path / "manifest.json").is_file():  # a run followed from its beginning has none yet
             self.metrics = Run(path).scoring.metrics
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Note how long the round took, if that is said."""
+        """Note the round's duration, if known."""
         self.seconds += row.get("seconds", 0.0)
 
     def left(self, row: Mapping[str, Any]) -> str:
-        """Estimate the time to the last round by the mean of this session's, some of which may be seen late.
+        """Estimate the remaining time from the mean of this session's rounds.
 
-        Empty where times are not public (`fedsim.results.disclosure`): they tell how many clients took part.
+        Empty if times are not public (`fedsim.results.disclosure`): they reveal how many clients took part.
         """
         if "seconds" not in row:
             return ""
@@ -193,7 +193,7 @@ class LiveTable(_Follower):
 
 @contextmanager
 def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
-    """Yield what shows a run: a live table in a terminal, else lines, or nothing."""
+    """Yield a run's display: a live table in a terminal, else lines, or nothing."""
     if quiet:
         yield Silent()
     elif not console.is_terminal:
@@ -204,7 +204,7 @@ def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
 
 
 def summary_of(run: Run) -> str:
-    """Return the line that a finished run ends with."""
+    """Return the last line of a finished run's output."""
     rows, manifest = run.rows, run.manifest
     took = f" in {duration(manifest['wall-seconds'])}" if "wall-seconds" in manifest else ""
     if run.kind != "experiment":

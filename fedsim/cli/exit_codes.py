@@ -12,7 +12,7 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn what fedsim refuses into exit code 2, and what failed into 1, with one line each."""
+    """Turn refusals into exit code 2, and failures into 1, with one line each."""
     try:
         yield
     except Refused as refused:

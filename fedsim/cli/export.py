@@ -1,4 +1,4 @@
-"""`fedsim export`: the folder of a run that may be published."""
+"""`fedsim export`: a publishable folder of a run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def export(
     ],
     private: Annotated[
         bool,
-        typer.Option("--private", help="Copy what is private too; the folder may not be published then."),
+        typer.Option("--private", help="Also copy private files; the folder must then not be published."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Make the folder of a run that may be published, and say which epsilon covers it.
+    """Make a publishable folder of a run, and say which epsilon covers it.
 
-    It holds the experiment, the model, and of rows and manifest what is covered; two runs that released the same models
-    have the same bytes there.
+    It holds the experiment, the model, and the covered part of rows and manifest; two runs that released the same
+    models give the same bytes.
     """
     with exit_codes():
         from fedsim.results.exporting import UNCOVERED
@@ -47,7 +47,7 @@ def export(
 
 
 def said_of(covered: Mapping[str, Any]) -> str:
-    """Return what covers an export, in a line.
+    """Return the epsilon that covers an export, as a line.
 
     >>> said_of({"adversary": "released-models", "epsilon": 2.0661, "delta": 1e-3, "unit": "client",
     ...     "relation": "zero-out"})

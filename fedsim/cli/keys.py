@@ -21,7 +21,7 @@ HOST = typer.Option(
     help="What clients call the server by, beside localhost; may be given more than once.",
     show_default=False,
 )
-DAYS = typer.Option(min=1, max=36500, metavar="D", help="How long the certificates are good.")
+DAYS = typer.Option(min=1, max=36500, metavar="D", help="Days for which the certificates are valid.")
 
 
 def keys(

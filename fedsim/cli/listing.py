@@ -1,4 +1,4 @@
-"""What there is to choose from, as tables or JSON."""
+"""Lists the catalogue, as tables or JSON."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _table(title: str, entries: Iterable[catalogue.Entry], traits: Mapping[str, 
 
 
 def show_sources(console: Console, as_json: bool) -> None:
-    """List sources and partitions, whose options both stand in `[data]`."""
+    """List sources and partitions; the options of both are in `[data]`."""
     if as_json:
         tree = {
             "sources": [_plain(entry) for entry in catalogue.SOURCES.values()],
@@ -75,7 +75,7 @@ def show_sources(console: Console, as_json: bool) -> None:
 
 
 def show_tasks(console: Console, as_json: bool) -> None:
-    """List the tasks, whose options stand in `[task]`."""
+    """List the tasks; their options are in `[task]`."""
     if as_json:
         print(json.dumps([_plain(entry) for entry in catalogue.TASKS.values()]))
         return
@@ -88,7 +88,7 @@ def show_tasks(console: Console, as_json: bool) -> None:
 
 
 def show_models(console: Console, as_json: bool) -> None:
-    """List the models, whose options stand in `[model]`."""
+    """List the models; their options are in `[model]`."""
     if as_json:
         print(json.dumps([_plain(e) | {"kinds": sorted(e.kinds)} for e in catalogue.MODELS.values()]))
         return
@@ -115,7 +115,7 @@ def show_algorithms(console: Console, as_json: bool) -> None:
 
 
 def show_strategies(console: Console, as_json: bool) -> None:
-    """List the strategies, whose options stand in `[server.options]`."""
+    """List the strategies; their options are in `[server.options]`."""
     if as_json:
         print(json.dumps([_plain(e) | {"linear": e.linear} for e in catalogue.STRATEGIES.values()]))
         return
@@ -125,7 +125,12 @@ def show_strategies(console: Console, as_json: bool) -> None:
     console.print(_table("Strategies: \\[server] strategy = ...", catalogue.STRATEGIES.values(), traits))
     console.print(
         '\nThe options stand in \\[server.options]. Your own: strategy = "my_package.my_module:build", called as'
-        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update."
+        "\nbuild(**options); it returns a flwr.serverapp.strategy.Strategy and sees each update.\n"
+    )
+    console.print(_table("Schedules: \\[server] schedule = ...", catalogue.ROUND_SCHEDULES.values()))
+    console.print(
+        "\nUnset: synchronous rounds. The options stand in \\[server.schedule-options]. Your own: schedule ="
+        '\n"my_package.my_module:Mine"; see fedsim.server.schedules.Schedule.'
     )
 
 

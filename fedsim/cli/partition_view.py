@@ -1,4 +1,4 @@
-"""How an experiment's data is dealt: a table, bars in the terminal, and a picture."""
+"""An experiment's partition: a table, bars in the terminal, and a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.data import DataSpec, FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
-MOST = 40  # clients that the terminal shows
+MOST = 40  # clients shown in the terminal
 BAR = 40  # characters of the longest bar
 COLOURS = (
     "#4477aa",
@@ -34,11 +34,11 @@ COLOURS = (
 
 @dataclass(frozen=True)
 class View:
-    """What there is to see of a partition.
+    """Summary of a partition.
 
     Attributes:
         sizes: Examples of each client, `(clients,)`.
-        labels: How often a client has each label, `(clients, classes)`, or `(clients, 0)`.
+        labels: Number of each client's examples with each label, `(clients, classes)`, or `(clients, 0)`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class View:
 
     @classmethod
     def of(cls, experiment: Experiment, data: FederatedData) -> View:
-        """Look at an experiment's data."""
+        """Summarise an experiment's data."""
         return cls(
             experiment.name,
             experiment.data.source,
@@ -67,7 +67,7 @@ class View:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it for a machine."""
+        """Return all of it for JSON."""
         return {
             "clients": len(self.sizes),
             "names": list(self.names),
@@ -86,7 +86,7 @@ class View:
         return f"{self.data.values} real-valued target{'s' * (self.data.values > 1)}"
 
     def show(self, console: Console) -> None:
-        """Print figures and a bar for each client, the largest clients of many."""
+        """Print figures and a bar for each client (of many, the largest)."""
         low, middle, high = np.quantile(self.sizes, [0, 0.5, 1]).astype(int)
         console.print(
             f"[bold]{self.name}[/bold]: {self.source}, {self.partition}; {self.data.kind} "
@@ -123,7 +123,7 @@ class View:
         )
 
     def _bar(self, client: int) -> Text:
-        """Draw a client's examples, coloured by label where there are few."""
+        """Draw a client's examples, coloured by label if there are few labels."""
         scale = BAR / self.sizes.max()
         if not 0 < self.labels.shape[1] <= len(COLOURS):
             return Text("█" * max(round(self.sizes[client] * scale), 1), COLOURS[0])
@@ -132,7 +132,7 @@ class View:
         return Text.assemble(*[("█" * int(width), COLOURS[k]) for k, width in enumerate(widths)])
 
     def draw(self, path: Path) -> None:
-        """Write a picture of examples and labels of each client, as PNG, SVG or PDF by the file's ending.
+        """Write a picture of each client's examples and labels, as PNG, SVG or PDF by the file's ending.
 
         Raises:
             Refused: The file can't be written.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """The options that experiments and apps share."""
 
     engine: str | None
@@ -35,7 +35,7 @@ class How:
     track: tuple[str, ...] = ()
 
     def trackers(self) -> list[Tracker]:
-        """Return who is told of the run, by `--track`; raises `Refused`."""
+        """Return the trackers of `--track`; raises `Refused`."""
         if not self.track:
             return []
         from fedsim.tracking import tracker_of
@@ -43,7 +43,7 @@ class How:
         return [tracker_of(text) for text in self.track]
 
 
-def run_file(file: Path, overrides: list[str], how: How) -> None:
+def run_file(file: Path, overrides: list[str], how: RunOptions) -> None:
     """Run an experiment file."""
     from fedsim.experiment import Experiment
 
@@ -52,7 +52,9 @@ def run_file(file: Path, overrides: list[str], how: How) -> None:
     _run_experiment(Experiment.load(file, [*overrides, *changes]), how.out, how)
 
 
-def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: How) -> None:
+def run_app(
+    folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: RunOptions
+) -> None:
     """Run a Flower app; Flower's log is its progress."""
     from fedsim.flower.app import FlowerApp, parse_overrides
     from fedsim.simulate_app import experiment_of, is_fedsim
@@ -84,7 +86,7 @@ def run_app(folder: Path, overrides: list[str], run_config: list[str], clients: 
     tell(done, how.silent, how.as_json)
 
 
-def resume(path: Path, how: How) -> None:
+def resume(path: Path, how: RunOptions) -> None:
     """Go on with a run."""
     from fedsim.cli.display import following
     from fedsim.results.resumption import examine
@@ -97,7 +99,7 @@ def resume(path: Path, how: How) -> None:
     tell(done, how.silent, how.as_json)
 
 
-def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
+def _run_experiment(experiment: Experiment, out: Path | None, how: RunOptions) -> None:
     from fedsim.cli.display import following
 
     trackers = how.trackers()
@@ -109,7 +111,7 @@ def _run_experiment(experiment: Experiment, out: Path | None, how: How) -> None:
 
 
 def tell(done: Run, silent: bool, as_json: bool) -> None:
-    """Print how a run has ended."""
+    """Print a run's result."""
     if as_json:
         typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
     elif not silent:
@@ -120,7 +122,7 @@ def tell(done: Run, silent: bool, as_json: bool) -> None:
 
 @contextmanager
 def _no_stdout() -> Iterator[None]:
-    """Keep what worker processes print off the terminal, so that --json prints JSON alone."""
+    """Redirect the stdout of worker processes, so that --json prints only JSON."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

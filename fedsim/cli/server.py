@@ -16,7 +16,7 @@ KEYS = typer.Option(
     metavar="DIR", help="The server's folder of those that `fedsim keys` made.", show_default=False
 )
 STATE = typer.Option(
-    metavar="DIR", help="Keeps the runs and what must outlive a restart.", show_default=False
+    metavar="DIR", help="Keeps the runs, and state that must survive a restart.", show_default=False
 )
 HOST = typer.Option(
     metavar="ADDRESS",
@@ -24,7 +24,7 @@ HOST = typer.Option(
     show_default=False,
 )
 PORT = typer.Option(min=0, max=65535, metavar="N", help="0: a free one.")
-MAX_MESSAGE = typer.Option(min=1, metavar="MIB", help="The largest request that is taken.")
+MAX_MESSAGE = typer.Option(min=1, metavar="MIB", help="Largest accepted request.")
 MAX_NODES = typer.Option(
     min=1, metavar="N", help="Clients joined at a time. Default: all registered.", show_default=False
 )
@@ -48,8 +48,8 @@ def server(
 ) -> None:
     """Serve clients and an operator, over TLS, until SIGTERM or Ctrl-C.
 
-    Only clients whose keys are in the folder join, and only the operator's key starts, stops and reads runs.
-    Whoever is refused is named in the log (standard error), with the reason.
+    Only clients with keys in the folder can join, and only the operator's key starts, stops and reads runs. Refusals
+    are logged (standard error) with the caller and the reason.
     """
     with exit_codes():
         if insecure == (keys is not None):
@@ -59,7 +59,7 @@ def server(
 
         if insecure:
             typer.echo(
-                "fedsim server: --insecure: no TLS, no keys; whoever is on this machine may use it", err=True
+                "fedsim server: --insecure: no TLS, no keys; anyone on this machine may use it", err=True
             )
         serve(
             Settings(

@@ -63,7 +63,7 @@ def sweep(
         typer.Option(
             "--range",
             metavar="KEY=LOW:HIGH[:log]",
-            help="What --search draws from, evenly or, with log, evenly by factors.",
+            help="Range that --search draws from, uniformly or, with log, log-uniformly.",
             show_default=False,
         ),
     ] = None,
@@ -71,14 +71,14 @@ def sweep(
         bool,
         typer.Option(
             "--prune",
-            help="End early the settings that others leave behind, of the same arm, data and privacy.",
+            help="Stop settings early that score worse than others of the same arm, data and privacy.",
         ),
     ] = False,
     prune_factor: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="One in N settings goes on from a rung; the next is after N times the rounds. Default: 3.",
+            help="One in N settings continues after a rung; the next rung is at N times the rounds. Default: 3.",
             show_default=False,
         ),
     ] = None,
@@ -102,7 +102,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="A varied key across which settings do not compete either.",
+            help="A further varied key; settings with different values don't compete.",
             show_default=False,
         ),
     ] = None,
@@ -153,9 +153,9 @@ def sweep(
 ) -> None:
     """Run every combination of experiments, settings and seeds, side by side.
 
-    The sweep directory holds sweep.json (the plan, and what became of each run) and runs/. A sweep that was killed
-    goes on by the same command: runs that are done are kept, those under way go on after their last whole round,
-    and all have the bits that they would have had anyway. A run that fails is noted, and the rest goes on.
+    The sweep directory holds sweep.json (the plan, and the state of each run) and runs/. The same command resumes a
+    killed sweep: completed runs are kept, others continue after their last whole round, and all give the same bits as
+    without the interruption. If a run fails, it is noted, and the others go on.
 
     With --prune all settings run up to a rung, those of a bracket are ranked by their means over seeds, and the best
     third goes on to the next rung. A bracket has the settings of one arm that have the same values of all varied keys
@@ -214,7 +214,7 @@ def sweep(
 
 
 def _check(configs: list[Path], resume: Path | None, options: Mapping[str, object]) -> None:
-    """Refuse a command without configs, or with both configs and a sweep to go on with."""
+    """Refuse a command with neither or both of configs and a sweep to resume."""
     if resume is None:
         if not configs:
             raise Refused("sweep: a CONFIG.toml, or --resume DIR, is needed")
@@ -227,7 +227,7 @@ def _check(configs: list[Path], resume: Path | None, options: Mapping[str, objec
 
 
 def _pruning(wanted: bool, details: Mapping[str, Any]) -> Pruning | None:
-    """Return what `--prune` and its details say, None where they say nothing."""
+    """Return the settings of `--prune` and its details, or None."""
     from fedsim.sweeps.pruning import Pruning
 
     given = {name: value for name, value in details.items() if value is not None}

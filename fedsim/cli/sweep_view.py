@@ -1,4 +1,4 @@
-"""How a sweep looks while it goes on, and when it has ended."""
+"""Shows a sweep's progress and result."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from fedsim.tasks.build import scoring_of
 
 STOPPING = "each run ends after its round; a second signal ends at once"
 WIDTH = 24  # of the bar
-SHOWN = 12  # brackets that are named
-NAMED = 3  # settings that go on
+SHOWN = 12  # brackets listed
+NAMED = 3  # continuing settings listed
 
 
 class _Follower:
-    """What both displays know: the runs that are left, where those under way are, and how fast it goes."""
+    """State of both displays: the remaining runs, the progress of running ones, and the speed."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.sweep: Sweep | None = None
         self.states: dict[str, State] = {}
-        self.metrics: dict[str, Metric] = {}  # the headline metric of each run that is left
-        self.at_most = ""  # before an estimate of the time left: pruning may save some of it
-        self.rows: dict[str, tuple[int, Mapping[str, Any]]] = {}  # of runs under way: rounds, the last row
+        self.metrics: dict[str, Metric] = {}  # the headline metric of each remaining run
+        self.at_most = ""  # prefix of the estimated time left, which pruning may shorten
+        self.rows: dict[str, tuple[int, Mapping[str, Any]]] = {}  # of running runs: rounds, the last row
         self.began_at = time.perf_counter()
         self._left: dict[str, float] = {}  # work, by run
         self._work: dict[str, int] = {}
@@ -48,9 +48,9 @@ class _Follower:
         self._timed = True
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """Note what is left."""
+        """Note the remaining runs."""
         self.sweep, self.began_at = sweep, time.perf_counter()
-        # Those that failed before are among what is left, if they are tried again.
+        # Runs that failed before are included if they are retried.
         self.states = sweep.states | {run.name: State.WAITING for run in todo}
         self.metrics = {run.name: scoring_of(run.experiment).headline for run in todo}
         self.at_most = "at most " if sweep.tree.get("prune") else ""
@@ -59,39 +59,39 @@ class _Follower:
         self._timed = not any(is_discreet(run.experiment.privacy.noise) for run in todo)
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
-        """Note that a run is under way."""
+        """Note that a run has started."""
         self.rows[name] = (rounds, {"round": done})
         self.states[name] = State.RUNNING
         self._left[name] = self._work.get(name, 0) * (1 - done / rounds)
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
-        """Note how far a run has come."""
+        """Note a run's progress."""
         rounds, _ = self.rows[name]
         self.rows[name] = (rounds, row)
         self._come_to(name, self._work.get(name, 0) * (1 - row["round"] / rounds))
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """Note what became of a run."""
+        """Note a run's final state."""
         self.states[name] = state
         self.rows.pop(name, None)
         if state is State.PRUNED:
-            self._left[name] = 0.0  # nothing was done for that
+            self._left[name] = 0.0  # no work was done for it
         elif state is not State.PAUSED:
             self._come_to(name, 0.0)
 
     def decided(self, decision: Decision) -> None:
-        """Pass it over."""
+        """Ignore it."""
 
     def _come_to(self, name: str, left: float) -> None:
         self._done += self._left.get(name, 0.0) - left
         self._left[name] = left
 
     def count(self, *states: State) -> int:
-        """Return how many runs are in one of these states."""
+        """Return the number of runs in these states."""
         return sum(state in states for state in self.states.values())
 
     def left(self) -> str:
-        """Estimate the time to the end by what was done so far; nothing where a run's times are not public."""
+        """Estimate the remaining time from the work done so far; nothing if a run's times are not public."""
         if not self._timed:
             return ""
         if not self._done:
@@ -104,7 +104,7 @@ class PlainSweep(_Follower):
     """A line a run, for logs and pipes."""
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """Say what is left, and where it is written."""
+        """Print the number of runs, and where they are written."""
         super().began(sweep, todo)
         over = self.count(State.COMPLETED, State.PRUNED)
         done = f", {over} done before" if over else ""
@@ -113,7 +113,7 @@ class PlainSweep(_Follower):
             print(line, flush=True)
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """Say what became of a run."""
+        """Print a run's final state."""
         _, row = self.rows.get(name, (0, {}))
         super().run_ended(name, state, reason)
         if state is State.PAUSED:
@@ -125,11 +125,11 @@ class PlainSweep(_Follower):
         )
 
     def decided(self, decision: Decision) -> None:
-        """Say which settings go on."""
+        """Print which settings go on."""
         print(decided(decision), flush=True)
 
     def stopping(self) -> None:
-        """Say that the rounds under way are the last."""
+        """Print that the current rounds are the last."""
         with suppress(RuntimeError):  # the signal came while a line was being printed
             print(STOPPING, flush=True)
 
@@ -142,7 +142,7 @@ class LiveSweep(_Follower):
         self.live = live
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """Show what is left."""
+        """Show the remaining runs."""
         super().began(sweep, todo)
         for line in competing(sweep):
             self.live.console.print(Text(line))
@@ -154,12 +154,12 @@ class LiveSweep(_Follower):
         self._draw()
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
-        """Show how far a run has come."""
+        """Show a run's progress."""
         super().round_done(name, row)
         self._draw()
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """Show one run less, and why it failed, if so."""
+        """Remove a run, and show why it failed, if it did."""
         super().run_ended(name, state, reason)
         if state is State.FAILED:
             self.live.console.print(Text(f"{name}: failed: {reason}", "red"))
@@ -170,7 +170,7 @@ class LiveSweep(_Follower):
         self.live.console.print(Text(decided(decision)))
 
     def stopping(self) -> None:
-        """Show that the rounds under way are the last."""
+        """Show that the current rounds are the last."""
         self.live.console.print(STOPPING)
 
     def _draw(self) -> None:
@@ -205,7 +205,7 @@ class LiveSweep(_Follower):
 
 @contextmanager
 def following(console: Console, quiet: bool) -> Iterator[SweepProgress]:
-    """Yield what shows a sweep: a live table in a terminal, else lines, or nothing."""
+    """Yield a sweep's display: a live table in a terminal, else lines, or nothing."""
     if quiet:
         yield SilentSweep()
     elif not console.is_terminal:
@@ -216,7 +216,7 @@ def following(console: Console, quiet: bool) -> Iterator[SweepProgress]:
 
 
 def show(sweep: Sweep, console: Console) -> None:
-    """Print how a sweep has ended."""
+    """Print a sweep's result."""
     states = Counter(sweep.states.values())
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     console.print(f"{sum(states.values())} runs: {counts}", highlight=False)
@@ -225,11 +225,11 @@ def show(sweep: Sweep, console: Console) -> None:
     if sweep.failures:
         console.print("  --retry-failed tries these again", highlight=False)
     path: Path = from_here(sweep.path)
-    console.print(Text(f"fedsim compare {path} shows what came out"), soft_wrap=True)
+    console.print(Text(f"fedsim compare {path} shows the results"), soft_wrap=True)
 
 
 def competing(sweep: Sweep) -> list[str]:
-    """Say which settings compete, a line a bracket; nothing where none are pruned."""
+    """Return a line for each bracket of competing settings; none without pruning."""
     plan = plan_of(sweep.tree)
     if plan.pruning is None:
         return []
@@ -246,7 +246,7 @@ def competing(sweep: Sweep) -> list[str]:
 
 
 def decided(decision: Decision) -> str:
-    """Say how a rung has ended."""
+    """Return a rung's decision as a line."""
     went, out = decision.ranking[: decision.kept], decision.ranking[decision.kept :]
     best = ", ".join(_score(*scored, decision.metric) for scored in went[:NAMED])
     more = f" and {len(went) - NAMED} more" if len(went) > NAMED else ""

@@ -1,4 +1,4 @@
-"""Comparing runs: what score a privacy budget leaves, by mechanism, with its spread over seeds.
+"""Comparing runs: scores by privacy budget and mechanism, with their spread over seeds.
 
 A comparison is made by `compare`; `frame_of` gives its table, the `..._figure` functions Matplotlib figures, `page_of`
 an HTML page, and `write` files of all of them.
@@ -14,14 +14,14 @@ from fedsim.compare.picture_of_frontier import frontier_figure
 from fedsim.compare.pictures_of_rounds import epsilon_figure, fairness_figure, metric_figure
 from fedsim.compare.records import frame_of
 from fedsim.compare.report import page_of
-from fedsim.compare.runs import Member
+from fedsim.compare.runs import ComparedRun
 
 __all__ = [
+    "ComparedRun",
     "Comparison",
     "Cost",
     "Frontier",
     "Group",
-    "Member",
     "Point",
     "View",
     "compare",

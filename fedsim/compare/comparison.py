@@ -1,4 +1,4 @@
-"""A comparison: the runs, their groups, and a frontier for each view that was asked for."""
+"""A comparison: the runs, their groups, and a frontier for each view."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
 from fedsim.compare.groups import Group, check_one_task, differences, grouped, shortened, text_of
-from fedsim.compare.runs import Member, find_runs
+from fedsim.compare.runs import ComparedRun, find_runs
 from fedsim.errors import Refused
 from fedsim.results.run import Run
 from fedsim.tasks import Column, Scoring, column_of
@@ -24,13 +24,13 @@ class Comparison:
     """Runs of one task, compared.
 
     Attributes:
-        task: What they are scored on.
-        metric: By what they are compared: its final value.
+        task: Data set and task of the scores.
+        metric: The compared column: its final value.
         scoring: The metrics of their task.
-        adversary: Whose epsilon the table and the pictures show; empty: no run adds noise.
-        by: A setting by which lines are told apart, besides the mechanism; empty: none.
-        groups: The runs that differ in nothing but their seed.
-        left_out: What was found and is no part of it, with the reason.
+        adversary: Adversary of the epsilons in tables and pictures; empty: no run adds noise.
+        by: A setting that distinguishes lines, besides the mechanism; empty: none.
+        groups: Groups of runs that differ only in their seed.
+        left_out: Paths that were found and left out, with the reason.
     """
 
     task: str
@@ -42,23 +42,23 @@ class Comparison:
     left_out: tuple[tuple[Path, str], ...]
 
     @property
-    def members(self) -> list[Member]:
+    def members(self) -> list[ComparedRun]:
         """All runs."""
         return [member for group in self.groups for member in group.members]
 
     @cached_property
     def column(self) -> Column:
-        """What they are compared by."""
+        """The compared column."""
         return column_of(self.metric, self.scoring)
 
     @cached_property
     def views(self) -> list[View]:
-        """The views in which some group has an epsilon; the chosen adversary's come first."""
+        """The views with an epsilon of some group; the chosen adversary's first."""
         return sorted(views_of(self.groups), key=lambda view: view.adversary != self.adversary)
 
     @cached_property
     def frontiers(self) -> list[Frontier]:
-        """The frontiers of the chosen adversary, one a unit; where no run adds noise, one of baselines alone."""
+        """The frontiers of the chosen adversary, one for each unit; without noised runs, one of baselines only."""
         mine = [view for view in self.views if view.adversary == self.adversary] or [View("", "")]
         return [self.frontier(view) for view in mine]
 
@@ -68,7 +68,7 @@ class Comparison:
 
     @cached_property
     def series(self) -> dict[str, str]:
-        """The line that a group is part of, by its label."""
+        """The line of each group, by its label."""
         return {group.label: self._series_of(group) for group in self.groups}
 
     def _series_of(self, group: Group) -> str:
@@ -78,12 +78,12 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings in which the groups that count, or were pruned, differ."""
+        """The settings in which counted or pruned groups differ."""
         return differences([group.settings for group in self.groups if group.counted or group.pruned])
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers has to know, a sentence each."""
+        """Notes for reading the numbers, one sentence each."""
         notes = []
         if repeated := sum(group.repeated for group in self.groups):
             notes.append(f"{repeated} completed runs repeat a seed of their group, and count once.")
@@ -94,7 +94,7 @@ class Comparison:
             what = f"{pruned} run{' was' if pruned == 1 else 's were'}"
             cost = " No epsilon here covers the choice among settings." if self.adversary else ""
             notes.append(f"{what} pruned early by a sweep, and no part of any mean.{cost}")
-        if any(member.is_stand_in and member.counts for member in self.members):
+        if any(member.is_ideal and member.counts for member in self.members):
             notes.append(STAND_IN)
         if len({member.commit for member in self.members}) > 1:
             notes.append("The runs are of several versions of fedsim.")
@@ -123,13 +123,12 @@ def compare(
         runs: Run directories, folders of them (a sweep's too), or globs.
         metric: A column of the runs' rows, by its final value; or `seconds` or `bytes`, of all rounds together; None:
             the headline metric of their task.
-        adversary: Whose epsilon is shown; None: against whom most groups have one.
-        by: A setting, as `client.learning-rate`, that tells lines apart; None: the mechanism alone does.
-        task: Of several tasks, the one to be compared.
+        adversary: Adversary of the shown epsilons; None: the one with epsilons for most groups.
+        by: A setting, as `client.learning-rate`, that distinguishes lines; None: only the mechanism does.
+        task: Of several tasks, the one to compare.
 
     Raises:
-        Refused: There are no runs, or no completed ones; they are of several tasks; or one of the names is not
-            among those that the runs have.
+        Refused: There are no runs, or no completed ones; they are of several tasks; or no run has one of the names.
     """
     members, left_out = _read(find_runs(runs))
     if task is not None:
@@ -153,12 +152,12 @@ def compare(
     return Comparison(found, metric, scoring, adversary or default, by or "", tuple(groups), tuple(left_out))
 
 
-def _read(paths: Sequence[Path]) -> tuple[list[Member], list[tuple[Path, str]]]:
-    """Read the runs of experiments; what is none, or can't be read, is told with the reason."""
+def _read(paths: Sequence[Path]) -> tuple[list[ComparedRun], list[tuple[Path, str]]]:
+    """Read the runs of experiments; return also other paths, each with the reason."""
     members, left_out = [], []
     for path in paths:
         try:
-            members.append(Member.of(Run(path)))
+            members.append(ComparedRun.of(Run(path)))
         except Refused as refused:
             left_out.append((path, str(refused)))
     if not members:
@@ -167,7 +166,7 @@ def _read(paths: Sequence[Path]) -> tuple[list[Member], list[tuple[Path, str]]]:
 
 
 def _check(option: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuse a name that the runs do not have."""
+    """Refuse a name that no run has."""
     names = sorted(set(allowed))
     if value not in names:
         raise Refused(f"{option} {value!r}: is in none of these runs; allowed: {', '.join(names) or 'none'}")

@@ -1,4 +1,4 @@
-"""What a run costs in privacy, against whom: read from its manifest, never computed anew."""
+"""A run's privacy costs by adversary, read from its manifest and never recomputed."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# Who sees more comes first. What holds against one of these holds against all after it: who sees less learns no more
+# The adversary that sees most comes first. An epsilon against one holds against all after it, which see less
 # (post-processing).
 STRENGTH = ("server", "known-cohort", "released-models")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A run's epsilon against one adversary, with all that belongs to the number.
+    """A run's epsilon against one adversary, with its terms.
 
     Attributes:
-        adversary: Against whom.
+        adversary: The adversary.
         epsilon: Of the whole run as planned; None: there is no finite one.
-        spent: What was spent when the manifest was last written; None: not said, or not finite.
-        why: Why there is no epsilon; empty where there is one.
-        bound_by: The adversary whose epsilon this is: the same, or one who sees more.
-        who: Who that is, in words.
+        spent: Epsilon spent when the manifest was last written; None: unknown, or not finite.
+        why: Why there is no epsilon; empty if there is one.
+        bound_by: Adversary that the epsilon was computed for: the same, or one that sees more.
+        who: That adversary, in words.
         unit: What is protected: `example` or `client`.
         relation: Which data sets are neighbours.
         delta: Probability that epsilon does not hold.
         noise_multiplier: Sigma, in units of the sensitivity.
-        sampling: q: which rates there are, and whether they count.
-        steps: T: what is composed.
+        sampling: q: the sampling rates, and whether they amplify.
+        steps: T: the composed steps.
         noise: Where the noise comes from, in words.
     """
 
@@ -48,8 +48,8 @@ class Cost:
 
 
 def costs_of(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
-    """Return the costs by adversary; `report` is a manifest's `epsilon`, empty where nothing adds noise."""
-    # One that has no theorem says no more than why: what is protected is the same as for the others.
+    """Return the costs by adversary; `report` is a manifest's `epsilon`, empty without noise."""
+    # An adversary without a theorem has only `why`: unit and relation are those of the others.
     unit = next((entry["unit"] for entry in report.values() if "unit" in entry), "")
     own = {name: _cost(name, entry, unit) for name, entry in report.items()}
     for name in STRENGTH if own else ():
@@ -59,7 +59,7 @@ def costs_of(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
 
 
 def _stronger(own: Mapping[str, Cost], name: str) -> Cost | None:
-    """Return what is known against whoever sees the least of those that see more; None: nothing is."""
+    """Return the cost against the weakest adversary that sees more, or None."""
     more = [own[other] for other in STRENGTH[: STRENGTH.index(name)] if other in own]
     found = next((cost for cost in reversed(more) if cost.epsilon is not None), None)
     return None if found is None else replace(found, adversary=name)
@@ -86,12 +86,12 @@ def _cost(adversary: str, entry: Mapping[str, Any], unit: str) -> Cost:
 
 
 def _finite(value: Any) -> float | None:
-    """Return a number that is one: a manifest says `infinite` in words."""
+    """Return a finite number, or None: manifests write `infinite` as text."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _sampling(adversary: str, entry: Mapping[str, Any]) -> str:
-    """Say which sampling rates there are.
+    """Return the sampling rates as text.
 
     >>> _sampling("known-cohort", {"client-rate": 0.3})
     '0.3 of clients, known'
@@ -109,7 +109,7 @@ def _sampling(adversary: str, entry: Mapping[str, Any]) -> str:
 
 
 def _steps(entry: Mapping[str, Any]) -> str:
-    """Say what is composed.
+    """Return the composed steps as text.
 
     >>> _steps({"rounds": 15, "worst-client": {"steps-in-a-round": 2}})
     '15 rounds x 2 steps'

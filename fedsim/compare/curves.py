@@ -1,4 +1,4 @@
-"""How a number goes over a group's rounds."""
+"""A column's curve over a group's rounds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fedsim.compare.groups import Group
 
 @dataclass(frozen=True)
 class Curve:
-    """A column over rounds, over the seeds of a group; all lists are as long.
+    """A column over rounds and a group's seeds; all lists have one length.
 
     Attributes:
-        rounds: In which every counted run has the column, in order.
+        rounds: Rounds in which every counted run has the column, in order.
         mean: Over seeds.
         low: The lowest seed.
         high: The highest seed.
@@ -25,7 +25,7 @@ class Curve:
 
 
 def curve_of(group: Group, column: str) -> Curve:
-    """Return a column's curve: without points where no round has it in every run."""
+    """Return a column's curve; it is empty if no round has the column in every run."""
     by_round: dict[int, list[float]] = {}
     for member in group.counted.values():
         for row in member.rows:

@@ -1,4 +1,4 @@
-"""The files that a comparison is written to; each appears whole, or not at all."""
+"""Writes a comparison's files, each atomically."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def write(
     latex: Path | None = None,
     html: Path | None = None,
 ) -> list[Path]:
-    """Write what was asked for and return its paths; a file that is there is replaced.
+    """Write the requested files, replacing existing ones, and return their paths.
 
     Raises:
-        Refused: A path can't be written, or what draws or makes a page is not installed.
+        Refused: A path can't be written, or a library for pictures or the page is not installed.
     """
     contents: dict[Path, tuple[str, bytes]] = {}
     if csv is not None:

@@ -1,4 +1,4 @@
-"""How numbers are said, the same in the terminal, in pictures and on the page."""
+"""Formats numbers, the same in the terminal, in pictures and on the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = {
 
 
 def value_of(column: Column, value: float) -> str:
-    """Say a value of a column.
+    """Format a value of a column.
 
     >>> from fedsim.tasks import Scoring, column_of
     >>> accuracy, loss, sent = (column_of(name, Scoring()) for name in ("accuracy", "loss", "bytes"))
@@ -26,7 +26,7 @@ def value_of(column: Column, value: float) -> str:
 
 
 def summary_of(column: Column, summary: Summary) -> str:
-    """Say a mean with its 95 % interval.
+    """Format a mean with its 95 % interval.
 
     >>> from fedsim.tasks import Scoring, column_of
     >>> summary_of(column_of("accuracy", Scoring()), Summary(3, 0.9, 0.01, 0.0248))
@@ -41,7 +41,7 @@ def summary_of(column: Column, summary: Summary) -> str:
 
 
 def difference_of(column: Column, difference: Difference | None) -> str:
-    """Say a difference; of shares, in percentage points.
+    """Format a difference; of shares, in percentage points.
 
     >>> from fedsim.tasks import Scoring, column_of
     >>> difference_of(column_of("accuracy", Scoring()), Difference(-0.0212, 0.013))
@@ -58,7 +58,7 @@ def difference_of(column: Column, difference: Difference | None) -> str:
 
 
 def p_of(p: float | None) -> str:
-    """Say a p-value.
+    """Format a p-value.
 
     >>> p_of(0.00012), p_of(0.0421), p_of(None)
     ('< 0.001', '0.042', '')
@@ -69,7 +69,7 @@ def p_of(p: float | None) -> str:
 
 
 def standing_of(column: Column, point: Point) -> str:
-    """Say whether a point is the best of its epsilon, or how far behind it is; empty without an epsilon."""
+    """Return whether a point is the best of its epsilon, or how far behind, as text; empty without an epsilon."""
     if point.behind is not None:
         p = f" (p {p_of(point.behind_p)})" if point.behind_p is not None else ""
         return difference_of(column, point.behind) + p
@@ -79,7 +79,7 @@ def standing_of(column: Column, point: Point) -> str:
 
 
 def view_of(view: View) -> str:
-    """Say what a view's epsilons are.
+    """Describe a view's epsilons.
 
     >>> view_of(View("released-models", "client"))
     'epsilon against released-models, of all data of one client'

@@ -1,7 +1,7 @@
 """A metric against epsilon, for one adversary and one unit of privacy at a time.
 
-Epsilons against different adversaries, or of different units, are no numbers of one axis: a record's epsilon of 2 and a
-client's are different promises. So a frontier has one of each, and says which mechanisms have no epsilon there.
+Epsilons against different adversaries, or of different units, can't share an axis: a record's epsilon of 2 and a
+client's are different guarantees. So a frontier has one of each, and lists mechanisms without an epsilon there.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fedsim.compare.groups import Group
 from fedsim.compare.statistics import Difference, Summary, difference, holm
 from fedsim.tasks import Column, Scoring, column_of
 
-SAME = 1.01  # calibration ends a little below the epsilon that was asked for
+SAME = 1.01  # calibration ends a little below the target epsilon
 
 
 @dataclass(frozen=True, order=True)
 class View:
-    """What a frontier's epsilons are.
+    """Adversary and unit of a frontier's epsilons.
 
     Attributes:
-        adversary: Against whom.
+        adversary: Adversary that they hold against.
         unit: What is protected: `example` or `client`.
     """
 
@@ -37,16 +37,16 @@ class Point:
 
     Attributes:
         group: The runs.
-        series: What its line is: the mechanism, and a setting where one was asked for.
+        series: Its line: the mechanism, and a setting if requested.
         summary: The metric over seeds.
-        cost: Of the view's adversary; None: the group adds no noise.
-        level: Epsilons within a hundredth of each other have the same, and are compared.
-        price: Its metric less that of the best group without noise; None: there is none, or it is that itself.
-        price_p: The test of that, adjusted (Holm) for all that the frontier has.
-        rivals: How many other groups have this epsilon.
+        cost: Against the view's adversary; None: the group adds no noise.
+        level: Epsilons within a hundredth of each other share a level, and are compared.
+        price: Its metric minus that of the best group without noise; None: there is none, or this is it.
+        price_p: P-value of the price, adjusted (Holm) for all of the frontier.
+        rivals: Number of other groups with this epsilon.
         best: Whether none of these has a better mean.
-        behind: Its metric less that of the best with this epsilon; None: it is that itself, or has no epsilon.
-        behind_p: The test of that, adjusted (Holm) for all that the frontier has.
+        behind: Its metric minus that of the best with this epsilon; None: this is the best, or has no epsilon.
+        behind_p: P-value of that, adjusted (Holm) for all of the frontier.
     """
 
     group: Group
@@ -63,17 +63,17 @@ class Point:
 
     @property
     def epsilon(self) -> float | None:
-        """Its place; None: the group adds no noise."""
+        """Its epsilon; None: the group adds no noise."""
         return None if self.cost is None else self.cost.epsilon
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """All groups that have a place where one adversary and one unit are looked at.
+    """The groups for one adversary and one unit.
 
     Attributes:
         view: The adversary and the unit.
-        column: What is compared.
+        column: The compared column.
         points: With epsilon, by series and epsilon.
         baselines: Without noise, the best first.
         absent: Groups of this unit without epsilon here, with the reason.
@@ -100,7 +100,7 @@ class Frontier:
 
 
 def views_of(groups: Iterable[Group]) -> list[View]:
-    """Return the views in which some group has an epsilon, those of most groups first."""
+    """Return the views with an epsilon of some group, those of most groups first."""
     counts: dict[View, int] = {}
     for group in groups:
         for name, cost in group.costs.items():
@@ -110,13 +110,13 @@ def views_of(groups: Iterable[Group]) -> list[View]:
 
 
 def _weakness(adversary: str) -> tuple[int, str]:
-    """Sort those who see least first."""
+    """Sort key: adversaries that see least come first."""
     known = adversary in STRENGTH
     return (len(STRENGTH) - STRENGTH.index(adversary) if known else len(STRENGTH) + 1), adversary
 
 
 def default_adversary(groups: Sequence[Group]) -> str:
-    """Return the adversary against whom most groups have an epsilon, of several the one who sees least; or ''."""
+    """Return the adversary with epsilons of most groups (of several, the one that sees least), or ''."""
     counts: dict[str, int] = {}
     for group in groups:
         for name, cost in group.costs.items():
@@ -138,8 +138,8 @@ def frontier(
     Args:
         groups: Of one task.
         view: The adversary and the unit.
-        metric: What is compared, by its final value.
-        series: The line that a group is part of, by its label.
+        metric: The compared column, by its final value.
+        series: The line of each group, by its label.
         scoring: Of the task.
     """
     points, baselines, absent = [], [], []
@@ -152,7 +152,7 @@ def frontier(
         elif cost is not None and cost.unit == view.unit and cost.epsilon is not None:
             points.append(Point(group, series[group.label], summary, cost))
         elif view.unit in {other.unit for other in group.costs.values()}:
-            absent.append((group, cost.why if cost is not None else f"says nothing of {view.adversary}"))
+            absent.append((group, cost.why if cost is not None else f"has no entry for {view.adversary}"))
     column = column_of(metric, scoring)
     sign = -1 if column.lower_is_better else 1
     baselines.sort(key=lambda point: -sign * point.summary.mean)
@@ -180,7 +180,7 @@ def _levelled(points: list[Point]) -> list[Point]:
 
 
 def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Point]:
-    """Return the points with what they have less than the best group without noise."""
+    """Return the points with their prices against the best group without noise."""
     if baseline is None:
         return points
     base = baseline.group.values(metric)
@@ -193,7 +193,7 @@ def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Po
 
 
 def _ranked(points: list[Point], metric: str, sign: int) -> list[Point]:
-    """Return the points with the best of each epsilon marked, and how far the others are behind it."""
+    """Return the points with the best of each epsilon marked, and the others' distances to it."""
     levels = Counter(point.level for point in points)
     best: dict[int, Point] = {}
     for point in points:

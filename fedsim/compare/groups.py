@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed, side by side; and in what such groups differ."""
+"""Groups of runs that differ only in their seed, and the settings in which groups differ."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from fedsim.compare.costs import Cost
-from fedsim.compare.runs import Member, key_of
+from fedsim.compare.runs import ComparedRun, key_of
 from fedsim.compare.statistics import Summary, summarise
 from fedsim.errors import Refused
 
 PRUNED = "pruned"
-BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # what a frontier varies
+BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # varied along a frontier
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Group:
 
     Attributes:
         members: All of them, in the order of their seeds.
-        differing: Keys in which groups of the same mechanism differ, the budget apart, with a short name each; of a
-            group that counts or was pruned, from others of these.
+        differing: Keys in which counted or pruned groups of the same mechanism differ, except the budget, with short
+            names.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[ComparedRun, ...]
     differing: Mapping[str, str]
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Every value of the experiment."""
+        """All values of the experiment."""
         return self.members[0].settings
 
     @property
@@ -41,9 +41,9 @@ class Group:
         return self.members[0].mechanism
 
     @cached_property
-    def counted(self) -> Mapping[int, Member]:
-        """By seed, those that enter means. Of several with the same seed, which have the same bits, the first."""
-        counted: dict[int, Member] = {}
+    def counted(self) -> Mapping[int, ComparedRun]:
+        """Runs that enter means, by seed. Of several with the same seed, and so the same bits, the first."""
+        counted: dict[int, ComparedRun] = {}
         for member in self.members:
             if member.counts:
                 counted.setdefault(member.seed, member)
@@ -51,29 +51,29 @@ class Group:
 
     @property
     def repeated(self) -> int:
-        """Completed runs that are left out, since another has their seed."""
+        """Completed runs left out because another has their seed."""
         return sum(member.counts for member in self.members) - len(self.counted)
 
     @property
-    def pruned(self) -> list[Member]:
-        """Runs that a sweep has ended early, since others did better."""
+    def pruned(self) -> list[ComparedRun]:
+        """Runs that a sweep stopped early."""
         return [member for member in self.members if member.status == PRUNED]
 
     @property
-    def pending(self) -> list[Member]:
-        """Other runs that have not run to their end."""
+    def pending(self) -> list[ComparedRun]:
+        """Other runs that are not completed."""
         return [member for member in self.members if not member.counts and member.status != PRUNED]
 
     @property
     def variant(self) -> str:
-        """What tells it from others of the same mechanism and budget; empty: nothing."""
+        """Its differences from other groups of the same mechanism and budget, as text; may be empty."""
         return ", ".join(
             f"{short}={text_of(self.settings.get(key))}" for key, short in self.differing.items()
         )
 
     @property
     def budgets(self) -> list[tuple[str, float]]:
-        """What was asked of the mechanism, as `epsilon` or `noise-multiplier`; empty: it adds no noise."""
+        """The mechanisms' budgets, as `epsilon` or `noise-multiplier`; empty: no noise."""
         return [
             (key.rpartition(".")[2], value) for key, value in self.settings.items() if BUDGET.fullmatch(key)
         ]
@@ -85,7 +85,7 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The group's name, unlike that of any other."""
+        """The group's unique name."""
         return ", ".join(part for part in (self.mechanism, self.budget, self.variant) if part)
 
     def values(self, metric: str) -> dict[int, float]:
@@ -100,7 +100,7 @@ class Group:
         return summarise(list(values.values())) if values else None
 
     def cost(self, adversary: str) -> Cost | None:
-        """Return the cost against an adversary: of counted runs, the largest (data may differ by seed)."""
+        """Return the largest cost of counted runs against an adversary (data may differ by seed)."""
         costs = [m.costs[adversary] for m in self.counted.values() if adversary in m.costs]
         missing = next((cost for cost in costs if cost.epsilon is None), None)
         return missing or max(costs, key=lambda cost: cost.epsilon or 0.0, default=None)
@@ -112,12 +112,12 @@ class Group:
         return {name: cost for name in names if (cost := self.cost(name)) is not None}
 
 
-def grouped(members: Iterable[Member]) -> list[Group]:
+def grouped(members: Iterable[ComparedRun]) -> list[Group]:
     """Return the groups: those without noise first, then by mechanism in the order of their first runs, and budget."""
-    sets: dict[str, list[Member]] = {}
+    sets: dict[str, list[ComparedRun]] = {}
     for member in members:
         sets.setdefault(key_of(member.settings), []).append(member)
-    by_mechanism: dict[str, list[list[Member]]] = {}
+    by_mechanism: dict[str, list[list[ComparedRun]]] = {}
     for of_group in sets.values():
         by_mechanism.setdefault(of_group[0].mechanism, []).append(of_group)
     groups = []
@@ -132,29 +132,29 @@ def grouped(members: Iterable[Member]) -> list[Group]:
     return sorted(groups, key=lambda group: bool(group.budgets))
 
 
-def _names_of_differences(side_by_side: Sequence[Sequence[Member]]) -> dict[str, str]:
-    """Return the keys in which groups differ, their budgets apart, with a short name each."""
+def _names_of_differences(side_by_side: Sequence[Sequence[ComparedRun]]) -> dict[str, str]:
+    """Return the keys in which groups differ, except their budgets, with short names."""
     keys = differences([of_group[0].settings for of_group in side_by_side])
     return shortened([key for key in keys if not BUDGET.fullmatch(key)])
 
 
-def _is_tried(member: Member) -> bool:
-    """Say whether a run tells something of its setting: that it is better than others, or worse."""
+def _is_tried(member: ComparedRun) -> bool:
+    """Return whether a run says something about its setting: completed or pruned."""
     return member.counts or member.status == PRUNED
 
 
-def _order(member: Member) -> tuple[int, str]:
+def _order(member: ComparedRun) -> tuple[int, str]:
     return member.seed, str(member.path)
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys that do not have the same value everywhere, in the order of the experiment."""
+    """Return the keys with different values, in the order of the experiment."""
     keys = dict.fromkeys(key for tree in settings for key in tree)
     return [key for key in keys if len({key_of({key: tree.get(key)}) for tree in settings}) > 1]
 
 
 def shortened(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest end of each dotted key that tells it from the others; `name` alone says nothing.
+    """Return the shortest unique suffix of each dotted key; `name` alone is none.
 
     >>> shortened(["client.epochs", "privacy.dp-sgd.clip", "privacy.dp-fedavg.clip"])
     {'client.epochs': 'epochs', 'privacy.dp-sgd.clip': 'dp-sgd.clip', 'privacy.dp-fedavg.clip': 'dp-fedavg.clip'}
@@ -170,25 +170,25 @@ def shortened(keys: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def check_one_task(members: Sequence[Member]) -> str:
+def check_one_task(members: Sequence[ComparedRun]) -> str:
     """Return the task of all runs.
 
     Raises:
-        Refused: There are several: their scores are of different test sets.
+        Refused: There are several tasks, with different test sets.
     """
-    tasks: dict[str, list[Member]] = {}
+    tasks: dict[str, list[ComparedRun]] = {}
     for member in members:
         tasks.setdefault(member.task, []).append(member)
     if len(tasks) == 1:
         return next(iter(tasks))
     said = "; ".join(f"{task!r} ({len(runs)}, as {runs[0].path})" for task, runs in tasks.items())
     raise Refused(
-        f"RUNS: are of {len(tasks)} tasks, whose scores can't be compared: {said}; choose one by --task"
+        f"RUNS: are of {len(tasks)} tasks, with scores that can't be compared: {said}; choose one by --task"
     )
 
 
 def text_of(value: Any) -> str:
-    """Say a setting's value; two that differ are never said alike."""
+    """Format a setting's value; different values give different texts."""
     return (
         "unset"
         if value is None

@@ -1,4 +1,4 @@
-"""What the rounds of an ideal stand-in for secure aggregation would have sent, had they been real ones."""
+"""Bytes that rounds of ideal secure aggregation would have sent with the real protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsim.experiment import Experiment
 
-# As long as those of a simulation's rounds, in whose messages they are.
+# As long as in the messages of a simulation's rounds.
 RUN, SESSION, TASK = "0", "0" * 64, "0" * 64
 
 
@@ -20,16 +20,16 @@ def protocol_bytes(
 ) -> int | None:
     """Return the bytes of the real protocol in all rounds, both ways, by its cost model (`fedsim.privacy.secagg.costs`).
 
-    Clients that failed are taken to have been lost before their uploads.
+    Failed clients are assumed lost before their uploads.
 
     Args:
         experiment: Of the run, with `[privacy.secagg]`.
-        manifest: Says the largest weight that the run's parties agreed on.
+        manifest: Has the largest weight that the run's parties agreed on.
         rows: The rounds.
-        numbers: In the model.
+        numbers: Of an update.
 
     Returns:
-        The bytes, exactly where no client failed; None: the manifest or the rows have not what it takes.
+        The bytes, exact if no client failed; None: the manifest or the rows lack the values.
     """
     from fedsim.privacy.secagg.costs import round_costs
     from fedsim.secagg.setup import policy_of  # loads cryptography, which few comparisons need

@@ -1,4 +1,4 @@
-"""Numbers beside the points of a picture, each where nothing else is."""
+"""Places numbers beside the points of a picture without overlap."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = 8.0  # of the letters, in points, as all lengths here
-WIDTH, HEIGHT = 0.64 * SIZE, 1.15 * SIZE  # of a letter, with what is around it
-MARKER = 9.0  # across
+SIZE = 8.0  # font size, in points, as all lengths here
+WIDTH, HEIGHT = 0.64 * SIZE, 1.15 * SIZE  # of a letter, with padding
+MARKER = 9.0  # diameter
 NEAR = 8.0  # from a point to its number
-FAR = (20.0, 32.0, 44.0, 56.0)  # the same, where a line leads from one to the other
-STEPS = 12  # in which a line is looked at
+FAR = (20.0, 32.0, 44.0, 56.0)  # the same, with a line from one to the other
+STEPS = 12  # in which a line is checked
 DARK = 0.6
 ANGLES = (0, 180, 45, -45, 135, -135, 90, -90, 22, -22, 158, -158)  # degrees, the first that fits
 
@@ -43,11 +43,11 @@ class Box:
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float) -> Box:
-        """Return one with this middle and size."""
+        """Return the box with this centre and size."""
         return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
     def meets(self, other: Box) -> bool:
-        """Say whether they have more than an edge in common."""
+        """Return whether they overlap."""
         return (
             self.left < other.right
             and other.left < self.right
@@ -56,7 +56,7 @@ class Box:
         )
 
     def is_within(self, other: Box) -> bool:
-        """Say whether it is inside another."""
+        """Return whether it is inside another."""
         return (
             other.left <= self.left
             and self.right <= other.right
@@ -66,12 +66,12 @@ class Box:
 
 
 def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
-    """Write numbers beside their points, clear of all points, the legend and each other where there is room.
+    """Write numbers beside their points, clear of points, the legend and each other if there is room.
 
     Args:
-        figure: Laid out as it will be drawn; it must not change any more.
+        figure: Final layout; it must not change any more.
         axes: A part of it.
-        points: All that are drawn, those without a number too, whose text is empty.
+        points: All drawn points; those without a number have an empty text.
     """
     scale = 72 / figure.dpi
     there = [tuple(scale * axes.transData.transform((point.x, point.y))) for point in points]
@@ -108,7 +108,7 @@ def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
 def placed(
     labels: Sequence[Label], places: Sequence[tuple[float, ...]], taken: Sequence[Box], frame: Box
 ) -> list[tuple[float, float]]:
-    """Return how far each label's middle is from its point: the first way that is free, else the first of all."""
+    """Return the offset of each label's centre from its point: the first free one, else the first."""
     written: list[Box] = []
     offsets = []
     for label, (x, y) in zip(labels, places, strict=True):
@@ -128,13 +128,13 @@ def placed(
 
 
 def _crosses(x: float, y: float, right: float, up: float, box: Box) -> bool:
-    """Say whether a line from a point to its label passes through a box."""
+    """Return whether a line from a point to its label crosses a box."""
     parts = [part / STEPS for part in range(STEPS)]
     return any(Box.around(x + part * right, y + part * up, 1, 1).meets(box) for part in parts)
 
 
 def _darker(colour: str) -> str:
-    """Return a colour that letters can be read in.
+    """Return a darker colour, for legible text.
 
     >>> _darker("#E69F00")
     '#8a5f00'
@@ -144,7 +144,7 @@ def _darker(colour: str) -> str:
 
 
 def _ways(width: float) -> Iterator[tuple[float, float]]:
-    """Yield offsets of a label's middle, the nearest first."""
+    """Yield offsets of a label's centre, the nearest first."""
     for distance, angle in itertools.product((NEAR, *FAR), ANGLES):
         along, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         yield along * (distance + width / 2), up * distance

@@ -1,4 +1,4 @@
-"""What the pictures of a comparison share: panels, axes and what is said below them."""
+"""Shared parts of a comparison's pictures: panels, axes and captions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#444444"
-COLUMNS = 4  # panels beside each other, at most
+COLUMNS = 4  # most panels in a row
 
 
 def panels_of(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels that share their vertical axis; width and height of each in inches."""
+    """Return a figure with panels that share their vertical axis; width and height of each in inches."""
     from matplotlib.figure import Figure
 
     across = min(count, COLUMNS)
@@ -35,7 +35,7 @@ def panels_of(count: int, width: float, height: float) -> tuple[Figure, list[Axe
 
 
 def explain(figure: Figure, title: str, said: str) -> None:
-    """Put a title above a figure and what belongs to its reading below."""
+    """Put a title above a figure and a caption below."""
     width = int(figure.get_figwidth() * 12)
     figure.suptitle(textwrap.fill(title, width), x=0.01, ha="left", fontsize=12)
     figure.supxlabel(textwrap.fill(said, int(width * 1.35)), x=0.01, ha="left", fontsize=8, color=INK)
@@ -54,7 +54,7 @@ def log_epsilon(axes: Axes, values: Sequence[float], *, vertical: bool = False) 
 
 
 def interval_said(comparison: Comparison) -> str:
-    """Say what bars are, and how many seeds they are of."""
+    """Explain the bars, with the number of seeds."""
     counts = sorted({len(group.counted) for group in comparison.groups if group.counted})
     if counts == [1]:
         return "One seed each, so no intervals."
@@ -63,7 +63,7 @@ def interval_said(comparison: Comparison) -> str:
 
 
 def privacy_said(frontier: Frontier) -> str:
-    """Say delta and the neighbouring relation of each line."""
+    """Return delta and the neighbouring relation of each line as text."""
     lines = []
     for name, points in frontier.series.items():
         costs = [point.cost for point in points if point.cost is not None]

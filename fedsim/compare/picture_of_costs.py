@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST = 5.0  # an axis ends at this times its beginning, or later
+LEAST = 5.0  # smallest ratio of an axis' end to its beginning
 
 
 def cost_figure(comparison: Comparison) -> Figure | None:
-    """Return the metric against bytes and against seconds; None where the runs have neither."""
+    """Return the metric against bytes and against seconds; None if the runs have neither."""
     said = {
         "bytes": "bytes of all rounds, models and updates, both ways",
         "seconds": "seconds of all rounds, on the machine of each run",
@@ -45,7 +45,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
     against = f" Numbers: epsilon against {comparison.adversary}." if comparison.adversary else ""
     ideal = f" {STAND_IN}" if "bytes" in there and STAND_IN in comparison.notes else ""
     explain(figure, f"Bytes and seconds: {comparison.task}", f"Means over seeds.{against}{ideal}")
-    figure.draw_without_rendering()  # from here on everything is where it will be
+    figure.draw_without_rendering()  # fixes the layout
     figure.set_layout_engine("none")
     for axes, written in zip(panels, labels, strict=True):
         write_labels(figure, axes, written)
@@ -55,7 +55,7 @@ def cost_figure(comparison: Comparison) -> Figure | None:
 def _draw_costs(
     axes: Axes, name: str, points: Sequence[Point], scale: float, styles: dict[str, Style]
 ) -> list[Label]:
-    """Draw points over their bytes or seconds, and return what is to be written beside them."""
+    """Draw points over their bytes or seconds, and return their labels."""
     lines: dict[str, list[tuple[float, float]]] = {}
     labels = []
     for point in points:
@@ -73,7 +73,7 @@ def _draw_costs(
 
 
 def _widen(axes: Axes) -> None:
-    """Have a logarithmic axis end at `LEAST` times its beginning at least, so that small differences look small."""
+    """Extend a logarithmic axis to `LEAST` times its beginning, so that small differences look small."""
     low, high = axes.get_xlim()
     if high < LEAST * low:
         middle = (low * high) ** 0.5

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-APART = 0.012  # of an axis, between lines at the same epsilon
+APART = 0.012  # share of an axis between lines at the same epsilon
 
 
 def frontier_figure(comparison: Comparison) -> Figure:
-    """Return the metric against epsilon, a panel for each unit of privacy, with the groups that add no noise."""
+    """Return the metric against epsilon, a panel for each privacy unit, with groups without noise."""
     styles = styles_of(comparison)
     figure, panels = panels_of(len(comparison.frontiers), 6.2, 4.6)
     for axes, frontier in zip(panels, comparison.frontiers, strict=True):
@@ -38,7 +38,7 @@ def frontier_figure(comparison: Comparison) -> Figure:
 
 
 def best_of_line(points: Sequence[Point], column: Column) -> list[Point]:
-    """Return of a line's points the best at each epsilon, in order."""
+    """Return a line's best points at each epsilon, in order."""
     sign = -1 if column.lower_is_better else 1
     best: dict[int, Point] = {}
     for point in points:
@@ -62,7 +62,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
         axes.axhspan(mean - half, mean + half, color=GREY, alpha=0.15 if half else 0, linewidth=0)
     lines = frontier.series
     epsilons = [point.epsilon for point in frontier.points if point.epsilon]
-    # Lines of the same epsilons are drawn a little apart, so that their intervals can be told.
+    # Lines of the same epsilons are drawn a little apart, to keep their intervals distinguishable.
     spread = max(max(epsilons) / min(epsilons), 10.0) if epsilons else 1.0
     for place, (name, points) in enumerate(lines.items()):
         style, best = styles[name], best_of_line(points, frontier.column)
@@ -90,7 +90,7 @@ def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> 
 
 
 def _draw_point(axes: Axes, apart: float, point: Point, scale: float, style: Style, *, hollow: bool) -> None:
-    """Draw a group's interval, and its marker where the line does not pass."""
+    """Draw a group's interval, and its marker if no line passes through it."""
     half = point.summary.half_width
     axes.errorbar(
         [apart * (point.epsilon or 0.0)],

@@ -1,4 +1,4 @@
-"""A comparison drawn: each picture as PNG and SVG."""
+"""Draws a comparison: each picture as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def drawn(comparison: Comparison) -> dict[str, bytes]:
-    """Return the pictures that the runs have numbers for, by file name."""
+    """Return the available pictures, by file name."""
     figures = {"frontier": frontier_figure(comparison), "rounds": metric_figure(comparison)}
     if comparison.adversary:
         figures["epsilon"] = epsilon_figure(comparison)
@@ -29,7 +29,7 @@ def drawn(comparison: Comparison) -> dict[str, bytes]:
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file; the same figure gives the same bytes."""
+    """Return a figure's file content; the same figure gives the same bytes."""
     import matplotlib as mpl
 
     content = io.BytesIO()

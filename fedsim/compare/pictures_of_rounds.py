@@ -1,4 +1,4 @@
-"""Pictures over rounds, a panel for each line of the frontier; and how the headline metric is spread over clients."""
+"""Pictures over rounds, a panel for each line of the frontier; and the spread of the headline metric over clients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-QUANTILES = ("p10", "median", "p90")  # of the clients' scores, as rows have them, beside the worst
+QUANTILES = ("p10", "median", "p90")  # of the clients' scores in rows, besides the worst
 
 
 def metric_figure(comparison: Comparison) -> Figure:
-    """Return the metric over rounds: in each panel a line's groups, and what adds no noise."""
+    """Return the metric over rounds: in each panel a line's groups, and groups without noise."""
     metric, headline = comparison.metric, comparison.scoring.headline.name
     column = column_of(headline, comparison.scoring) if metric in ("seconds", "bytes") else comparison.column
     metric, scale = column.name, column.scale
@@ -45,7 +45,7 @@ def metric_figure(comparison: Comparison) -> Figure:
 
 
 def epsilon_figure(comparison: Comparison) -> Figure:
-    """Return epsilon over rounds, as the runs accounted for it while they went on."""
+    """Return epsilon over rounds, as the runs accounted for it."""
 
     def draw(axes: Axes, points: Sequence[Point]) -> None:
         _lines(axes, points, _spending, 1.0)
@@ -66,7 +66,7 @@ def _against(comparison: Comparison) -> str:
 
 
 def _spending(point: Point) -> Curve:
-    """Return what was spent over rounds: nothing is 0, which a logarithmic axis leaves out."""
+    """Return the epsilon spent over rounds; the logarithmic axis leaves out zeros."""
     bound_by = "" if point.cost is None else point.cost.bound_by
     return curve_of(point.group, f"epsilon-{bound_by}")
 
@@ -115,7 +115,7 @@ def _line(axes: Axes, curve: Curve, scale: float, colour: str, dash: object, lab
 
 
 def fairness_figure(comparison: Comparison) -> Figure:
-    """Return how the headline metric is spread over clients, for the groups that recorded it."""
+    """Return the spread of the headline metric over clients, for groups that recorded it."""
     from matplotlib.figure import Figure
 
     groups = [group for group in comparison.groups if spread_of(comparison, group)]
@@ -160,7 +160,7 @@ def fairness_figure(comparison: Comparison) -> Figure:
 
 
 def spread_of(comparison: Comparison, group: Group) -> list[float]:
-    """Return of the headline metric the worst client's, and the quantiles; nothing where a group did not record it."""
+    """Return the worst client's headline metric and the quantiles; empty if a group did not record it."""
     metric = comparison.scoring.headline
     names = ("max" if metric.lower_is_better else "min", *QUANTILES)
     summaries = [group.summary(f"client-{metric.name}-{name}") for name in names]

@@ -1,4 +1,4 @@
-"""A comparison as plain rows: for CSV, for JSON, and for whoever computes on."""
+"""A comparison as plain rows, for CSV, JSON and further computation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.costs import Cost
 from fedsim.compare.frontier import Frontier, Point
-from fedsim.compare.runs import Member
+from fedsim.compare.runs import ComparedRun
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 def rows_of(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return a row for each group on a frontier: the same columns in each, None where there is nothing to say."""
+    """Return a row for each group on a frontier, with the same columns in each; missing values are None."""
     rows = []
     for frontier in comparison.frontiers:
-        # A group without noise is on the frontier of each unit, and stands once.
+        # A group without noise is on every unit's frontier, but appears once.
         first = frontier is comparison.frontiers[0]
         points = [*(frontier.baselines if first else ()), *frontier.points]
         rows += [_row(comparison, frontier, point) for point in points]
@@ -81,7 +81,7 @@ def csv_of(comparison: Comparison) -> str:
 
 
 def tree_of(comparison: Comparison) -> dict[str, Any]:
-    """Return everything, for JSON: the rows, each group's runs and costs, and what is no part of it."""
+    """Return everything for JSON: the rows, each group's runs and costs, and paths left out."""
     return {
         "task": comparison.task,
         "metric": comparison.metric,
@@ -112,11 +112,11 @@ def tree_of(comparison: Comparison) -> dict[str, Any]:
 
 
 def vars_of(cost: Cost) -> dict[str, Any]:
-    """Return a cost's values under the names that files use."""
+    """Return a cost's values under their names in files."""
     return {name.replace("_", "-"): value for name, value in vars(cost).items()}
 
 
-def _run(member: Member, metric: str) -> dict[str, Any]:
+def _run(member: ComparedRun, metric: str) -> dict[str, Any]:
     return {
         "path": str(member.path),
         "name": member.name,

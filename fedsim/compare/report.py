@@ -1,7 +1,7 @@
-"""A comparison as one HTML page, which needs no network: Plotly, styles and numbers are in it.
+"""A comparison as one HTML page that needs no network: it contains Plotly, styles and numbers.
 
 The tables are HTML, so that they can be read, searched, printed and reached by keyboard; the script draws the charts
-from the same numbers and hides what the filters leave out.
+from the same numbers and applies the filters.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def page_of(comparison: Comparison) -> str:
 
 
 def _script_json(tree: Any) -> str:
-    """Return JSON that can stand in a script: no text in it can end that."""
+    """Return JSON for embedding in a script: no text in it can end the script."""
     return json.dumps(tree, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -78,7 +78,7 @@ def _script_json(tree: Any) -> str:
 
 
 def _numbers(comparison: Comparison) -> dict[str, Any]:
-    """Return what the script draws."""
+    """Return the script's data."""
     styles = styles_of(comparison)
     anchors = _anchors(comparison)
     return {
@@ -135,7 +135,7 @@ def _view(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
 
 
 def _terms(point: Point) -> list[str]:
-    """Say what belongs to an epsilon, a line each."""
+    """Return the terms of an epsilon, a line each."""
     cost = point.cost
     if cost is None:
         return []
@@ -145,7 +145,7 @@ def _terms(point: Point) -> list[str]:
         f"T {cost.steps}",
         f"delta {cost.delta or 0:g}",
         f"unit {cost.unit}, relation {cost.relation}",
-        f"against {cost.bound_by}{'' if cost.bound_by == cost.adversary else ', who sees more'}",
+        f"against {cost.bound_by}{'' if cost.bound_by == cost.adversary else ', which sees more'}",
     ]
 
 
@@ -153,7 +153,7 @@ def _terms(point: Point) -> list[str]:
 
 
 def _texts(comparison: Comparison) -> dict[str, Any]:
-    """Return what the template says."""
+    """Return the template's texts."""
     anchors = _anchors(comparison)
     frontiers = [comparison.frontier(view) for view in comparison.views] or comparison.frontiers
     return {
@@ -222,14 +222,14 @@ def _epsilon_rows(group: Group, anchor: str) -> list[dict[str, Any]]:
             "delta": "" if cost.delta is None else f"{cost.delta:g}",
             "relation": cost.relation,
             "remark": cost.why
-            or ("" if cost.bound_by == name else f"the epsilon against {cost.bound_by}, who sees more"),
+            or ("" if cost.bound_by == name else f"the epsilon against {cost.bound_by}, which sees more"),
         }
         for name, cost in group.costs.items()
     ]
 
 
 def _differences(comparison: Comparison, anchors: dict[str, str]) -> dict[str, Any]:
-    """Return the settings in which groups differ; those of mechanisms, which most groups lack, in one column."""
+    """Return the settings in which groups differ; those of mechanisms in one column, since most groups lack them."""
     shared = [key for key in comparison.differing if not key.startswith("privacy.")]
     private = [key for key in comparison.differing if key.startswith("privacy.")]
     return {
@@ -252,7 +252,7 @@ def _differences(comparison: Comparison, anchors: dict[str, str]) -> dict[str, A
 
 
 def _section(comparison: Comparison, group: Group, anchor: str) -> dict[str, Any]:
-    """Return what a group's section says."""
+    """Return the texts of a group's section."""
     summary = group.summary(comparison.metric)
     scores = {"bytes": group.summary("bytes"), "seconds": group.summary("seconds")}
     return {

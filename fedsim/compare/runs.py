@@ -1,4 +1,4 @@
-"""The runs that are compared: found on the disk, and each read once."""
+"""Finds and reads the runs to compare, each once."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ NOT_SETTINGS = frozenset({"name", "seed"})  # and [runtime], which changes no re
 
 
 @dataclass(frozen=True)
-class Member:
+class ComparedRun:
     """A run, as it was when it was read.
 
     Attributes:
-        path: Its directory, as it was given.
-        name: Of the experiment.
-        seed: Of its draws.
+        path: Its directory, as given.
+        name: Name of the experiment.
+        seed: Its seed.
         status: See `Run.status`; only `completed` ones count.
-        error: Why it ended, where the manifest says.
-        task: What its metrics are measured on.
-        mechanism: What protects it, in words.
-        settings: Every value of the experiment by its dotted key, but for `NOT_SETTINGS`; unset ones are
-            absent, but the algorithm's name.
+        error: The manifest's error, if any.
+        task: Data set and task of its metrics.
+        mechanism: Its mechanisms, in words.
+        settings: Values of the experiment by dotted key, without `NOT_SETTINGS` and unset ones; the algorithm's name always.
         rows: One a round.
         costs: By adversary.
-        model_bytes: Of the model's arrays, which are all that is sent; None: there are no final weights, or more is sent.
-        stand_in_bytes: What an ideal stand-in for secure aggregation would have sent as the real protocol; None: it is
-            none, or that is not known.
-        wall_seconds: Of the run's sessions together.
-        commit: Of fedsim, if that is known.
+        update_bytes: Bytes of the model's arrays and of the algorithm's fields; None: there are no final weights.
+        ideal_bytes: Bytes that its ideal secure aggregation would have sent with the real protocol; None: there is
+        none, or they are unknown.
+        wall_seconds: Of all its sessions.
+        commit: Of fedsim, if known.
         scoring: The metrics of its task.
     """
 
@@ -54,26 +53,25 @@ class Member:
     settings: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     costs: Mapping[str, Cost]
-    model_bytes: int | None
+    update_bytes: int | None
     wall_seconds: float | None
     commit: str | None
-    stand_in_bytes: int | None = None
+    ideal_bytes: int | None = None
     scoring: Scoring = field(default_factory=Scoring)
 
     @classmethod
-    def of(cls, run: Run) -> Member:
-        """Read a run of an experiment; raises `Refused` for another, or one that can't be read."""
+    def of(cls, run: Run) -> ComparedRun:
+        """Read a run of an experiment; raises `Refused` for other runs, and unreadable ones."""
         try:
             experiment, manifest, rows, status = run.experiment, run.manifest, run.rows, run.status
         except Refused:
             raise
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
-        # What an algorithm's fields take beside the model is in no file.
-        arrays = None if experiment.algorithm_entry.fields else _arrays(run.path / "model.safetensors")
-        secagg, stand_in = experiment.privacy.secagg, None
+        arrays = _arrays(run.path / "model.safetensors", manifest.get("fields", {}))
+        secagg, ideal_bytes = experiment.privacy.secagg, None
         if secagg is not None and secagg.mode == "ideal" and arrays is not None:
-            stand_in = protocol_bytes(experiment, manifest, rows, arrays.numbers)
+            ideal_bytes = protocol_bytes(experiment, manifest, rows, arrays.numbers)
         settings = _flat(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
         settings.setdefault("algorithm.name", experiment.algorithm_entry.name)
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
@@ -88,21 +86,21 @@ class Member:
             settings={key: value for key, value in settings.items() if key not in NOT_SETTINGS},
             rows=rows,
             costs=costs_of(manifest.get("epsilon", {})),
-            model_bytes=None if arrays is None else arrays.bytes,
+            update_bytes=None if arrays is None else arrays.bytes,
             wall_seconds=manifest.get("wall-seconds"),
             commit=manifest.get("commit"),
-            stand_in_bytes=stand_in,
+            ideal_bytes=ideal_bytes,
             scoring=run.scoring,
         )
 
     @property
     def counts(self) -> bool:
-        """Whether it enters means: only what has run to its end does."""
+        """Whether it enters means: only completed runs do."""
         return self.status == "completed"
 
     @cached_property
     def finals(self) -> Mapping[str, float]:
-        """The last value of each number that the rows have; `seconds` and `bytes` are of all rounds together."""
+        """The last value of each numeric column; `seconds` and `bytes` are totals over rounds."""
         last: dict[str, float] = {}
         for row in self.rows:
             last |= {
@@ -118,28 +116,28 @@ class Member:
         return last
 
     @property
-    def is_stand_in(self) -> bool:
+    def is_ideal(self) -> bool:
         """Whether its secure aggregation is the ideal one."""
         return self.settings.get("privacy.secagg.mode") == "ideal"
 
     @property
     def transferred(self) -> int | None:
-        """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: not known.
+        """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: unknown.
 
-        Each client that was asked was sent the model. An update is as large; with secure aggregation the bytes of the
-        protocol were counted, or, of its ideal stand-in, follow from the protocol's cost model. With the operating
-        system's noise none of it is public.
+        Each asked client received the model, with the algorithm's fields, and returned an update of the same size. With secure aggregation the
+        protocol's bytes were counted or, in ideal mode, follow from its cost model. With the operating system's noise
+        none of this is public.
         """
-        if self.model_bytes is None or (self.is_stand_in and self.stand_in_bytes is None):
+        if self.update_bytes is None or (self.is_ideal and self.ideal_bytes is None):
             return None
         if not all("clients" in row for row in self.rows):
             return None
         clients = sum(int(row["clients"]) for row in self.rows)
-        down = self.model_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
+        down = self.update_bytes * sum(int(row["clients"]) + int(row["failures"]) for row in self.rows)
         if "privacy.secagg.mode" not in self.settings:
-            return down + self.model_bytes * clients
-        if self.stand_in_bytes is not None:
-            return down + self.stand_in_bytes
+            return down + self.update_bytes * clients
+        if self.ideal_bytes is not None:
+            return down + self.ideal_bytes
         both = ("secagg-bytes-up", "secagg-bytes-down")
         return down + sum(int(row.get(key, 0)) for row in self.rows for key in both)
 
@@ -148,7 +146,7 @@ def find_runs(patterns: Iterable[str | Path]) -> list[Path]:
     """Return run directories, each once, in order.
 
     Args:
-        patterns: Run directories; folders of them, as `runs` and a sweep's are; or globs of these.
+        patterns: Run directories; folders of them, as `runs` or a sweep's; or globs.
 
     Raises:
         Refused: One names no run.
@@ -166,14 +164,14 @@ def find_runs(patterns: Iterable[str | Path]) -> list[Path]:
 
 
 def _runs_at(place: Path) -> list[Path]:
-    """Return the runs that a folder is or holds: directly, or a sweep's under `runs`."""
+    """Return the run at a folder, or the runs in it: directly, or a sweep's under `runs`."""
     if (place / "manifest.json").is_file():
         return [place]
     return sorted(path.parent for inside in ("*", "runs/*") for path in place.glob(f"{inside}/manifest.json"))
 
 
 def _task(source: str, options: Mapping[str, Any], task: str = "") -> str:
-    """Name what scores are measured on: a source and its options, and a task whose metrics are others than accuracy.
+    """Name the data set and the task of scores; a task with the metric accuracy is left out.
 
     >>> _task("npz", {"path": "/data/mnist.npz"})
     'npz (path=/data/mnist.npz)'
@@ -185,7 +183,7 @@ def _task(source: str, options: Mapping[str, Any], task: str = "") -> str:
 
 
 def _mechanism(mechanisms: Sequence[str], secagg: bool) -> str:
-    """Name what protects a run.
+    """Name a run's mechanisms.
 
     >>> _mechanism([], False), _mechanism(["dp-fedavg"], True)
     ('no privacy', 'dp-fedavg + secagg')
@@ -195,25 +193,29 @@ def _mechanism(mechanisms: Sequence[str], secagg: bool) -> str:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """How large a model is: its numbers, and their bytes."""
+    """Size of a model: its number of parameters, and their bytes."""
 
     numbers: int
     bytes: int
 
 
-def _arrays(weights: Path) -> _Arrays | None:
-    """Return what a safetensors file's header says of its arrays; None where there is no file."""
+def _arrays(weights: Path, fields: Mapping[str, int]) -> _Arrays | None:
+    """Return the size of an update: of the arrays in a safetensors file, from its header, and of the fields.
+
+    None without a file.
+    """
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     numbers = sum(math.prod(array["shape"]) for name, array in header.items() if name != "__metadata__")
-    return _Arrays(numbers, weights.stat().st_size - 8 - length)
+    size = weights.stat().st_size - 8 - length
+    return _Arrays(numbers + fields.get("numbers", 0), size + fields.get("bytes", 0))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested tables into one with dotted keys; what is unset is left out."""
+    """Flatten nested tables to dotted keys, without unset values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -224,5 +226,5 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
-    """Return a text that is the same for the same settings."""
+    """Return a canonical text of settings."""
     return json.dumps(settings, sort_keys=True)

@@ -1,7 +1,7 @@
-"""Means over seeds, how sure they are, and whether two differ.
+"""Means over seeds, their intervals, and tests of differences.
 
-Few seeds are the rule, so everything is Student's t: intervals and tests are exact where values over seeds are
-normal, and say nothing where there is one seed.
+Few seeds are usual, so intervals and tests use Student's t: they are exact for normal values, and undefined for one
+seed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Summary:
     """Values over seeds.
 
     Attributes:
-        n: How many.
+        n: Number of values.
         mean: Their mean.
         sd: Sample standard deviation; None with one value.
-        half_width: Of the mean's 95 % interval by Student's t; None with one value.
+        half_width: Half-width of the mean's 95 % interval by Student's t; None with one value.
     """
 
     n: int
@@ -34,13 +34,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """What lies between the means of two groups, the second's subtracted.
+    """Difference of two groups' means, first minus second.
 
     Attributes:
         mean: The difference.
-        half_width: Of its 95 % interval; None: too few seeds.
-        p: Two-sided, of the test that it is zero, for this pair alone; None: too few seeds, or no spread at all.
-        test: `paired t` where both have the same seeds, else `Welch t`; empty without p.
+        half_width: Half-width of its 95 % interval; None: too few seeds.
+        p: Two-sided p-value of a zero difference, unadjusted; None: too few seeds, or no spread.
+        test: `paired t` if both have the same seeds, else `Welch t`; empty without p.
     """
 
     mean: float
@@ -50,7 +50,7 @@ class Difference:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Return what a group's values amount to.
+    """Summarise a group's values.
 
     >>> summary = summarise([0.90, 0.92, 0.94])
     >>> f"{summary.mean:.2f} +- {summary.half_width:.4f}"  # t(0.975; 2) 0.02 / sqrt(3) = 4.3027 * 0.011547
@@ -107,7 +107,7 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def _is_flat(values: Sequence[float]) -> bool:
-    """Whether values have no spread but rounding's."""
+    """Return whether values have no spread beyond rounding."""
     return float(np.ptp(values)) <= 1e-12 * max(1.0, float(np.max(np.abs(values))))
 
 
@@ -118,7 +118,7 @@ def _t(freedom: int) -> float:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Return p-values adjusted for that many tests (Holm 1979); those that are None are no tests.
+    """Return adjusted p-values (Holm 1979); None values are not tests.
 
     >>> holm([0.01, None, 0.04, 0.03])
     [0.03, None, 0.06, 0.06]

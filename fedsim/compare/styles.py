@@ -1,7 +1,7 @@
-"""What a comparison's lines look like, in pictures and on the page.
+"""Styles of a comparison's lines, in pictures and on the page.
 
-Colours are Okabe and Ito's (2008), which the colour-blind can tell apart; each line also has a marker and a dash of its
-own.
+Colours are Okabe and Ito's (2008), which the colour-blind can distinguish; each line also has its own marker and
+dash.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fedsim.compare.comparison import Comparison
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#666666"  # of what adds no noise
+GREY = "#666666"  # groups without noise
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES_OF_NONE = ("--", ":", "-.")  # the same
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -19,7 +19,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 @dataclass(frozen=True)
 class Style:
-    """A line's: its place among the lines says all, and for what adds no noise there is none."""
+    """A line's style, by its position among the lines, or among the groups without noise."""
 
     place: int | None
 

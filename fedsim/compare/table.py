@@ -17,7 +17,7 @@ from fedsim.tasks import Column
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Print what compares, what each epsilon is, and what a reader has to know."""
+    """Print the scores, the terms of each epsilon, and notes."""
     console.print(Text(f"{len(comparison.members)} runs of {comparison.task}", style="bold"))
     for frontier in comparison.frontiers:
         console.print()
@@ -30,13 +30,13 @@ def show(comparison: Comparison, console: Console) -> None:
     if console.width < ROOMY and any(frontier.points for frontier in comparison.frontiers):
         console.print(f"a line of {ROOMY} characters also has {', '.join(DETAILS)}.")
     if any(_bound(point) for frontier in comparison.frontiers for point in frontier.points):
-        console.print("bound by: the epsilon is one against who sees more, and holds here too.")
+        console.print("bound by: the epsilon is against an adversary that sees more, and holds here too.")
     for line in remarks(comparison):
         console.print(Text(line))
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Return the lines below the tables: how to read them, what did not run to its end, what is left out."""
+    """Return the lines below the tables: explanations, incomplete runs, and paths left out."""
     lines = []
     if any(
         point.summary.half_width is not None for f in comparison.frontiers for point in f.points + f.baselines
@@ -76,13 +76,13 @@ def _scores(frontier: Frontier, narrow: bool) -> Table:
     return table
 
 
-ROOMY = 125  # characters of a line that all columns need
-DETAILS = ("sd", "p", "best of epsilon")  # columns for which a narrow terminal has no room
+ROOMY = 125  # characters of a line with all columns
+DETAILS = ("sd", "p", "best of epsilon")  # columns that a narrow terminal omits
 LEFT = ("mechanism", "settings", "best of epsilon", "relation", "bound by")
 
 
 def _columns(frontier: Frontier) -> list[str]:
-    """Return the columns in which some point has something."""
+    """Return the columns that are not empty for some point."""
     cells = [_cells(point, frontier.column) for point in (*frontier.baselines, *frontier.points)]
     return [name for name in cells[0] if any(row[name] for row in cells)] if cells else []
 
@@ -102,7 +102,7 @@ def _cells(point: Point, column: Column) -> dict[str, str]:
 
 
 def _epsilons(frontier: Frontier) -> Table:
-    """Return what belongs to each epsilon."""
+    """Return a table of each epsilon's terms."""
     table = _table("what each epsilon is")
     rows = []
     for point in frontier.points:
@@ -182,7 +182,7 @@ def _latex_row(cells: Sequence[str], bold: bool = False) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Return a text as LaTeX prints it.
+    r"""Escape a text for LaTeX.
 
     >>> escaped("50 % ± 2_a")
     '50 \\% $\\pm$ 2\\_a'

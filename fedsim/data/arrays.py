@@ -1,4 +1,4 @@
-"""Inputs and targets from outside, checked and in the types and shapes that fedsim keeps."""
+"""Checks external inputs and targets, and converts them to fedsim's dtypes and shapes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fedsim.errors import Refused
 
 
 def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
-    """Return inputs as fedsim keeps them: uint8 or finite float32, images with their channels first.
+    """Return inputs in fedsim's form: uint8 or finite float32, images with their channels first.
 
-    The last of four axes is taken for the channels if it is 1 or 3 long and the second axis is not.
+    The last of four axes is the channels if its length is 1 or 3 and the second axis' is not.
 
     Raises:
         Refused: The type, the shape or a value can't be used.
@@ -36,7 +36,7 @@ def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def as_targets(y: NDArray[Any], targets: Targets, where: str) -> NDArray[Any]:
-    """Return targets as fedsim keeps them: `as_values` where a task wants real values, else `as_labels`."""
+    """Return targets in fedsim's form: `as_values` if the task needs real values, else `as_labels`."""
     return as_values(y, where) if targets is Targets.VALUES else as_labels(y, where)
 
 
@@ -63,7 +63,7 @@ def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
 
 
 def as_values(y: NDArray[Any], where: str) -> NDArray[np.float32]:
-    """Return real-valued targets as float32: `(examples,)`, or `(examples, values)` where an example has several.
+    """Return real-valued targets as float32: `(examples,)`, or `(examples, values)` for several an example.
 
     Raises:
         Refused: They are not finite numbers of float32, or have another shape.
@@ -84,7 +84,7 @@ def as_values(y: NDArray[Any], where: str) -> NDArray[np.float32]:
 
 
 def values_in(y: NDArray[Any] | None) -> int:
-    """Return how many real-valued targets an example has, of targets as fedsim keeps them; 0: they are none."""
+    """Return the number of real-valued targets of an example, given fedsim's targets; 0 for labels."""
     if y is None or y.dtype.kind != "f":
         return 0
     return 1 if y.ndim == 1 else int(y.shape[1])

@@ -1,8 +1,8 @@
-"""`FederatedData`: a source dealt to clients, prepared once, mapped by every process.
+"""`FederatedData`: a source partitioned over clients, prepared once, memory-mapped by every process.
 
-Preparing writes plain NumPy arrays into the cache folder (`FEDSIM_CACHE`, else `$XDG_CACHE_HOME/fedsim`,
-else `~/.cache/fedsim`), sorted by client, so that a client's examples are one slice. Opening maps them:
-no copy, shared by all processes of the machine, instant whatever the size.
+Preparing writes plain NumPy arrays into the cache folder (`FEDSIM_CACHE`, else `$XDG_CACHE_HOME/fedsim`, else
+`~/.cache/fedsim`), sorted by client, so that a client's examples are one slice. Opening maps the files: without a
+copy, shared by all processes of the machine, and instantly.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from fedsim.experiment import Experiment
 from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
 
-FORMAT = 1  # of the cache: a change here prepares everything anew
+FORMAT = 1  # of the cache; another number invalidates it
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Some examples of a task, as a model takes them.
+    """Some examples of a task.
 
     Attributes:
-        x: `(examples, *shape)`; uint8 images are values / 255, text is tokens with one more than is read.
+        x: `(examples, *shape)`; uint8 images are read as values / 255, text has one more token than is read.
         y: Labels, `(examples,)` int64; real values, float32 `(examples,)` or `(examples, values)`; or None for
             next-character prediction.
         kind: What an input is.
@@ -59,7 +59,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class ClientData:
-    """One client's examples: what it trains on, and what it keeps for its own evaluation (may be empty)."""
+    """One client's examples: for training, and held out for its own evaluation (may be empty)."""
 
     train: Examples
     held_out: Examples
@@ -69,10 +69,10 @@ class FederatedData:
     """A prepared source, opened from its folder.
 
     Attributes:
-        spec: What the examples are made of.
+        spec: Inputs and targets of the examples.
         clients: Number of clients.
-        names: Names of the clients where they are users, else empty.
-        sha256: Hash of all examples and of who has them.
+        names: Names of the clients if they are users, else empty.
+        sha256: Hash of all examples and their partition.
         test: The central test set.
     """
 
@@ -80,7 +80,9 @@ class FederatedData:
         meta = json.loads((folder / "meta.json").read_text())
         self._train = _open(folder, "train", Kind(meta["kind"]))
         self._starts = np.load(folder / "starts.npy")  # (clients + 1,): client i has starts[i]:starts[i + 1]
-        self._held_out = np.load(folder / "held_out.npy")  # (clients,): of these, the last ones are held out
+        self._held_out = np.load(
+            folder / "held_out.npy"
+        )  # (clients,): number of each client's last examples that are held out
         self.test = _open(folder, "test", Kind(meta["kind"]))
         self.clients = len(self._held_out)
         self.names: tuple[str, ...] = tuple(meta["names"])
@@ -115,7 +117,7 @@ class FederatedData:
         return sizes
 
     def labels(self) -> NDArray[np.int64]:
-        """Return how often each client has each label, `(clients, classes)`; `(clients, 0)` where there are no labels."""
+        """Return label counts of each client, `(clients, classes)`; `(clients, 0)` without labels."""
         if self._train.y is None or self.spec.values:
             return np.zeros((self.clients, 0), dtype=np.int64)
         counts = np.zeros((self.clients, self.spec.classes), dtype=np.int64)
@@ -127,10 +129,10 @@ class FederatedData:
 
 
 def prepare(experiment: Experiment) -> FederatedData:
-    """Return the experiment's data, prepared now or before.
+    """Return the experiment's data, prepared now or earlier.
 
     Raises:
-        Refused: The source can't be read, has not the targets that the task wants, or the partition can't be made.
+        Refused: The source can't be read, lacks the task's targets, or can't be partitioned.
     """
     section, targets = experiment.data, experiment.task_entry.targets()
     folder = cache_folder() / "data" / _key(experiment, targets)
@@ -143,7 +145,7 @@ def prepare(experiment: Experiment) -> FederatedData:
 
 
 def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
-    """Refuse examples whose targets are not the task's."""
+    """Refuse examples without the task's targets."""
     found = (
         Targets.TOKENS
         if raw.y_train is None
@@ -164,14 +166,14 @@ def _opened(folder: Path) -> FederatedData:
 
 
 def cache_folder() -> Path:
-    """Return the folder of everything that can be made again."""
+    """Return the cache folder; its contents can be rebuilt."""
     if own := os.environ.get("FEDSIM_CACHE"):
         return Path(own).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedsim"
 
 
 def _key(experiment: Experiment, targets: Targets) -> str:
-    """Name what was prepared: the section, the seed, targets other than the source's own and, for a file, its state."""
+    """Return the cache key: of the section, the seed, targets that differ from the source's own, and a file's state."""
     section = experiment.data.model_dump(by_alias=True, mode="json")
     state: list[Any] = [FORMAT, experiment.seed, section, sys.version_info[:3], np.__version__]
     if (path := section.get("path")) and Path(path).exists():
@@ -243,4 +245,4 @@ def _open(folder: Path, side: str, kind: Kind) -> Examples:
 
 def _mapped(path: Path) -> NDArray[Any]:
     """Map an array: shared until written to, so that PyTorch takes it without a warning."""
-    return np.asarray(np.load(path, mmap_mode="c"))  # a plain array, whose slices cost less than a memmap's
+    return np.asarray(np.load(path, mmap_mode="c"))  # slices of a plain array cost less than a memmap's

@@ -1,4 +1,4 @@
-"""What a data source returns, checked: fedsim's own, and a user's `"module:callable"`."""
+"""Loads and checks the examples of a data source: fedsim's own, or a user's `"module:callable"`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def load_raw(entry: SourceEntry, options: Options, generator: np.random.Generato
 
 
 def state_of(source: str) -> list[Any]:
-    """Return the state of the module that a user's own source is in, so that a changed one is loaded anew.
+    """Return the state of the module of a user's own source, so that a changed one is reloaded.
 
-    Of what the module reads it knows nothing: that belongs into an option.
+    Files that the module reads are not tracked: name them in an option.
     """
     try:
         spec = importlib.util.find_spec(source.partition(":")[0]) if ":" in source else None
     except (ImportError, ValueError):
-        return []  # it can't be loaded either, and is refused then
+        return []  # loading it fails too, and is refused then
     file = None if spec is None or spec.origin is None else Path(spec.origin)
     if file is None or not file.is_file():
         return []
@@ -52,7 +52,7 @@ def state_of(source: str) -> list[Any]:
 
 
 def _check_arrays(raw: Raw, where: str) -> None:
-    """Refuse arrays that don't fit together, or hold what is no number."""
+    """Refuse arrays that don't fit together, or hold NaN or infinity."""
     for name, x, y in (("train", raw.x_train, raw.y_train), ("test", raw.x_test, raw.y_test)):
         if not isinstance(x, np.ndarray) or x.dtype not in (np.uint8, np.float32) or len(x) == 0:
             kind = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__

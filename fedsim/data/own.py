@@ -1,4 +1,4 @@
-"""One party's own file: a client's examples, or the test set of a server whose clients bring theirs."""
+"""One party's own file: a client's examples, or the server's test set if clients bring their own data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIXES = (".npz", ".parquet", ".txt")
 
 @dataclass(frozen=True)
 class OwnFile:
-    """What a file holds, before it is known which task it is for.
+    """Contents of a file, before its task is known.
 
     Attributes:
         where: Names the file in errors.
@@ -53,7 +53,7 @@ class OwnFile:
         """Return the examples.
 
         Raises:
-            Refused: They are not what a run's data must be.
+            Refused: They don't fit the run's data.
         """
         if self.kind is not spec.kind or (self.kind is Kind.TEXT and not spec.per_token):
             raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {spec.kind}")
@@ -162,7 +162,7 @@ def _read_text(path: Path, where: str, targets: Targets) -> OwnFile:
 
 
 def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) -> OwnFile:
-    """Return inputs with their targets, as fedsim keeps them."""
+    """Return inputs with their targets, in fedsim's form."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     alike = y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES)
@@ -176,20 +176,20 @@ def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) ->
 
 
 class OwnData:
-    """A client's own examples, as all clients' data would hold them.
+    """A client's own examples, with the interface of `FederatedData`.
 
     Attributes:
-        spec: What they are made of.
-        clients: How many clients there are.
+        spec: Their inputs and targets.
+        clients: Number of clients.
 
     Args:
-        file: The client's.
+        file: The client's file.
         spec: Of the run's data.
-        held_out: Share of the examples, from 0 to 1, that the client keeps for its own evaluation: the last ones.
-        clients: How many clients there are.
+        held_out: Share of the examples, from 0 to 1, held out for the client's own evaluation: the last ones.
+        clients: Number of clients.
 
     Raises:
-        Refused: The examples are not of that kind.
+        Refused: The examples don't fit the spec.
     """
 
     def __init__(self, file: OwnFile, spec: DataSpec, held_out: float, clients: int) -> None:
@@ -201,9 +201,9 @@ class OwnData:
         self._data = ClientData(*(everything.part(part) for part in (first, rest)))
 
     def client(self, index: int) -> ClientData:
-        """Return the examples, whatever the client's number is."""
+        """Return the examples, for any client's number."""
         return self._data
 
     def training_sizes(self) -> NDArray[np.int64]:
-        """Return how many examples others have, `(clients,)`: nobody knows, which is one at least."""
+        """Return ones, `(clients,)`: the clients' numbers of examples are unknown, and at least one."""
         return np.ones(self.clients, np.int64)

@@ -1,8 +1,8 @@
-"""Who gets which examples: flwr-datasets' partitioners, behind one function each.
+"""Partitions of the examples over clients: flwr-datasets' partitioners, behind one function each.
 
-The examples are shuffled by the experiment's seed first, so partitioners that cut in order cut at random,
-and each partitioner draws from a seed of its own. Every example goes to exactly one client. Equal shares
-are cut here: that is one line, and importing flwr-datasets takes seconds.
+Examples are first shuffled by the experiment's seed, so that partitioners that cut in order cut at random; each
+partitioner has its own seed. Every example goes to exactly one client. Equal shares are cut here, since importing
+flwr-datasets takes seconds.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Deal:
-    """What there is to deal.
+    """Input of a partition.
 
     Attributes:
-        clients: How many there are; 0 where the users decide.
-        examples: How many there are, numbered from 0 in random order.
-        seed: Of the partitioner's own draws.
-        columns: What a partition may go by, `(examples,)` each: `label` and `user`, where there are such.
+        clients: Number of clients; 0 if it follows from the users.
+        examples: Number of examples, numbered from 0 in random order.
+        seed: Seed of the partitioner.
+        columns: Columns for partitioning, `(examples,)` each: `label` and `user`, if present.
     """
 
     clients: int
@@ -46,7 +46,7 @@ class Deal:
     columns: Mapping[str, NDArray[Any]]
 
     def by(self, partitioner: Partitioner) -> list[Indices]:
-        """Return the numbers of each client's examples, as one of flwr-datasets' partitioners deals them."""
+        """Return the numbers of each client's examples by one of flwr-datasets' partitioners."""
         from fedsim.data.rows import Rows
 
         partitioner.dataset = Rows.of(self.columns, np.arange(self.examples))
@@ -64,7 +64,7 @@ def partition(
         generator: Shuffles the examples and seeds the partitioner.
 
     Returns:
-        The indices of each client's examples, in random order, and the clients' names where they are users.
+        The indices of each client's examples, in random order, and the clients' names if they are users.
 
     Raises:
         Refused: The partition is impossible, leaves a client empty, or leaves examples over.
@@ -109,12 +109,10 @@ def partition(
 
 
 def _deal(deal: Deal, section: DataSection, where: str) -> list[Indices]:
-    """Return the numbers of each client's examples; every example is someone's."""
+    """Return the numbers of each client's examples, covering all examples."""
     entry = section.partition_entry
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter(
-            "ignore"
-        )  # what a partitioner warns of is checked below; progress bars go unseen
+        warnings.simplefilter("ignore")  # partitioners' warnings are checked below; progress bars are hidden
         try:
             dealt: list[Indices] = entry.load()(section.pick(entry), deal)
         except (ValueError, KeyError, IndexError) as error:
@@ -138,7 +136,7 @@ def _deal(deal: Deal, section: DataSection, where: str) -> list[Indices]:
 def _of_some_users(
     user: Indices, clients: int, order: Indices, generator: np.random.Generator, where: str
 ) -> Indices:
-    """Return the examples, in the order given, of that many users drawn at random."""
+    """Return the examples, in the given order, of randomly drawn users."""
     users = np.unique(user)
     if clients > len(users):
         raise Refused(

@@ -1,4 +1,4 @@
-"""What a source returns, before it is dealt to clients."""
+"""A source's examples, before partitioning."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Raw:
         x_test: As `x_train`.
         y_test: As `y_train`.
         vocabulary: Number of different tokens of a text; 0 for other kinds.
-        classes: Number of labels; 0: as many as the highest of them says.
-        user: The user of each training example, `(examples,)` int64 into `users`; None where there are none.
+        classes: Number of labels; 0: the highest label + 1.
+        user: The user of each training example, `(examples,)` int64 into `users`; None without users.
         users: Names of the users.
     """
 

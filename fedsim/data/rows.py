@@ -1,7 +1,7 @@
-"""The data set that a partitioner deals: columns to decide by, and row numbers out.
+"""A data set for partitioners that yields row numbers instead of data sets.
 
-flwr-datasets' partitioners hand a client's rows over as a `datasets.Dataset` of its own, which costs a
-millisecond or two a client: minutes for 100,000 of them. All that is wanted here are the rows' numbers.
+flwr-datasets' partitioners make a `datasets.Dataset` of each client's rows, which takes a millisecond or two a
+client: minutes for 100,000 of them. Only the rows' numbers are needed here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class Rows(Dataset):  # type: ignore[misc]  # datasets has no types
-    """A `datasets.Dataset` out of which `select`, and so `shard`, choose row numbers and no data set."""
+    """A `datasets.Dataset` with a `select`, and so a `shard`, that returns row numbers."""
 
     numbers: NDArray[np.int64]
 
@@ -27,13 +27,13 @@ class Rows(Dataset):  # type: ignore[misc]  # datasets has no types
         return rows
 
     def select(self, indices: Sequence[int], *unused: Any, **unused_too: Any) -> NDArray[np.int64]:
-        """Return the numbers of the rows at these places; how a data set would be kept is passed over."""
+        """Return the numbers of the rows at these indices; other arguments are ignored."""
         if isinstance(indices, range):
             return self.numbers[indices.start : indices.stop : indices.step]
         return self.numbers[np.asarray(indices, dtype=np.int64)]
 
     def sort(self, column: str) -> Rows:
-        """Return the rows in ascending order of a column, equal ones in the order that they have."""
+        """Return the rows in ascending order of a column (stable)."""
         order = np.argsort(np.asarray(self[column]), kind="stable")
         columns = {name: np.asarray(self[name])[order] for name in self.column_names if name != "number"}
         return Rows.of(columns, self.numbers[order])

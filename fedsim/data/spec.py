@@ -1,4 +1,4 @@
-"""What data is made of: all that a task, and so a model, needs to know of it."""
+"""Inputs and targets of data: all that a task, and so a model, needs to know."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from fedsim.catalogue import Kind, Targets
 
-SPEC = "data"  # the record in which a server tells clients that bring their own data what they are to bring
+SPEC = "data"  # the record with the spec, for clients that bring their own data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,10 @@ class DataSpec:
     Attributes:
         kind: What one input is.
         shape: Shape of one input: `(channels, height, width)`, `(features,)` or `(length,)`.
-        classes: Number of labels; for next-character prediction, of characters; 0 where targets are real values.
+        classes: Number of labels; for next-character prediction, of characters; 0 for real-valued targets.
         vocabulary: Number of different tokens of a text; 0 for other kinds.
         per_token: Whether every position of a text has a label (next character), or the input has one target.
-        values: Real-valued targets of an example; 0 where it has labels.
+        values: Real-valued targets of an example; 0 if it has labels.
     """
 
     kind: Kind
@@ -32,7 +32,7 @@ class DataSpec:
 
     @property
     def targets(self) -> Targets:
-        """What the targets are."""
+        """Kind of the targets."""
         if self.per_token:
             return Targets.TOKENS
         return Targets.VALUES if self.values else Targets.LABELS
@@ -43,6 +43,6 @@ class DataSpec:
 
     @classmethod
     def loads(cls, text: str) -> DataSpec:
-        """Return a spec from what `dumps` has made."""
+        """Return the spec that `dumps` wrote."""
         tree = json.loads(text)
         return cls(**{**tree, "kind": Kind(tree["kind"]), "shape": tuple(tree["shape"])})

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def held_out_indices(
     count: int, share: float, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split `range(count)` at random into what is kept and what is held out, each in ascending order.
+    """Split `range(count)` at random into kept and held-out indices, each in ascending order.
 
     At least one index goes to each side, so `count` must be at least 2.
     """

@@ -1,12 +1,12 @@
-"""Text as tokens, a character each, and cut into examples."""
+"""Text as character tokens, cut into examples."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# The vocabulary is fixed and public, so that it tells nothing of anyone's text: token 0 stands for every
-# character that is not in it.
+# The vocabulary is fixed and public, so that it reveals nothing of users' texts; token 0 stands for all other
+# characters.
 CHARACTERS = "\t\n" + "".join(map(chr, range(32, 127)))
 VOCABULARY = len(CHARACTERS) + 1
 
@@ -28,8 +28,8 @@ def tokens(text: str) -> NDArray[np.uint8]:
 def windows(text: str, length: int) -> NDArray[np.uint8]:
     """Cut a text into examples of `length` characters to read and one more to predict, `(examples, length + 1)`.
 
-    An example begins with the last character of the one before, so each character but the first is predicted
-    once; what is left at the end and does not fill an example is dropped.
+    An example begins with the last character of the one before, so each character except the first is predicted once;
+    an incomplete example at the end is dropped.
     """
     t = tokens(text)
     count = max((len(t) - 1) // length, 0)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-CLOCKS_DIFFER = timedelta(hours=1)  # a new certificate is valid on a machine whose clock is behind
+CLOCKS_DIFFER = timedelta(hours=1)  # so that a new certificate is valid on a machine with a slow clock
 
 
 def make_authority(valid: timedelta) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

@@ -98,5 +98,5 @@ class Children:
             with suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(deadline - time.monotonic(), 0.0))
             with suppress(ProcessLookupError):
-                os.killpg(child.process.pid, signal.SIGKILL)  # and what is left of its group
+                os.killpg(child.process.pid, signal.SIGKILL)  # and the rest of its group
             child.process.wait()

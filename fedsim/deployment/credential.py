@@ -2,8 +2,8 @@
 
     Fedsim-Operator: <time, ISO>;<nonce, hex>;<signature, base64>
 
-It covers the method, the path with its query, the body's SHA-256, the time and the nonce. Whoever records a request can
-neither change nor replay it, not even after the server was restarted.
+It covers the method, the path with its query, the body's SHA-256, the time and the nonce. A recorded request can be
+neither changed nor replayed, not even after a restart of the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VALID = 65.0  # seconds: a minute in transit, and 5 s between the clocks
 
 
 def sign(key: Ed25519PrivateKey, method: str, target: str, body: bytes) -> dict[str, str]:
-    """Return the header with which a request carries the credential.
+    """Return the header with the credential of a request.
 
     Args:
         key: The operator's private key.

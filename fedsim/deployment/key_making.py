@@ -1,4 +1,4 @@
-"""Making key folders; `fedsim.deployment.keys` says what is in them."""
+"""Making key folders; `fedsim.deployment.keys` documents their contents."""
 
 from __future__ import annotations
 

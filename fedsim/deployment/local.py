@@ -67,13 +67,13 @@ def up(
             "starts one"
         )
     clients = prepare(experiment).clients
-    with interruptible(progress.stopping), _folder(keep) as folder, started(folder, clients) as party:
-        tell(f"{clients} clients have joined the server at {party.remote.address}")
-        return party.run(experiment, out, progress, tell)
+    with interruptible(progress.stopping), _folder(keep) as folder, started(folder, clients) as deployment:
+        tell(f"{clients} clients have joined the server at {deployment.remote.address}")
+        return deployment.run(experiment, out, progress, tell)
 
 
 @contextmanager
-def started(folder: Path, clients: int) -> Iterator[Party]:
+def started(folder: Path, clients: int) -> Iterator[LocalDeployment]:
     """Start a server and clients, and end them after the block.
 
     Args:
@@ -97,7 +97,7 @@ def started(folder: Path, clients: int) -> Iterator[Party]:
             while _online(remote) < clients:
                 _need(children.started)
                 time.sleep(PAUSE)
-            yield Party(remote, keys / "operator", children)
+            yield LocalDeployment(remote, keys / "operator", children)
 
 
 @contextmanager
@@ -118,14 +118,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 @dataclass
-class Party:
+class LocalDeployment:
     """A server and its clients, all of which have joined.
 
     Attributes:
         remote: The operator's connection to the server.
         keys: The operator's key folder.
         children: The server's process, followed by the clients'.
-        gone: Names of the clients whose end was told.
+        gone: Names of the ended clients that were reported.
     """
 
     remote: Remote
@@ -153,7 +153,7 @@ class Party:
         return Run(copy.path)
 
     def check(self, tell: Callable[[str], None]) -> None:
-        """Tell of each client that has ended, once; raises `RunFailed` where the server or all clients have."""
+        """Report each ended client once; raises `RunFailed` if the server or all clients have ended."""
         server, *clients = self.children.started
         _need([server])
         ends = {client.name: end for client in clients if (end := client.end) is not None}

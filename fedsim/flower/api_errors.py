@@ -1,4 +1,4 @@
-"""The errors of Flower's HTTP APIs: read from an answer, and written into one."""
+"""Errors of Flower's HTTP APIs: reading and writing them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from flwr.supercore.error.catalog import API_ERROR_MAP
 
 
 def is_not_activated(response: httpx.Response) -> bool:
-    """Say whether Flower has no node of this client's key, or has it online already: it doesn't say which."""
+    """Return whether Flower has no node for this client's key or has it online already (the answer doesn't say which)."""
     codes = ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
     return _code(response) in codes
 
 
 def is_other_version(response: httpx.Response) -> bool:
-    """Say whether Flower refuses a request since the two versions of Flower don't go together."""
+    """Return whether Flower refuses a request because of incompatible Flower versions."""
     return _code(response) == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE
 
 

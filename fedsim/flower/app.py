@@ -1,4 +1,4 @@
-"""Reading and loading a Flower app: a folder whose `pyproject.toml` names a ServerApp and a ClientApp.
+"""Reading and loading a Flower app: a folder with a `pyproject.toml` that names a ServerApp and a ClientApp.
 
 Flower's own functions check what `flwr run` checks; their errors become one line each.
 """
@@ -84,7 +84,7 @@ class FlowerApp:
         )
 
     def fused(self, overrides: Mapping[str, Any]) -> UserConfig:
-        """Return the run config with overrides, whose keys may be nested or joined with dots.
+        """Return the run config with overrides; their keys may be nested or joined with dots.
 
         Raises:
             Refused: A key is not the app's, or a value is neither string, number nor boolean.

@@ -111,7 +111,7 @@ class FleetApi:
         return WireMessage(head, tree, contents)
 
     def give(self, node: int, reply: WireMessage, seconds: float) -> None:
-        """Send a reply, which took the ClientApp so many seconds."""
+        """Send a reply that took the ClientApp `seconds`."""
         request = PushMessagesRequest(
             node=Node(node_id=node),
             messages_list=[reply.head],

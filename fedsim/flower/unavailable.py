@@ -1,6 +1,6 @@
 """The error messages that Flower's SuperLink gives for a message or a reply that it can't deliver.
 
-The first call takes about a second: what it imports is large, and few runs need it.
+The first call takes about a second: its imports are large, and few runs need them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def no_node(message: Message) -> Message:
 
 
 def no_reply(message: Message) -> Message:
-    """Return the error for a message whose reply is gone: `ErrorCode.REPLY_MESSAGE_UNAVAILABLE`."""
+    """Return the error for a message with a lost reply: `ErrorCode.REPLY_MESSAGE_UNAVAILABLE`."""
     return _no_reply(message, "msg_unavail")
 
 

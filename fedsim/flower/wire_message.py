@@ -64,7 +64,7 @@ class WireMessage:
         """Return the message.
 
         Raises:
-            ValueError: An object is missing, or isn't what it should be.
+            ValueError: An object is missing or damaged.
         """
         try:
             message = inflate_object_from_contents(

@@ -1,4 +1,4 @@
-"""From a name to a model."""
+"""Builds models by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build(section: ModelSection, task: Task) -> nn.Module:
             f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed"
         )
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):  # channels last in memory: the kernels of CPUs are faster on it
+        if isinstance(module, nn.Conv2d):  # channels last in memory: CPU kernels are faster
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 

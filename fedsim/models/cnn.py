@@ -24,11 +24,11 @@ class Cnn(nn.Module):
     - group normalisation, if asked for: over groups of channels, so one example at a time;
     - `max(0, z)`.
 
-    Then `(B, 64 * (H // 4) * (W // 4))` flattened, 512 hidden units with ReLU, and the logits `(B, classes)`.
-    `width` is a factor on 32, 64 and 512, and `hidden` replaces the last.
-    Pooling comes before ReLU: both are monotone, so the result is the same and a quarter of the work is saved.
-    On 28x28 images it has the paper's 1,663,370 parameters. There is no batch norm: its running statistics
-    would mix examples, which example-level privacy forbids, and clients, whose labels differ.
+    Then `(B, 64 * (H // 4) * (W // 4))` flattened, 512 hidden units with ReLU, and the logits `(B, classes)`. `width`
+    is a factor on 32, 64 and 512, and `hidden` replaces the last. Pooling comes before ReLU: both are monotone, so
+    the result is the same and a quarter of the work is saved. On 28x28 images it has the paper's 1,663,370
+    parameters. There is no batch norm: its running statistics would mix examples, which example-level privacy
+    forbids, and clients, which differ in labels.
     """
 
     def __init__(self, task: Task, options: CnnOptions) -> None:

@@ -18,8 +18,8 @@ class Lstm(nn.Module):
     - candidate `g = tanh(e_t U_g^T + h_{t-1} V_g^T + b_g)`,
     - cell `c_t = f * c_{t-1} + i * g`, state `h_t = o * tanh(c_t)`,
 
-    where U is `(H, E)` (`(H, H)` above the first layer), V `(H, H)`; PyTorch keeps two bias vectors, whose sum
-    is b (Hochreiter and Schmidhuber 1997; Gers et al. 2000). The logits are `h_t W^T + w`: at every position
+    where U is `(H, E)` (`(H, H)` above the first layer), V `(H, H)`; PyTorch keeps two bias vectors with sum b
+    (Hochreiter and Schmidhuber 1997; Gers et al. 2000). The logits are `h_t W^T + w`: at every position
     `(B, L, vocabulary)` for the next character, or at the last position `(B, classes)` for a text's label.
     """
 

@@ -1,4 +1,4 @@
-"""Made-up examples, to try a model by before it meets anybody's."""
+"""Synthetic examples for trying out a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MADE_UP = 4  # examples
 
 
 def made_up(data: DataSpec) -> Examples:
-    """Return four examples that are nobody's, always the same."""
+    """Return four synthetic examples, always the same."""
     generator = torch.Generator().manual_seed(0)
     shape = (MADE_UP, data.shape[0] + data.per_token) if data.kind is Kind.TEXT else (MADE_UP, *data.shape)
     inputs = torch.empty(shape)

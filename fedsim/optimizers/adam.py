@@ -11,7 +11,7 @@ from torch.optim.adam import adam
 
 
 class _Moments(NamedTuple):
-    """A parameter's state, laid out and typed as `torch.optim.Adam` has it."""
+    """A parameter's state, with the layout and dtypes of `torch.optim.Adam`."""
 
     first: Tensor  # running mean of the gradient: shape and dtype of the parameter
     second: Tensor  # of its square
@@ -21,7 +21,7 @@ class _Moments(NamedTuple):
 class Adam:
     """Adam with bias correction and an L2 penalty (`torch.optim.Adam`); implements `fedsim.optimizers.Optimizer`.
 
-    The arithmetic is `torch.optim.adam.adam`: `fedsim.optimizers.sgd.Sgd` says why not PyTorch's class.
+    The arithmetic is `torch.optim.adam.adam`: for why PyTorch's class is not used, see `fedsim.optimizers.sgd.Sgd`.
 
     Args:
         parameters: The trainable ones.
@@ -51,7 +51,7 @@ class Adam:
         self._moments: dict[Tensor, _Moments] = {}
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 

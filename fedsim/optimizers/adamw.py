@@ -1,4 +1,4 @@
-"""AdamW: Adam whose weight decay is outside the moments (Loshchilov and Hutter 2019)."""
+"""AdamW: Adam with weight decay outside the moments (Loshchilov and Hutter 2019)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a name to an optimizer of a model's parameters."""
+"""Builds optimizers by name."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def build_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter], r
 
 
 def check_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter]) -> None:
-    """Refuse an optimizer that can't train these parameters, before anything runs.
+    """Refuse an optimizer that can't train these parameters, before a run.
 
-    A user's own one takes a step with copies of the parameters.
+    A user's own optimizer takes a step with copies of the parameters.
 
     Raises:
-        Refused: As `build_optimizer`; or the step failed, or did not move the parameters where they are in memory.
+        Refused: As `build_optimizer`; or the step failed, or did not change the parameters in place.
     """
     entry = client.optimizer_entry
     if not issubclass(entry.options, FreeOptions):
         build_optimizer(client, parameters, client.learning_rate)
         return
-    import torch  # which what only reads experiments need not load
+    import torch  # not needed for reading experiments
 
     copies = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
     places = [copy.data_ptr() for copy in copies]
@@ -62,7 +62,7 @@ def check_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter]) -
     optimizer.zero_grad()
     for copy in copies:
         copy.grad = torch.ones_like(copy)
-    with torch.random.fork_rng(devices=[]):  # the caller's program draws what it would have drawn anyway
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's generator unchanged
         try:
             optimizer.step()
         except (TypeError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What local training asks of an optimizer."""
+"""The optimizer's interface in local training."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Protocol, runtime_checkable
 class Optimizer(Protocol):
     """Moves a model's parameters along their gradients, in place.
 
-    It is made anew for each local training, as `make(parameters, lr, **options)`: `parameters` is the list of the
-    model's trainable parameters, which hold the weights that the client received, and `lr` the round's learning
-    rate. So every local training begins with fresh state (momentum, moments, step counts), which is the standard
-    for clients that keep nothing between rounds, and what one client did is never seen by another.
+    Each local training makes a new one, as `make(parameters, lr, **options)`: `parameters` is the list of the model's
+    trainable parameters, with the received weights, and `lr` the round's learning rate. So every local training
+    begins with fresh state (momentum, moments, step counts), as is standard for stateless clients, and no state
+    passes between clients.
 
-    Under DP-SGD the gradients are clipped and noised before `step` sees them: whatever an optimizer does with
-    gradients and parameters is post-processing, and costs no privacy. Every `torch.optim.Optimizer` whose `step`
-    needs no closure is one.
+    Under DP-SGD the gradients are clipped and noised before `step`: what an optimizer does with them is
+    post-processing, and costs no privacy. Every `torch.optim.Optimizer` with a `step` that needs no closure
+    qualifies.
     """
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
 
     def step(self) -> None:
         """Move the parameters that have a gradient; the others stay."""

@@ -12,13 +12,13 @@ from torch.optim.sgd import sgd
 class Sgd:
     """SGD with momentum and an L2 penalty (`torch.optim.SGD` without dampening); implements `fedsim.optimizers.Optimizer`.
 
-    The arithmetic is `torch.optim.sgd.sgd`. PyTorch's optimizer class around it would load the compiler, which
-    takes longer than many a run, and costs more than the step of a small model.
+    The arithmetic is `torch.optim.sgd.sgd`. PyTorch's optimizer class would load the compiler, which takes longer
+    than many runs, and costs more than a small model's step.
 
     Args:
         parameters: The trainable ones.
         lr: Learning rate.
-        momentum: Share of the last step that is kept, from 0 to below 1.
+        momentum: Share of the last step to keep, from 0 to below 1.
         weight_decay: L2 penalty, at least 0.
     """
 
@@ -32,7 +32,7 @@ class Sgd:
         self._momenta: dict[Tensor, Tensor | None] = {}
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 

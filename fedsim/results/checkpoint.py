@@ -1,7 +1,7 @@
-"""The checkpoint: where a run stands after a whole round, in one file that is all there or not at all.
+"""The checkpoint: a run's state after a whole round, in one atomically written file.
 
-It is a safetensors file. Its arrays are the global model and what the strategy keeps; the rest is JSON text in
-its metadata, and a hash of both, so that a file that was cut, changed or half written is never taken for one.
+It is a safetensors file. Its arrays are the global model and the strategy's state; the rest is JSON text in its
+metadata, with a hash of both, so that a truncated or changed file is never accepted.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Checkpoint:
         run_id: The run's, as in its manifest.
         experiment_sha256: Hash of the experiment without `[runtime]`.
         data_sha256: Hash of the data.
-        round: The last round that is whole, from 1.
-        over: Whether the run has ended early with it.
-        wall_seconds: How long the run took so far, all its sessions together.
-        files: How far each growing file had come.
-        client_states: Hash of the clients' states, which lie beside it.
-        state: What the server goes on with.
+        round: The last whole round, from 1.
+        over: Whether the run ended early with it.
+        wall_seconds: Duration of the run so far, over all its sessions.
+        files: Position of each growing file.
+        client_states: Hash of the clients' states, which are in a file beside it.
+        state: The server's state.
     """
 
     run_id: str
@@ -52,10 +52,10 @@ class Checkpoint:
     state: Tree
 
     def write(self, state: Path) -> None:
-        """Put the checkpoint in the place of the former one, in the folder that the run goes on from.
+        """Replace the former checkpoint in the state folder.
 
         Raises:
-            ValueError: The state holds what can't be kept.
+            ValueError: The state can't be stored.
         """
         from safetensors.numpy import save_file
 
@@ -70,10 +70,10 @@ class Checkpoint:
 
 
 def read_checkpoint(state: Path) -> Checkpoint | None:
-    """Return the checkpoint of a run that goes on from a folder (`secret_state`), None where it has none yet.
+    """Return the checkpoint in a state folder (`secret_state`), or None.
 
     Raises:
-        Refused: It is damaged, or in a format that this version doesn't know.
+        Refused: It is damaged, or in an unknown format.
     """
     path = state / FOLDER / FILE
     if not path.exists():

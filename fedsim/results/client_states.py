@@ -1,8 +1,8 @@
-"""What the clients keep between rounds, on disk: a small database beside the checkpoint.
+"""The clients' states between rounds: a small database beside the checkpoint.
 
-A round changes the states of its cohort alone, so only those are written. A round's states are committed
-before its checkpoint is written, and those that they replace stay until the next round: whichever of the two
-files a kill finds newer, the states of the checkpoint's round are there.
+A round changes only its cohort's states, so only those are written. They are committed before the round's checkpoint
+is written, and the replaced ones stay until the next round: after a kill at any moment, the states of the
+checkpoint's round are there.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _DROP_REPLACED = (
 class ClientStates:
     """The states of a run's clients, as bytes; a client without one has none (`b""`).
 
-    The file is made when the first client has a state, in the folder that the run goes on from (`secret_state`).
+    The file is made when the first client has a state, in the state folder (`secret_state`).
 
     Attributes:
-        sha256: A hash of all states together, the same in whatever order they came.
+        sha256: A hash of all states, independent of their order.
     """
 
     def __init__(self, state: Path) -> None:
@@ -51,7 +51,7 @@ class ClientStates:
         return f"{self._sum:064x}"
 
     def keep(self, round_: int, states: Mapping[int, bytes]) -> None:
-        """Commit the states that a round has left, of the clients that may have another one than before."""
+        """Commit the states after a round, of the clients with possibly changed ones."""
         digests = {client: _digest(client, state) for client, state in states.items()}
         changed = {client: d for client, d in digests.items() if d != self._digests.get(client, 0)}
         if not changed and not self._replaced:
@@ -81,7 +81,7 @@ class ClientStates:
         return states
 
     def cut(self, round_: int) -> None:
-        """Drop the states of later rounds, and those that were replaced up to this one."""
+        """Drop the states of later rounds, and those replaced up to this one."""
         if self._path.exists():
             with self._open() as database:
                 database.execute("DELETE FROM states WHERE round > ?", [round_])
@@ -95,7 +95,7 @@ class ClientStates:
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             make_private_folder(self._path.parent)
-            create_private(self._path)  # an empty file is an empty database, whose journals get its mode
+            create_private(self._path)  # an empty file is an empty database; its journals get the file's mode
             self._database = sqlite3.connect(self._path)
             self._database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
             self._database.execute(_TABLE)

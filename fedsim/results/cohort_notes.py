@@ -1,7 +1,7 @@
-"""The cohorts of a run whose coins nobody can toss again, each on the disk before any client of it is asked.
+"""The cohorts of a run with unrepeatable draws, each written to disk before its clients are asked.
 
-A cohort's participations count from then on, whatever becomes of the round. A checkpoint knows those of whole rounds
-alone; a kill would have the others forgotten, so that clients took part more often than the noise is made for.
+A cohort's participations count from then on, whatever becomes of the round. A checkpoint has only those of whole
+rounds; after a kill the others would be forgotten, and clients could take part more often than the noise allows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CohortNotes:
         self._file.append({"round": round_, "clients": list(clients)})
 
     def load(self) -> dict[int, list[int]]:
-        """Return the cohorts by round. Half a line, whose cohort nobody was told, is cut off.
+        """Return the cohorts by round. An incomplete last line, of a cohort that was not asked, is cut off.
 
         Raises:
             Refused: The file is damaged.

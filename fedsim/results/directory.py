@@ -1,4 +1,4 @@
-"""Writing a run directory, readable while the run is alive, and good to go on from at any moment."""
+"""Writes a run directory, readable while the run is alive, and resumable at any moment."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 DRAFT = ".fedsim-draft-"
 BEGUN = "round-begun"
 STOP = "stop"
-STALE = 3600.0  # seconds after which a draft, written in an instant, is surely one that a kill left
+STALE = 3600.0  # seconds after which a draft must be a leftover of a kill
 
 
 def default_run_path(experiment: Experiment) -> Path:
@@ -59,7 +59,7 @@ def default_run_path(experiment: Experiment) -> Path:
 
 
 def free_run_path(name: str) -> Path:
-    """Return `runs/<name>-<UTC time>` under the current folder, with a number where that exists."""
+    """Return `runs/<name>-<UTC time>` under the current folder, numbered if that exists."""
     stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for attempt in range(1, 10_000):
         path = Path("runs") / (stem if attempt == 1 else f"{stem}-{attempt}")
@@ -69,7 +69,7 @@ def free_run_path(name: str) -> Path:
 
 
 def from_here(path: Path) -> Path:
-    """Return a path as seen from the current folder, if it is below it."""
+    """Return a path relative to the current folder, if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -87,25 +87,24 @@ def check_free(path: Path) -> None:
 
 
 class RunDirectory:
-    """A run directory being written, by this process alone.
+    """A run directory, written by this process only.
 
-    Where noise is the operating system's, what no theorem covers goes to `private/` (`fedsim.results.disclosure`).
-
-    Files appear whole; `metrics.jsonl` grows by a synced line a round, and a checkpoint follows each. As a
-    context manager it marks the run completed, interrupted, or failed with the reason, when the block ends.
+    With the operating system's noise, values that no theorem covers go to `private/` (`fedsim.results.disclosure`).
+    Files appear whole; `metrics.jsonl` grows by a synced line a round, followed by a checkpoint. As a context manager
+    it marks the run completed, interrupted, or failed with the reason, when the block ends.
 
     Attributes:
         path: The directory.
-        resumed_from: The checkpoint that the run goes on from; None: it begins at round 1.
+        resumed_from: The checkpoint to resume from; None: the run begins at round 1.
         client_states: The clients' states in that checkpoint, as bytes.
         ledger: The privacy events; None: the experiment has no mechanism.
-        events: Those that the run goes on from.
-        private: What is not public; None: all is.
+        events: Events before the resumed round.
+        private: Files that are not public; None: all are.
     """
 
     def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any], state: Path) -> None:
         self.path = path
-        self._state = state  # the folder that the run goes on from: outside, where that is secret
+        self._state = state  # the state folder: outside the directory if secret
         self.resumed_from: Checkpoint | None = None
         self.client_states: dict[int, bytes] = {}
         self._lock = lock
@@ -170,9 +169,9 @@ class RunDirectory:
     ) -> RunDirectory:
         """Make the directory with some files and a manifest that says `running`.
 
-        It is made under another name and renamed, so a kill leaves none, or one that is good. With `held_back`, what
-        the manifest does not say, it has private files too. What the run goes on from is outside where it is secret
-        (`secret_state`), in `home`, or in this user's folder.
+        It is made under another name and renamed, so that a kill leaves none or a complete one. With `held_back`,
+        values that the manifest omits, it has private files too. Secret state (`secret_state`) is outside, in `home`
+        or this user's folder.
 
         Raises:
             Refused: The path exists or can't be written.
@@ -209,17 +208,17 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path, data_sha256: str, home: Path | None = None) -> RunDirectory:
-        """Go on with a run that was killed, interrupted or failed, from its last checkpoint.
+        """Resume a run that was killed, interrupted or failed, from its last checkpoint.
 
-        What was written after that is cut off: the rounds will write it again.
+        Later lines are cut off: the rounds will write them again.
 
         Args:
             path: A run directory.
-            data_sha256: Hash of the data as it is now.
+            data_sha256: Hash of the current data.
             home: The folder of secret states; None: this user's.
 
         Raises:
-            Refused: It can't go on, or another process writes it; nothing was changed.
+            Refused: It can't be resumed, or another process writes it; nothing was changed.
         """
         examine(path, home)  # before a lock file is put into what may be any folder
         try:
@@ -259,10 +258,10 @@ class RunDirectory:
         self._note_session(done)
 
     def _note_session(self, done: int) -> None:
-        """Say in the manifest that the run goes on, and with what; on the log if that has changed."""
+        """Note the session and its versions in the manifest; log changed versions."""
         if changes := changed_versions(self._manifest):
             log.warning(
-                "%s goes on with other versions than it began with: %s", self.path, ", ".join(changes)
+                "%s is resumed with other versions than it began with: %s", self.path, ", ".join(changes)
             )
         self._manifest.setdefault("resumed", []).append({"from-round": done + 1, **session()})
         self._manifest["status"] = "running"
@@ -274,9 +273,9 @@ class RunDirectory:
     # --- rounds -----------------------------------------------------------------------------------------
 
     def append_round(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add a round's row to `metrics.jsonl`; what was not measured is absent.
+        """Append a round's row to `metrics.jsonl`, without unmeasured values.
 
-        Return what may be public of it: what is in the file, and may be told.
+        Return its public part, as written to the file.
         """
         public = self._public(row)
         if self.private is not None:
@@ -288,16 +287,16 @@ class RunDirectory:
     def write_checkpoint(
         self, round_: int, over: bool, state: Tree, client_states: Mapping[int, bytes]
     ) -> None:
-        """Write where the run stands after a whole round, whose row has been appended.
+        """Write the checkpoint of a whole round, after its row was appended.
 
         Args:
             round_: The round.
             over: Whether the run ends with it, before the last.
-            state: What the server goes on with: nested dicts and lists of arrays and JSON scalars.
-            client_states: Of the clients whose state the round may have changed, as bytes.
+            state: The server's state: nested dicts and lists of arrays and JSON scalars.
+            client_states: Possibly changed states of clients, as bytes.
 
         Raises:
-            ValueError: The state holds what can't be kept.
+            ValueError: The state can't be stored.
         """
         self._states.keep(round_, client_states)
         Checkpoint(
@@ -313,32 +312,32 @@ class RunDirectory:
         ).write(self._state)
 
     def _positions(self) -> dict[str, Position]:
-        """Return how far each growing file has come."""
+        """Return the position of each growing file."""
         ledger = {} if self.ledger is None else {LEDGER: self.ledger.position}
         private = {} if self.private is None else {ROWS: self.private.position}
         return {METRICS: self._metrics.position, **ledger, **private}
 
     def note_begun(self, round_: int) -> None:
-        """Note, durably, that clients are about to be asked to train in a round that can't be run again."""
+        """Note, durably, that clients are about to be asked to train in an unrepeatable round."""
         write_whole(self._state / BEGUN, f"{round_}\n".encode(), private=self.has_secrets)
 
     @property
     def begun(self) -> int:
-        """The last round that was noted so, 0 if none was."""
+        """The last round noted by `note_begun`, or 0."""
         file = self._state / BEGUN
         return int(file.read_text()) if file.exists() else 0
 
     @property
     def has_secrets(self) -> bool:
-        """Whether what the run goes on from is secret, and not in the directory."""
+        """Whether the state is secret, and outside the directory."""
         return self._state != self.path
 
     def note_cohort(self, round_: int, clients: Sequence[int]) -> None:
-        """Note, durably, the cohort of a round, whose coins are secret, before any client of it is asked."""
+        """Note, durably, the secretly drawn cohort of a round before its clients are asked."""
         self._cohorts.note(round_, clients)
 
     def cohorts(self) -> dict[int, list[int]]:
-        """Return the cohorts that were noted, by round; raises `Refused` where they are damaged."""
+        """Return the noted cohorts by round; raises `Refused` if they are damaged."""
         return self._cohorts.load()
 
     def noise_key(self) -> bytes:
@@ -348,23 +347,26 @@ class RunDirectory:
             ValueError: There is no secret folder to keep it in.
         """
         if not self.has_secrets:
-            raise ValueError(
-                f"{self.path}: what it goes on from is not secret; a key in it would not be either"
-            )
+            raise ValueError(f"{self.path}: its state is not secret, so a key in it would not be either")
         return secret_state.key_in(self._state)
 
     def stop_asked(self) -> bool:
-        """Say whether somebody has asked the run to end after the round in flight, by a file `stop`."""
+        """Return whether a file `stop` asks the run to end after the current round."""
         return (self.path / STOP).exists()
 
     def note_privacy(self, report: Mapping[str, Any]) -> None:
-        """Say in the manifest what the run costs, by adversary, and what has been spent so far."""
+        """Write the run's cost by adversary, and the epsilon spent so far, into the manifest."""
         self._manifest["epsilon"] = dict(report)
         self._write_manifest()
 
     def note_secure_aggregation(self, report: Mapping[str, Any]) -> None:
-        """Say in the manifest what secure aggregation protects, and on what assumptions."""
+        """Write secure aggregation's guarantee and assumptions into the manifest."""
         self._manifest["secure-aggregation"] = dict(report)
+        self._write_manifest()
+
+    def note_fields(self, numbers: int, size: int) -> None:
+        """Write how much of an update the algorithm's fields are, in numbers and bytes, into the manifest."""
+        self._manifest["fields"] = {"numbers": numbers, "bytes": size}
         self._write_manifest()
 
     # --- ending -----------------------------------------------------------------------------------------
@@ -401,7 +403,7 @@ class RunDirectory:
             self._lock.release()
 
     def _reason(self, raised: BaseException) -> str:
-        """Return why the run has ended; where that may not be public, it says so."""
+        """Return why the run has ended, or, if that is not public, where the reason is."""
         if isinstance(raised, KeyboardInterrupt):
             return "interrupted"
         if self.private is None or isinstance(raised, Withheld | Interrupted | Refused):
@@ -431,7 +433,7 @@ def _json(tree: dict[str, Any]) -> bytes:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the drafts of runs that were killed while their directory was being made."""
+    """Remove drafts of run directories left by kills."""
     for draft in folder.glob(f"{DRAFT}*"):
         with suppress(OSError):  # another process was faster
             if time.time() - draft.stat().st_mtime > STALE:

@@ -1,13 +1,11 @@
-"""What a run whose noise is the operating system's writes, where, and which theorem covers it: said here alone.
+"""Disclosure rules of runs with the operating system's noise: what is written where, and which theorem covers it.
 
-What is printed is released. So under `noise = "os"` the rows, the log, the terminal, trackers and the manifest hold what
-every adversary's theorem covers, and all else goes to the folder `private/`, which is its owner's alone, or nowhere.
-
-`ITEMS` says what each value is made of and where it is written, `COVERS` which theorem lets whom have it: each mechanism's,
-which stand in its package. What may be
-published, and what a server hands out, follows from both. They are lists of what is allowed: a key that is not in them is
-private, and a file that is not in them stays where it is. `fedsim.results.disclosure_table` makes the documentation's table
-of them.
+Printing is releasing. So under `noise = "os"` the rows, the log, the terminal, trackers and the manifest hold only
+values covered by a theorem for every adversary; all others go to the folder `private/`, readable only by its owner,
+or nowhere. `ITEMS` lists what each value depends on and where it is written; `COVERS` lists the theorems of each
+mechanism, from its package. What may be published, and what a server hands out, follows from both. They are allow
+lists: an unlisted key is private, and an unlisted file stays where it is. `fedsim.results.disclosure_table` generates
+the documentation's table.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from fedsim.privacy.secagg import disclosure as secagg
 from fedsim.tasks.metric import Scoring
 
 PRIVATE = "private"
-PUBLIC = {"public": True}  # `extra` of a log record that may be printed, where others may not
+PUBLIC = {"public": True}  # `extra` of a public log record
 EXPERIMENT, MANIFEST, METRICS, MODEL = (
     "experiment.toml",
     "manifest.json",
@@ -32,18 +30,18 @@ EXPERIMENT, MANIFEST, METRICS, MODEL = (
     "model.safetensors",
 )
 LEDGER, LOG = "ledger.jsonl", "log.txt"
-SCORES = "the task's metrics"  # stands for keys of rows, whose names are in the manifest
+SCORES = "the task's metrics"  # stands for the metrics' keys in rows
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that is written.
+    """A written value.
 
     Attributes:
-        file: Of the run directory.
-        keys: Of a line or of the JSON in it; a `*` at the end stands for any rest. Empty: the whole file.
-        kind: What it is made of.
-        published: Whether an export has it too: not what tells two runs apart that have released the same.
+        file: File of the run directory.
+        keys: Keys of a line or of the JSON in it; a final `*` stands for any rest. Empty: the whole file.
+        kind: What it depends on.
+        published: Whether an export has it too: only values that are equal for runs with equal releases.
     """
 
     file: str
@@ -52,7 +50,7 @@ class Item:
     published: bool = True
 
     def has(self, key: str) -> bool:
-        """Say whether a key is among these."""
+        """Return whether a key is listed."""
         return any(key.startswith(k[:-1]) if k.endswith("*") else key == k for k in self.keys)
 
 
@@ -86,10 +84,11 @@ ITEMS = (
             "mechanism",  # a user's own
             "task",  # its metrics
             "noise",
-            "arithmetic",  # of the noise and what it is added to
+            "arithmetic",  # of adding the noise
             "versions",
             "epsilon",
             "secure-aggregation",
+            "fields",
             "final",  # its rows' keys are those of metrics.jsonl
         ),
         Kind.PLAN,
@@ -105,7 +104,7 @@ ITEMS = (
             "started",
             "modules",
             "resumed",
-            "error",  # never what was raised: that is in private/
+            "error",  # never the exception, which is in private/
             "pruned-after",
             "deployment",
         ),
@@ -133,14 +132,14 @@ ITEMS = (
     Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),
 )
 
-# What an adversary's entry in the manifest's `epsilon` may say under every mechanism: functions of the plan, each of them.
+# Keys of an adversary's entry in the manifest's `epsilon` under every mechanism: all functions of the plan.
 TERMS = frozenset(
     {
         *("who", "why", "unavailable", "epsilon", "pld", "rdp", "spent", "unit", "relation", "delta"),
         *("noise", "noise-multiplier", "clip", "rounds", "participations", "sampling", "client-rate"),
     }
 )
-POPULATION = "population"  # the epsilon of a deployment that a simulation stands for: of the plan alone
+POPULATION = "population"  # the epsilon of a represented deployment: a function of the plan
 
 
 COVERS: tuple[Cover, ...] = (
@@ -150,7 +149,7 @@ COVERS: tuple[Cover, ...] = (
 
 
 def mechanisms_of(run: Path) -> tuple[str, ...]:
-    """Return the mechanisms that a run's `experiment.toml` has; a user's own by its reference."""
+    """Return the mechanisms in a run's `experiment.toml`; a user's own by its reference."""
     tree = tomllib.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
     tables = tree.get("privacy", {})
     known = dict.fromkeys(cover.mechanism for cover in COVERS)
@@ -159,32 +158,32 @@ def mechanisms_of(run: Path) -> tuple[str, ...]:
 
 
 def covers_of(mechanisms: Collection[str]) -> tuple[Cover, ...]:
-    """Return what covers a run with some mechanisms; a user's own is called by its reference."""
+    """Return the covers of a run with these mechanisms; a user's own is named by its reference."""
     own = (cover for name in mechanisms if ":" in name for cover in find_mechanism(name).load().covers)
     return (*(cover for cover in COVERS if cover.mechanism in mechanisms), *own)
 
 
 def terms_of(mechanisms: Collection[str]) -> frozenset[str]:
-    """Return what an entry of the manifest's `epsilon` may say under some mechanisms; names as in `covers_of`."""
+    """Return the allowed keys of a manifest's `epsilon` entry under these mechanisms; names as in `covers_of`."""
     known = (find_mechanism(name) for name in mechanisms if name in MECHANISMS or ":" in name)
     return TERMS.union(*(entry.load().report_terms for entry in known))
 
 
 def is_discreet(noise: object) -> bool:
-    """Say whether all this holds for a run: its `privacy.noise`, or its manifest's `noise`, is not the seed's."""
+    """Return whether these rules hold for a run: its `privacy.noise`, or its manifest's `noise`, is not seeded."""
     return noise != "seeded"
 
 
-# --- what may be public -------------------------------------------------------------------------------------
+# --- public values ------------------------------------------------------------------------------------------
 
 
 def is_public(file: str, key: str, mechanisms: Collection[str], scores: Collection[str] = ()) -> bool:
-    """Say whether a key of a public file is: a theorem of the run's mechanism must cover what it is made of.
+    """Return whether a key of a public file is public: a theorem of the run's mechanism must cover its kind.
 
     Args:
         file: `metrics.jsonl` or `manifest.json`.
         key: Of a row, or of the manifest.
-        mechanisms: Tables under `[privacy]` that are there; none: the plan and the models need no theorem.
+        mechanisms: The run's tables under `[privacy]`; the plan and the models need no theorem.
         scores: Names of the task's metrics.
     """
     key = SCORES if file == METRICS and key in scores else key
@@ -194,7 +193,7 @@ def is_public(file: str, key: str, mechanisms: Collection[str], scores: Collecti
 
 
 def public_row(row: Mapping[str, Any], mechanisms: Collection[str], scoring: Scoring) -> dict[str, Any]:
-    """Return what may be public of a round's row.
+    """Return the public part of a round's row.
 
     >>> row = {"round": 3, "accuracy": 0.9, "clients": 7, "released-train-loss": 1.2}
     >>> public_row(row, ["dp-sgd"], Scoring())
@@ -204,7 +203,7 @@ def public_row(row: Mapping[str, Any], mechanisms: Collection[str], scoring: Sco
 
 
 def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
-    """Return what may be public of a manifest."""
+    """Return the public part of a manifest."""
     kept = {key: value for key, value in manifest.items() if is_public(MANIFEST, key, mechanisms)}
     if "epsilon" in kept:
         kept["epsilon"] = _public_report(kept["epsilon"], mechanisms)
@@ -214,14 +213,14 @@ def public_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) ->
 
 
 def published_manifest(manifest: Mapping[str, Any], mechanisms: Collection[str]) -> dict[str, Any]:
-    """Return what an export has of a manifest: the same for all runs that have released the same."""
+    """Return the exported part of a manifest: equal for runs with equal releases."""
     items = [item for item in ITEMS if item.file == MANIFEST and item.published]
     kept = public_manifest(manifest, mechanisms)
     return {key: value for key, value in kept.items() if any(item.has(key) for item in items)}
 
 
 def _public_report(report: Mapping[str, Mapping[str, Any]], mechanisms: Collection[str]) -> dict[str, Any]:
-    """Return what may be public of a manifest's `epsilon`."""
+    """Return the public part of a manifest's `epsilon`."""
     known = {cover.adversary for cover in (*COVERS, *covers_of(mechanisms))} | {POPULATION}
     terms = terms_of(mechanisms)
     return {
@@ -240,10 +239,10 @@ PRIVATE_FILES = tuple(
 
 
 def may_be_copied(file: str, noise: object) -> bool:
-    """Say whether a server hands a file of a run directory to its operator, by the path in it.
+    """Return whether a server hands a file of a run directory to its operator.
 
-    Never what a run goes on from (it may hold keys, and who took part), never anything hidden, and of a run with the
-    operating system's noise nothing private.
+    Never a run's state (it may hold keys and cohorts), never hidden files, and with the operating system's noise no
+    private files.
 
     Args:
         file: With `/` between folders.

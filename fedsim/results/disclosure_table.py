@@ -1,4 +1,4 @@
-"""The documentation's table of what a run discloses, made of `fedsim.results.disclosure`.
+"""The documentation's table of what a run discloses, generated from `fedsim.results.disclosure`.
 
 `python -m fedsim.results.disclosure_table` writes it into the README.md of the current folder.
 """
@@ -16,7 +16,7 @@ HEAD = ("mechanism", "adversary", "may be given", "which is in", "theorem")
 
 
 def table() -> str:
-    """Return, as Markdown, what each adversary may be given, where it is written, and by which theorem."""
+    """Return, as Markdown, what each adversary may see, where it is written, and by which theorem."""
     rows = [HEAD, ("---",) * len(HEAD), *map(_row, COVERS)]
     rows.append(("each", "nobody but its owner", Kind.REST.name.lower(), _places((Kind.REST,)), "none"))
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -24,7 +24,7 @@ def table() -> str:
 
 
 def documented(text: str, made: Callable[[], str] = table) -> str:
-    """Return a document with the table between its marks, made anew.
+    """Return a document with the table between its marks replaced.
 
     Raises:
         ValueError: It has no marks.
@@ -39,13 +39,13 @@ def documented(text: str, made: Callable[[], str] = table) -> str:
 def _row(cover: Cover) -> tuple[str, ...]:
     given = ", ".join(kind.name.lower() for kind in cover.kinds) or "nothing"
     places = _places(cover.kinds)
-    if cover.kinds == (Kind.PLAN,):  # secure aggregation has no epsilon: nothing but what it is
+    if cover.kinds == (Kind.PLAN,):  # secure aggregation has no epsilon, only its entry
         places = "`secure-aggregation` in `manifest.json`"
     return f"`{cover.mechanism}`", f"`{cover.adversary}`", given, places, cover.theorem
 
 
 def _places(kinds: tuple[Kind, ...]) -> str:
-    """Return where kinds are: all public files are one place."""
+    """Return the places of kinds; all public files are one place."""
     files = dict.fromkeys(item.file for item in ITEMS if item.kind in kinds)
     private = [f"`{file}`" for file in files if file.startswith(f"{PRIVATE}/")]
     public = ["the public files"] if len(private) < len(files) else []
@@ -53,7 +53,7 @@ def _places(kinds: tuple[Kind, ...]) -> str:
 
 
 def _legend(kind: Kind) -> str:
-    """Return a line on a kind: what it is made of, and the files and keys that hold it."""
+    """Return a line on a kind: what it depends on, and its files and keys."""
     places: dict[str, list[str]] = {}
     for item in ITEMS:
         if item.kind is kind:

@@ -1,7 +1,6 @@
-"""`fedsim export`: of a run directory, the folder that may be published, and what covers it.
+"""`fedsim export`: a publishable folder of a run, and the epsilon that covers it.
 
-It holds what `fedsim.results.disclosure` allows, and nothing that tells two runs apart that have released the same models:
-both have the same bytes here.
+It holds what `fedsim.results.disclosure` allows; runs that released the same models have the same bytes here.
 """
 
 from __future__ import annotations
@@ -41,25 +40,25 @@ WEAKEST_FIRST = (
     "released-models",
     "known-cohort",
     "server",
-)  # what holds against who sees more holds here too
+)  # an epsilon against an adversary that sees more holds here too
 
 
 def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run:
-    """Make the folder of a run that may be published.
+    """Make a publishable folder of a run.
 
-    Its manifest says under `covered-by` which epsilon covers it: adversary, unit, relation, delta. It can be read as a
+    Its manifest names the covering epsilon under `covered-by`: adversary, unit, relation, delta. It can be read as a
     run (`fedsim.load_run`).
 
     Args:
-        run: A completed run, or its directory; a copy will do.
+        run: A completed run, its directory, or a copy.
         out: The folder, which must not exist.
-        private: Copy what is private too, for another place of its owner's.
+        private: Also copy private files, for the owner's use.
 
     Returns:
         The folder, as a run.
 
     Raises:
-        Refused: The run is none or not completed, there is nothing private, what is protected can't be left out, or
+        Refused: There is no such completed run, there are no private files, a protected value can't be left out, or
             the folder can't be made; nothing was written.
     """
     source = run if isinstance(run, Run) else Run(run)
@@ -71,7 +70,7 @@ def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run
 
 
 def covered_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what covers a run's public files: an epsilon with all that belongs to it, or why there is none.
+    """Return the epsilon that covers a run's public files, with its terms, or why there is none.
 
     Args:
         manifest: The run's.
@@ -110,7 +109,7 @@ def _check(run: Run, private: bool) -> None:
 
 
 def _public_files(run: Run) -> dict[str, bytes]:
-    """Return what is published of a run, by name."""
+    """Return a run's published files, by name."""
     mechanisms, manifest = mechanisms_of(run.path), run.manifest
     rows = [public_row(row, mechanisms, Scoring.of(manifest)) for row in run.rows]
     tree = published_manifest(manifest, mechanisms) | {"covered-by": covered_by(manifest)}
@@ -125,7 +124,7 @@ def _public_files(run: Run) -> dict[str, bytes]:
 
 
 def _write(out: Path, files: Mapping[str, bytes], secret: Mapping[str, bytes]) -> None:
-    """Make the folder under another name and rename it: a kill leaves none, or one that is whole."""
+    """Make the folder under another name and rename it: a kill leaves none, or a whole one."""
     if out.exists() or out.is_symlink():
         raise Refused(f"export {str(out)!r}: exists; a new folder is needed")
     draft = out.absolute().parent / f"{DRAFT}{secrets.token_hex(16)}"

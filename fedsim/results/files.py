@@ -17,13 +17,13 @@ from fedsim.errors import Refused
 def drafted(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Have a file written so that its name has either its former content or all of the new one.
 
-    What is yielded is the path of a draft beside it, for the block to write; it is then synced and renamed. A draft
-    that a kill leaves there is overwritten by the next.
+    Yields the path of a draft beside it, for the block to write; it is then synced and renamed. A leftover draft is
+    overwritten by the next.
 
     Args:
         path: The file.
-        private: Whether its owner alone may read it; so it is from the beginning, for a block that writes into the
-            draft that is there or into a private one of its own.
+        private: Whether only its owner may read it. The draft is private from the beginning, if the block writes into
+            it or replaces it by a private file.
     """
     draft = path.with_name(f".{path.name}.draft")
     if private:
@@ -44,7 +44,7 @@ def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that its owner alone may read and write, whatever the umask; one that is there stays."""
+    """Make an empty file that only its owner may read and write, whatever the umask; an existing one stays."""
     with suppress(FileExistsError):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -54,14 +54,14 @@ def create_private(path: Path) -> None:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder that is its owner's alone, whatever the umask; one that is there stays as it is."""
+    """Make a folder for its owner only, whatever the umask; an existing one stays as it is."""
     with suppress(FileExistsError):
         path.mkdir(0o700)
         path.chmod(0o700)
 
 
 def sync_folder(path: Path) -> None:
-    """Have the disk know the names in a folder."""
+    """Sync the names in a folder to the disk."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -75,7 +75,7 @@ def _sync(path: Path, flags: int) -> None:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a file of lines has come."""
+    """Position in a file of lines."""
 
     bytes: int
     lines: int
@@ -96,11 +96,11 @@ class LineFile:
         self.position = position
 
     def append(self, value: dict[str, Any]) -> None:
-        """Add a line; raises `ValueError` for NaN and infinity, which JSON has not."""
+        """Append a line; raises `ValueError` for NaN and infinity, which JSON lacks."""
         self.extend([value])
 
     def extend(self, values: Sequence[dict[str, Any]]) -> None:
-        """Add lines, all of them synced once; raises as `append`."""
+        """Append lines, synced once; raises as `append`."""
         if not values:
             return
         lines = b"".join(json.dumps(value, allow_nan=False).encode() + b"\n" for value in values)
@@ -114,7 +114,7 @@ class LineFile:
         """Return the lines up to the position.
 
         Raises:
-            Refused: The file is missing, shorter than the position, or has something else there.
+            Refused: The file is missing, shorter than the position, or damaged.
         """
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self.position.bytes:
@@ -137,7 +137,7 @@ class LineFile:
         return rows
 
     def cut(self) -> None:
-        """Drop what comes after the position: rounds that no checkpoint holds, or half a line."""
+        """Cut off everything after the position: rounds without a checkpoint, or half a line."""
         with self.path.open("ab") as file:
             file.truncate(self.position.bytes)
             os.fsync(file.fileno())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Places = str | Path | Iterable[str | Path]
 SWEEP = "sweep.json"
 RUNS = "runs"
-# Columns that are there whatever the runs are, null where a run has none.
+# Columns for all runs, null if a run lacks them.
 SAID = (
     "path",
     "kind",
@@ -37,7 +37,7 @@ SAID = (
 PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
 ADVERSARIES = ("server", "known-cohort", "released-models")
 EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
-OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # metrics that say nothing of a whole run
+OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # columns that don't describe a whole run
 INTEGERS = ("seed", "rounds-done", "round", "dp-steps")
 FLOATS = ("wall-seconds", "delta", "noise-multiplier", "sampling-rate", *EPSILONS)
 
@@ -45,18 +45,18 @@ FLOATS = ("wall-seconds", "delta", "noise-multiplier", "sampling-rate", *EPSILON
 def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
     """Return one row a run, or, if `long`, one row a round.
 
-    Wide: `path`, `kind`, `name`, `status` and `error`; `sweep`, `arm` and `point` where the run is of a sweep; `seed`,
-    `rounds-done` and `wall-seconds`; every metric as it was when last measured; `mechanism`, `unit`, `relation`,
-    `delta`, `noise-multiplier`, `sampling-rate`, `dp-steps`; epsilon so far, a column an adversary
-    (`epsilon-server`, `epsilon-known-cohort`, `epsilon-released-models`); every setting, under its dotted key. What a
-    run has not is null. A run that was not finished has a row too: `status` says what it is (`Run.status`; of a sweep's
-    run that has not begun: `waiting` or `failed`).
+    Wide: `path`, `kind`, `name`, `status` and `error`; `sweep`, `arm` and `point` for a sweep's run; `seed`,
+    `rounds-done` and `wall-seconds`; every metric's last value; `mechanism`, `unit`, `relation`, `delta`,
+    `noise-multiplier`, `sampling-rate`, `dp-steps`; epsilon so far, one column for each adversary (`epsilon-server`,
+    `epsilon-known-cohort`, `epsilon-released-models`); every setting, under its dotted key. Missing values are null.
+    Unfinished runs have a row too; see `status` (`Run.status`; for a sweep's run that has not begun: `waiting` or
+    `failed`).
 
     Long: `path`, `name`, `status`, `sweep`, `arm`, `point`, `seed`, and a round's row of `metrics.jsonl`.
 
     Args:
-        places: Run directories, sweep directories (all their runs), or globs of these; what a glob finds beside
-            them is passed over. Of a Flower app's run there is what fedsim knows.
+        places: Run directories, sweep directories (all their runs), or globs; other paths found by a glob are
+            ignored. A Flower app's run has what fedsim knows.
         long: One row a round.
 
     Raises:
@@ -72,10 +72,10 @@ def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
 
 
 def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
-    """Return one row a privacy event: the run's `path`, `name`, `sweep`, `arm`, `point`, `seed`, and what the event says.
+    """Return one row a privacy event: the run's `path`, `name`, `sweep`, `arm`, `point`, `seed`, and its fields.
 
-    `noise-multiplier` is that of all its parts together where it has parts. Lines of a mechanism that can't be loaded are
-    there as they are. Arguments and errors as `load_runs`.
+    An event with parts has their joint `noise-multiplier`. Lines of a mechanism that can't be loaded are included
+    raw. Arguments and errors as `load_runs`.
     """
     rows = []
     for found in _found(places):
@@ -91,7 +91,7 @@ def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Found:
-    """A run directory, or the place of one that a sweep has not begun, and what the sweep says of it."""
+    """A run directory, or the path of a sweep's run that has not begun, with the sweep's information."""
 
     path: Path
     sweep: str | None = None
@@ -131,7 +131,7 @@ def _is_one(path: Path) -> bool:
 
 
 def _in_its_sweep(path: Path) -> _Found:
-    """Return a run with what the sweep says of it that it is of, if there is one."""
+    """Return a run with the information of its sweep, if there is one."""
     file = path.absolute().parent.parent / SWEEP
     if path.absolute().parent.name != RUNS or not file.is_file():
         return _Found(path)
@@ -141,14 +141,14 @@ def _in_its_sweep(path: Path) -> _Found:
 
 
 def _scores_of(every: Iterable[_Found]) -> tuple[str, ...]:
-    """Return the columns of losses and metrics that runs have; where none has begun, those of classification."""
+    """Return the runs' columns of losses and metrics; if none has begun, those of classification."""
     scorings = [Run(found.path).scoring for found in every if found.begun] or [Scoring()]
     metrics = (metric.name for scoring in scorings for metric in scoring.metrics)
     return (*dict.fromkeys(metrics), "loss", "train-loss")
 
 
 def _said(found: _Found) -> dict[str, Any]:
-    """Return what tells a run from others."""
+    """Return a run's identifying columns."""
     planned, run = found.planned or {}, Run(found.path) if found.begun else None
     manifest = {} if run is None else run.manifest
     point = planned.get("point")
@@ -186,7 +186,7 @@ def _row_of(found: _Found) -> dict[str, Any]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return a run's settings, by their dotted keys, without tables of mechanisms, a task or an algorithm that are unset."""
+    """Return a run's settings by dotted key, without unset tables of mechanisms, a task or an algorithm."""
     flat = _flat(run.experiment.model_dump(by_alias=True, mode="json"))
     return {
         key: value
@@ -204,7 +204,7 @@ def _rounds_of(found: _Found) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file of JSON, none where there is no file."""
+    """Return the whole lines of a file of JSON; none without a file."""
     if not path.is_file():
         return []
     lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
@@ -212,7 +212,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _frame(rows: list[dict[str, Any]], first: Iterable[str], floats: Iterable[str] = ()) -> pl.DataFrame:
-    """Return rows as a frame, some columns first, which are there in any case; `floats` are numbers, too."""
+    """Return rows as a frame that always has the columns `first`, in front; `floats` are numeric columns."""
     import polars as pl
 
     names = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
@@ -225,7 +225,7 @@ def _frame(rows: list[dict[str, Any]], first: Iterable[str], floats: Iterable[st
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested tables into one, with dotted keys."""
+    """Flatten nested tables to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

@@ -17,19 +17,18 @@ from fedsim.results.files import LineFile, Position
 class LedgerFile:
     """A run's ledger.
 
-    With seeded noise this process writes it, a round at a time, and on resume what no checkpoint holds is cut
-    off, for the same noise is drawn again. With noise of the operating system each client notes its event before
-    the noised value leaves it (with secure aggregation this process does, before it asks for it), and nothing is
-    ever cut off: what was released once stays released.
+    With seeded noise this process writes it, a round at a time; on resume, events without a checkpoint are cut off,
+    since the same noise is drawn again. With the operating system's noise each client notes its event before the
+    noised value leaves it (with secure aggregation this process does, before it asks), and events are never removed.
 
     Args:
         path: The file.
-        lasting: Whether nothing is ever cut off.
-        own: Reference of the run's mechanism, where it is a user's own.
+        lasting: Whether events are never removed.
+        own: Reference of the run's mechanism, if it is a user's own.
 
     Attributes:
         path: The file.
-        lasting: Whether nothing is ever cut off.
+        lasting: Whether events are never removed.
     """
 
     def __init__(self, path: Path, *, lasting: bool, own: str = "") -> None:
@@ -40,14 +39,14 @@ class LedgerFile:
 
     @property
     def position(self) -> Position:
-        """How far the file was written or read."""
+        """Position up to which the file was written or read."""
         return self._file.position
 
     def go_on(self, position: Position) -> list[Event]:
-        """Return the events that a run goes on with, from a checkpoint that stands at `position`.
+        """Return the events of a run that resumes from a checkpoint at `position`.
 
         Raises:
-            Refused: The file does not hold what it should.
+            Refused: The file is damaged.
         """
         self._file.position = position
         events = self._parsed(self._file.rows())
@@ -58,7 +57,7 @@ class LedgerFile:
         return events + self._news()
 
     def take(self, events: Sequence[Event]) -> list[Event]:
-        """Note a round's events, or return those that its clients have noted, late ones included."""
+        """Note a round's events, or return those that its clients noted, including late ones."""
         if self.lasting:
             return self._news()
         self.write(events)
@@ -69,14 +68,14 @@ class LedgerFile:
         self._file.extend([event.to_json() for event in events])
 
     def _drop_half_a_line(self) -> None:
-        """Cut off what a client that was killed at it has not written whole: its value has not left it either."""
+        """Cut off an incomplete line of a killed client, which had not sent its value yet."""
         content = self.path.read_bytes()
         with self.path.open("ab") as file:
             file.truncate(content.rfind(b"\n") + 1)
             os.fsync(file.fileno())
 
     def _news(self) -> list[Event]:
-        """Read the whole lines that are new."""
+        """Read new whole lines."""
         before = self._file.position
         with self.path.open("rb") as file:
             file.seek(before.bytes)

@@ -1,7 +1,7 @@
-"""One process at a time writes a run directory.
+"""A lock by which only one process at a time writes a run directory.
 
-The lock is the kernel's, on an open file (`flock`): it ends with the process, however that ends, so a killed
-run leaves none behind. Programs that the process starts don't hold it.
+It is a kernel lock on an open file (`flock`) that ends with the process, so a killed run leaves none behind. Child
+programs don't inherit it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from fedsim.errors import Refused
 log = logging.getLogger(__name__)
 
 NAME = ".lock"
-# A reader that looks whether the lock is held has it for an instant; who wants it waits that out.
+# A reader that tests the lock holds it for an instant; taking it waits for that.
 ATTEMPTS, PAUSE = 10, 0.02
-# Some network file systems have no locks; a run there is better unguarded than impossible.
+# Some network file systems have no locks; runs there are unguarded.
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 class Lock:
-    """The right to write a run directory, from now until `release` or the end of the process.
+    """The right to write a run directory, until `release` or the end of the process.
 
     Raises:
-        Refused: Another process (or another part of this one) has it.
+        Refused: Another process (or another part of this one) holds it.
         OSError: The folder can't be written to.
     """
 
@@ -74,7 +74,7 @@ def _refusal(folder: Path) -> Refused:
 
 
 def is_held(folder: Path) -> bool | None:
-    """Say whether a process writes a run directory; None where that can't be known."""
+    """Return whether a process writes a run directory; None if unknown."""
     try:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

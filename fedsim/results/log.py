@@ -1,4 +1,4 @@
-"""`log.txt`: what a process says while it runs someone's code."""
+"""`log.txt`: a process's output while it runs a user's code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Log:
-    """A text file that grows line by line, each with its time (UTC); it can be read while it grows."""
+    """A growing text file with a time (UTC) on each line, readable while it grows."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
@@ -39,10 +39,9 @@ class Log:
 
 @contextmanager
 def recording(path: Path, silent: bool) -> Iterator[Log]:
-    """Write what this process prints and logs inside the block to a file as well, or only there if `silent`.
+    """Copy this process's output inside the block to a file, or redirect it there if `silent`.
 
-    That is what reaches stdout and stderr through Python: Flower's log lines, Python's logging and warnings,
-    the prints of the code that runs.
+    This covers what reaches stdout and stderr through Python: Flower's log lines, logging, warnings and prints.
     """
     from fedsim.flower.log import set_console
 
@@ -63,7 +62,7 @@ def recording(path: Path, silent: bool) -> Iterator[Log]:
 
 
 def _both(stream: TextIO, write: Callable[[str], int], log: Log, silent: bool) -> Callable[[str], int]:
-    """Return a `write` that also goes to the log; handlers that hold the stream find it there."""
+    """Return a `write` that also writes to the log; as the stream's method it serves handlers of the stream, too."""
 
     def write_both(text: str) -> int:
         log.write(text)

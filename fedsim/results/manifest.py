@@ -1,4 +1,4 @@
-"""What a manifest says of a run: what ran, with which versions, where."""
+"""Contents of a manifest: what ran, with which versions, where."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ ARITHMETIC = {
 def experiment_manifest(
     experiment: Experiment, data_sha256: str, not_resumable: str | None
 ) -> dict[str, Any]:
-    """Return what a manifest says of an experiment's run, beside its status and `run-id`.
+    """Return the manifest of an experiment's run, without its status and `run-id`.
 
     Args:
-        experiment: What runs.
+        experiment: The experiment.
         data_sha256: Hash of its data.
-        not_resumable: Why the run could not go on after a kill, None if it can.
+        not_resumable: Why the run can't be resumed after a kill; None: it can.
     """
     own = experiment.privacy.own
     return {
@@ -60,16 +60,16 @@ def experiment_manifest(
         **({} if not_resumable is None else {"not-resumable": not_resumable}),
         **session(),
         "modules": _users_modules(experiment),
-        **({} if own is None else {"mechanism": own.use}),  # whose events the ledger has
+        **({} if own is None else {"mechanism": own.use}),  # for loading its events
         "noise": experiment.privacy.noise,
         **scoring_of(experiment).manifest(),
         **({"arithmetic": ARITHMETIC[experiment.privacy.arithmetic]} if experiment.privacy.releases else {}),
-        "epsilon": {},  # by adversary; of a mechanism's account, if there is one
+        "epsilon": {},  # by adversary, from a mechanism's account
     }
 
 
 def session() -> dict[str, Any]:
-    """Return what may differ from one session of a run to the next."""
+    """Return the values that may differ between a run's sessions."""
     return {
         "commit": _commit(),
         "versions": _versions(),
@@ -79,16 +79,16 @@ def session() -> dict[str, Any]:
 
 
 def experiment_sha256(text: str) -> str:
-    """Return the hash of an experiment file but for `[runtime]`, which changes no result.
+    """Return the hash of an experiment file without `[runtime]`, which changes no result.
 
-    It is taken over what the text says, not how it is laid out.
+    It covers the values, not the layout.
     """
     tree = {key: value for key, value in tomllib.loads(text).items() if key != "runtime"}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def changed_versions(manifest: dict[str, Any]) -> list[str]:
-    """Return a phrase for each package that is here in another version than the run began with."""
+    """Return a phrase for each package with another version than at the run's beginning."""
     here = _versions()
     return [
         f"{name} {here.get(name)} (was {then})"
@@ -98,7 +98,7 @@ def changed_versions(manifest: dict[str, Any]) -> list[str]:
 
 
 def _users_modules(experiment: Experiment) -> dict[str, str]:
-    """Return the folder of each of the user's own modules, so that a later process finds them too."""
+    """Return the folder of each of the user's own modules, for later processes."""
     folders = {}
     for reference in experiment.own_code.values():
         top = reference.partition(":")[0].partition(".")[0]
@@ -121,7 +121,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return fedsim's own commit where it runs from a checkout, with `+` where that has changed since."""
+    """Return the commit of a fedsim checkout, with `+` for local changes; None: it is no checkout."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None

@@ -1,6 +1,6 @@
-"""The folder `private/` of a run whose noise is the operating system's: what no theorem covers, for its owner alone.
+"""The folder `private/` of a run with the operating system's noise: values that no theorem covers, for its owner only.
 
-It is made 0700 and its files 0600. `fedsim.results.disclosure` says what is in it.
+Its mode is 0700, its files' 0600. `fedsim.results.disclosure` lists its contents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fedsim.private_log import note
 from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE
 from fedsim.results.files import LineFile, Position, make_private_folder, write_whole
 
-ROWS = f"{PRIVATE}/{METRICS}"  # what a checkpoint calls the rows
+ROWS = f"{PRIVATE}/{METRICS}"  # the rows' name in a checkpoint
 
 
 class PrivateFiles:
@@ -24,7 +24,7 @@ class PrivateFiles:
 
     Attributes:
         log: `private/log.txt`.
-        manifest: `private/manifest.json`: what the public one holds back.
+        manifest: `private/manifest.json`: values omitted from the public one.
     """
 
     def __init__(self, run: Path, manifest: Mapping[str, Any]) -> None:
@@ -44,10 +44,10 @@ class PrivateFiles:
 
     @classmethod
     def of(cls, run: Path) -> PrivateFiles:
-        """Return those of a run directory.
+        """Return the private files of a run directory.
 
         Raises:
-            Refused: They are not there.
+            Refused: There are none.
         """
         return cls(run, read_private_manifest(run))
 
@@ -55,12 +55,12 @@ class PrivateFiles:
         """Go on after the rows of a checkpoint.
 
         Raises:
-            Refused: They are not there, or damaged.
+            Refused: They are missing or damaged.
         """
         rows = LineFile(self._rows.path, position)
         try:
             known = rows.rows()
-        except Refused:  # it says how long they are
+        except Refused:  # its message reveals their length
             raise Refused(f"{ROWS}: is not what the checkpoint was made with") from None
         for row in known:
             self._last |= row
@@ -72,7 +72,7 @@ class PrivateFiles:
 
     @property
     def position(self) -> Position:
-        """How far the rows have come."""
+        """Position of the rows."""
         return self._rows.position
 
     def append_round(self, row: Mapping[str, Any]) -> None:
@@ -85,12 +85,12 @@ class PrivateFiles:
         note(self.log, text)
 
     def note_error(self, error: BaseException) -> None:
-        """Keep what was raised, which nobody else hears."""
+        """Keep an exception, which is not public."""
         self.manifest["error"] = str(error) or type(error).__name__
         self.note("".join(traceback.format_exception(error)))
 
     def end(self, wall_seconds: float) -> None:
-        """Keep how long the run took, and its last values."""
+        """Keep the run's duration and its last values."""
         self.manifest |= {"wall-seconds": wall_seconds, "final": self._last}
         self.write()
 
@@ -103,7 +103,7 @@ def read_private_manifest(run: Path) -> dict[str, Any]:
     """Return a run's private manifest.
 
     Raises:
-        Refused: It is not there, or no JSON.
+        Refused: It is missing, or no JSON.
     """
     try:
         tree: dict[str, Any] = json.loads((run / PRIVATE / MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""Whether a run directory can go on, and from where. Looking changes nothing."""
+"""Checks whether a run directory can be resumed, and from where, without changing it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fedsim.results.secret_state import check_there, state_of
 
 @dataclass(frozen=True)
 class Resumption:
-    """What a run goes on from.
+    """Where a run resumes.
 
     Attributes:
         manifest: As the last session left it.
-        state: The folder that the run goes on from.
+        state: The state folder.
         checkpoint: The last whole round; None: the run begins again at round 1.
         rows: The rows of `metrics.jsonl` up to there.
         data_sha256: Hash of the run's data.
@@ -36,20 +36,20 @@ class Resumption:
 
     @property
     def position(self) -> Position:
-        """Where `metrics.jsonl` goes on."""
+        """Position at which `metrics.jsonl` continues."""
         return self.checkpoint.files[METRICS] if self.checkpoint else START
 
 
 def examine(path: Path, home: Path | None = None) -> Resumption:
-    """Find out how a run directory goes on.
+    """Find where a run directory resumes.
 
     Args:
         path: The run directory.
         home: The folder of secret states; None: this user's.
 
     Raises:
-        Refused: It is none, its run is completed or can't be resumed, the experiment is another one, its
-            files don't belong together, or it is a copy.
+        Refused: It is no run directory or a copy, its run is completed or can't be resumed, the experiment has
+            changed, or its files don't belong together.
     """
     run = f"run {str(path)!r}"
     manifest = _manifest(path, run)
@@ -83,10 +83,10 @@ def examine(path: Path, home: Path | None = None) -> Resumption:
 
 
 def check_data(path: Path, found: Resumption, sha256: str) -> None:
-    """Refuse to go on with other data than the run began with.
+    """Refuse to resume with other data than the run began with.
 
     Raises:
-        Refused: The hash is another.
+        Refused: The hash differs.
     """
     if sha256 != found.data_sha256:
         hashes = f": data-sha256 was {found.data_sha256} and is {sha256}"
@@ -95,7 +95,7 @@ def check_data(path: Path, found: Resumption, sha256: str) -> None:
 
 
 def _data_sha256(path: Path, manifest: dict[str, Any]) -> str:
-    """Return the hash of a run's data; raises `Refused` where it should be private, and is not there."""
+    """Return the hash of a run's data; raises `Refused` if it should be in the private files and is missing."""
     tree = read_private_manifest(path) if is_discreet(manifest["noise"]) else manifest
     return str(tree["data-sha256"])
 
@@ -120,7 +120,7 @@ def _experiment_sha256(path: Path) -> str | None:
 
 
 def _checkpoint_in(state: Path, path: Path, manifest: dict[str, Any], data_sha256: str) -> Checkpoint | None:
-    """Return the run's checkpoint, if there is one; raises `Refused`, which says where it is if that is outside."""
+    """Return the run's checkpoint, if any; raises `Refused`, with its folder if that is outside."""
     try:
         checkpoint = read_checkpoint(state)
         if checkpoint is not None:
@@ -133,7 +133,7 @@ def _checkpoint_in(state: Path, path: Path, manifest: dict[str, Any], data_sha25
 
 
 def _check(checkpoint: Checkpoint, manifest: dict[str, Any], data_sha256: str) -> None:
-    """Refuse a checkpoint that was put here from elsewhere."""
+    """Refuse a checkpoint of another run."""
     if checkpoint.run_id != manifest["run-id"]:
         raise Refused(f"{FOLDER}: belongs to run {checkpoint.run_id}, and this is run {manifest['run-id']}")
     expected = {"experiment_sha256": manifest["experiment-sha256"], "data_sha256": data_sha256}

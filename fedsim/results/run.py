@@ -42,12 +42,11 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How the run is.
+        """Status of the run.
 
         `running`; `completed`; `failed` (the manifest says why); `interrupted` by SIGINT or SIGTERM after a whole
-        round; `pruned` by a sweep, after the manifest's `pruned-after` rounds; `killed`: the manifest says that it is
-        running, and no process writes it. All but the first two can be resumed, unless the manifest's `resumable` is
-        false.
+        round; `pruned` by a sweep, after the manifest's `pruned-after` rounds; `killed`: the manifest says `running`,
+        but no process writes it. All except the first two can be resumed, unless the manifest's `resumable` is false.
         """
         status = str(self.manifest["status"])
         if status == "running" and is_held(self.path) is False:
@@ -57,12 +56,12 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`experiment`, or `flower-app`: someone else's Flower app, of whose metrics fedsim knows nothing."""
+        """`experiment`, or `flower-app`: any other Flower app, with metrics unknown to fedsim."""
         return str(self.manifest.get("kind", "experiment"))
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The experiment, with every default; raises `Refused` for a Flower app, which has none."""
+        """The experiment, with every default; raises `Refused` for a Flower app."""
         from fedsim.experiment import Experiment
 
         if self.kind != "experiment":
@@ -73,7 +72,7 @@ class Run:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, none for a Flower app; a last line being written is left out.
 
-        Where noise is the operating system's, they hold what may be public (`fedsim.results.disclosure`).
+        With the operating system's noise they hold only public values (`fedsim.results.disclosure`).
         """
         if self.kind != "experiment":
             return []
@@ -82,10 +81,10 @@ class Run:
 
     @property
     def private_rows(self) -> list[dict[str, Any]]:
-        """The rows in full of a run with the operating system's noise, for its owner: no theorem covers them.
+        """The full rows of a run with the operating system's noise, for its owner: no theorem covers them.
 
         Raises:
-            Refused: It has none: its noise is seeded, and `rows` are all; or it is a copy or an export.
+            Refused: There are none: noise is seeded, so that `rows` are complete; or this is a copy or an export.
         """
         file = self.path / PRIVATE / METRICS
         if not file.is_file():
@@ -94,13 +93,13 @@ class Run:
 
     @property
     def ledger(self) -> Path:
-        """Where its privacy events are: `ledger.jsonl`, in `private/` where noise is the operating system's."""
+        """Path of its privacy events: `ledger.jsonl`, in `private/` with the operating system's noise."""
         private = self.path / PRIVATE / LEDGER
         return private if private.is_file() else self.path / LEDGER
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """One row a round; what was not measured is null."""
+        """One row a round; unmeasured values are null."""
         import polars as pl
 
         return pl.DataFrame(self.rows, infer_schema_length=None)
@@ -133,7 +132,7 @@ class Run:
         """Return the model with its final weights, in evaluation mode.
 
         Raises:
-            Refused: The run has not ended well, so there are none.
+            Refused: The run is not completed, so there are none.
         """
         from safetensors.torch import load_file
 
@@ -150,5 +149,5 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Open a run directory; raises `Refused` where there is none."""
+    """Open a run directory; raises `Refused` if there is none."""
     return Run(path)

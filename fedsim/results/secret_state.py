@@ -1,8 +1,8 @@
-"""Where a run keeps what it goes on from, and the secret part of it, which is never in the run directory.
+"""A run's state folder: in the run directory, or, if the state is secret, outside it.
 
-A run directory is copied, shown and kept. With `privacy.noise = "os"` what a run needs to go on tells more than any
-epsilon covers: the key of correlated noise, which takes the noise off the released models; who took part; what clients
-count. All of it lies outside then, in a folder of the run's own:
+A run directory is copied, shown and kept. With `privacy.noise = "os"` the state for resuming a run reveals more than
+any epsilon covers: the key of correlated noise, which removes it from the released models; the cohorts; the clients'
+counts. All of it is then outside, in a folder of the run's own:
 
     HOME/<run-id>/          mode 0700; HOME: $FEDSIM_STATE_HOME/runs, else $XDG_STATE_HOME/fedsim/runs, else
                             ~/.local/state/fedsim/runs; of a server process: STATE/secrets
@@ -12,9 +12,9 @@ count. All of it lies outside then, in a folder of the run's own:
       round-begun           the last round that clients have begun and that can't be run again
       run                   the path of the run directory
 
-Files have mode 0600 from the moment that they exist, whatever the umask. The folder stays while the run may go on, and
-is erased when it is completed. Erased means unlinked: on disks that copy on write or level wear, to write over a file
-destroys nothing for sure, so nothing is written over; an encrypted disk keeps out those who can read the raw one.
+Files have mode 0600 from their creation, whatever the umask. The folder stays while the run can be resumed, and is
+erased when it is completed. Erasing means unlinking: with copy on write or wear levelling, overwriting a file
+destroys nothing for sure, so it is not done; disk encryption protects against reading the raw disk.
 
 With seeded noise there is no secret, and all this is in the run directory.
 """
@@ -47,7 +47,7 @@ def default_home() -> Path:
     """Return the folder of this user's secret states.
 
     Raises:
-        Refused: There is none: no variable names one, and the user has no home.
+        Refused: No variable names one, and the user has no home.
     """
     if own := os.environ.get(VARIABLE):
         return Path(own).absolute() / "runs"
@@ -59,7 +59,7 @@ def default_home() -> Path:
 
 
 def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -> Path:
-    """Return the folder that a run goes on from: its directory, or a secret one. What can't go on keeps nothing.
+    """Return a run's state folder: its directory, or a secret one; a run that can't be resumed keeps no secrets.
 
     Args:
         run: The run directory.
@@ -67,21 +67,21 @@ def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -
         home: The folder of secret states; None: this user's.
 
     Raises:
-        Refused: There can be no secret folder.
+        Refused: A secret folder is impossible.
     """
     if manifest.get("noise") != Noise.SYSTEM or not manifest["resumable"]:
         return run
-    if not RUN_ID.fullmatch(str(manifest["run-id"])):  # a folder that is erased is no place for any name
+    if not RUN_ID.fullmatch(str(manifest["run-id"])):  # the folder will be erased, so its name must be safe
         raise Refused(f"manifest.json: run-id = {manifest['run-id']!r}: 32 hexadecimal digits are needed")
     return (home or default_home()) / str(manifest["run-id"])
 
 
 def make(folder: Path, run: Path) -> None:
-    """Make the secret folder of a new run, and erase those of runs that a kill has kept from erasing their own.
+    """Make the secret folder of a new run, and erase leftover ones of completed runs.
 
     Args:
-        folder: As `state_of` has it.
-        run: The run directory that is to be.
+        folder: From `state_of`.
+        run: The future run directory.
 
     Raises:
         Refused: It can't be made.
@@ -103,20 +103,16 @@ def make(folder: Path, run: Path) -> None:
 
 
 def check_there(folder: Path) -> None:
-    """Refuse to go on without the secret folder.
-
-    Raises:
-        Refused: It is not there.
-    """
+    """Raise `Refused` if the secret folder is missing."""
     if not folder.is_dir():
         raise Refused(
-            f"what it goes on from is secret, and is not at {str(folder)!r}: with privacy.noise = 'os' a run goes on only "
-            f"on the machine that it began on, with the {VARIABLE} that it began with"
+            f"its secret state is not at {str(folder)!r}: with privacy.noise = 'os' a run can be resumed only on the machine "
+            f"that it began on, with the same {VARIABLE}"
         )
 
 
 def key_in(folder: Path) -> bytes:
-    """Return the key of a run's noise, the same in all of its sessions: 32 bytes, on the disk when this returns.
+    """Return the key of a run's noise, the same in all sessions: 32 bytes, on the disk when this returns.
 
     Raises:
         Refused: It is damaged.
@@ -131,7 +127,7 @@ def key_in(folder: Path) -> bytes:
 
 
 def erase(folder: Path) -> None:
-    """Unlink a secret folder and all that is in it; what can't be is left, and said on the log."""
+    """Unlink a secret folder and its contents; failures are logged."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         sync_folder(folder.parent)
@@ -140,7 +136,7 @@ def erase(folder: Path) -> None:
 
 
 def _is_of_completed(folder: Path) -> bool:
-    """Say whether a secret folder is of a run that is completed; not of one that has been moved, which may go on."""
+    """Return whether a secret folder belongs to a completed run; a moved run, which may be resumed, does not count."""
     try:
         run = Path((folder / RUN).read_text().rstrip("\n"))
         manifest = json.loads((run / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""State as a tree: nested dicts and lists of arrays and JSON scalars, taken apart to be written, and put together."""
+"""State as a tree: nested dicts and lists of arrays and JSON scalars, split for storage and rebuilt."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tree = Any
-"""A dict with string keys, a list, an array, or what JSON has: a number, a string, True, False, None."""
+"""A dict with string keys, a list, an array, or a JSON scalar."""
 
 
 def take_apart(tree: Tree, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return a tree as JSON that refers to arrays by name, and the arrays.
 
     Args:
-        tree: Keeps its order, its dtypes and every bit, if not the layout of arrays in memory; a tuple comes back
-            as a list, a NumPy scalar as an array without axes.
-        name: Begins the arrays' names.
+        tree: Order, dtypes and bits are kept, but not the memory layout of arrays; a tuple becomes a list, a NumPy
+            scalar a 0-d array.
+        name: Prefix of the arrays' names.
 
     Raises:
-        ValueError: Something in it can't be kept; the message says where.
+        ValueError: A value can't be stored; the message says where.
     """
     arrays: dict[str, NDArray[Any]] = {}
     return _take(tree, name, arrays), arrays

@@ -1,6 +1,6 @@
-"""Engines: Flower Grids that play all the clients of a simulation.
+"""Engines: Flower Grids that run all clients of a simulation.
 
-What an engine is changes how long a run takes, never what comes out of it.
+The engine changes the duration of a run, never its results.
 """
 
 from fedsim.runtime.grid import ClientsGrid

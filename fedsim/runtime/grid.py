@@ -1,4 +1,4 @@
-"""The Grid that all engines share: messages in, replies out, as Flower means them."""
+"""The Grid shared by all engines: messages in, replies out, with Flower's semantics."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 class ClientsGrid(Grid):
-    """A Grid whose nodes are all the clients of a simulation.
+    """A Grid with all clients of a simulation as nodes.
 
-    An engine says how messages are answered (`_submit`, `_abandon`); ids, waiting, and the state of each
-    client that has one are here. Use it as a context manager: it ends its workers.
+    An engine defines how messages are answered (`_submit`, `_abandon`); this class handles ids, waiting, and clients'
+    states. As a context manager it ends its workers.
 
     Args:
-        spec: What the clients run.
-        workers: How many answer side by side.
+        spec: The app and its run.
+        workers: Number of parallel workers.
     """
 
     def __init__(self, spec: AppSpec, workers: int = 1) -> None:
@@ -47,15 +47,15 @@ class ClientsGrid(Grid):
 
     @abstractmethod
     def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
-        """Have the clients of each job answer, one after another; the futures never raise."""
+        """Let the clients of each job answer in order; the futures never raise."""
 
     def _abandon(self, futures: Iterable[Future[Outcome]]) -> None:
-        """Give up work that nobody waits for any more."""
+        """Give up work that is no longer awaited."""
         for future in futures:
             future.cancel()
 
     def close(self) -> None:
-        """End what the engine has started."""
+        """End the engine's processes."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class ClientsGrid(Grid):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    # --- what a simulation knows beyond Flower's interface ------------------------------------------------
+    # --- beyond Flower's interface ------------------------------------------------------------------------
 
     def client_nodes(self) -> Mapping[int, int]:
         """Return the node of each client, so that a server need not ask them."""
@@ -72,15 +72,14 @@ class ClientsGrid(Grid):
     def send_and_fold(self, groups: Groups, fold: Fold[T], *, timeout: float | None = None) -> T | None:
         """Send messages and return the total of their replies, folded where the replies are.
 
-        The replies of a group are added in its order; the totals of the groups are merged over a fixed tree,
-        whose lower part is summed by the workers. So neither the number of workers nor the order in which they
-        end has a say in any bit, and at most about `log2(groups)` totals are held here, however many clients
-        there are.
+        A group's replies are added in order; the groups' totals are merged over a fixed tree, with its lower part
+        summed by the workers. So the result's bits don't depend on the number of workers or their order, and at most
+        about `log2(groups)` totals are held here, for any number of clients.
 
         Args:
             groups: The messages, at least one in a group.
-            fold: Travels to where the replies are.
-            timeout: Seconds to wait; of a job that is late, a run of groups, nothing is in the total.
+            fold: Sent to where the replies are.
+            timeout: Seconds to wait; a late job, a run of groups, is left out of the total.
 
         Returns:
             The total; None if all are late.
@@ -101,13 +100,13 @@ class ClientsGrid(Grid):
         return tree.total
 
     def changed_states(self) -> dict[int, RecordDict]:
-        """Return the states that may have changed since this was last asked, by client."""
+        """Return possibly changed states since the last call, by client."""
         changed = {client: self._states[client] for client in sorted(self._changed)}
         self._changed.clear()
         return changed
 
     def restore_states(self, states: Mapping[int, RecordDict]) -> None:
-        """Set the states of clients, as a checkpoint has them."""
+        """Set the clients' states from a checkpoint."""
         self._states.update(states)
 
     # --- Flower's interface -----------------------------------------------------------------------------
@@ -137,9 +136,9 @@ class ClientsGrid(Grid):
         return [node_id(client) for client in range(self.spec.clients)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages to their clients; returns the ids to pull the replies with.
+        """Send messages to their clients; return ids for pulling the replies.
 
-        As in Flower, a message to a node that isn't there, or whose time is over, is logged and gets no id.
+        As in Flower, a message to an unknown node, or an expired one, is logged and gets no id.
 
         Raises:
             ValueError: A message is a reply, has been delivered before, or has no time to live.
@@ -165,9 +164,9 @@ class ClientsGrid(Grid):
         return [message.metadata.message_id for message in accepted]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there, each once.
+        """Return available replies, each once.
 
-        As in Flower, an id that is unknown, has been pulled, or whose message's time is over, gives an error
+        As in Flower, an id that is unknown, was pulled before, or belongs to an expired message, gives an error
         message (`ErrorCode.MESSAGE_UNAVAILABLE`).
         """
         replies = []
@@ -181,10 +180,10 @@ class ClientsGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Hand messages to their clients and return the replies that come within `timeout` seconds.
+        """Send messages to their clients and return the replies within `timeout` seconds.
 
         As in Flower, a late client works on, and its reply can be pulled later, unless its message is given up
-        (`give_up`); a message whose own time is over is answered by an error.
+        (`give_up`); an expired message is answered by an error.
         """
         end = float("inf") if timeout is None else time.monotonic() + timeout
         waiting = list(self.push_messages(messages))
@@ -198,12 +197,12 @@ class ClientsGrid(Grid):
         return replies
 
     def give_up(self, messages: Iterable[Message]) -> None:
-        """Forget messages that nobody waits for any more; a worker that is at one is replaced."""
+        """Drop messages that are no longer awaited; a worker at one of them is replaced."""
         given_up = [self._pending.pop(m.metadata.message_id, (None, None))[1] for m in messages]
         self._abandon(future for future in given_up if future is not None)
 
     def _reply(self, message_id: str) -> Message | None:
-        """Return what a pull gives for an id: the reply, an error, or None for not yet."""
+        """Return the result of a pull for an id: the reply, an error, or None for not yet."""
         message, future = self._pending.get(message_id, (None, None))
         if message is None or _is_over(message):
             return unknown_message(message_id, RUN_ID)
@@ -226,18 +225,18 @@ class ClientsGrid(Grid):
     # --- shared by them -----------------------------------------------------------------------------------
 
     def _states_of(self, job: Job) -> dict[int, RecordDict]:
-        """Return the states of those of a job's clients that have any."""
+        """Return the existing states of a job's clients."""
         return {client: self._states[client] for client in job.clients if client in self._states}
 
     def _note(self, outcome: Outcome) -> Outcome:
-        """Keep the states that a job left; for an engine to call before anyone sees what the job gave."""
+        """Keep a job's resulting states; engines call this before its outcome is visible."""
         self._states.update(outcome.states)
         self._changed.update(outcome.states)
         return outcome
 
     @staticmethod
     def _done_in(futures: Iterable[Future[Outcome]], timeout: float | None) -> Iterable[Future[Outcome]]:
-        """Yield futures as they are done, for at most `timeout` seconds."""
+        """Yield futures as they complete, for at most `timeout` seconds."""
         waiting = set(futures)
         end = None if timeout is None else time.monotonic() + timeout
         while waiting:
@@ -249,7 +248,7 @@ class ClientsGrid(Grid):
 
 
 def _check(message: Message) -> None:
-    """Raise `ValueError` unless a message is one to send, and for the first time."""
+    """Raise `ValueError` unless a message can be sent and was not sent before."""
     metadata = message.metadata
     if metadata.reply_to_message_id or metadata.ttl <= 0 or metadata.delivered_at:
         raise ValueError(f"Invalid message: {message}")

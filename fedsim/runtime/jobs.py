@@ -1,4 +1,4 @@
-"""What an engine does for a grid: some clients' messages, answered one after another in one place."""
+"""Jobs of an engine: messages to some clients, answered one after another by one worker."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 class Fold(Protocol, Generic[T]):
-    """How replies become one thing, where the replies are; it travels to the workers."""
+    """Combines replies where they are; sent to the workers."""
 
     def add(self, total: T | None, reply: Message) -> T:
-        """Return a total (None: of nothing yet) with one more reply; may change the total."""
+        """Return a total (None: empty) with one more reply; may change the total."""
 
     def merge(self, left: T, right: T) -> T:
         """Return the total of two; may change either."""
@@ -41,13 +41,13 @@ Groups = Sequence[
 def fold_groups(fold: Fold[T], sizes: Sequence[int], replies: Iterable[Message | None]) -> T | None:
     """Return the total of replies; None if all are missing.
 
-    Those of a group are added one after another, and the groups' totals over a `PairTree`.
+    A group's replies are added in order, and the groups' totals over a `PairTree`.
 
     Args:
         fold: Adds and merges.
         sizes: Of the groups, at least one.
-        replies: In the order of their messages; None for one that is missing. Each is let go of before the
-            next is asked for.
+        replies: In the order of their messages; None for a missing one. Each is released before the next is
+            requested.
     """
     tree: PairTree[T] = PairTree(len(sizes), fold.merge)
     coming = iter(replies)
@@ -65,12 +65,12 @@ def fold_groups(fold: Fold[T], sizes: Sequence[int], replies: Iterable[Message |
 class Job:
     """Packed messages to some clients, and the fold of their replies, if there is one.
 
-    Each message comes out with a content of its own, so that what one client does to it is not seen by the next.
+    Each unpacked message has its own content, so that clients can't see each other's changes.
     """
 
     clients: tuple[int, ...]
     messages: bytes
-    sizes: tuple[int, ...]  # of the groups that they come in
+    sizes: tuple[int, ...]  # of their groups
     fold: bytes | None = None
 
     @classmethod
@@ -87,12 +87,12 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What a job gave.
+    """Result of a job.
 
     Attributes:
-        replies: One for each message, in their order; empty where they were folded.
+        replies: One for each message, in order; empty if they were folded.
         folded: Their total.
-        states: The states of those clients that have any.
+        states: The existing states of its clients.
     """
 
     replies: list[Message] = field(default_factory=list)
@@ -109,8 +109,8 @@ def perform(
         app: Answers.
         spec: Makes the clients' contexts.
         job: The messages.
-        arrays: What their arrays were packed into.
-        states: The states of those of the clients that have any, for this job alone.
+        arrays: Their packed arrays.
+        states: The existing states of the clients, owned by this job.
     """
     outcome = Outcome()
 
@@ -118,12 +118,14 @@ def perform(
         context = spec.context(client, states.get(client))
         reply = answer(app, message, context)
         raised = reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-        if not raised and (client in states or len(context.state)):  # who raises keeps its old state
+        if not raised and (
+            client in states or len(context.state)
+        ):  # a client that raised keeps its old state
             outcome.states[client] = context.state
         return reply
 
     messages: list[Message] = unpack(job.messages, arrays)
-    replies = map(reply_of, job.clients, messages)  # one by one: arrays that are let go of need no copy
+    replies = map(reply_of, job.clients, messages)  # one by one: released arrays need no copy
     if job.fold is None:
         outcome.replies = list(replies)
     else:

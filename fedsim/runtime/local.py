@@ -1,4 +1,4 @@
-"""The local engine: worker processes on this machine, with shared memory between them and us."""
+"""The local engine: worker processes on this machine, with shared memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from fedsim.runtime.sharing import Channel, Lender, Loan
 from fedsim.runtime.spec import AppSpec
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# For glibc: arrays that come and go use the same pages again, large ones where the system has them, and don't fault
-# them in anew for each client.
+# For glibc: temporary arrays reuse pages, large ones if available, instead of faulting them in again for each client.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
@@ -34,8 +33,8 @@ KEEP_MEMORY = {
 class Process(Worker):
     """A worker process.
 
-    It is a fresh interpreter and not a fork: PyTorch's threads don't survive a fork, and a script or a
-    notebook needs no `if __name__ == "__main__"`.
+    A fresh interpreter, not a fork: PyTorch's threads don't survive a fork, and scripts and notebooks need no
+    `if __name__ == "__main__"`.
     """
 
     def __init__(self, spec: AppSpec, lender: Lender) -> None:
@@ -57,18 +56,18 @@ class Process(Worker):
             self._connection.send(spec)
 
     def fileno(self) -> int:
-        """Return what to wait on until it says something."""
+        """Return the descriptor to wait on for its messages."""
         return self._connection.fileno()
 
     def give(self, job: Job, shared: Loan | None, states: bytes, state_arrays: Sequence[Values]) -> None:
-        """Hand it a job; if it has died, `hear` finds out."""
+        """Give it a job; if it has died, `hear` reports it."""
         loan = self._lender.lend(state_arrays)
         with contextlib.suppress(OSError):
             self._channel.send(pickle.dumps((job, states)), shared, loan)
         self._lender.release(loan)
 
     def hear(self) -> Ready | Done | Died:
-        """Return what it says."""
+        """Return its message."""
         try:
             if not self.ready:
                 return Ready(self._connection.recv())
@@ -77,7 +76,7 @@ class Process(Worker):
             self.process.kill()
             return Died(f"worker process ended with {self.process.wait()}")
         if self.ticket is not None and self.ticket.fold is None:
-            # There may be many replies, for long: out of shared memory with them.
+            # Replies may be many and long-lived, so they are copied out of shared memory.
             arrays = [np.array(values) for values in arrays]
         return Done(packed, arrays)
 
@@ -89,7 +88,7 @@ class Process(Worker):
 
 
 class LocalGrid(PoolGrid):
-    """Clients played by worker processes; see `PoolGrid`."""
+    """Runs clients in worker processes; see `PoolGrid`."""
 
     def __init__(self, spec: AppSpec, workers: int) -> None:
         self._lender = Lender()

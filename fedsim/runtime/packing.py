@@ -1,9 +1,9 @@
-"""Objects as bytes, with their arrays put aside.
+"""Objects as bytes, with their arrays separate.
 
-Pickling a message copies each of its arrays into the pickle and out of it again. Here a pickle holds only
-the place of an array in a list; how the list travels (not at all, through shared memory, through Ray's
-object store) is the engine's business. An array that several messages share stands in the list once, and so does
-a content that they share, as a pickle of its own: each message that is unpacked gets another copy of it.
+Pickling a message copies each of its arrays into the pickle and out again. Here a pickle holds only an array's index
+in a list; the engine transports the list (not at all, by shared memory, by Ray's object store). An array shared by
+several messages is in the list once, and so is a shared content, as a separate pickle: each unpacked message gets its
+own copy.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from flwr.app import Array, RecordDict
 from fedsim.arrays import LiveArray, Values, values_of
 from fedsim.flower.constants import NUMPY
 
-LARGE = 1 << 16  # bytes objects from this size on travel as arrays do
+LARGE = 1 << 16  # bytes objects from this size on are treated as arrays
 
 
 class Packer:
     """Packs objects that travel together.
 
     Attributes:
-        arrays: The arrays of all that was packed, each once.
+        arrays: The arrays of all packed objects, each once.
     """
 
     def __init__(self) -> None:
         self.arrays: list[Values] = []
         self._places: dict[int, int] = {}
-        self._kept: list[object] = []  # as long as they live, no other object has their id
+        self._kept: list[object] = []  # kept alive so that their ids stay unique
 
     def pack(self, item: object) -> bytes:
         """Return an object as bytes; `unpack` needs `arrays` beside them."""
@@ -41,10 +41,10 @@ class Packer:
         return buffer.getvalue()
 
     def place(self, owner: object, values: Callable[[], Values]) -> int:
-        """Return the place of the array that stands for `owner`; the first time it is asked for."""
+        """Return the index of the array of `owner`, calling `values` the first time."""
         place = self._places.get(id(owner))
         if place is None:
-            made = values()  # which may find places for what it holds
+            made = values()  # may add arrays itself
             place = self._places[id(owner)] = len(self.arrays)
             self.arrays.append(made)
             self._kept.append(owner)
@@ -58,7 +58,7 @@ class _Pickler(pickle.Pickler):
         self._whole = whole
 
     def persistent_id(self, item: object) -> tuple[str, int] | None:
-        """Return the place of what is an array, None for all else."""
+        """Return the index of an array, None for other objects."""
         if isinstance(item, Array):
             if item.stype != NUMPY:
                 return None
@@ -80,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
         self._arrays = arrays
 
     def persistent_load(self, place: tuple[str, int]) -> object:
-        """Return what stands at a place."""
+        """Return the object at an index."""
         kind, index = place
         values = self._arrays[index]
         if kind == "Array":

@@ -1,7 +1,7 @@
-"""What the engines with workers have in common: one thread that keeps the workers busy.
+"""Base of the engines with workers: one thread dispatches jobs.
 
-An engine says how a worker is started, how it is given a job, and how it is heard of; which job goes where,
-and what happens when a worker is lost, is here.
+An engine defines how to start a worker, give it a job, and receive its messages; this class assigns jobs and handles
+lost workers.
 """
 
 from __future__ import annotations
@@ -29,28 +29,26 @@ STARTS = 3  # workers in a row that may end before they are ready
 
 @dataclass(eq=False)
 class Ticket:
-    """A job on its way."""
+    """A submitted job."""
 
     groups: Groups
     fold: Fold[Any] | None
     job: Job
-    shared: Any  # what the engine's `_share` made of the arrays
+    shared: Any  # the arrays, as returned by the engine's `_share`
     future: Future[Outcome] = field(default_factory=Future)
-    second_of: Future[Outcome] | None = (
-        None  # the job whose client is tried again here: there is no third time
-    )
+    second_of: Future[Outcome] | None = None  # the job that this one retries: there is no third try
 
     def is_among(self, futures: set[Future[Outcome]]) -> bool:
-        """Say whether what waits for this ticket is one of `futures`."""
+        """Return whether this ticket's future is one of `futures`."""
         return (self.second_of or self.future) in futures
 
 
 class Worker(ABC):
-    """Something that does jobs, one at a time, and at first is not ready.
+    """A worker that does one job at a time, after loading the app.
 
     Attributes:
         ready: Whether it has loaded the app.
-        ticket: What it is at.
+        ticket: Its current job.
     """
 
     def __init__(self) -> None:
@@ -59,7 +57,7 @@ class Worker(ABC):
 
     @abstractmethod
     def give(self, job: Job, shared: Any, states: bytes, state_arrays: Sequence[Values]) -> None:
-        """Hand it a job; if it is dead, that is heard of otherwise."""
+        """Give it a job; its death is reported separately."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -68,7 +66,7 @@ class Worker(ABC):
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker has loaded the app; or can't, for a reason."""
+    """A worker has loaded the app, or failed for a reason."""
 
     refusal: str = ""
 
@@ -89,30 +87,30 @@ class Died:
 
 
 class PoolGrid(ClientsGrid):
-    """Clients played by workers.
+    """Runs clients in workers.
 
-    A worker that dies is replaced, and each client whose answer was lost with it is tried once more, alone;
-    the second time it has failed. Where the spec allows no second try, it has failed at once.
+    A worker that dies is replaced, and each client that lost its answer is retried once, in a job of its own; if that
+    is lost too, or the spec allows no second try, the client has failed.
 
     Args:
-        spec: What the workers run.
-        workers: How many, at least 1.
+        spec: The app and its run.
+        workers: Number of workers, at least 1.
     """
 
     def __init__(self, spec: AppSpec, workers: int) -> None:
         super().__init__(spec, workers)
-        self._lock = threading.Lock()  # of what both threads touch: the next three
+        self._lock = threading.Lock()  # for the next three, which both threads use
         self._queue: deque[Ticket] = deque()
         self._abandoned: set[Future[Outcome]] = set()
         self._closing = False
-        self._broken = ""  # why no job can be done any more
+        self._broken = ""  # why the engine failed
         self._failed_starts = 0
-        self._busy: set[int] = set()  # clients whose jobs are with a worker
+        self._busy: set[int] = set()  # clients of jobs that workers have
         self._workers = [self._start() for _ in range(workers)]
         self._thread = threading.Thread(target=self._dispatch, name="fedsim-dispatch", daemon=True)
         self._thread.start()
 
-    # --- what an engine says ------------------------------------------------------------------------------
+    # --- defined by an engine -----------------------------------------------------------------------------
 
     @abstractmethod
     def _start(self) -> Worker:
@@ -120,28 +118,28 @@ class PoolGrid(ClientsGrid):
 
     @abstractmethod
     def _listen(self) -> Iterable[tuple[Worker, Ready | Done | Died]]:
-        """Wait until a worker has something to say, or `_ring` is called, and return what they say."""
+        """Wait for messages of workers, or a call of `_ring`, and return the messages."""
 
     @abstractmethod
     def _ring(self) -> None:
-        """End a `_listen` that is under way in another thread, or the next."""
+        """End the current `_listen` of another thread, or the next."""
 
     @abstractmethod
     def _share(self, arrays: Sequence[Values]) -> Any:
-        """Put arrays where all workers can read them; to be held once."""
+        """Put arrays where all workers can read them; the caller holds them once."""
 
     def _hold(self, shared: Any) -> None:
-        """Note one more who needs shared arrays."""
+        """Note one more holder of shared arrays."""
 
     def _release(self, shared: Any) -> None:
-        """Note one less."""
+        """Note one holder less."""
 
     # --- called by the server's thread --------------------------------------------------------------------
 
     def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
         packer, shared, count = Packer(), None, 0
         futures: list[Future[Outcome]] = []
-        first = self.workers  # so many go ahead, that no worker waits while we pack the rest
+        first = self.workers  # submitted first, so that no worker waits while the rest is packed
         for chunk in (jobs[:first], jobs[first:]):
             packed = [Job.of(groups, fold, packer) for groups in chunk]
             if len(packer.arrays) > count:
@@ -180,14 +178,14 @@ class PoolGrid(ClientsGrid):
                     self._hear(worker, said)
                 self._give_up()
                 self._hand_out()
-            except Exception as error:  # else nobody would hear of it, and everybody wait
+            except Exception as error:  # otherwise all would wait forever
                 self._broken = f"the engine failed: {type(error).__name__}: {error}"
             if self._broken:
                 self._fail_everything()
 
     def _hear(self, worker: Worker, said: Ready | Done | Died) -> None:
         if worker not in self._workers:
-            return  # it has been replaced in the meantime
+            return  # it was replaced in the meantime
         match said:
             case Ready(refusal):
                 worker.ready, self._failed_starts = not refusal, 0
@@ -211,7 +209,7 @@ class PoolGrid(ClientsGrid):
                 worker.give(ticket.job, ticket.shared, states, packer.arrays)
 
     def _next(self) -> Ticket | None:
-        """Take the first ticket that can go: its clients are at nothing else, as their states depend on it."""
+        """Take the first ticket with no busy clients, since a client's jobs depend on its state."""
         with self._lock:
             for place, ticket in enumerate(self._queue):
                 if self._busy.isdisjoint(ticket.job.clients):
@@ -226,10 +224,10 @@ class PoolGrid(ClientsGrid):
             self._busy.difference_update(ticket.job.clients)
         return ticket
 
-    # --- when things go wrong -----------------------------------------------------------------------------
+    # --- failures -----------------------------------------------------------------------------------------
 
     def _lose(self, worker: Worker, reason: str) -> None:
-        """Replace a worker that is dead; the job that it was at is tried again."""
+        """Replace a dead worker, and retry its job."""
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts == STARTS:
@@ -246,7 +244,7 @@ class PoolGrid(ClientsGrid):
             self._workers.append(self._start())
 
     def _try_again(self, ticket: Ticket, reason: str) -> None:
-        """Try each client of a job that was lost once more, alone; whoever is lost again has failed."""
+        """Retry each client of a lost job in a job of its own; a client that is lost again has failed."""
         self._release(ticket.shared)
         if ticket.second_of is not None:
             ticket.future.set_result(_failure(ticket, f"{reason}, twice"))
@@ -274,7 +272,7 @@ class PoolGrid(ClientsGrid):
             self._queue.extendleft(reversed(again))
 
     def _give_up(self) -> None:
-        """Drop the jobs that nobody waits for; a worker that is at one is replaced."""
+        """Drop jobs that are no longer awaited; a worker at one of them is replaced."""
         with self._lock:
             if not self._abandoned:
                 return
@@ -290,7 +288,7 @@ class PoolGrid(ClientsGrid):
             self._release(ticket.shared)
 
     def _fail_everything(self) -> None:
-        """Answer all that waits with the reason why nothing works any more."""
+        """Answer all waiting jobs with the engine's failure."""
         held = [self._take_from(worker) for worker in self._workers]
         with self._lock:
             tickets = [ticket for ticket in held if ticket is not None] + list(self._queue)
@@ -301,7 +299,7 @@ class PoolGrid(ClientsGrid):
 
 
 def _failure(ticket: Ticket, reason: str) -> Outcome:
-    """Return what a job gives that could not be done."""
+    """Return the outcome of a failed job."""
     error = Error(ErrorCode.CLIENT_APP_CRASHED, reason)
     messages = itertools.chain.from_iterable(ticket.groups)
     return _outcome(ticket, [Message(error, reply_to=message) for message in messages])

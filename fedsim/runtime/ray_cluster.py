@@ -24,14 +24,14 @@ from fedsim.threads import cores
 
 
 class WorkerProcess:
-    """What runs on the cluster: answers the jobs of one actor."""
+    """The actor's process on the cluster, which answers its jobs."""
 
     def __init__(self, spec: AppSpec, path: list[str]) -> None:
         sys.path += [folder for folder in path if folder not in sys.path]
         self._spec = spec
 
     def load(self) -> str:
-        """Import the ClientApp; returns why that can't be, if so."""
+        """Import the ClientApp; return the error, if any."""
         try:
             self._app = self._spec.load_in_worker()
         except Refused as refused:
@@ -41,7 +41,7 @@ class WorkerProcess:
     def do(
         self, job: Job, arrays: Sequence[Values], states: bytes, state_arrays: Sequence[Values]
     ) -> tuple[bytes, list[Values]]:
-        """Do a job; returns the packed outcome and its arrays."""
+        """Do a job; return the packed outcome and its arrays."""
         outcome = perform(self._app, self._spec, job, arrays, unpack(states, state_arrays))
         packer = Packer()
         return packer.pack(outcome), packer.arrays
@@ -52,8 +52,8 @@ class Actor(Worker):
 
     Args:
         ray: The module.
-        spec: What it runs.
-        heard: Where to put what it says.
+        spec: The app and its run.
+        heard: Receives its messages.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Actor(Worker):
         self._expect(self._actor.load.remote())
 
     def give(self, job: Job, shared: Any, states: bytes, state_arrays: Sequence[Values]) -> None:
-        """Hand it a job."""
+        """Give it a job."""
         self._expect(self._actor.do.remote(job, [] if shared is None else shared, states, list(state_arrays)))
 
     def stop(self) -> None:
@@ -75,26 +75,26 @@ class Actor(Worker):
         self._ray.kill(self._actor)
 
     def understand(self, said: Future[Any]) -> Ready | Done | Died:
-        """Return what an answer of the actor means."""
+        """Interpret an answer of the actor."""
         if (error := said.exception()) is not None:
             return Died(f"Ray actor ended ({type(error).__name__})")
         if isinstance(said.result(), str):
             return Ready(said.result())
         packed, arrays = said.result()
-        return Done(packed, [np.array(values) for values in arrays])  # Ray's own are to read only
+        return Done(packed, [np.array(values) for values in arrays])  # Ray's own are read-only
 
     def _expect(self, reference: Any) -> None:
         reference.future().add_done_callback(lambda future: self._heard.put((self, future)))
 
 
 class RayGrid(PoolGrid):
-    """Clients played by actors of a Ray cluster; see `PoolGrid`.
+    """Runs clients in actors of a Ray cluster; see `PoolGrid`.
 
-    Each node of the cluster needs fedsim, and what the clients read: data is prepared on each node.
+    Each node of the cluster needs fedsim and the clients' files: data is prepared on each node.
 
     Args:
-        spec: What the actors run.
-        workers: How many actors, of one core each; 0: as many as the cluster has cores.
+        spec: The app and its run.
+        workers: Number of actors, of one core each; 0: as many as the cluster has cores.
         address: Of a cluster, as `ray.init` takes it (`"auto"`: the one this machine is in); empty: Ray is
             started on this machine, and ended with the grid.
 
@@ -103,7 +103,7 @@ class RayGrid(PoolGrid):
     """
 
     def __init__(self, spec: AppSpec, workers: int = 0, address: str = "") -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of an experiment is reported anywhere
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
         try:
             import ray
         except ImportError:

@@ -1,9 +1,8 @@
 """Shared memory between a parent process and its workers, over one socket each.
 
-Arrays are written once into a *segment* of memory that both ends map; through the socket go only small
-frames that say where they are. Segments are anonymous and travel as file descriptors, so nothing is left
-behind whoever is killed, and they are used again: a *loan* is one use, and it ends when every reader has let
-go of the last array in it.
+Arrays are written once into a *segment* of memory that both ends map; only small frames with their locations go
+through the socket. Segments are anonymous and passed as file descriptors, so a kill leaves nothing behind. They are
+reused: a *loan* is one use, and ends when every reader has released its last array.
 """
 
 from __future__ import annotations
@@ -53,21 +52,21 @@ def _anonymous_file(size: int) -> int:
 
 @dataclass(eq=False)
 class Loan:
-    """One use of a segment: what was written into it, and who still reads.
+    """One use of a segment: its contents and its readers.
 
     Attributes:
         number: Names the loan to readers.
         segment: The memory.
-        layout: Where the description of the arrays is: offset and length.
-        sole: Whether there is one reader, to whom the arrays then belong: it may change them.
+        layout: Offset and length of the arrays' description.
+        sole: Whether there is one reader, which then owns the arrays and may change them.
     """
 
     number: int
     segment: Segment
     layout: tuple[int, int]
     sole: bool
-    holders: int = 1  # those of this process who may still send it
-    sent: dict[Channel, int] = field(default_factory=dict)  # frames that each reader got and has not returned
+    holders: int = 1  # in this process, that may still send it
+    sent: dict[Channel, int] = field(default_factory=dict)  # frames that each reader has not returned yet
 
 
 class Lender:
@@ -81,7 +80,7 @@ class Lender:
         self._numbers = itertools.count()
 
     def lend(self, arrays: Sequence[Values], *, sole: bool = False) -> Loan | None:
-        """Write arrays into a free segment; None where there are none. The caller is its first holder."""
+        """Write arrays into a free segment, and return its loan (None without arrays), held once by the caller."""
         if not arrays:
             return None
         described, size = [], 0
@@ -99,32 +98,32 @@ class Lender:
         return loan
 
     def hold(self, loan: Loan | None) -> None:
-        """Let one more in this process send the loan."""
+        """Add a holder in this process."""
         if loan is not None:
             with self._lock:
                 loan.holders += 1
 
     def release(self, loan: Loan | None) -> None:
-        """Let a holder go."""
+        """Remove a holder."""
         if loan is not None:
             with self._lock:
                 loan.holders -= 1
                 self._reuse_if_over(loan)
 
     def note_sent(self, loan: Loan, reader: Channel) -> None:
-        """Note that a reader is about to get a frame with the loan."""
+        """Note that a frame with the loan is about to be sent to a reader."""
         with self._lock:
             loan.sent[reader] = loan.sent.get(reader, 0) + 1
 
     def note_returned(self, number: int, frames: int, reader: Channel) -> None:
-        """Note that a reader has let go of a loan of which it had got that many frames."""
+        """Note that a reader has released a loan that came in this number of frames."""
         with self._lock:
             loan = self._loans[number]
             loan.sent[reader] -= frames
             self._reuse_if_over(loan)
 
     def forget(self, reader: Channel) -> None:
-        """Take back all loans of a reader that is gone."""
+        """Take back all loans of a lost reader."""
         with self._lock:
             for loan in [loan for loan in self._loans.values() if reader in loan.sent]:
                 loan.sent[reader] = 0
@@ -142,7 +141,7 @@ class Lender:
         return segment
 
     def close(self) -> None:
-        """Close the segments' descriptors; memory that is still read from stays."""
+        """Close the segments' descriptors; memory in use stays."""
         for segment in self._segments:
             os.close(segment.fd)
         self._segments.clear()
@@ -154,7 +153,7 @@ class Lender:
 
 
 class Channel:
-    """One end of the line between a parent and a worker: bytes, and the arrays beside them."""
+    """One end of the connection between a parent and a worker, for bytes and arrays."""
 
     def __init__(self, connection: Connection, lender: Lender) -> None:
         self._connection = connection
@@ -162,7 +161,7 @@ class Channel:
         self._known: set[int] = set()  # our segments that the peer has
         self._maps: dict[int, mmap.mmap] = {}  # the peer's segments
         self._roots: dict[int, weakref.ref[Values]] = {}  # by the number of the peer's loan
-        self._frames: dict[int, int] = {}  # how many came with it since it was last returned
+        self._frames: dict[int, int] = {}  # frames with it since it was last returned
         self._returns: deque[tuple[int, int]] = deque()
 
     def fileno(self) -> int:
@@ -170,7 +169,7 @@ class Channel:
         return self._connection.fileno()
 
     def send(self, payload: bytes, *loans: Loan | None) -> None:
-        """Send bytes, and let the peer read loans; raises `OSError` where the peer is gone."""
+        """Send bytes and loans; raises `OSError` if the peer is gone."""
         lent: list[tuple[int, int, tuple[int, int], bool] | None] = []
         new: list[Segment] = []
         for loan in loans:
@@ -191,9 +190,9 @@ class Channel:
                 socket.send_fds(line, [b"\0"], [segment.fd for segment in new])
 
     def receive(self) -> tuple[bytes, list[list[Values]]]:
-        """Wait for bytes and, for each loan, its arrays; raises `EOFError` or `OSError` where the peer is gone.
+        """Wait for bytes and each loan's arrays; raises `EOFError` or `OSError` if the peer is gone.
 
-        The arrays are views of the peer's memory: to read only, unless the loan is for one reader.
+        The arrays are views of the peer's memory: read-only, unless the loan is for one reader.
         """
         payload, lent, sizes, returns = pickle.loads(self._connection.recv_bytes())  # noqa: S301 (our own process)
         for number, frames in returns:
@@ -226,11 +225,11 @@ class Channel:
         return views
 
     def _return(self, number: int) -> None:
-        """Note that nobody here has an array of the loan any more; the peer hears of it with the next frame."""
+        """Note that the loan's arrays are all released here; the next frame tells the peer."""
         self._roots.pop(number, None)
         self._returns.append((number, self._frames.pop(number)))
 
     def close(self) -> None:
-        """Close the line and take back all that the peer had; arrays read from it stay."""
+        """Close the connection and take back the peer's loans; arrays read from it stay."""
         self._connection.close()
         self._lender.forget(self)

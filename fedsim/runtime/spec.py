@@ -1,4 +1,4 @@
-"""What an engine runs: a ClientApp, and the run that its clients take part in."""
+"""What an engine runs: a ClientApp and its run."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 SERVER_APP = "fedsim.server.app:app"
 CLIENT_APP = "fedsim.clients.app:app"
 
-RUN_ID = 1  # one run a simulation
+RUN_ID = 1  # a simulation has one run
 SERVER_NODE_ID = 1  # as Flower's SuperLink has it; clients begin after it
 
 
 def node_id(client: int) -> int:
-    """Return the Flower node that plays a client."""
+    """Return a client's Flower node."""
     return SERVER_NODE_ID + 1 + client
 
 
 def client_of(node: int) -> int:
-    """Return the client that a Flower node plays."""
+    """Return a Flower node's client."""
     return node - SERVER_NODE_ID - 1
 
 
 @dataclass(frozen=True)
 class AppSpec:
-    """A ClientApp by reference, how many clients there are, and their run config; travels to every worker.
+    """A ClientApp by reference, the number of clients, and their run config; sent to every worker.
 
     Attributes:
-        clients: How many there are.
-        run_config: What each finds in its context.
+        clients: Number of clients.
+        run_config: The run config in each client's context.
         reference: The ClientApp, as `"module:attribute"`.
-        folder: Where its modules are looked for first; empty: only where Python looks anyway.
-        second_try: Whether a client whose worker died is tried once more. Not where what it does can't be taken back:
-            it may have noted a release whose noise nobody can draw again, and would release twice.
+        folder: First folder to search for its modules; empty: none.
+        second_try: Whether a client is retried once if its worker died. False if its release can't be repeated: it
+            may have noted one with unrepeatable noise, and would release twice.
     """
 
     clients: int
@@ -57,7 +57,7 @@ class AppSpec:
     second_try: bool = True
 
     def load(self) -> ClientApp:
-        """Import the ClientApp; raises `Refused` where there is none."""
+        """Import the ClientApp; raises `Refused` if there is none."""
         from flwr.clientapp import ClientApp
 
         if self.folder and sys.path[0] != self.folder:
@@ -70,10 +70,10 @@ class AppSpec:
         return app
 
     def load_in_worker(self) -> ClientApp:
-        """Do `load`, in a process that does nothing else.
+        """As `load`, in a worker process.
 
-        From then on the garbage collector passes over what is there: to look through the objects of hundreds of
-        modules takes it longer than a client's training.
+        The garbage collector then ignores existing objects: scanning those of hundreds of modules takes longer than a
+        client's training.
         """
         app = self.load()
         gc.freeze()
@@ -91,7 +91,7 @@ class AppSpec:
 
 
 def load_server_app(reference: str) -> ServerApp:
-    """Import a ServerApp; raises `Refused` where there is none."""
+    """Import a ServerApp; raises `Refused` if there is none."""
     from flwr.serverapp import ServerApp
 
     app = load_reference(reference)
@@ -101,12 +101,12 @@ def load_server_app(reference: str) -> ServerApp:
 
 
 def acting_as(node: int, run: int = RUN_ID) -> AbstractContextManager[None]:
-    """Let messages that are made inside the block come from a node of a run; left out: the simulation's."""
+    """Let messages made inside the block come from a node of a run (by default the simulation's)."""
     return identity(node, run)
 
 
 def play(app: ClientApp, message: Message, context: Context) -> Message:
-    """Let one client answer one message, on one thread; raises whatever it raises, and `TypeError`, `ValueError`."""
+    """Let one client answer one message, on one thread; raises its exceptions, and `TypeError`, `ValueError`."""
     run_config = dict(context.run_config)
     with acting_as(context.node_id, context.run_id), single_threaded():
         reply = app(message, context)
@@ -118,7 +118,7 @@ def play(app: ClientApp, message: Message, context: Context) -> Message:
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Let one client answer one message; what it raises becomes its error reply."""
+    """Let one client answer one message; an exception becomes its error reply."""
     try:
         return play(app, message, context)
     except Exception as error:  # a client may raise anything, and the round goes on

@@ -1,4 +1,4 @@
-"""Sums over a fixed tree: the same bits, whoever makes the parts, and in whatever order they come."""
+"""Sums over a fixed tree: the same bits, whichever worker makes the parts, and in whatever order they come."""
 
 from __future__ import annotations
 

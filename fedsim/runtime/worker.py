@@ -1,7 +1,6 @@
 """The process of one worker: `python -m fedsim.runtime.worker FD`, started by `fedsim.runtime.local`.
 
-It says that it is ready, with an empty reason, or why it can't be; then it answers jobs until the other end
-closes.
+It reports that it is ready, with an empty reason, or why not; then it answers jobs until the other end closes.
 """
 
 from __future__ import annotations

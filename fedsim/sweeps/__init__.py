@@ -1,4 +1,4 @@
-"""Sweeps: many runs, planned and checked at once, played side by side, resumable."""
+"""Sweeps: many runs, planned and checked together, run in parallel, resumable."""
 
 from fedsim.sweeps.plan import Arm, Plan
 from fedsim.sweeps.planned_run import PlannedRun

@@ -14,7 +14,7 @@ from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides
 from fedsim.privacy.settings import kebab
 
-Grid = Mapping[str, tuple[str, ...]]  # by key, the values as an override has them
+Grid = Mapping[str, tuple[str, ...]]  # values by key, as in overrides
 # A value of a comma-separated list: a quoted string or a bracketed table or array counts as a whole.
 _VALUE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^,"'\[{])+""")
 
@@ -26,7 +26,7 @@ def parse_grid(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     {'privacy.dp-fedavg.epsilon': ('1', '2'), 'data.partition': ('iid',)}
 
     Raises:
-        Refused: A text is no such list, or a key stands twice.
+        Refused: A text is no such list, or a key is given twice.
     """
     grid: dict[str, tuple[str, ...]] = {}
     for text in texts:
@@ -76,7 +76,7 @@ def _text(origin: str, key: str, value: Any) -> str:
 
 
 def checked(grid: dict[str, tuple[str, ...]], origin: str = "--grid") -> dict[str, tuple[str, ...]]:
-    """Return a grid, if each key has values and each is another; raises `Refused`."""
+    """Return a grid after checking that each key has distinct values; raises `Refused`."""
     for key, values in grid.items():
         if key.partition(".")[0] == "runtime":
             raise Refused(f"{origin} {key}: [runtime] changes no result, so there is nothing to compare")
@@ -92,7 +92,7 @@ def checked(grid: dict[str, tuple[str, ...]], origin: str = "--grid") -> dict[st
 
 
 def value_of(key: str, text: str) -> Any:
-    """Return what an override's text means: TOML, else a string."""
+    """Return the value of an override's text: TOML, else a string."""
     tree: dict[str, Any] = {}
     apply_overrides(tree, [f"{key}={text}"])
     for part in key.split("."):
@@ -101,11 +101,11 @@ def value_of(key: str, text: str) -> Any:
 
 
 def size_of(grid: Grid) -> int:
-    """Return how many points a grid has."""
+    """Return a grid's number of points."""
     return math.prod(len(values) for values in grid.values())
 
 
 def points_of(grid: Grid) -> Iterator[dict[str, str]]:
-    """Yield every combination of a grid's values, the last key's fastest; one without keys where it is empty."""
+    """Yield every combination of a grid's values, the last key varying fastest; of an empty grid, one without keys."""
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))

@@ -1,4 +1,4 @@
-"""What a sweep and its workers say to each other."""
+"""Messages between a sweep and its workers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fedsim.sweeps.state import State
 
 @dataclass(frozen=True)
 class Order:
-    """A run to play.
+    """A run for a worker.
 
     Attributes:
-        name: The run's.
-        path: Of its directory.
-        toml: The experiment, every default included.
-        until: The round after which it pauses; None: it goes to its end.
-        trackers: Who is told of it: a list of `Tracker`, pickled; empty: nobody.
+        name: The run's name.
+        path: Its directory.
+        toml: The experiment, including every default.
+        until: The round after which it pauses; None: it runs to its end.
+        trackers: A pickled list of `Tracker`; empty: none.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker can play runs."""
+    """The worker is ready."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins; of `rounds` rounds, `done` were made before."""
+    """A run begins; `done` of `rounds` rounds were made before."""
 
     rounds: int
     done: int

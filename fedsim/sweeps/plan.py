@@ -1,4 +1,4 @@
-"""The plan of a sweep: a list of named experiments, each checked before anything runs."""
+"""The plan of a sweep: a list of named experiments, each checked before the sweep begins."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Table = TypeVar("Table", bound=Section)
 
 @dataclass(frozen=True)
 class Arm:
-    """One experiment of a sweep, with what is varied of it.
+    """One experiment of a sweep, with its varied settings.
 
     Attributes:
-        name: Names its runs.
-        toml: The experiment, as its file has it.
-        folder: Where relative paths in it start, absolute.
+        name: Prefix of its runs' names.
+        toml: The experiment, as in its file.
+        folder: Base folder of its relative paths, absolute.
         overrides: Applied to all its runs.
-        grid: What is varied.
+        grid: Varied settings.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Arm:
 
     @classmethod
     def read(cls, path: Path, name: str = "", overrides: Iterable[str] = (), grid: Grid | None = None) -> Arm:
-        """Read an experiment file; without a `name`, the experiment's is the arm's."""
+        """Read an experiment file; `name` defaults to the experiment's."""
         experiment = Experiment.load(path)
         text = path.read_text(encoding="utf-8")
         folder = str(path.absolute().parent)
         return cls(name or experiment.name, text, folder, tuple(overrides), dict(grid or {}))
 
     def with_more(self, overrides: Iterable[str], grid: Grid) -> Arm:
-        """Return the arm with more overrides and a wider grid; of a key that both speak of, the new ones count."""
+        """Return the arm with more overrides and a wider grid; for keys in both, the new ones win."""
         new = tuple(overrides)
         said = {_key(text) for text in new}
         kept = tuple(text for text in self.overrides if _key(text) not in said | grid.keys())
@@ -63,7 +63,7 @@ class Arm:
         return replace(self, overrides=(*kept, *new), grid={**own, **grid})
 
     def experiment(self, overrides: Iterable[str]) -> Experiment:
-        """Return the experiment with more overrides; raises `Refused` where it can't be."""
+        """Return the experiment with more overrides; raises `Refused` if it is invalid."""
         every = [*self.overrides, *overrides]
         try:
             return Experiment.from_toml(self.toml, every, folder=self.folder, origin=self.name)
@@ -77,15 +77,15 @@ def _key(override: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is: its arms, and every run that follows from them.
+    """A sweep's arms, and all runs that follow from them.
 
     Attributes:
-        name: The sweep's.
+        name: The sweep's name.
         seeds: Runs of each point, with the experiment's seed and those after it.
-        arms: One or more, of different names.
+        arms: One or more, with distinct names.
         runs: All of them, in the order of arms, points, seeds.
-        search: What is varied at random, in all arms; None: nothing.
-        pruning: How settings are pruned; None: all run to their ends.
+        search: Random search in all arms, or None.
+        pruning: How settings are pruned; None: not at all.
     """
 
     name: str
@@ -107,8 +107,7 @@ class Plan:
         """Plan the runs.
 
         Raises:
-            Refused: Two arms have one name, there are less seeds than one, an experiment can't be, or settings can't
-                be pruned so.
+            Refused: Two arms share a name, seeds are below one, or an experiment or the pruning is invalid.
         """
         if not re.fullmatch(NAME, name):
             raise Refused(f"sweep.name = {name!r}: must be letters, digits, dots, hyphens, underscores")
@@ -122,16 +121,14 @@ class Plan:
         drawn = [{}] if search is None else search.points()
         runs = _with_names_of_their_own([run for arm in arms for run in _runs_of(arm, seeds, drawn)])
         if pruning is not None:
-            see_folders(
-                dict.fromkeys(arm.folder for arm in arms)
-            )  # a task of the user's own says its metrics
+            see_folders(dict.fromkeys(arm.folder for arm in arms))  # a user's own task defines its metrics
             pruning = with_metric(pruning, runs)
             brackets_of(runs, pruning)
         return cls(name, seeds, tuple(arms), tuple(runs), search, pruning)
 
 
 def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[PlannedRun]:
-    """Return an arm's runs, every experiment checked; each point of its grid is tried with each that was drawn."""
+    """Return an arm's runs, every experiment checked; each grid point is combined with each drawn point."""
     if both := arm.grid.keys() & drawn[0].keys():
         raise Refused(f"--range {min(both)}: can't stand beside a grid of the same key; allowed: one of them")
     if seeds > 1 and "seed" in arm.grid:
@@ -154,7 +151,7 @@ def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[P
 
 
 def _name(arm: str, point: Mapping[str, Any], seed: int) -> str:
-    """Return a run's name, fit for a folder's.
+    """Return a run's name, valid for a folder.
 
     >>> _name("dp", {"privacy.dp-fedavg.epsilon": 2.0, "seed": 7}, 7)
     'dp-epsilon-2.0-s7'
@@ -170,7 +167,7 @@ def _name(arm: str, point: Mapping[str, Any], seed: int) -> str:
 
 
 def _with_names_of_their_own(runs: list[PlannedRun]) -> list[PlannedRun]:
-    """Number those runs whose names came out the same."""
+    """Number runs with equal names."""
     seen: Counter[str] = Counter()
     named = []
     for run in runs:
@@ -214,7 +211,7 @@ class _SweepTable(Section):
 
 
 def is_sweep_file(path: Path) -> bool:
-    """Say whether a TOML file has a table `[sweep]`; what can't be read is none."""
+    """Return whether a TOML file has a table `[sweep]`; False for unreadable files."""
     try:
         return "sweep" in tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -225,7 +222,7 @@ def read_sweep_file(path: Path) -> tuple[str, int, Pruning | None, list[Arm]]:
     """Return name, seeds, pruning and arms of a sweep file.
 
     Raises:
-        Refused: A key or value is not allowed, or an arm's file is none.
+        Refused: A key or value is not allowed, or an arm's file is invalid.
     """
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     if others := sorted(tree.keys() - {"sweep"}):

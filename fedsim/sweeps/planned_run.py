@@ -1,4 +1,4 @@
-"""One run of a sweep, before it runs."""
+"""A planned run of a sweep."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        name: Of its directory, below `runs/`.
-        arm: The arm that it is of.
+        name: Name of its directory, below `runs/`.
+        arm: Its arm.
         point: The varied settings, by key.
-        seed: The experiment's.
-        experiment: What runs.
-        sha256: Hash of it, as its run's manifest has it.
+        seed: The experiment's seed.
+        experiment: The experiment.
+        sha256: Hash of the experiment, as in the run's manifest.
     """
 
     name: str
@@ -31,7 +31,7 @@ class PlannedRun:
 
     @property
     def work(self) -> int:
-        """How long it may take, in a unit that only compares: local epochs, or steps, of all rounds."""
+        """Relative duration: local epochs, or steps, of all rounds."""
         experiment = self.experiment
         return (
             experiment.rounds

@@ -1,4 +1,4 @@
-"""Telling someone how a sweep is going."""
+"""Listeners for a sweep's progress."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from fedsim.sweeps.state import State, Sweep
 
 
 class SweepProgress(Protocol):
-    """Hears of a sweep: once before its first run, then of each run and each of its rounds."""
+    """Listens to a sweep: once before its first run, then to each run and round."""
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """The plan is written, and these runs are left; all others have ended before."""
+        """The plan is written, and these runs remain; all others have ended before."""
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
-        """A run begins; of `rounds` rounds, `done` were made before."""
+        """A run begins; `done` of `rounds` rounds were made before."""
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
         """A round of a run has ended, with its row of `metrics.jsonl`."""
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """A run has ended, well (`reason` is empty) or not; or it has paused at a rung."""
+        """A run has completed (`reason` is empty), failed, or paused at a rung."""
 
     def decided(self, decision: Decision) -> None:
-        """All runs of a bracket have come to a rung; those that do not go on are told by `run_ended` after this."""
+        """All runs of a bracket have reached a rung; `run_ended` is called for pruned ones after this."""
 
     def stopping(self) -> None:
-        """A signal has come, and each run ends after its round; called from the signal's handler."""
+        """A signal came, and each run ends after its round; called from the signal handler."""
 
 
 class SilentSweep:
-    """Tells no one."""
+    """A listener that ignores everything."""
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
         """Say nothing."""

@@ -1,8 +1,7 @@
-"""Early pruning: which settings compete, after which rounds, and which of them go on.
+"""Early pruning: which settings compete, after which rounds, and which continue.
 
-It is successive halving (Jamieson and Talwalkar 2016) with barriers: all settings of a bracket run up to a rung, the
-best part of them goes on to the next. So a decision follows from results alone, whatever the number of workers and
-however often the sweep was killed.
+It is successive halving (Jamieson and Talwalkar 2016) with barriers: all settings of a bracket run up to a rung, and
+the best continue to the next. So decisions follow from results only, for any number of workers and after any kills.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from fedsim.tasks.build import scoring_of
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
 
-# Tables that say what is learned and what is promised, not how well: across them scores are not compared.
+# Tables that define the problem and the guarantee: scores are not compared across them.
 GIVEN = ("data", "faults", "privacy")
-# What epsilon follows from where a mechanism has its noise multiplier.
+# Keys that determine epsilon if a mechanism has its noise multiplier.
 PAID_FOR = (
     "rounds",
     "server.cohort",
@@ -40,12 +39,11 @@ class Pruning:
     """How settings are pruned.
 
     Attributes:
-        factor: One in so many settings goes on from a rung, rounded down, and one at least; the next rung is after so
-            many times the rounds.
-        after: Rounds up to the first rung; None: a `factor` squared-th of all, or as many as the first score takes.
-        metric: By what settings are compared: a metric of the task, or `loss`, on the central test set; None: the
-            headline metric.
-        within: More varied keys across which settings are not compared.
+        factor: One in `factor` settings continues after a rung, rounded down, at least one; the next rung is after
+            `factor` times the rounds.
+        after: Rounds up to the first rung; None: all / `factor`^2, or the rounds of the first score if more.
+        metric: Compared metric of the task, or `loss`, on the central test set; None: the headline metric.
+        within: Further varied keys; settings with different values are not compared.
     """
 
     factor: int = 3
@@ -62,10 +60,10 @@ class Pruning:
 
 
 def with_metric(pruning: Pruning, runs: Iterable[PlannedRun]) -> Pruning:
-    """Return how settings of a plan are pruned, with the headline metric of its task where no metric was named.
+    """Return the pruning with a metric: by default the headline metric of the plan's task.
 
     Raises:
-        Refused: A run has not that metric, or no metric was named and the runs have several headline metrics.
+        Refused: A run lacks that metric, or none was named and the runs have several headline metrics.
     """
     scorings = list({scoring.names: scoring for scoring in map(scoring_of, _experiments(runs))}.values())
     headlines = dict.fromkeys(scoring.headline.name for scoring in scorings)
@@ -92,11 +90,11 @@ def _experiments(runs: Iterable[PlannedRun]) -> Iterator[Experiment]:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs of a sweep that differ in their seed alone.
+    """Runs of a sweep that differ only in their seed.
 
     Attributes:
-        label: What is varied, in words; empty where nothing is.
-        runs: One a seed.
+        label: The varied settings, in words; may be empty.
+        runs: One for each seed.
     """
 
     label: str
@@ -105,13 +103,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Bracket:
-    """Settings that compete with each other, and with no others.
+    """Settings that compete with each other.
 
     Attributes:
-        label: The arm, and the varied values that all have.
+        label: The arm, and the shared varied values.
         settings: In the order of the plan.
         rounds: Of the longest run.
-        rungs: Rounds after which some settings are pruned, in order; empty where there is but one setting.
+        rungs: Rounds after which some settings are pruned, in order; empty for one setting.
     """
 
     label: str
@@ -123,8 +121,8 @@ class Bracket:
 def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
     """Return the brackets of a plan.
 
-    Settings compete within the same arm, where all varied keys under `data`, `faults` and `privacy`, and the task, have
-    the same values, clip norms apart; with a noise multiplier also those that epsilon follows from.
+    Settings compete within an arm if all varied keys under `data`, `faults` and `privacy`, and the task, have the
+    same values, except clip norms; with a noise multiplier also those that determine epsilon.
 
     Raises:
         Refused: No two settings compete, `within` names a key that is not varied, or the first rung is not below the
@@ -153,11 +151,11 @@ def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
 
 
 def _is_given(key: str, run: PlannedRun, pruning: Pruning) -> bool:
-    """Say whether settings that differ in a key do not compete."""
+    """Return whether settings that differ in a key don't compete."""
     if key in pruning.within:
         return True
     privacy, tops = run.experiment.privacy, key.split(".")
-    if tops[0] == "task":  # its options change what is trained, and so the loss, and no metric
+    if tops[0] == "task":  # its options change the training, and so the loss, but no metric
         return pruning.metric == "loss" or tops[1:] in ([], ["name"])
     if tops[0] in GIVEN:
         return not (tops[0] == "privacy" and privacy.mechanism.tuned.intersection(tops))
@@ -175,7 +173,7 @@ def _bracket(label: str, settings: list[Setting], pruning: Pruning) -> Bracket:
     rounds = max(run.experiment.rounds for run in runs)
     if len(settings) == 1:
         return Bracket(label, tuple(settings), rounds, ())
-    # A run scores its last round in any case.
+    # A run always scores its last round.
     scored = max(min(run.experiment.server.evaluate_every, run.experiment.rounds) for run in runs)
     first = pruning.after
     if first is None:
@@ -200,13 +198,13 @@ def _bracket(label: str, settings: list[Setting], pruning: Pruning) -> Bracket:
 
 @dataclass(frozen=True)
 class Result:
-    """How far a run has come.
+    """A run's results so far.
 
     Attributes:
-        rows: Its rounds, as `metrics.jsonl` has them.
+        rows: Its rounds, as in `metrics.jsonl`.
         over: Whether it was completed.
-        failed: Whether it has failed, and is not tried again.
-        written: Whether its last session has come to an end: a killed one has not.
+        failed: Whether it has failed, and is not retried.
+        written: Whether its last session ended properly: a killed one has not.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
@@ -216,16 +214,16 @@ class Result:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it makes no more rounds."""
+        """Whether it will make no more rounds."""
         return self.over or self.failed
 
     def has_come_to(self, round_: int) -> bool:
-        """Say whether it has made so many rounds, or makes no more."""
+        """Return whether it has reached a round, or will make no more."""
         done = len(self.rows)
         return self.has_ended or done > round_ or (done == round_ and self.written)
 
     def score(self, round_: int, metric: Column) -> float:
-        """Return the last score up to a round, more being better; minus infinity for one that failed before it."""
+        """Return the last score up to a round, higher being better; minus infinity if it failed before."""
         if len(self.rows) < round_ and not self.over:
             return -math.inf
         scores = [float(row[metric.name]) for row in self.rows[:round_] if metric.name in row]
@@ -236,14 +234,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided at a rung.
+    """A decision at a rung.
 
     Attributes:
-        bracket: Whose.
-        rung: The round after which.
-        ranking: The settings that came so far, the best first, with their scores: means over seeds.
-        kept: How many of them go on.
-        metric: What the scores are.
+        bracket: The bracket.
+        rung: The rung, as a round.
+        ranking: The settings that reached it, the best first, with their scores: means over seeds.
+        kept: How many of them continue.
+        metric: The scores' metric.
     """
 
     bracket: Bracket
@@ -253,7 +251,7 @@ class Decision:
     metric: Column
 
     def reason(self, place: int) -> str:
-        """Say why a setting does not go on, by its place from 0."""
+        """Return why a setting is pruned, by its place from 0."""
         return (
             f"after round {self.rung} of {self.bracket.rounds}: place {place + 1} of {len(self.ranking)} by "
             f"{self.metric.name}, and {self.kept} {'goes' if self.kept == 1 else 'go'} on"
@@ -262,11 +260,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a bracket stands.
+    """A bracket's state.
 
     Attributes:
-        decisions: All that follow from the results, in order.
-        next: The runs that are to be played, if they are not yet.
+        decisions: All decisions from the results, in order.
+        next: The runs to continue.
         until: The round up to which; None: to their ends.
     """
 
@@ -276,7 +274,7 @@ class Standing:
 
 
 def standing(bracket: Bracket, results: Mapping[str, Result], pruning: Pruning) -> Standing:
-    """Return what follows from results, by runs' names; a run without one has not begun."""
+    """Return a bracket's state from results by run name; a run without one has not begun."""
     alive: Sequence[Setting] = bracket.settings
     decisions: list[Decision] = []
     for rung in bracket.rungs:
@@ -298,7 +296,7 @@ def _decide(
     results: Mapping[str, Result],
     pruning: Pruning,
 ) -> Decision:
-    """Rank settings by their means over seeds; of equals the plan's first is before. One with a failed run is last."""
+    """Rank settings by their means over seeds, ties in the plan's order; settings with a failed run are last."""
     scoring = scoring_of(bracket.settings[0].runs[0].experiment)
     metric = column_of(pruning.metric or scoring.headline.name, scoring)
     scores = [

@@ -1,4 +1,4 @@
-"""Random search: values drawn from ranges, the same whenever the same is asked for."""
+"""Random search: values drawn from ranges, reproducibly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
 from fedsim.streams import numpy_stream
 
-DIGITS = 4  # significant ones, of a value that is drawn
+DIGITS = 4  # significant digits of a drawn value
 _NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(:log)?")
 
@@ -23,7 +23,7 @@ class Search:
     """A random search.
 
     Attributes:
-        count: How many points are drawn, at least 1.
+        count: Number of points to draw, at least 1.
         ranges: By key, `"low:high"` or `"low:high:log"`.
     """
 
@@ -32,7 +32,7 @@ class Search:
 
     @classmethod
     def of(cls, count: int | None, texts: Iterable[str]) -> Search | None:
-        """Return the search of `--search` and `--range`, None where there is neither; raises `Refused`."""
+        """Return the search of `--search` and `--range`, None without them; raises `Refused`."""
         ranges = parse_ranges(texts)
         if count is None and not ranges:
             return None
@@ -43,10 +43,10 @@ class Search:
         return cls(count, ranges)
 
     def points(self) -> list[dict[str, str]]:
-        """Return the points, a value for each key, as an override has it.
+        """Return the points, a value for each key, as in an override.
 
-        Each value is drawn uniformly, or uniformly in its logarithm; ends that are whole numbers have whole numbers
-        drawn, both ends among them. A point stands once, so that small ranges have fewer.
+        Values are drawn uniformly or log-uniformly; between integer ends, integers including both. Points are
+        distinct, so small ranges have fewer.
         """
         generator = numpy_stream(0, "sweep-search")
         drawn = [
@@ -57,13 +57,13 @@ class Search:
 
 
 def parse_ranges(texts: Iterable[str]) -> dict[str, str]:
-    """Read `--range`: `"key=low:high"` texts, with `":log"` for values that differ by factors.
+    """Read `--range`: `"key=low:high"` texts, with `":log"` for log-uniform values.
 
     >>> parse_ranges(["client.learning-rate=0.01:1:log"])
     {'client.learning-rate': '0.01:1:log'}
 
     Raises:
-        Refused: A text is no range, or a key stands twice.
+        Refused: A text is no range, or a key is given twice.
     """
     ranges: dict[str, str] = {}
     for text in texts:
@@ -81,7 +81,7 @@ def parse_ranges(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _ends(key: str, said: str) -> tuple[float, float, bool, bool]:
-    """Return low, high, whether values differ by factors, and whether they are whole numbers."""
+    """Return low, high, whether values are log-uniform, and whether they are integers."""
     match = _RANGE.fullmatch(said)
     try:
         low, high = (float(end) for end in match.groups()[:2]) if match else (math.nan, math.nan)

@@ -1,4 +1,4 @@
-"""`fedsim.sweep`: experiments and what is varied of them in, a directory of runs out."""
+"""`fedsim.sweep` runs experiments with varied settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedsim.sweeps.state import LOG, State, Sweep, SweepDirectory
 from fedsim.threads import cores
 from fedsim.tracking import Tracker, packed
 
-MOST = 200  # runs, of a sweep that nobody has said yes to
+MOST = 200  # runs of a sweep without confirmation
 ENGINES = ("sequential", "ray")
 
 
@@ -45,33 +45,32 @@ def sweep(
     progress: SweepProgress | None = None,
     trackers: Iterable[Tracker] = (),
 ) -> Sweep:
-    """Run every combination of experiments, settings and seeds, side by side; the same call goes on with a sweep.
+    """Run every combination of experiments, settings and seeds in parallel; the same call resumes a sweep.
 
     Args:
         configs: Experiments, or files of experiments, each an arm; or one sweep file, which names arms itself.
-        grid: By key, the values that it takes, in all arms.
+        grid: Values by key, in all arms.
         overrides: `"section.key=value"`, for all runs.
         seeds: Runs of each point, with the experiment's seed and those after it; unset: the sweep file's, or 1.
-        search: Points that are drawn at random from `ranges`; each is run with each point of the grid.
-        ranges: `"key=low:high"`, or `"key=low:high:log"` for values that differ by factors.
-        prune: End early those settings that others of the same privacy leave behind; unset: the sweep file's, or none.
+        search: Number of points drawn from `ranges`; each is combined with each point of the grid.
+        ranges: `"key=low:high"`, or `"key=low:high:log"` for log-uniform values.
+        prune: Stop settings early that score worse than others of the same privacy; unset: the sweep file's, or none.
         out: The sweep directory; unset: `runs/<name>` under the current folder.
         workers: Runs at the same time; 0: one for each core (of `ray`: one).
-        engine: `sequential`: a run is played by one process; `ray`: its clients are played by a Ray cluster.
+        engine: `sequential`: one process for each run; `ray`: a Ray cluster for its clients.
         address: Of the cluster.
         most: More runs than this are refused.
-        retry_failed: Try those runs again that failed before.
-        progress: Hears of each run.
-        trackers: Each run tells copies of its own, in its worker process, of its rounds and of its end; one that is
-            pruned ends for them as interrupted.
+        retry_failed: Retry failed runs.
+        progress: Called with each run.
+        trackers: Each run calls its own copies, in its worker process; for them, a pruned run ends as interrupted.
 
     Returns:
         The sweep; some of its runs may have failed: `Sweep.failures`.
 
     Raises:
-        Refused: An experiment can't be, the grid is empty or too large, settings can't be pruned so, a tracker can't
-            be copied to other processes, or the directory holds something else; nothing was run.
-        Interrupted: SIGINT or SIGTERM came, in the main thread; the same call, or `resume_sweep`, goes on.
+        Refused: An experiment or the pruning is invalid, the grid is empty or too large, a tracker can't be pickled,
+            or the directory holds something else; nothing was run.
+        Interrupted: SIGINT or SIGTERM came, in the main thread; the same call, or `resume_sweep`, resumes.
         RunFailed: Workers can't be started.
     """
     return play_plan(
@@ -105,7 +104,7 @@ def play_plan(
     progress: SweepProgress | None = None,
     trackers: Iterable[Tracker] = (),
 ) -> Sweep:
-    """Run a plan, or what is left of it in its directory; arguments, result and errors as `sweep`."""
+    """Run a plan, or the rest of it in its directory; arguments, result and errors as `sweep`."""
     check_engines(engine, workers, address)
     copies = packed(trackers)
     path = Path(out).absolute() if out is not None else Path("runs").absolute() / plan.name
@@ -124,10 +123,10 @@ def resume_sweep(
     progress: SweepProgress | None = None,
     trackers: Iterable[Tracker] = (),
 ) -> Sweep:
-    """Go on with a sweep that was killed or interrupted; arguments, result and errors as `sweep`.
+    """Resume a sweep that was killed or interrupted; arguments, result and errors as `sweep`.
 
-    Runs that were done are kept, those under way go on after their last whole round, and all end with the bits that
-    they would have had without the interruption.
+    Completed runs are kept, others continue after their last whole round, and all end with the same bits as without
+    the interruption.
     """
     check_engines(engine, workers, address)
     copies = packed(trackers)
@@ -173,7 +172,7 @@ def _arm_of(config: str | Path | Experiment) -> Arm:
 
 
 def check_engines(engine: str, workers: int, address: str) -> None:
-    """Refuse an engine that plays no sweeps, or what `check_engine` refuses."""
+    """Refuse an engine without sweeps; otherwise as `check_engine`."""
     if engine not in ENGINES:
         raise Refused(f"engine = {engine!r}: can't play runs side by side; allowed: {', '.join(ENGINES)}")
     from fedsim.engines import check_engine  # loads Flower
@@ -190,7 +189,7 @@ def _play(
     progress: SweepProgress | None,
     trackers: bytes,
 ) -> None:
-    """Play the runs that are left."""
+    """Run the remaining runs."""
     from fedsim.sweeps.pool import Pool  # loads Flower
 
     listener = progress or SilentSweep()
@@ -223,7 +222,7 @@ def _play(
         pool.stop_after_round()
 
     with interruptible(tell):
-        asked()  # from here on the first signal lets the rounds under way come to their ends
+        asked()  # from here on the first signal lets current rounds end
         pool.play()
         if asked():
             done = sum(state is State.COMPLETED for state in directory.states.values())

@@ -1,4 +1,4 @@
-"""What is played next of a sweep: everything, or, where settings are pruned, a bracket's runs up to its next rung."""
+"""Schedules a sweep: all runs, or, with pruning, a bracket's runs up to its next rung."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fedsim.sweeps.progress import SweepProgress
 from fedsim.sweeps.pruning import Bracket, Decision, Pruning, Result, Setting, brackets_of, standing
 from fedsim.sweeps.state import State, SweepDirectory
 
-Part = tuple[PlannedRun, int | None]  # a run, and the round after which it pauses; None: it goes to its end
+Part = tuple[PlannedRun, int | None]  # a run, and the round after which it pauses; None: at its end
 OVER = (State.COMPLETED, State.FAILED, State.PRUNED)
 
 
 class Schedule:
-    """Says what is played next, and writes which runs are pruned.
+    """Returns the next runs, and records pruned ones.
 
-    All follows from the results on the disk, so nothing is lost by a kill.
+    Everything follows from the results on the disk, so a kill loses nothing.
 
     Args:
-        directory: The sweep's.
-        listener: Hears of decisions.
-        retry_failed: Try those runs again that failed before.
+        directory: The sweep's directory.
+        listener: Called with decisions.
+        retry_failed: Retry failed runs.
     """
 
     def __init__(self, directory: SweepDirectory, listener: SweepProgress, *, retry_failed: bool) -> None:
@@ -41,17 +41,17 @@ class Schedule:
         self._given: dict[str, int | None] = {}
 
     def begin(self) -> list[Part]:
-        """Return what is played first, the longest first."""
+        """Return the first runs, the longest first."""
         parts = [part for bracket in self._brackets for part in self._advance(bracket)]
         return sorted(parts, key=lambda part: -part[0].work)
 
     def ended(self, name: str) -> list[Part]:
-        """Take in what became of a run, and return what is played now."""
+        """Process a run's end, and return the next runs."""
         self._results[name] = self._read(name)
         return list(self._advance(self._bracket_of[name]))
 
     def _advance(self, bracket: Bracket) -> Iterator[Part]:
-        """Write the decisions that can be made, and yield what is left to play up to the next one."""
+        """Write due decisions, and yield the remaining runs up to the next one."""
         found = standing(bracket, self._results, self._pruning)
         for decision in found.decisions:
             self._write(decision)
@@ -61,7 +61,7 @@ class Schedule:
                 yield run, found.until
 
     def _write(self, decision: Decision) -> None:
-        """Write which runs a decision prunes, if that was not written before."""
+        """Record the runs pruned by a decision, unless recorded before."""
         states = self._directory.states
         pruned = [
             (run.name, decision.reason(place))
@@ -79,7 +79,7 @@ class Schedule:
         return self._directory.states[name] is not State.WAITING
 
     def _read(self, name: str, *, retry: bool = False) -> Result:
-        """Return how far a run has come; with `retry` one that failed goes on."""
+        """Return a run's results so far; with `retry` a failed one continues."""
         state, path = self._directory.states[name], self._directory.run_path(name)
         failed = state is State.FAILED and not retry
         if not (path / "manifest.json").is_file():  # it could not even begin
@@ -95,7 +95,7 @@ class Schedule:
 
 
 def _brackets(plan: Plan) -> list[Bracket]:
-    """Return the brackets of a plan: one of all runs, without rungs, where nothing is pruned."""
+    """Return the brackets of a plan: without pruning, one of all runs without rungs."""
     if plan.pruning is not None:
         return brackets_of(plan.runs, plan.pruning)
     return [Bracket("", (Setting("", plan.runs),), 0, ())]

@@ -1,10 +1,7 @@
-"""The directory of a sweep: its plan, what became of each run, and the runs themselves.
+"""The directory of a sweep: its plan, the state of each run, and the runs themselves.
 
-```
-sweep.json   the plan: name, seeds, arms, and each run with its state
-runs/        a run directory for each run that has begun
-sweep.log    what the workers say
-```
+``` sweep.json   the plan: name, seeds, arms, and each run with its state runs/        a run directory for each run
+that has begun sweep.log    the workers' output ```
 """
 
 from __future__ import annotations
@@ -32,23 +29,23 @@ if TYPE_CHECKING:
     import polars as pl
 
 LOG = "sweep.log"
-PATIENCE = 10.0  # seconds in which the workers of a sweep that was killed have surely ended
+PATIENCE = 10.0  # seconds for the workers of a killed sweep to end
 
 
 class State(StrEnum):
-    """What became of a planned run."""
+    """State of a planned run."""
 
     WAITING = "waiting"
     RUNNING = "running"
-    INTERRUPTED = "interrupted"  # or killed: it goes on after its last whole round
-    PAUSED = "paused"  # at a rung, until the others of its bracket have come there
+    INTERRUPTED = "interrupted"  # or killed: resumes after its last whole round
+    PAUSED = "paused"  # at a rung, until the others of its bracket reach it
     PRUNED = "pruned"
     COMPLETED = "completed"
     FAILED = "failed"
 
 
 class Sweep:
-    """A sweep directory, finished or under way.
+    """A sweep directory, finished or running.
 
     Attributes:
         path: The directory.
@@ -66,7 +63,7 @@ class Sweep:
 
     @property
     def tree(self) -> dict[str, Any]:
-        """What `sweep.json` says now."""
+        """The current contents of `sweep.json`."""
         tree: dict[str, Any] = json.loads((self.path / SWEEP).read_text())
         return tree
 
@@ -77,17 +74,17 @@ class Sweep:
 
     @property
     def states(self) -> dict[str, State]:
-        """What became of each run, by its name."""
+        """The state of each run, by name."""
         return {run["name"]: _state(self.path, run)[0] for run in self.tree["runs"]}
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why runs have failed, by their names."""
+        """Reasons of failed runs, by name."""
         return self._reasons(State.FAILED)
 
     @property
     def pruned(self) -> dict[str, str]:
-        """Why, and after which round, runs were pruned, by their names."""
+        """Reasons of pruned runs, with the round, by name."""
         return self._reasons(State.PRUNED)
 
     def _reasons(self, wanted: State) -> dict[str, str]:
@@ -109,12 +106,12 @@ class Sweep:
 
 
 class SweepDirectory:
-    """A sweep directory being written, by this process alone; a context manager.
+    """A sweep directory, written by this process only; a context manager.
 
     Attributes:
         path: The directory.
-        plan: The sweep's.
-        states: What became of each run, by its name.
+        plan: The sweep's plan.
+        states: The state of each run, by name.
     """
 
     def __init__(self, path: Path, plan: Plan, lock: Lock) -> None:
@@ -128,7 +125,7 @@ class SweepDirectory:
 
     @classmethod
     def create(cls, path: Path, plan: Plan) -> SweepDirectory:
-        """Make the directory of a sweep, or go on with the one that is there if its plan is the same.
+        """Make the directory of a sweep, or open an existing one with the same plan.
 
         Raises:
             Refused: There is something else at the path, it can't be written to, or another process does.
@@ -148,14 +145,14 @@ class SweepDirectory:
 
     @classmethod
     def open(cls, path: Path, plan: Plan | None = None) -> SweepDirectory:
-        """Go on with a sweep.
+        """Open a sweep to resume it.
 
         Args:
             path: Its directory.
-            plan: What it must be; None: whatever it is.
+            plan: Its expected plan; None: any.
 
         Raises:
-            Refused: There is none, it is another one, or another process writes it.
+            Refused: There is none, its plan differs, or another process writes it.
         """
         tree = Sweep(path).tree
         stored = plan_of(tree)
@@ -185,17 +182,17 @@ class SweepDirectory:
             raise
 
     def todo(self, *, retry_failed: bool = False) -> list[PlannedRun]:
-        """Return the runs that are left, the longest first; `retry_failed`: those that failed too."""
+        """Return the remaining runs, the longest first; with `retry_failed` also failed ones."""
         over = {State.COMPLETED, State.PRUNED} | (set() if retry_failed else {State.FAILED})
         left = [run for run in self.plan.runs if self.states[run.name] not in over]
         return sorted(left, key=lambda run: -run.work)
 
     def run_path(self, name: str) -> Path:
-        """Return where a run is, or will be."""
+        """Return the path of a run's directory."""
         return self.path / RUNS / name
 
     def note(self, name: str, state: State, reason: str = "") -> None:
-        """Write what became of a run."""
+        """Write a run's state."""
         self.states[name] = state
         self._reasons.pop(name, None)
         if reason:
@@ -203,7 +200,7 @@ class SweepDirectory:
         self._write()
 
     def prune(self, name: str, round_: int, reason: str) -> None:
-        """Write, in its manifest too, that a run that has paused does not go on."""
+        """Record, also in its manifest, that a paused run is pruned."""
         path = self.run_path(name)
         lock = Lock(path)
         try:
@@ -248,7 +245,7 @@ class SweepDirectory:
 
 
 def plan_of(tree: Mapping[str, Any]) -> Plan:
-    """Return the plan that a `sweep.json` holds."""
+    """Return the plan in a `sweep.json`."""
     arms = [
         Arm(
             name=arm["name"],
@@ -280,10 +277,10 @@ def _arm_json(arm: Arm) -> dict[str, Any]:
 
 
 def _state(path: Path, stored: Mapping[str, Any]) -> tuple[State, str]:
-    """Return what became of a run, and why it failed: what its directory says, and what the sweep noted.
+    """Return a run's state, and why it failed, from its directory and the sweep's notes.
 
-    A run that the sweep could not begin, or whose worker was lost, has failed although no manifest says so; one that
-    was completed since, by `fedsim resume`, has not.
+    A run that could not begin, or that lost its worker, has failed although no manifest says so, unless
+    `fedsim resume` completed it since.
     """
     noted, reason = State(stored.get("state", State.WAITING)), str(stored.get("reason", ""))
     directory = path / RUNS / stored["name"]
@@ -304,7 +301,7 @@ def _state(path: Path, stored: Mapping[str, Any]) -> tuple[State, str]:
 
 
 def _wait_for_workers(path: Path, plan: Plan) -> None:
-    """Wait until the workers of a sweep that was killed have found out: they look every half second."""
+    """Wait until the workers of a killed sweep have ended: they check for it every half second."""
     end = time.monotonic() + PATIENCE
     for run in plan.runs:
         directory = path / RUNS / run.name

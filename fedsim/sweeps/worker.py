@@ -1,6 +1,6 @@
 """The process of one worker of a sweep: `python -m fedsim.sweeps.worker FD`, started by `fedsim.sweeps.pool`.
 
-It plays whole runs, one after another, so that what takes long to load is loaded once.
+It runs one run after another, so that slow imports happen once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fedsim.tracking import Tracker
 
 
 class _Stop:
-    """Whether SIGTERM has come between two runs; during a run, the run hears of it."""
+    """Whether SIGTERM came between two runs; during a run, the run handles it."""
 
     asked = False
 
@@ -40,24 +40,24 @@ class _Stop:
 
 
 class _Pausing:
-    """Has a run end its session at a rung, and passes on what it hears."""
+    """A listener that ends a run's session at a rung, and forwards its calls."""
 
     def __init__(self, order: Order, listener: Progress) -> None:
         self._order = order
         self._listener = listener
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Pass it on; a run that was killed at its rung has nothing left to do."""
+        """Forward it; a run that was killed at its rung pauses at once."""
         self._listener.started(path, rounds, done)
         self._pause(done)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Pass it on, and ask for the end if this was the rung."""
+        """Forward it, and end the session if this was the rung."""
         self._listener.round_done(row)
         self._pause(row["round"])
 
     def stopping(self) -> None:
-        """Pass it on."""
+        """Forward it."""
         self._listener.stopping()
 
     def _pause(self, done: int) -> None:
@@ -66,34 +66,34 @@ class _Pausing:
 
 
 class _Telling:
-    """Tells the other end of a connection how a run is going."""
+    """A listener that sends a run's progress over a connection."""
 
     def __init__(self, connection: Connection, stop: _Stop) -> None:
         self._connection = connection
         self._stop = stop
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Say that the run begins; a signal that came before it could hear of one is passed on."""
+        """Send that the run begins, and forward a signal that came before it could handle one."""
         self._send(Started(rounds, done))
         if self._stop.asked:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Say that a round has ended."""
+        """Send that a round has ended."""
         self._send(RoundDone(row))
 
     def stopping(self) -> None:
-        """Say nothing: who sent the signal knows."""
+        """Send nothing: the sweep sent the signal."""
 
     def _send(self, said: Started | RoundDone) -> None:
         try:
             self._connection.send(said)
-        except OSError:  # the sweep was killed, and so are its runs, which have not failed
+        except OSError:  # the sweep was killed, so its runs are killed, not failed
             os._exit(1)
 
 
 def play(order: Order, listener: Progress) -> Ended:
-    """Play a run to its end, or its rung, from its last whole round if it has begun before."""
+    """Run to the end or the rung, from the last whole round if begun before."""
     try:
         trackers: list[Tracker] = pickle.loads(order.trackers) if order.trackers else []  # noqa: S301 (our own)
         _play(order, _Pausing(order, listener), trackers)
@@ -101,13 +101,13 @@ def play(order: Order, listener: Progress) -> Ended:
         begun = (order.path / "manifest.json").is_file()
         if not begun or Run(order.path).status != "completed":  # else the signal came in its last round
             return Ended(_where(order) if begun else State.INTERRUPTED)
-    except Exception as error:  # a run may fail in any way, and the rest goes on
+    except Exception as error:  # a run may fail in any way; the others go on
         return Ended(State.FAILED, " ".join(str(error).split()) or type(error).__name__)
     return Ended(State.COMPLETED)
 
 
 def _where(order: Order) -> State:
-    """Say whether a run that was interrupted is at its rung, and take away what stopped it there."""
+    """Return whether an interrupted run is at its rung, and remove the file that stopped it there."""
     (order.path / STOP).unlink(missing_ok=True)
     at_rung = order.until is not None and len(Run(order.path).rows) >= order.until
     return State.PAUSED if at_rung else State.INTERRUPTED
@@ -122,7 +122,7 @@ def _play(order: Order, listener: Progress, trackers: Sequence[Tracker]) -> None
         run(experiment, order.path, listener, trackers)
         return
     found = json.loads(manifest.read_text())
-    if not found["resumable"] and found["noise"] == "seeded":  # it has the same bits when it is begun again
+    if not found["resumable"] and found["noise"] == "seeded":  # a fresh start gives the same bits
         shutil.rmtree(order.path)
         run(experiment, order.path, listener, trackers)
         return
@@ -138,7 +138,7 @@ def _play(order: Order, listener: Progress, trackers: Sequence[Tracker]) -> None
 
 
 def main() -> None:
-    """Play runs until the other end closes."""
+    """Run runs until the other end closes."""
     end_with_parent()
     stop = _Stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent decides when to stop

@@ -1,4 +1,4 @@
-"""Tasks: what a model is asked to do, the loss by which it learns, and the metrics that score it."""
+"""Tasks: targets, loss and metrics of a model."""
 
 from fedsim.catalogue import Targets
 from fedsim.tasks.column import Column, column_of

@@ -1,4 +1,4 @@
-"""From an experiment to its task."""
+"""Builds an experiment's task."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ METHODS = ("tensors", "loss", "losses", "measure", "score")
 
 
 def task_class(entry: TaskEntry) -> type[Task]:
-    """Return the class of a task, or the user's callable that makes one, with the class's attributes.
+    """Return the class of a task, or the user's callable with the same attributes.
 
     Raises:
-        Refused: It is missing, or says not what its targets and metrics are.
+        Refused: It is missing, or lacks targets or metrics.
     """
     found: Any = entry.load()
     where = f"task.name = {entry.name!r}"
@@ -36,7 +36,7 @@ def task_class(entry: TaskEntry) -> type[Task]:
 
 
 def scoring_of(experiment: Experiment) -> Scoring:
-    """Return what the rows of an experiment say of its model; errors as `task_class`."""
+    """Return the scoring of an experiment's rows; errors as `task_class`."""
     entry = experiment.task_entry
     found = task_class(entry)
     return Scoring(task=entry.name, metrics=found.metrics, loss_unit=str(getattr(found, "loss_unit", "")))
@@ -49,7 +49,7 @@ def task_of(experiment: Experiment, data: DataSpec) -> Task:
     `[task]`.
 
     Raises:
-        Refused: The data has more labels than `model.classes`, or the user's callable is missing or makes no task.
+        Refused: The data has more labels than `model.classes`, or the user's callable is missing or returns no task.
     """
     entry, wanted = experiment.task_entry, experiment.model.classes
     if wanted is not None and data.classes == 0:

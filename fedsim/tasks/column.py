@@ -1,4 +1,4 @@
-"""Columns of a round's row: which values are better, and how they are printed."""
+"""Columns of a round's row: their direction and format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedsim.tasks.metric import Format, Metric, Scoring
 
-LOWER = ("loss", "seconds", "bytes", "failures")  # ends of names of columns of which less is better
+LOWER = ("loss", "seconds", "bytes", "failures")  # suffixes of columns of which less is better
 CLIENTS = "client-"
 TITLES = {
     "seconds": "seconds of all rounds",
@@ -19,9 +19,9 @@ class Column:
     """A number of a round's row, or of a whole run.
 
     Attributes:
-        name: As the row has it.
-        lower_is_better: Whether less of it is better.
-        percent: Whether it is a share, from 0 to 1, which is printed in percent.
+        name: Its key in the row.
+        lower_is_better: Whether lower values are better.
+        percent: Whether it is a share, from 0 to 1, printed in percent.
         axis: Its name with its unit, for an axis.
     """
 
@@ -37,12 +37,12 @@ class Column:
 
     @property
     def scale(self) -> float:
-        """What its values are multiplied by on an axis."""
+        """Factor on its values on an axis."""
         return 100.0 if self.percent else 1.0
 
 
 def column_of(name: str, scoring: Scoring) -> Column:
-    """Return a column by its name; `scoring` is of the run that has it.
+    """Return a column by its name, given the run's `scoring`.
 
     >>> column_of("client-accuracy", Scoring())
     Column(name='client-accuracy', lower_is_better=False, percent=True, axis="accuracy on clients' held-out data (%)")
@@ -57,7 +57,7 @@ def column_of(name: str, scoring: Scoring) -> Column:
 
 
 def _metric_of(name: str, scoring: Scoring) -> Metric | None:
-    """Return the metric that a column is of: on the test set, or on clients, with quantiles over them."""
+    """Return the metric of a column: on the test set, or on clients, with quantiles over them."""
     of_clients = name.removeprefix(CLIENTS)
     for metric in scoring.metrics:
         if name == metric.name or (

@@ -1,4 +1,4 @@
-"""Examples as tensors, in the ways that tasks share."""
+"""Examples as tensors, shared by tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inputs_of(examples: Examples) -> Tensor:
 
 
 def targets_of(examples: Examples, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return the targets beside the inputs.
+    """Return the targets.
 
     Raises:
         TypeError: There are none, or they have another dtype.

@@ -1,4 +1,4 @@
-"""Metrics of a task, as data: how they are called, compared and printed. Nothing here needs PyTorch."""
+"""Metrics of a task, as data: names, directions and formats. Nothing here needs PyTorch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from enum import StrEnum
 from typing import Any, Self
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# Other columns of a round's row, and their beginnings: no metric may be called so.
+# Other columns of a round's row, and prefixes of columns: not allowed as names of metrics.
 COLUMNS = frozenset(
     {
         *("round", "loss", "clients", "failures", "failure-reasons", "abandoned", "seconds", "bytes"),
+        *("virtual-time", "staleness"),
         *("noise-multiplier", "sampling-rate", "dp-steps", "delta", "unit", "relation"),
     }
 )
@@ -41,10 +42,10 @@ class Metric:
         name: Its column in a round's row: small letters, digits and single hyphens.
         direction: Which values are better.
         format: How values are printed.
-        by_client: Whether clients compute it on their held-out examples; false where few examples don't define it.
+        by_client: Whether clients compute it on their held-out examples; false if it is undefined for few examples.
 
     Raises:
-        ValueError: The name is malformed, or one of another column.
+        ValueError: The name is malformed, or another column's.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Metric:
         return Direction(self.direction) is Direction.LOWER
 
     def text(self, value: float) -> str:
-        """Return a value as a line of a run's progress has it.
+        """Format a value.
 
         >>> Metric(name="accuracy", format=Format.PERCENT).text(0.5), Metric(name="rmse").text(2)
         ('50.00%', '2.0000')
@@ -73,7 +74,7 @@ class Metric:
         return f"{value:.2%}" if Format(self.format) is Format.PERCENT else f"{value:.4f}"
 
     def best(self, values: Sequence[float]) -> float | None:
-        """Return the best of some values, None of none."""
+        """Return the best of some values, or None."""
         choose = min if self.lower_is_better else max
         return choose(values, default=None)
 
@@ -83,12 +84,12 @@ ACCURACY = Metric(name="accuracy", format=Format.PERCENT)
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What the rows of a run say of its model.
+    """The metrics in a run's rows.
 
     Attributes:
         task: The task's name.
         metrics: At least one; the first is the headline metric, by which runs are compared, pruned and stopped.
-        loss_unit: Unit of the loss; empty: the loss has none that could be named.
+        loss_unit: Unit of the loss; may be empty.
     """
 
     task: str = "classification"
@@ -106,7 +107,7 @@ class Scoring:
         return (*(metric.name for metric in self.metrics), "loss")
 
     def manifest(self) -> dict[str, Any]:
-        """Return what a run's manifest says of the task: nothing where accuracy and cross-entropy score the model."""
+        """Return the task's entry in a run's manifest: empty for accuracy and cross-entropy."""
         plain = Scoring()
         if (self.metrics, self.loss_unit) == (plain.metrics, plain.loss_unit):
             return {}
@@ -115,7 +116,7 @@ class Scoring:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Self:
-        """Return what a manifest says, as `manifest` wrote it.
+        """Return the scoring of a manifest, as `manifest` wrote it.
 
         >>> Scoring.of({}).headline.name
         'accuracy'

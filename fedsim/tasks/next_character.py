@@ -1,4 +1,4 @@
-"""Next-character prediction: each position of a text is labelled with the character that follows it."""
+"""Next-character prediction: each position of a text is labelled with the next character."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ RMSE = Metric(name="rmse", direction=Direction.LOWER)
 MAE = Metric(name="mae", direction=Direction.LOWER)
 R2 = Metric(
     name="r2", by_client=False
-)  # compares with the variance of targets, which few examples don't have
+)  # relative to the variance of targets, which is undefined for few examples
 
 
 class Regression:
@@ -91,7 +91,7 @@ class Regression:
             MAE.name: scale * math.fsum(absolute) / count / k,
         }
         spread = [own - one * one / count for one, own in zip(t, t_squares, strict=True)]
-        # What is left by rounding where all targets are the same is no variance.
+        # If all targets are equal, the rounding error is no variance.
         if all(part > 1e-12 * own for part, own in zip(spread, t_squares, strict=True)):
             metrics[R2.name] = math.fsum(1 - s / v for s, v in zip(squares, spread, strict=True)) / k
         return Score(loss=total / count, metrics=metrics, predictions=int(count) * k)
@@ -101,7 +101,7 @@ def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return outputs less targets, `(examples, k)`.
 
     Raises:
-        ValueError: The outputs are not as many.
+        ValueError: Their shapes differ.
     """
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(

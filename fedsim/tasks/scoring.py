@@ -1,4 +1,4 @@
-"""How well a model does on a set of examples."""
+"""Evaluates a model on a set of examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.threads import single_threaded
 if TYPE_CHECKING:
     from fedsim.data.federated import Examples
 
-BATCH = 500  # examples at a time; part of the result's last bits, so not a setting
+BATCH = 500  # examples at a time; affects the result's last bits, so not a setting
 
 
 def score(model: nn.Module, task: Task, examples: Examples, threads: int = 1) -> Score:

@@ -1,4 +1,4 @@
-"""What a task is: the loss that is trained, and the metrics that score a model."""
+"""The interface of tasks: the loss to train, and the metrics that score a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class InputSpec:
     """One input of a model.
 
     Attributes:
-        kind: What it is.
+        kind: Its kind.
         shape: Its shape: `(channels, height, width)`, `(features,)` or `(length,)`.
         vocabulary: Number of different tokens of a text; 0 for other kinds.
     """
@@ -32,7 +32,7 @@ class InputSpec:
 
     @classmethod
     def of(cls, data: DataSpec) -> InputSpec:
-        """Return the inputs of examples as they are."""
+        """Return the spec of unchanged inputs."""
         return cls(kind=data.kind, shape=data.shape, vocabulary=data.vocabulary)
 
 
@@ -42,7 +42,7 @@ class OutputSpec:
 
     Attributes:
         size: Numbers: logits of the classes, or one number a real-valued target.
-        per_token: Whether there are so many at every position of a text.
+        per_token: Whether every position of a text has this many.
     """
 
     size: int
@@ -51,12 +51,12 @@ class OutputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well a model does on a set of examples.
+    """A model's score on a set of examples.
 
     Attributes:
         loss: Mean loss.
-        metrics: By their names, in the task's order. One that the examples don't define is absent.
-        predictions: How many predictions were scored: one an example, or one a character.
+        metrics: By name, in the task's order; undefined ones are absent.
+        predictions: Number of scored predictions: one an example, or one a character.
     """
 
     loss: float
@@ -69,14 +69,14 @@ class Task(Protocol):
 
     A class with these methods is a task; the catalogue, or `"module:callable"` in an experiment file, names it. It is
     called with the `DataSpec` of the examples, and its options as keyword arguments (a task of the catalogue: as one
-    object). `targets`, `metrics` and `loss_unit` belong to the class: they are asked for before there is data.
+    object). `targets`, `metrics` and `loss_unit` belong to the class: they are needed before there is data.
 
     Attributes:
-        targets: What the targets in the data must be.
+        targets: Required kind of targets.
         metrics: At least one; the first is the headline metric.
-        loss_unit: Unit of the loss; empty: none that could be named.
-        inputs: What a model gets.
-        outputs: What a model returns.
+        loss_unit: Unit of the loss; may be empty.
+        inputs: The model's inputs.
+        outputs: The model's outputs.
     """
 
     targets: ClassVar[Targets]
@@ -89,19 +89,19 @@ class Task(Protocol):
         """Return inputs `(examples, *inputs.shape)` and targets `(examples, ...)` of at least one example."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of a batch, a scalar: what plain training descends."""
+        """Return the mean loss of a batch, a scalar, for plain training."""
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each example's loss, `(examples,)`: what DP-SGD clips the gradients of.
+        """Return each example's loss, `(examples,)`, for DP-SGD's per-example gradients.
 
-        An example's loss must depend on its own outputs and target alone.
+        An example's loss must depend only on its own outputs and target.
         """
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return sums over a batch, float64 `(sums,)`, from which `score` follows; as many for every batch."""
+        """Return sums over a batch for `score`, float64 `(sums,)`, as many for every batch."""
 
     def score(self, sums: Sequence[float]) -> Score:
-        """Return the score of a set of examples from its sums: those of its batches, added up."""
+        """Return the score of a set of examples from the total of its batches' sums."""
 
 
 def names_of(options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Trackers of other people's systems, each behind an extra."""
+"""Trackers for external systems, each behind an extra."""
 
 from fedsim.trackers.mlflow import MLflowTracker
 from fedsim.trackers.tensorboard import TensorBoardTracker

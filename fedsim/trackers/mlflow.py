@@ -16,15 +16,15 @@ from fedsim.results.run import Run
 from fedsim.tracking import numbers_of
 
 LOCAL = "sqlite:///mlflow.db"
-RUN_ID = "fedsim.run-id"  # the tag by which a run that goes on is found again
+RUN_ID = "fedsim.run-id"  # the tag by which a resumed run is found
 ENDS = {"completed": "FINISHED", "failed": "FAILED"}  # all others: KILLED
 
 
 class MLflowTracker:
-    """Writes a run of MLflow, in an experiment of the run's name.
+    """Writes an MLflow run, in an experiment with the run's name.
 
     Args:
-        uri: A server or a database, as MLflow has it; empty: the environment's `MLFLOW_TRACKING_URI`, else
+        uri: MLflow's tracking URI of a server or a database; empty: the environment's `MLFLOW_TRACKING_URI`, else
             `sqlite:///mlflow.db` in the current folder.
 
     Raises:
@@ -42,7 +42,7 @@ class MLflowTracker:
         self._run = ""
 
     def on_round(self, run: Run, row: Mapping[str, Any]) -> None:
-        """Write a round; before the first, the settings, and what a kill may have kept from here of rounds before it."""
+        """Write a round; before the first, the settings, and earlier rounds that a kill may have kept from MLflow."""
         if self._client is not None:
             self._write(row)
             return
@@ -55,7 +55,7 @@ class MLflowTracker:
                 self._write(each)
 
     def _told(self, run: Run) -> int:
-        """Return the last round that is whole there: one whose last number is."""
+        """Return the last round that MLflow has completely."""
         lasts = {name for row in run.rows for name in list(dict(numbers_of(row)))[-1:]}
         histories = [self._client.get_metric_history(self._run, name) for name in sorted(lasts)]
         return max((metric.step for history in histories for metric in history), default=0)
@@ -65,13 +65,13 @@ class MLflowTracker:
             self._client.log_metric(self._run, name, value, step=row["round"])
 
     def on_end(self, run: Run) -> None:
-        """Say how the run has ended."""
+        """Write the run's final status."""
         if self._client is not None:
             self._client.set_terminated(self._run, ENDS.get(run.status, "KILLED"))
             self._client = None
 
     def _found(self, run: Run) -> str | None:
-        """Return MLflow's run of an earlier session, as running again."""
+        """Return MLflow's run of an earlier session, set to running again."""
         experiment = self._client.get_experiment_by_name(run.manifest["name"])
         if experiment is None:
             return None
@@ -99,7 +99,7 @@ class MLflowTracker:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Let one process of this user begin at a time: runs side by side would make the same database and experiment."""
+    """Let one process of this user begin at a time: parallel runs would create the same database and experiment."""
     lock = Path(tempfile.gettempdir()) / f"fedsim-mlflow-{os.getuid()}.lock"
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed

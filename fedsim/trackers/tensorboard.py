@@ -22,7 +22,7 @@ class TensorBoardTracker:
     """Writes each number of a round, by its round, for `tensorboard --logdir`.
 
     Args:
-        folder: Where, in a folder of the run's name; empty: in `tensorboard/` of the run directory.
+        folder: Parent of a folder with the run's name; empty: `tensorboard/` of the run directory is used.
 
     Raises:
         Refused: TensorBoard is not installed.
@@ -37,7 +37,7 @@ class TensorBoardTracker:
         self._writer: SummaryWriter | None = None
 
     def on_round(self, run: Run, row: Mapping[str, Any]) -> None:
-        """Write a round; of a run that goes on, first those before it again, as a kill may have kept one from here."""
+        """Write a round; of a resumed run, first rewrite earlier rounds, since a kill may have lost one."""
         if self._writer is not None:
             self._write(self._writer, row)
             return
@@ -45,7 +45,7 @@ class TensorBoardTracker:
 
         folder = Path(self._folder) / run.path.name if self._folder else run.path / FOLDER
         _let_a_second_pass(folder)
-        # What an earlier session wrote of rounds from `purge_step` on does not count.
+        # Rounds from `purge_step` on, written by an earlier session, are ignored.
         self._writer = SummaryWriter(str(folder), purge_step=1)
         for each in run.rows:
             self._write(self._writer, each)
@@ -63,10 +63,10 @@ class TensorBoardTracker:
 
 
 def _let_a_second_pass(folder: Path) -> None:
-    """Wait until no earlier session's file is of this second.
+    """Wait until no earlier session's file has this second in its name.
 
-    Files are read in the order of their names, which have the second in which they were made and then the process:
-    a session might be read before the one that it goes on from.
+    Files are read in the order of their names, which have the second of creation and then the process id: otherwise a
+    session might be read before its predecessor.
     """
     while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
         time.sleep(0.05)

@@ -1,8 +1,8 @@
-"""What noised releases cost: epsilon for each adversary, by dp-accounting; imports no PyTorch.
+"""Epsilon of noised releases for each adversary, by dp-accounting; imports no PyTorch.
 
-DP-SGD in the clients: `LocalSteps` says what a client releases in a participation, `known_cohort` and
-`released_models` what it costs, `smallest_noise` how much noise an epsilon takes, `worst` and `spread` how it is over
-many clients. The accounts of client-level mechanisms are in their packages.
+DP-SGD in the clients: `LocalSteps` describes one participation, `known_cohort` and `released_models` give its
+epsilon, `smallest_noise` calibrates the noise, `worst` and `spread` summarise many clients. Client-level mechanisms
+have their accounts in their own packages.
 """
 
 from fedsim.privacy.accounting.adversaries import (

@@ -18,7 +18,7 @@ from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 
 
 class Adversary(Protocol):
-    """An adversary, and how long it looks on."""
+    """An adversary, and the number of rounds that it observes."""
 
     def epsilon(self, local: LocalSteps) -> Epsilon:
         """Return what a record of a client may lose to this adversary."""
@@ -29,25 +29,23 @@ class Adversary(Protocol):
 
 @dataclass(frozen=True)
 class KnownCohort:
-    """Who sees a client's updates and knows when it took part: the server, and whoever watches the traffic.
+    """Sees a client's updates and knows when it took part, as the server and an eavesdropper do.
 
-    All participations' steps compose; being left out of a cohort hides nothing.
+    The steps of all participations compose, without amplification by client sampling.
 
     Attributes:
-        participations: In how many rounds the client takes part, 0 or more. Fixed beforehand: a bound; counted
-            afterwards, and not by the data: what was spent.
+        participations: Rounds in which the client takes part, 0 or more: a bound fixed in advance, or a count that
+            does not depend on the data.
         delta: Above 0 and below 1.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     participations: int
     delta: float
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
         check_delta(self.delta)
         if self.participations < 0:
             raise ValueError(f"participations = {self.participations}: must be 0 or more")
@@ -74,17 +72,20 @@ class KnownCohort:
 
 @dataclass(frozen=True)
 class ReleasedModels:
-    """Who sees each round's model, but neither updates nor cohorts, which are drawn by secret Poisson coins.
+    """Sees each round's model, but neither updates nor cohorts, which are secret Poisson samples.
 
-    A client's other records can give away that it took part, so a round is *cluster sampling* (Bun, Drechsler,
-    Gaboardi, McMillan, Sarathy 2020, arXiv 2007.12674): its loss law has 0 with probability `1 - client_rate`, else
-    that of the local steps (`pld.mixture`). Rounds compose. Only delta is amplified. There is no such law for
-    clients that stop after a number of participations, nor for cohorts of fixed size.
+    A client's other records can reveal that it took part, so a round is *cluster sampling* (Bun, Drechsler, Gaboardi,
+    McMillan, Sarathy 2020, arXiv 2007.12674): its privacy loss is 0 with probability `1 - client_rate`, else that of
+    the local steps (`pld.mixture`). Rounds compose. Only delta is amplified. This does not hold for clients that stop
+    after a number of participations, nor for cohorts of fixed size.
 
     Attributes:
-        client_rate: With which probability a client is in a cohort, above 0 and at most 1.
+        client_rate: Probability that a client is in a cohort, above 0 and at most 1.
         rounds: 0 or more.
         delta: Above 0 and below 1.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     client_rate: float
@@ -92,11 +93,6 @@ class ReleasedModels:
     delta: float
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
         check_delta(self.delta)
         if not 0 < self.client_rate <= 1:
             raise ValueError(f"client rate = {self.client_rate}: must be above 0 and at most 1")
@@ -104,7 +100,7 @@ class ReleasedModels:
             raise ValueError(f"rounds = {self.rounds}: must be 0 or more")
 
     def epsilon(self, local: LocalSteps) -> Epsilon:
-        """Return what a record of a client may lose to this adversary; by RDP there is no theorem."""
+        """Return a record's epsilon against this adversary; there is no RDP theorem."""
         if self.client_rate == 1:
             return replace(KnownCohort(self.rounds, self.delta).epsilon(local), rdp=None)
         if self.rounds == 0:
@@ -141,11 +137,11 @@ def _released(
 
 
 def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilon:
-    """Return a record's epsilon against who knows the client's participations (`KnownCohort`).
+    """Return a record's epsilon against an adversary that knows the client's participations (`KnownCohort`).
 
     Args:
-        local: What the client releases in one.
-        participations: How many, 0 or more.
+        local: What the client releases in one participation.
+        participations: 0 or more.
         delta: Above 0 and below 1.
 
     Raises:
@@ -159,12 +155,12 @@ def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilo
 
 
 def released_models(local: LocalSteps, client_rate: float, rounds: int, delta: float) -> Epsilon:
-    """Return a record's epsilon against who sees the models alone, the cohorts being secret (`ReleasedModels`).
+    """Return a record's epsilon against an adversary that sees the models only; cohorts are secret (`ReleasedModels`).
 
     Args:
         local: What the client releases in one participation.
-        client_rate: Of the coins that draw the cohorts, above 0 and at most 1.
-        rounds: How many models are released, 0 or more.
+        client_rate: Probability that a client is in a cohort, above 0 and at most 1.
+        rounds: Number of released models, 0 or more.
         delta: Above 0 and below 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How much noise an epsilon takes."""
+"""Calibration: the smallest noise for an epsilon."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from fedsim.privacy.accounting.steps import Epsilon
 
 LEAST, MOST = 0.01, 1e6  # noise multipliers that are tried
 PRECISION = 1.001  # at most this factor above the smallest that would do
-NUDGE = 1.0004  # two guesses to the left and right of the true value, so far from it, are near enough to each other
-GUESSES = 12  # that follow the curve, before bisection has the word
+NUDGE = 1.0004  # guesses at this factor left and right of the true value are within `PRECISION` of each other
+GUESSES = 12  # secant steps before bisection
 
 
 def smallest_noise(epsilon_at: Callable[[float], Epsilon], target: float) -> float:
     """Return the smallest noise multiplier (up to 0.1 %) that keeps the better bound at or below a target.
 
-    What comes back was itself evaluated: `epsilon_at(it).best <= target`.
+    The result was itself evaluated: `epsilon_at(result).best <= target`.
 
     Args:
         epsilon_at: Epsilon of a noise multiplier; it falls as noise grows.
         target: Above 0.
 
     Raises:
-        ValueError: The target is out of its range, or more noise than a million clip norms would be needed.
+        ValueError: The target is out of its range, or needs a noise multiplier above a million.
 
     >>> from fedsim.privacy.accounting import LocalSteps, known_cohort
     >>> smallest_noise(lambda z: known_cohort(LocalSteps(noise_multiplier=z, rate=1, steps=1), 1, 1e-5), 1.0)
@@ -52,7 +52,7 @@ Point = tuple[float, float]  # a noise multiplier, and the log of its epsilon ov
 
 
 def _bracket(excess: Callable[[float], float], target: float) -> tuple[Point, Point]:
-    """Return a noise that is too low and one that will do."""
+    """Return a noise multiplier that is too low and one that is large enough."""
     noise = 1.0
     low, high = (0.0, math.inf), (math.inf, -math.inf)
     while low[0] == 0 or math.isinf(high[0]):
@@ -60,7 +60,7 @@ def _bracket(excess: Callable[[float], float], target: float) -> tuple[Point, Po
         if here[1] > 0:
             if noise >= MOST:
                 raise ValueError(
-                    f"epsilon = {target}: no noise multiplier up to {MOST:g} gets there; fewer steps, a lower rate "
+                    f"epsilon = {target}: no noise multiplier up to {MOST:g} reaches it; fewer steps, a lower rate "
                     "or a larger delta would"
                 )
             low = here
@@ -75,9 +75,9 @@ def _bracket(excess: Callable[[float], float], target: float) -> tuple[Point, Po
 
 
 def _guess(low: Point, high: Point, bisect: bool) -> float:
-    """Return a noise between two: just beside where the line through them, in logarithms, meets the target.
+    """Return a noise between two points: near where the log-log line through them meets the target.
 
-    Beside it on the side of the farther one, which then comes near.
+    It lies on the side of the farther point, which then moves closer.
     """
     left, right = math.log(low[0]), math.log(high[0])
     if bisect or math.isinf(low[1]) or math.isinf(high[1]):
@@ -87,6 +87,6 @@ def _guess(low: Point, high: Point, bisect: bool) -> float:
 
 
 def _rounded_up(noise: float) -> float:
-    """Return a number of five digits, at least as large."""
+    """Round up to five significant digits."""
     unit = 10.0 ** (math.floor(math.log10(noise)) - 4)
     return float(f"{math.ceil(noise / unit - 1e-9) * unit:.5g}")

@@ -1,4 +1,4 @@
-"""Many clients, each with a rate and a number of steps of its own: whose records have it worst, and how it spreads."""
+"""Epsilon over many clients with rates and step counts of their own: the largest, and quantiles."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fedsim.privacy.accounting.steps import Epsilon, LocalSteps
 
 
 def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSteps, Epsilon]:
-    """Return the client whose records have the largest epsilon (the better bound of each), and that epsilon.
+    """Return the client with the largest epsilon of its records (the better bound of each), and that epsilon.
 
-    All clients' laws needn't be evaluated. Epsilon grows with rate and steps and falls with noise: at rate q the
-    one-step law is that at a rate q' > q, happening with probability q / q', and a law that happens only sometimes
-    is no worse (joint convexity); further steps only add. So one evaluation at the largest rate and the most steps
-    of a whole group of clients bounds them all. Clients in the order of their rates are halved where the bound is
-    largest, until a client's own epsilon is at least the bound of all others: the result is that of evaluating all.
+    Branch and bound. Epsilon grows with rate and steps and falls with noise: one step at rate q is a step at a larger
+    rate q' that happens with probability q / q', which costs no more (joint convexity), and further steps only add.
+    So one evaluation at a group's largest rate and most steps bounds all its clients. The group with the largest
+    bound, in the order of rates, is halved until one client's own epsilon is at least the bound of all others. The
+    result equals that of evaluating every client.
 
     Args:
-        clients: What each releases in one participation; one or more, and repeated ones cost nothing.
-        adversary: Against whom.
+        clients: What each releases in one participation; one or more. Repeated ones cost nothing.
+        adversary: Adversary that epsilon holds against.
 
     Raises:
         ValueError: There are no clients.
@@ -54,9 +54,9 @@ def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSte
 
 
 def _bound(clients: Sequence[LocalSteps], adversary: Adversary) -> float:
-    """Return what no client's epsilon is above: that of a step that is worse than each of theirs in everything.
+    """Return an upper bound on every client's epsilon: that of a step at least as bad as theirs in every field.
 
-    A cut batch is a mixture of two laws, by truncation; the one of a cut batch is the worse if its rate isn't lower.
+    A truncated step is a mixture of two distributions; that of a full batch is the worse unless its rate is lower.
     """
     steps = [step_of(client) for client in clients]
     if min(step.noise_multiplier for step in steps) == 0:
@@ -77,16 +77,16 @@ def spread(
     adversary: Adversary,
     quantiles: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
 ) -> list[float]:
-    """Return quantiles, over the clients, of epsilon: bounds that are up to some 0.1 % above the best.
+    """Return quantiles of epsilon over the clients: bounds up to some 0.1 % above the best.
 
-    One client is evaluated for each quantile. They are put in the order of rate * sqrt(steps) / noise, in which
-    epsilon stands in the limit of many steps (Bu et al. 2020, "Deep learning with Gaussian differential privacy");
-    for few steps neighbours may be exchanged. Take the largest from `worst`, which is exact.
+    One client is evaluated for each quantile. Clients are sorted by rate * sqrt(steps) / noise, the order of their
+    epsilons in the limit of many steps (Bu et al. 2020, "Deep learning with Gaussian differential privacy"); for few
+    steps adjacent clients may be swapped. Take the largest from `worst`, which is exact.
 
     Args:
-        clients: What each releases in one participation; one or more, one for each client.
-        adversary: Against whom.
-        quantiles: Between 0 (the smallest) and 1 (the largest); each means the client at this part of the order.
+        clients: What each releases in one participation; one or more.
+        adversary: Adversary that epsilon holds against.
+        quantiles: Between 0 (the smallest) and 1 (the largest).
 
     Returns:
         Epsilons, the smallest first.

@@ -1,9 +1,8 @@
 """Privacy loss distributions (PLD): of one step, of many, and of a mixture.
 
-A law is dp-accounting's `PrivacyLossDistribution`: the distribution of the privacy loss on a grid, in both
-directions, rounded so that what follows from it is an upper bound on any grid (Doroshenko et al. 2022,
-"Connect the dots"). A finer grid gives a tighter bound and costs more, so epsilon is taken on finer and finer grids
-until it hardly changes.
+Here a law is dp-accounting's `PrivacyLossDistribution`: the distribution of the privacy loss on a grid, in both
+directions, discretised pessimistically, so that any grid gives an upper bound on epsilon (Doroshenko et al. 2022,
+"Connect the dots"). A finer grid is tighter and slower, so grids are refined until epsilon hardly changes.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ import numpy as np
 
 from fedsim.privacy.accounting.steps import LocalSteps
 
-# Grids get ten times finer, and the error falls a hundredfold (it is of second order), so a grid that improves epsilon
-# by less than this part is the last, and about a hundredth of that part is left.
+# Each grid is ten times finer and its error, of second order, a hundred times smaller. Refinement stops when epsilon
+# improves by less than this part; about a hundredth of that part remains.
 TOLERANCE = 2e-3
-ROUGH = 0.1  # the same for a bound that shall come soon
+ROUGH = 0.1  # the same, for a quick bound
 NEGLIGIBLE = 1e-6  # an improvement of epsilon that is not worth a finer grid
-LARGEST_EXPONENT = 709.0  # of which a float64 holds the exponential
+LARGEST_EXPONENT = 709.0  # its exponential fits into a float64
 POINTS = 1 << 18  # a grid with more points than this below epsilon is not tried
 LEAST_NOISE = 0.02  # below, a step's loss is in the thousands, and no grid holds it
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, as its law needs it; each larger field, but for the noise, makes a worse law.
+    """Parameters of one step's law. A larger value costs more privacy, except of the noise.
 
     Attributes:
         noise_multiplier: As in `LocalSteps`, above 0.
         rate: As in `LocalSteps`.
-        truncation: With which probability a batch that has the record is cut.
-        truncated_rate: With which probability the record is in a batch that is full without it.
+        truncation: Probability that a batch with the record is truncated.
+        truncated_rate: Probability that the record is in a batch that is full without it.
     """
 
     noise_multiplier: float
@@ -55,11 +54,11 @@ def step_of(local: LocalSteps) -> Step:
 
 @lru_cache(maxsize=4096)
 def truncated_step(noise_multiplier: float, rate: float, most: int, population: int) -> Step:
-    """Return the step on a Poisson sample of a population, of which a random subset of so many at most stays.
+    """Return the step on a Poisson sample of a population, truncated to a random subset of `most`.
 
-    It is what dp-accounting makes of it (section 4.3 of its supplementary material on privacy loss distributions):
-    whether the others fill the sample is a coin that both neighbours share. If they don't, the step is a
-    Poisson-sampled Gaussian; if they do, the record takes another's place, which moves the sum by 2 clip norms.
+    As in dp-accounting (section 4.3 of its supplementary material on privacy loss distributions): whether the other
+    records fill the sample is an event that both neighbours share. If they don't, the step is a Poisson-sampled
+    Gaussian. If they do, the record replaces another, which moves the sum by 2 clip norms.
     """
     from scipy.stats import binom
 
@@ -102,12 +101,12 @@ def composed(step: Step, count: int, grid: float) -> Any:
 
 @lru_cache(maxsize=12)  # some megabytes each
 def mixture(step: Step, count: int, probability: float, grid: float) -> Any:
-    """Return the PLD of a mixture: all of so many steps with a probability, else none (cluster sampling).
+    """Return the PLD of a mixture: all `count` steps with a probability, else none (cluster sampling).
 
-    Whether they happen may be seen, so nothing is gained but on delta: the loss is 0 with probability
-    `1 - probability`, else that of the steps. By joint convexity of the hockey-stick divergence,
-    H((1-p) A + p M || (1-p) A + p M') <= (1-p) H(A || A) + p H(M || M') at every order, with equality where A can be
-    told from both M and M'.
+    The adversary may see whether they happen, so only delta is amplified: the loss is 0 with probability
+    `1 - probability`, else that of the steps. By joint convexity of the hockey-stick divergence, H((1-p) A + p M ||
+    (1-p) A + p M') <= (1-p) H(A || A) + p H(M || M') at every order, with equality where A can be told from both M
+    and M'.
     """
     from dp_accounting.pld.privacy_loss_distribution import identity
 
@@ -115,21 +114,21 @@ def mixture(step: Step, count: int, probability: float, grid: float) -> Any:
 
 
 def coarsest(step: Step, count: int) -> float:
-    """Return a grid that resolves the loss just well enough for a first bound."""
+    """Return a grid just fine enough for a first bound."""
     sigma = step.noise_multiplier / (math.sqrt(count) if step.rate == 1 and step.truncation == 0 else 1)
     return 10.0 ** math.floor(math.log10(min(0.1 * max(1 / sigma, 1 / sigma**2), 100)))
 
 
 def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, tolerance: float = TOLERANCE) -> float:
-    """Return epsilon on a grid so fine that a finer one would hardly change it.
+    """Return epsilon, refining the grid until it hardly changes.
 
-    Each grid holds the points of the one before, so each bound is at most the one before.
+    Each grid contains the points of the one before, so bounds never increase.
 
     Args:
         law: The law on a grid.
-        grid: The first one.
+        grid: The first grid.
         delta: Above 0 and below 1.
-        tolerance: The last grid improves epsilon by less than this part.
+        tolerance: Refinement stops when epsilon improves by less than this part.
     """
     epsilon = _epsilon(law(grid), delta)
     while math.isfinite(epsilon) and epsilon / (grid / 10) < POINTS:
@@ -143,8 +142,8 @@ def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, tolerance
 def _epsilon(law: Any, delta: float) -> float:
     """Return the epsilon of a law.
 
-    Where it is some 710 to 745, dp-accounting divides by the smallest of numbers and finds infinity; its delta for an
-    epsilon has no such fault, so there epsilon is looked for by that.
+    Between some 710 and 745, dp-accounting's epsilon overflows to infinity. Its delta for a given epsilon does not,
+    so there epsilon is found by bisection on delta.
     """
     with np.errstate(over="ignore"):
         epsilon = float(law.get_epsilon_for_delta(delta))
@@ -159,17 +158,17 @@ def _epsilon(law: Any, delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def epsilon_of_steps(step: Step, count: int, delta: float, tolerance: float = TOLERANCE) -> float:
-    """Return epsilon of a number of steps, 1 or more, whose noise is above 0."""
+    """Return epsilon of a number of steps, 1 or more, with noise above 0."""
     if step.noise_multiplier < LEAST_NOISE:
         return epsilon_without_sampling(step, count, delta)
     return epsilon_of(lambda grid: composed(step, count, grid), coarsest(step, count), delta, tolerance)
 
 
 def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
-    """Return an upper bound in closed form: epsilon of steps that all take the record.
+    """Return an upper bound in closed form: epsilon if every step uses the record.
 
-    Their loss is normal, with mean mu^2 / 2 and deviation mu, and above epsilon with probability delta at most. A
-    record that takes another's place moves the sum by 2 clip norms, hence twice the mu where batches are cut.
+    The loss is normal, with mean mu^2 / 2 and standard deviation mu. If batches are truncated, a record can replace
+    another and move the sum by 2 clip norms, which doubles mu.
     """
     mu = (2 if step.truncation > 0 else 1) * math.sqrt(count) / step.noise_multiplier
     return mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))
@@ -178,7 +177,7 @@ def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
 def epsilon_of_gaussians(noise_multiplier: float, count: int, delta: float) -> float:
     """Return epsilon of a number of Gaussian releases without sampling, exactly (Balle and Wang 2018, theorem 8).
 
-    They are one whose noise multiplier is sqrt(count) times smaller, whose law of losses is known in closed form.
+    They compose to one release with a noise multiplier smaller by sqrt(count), with a privacy loss in closed form.
 
     >>> round(epsilon_of_gaussians(1.0, 1, 1e-5), 6)
     4.377178

@@ -18,7 +18,7 @@ LEAST = 1e-100  # its square is a float
 
 @contextmanager
 def _without_excluded_orders() -> Iterator[None]:
-    """Keep dp-accounting from telling which orders it leaves out; the bound by the others is as valid."""
+    """Silence dp-accounting's warnings about orders that it excludes; the bound by the others is valid."""
 
     def other(record: logging.LogRecord) -> bool:
         return "failed to converge" not in record.getMessage()
@@ -39,8 +39,8 @@ def _curve(noise_multiplier: float, rate: float) -> tuple[Any, NDArray[np.float6
     accountant = dpa.rdp.RdpAccountant(neighboring_relation=dpa.NeighboringRelation.REPLACE_SPECIAL)
     with _without_excluded_orders():
         accountant.compose(dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise_multiplier)))
-    # The curve takes 100 ms and has no public name. What cancellation may have taken from it comes back: dp-accounting
-    # makes an epsilon of 0 of a divergence below 0, however many steps there are.
+    # The curve takes 100 ms and has no public name. `ROUNDING` is added back for cancellation: from a divergence
+    # below 0, dp-accounting computes an epsilon of 0 for any number of steps.
     return accountant._orders, np.maximum(accountant._rdp, 0.0) + ROUNDING
 
 
@@ -48,7 +48,7 @@ def epsilon(noise_multiplier: float, rate: float, count: int, delta: float) -> f
     """Return epsilon of a number of steps, for a noise multiplier of at least `LEAST`."""
     from dp_accounting.rdp import compute_epsilon
 
-    # The series for low noise don't converge; all steps taking the record is an upper bound.
+    # The series do not converge for low noise; rate 1 is an upper bound.
     orders, divergences = _curve(noise_multiplier, rate if noise_multiplier >= LOW else 1.0)
     return float(compute_epsilon(orders, divergences * count, delta)[0])
 
@@ -60,7 +60,8 @@ def _curve_without_replacement(
     import dp_accounting as dpa
 
     accountant = dpa.rdp.RdpAccountant(neighboring_relation=dpa.NeighboringRelation.REPLACE_ONE)
-    # Under this relation dp-accounting takes the noise over the sensitivity to replacement, twice the clip norm.
+    # Under this relation dp-accounting's noise multiplier is over the sensitivity to replacement, twice the clip
+    # norm.
     gaussian = dpa.GaussianDpEvent(noise_multiplier / 2)
     with _without_excluded_orders():
         accountant.compose(dpa.SampledWithoutReplacementDpEvent(population, sample, gaussian))
@@ -73,7 +74,7 @@ def epsilon_without_replacement(
     """Return epsilon of Gaussian steps on samples of fixed size, under replace-one.
 
     Wang, Balle, Kasiviswanathan 2019 ("Subsampled Renyi differential privacy and analytical moments accountant",
-    theorem 27), for the Gaussian whose sum a replaced term moves by twice the clip norm.
+    theorem 27). A replaced term moves the sum by twice the clip norm.
 
     Args:
         noise_multiplier: Standard deviation over the clip norm, `LEAST` or more.

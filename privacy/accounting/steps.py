@@ -1,4 +1,4 @@
-"""What a client releases, and what it costs: the terms of the account."""
+"""One participation of a client under DP-SGD, and the two bounds on its epsilon."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 class LocalSteps:
     """What one client releases in one participation: noised sums of clipped gradients over sampled batches.
 
-    Unit: a record. Neighbouring relation: zero-out (one record's gradient becomes zero); how many records the
-    client has is public, as `rate`, `steps` and `records` tell it.
+    Unit: a record. Neighbouring relation: zero-out (one record's gradient becomes zero). The client's number of
+    records is public, since `rate`, `steps` and `records` reveal it.
 
     Attributes:
         noise_multiplier: Standard deviation of the noise on the sum, divided by the clip norm; 0 or more.
-        rate: With which probability a record is in a batch, above 0 and at most 1; each by a coin of its own.
+        rate: Probability that a record is in a batch (Poisson sampling), above 0 and at most 1.
         steps: Batches, 1 or more.
-        max_batch: How many records a batch has at most; of a larger one, a uniformly random subset of so many
-            stays. None: as many as the coins say.
-        records: How many the client has; needed with `max_batch`.
+        max_batch: Most records in a batch; a larger one is cut to a uniformly random subset. None: no limit.
+        records: Number of the client's records; needed with `max_batch`.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     noise_multiplier: float
@@ -29,11 +31,6 @@ class LocalSteps:
     records: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
         if not 0 <= self.noise_multiplier < math.inf:
             raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be 0 or more, and finite")
         if not 0 < self.rate <= 1:
@@ -49,7 +46,7 @@ class LocalSteps:
 
     @property
     def truncated(self) -> bool:
-        """Whether a batch can come out larger than it may be."""
+        """Whether a batch can be truncated."""
         return self.max_batch is not None and self.records is not None and self.max_batch < self.records
 
 
@@ -58,7 +55,7 @@ class Epsilon:
     """Two upper bounds on one epsilon; each is valid.
 
     Attributes:
-        pld: By the privacy loss distribution, rounded to the pessimistic side.
+        pld: By the privacy loss distribution, discretised pessimistically.
         rdp: By Renyi differential privacy; None where dp-accounting has no theorem.
     """
 
@@ -72,14 +69,10 @@ class Epsilon:
 
 
 class NoTheorem(ValueError):
-    """For this adversary, sampling and relation there is no theorem that gives an epsilon."""
+    """No theorem gives an epsilon for this adversary, sampling and relation."""
 
 
 def check_delta(delta: float) -> None:
-    """Refuse a delta outside of (0, 1).
-
-    Raises:
-        ValueError: It is.
-    """
+    """Raise `ValueError` for a delta outside (0, 1)."""
     if not 0 < delta < 1:
         raise ValueError(f"delta = {delta}: must be above 0 and below 1")

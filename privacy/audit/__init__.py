@@ -1,4 +1,4 @@
-"""Audits: what a mechanism loses at least, measured by its own releases."""
+"""Audits: lower bounds on a mechanism's epsilon, measured on its own releases."""
 
 from fedsim.privacy.audit.low_bits import lowest_bit, residues
 from fedsim.privacy.audit.one_dimensional import Measured, Release, measure

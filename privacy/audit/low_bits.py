@@ -1,4 +1,4 @@
-"""What the low bits of released numbers say: statistics for audits of noise in finite precision (Mironov 2012)."""
+"""Statistics of the low bits of released numbers, for audits of noise in finite precision (Mironov 2012)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def lowest_bit(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the exponent of each number's lowest set bit; of zero, one that is less than any number's.
+    """Return the exponent of each number's lowest set bit; for zero, one below that of any other number.
 
     >>> lowest_bit(np.array([1.0, 0.75, 6.0])).tolist()
     [0.0, -2.0, 1.0]
@@ -21,7 +21,7 @@ def lowest_bit(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def residues(values: NDArray[Any], step: float, modulus: int) -> NDArray[np.float64]:
-    """Return which multiple of a step each number is, modulo a whole number; 2 tells parity.
+    """Return each number as a multiple of a step, modulo a whole number; 2 gives parity.
 
     >>> residues(np.array([0.5, 1.25, -0.25]), 0.25, 4).tolist()
     [2.0, 1.0, 3.0]

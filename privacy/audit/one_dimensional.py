@@ -1,10 +1,10 @@
-"""The worst case on the line: a mechanism's own releases, repeated, bound its epsilon from below.
+"""One-dimensional audits: repeated releases of a mechanism give a lower bound on its epsilon.
 
 An (epsilon, delta)-private mechanism keeps P(E) <= e^epsilon Q(E) + delta for each event E, with P and Q its outputs'
 distributions on neighbouring inputs, either way round. So epsilon >= ln((P(E) - delta) / Q(E)), and Clopper-Pearson
-intervals for both probabilities make of it a bound that holds with known confidence (Jagielski, Ullman, Oprea 2020,
-"Auditing differentially private machine learning"; Nasr et al. 2021). A bound above what is claimed proves the claim
-wrong; one below proves nothing. What is sensitive, and what neighbours are, is up to the release.
+intervals for both probabilities turn it into a bound with known confidence (Jagielski, Ullman, Oprea 2020, "Auditing
+differentially private machine learning"; Nasr et al. 2021). A bound above the claimed epsilon disproves the claim;
+one below proves nothing. The release defines what is sensitive and which inputs are neighbours.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ EVENLY, CLOSELY = 256, 64  # thresholds that are tried: over all runs, and in ea
 
 
 class Release(Protocol):
-    """A mechanism on two neighbouring inputs, and a number made of what it releases."""
+    """A mechanism on two neighbouring inputs, and a statistic of its release."""
 
     def __call__(self, generator: np.random.Generator, trials: int, present: bool) -> NDArray[np.float64]:
-        """Return the number of each of many independent runs, `(trials,)`.
+        """Return the statistic of many independent runs, `(trials,)`.
 
-        Any function of the release will do; its log-likelihood ratio finds the most.
+        Any function of the release is valid; its log-likelihood ratio gives the largest bound.
 
         Args:
-            generator: What the mechanism draws from.
-            trials: How many runs.
-            present: Whether the input has the record, or its neighbour.
+            generator: Source of the mechanism's randomness.
+            trials: Number of runs.
+            present: Whether the record is in the input.
         """
 
 
@@ -39,10 +39,10 @@ class Measured:
 
     Attributes:
         epsilon: 0 or more.
-        delta: At which it holds.
-        confidence: With which probability, at least, it does.
+        delta: Delta at which it holds.
+        confidence: Probability with which it holds, at least.
         trials: Runs on each input.
-        event: What told the inputs apart, in words; empty where nothing did.
+        event: The event that distinguished the inputs, in words; empty if none did.
     """
 
     epsilon: float
@@ -72,16 +72,16 @@ def measure(
 ) -> Measured:
     """Return a lower bound on a mechanism's epsilon.
 
-    Half of the runs find, for each direction, the half-line that tells the inputs apart best; the other half measure
-    it, so that the search costs no confidence. The level is split in four: two directions of two intervals each.
+    For each direction, half of the runs select the half-line that distinguishes the inputs best; the other half
+    measure it, so the search costs no confidence. The level is split in four: two directions of two intervals each.
     The bound can't exceed about ln(trials / 9) at 95 %.
 
     Args:
         release: The mechanism, on both inputs.
         trials: Runs on each, 4 or more.
-        delta: At which epsilon is measured, 0 or more and below 1.
-        generator: What the runs draw from.
-        confidence: With which probability, at least, the bound is one; above 0 and below 1.
+        delta: Delta of the bound, 0 or more and below 1.
+        generator: Source of the runs' randomness.
+        confidence: Probability with which the bound holds, at least; above 0 and below 1.
 
     Raises:
         ValueError: A value is out of its range, or the release returns something other than finite numbers, one for

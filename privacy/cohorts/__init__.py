@@ -1,6 +1,6 @@
-"""Cohorts: the public rule by which a round's clients are drawn, and the draw itself, by coins that are not public.
+"""Cohorts: the public rule for drawing a round's clients, and the secret draw itself.
 
-`participation` says how often and how far apart a client takes part, and holds it to that.
+`participation` limits how often and how far apart a client takes part.
 """
 
 __all__: list[str] = []

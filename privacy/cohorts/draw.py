@@ -1,4 +1,4 @@
-"""Who takes part in a round: by a rule that is public (`Cohorts`), and coins that are not."""
+"""Draws a round's clients by a public rule (`Cohorts`) and secret random coins."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def draw(
     """Draw a round's clients, in ascending order.
 
     Args:
-        sampling: `fixed`: `cohort` different clients, each set equally likely. `poisson`: each client by its own
-            coin, with probability `cohort / clients`; the result may be empty. `truncated-poisson`: the same, and of
-            more than `max_cohort` a uniformly random subset of so many stays.
-        cohort: From 1 to `clients`; with a declared rate it says nothing.
+        sampling: `fixed`: `cohort` different clients, each set equally likely. `poisson`: each client independently
+            with probability `cohort / clients`; the result may be empty. `truncated-poisson`: the same, cut to a
+            uniformly random subset of `max_cohort`.
+        cohort: From 1 to `clients`; ignored if `rate` is declared.
         clients: The population; clients are numbered from 0.
         generator: The round's stream.
         max_cohort: `cohort` or more; with `truncated-poisson`, and only with it.
-        rate: Probability of each client's coin, above 0 and at most 1, where it is declared and no part of the
-            population; for `poisson` alone. None: `cohort / clients`.
+        rate: Declared probability of drawing each client, above 0 and at most 1, independent of the population; for
+            `poisson` only. None: `cohort / clients`.
 
     Raises:
         ValueError: A value is out of its range.
@@ -55,12 +55,12 @@ def draw(
 
 
 def group_of(identity: str, groups: int) -> int:
-    """Return the group of a client, from 0 to `groups - 1`: a hash (BLAKE2b) of its identity, and of nothing else.
+    """Return a client's group, from 0 to `groups - 1`: a BLAKE2b hash of its identity alone.
 
-    So a client stays in its group whoever else comes or goes, and across restarts.
+    So a client keeps its group across restarts and when other clients join or leave.
 
     Args:
-        identity: The client's, the same for ever.
+        identity: The client's permanent identity.
         groups: 1 or more.
 
     >>> [group_of(str(client), 3) for client in range(8)]
@@ -73,13 +73,12 @@ def group_of(identity: str, groups: int) -> int:
 def draw_separated(
     round_: int, separation: int, cohort: int, groups: Sequence[int], generator: np.random.Generator
 ) -> list[int]:
-    """Draw a round's clients, in ascending order, each of whom is in one round of `separation` at most.
+    """Draw a round's clients, in ascending order; each is in at most one of `separation` consecutive rounds.
 
-    Of the `separation` groups only one may be in a round, in turn: group g in the rounds t with t = g modulo
-    `separation`. Each of its clients is drawn by its own coin with probability `separation * cohort / clients`, so
-    that on average over rounds `cohort` take part (amplified banded matrix factorisation: Choquette-Choo et al.
-    2023, arXiv 2306.08153). The result may be empty. Groups differ in size, as hashes have it, and cohorts with
-    them; the probability doesn't, for it is what the account is of.
+    The `separation` groups take turns: group g has the rounds t with t = g modulo `separation`. Each of its clients
+    is drawn independently with probability `separation * cohort / clients`, so that on average over rounds `cohort`
+    take part (amplified banded matrix factorisation: Choquette-Choo et al. 2023, arXiv 2306.08153). The result may be
+    empty. Groups, being hashes, differ in size, and so do cohorts; the probability, which the account uses, does not.
 
     Args:
         round_: From 1.
@@ -99,7 +98,7 @@ def draw_separated(
 
 
 def secret_generator() -> np.random.Generator:
-    """Return a stream for coins that nobody can toss again, with a key of the operating system's."""
+    """Return a generator for secret coins, keyed by the operating system; its draws can't be repeated."""
     return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16))))
 
 

@@ -1,4 +1,4 @@
-"""Who may take part when: what the sensitivity of correlated noise stands on."""
+"""Participation patterns, on which the sensitivity of correlated noise rests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class Participation:
     Attributes:
         rounds: Of the whole training, 1 or more.
         separation: 1 or more; 1 lets a client take part in consecutive rounds.
-        most: 1 or more; None: as many as the separation leaves.
+        most: 1 or more; None: as many as the separation allows.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     rounds: int
@@ -27,11 +30,6 @@ class Participation:
     most: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
         for name, value in (("rounds", self.rounds), ("separation", self.separation)):
             if value < 1:
                 raise ValueError(f"{name} = {value}: must be 1 or more")
@@ -40,22 +38,22 @@ class Participation:
 
     @property
     def participations(self) -> int:
-        """How many participations of a client are possible at most."""
+        """Largest possible number of a client's participations."""
         fit = -(-self.rounds // self.separation)
         return fit if self.most is None else min(self.most, fit)
 
 
 class History:
-    """Who took part when, and who may in a round: a participation that the pattern forbids is refused.
+    """Record of past participations; refuses a participation that the pattern forbids.
 
-    It is a record of the cohorts, hence as secret as they are.
+    It reveals the cohorts, and is as secret as they are.
 
     Args:
         participation: The pattern.
-        state: Of an earlier history with this pattern (`state`); None: nobody took part yet.
+        state: `state` of an earlier history with this pattern; None: no participations yet.
 
     Raises:
-        ValueError: The state isn't one of a history.
+        ValueError: The state is malformed.
     """
 
     def __init__(
@@ -74,7 +72,7 @@ class History:
             self._count = dict(zip(clients, count, strict=True))
 
     def refusal(self, round_: int, client: int) -> str | None:
-        """Return why a client may not take part in a round (from 1); None: it may."""
+        """Return the reason why a client may not take part in a round (from 1), or None."""
         pattern = self._participation
         if not 1 <= round_ <= pattern.rounds:
             return f"round {round_}: the noise is planned for rounds 1 to {pattern.rounds}"
@@ -91,11 +89,11 @@ class History:
         return None
 
     def is_spent(self, client: int) -> bool:
-        """Return whether a client has taken part as often as it may, and stays out from now on."""
+        """Return whether a client has no participations left."""
         return self._count.get(client, 0) >= self._participation.participations
 
     def admit(self, round_: int, clients: Iterable[int]) -> None:
-        """Note a cohort, before it trains; nothing is noted if one of its clients is refused.
+        """Record a cohort before it trains, or none of it if one of its clients is refused.
 
         Args:
             round_: From 1; not before the last one.

@@ -1,4 +1,4 @@
-"""How a round's clients are drawn, in values that are public: the server draws by it, and the accountant counts."""
+"""Public rule for drawing a round's clients, used by the server's draw and by the accounting."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fedsim.privacy.events import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Cohorts:
-    """A rule for cohorts. All of it is public; who is drawn is not, where sampling is to amplify.
+    """A rule for cohorts. All of it is public; the drawn clients are secret if sampling amplifies privacy.
 
     Attributes:
         sampling: The scheme.
-        clients: The population, 1 or more; None where `declared` stands for it, and it is no part of the rule.
-        cohort: Clients in a cohort, expected; from 1 to `clients`. Of what is released, the denominator.
-        max_cohort: Clients in a cohort at most, `cohort` or more: of more, a uniformly random subset stays. For
-            truncated Poisson cohorts alone.
-        separation: A client takes part at most once in so many rounds, 1 or more. For b-min-separated cohorts alone.
-        declared: Probability with which each client is drawn, a constant of its own, above 0 and at most 1, whatever
-            the number of clients. Needed where that number is protected (add-or-remove-one). For Poisson cohorts
-            alone: every other scheme follows from the number.
+        clients: The population, 1 or more; None if `declared` replaces it.
+        cohort: Expected clients in a cohort, from 1 to `clients`: the denominator of released means.
+        max_cohort: Most clients in a cohort, `cohort` or more; a larger one is cut to a uniformly random subset. For
+            truncated Poisson cohorts only.
+        separation: A client takes part at most once in so many rounds, 1 or more. For b-min-separated cohorts only.
+        declared: Probability with which each client is drawn, above 0 and at most 1: a constant that does not depend
+            on the number of clients. Needed if that number is protected (add-or-remove-one). For Poisson cohorts
+            only.
 
     Raises:
         ValueError: A value is out of its range, or does not belong to the scheme.
@@ -83,13 +83,13 @@ class Cohorts:
         most: int | None = None,
         declared: float | None = None,
     ) -> Self:
-        """Return the rule for so many clients, whose number is no part of it where a rate is declared.
+        """Return the rule for a number of clients, which is left out if a rate is declared.
 
         Args:
             sampling: Of `fixed`, `poisson` and `truncated-poisson`.
             cohort: Expected.
             clients: The population.
-            most: Clients in a truncated cohort at most; None: so many that it is truncated once in millions.
+            most: Most clients in a truncated cohort; None: so many that one in millions is truncated.
             declared: As in the rule.
 
         Raises:
@@ -106,9 +106,9 @@ class Cohorts:
 
     @property
     def rate(self) -> float:
-        """With which probability a client is drawn for a round in which it may be.
+        """Probability that a client is drawn for a round open to it.
 
-        With a separation b it may be in one round of b, and is drawn b times as often.
+        With separation b only one round of b is open to it, so the probability is b times as high.
         """
         if self.declared is not None:
             return self.declared
@@ -121,10 +121,10 @@ class Cohorts:
 
     @property
     def population(self) -> int:
-        """The number of clients, where it is public.
+        """Number of clients, if public.
 
         Raises:
-            ValueError: The rate is declared, and the number of clients is no part of the rule.
+            ValueError: The rate is declared, so the rule has no number of clients.
         """
         if self.clients is None:
             raise ValueError(
@@ -134,7 +134,7 @@ class Cohorts:
 
 
 def roomy_cohort(cohort: int, clients: int) -> int:
-    """Return a maximum that a Poisson cohort stays below but once in millions: five deviations above the mean.
+    """Return a maximum that one Poisson cohort in millions exceeds: five standard deviations above the mean.
 
     >>> roomy_cohort(100, 10_000)
     150

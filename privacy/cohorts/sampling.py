@@ -1,4 +1,4 @@
-"""Cohort sampling in a run: who is drawn for each round."""
+"""Cohort sampling in a run: draws the clients of each round."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class CohortSampling:
     """Draws the clients of each round.
 
     Attributes:
-        remembers: Whether a draw depends on the draws before it: then the cohorts that secret coins draw are noted
-            before anyone is told, so that a round that comes again has the same clients.
-        noted: The cohorts, by round, that sessions before this one have drawn.
-        note: Called with a round and the cohort that was drawn for it, before anyone is told.
+        remembers: Whether a draw depends on earlier draws. Cohorts from secret coins are then noted before any client
+            is asked, so that a repeated round has the same clients.
+        noted: Cohorts drawn by earlier sessions, by round.
+        note: Called with a round and its cohort, before any client is asked.
     """
 
     remembers: ClassVar[bool] = False
@@ -39,20 +39,20 @@ class CohortSampling:
         Raises:
             ValueError: The cohort would break the rule.
         """
-        raise NotImplementedError("a sampling says whom it draws")
+        raise NotImplementedError("a sampling must define draw")
 
     def abandon(self, round_: int, clients: int) -> None:
-        """Count a round that was cut short: its clients have taken part."""
+        """Count the clients of an interrupted round as having taken part."""
 
     def state(self) -> dict[str, Any]:
-        """Return what the next draws depend on, as a tree for the checkpoint; secret."""
+        """Return the state that the next draws depend on, as a tree for the checkpoint; secret."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
 
         Raises:
-            ValueError: It is of another rule.
+            ValueError: The state belongs to another rule.
         """
 
 
@@ -61,7 +61,7 @@ class IndependentCohorts(CohortSampling):
 
     Args:
         rule: The public rule.
-        coins: Of a round.
+        coins: Returns a round's random generator.
     """
 
     def __init__(self, rule: Cohorts, coins: Coins) -> None:

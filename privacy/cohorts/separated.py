@@ -12,14 +12,14 @@ from fedsim.privacy.cohorts.sampling import CohortSampling, Coins
 
 
 class SeparatedCohorts(CohortSampling):
-    """Cohorts of clients that keep their distance, with the history that holds them to it; it is secret.
+    """Cohorts that respect a participation pattern, checked by a secret history.
 
-    Clients who have taken part as often as they may stay out.
+    Clients with no participations left are not drawn.
 
     Args:
         rule: The public rule.
         participation: How often and how far apart a client takes part.
-        coins: Of a round.
+        coins: Returns a round's random generator.
     """
 
     remembers = True
@@ -33,12 +33,12 @@ class SeparatedCohorts(CohortSampling):
         self._history = History(participation)
 
     def draw(self, round_: int, clients: int) -> list[int]:
-        """Draw a round's clients, in ascending order, and count that they take part, whether or not they answer.
+        """Draw a round's clients, in ascending order, and record their participation, whether or not they answer.
 
-        Of a round that was drawn before a kill the clients are the same.
+        A round that was drawn before a kill gets the same clients again.
 
         Raises:
-            ValueError: One may not take part: the separation would be broken.
+            ValueError: A client would break the separation.
         """
         cohort = self.noted.get(round_)
         if cohort is None:
@@ -52,11 +52,11 @@ class SeparatedCohorts(CohortSampling):
         return cohort
 
     def abandon(self, round_: int, clients: int) -> None:
-        """Count a round that was cut short: its clients have taken part."""
+        """Count the clients of an interrupted round as having taken part."""
         self.draw(round_, clients)
 
     def state(self) -> dict[str, Any]:
-        """Return when each client took part last, and how often."""
+        """Return each client's last participation and their number."""
         return self._history.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What central client-level privacy costs: for each adversary, by what the rule for cohorts hides from it.
+"""Accounting of central client-level privacy, for each adversary, by what the cohort rule hides from it.
 
 Unit: a client. Each round releases a noised sum of updates, each clipped to norm C, over a public number. Noise:
 ideal real Gaussians.
@@ -30,17 +30,16 @@ class CohortMechanism:
         noise_multiplier: Standard deviation of the noise on the sum, over the sensitivity to one client, C; of
             several sums over the same cohort, that of all together (`joint_noise_multiplier`: adaptive clipping's
             z). Above 0.
-        rate: With which probability a client is drawn for a round in which it may be; above 0 and at most 1.
-        sampling: How.
+        rate: Probability that a client is drawn for a round open to it; above 0 and at most 1.
+        sampling: Sampling scheme.
         relation: Zero-out, or add-or-remove-one, where `rate` must be a constant of its own (`_check_constants`).
-        clients: The population; needed where `sampling` is truncated or fixed; None where it is what is protected.
-        max_cohort: Clients in a cohort at most, where `sampling` is truncated.
-        separation: A client may be in one round of so many, 1 or more; above 1 where `sampling` is b-min-sep.
-        cohort: Clients in a cohort, expected: where `clients` is not given, `cohort / rate` stands for it in what
-            delta is compared with.
+        clients: The population; needed if `sampling` is truncated or fixed; None if it is protected.
+        max_cohort: Most clients in a cohort, if `sampling` is truncated.
+        separation: A client may be in one of this many rounds, 1 or more; above 1 if `sampling` is b-min-sep.
+        cohort: Expected clients in a cohort; without `clients`, `cohort / rate` replaces it in the check of delta.
 
     Raises:
-        ValueError: A value is out of its range, or missing, or a neighbouring data set would change it.
+        ValueError: A value is out of its range, missing, or differs between neighbouring data sets.
     """
 
     noise_multiplier: float
@@ -82,34 +81,34 @@ class CohortMechanism:
             )
 
     def _check_constants(self) -> None:
-        """Refuse what adding or removing a client would change.
+        """Refuse values that adding or removing a client would change.
 
-        The Poisson-sampled Gaussian's theorem compares two data sets whose other clients are drawn with one and the
-        same rate. With `rate = cohort / clients`, every client's rate changes with the number of clients, and the
-        releases tell it: with 20 clients or 19, cohorts of 10 and noise multiplier 4, 100 rounds have an epsilon
-        above 8.66 at delta 1e-3, where the theorem would say 4.25. So rate (and denominator) must be constants of
-        their own. The laws of fixed and of cut cohorts have the number of clients in them, and there is no theorem.
+        The theorem on Poisson-sampled Gaussians draws the other clients of both data sets with the same rate. With
+        `rate = cohort / clients`, every client's rate depends on the number of clients, and releases reveal it: with
+        20 clients or 19, cohorts of 10 and noise multiplier 4, 100 rounds have an epsilon above 8.66 at delta 1e-3,
+        where the theorem would give 4.25. So rate and denominator must be constants. The distributions of fixed and
+        truncated cohorts depend on the number of clients; no theorem covers them.
 
         Raises:
-            ValueError: The release has any of it.
+            ValueError: A value would change.
         """
         if self.clients is not None:
             raise ValueError(
-                f"clients = {self.clients}: their number is what {self.relation} protects, and no rate may be made "
-                f"of it; allowed: a declared rate alone, or {Relation.ZERO_OUT}"
+                f"clients = {self.clients}: their number is what {self.relation} protects, so no rate may depend "
+                f"on it; allowed: a declared rate alone, or {Relation.ZERO_OUT}"
             )
         if self.sampling is not Sampling.POISSON:
             raise ValueError(
-                f"sampling = {self.sampling}: its law has the number of clients in it, which {self.relation} "
+                f"sampling = {self.sampling}: its distribution depends on the number of clients, which {self.relation} "
                 f"protects; allowed: {Sampling.POISSON} with a declared rate, or {Relation.ZERO_OUT}"
             )
 
     @classmethod
     def of(cls, release: CohortTerms) -> Self:
-        """Return what rounds have released, by the ledger (`Ledger.spent`).
+        """Return the mechanism of released rounds, from the ledger (`Ledger.spent`).
 
         Raises:
-            ValueError: A value is out of its range, or missing, or a neighbouring data set would change it.
+            ValueError: A value is out of its range, missing, or differs between neighbouring data sets.
         """
         separation = release.separation or 1
         rate = release.rate
@@ -129,16 +128,16 @@ class CohortMechanism:
         )
 
     def of_population(self, clients: int, cohort: int, simulated_cohort: int) -> Self:
-        """Return what a deployment with a larger population would release, with the noise on the mean as it is.
+        """Return the mechanism of a deployment with a larger population and the same noise on the mean.
 
-        The simulation stands for it, as in pfl-research: its mean has the standard deviation z C / m, which a cohort
-        of m' has with z' = z m' / m. It is that deployment's epsilon, and says nothing of the simulated clients.
-        Under add-or-remove-one its rate `cohort / clients` is the constant that it declares.
+        The simulation represents it, as in pfl-research: the noise on the mean has standard deviation z C / m, which
+        a cohort of m' reaches with z' = z m' / m. The epsilon is the deployment's, not that of the simulated clients.
+        Under add-or-remove-one the deployment declares `cohort / clients` as its rate.
 
         Args:
-            clients: The deployment's; under add-or-remove-one the number that it expects.
+            clients: The deployment's; under add-or-remove-one its expected number.
             cohort: The deployment's, 1 to `clients`.
-            simulated_cohort: m, of the simulation, 1 or more.
+            simulated_cohort: The simulation's m, 1 or more.
 
         Raises:
             ValueError: A value is out of its range.
@@ -159,18 +158,18 @@ class CohortMechanism:
 
     @property
     def population(self) -> float | None:
-        """The number of clients, or what public constants say of it; None: they say nothing."""
+        """Number of clients, or its estimate from public constants; None: there is none."""
         if self.clients is not None or self.cohort is None:
             return self.clients
         return self.separation * self.cohort / self.rate
 
     def chances(self, rounds: int) -> int:
-        """Return in how many of so many rounds a client may take part."""
+        """Return the number of rounds open to a client, of a number of rounds."""
         return -(-rounds // self.separation)
 
     @property
     def everyone(self) -> bool:
-        """Whether each client takes part whenever it may."""
+        """Whether each client takes part in every round open to it."""
         return self.rate == 1 and (
             self.max_cohort is None or self.clients is None or self.max_cohort >= self.clients
         )
@@ -178,12 +177,12 @@ class CohortMechanism:
 
 @dataclass(frozen=True)
 class AdversaryCost:
-    """What an adversary learns.
+    """Epsilon against one adversary.
 
     Attributes:
-        epsilon: Two upper bounds; infinite where the adversary is trusted; None where there is no theorem.
-        relation: Which data sets are neighbours in it; None with no epsilon.
-        why: The reason, where it is infinite, or not there, or what else is to be known of it.
+        epsilon: Two upper bounds; infinite if the adversary is trusted; None if there is no theorem.
+        relation: Which data sets are neighbours; None without an epsilon.
+        why: The reason if it is infinite or missing, or a note.
     """
 
     epsilon: Epsilon | None
@@ -199,15 +198,15 @@ def server(release: CohortMechanism) -> AdversaryCost:
 
 
 def known_cohort(release: CohortMechanism, participations: int, delta: float) -> AdversaryCost:
-    """Return epsilon against who sees each round's model and knows who took part: sampling hides nothing from it.
+    """Return epsilon against an adversary that sees each round's model and knows the cohorts: no amplification.
 
     Args:
         release: Of a round.
-        participations: In how many rounds the client takes part at most, 0 or more. Fixed beforehand, it is a bound.
+        participations: Most rounds in which the client takes part, 0 or more, fixed in advance.
         delta: Above 0, and below 1 / the clients where their number is given.
 
     Raises:
-        NoTheorem: The relation is add-or-remove-one: that a client is there at all is what the cohort shows.
+        NoTheorem: The relation is add-or-remove-one: the cohort reveals whether a client exists.
         ValueError: A value is out of its range.
     """
     _check(release, participations, delta)
@@ -224,7 +223,7 @@ def released_models(
     max_participations: int | None = None,
     tolerance: float = pld.TOLERANCE,
 ) -> AdversaryCost:
-    """Return epsilon against who sees each round's model alone, the cohorts being secret.
+    """Return epsilon against an adversary that sees each round's model only; cohorts are secret.
 
     | sampling | theorem |
     | --- | --- |
@@ -234,17 +233,17 @@ def released_models(
     | b-min-sep | poisson, in the rounds of the client's group alone, which others' rounds tell nothing of |
     | fixed | by RDP, without replacement, under replace-one with sensitivity 2 C, which includes zero-out |
 
-    For cohorts of fixed size there is none by PLD, and its bound is that of everyone each time.
+    Cohorts of fixed size have no PLD theorem; the PLD bound is that without amplification.
 
     Args:
         release: Of a round.
-        rounds: How many models are released, 0 or more.
+        rounds: Number of released models, 0 or more.
         delta: Above 0, and below 1 / the clients where their number is given.
-        max_participations: A client takes part no more often, whatever the coins say; None: as the coins say.
-        tolerance: Of the PLD's grid (`pld.epsilon_of`); a larger one takes less time, and its bound is as valid.
+        max_participations: Most participations of a client; None: no limit.
+        tolerance: Of the PLD's grid (`pld.epsilon_of`); a larger one is faster, and its bound is valid too.
 
     Raises:
-        NoTheorem: There is none for this combination.
+        NoTheorem: No theorem covers this combination.
         ValueError: A value is out of its range.
 
     >>> release = CohortMechanism(noise_multiplier=1.0, rate=0.01)
@@ -287,7 +286,7 @@ def side_by_side(
     max_participations: int | None = None,
     tolerance: float = pld.TOLERANCE,
 ) -> dict[str, AdversaryCost]:
-    """Return what each adversary learns, by name, after so many rounds; arguments as in `released_models`.
+    """Return the epsilon against each adversary, by name, after a number of rounds; arguments as in `released_models`.
 
     Raises:
         ValueError: A value is out of its range.
@@ -315,14 +314,14 @@ def noise_for(
     Args:
         epsilon: Above 0.
         adversary: `known-cohort` or `released-models`.
-        release: Of a round; its own noise does not matter.
-        rounds: How many, 1 or more.
+        release: Of a round; its noise multiplier is ignored.
+        rounds: 1 or more.
         delta: As in `released_models`.
         max_participations: As in `released_models`.
 
     Raises:
-        NoTheorem: There is none that gives an epsilon against this adversary.
-        ValueError: A value is out of its range, or no noise gets there, as against the server.
+        NoTheorem: No theorem gives an epsilon against this adversary.
+        ValueError: A value is out of its range, or no noise reaches the epsilon, as against the server.
 
     >>> noise_for(1.0, "released-models", CohortMechanism(noise_multiplier=1.0, rate=0.1), rounds=512, delta=1e-6)
     9.6698
@@ -374,7 +373,7 @@ def _all_drawn(noise_multiplier: float, count: int, delta: float) -> Epsilon:
 
 
 def _without_replacement(release: CohortMechanism, count: int, delta: float) -> AdversaryCost:
-    """Return both bounds on zero-out: of all who could be drawn being drawn, and of the samples, by replace-one."""
+    """Return both bounds under zero-out: PLD without amplification, RDP of samples under replace-one."""
     if release.clients is None:
         raise RuntimeError("unreachable: a release of fixed cohorts has the number of clients")
     noise, cohort = release.noise_multiplier, round(release.rate * release.clients)
@@ -404,7 +403,7 @@ def _check(release: CohortMechanism, count: int, delta: float) -> None:
 
 
 def to_json(answer: AdversaryCost) -> float | str | None:
-    """Return an epsilon as JSON can say it."""
+    """Return an epsilon for JSON."""
     if answer.epsilon is None:
         return None
     return answer.epsilon.best if math.isfinite(answer.epsilon.best) else "infinite"

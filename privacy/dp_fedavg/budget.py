@@ -14,9 +14,9 @@ from fedsim.privacy.budget import (
     NoiseBudget,
     Table,
     both,
+    bounds_to_json,
     check_rounds,
     counted,
-    plain,
     rates_beside,
     shown,
 )
@@ -32,8 +32,8 @@ from fedsim.privacy.events import Relation, Sampling
 
 WHO = (
     "\nServer: infinite. It is trusted, and has the sums before the noise, with secure aggregation too."
-    "\nKnown cohort: who sees each round's model and knows who took part."
-    "\nReleased models: who sees the models alone, cohorts being secret."
+    "\nKnown cohort: sees each round's model and knows who took part."
+    "\nReleased models: sees the models only; cohorts are secret."
 )
 
 
@@ -41,8 +41,8 @@ class DpFedAvgBudget(NoiseBudget):
     """Plan client-level DP-FedAvg: a client's epsilon for each adversary, without running anything.
 
     Give either --noise-multiplier or --epsilon. The server is trusted: it has the sums before the noise. "Known
-    cohort" sees each round's model and knows who took part; "released models" sees the models alone, cohorts being
-    secret coins. With adaptive clipping or metrics that are released, Z is that of all together.
+    cohort" sees each round's model and knows who took part; "released models" sees the models only, with secret
+    cohorts. With adaptive clipping or released metrics, Z is that of all sums together.
     """
 
     noise_multiplier: Annotated[float | None, "Z"] = None
@@ -52,36 +52,35 @@ class DpFedAvgBudget(NoiseBudget):
     delta: Annotated[float, "D"]
     """Must be below 1 / clients."""
     client_rate: Annotated[float | None, "P"] = None
-    """Expected cohort / clients; 1: all clients, always. With add-or-remove-one, the rate that is declared
-    (--cohort may stand beside it)."""
+    """Expected cohort / clients; 1: all clients, always. With add-or-remove-one, the declared rate (--cohort may
+    stand beside it)."""
     clients: Annotated[int | None, "N"] = None
     """Clients; with --cohort, instead of --client-rate."""
     cohort: Annotated[int | None, "M"] = None
-    """Clients in a cohort, expected."""
+    """Expected clients in a cohort."""
     sampling: Literal["poisson", "truncated-poisson", "fixed"] | None = None
     """How cohorts are drawn. Default: poisson, or truncated with --max-cohort."""
     max_cohort: Annotated[int | None, "B"] = None
-    """A larger cohort is cut to a random subset of so many; needs --clients."""
+    """A larger cohort is cut to a random subset of this size; needs --clients."""
     participations: Annotated[int | None, "R"] = None
-    """In how many rounds a client takes part at most. Default: as the coins say."""
+    """Most rounds in which a client takes part. Default: no limit."""
     relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
     """Which data sets are neighbours. add-or-remove-one protects the number of clients: it needs a declared
     --client-rate, and poisson cohorts."""
     adversary: Literal["known-cohort", "released-models"] | None = None
-    """Against whom --epsilon is to hold. Default: released-models; known-cohort with --participations."""
+    """Adversary that --epsilon holds against. Default: released-models; known-cohort with --participations."""
     mean_noise: Annotated[float | None, "S"] = None
-    """With --epsilon: say what cohort and population it takes if the noise on the mean update may have a standard
+    """With --epsilon: also give the cohort and population for which the noise on the mean update has a standard
     deviation of S clip norms."""
     population: Annotated[tuple[int, int] | None, "N M"] = None
-    """Also that of a deployment to N clients with cohorts of M, which the run stands for with the same noise on the
-    mean; needs --cohort."""
+    """Also give epsilon for a deployment of N clients, cohorts of M, and the same noise on the mean; needs --cohort."""
     columns: ClassVar[Sequence[str]] = ("known cohort (exact)", "(RDP)", "released models (PLD)", "(RDP)")
     only_with_epsilon: ClassVar[Mapping[str, str]] = {
         "adversary": "with noise given, all are shown",
         "mean_noise": "with noise given, there is no question",
     }
 
-    # --- what is refused ------------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Find the noise, if it isn't given. As `Budget` says."""
@@ -103,18 +102,16 @@ class DpFedAvgBudget(NoiseBudget):
             self._needed()
 
     def _check_rate(self) -> None:
-        """Refuse a rate that isn't said or said twice, or is made of the number of clients where that is protected."""
+        """Refuse a rate that is missing, given twice, or derived from a protected number of clients."""
         if self._hides_clients:
             relation = f"--relation {self.relation}"
             if self.clients is not None:
                 raise ValueError(
-                    f"--clients {self.clients}: is what {relation} protects, and no rate may be made of it; allowed: "
+                    f"--clients {self.clients}: is what {relation} protects, so no rate may depend on it; allowed: "
                     "--client-rate"
                 )
             if self.client_rate is None:
-                raise ValueError(
-                    f"{relation}: needs a rate that is declared; allowed: --client-rate, or zero-out"
-                )
+                raise ValueError(f"{relation}: needs a declared rate; allowed: --client-rate, or zero-out")
         elif self.cohort is not None:
             if self.client_rate is not None:
                 raise ValueError(
@@ -161,7 +158,7 @@ class DpFedAvgBudget(NoiseBudget):
     def _answers(
         self, release: CohortMechanism, tolerance: float = pld.TOLERANCE, rounds: int | None = None
     ) -> dict[str, AdversaryCost]:
-        """Return what each adversary learns."""
+        """Return the epsilon against each adversary."""
         return accounting.side_by_side(
             release,
             self.rounds if rounds is None else rounds,
@@ -182,7 +179,7 @@ class DpFedAvgBudget(NoiseBudget):
         )
 
     def _needed(self) -> tuple[int, int]:
-        """Return the cohort, and the clients, that the noise takes to be as small on the mean as asked.
+        """Return the cohort and the number of clients for the requested noise on the mean.
 
         Raises:
             ValueError: That many clients need a smaller delta.
@@ -193,18 +190,18 @@ class DpFedAvgBudget(NoiseBudget):
         clients = math.ceil(cohort / self._release.rate)
         if self.delta >= 1 / clients:
             raise ValueError(
-                f"delta = {self.delta}: must be below 1 / clients = 1 / {clients}, which is what it takes"
+                f"delta = {self.delta}: must be below 1 / clients = 1 / {clients}, the number that this noise needs"
             )
         return cohort, clients
 
     def _deployed(self, release: CohortMechanism) -> CohortMechanism:
-        """Return what the deployment that the run stands for would release."""
+        """Return the mechanism of the deployment that the run represents."""
         if self.population is None or self.cohort is None:
             raise RuntimeError("unreachable: there is no population")
         return release.of_population(*self.population, self.cohort)
 
     def _with_coins(self) -> AdversaryCost | None:
-        """Return what Poisson cohorts would cost, where they are of fixed size."""
+        """Return the cost with Poisson cohorts if cohorts are of fixed size."""
         if self._release.sampling is not Sampling.FIXED:
             return None
         return self._answers(replace(self._release, sampling=Sampling.POISSON))[RELEASED_MODELS]
@@ -238,7 +235,7 @@ class DpFedAvgBudget(NoiseBudget):
     # --- for people -----------------------------------------------------------------------------------------
 
     def bounds(self, exact: bool) -> Sequence[float | None]:
-        """Return what the tables say of this plan. As `NoiseBudget` says."""
+        """Return this plan's row of a table. As `NoiseBudget` says."""
         answers = self._answers(self._release, pld.TOLERANCE if exact else pld.ROUGH)
         return both(answers[KNOWN_COHORT].epsilon) + both(answers[RELEASED_MODELS].epsilon)
 
@@ -257,7 +254,7 @@ class DpFedAvgBudget(NoiseBudget):
         return words | {"delta": f"delta {self.delta:g}"}
 
     def blocks(self) -> Iterator[str | Table]:
-        """Yield what is planned, and its epsilons over rounds, noise and client rates."""
+        """Yield the plan, and its epsilons over rounds, noise and client rates."""
         yield from self.head(f"*DP-FedAvg*, delta {self.delta:g}", self._against)
         if self.mean_noise is not None:
             cohort, clients = self._needed()
@@ -322,4 +319,4 @@ def _all_to_json(answers: Mapping[str, AdversaryCost]) -> dict[str, Any]:
 
 def _to_json(answer: AdversaryCost) -> dict[str, Any]:
     relation = None if answer.relation is None else answer.relation.value
-    return {**plain(answer.epsilon), "relation": relation, "why": answer.why}
+    return {**bounds_to_json(answer.epsilon), "relation": relation, "why": answer.why}

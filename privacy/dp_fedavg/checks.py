@@ -1,4 +1,4 @@
-"""What an experiment with `[privacy.dp-fedavg]` may not say."""
+"""Checks of an experiment with `[privacy.dp-fedavg]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "dp-fedavg"
 
 
 def problems(settings: DpFedAvgSettings, intent: Intent) -> Iterator[Problem]:
-    """Yield what is refused, the first reason first."""
+    """Yield problems, the most important first."""
     yield from checks.needs_noised_sums(intent, NAME)
     if settings.neighbours is Relation.ADD_OR_REMOVE_ONE:
         yield from _protected_number(intent)
@@ -23,7 +23,7 @@ def problems(settings: DpFedAvgSettings, intent: Intent) -> Iterator[Problem]:
 
 
 def _protected_number(intent: Intent) -> Iterator[Problem]:
-    """Refuse cohorts whose distribution has the number of clients in it, where that is protected."""
+    """Refuse cohorts whose distribution depends on a protected number of clients."""
     if intent.secagg_clip is not None:
         yield Problem(
             ("privacy", "secagg"),
@@ -35,6 +35,6 @@ def _protected_number(intent: Intent) -> Iterator[Problem]:
         yield Problem(
             ("server", "sampling"),
             intent.rule.sampling.value,
-            "its law has the number of clients in it, which privacy.dp-fedavg.relation = 'add-or-remove-one' "
+            "its distribution depends on the number of clients, which privacy.dp-fedavg.relation = 'add-or-remove-one' "
             "protects; allowed with it: poisson",
         )

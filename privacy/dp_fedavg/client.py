@@ -1,4 +1,4 @@
-"""DP-FedAvg on a client: the update, clipped jointly over all arrays, for a trusted server to noise."""
+"""DP-FedAvg on a client: clips the update jointly over all arrays; the trusted server adds the noise."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ UPDATE = "update"
 
 
 class ClippingClient(ClientHalf):
-    """Clips what training has changed, jointly over all arrays. An update with NaN or infinity in it becomes zero.
+    """Clips the update jointly over all arrays. An update with NaN or infinity becomes zero.
 
-    The server says the clip norm, and whether to say if the norm was below it. Metrics that are released leave the client
-    clipped and shifted; their bounds are the experiment's: the server has no say in them.
+    The server gives the clip norm, and says whether to report if the norm was below it. Released metrics leave the
+    client clipped and shifted; their bounds come from the experiment, not from the server.
 
     Args:
-        released: The metrics that are released, by name.
+        released: Released metrics, by name.
     """
 
     protects = "difference"

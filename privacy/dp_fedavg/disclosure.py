@@ -1,4 +1,4 @@
-"""What the theorems of `[privacy.dp-fedavg]` let each adversary have."""
+"""What the theorems of `[privacy.dp-fedavg]` allow each adversary to see."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from fedsim.privacy.events import Event, Noise, Relation, Sampling, Unit
 
 
 class CohortTerms(NamedTuple):
-    """What rounds of central client-level privacy have in common."""
+    """Terms that rounds of central client-level privacy share."""
 
     noise_multiplier: float
     relation: Relation
@@ -25,7 +25,7 @@ class CohortTerms(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One of the noised sums over a cohort that are released together.
+    """One of several noised sums over a cohort, released together.
 
     Attributes:
         name: What is summed.
@@ -42,7 +42,7 @@ class Part:
 class CohortEvent(Event):
     """One round of central client-level privacy: noised sums over one cohort, which is drawn by a public rule.
 
-    Who was drawn, and how many, is not in it: the cohort is secret where sampling is to amplify.
+    It does not contain the cohort or its size: the cohort is secret if sampling amplifies privacy.
 
     Attributes:
         mechanism: What released it.
@@ -51,13 +51,13 @@ class CohortEvent(Event):
         relation: Which data sets are neighbours.
         parts: The sums, one or more.
         sampling: How the cohort is drawn.
-        clients: The population, public; None where it is what is protected (add-or-remove-one).
-        cohort: Clients in a cohort, expected; a public constant.
-        max_cohort: Clients in a cohort at most, where `sampling` truncates, else None.
-        separation: A client takes part at most once in so many rounds, where `sampling` sees to it, else None.
-        denominator: What the noised sums are divided by, a public constant.
+        clients: The population, public; None if it is protected (add-or-remove-one).
+        cohort: Expected clients in a cohort; a public constant.
+        max_cohort: Most clients in a cohort if `sampling` truncates, else None.
+        separation: A client takes part at most once in so many rounds, if `sampling` ensures it, else None.
+        denominator: Divisor of the noised sums, a public constant.
         noise: Where the noise comes from.
-        rate: Probability with which each client is drawn, where it is declared; None: it follows from `clients`.
+        rate: Declared probability of drawing each client; None: it follows from `clients`.
     """
 
     _kinds: ClassVar[dict[str, Any]] = {
@@ -84,7 +84,7 @@ class CohortEvent(Event):
 
     @property
     def noise_multiplier(self) -> float:
-        """That of one Gaussian release that costs what the parts cost together.
+        """Noise multiplier of one Gaussian release with the parts' joint cost.
 
         Scaled to sensitivity 1 and noise 1, the parts are one vector with noise 1 that a client moves by at most
         sqrt(sum of z_i^-2).
@@ -92,12 +92,12 @@ class CohortEvent(Event):
         return joint_noise_multiplier(self.parts)
 
     def terms(self) -> CohortTerms:
-        """Return what the accountant needs to know of it."""
+        """Return the terms that the accountant needs."""
         return CohortTerms(**{name: getattr(self, name) for name in CohortTerms._fields})
 
 
 def joint_noise_multiplier(parts: Iterable[Part]) -> float:
-    """Return the noise multiplier of one Gaussian release that costs what some over the same cohort cost together.
+    """Return the noise multiplier of one Gaussian release with the joint cost of several over one cohort.
 
     >>> update = Part(name="update", sensitivity=0.3, noise_multiplier=1.1547005)
     >>> bits = Part(name="bits", sensitivity=0.5, noise_multiplier=2.0)

@@ -1,4 +1,4 @@
-"""Central client-level privacy: a cohort's clipped updates, and metrics, summed, noised, over a public number."""
+"""Central client-level privacy: sums of a cohort's clipped updates and metrics, noised, over a public number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_SUMS: Mapping[str, float] = {}
 
 
 class Released(NamedTuple):
-    """What may leave the server, and what it was.
+    """A round's release and its event.
 
     Attributes:
         mean: Noised sum over the public denominator, float64, by name.
@@ -43,23 +43,23 @@ class CentralGaussian:
     """The release of DP-FedAvg (McMahan, Ramage, Talwar, Zhang 2018, arXiv 1710.06963, with equal weights).
 
     Metrics may be released beside the update, as further coordinates of one Gaussian query. Scaled to noise 1, a
-    client moves it by at most sqrt(z_update^-2 + sum of z_i^-2), with z_i the metrics' noise multipliers. So all
-    together cost what noise multiplier z does if `z^-2 = z_update^-2 + sum of z_i^-2` (Andrew et al. 2021, arXiv
-    1905.03871, Theorem 1, for one): a metric costs no epsilon, but the update gets z_update, which is more than z.
+    client moves it by at most sqrt(z_update^-2 + sum of z_i^-2), with z_i the metrics' noise multipliers. So the
+    joint release has noise multiplier z if `z^-2 = z_update^-2 + sum of z_i^-2` (Andrew et al. 2021, arXiv
+    1905.03871, Theorem 1, for one metric): a metric costs no epsilon, but the update gets z_update, which is more
+    than z.
 
-    Unit: a client. Neighbouring relation: zero-out or add-or-remove-one, whose sensitivity is alike; replacing a
-    client moves the sums by twice as much. Under add-or-remove-one the number of clients is protected, so that the
-    cohorts' rate must be declared. Trusted: the server, which has the sums before the noise; against it,
-    epsilon is infinite. What stays sensitive: the sums, who was in the cohort and how many they were (the
-    denominator is the expected number, a constant). Sums and noise are added on a grid, and the noise is made for
-    sums that were rounded to it (`fedsim.privacy.arithmetic`).
+    Unit: a client. Neighbouring relation: zero-out or add-or-remove-one, with the same sensitivity; replacing a
+    client moves the sums by twice as much. Add-or-remove-one protects the number of clients, so the cohorts' rate
+    must be declared. Trusted: the server, which has the sums before the noise; against it, epsilon is infinite.
+    Sensitive: the sums, the cohort and its size (the denominator is the expected size, a constant). Sums and noise
+    are added on a grid, with noise calibrated to the rounded sums (`fedsim.privacy.arithmetic`).
 
     Attributes:
-        sensitivity: How far one client moves the sum, in L2 norm: what the clip reports, after rounding if there is
-            any (`sensitivity_after_rounding`). Every client's update weighs 1.
-        noise_multiplier: z, of all that is released together: what is accounted for. Above 0, and below that of the
-            metrics together. Without metrics it is the standard deviation of the noise on the sum, over `sensitivity`.
-        metrics: What is released beside the update; their noise is drawn after the update's, in this order.
+        sensitivity: How far one client moves the sum, in L2 norm: the clip norm, after rounding if there is any
+            (`sensitivity_after_rounding`). Every client's update has weight 1.
+        noise_multiplier: z, of everything released together, as accounted for. Above 0, and below that of the metrics
+            together. Without metrics it is the standard deviation of the noise on the sum, over `sensitivity`.
+        metrics: Metrics released with the update; their noise is drawn after the update's, in this order.
         cohorts: How cohorts are drawn.
         relation: Which data sets are neighbours.
         randomness: Draws the noise.
@@ -67,8 +67,8 @@ class CentralGaussian:
         mechanism: Its name in the ledger.
 
     Raises:
-        ValueError: A value is out of its range, or the relation is one under which the sensitivity is another or what
-            is public is not, or the metrics alone cost as much as all may.
+        ValueError: A value is out of its range, the relation changes the sensitivity or protects a number that must
+            be public, or the metrics alone use up the budget.
 
     >>> from fedsim.privacy.events import Sampling
     >>> loss = BoundedMetric(name="train-loss", bound=5.0, noise_multiplier=2.0)
@@ -110,18 +110,17 @@ class CentralGaussian:
     def release(
         self, total: Mapping[str, NDArray[Any]], round_: int, sums: Mapping[str, float] = _NO_SUMS
     ) -> Released:
-        """Return the noised means of a round, and the event that says so.
+        """Return the noised means of a round, and the event.
 
-        An empty cohort's total is zeros; its noise is released, and counts, like any other's.
+        An empty cohort's total is zeros; its noise is released and charged like any other's.
 
         Args:
             total: Sum of the cohort's clipped updates, float64, by name; of any shapes.
             round_: From 1.
-            sums: Of the clients' terms (`shifted`) for each metric, by name; 0 where there were none.
+            sums: Of the clients' terms (`shifted`) for each metric, by name; 0 without clients.
 
         Raises:
-            ValueError: The total is of nothing, or it or a sum is not finite: what was clipped is; or there are sums
-                of other metrics than are released.
+            ValueError: The total has no arrays, it or a sum is not finite, or sums and released metrics differ.
         """
         if sums.keys() != {metric.name for metric in self.metrics}:
             raise ValueError(
@@ -138,7 +137,7 @@ class CentralGaussian:
         return Released(mean, metrics, self._event(round_, (update, *parts)))
 
     def _event(self, round_: int, parts: tuple[Part, ...]) -> CohortEvent:
-        """Return the event of a round whose sums were noised just now."""
+        """Return the event of a round."""
         cohorts = self.cohorts
         return CohortEvent(
             mechanism=self.mechanism,
@@ -158,16 +157,12 @@ class CentralGaussian:
 
 
 def _share(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) -> float:
-    """Return z over the metrics' joint noise multiplier: 0 without any, 1 where they leave nothing to the update."""
+    """Return z over the metrics' joint noise multiplier: 0 without metrics, 1 if they use up the budget."""
     return math.hypot(*(noise_multiplier / metric.noise_multiplier for metric in metrics))
 
 
 def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) -> None:
-    """Refuse a noise multiplier that is none, or that leaves nothing of the budget to the update.
-
-    Raises:
-        ValueError: It does.
-    """
+    """Raise `ValueError` for an invalid noise multiplier, or one that leaves no budget for the update."""
     if not metrics:
         return  # `check_part` says the rest
     if len({UPDATE, *(metric.name for metric in metrics)}) <= len(metrics):
@@ -178,8 +173,8 @@ def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) ->
         most = joint_noise_multiplier(metric.part for metric in metrics)
         said = ", ".join(f"{m.name}: {m.noise_multiplier:g}" for m in metrics)
         raise ValueError(
-            f"noise multiplier = {noise_multiplier}: must be above 0 and below {most:g}, that of what is released "
-            f"beside the update ({said}); with so much noise in all, theirs must be more"
+            f"noise multiplier = {noise_multiplier}: must be above 0 and below {most:g}, the joint one of the "
+            f"released metrics ({said}), which would use up the budget"
         )
 
 
@@ -192,16 +187,16 @@ def noised_mean(
 ) -> Mean:
     """Return (a sum + Gaussian noise) / the expected cohort, float64, by name.
 
-    Arrays get their noise in the order of their names.
+    Noise is drawn in the order of the arrays' names.
 
     Raises:
-        ValueError: The total is of nothing, or not finite.
+        ValueError: The total has no arrays, or is not finite.
     """
     if not total:
         raise ValueError(f"total of {part.name}: has no arrays; an empty cohort's are zeros")
     for name, array in total.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so that it was not clipped")
+            raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so it was not clipped")
     dimension = sum(array.size for array in total.values())
     exact = ExactSum.of(part.sensitivity, part.noise_multiplier, dimension, arithmetic=arithmetic)
     noised = {}
@@ -215,11 +210,7 @@ def noised_mean(
 
 
 def check_part(part: Part) -> None:
-    """Refuse a part whose noise or sensitivity is none.
-
-    Raises:
-        ValueError: It is.
-    """
+    """Raise `ValueError` for a noise multiplier or sensitivity that is not above 0 and finite."""
     if not 0 < part.sensitivity < math.inf:
         raise ValueError(f"sensitivity of {part.name} = {part.sensitivity}: must be above 0, and finite")
     if not 0 < part.noise_multiplier < math.inf:
@@ -229,15 +220,11 @@ def check_part(part: Part) -> None:
 
 
 def check_central(relation: Relation, cohorts: Cohorts) -> None:
-    """Refuse a relation under which a client moves a sum by more than its clip norm, or changes the cohorts' rule.
-
-    Raises:
-        ValueError: It is one.
-    """
+    """Raise `ValueError` for a relation under which a client changes the cohort rule or exceeds the clip norm."""
     if relation is Relation.ADD_OR_REMOVE_ONE and cohorts.declared is None:
         raise ValueError(
-            f"relation = {relation}: the number of clients, {cohorts.clients}, is what it protects, and the cohorts' "
-            f"rate is made of it; allowed: a declared rate, or {Relation.ZERO_OUT}"
+            f"relation = {relation}: the number of clients, {cohorts.clients}, is protected, and the cohorts' rate depends "
+            f"on it; allowed: a declared rate, or {Relation.ZERO_OUT}"
         )
     if relation not in CENTRAL:
         raise ValueError(

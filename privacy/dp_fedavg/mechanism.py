@@ -1,4 +1,4 @@
-"""DP-FedAvg as fedsim knows it: `[privacy.dp-fedavg]`."""
+"""The mechanism `[privacy.dp-fedavg]`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
         return settings.neighbours is Relation.ADD_OR_REMOVE_ONE
 
     def check(self, settings: DpFedAvgSettings, intent: Intent) -> Iterable[Problem]:
-        """Return what an experiment may not say. As `Mechanism` says."""
+        """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(settings, intent)
 
     def plan(self, settings: DpFedAvgSettings, training: Training) -> DpFedAvgPlan:
@@ -56,6 +56,6 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
         return ClippingClient(settings.released)
 
     def metric_terms(self, settings: DpFedAvgSettings) -> Mapping[str, str]:
-        """Return the metrics that clients send for noised sums: released ones, and whether the norm was below."""
+        """Return the metrics that clients send for noised sums: released ones, and the bit for the clip norm."""
         bits = {BITS: SHIFTED_BIT} if settings.adaptive is not None else {}
         return bits | {name: shifted_name(name) for name in settings.released}

@@ -1,4 +1,4 @@
-"""A number that each client says of itself, as one more coordinate of the query that a cohort's updates are."""
+"""Released metrics: one number of each client, as a further coordinate of the cohort's query."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ SHIFTED_BIT = (
 
 
 def shifted_name(metric: str) -> str:
-    """Return what the term of a metric is called in a client's reply."""
+    """Return the name of a metric's term in a client's reply."""
     return f"shifted-{metric}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundedMetric:
-    """A metric whose mean over a cohort is released beside the updates, within the same budget.
+    """A metric with its mean over a cohort released with the updates, within the same budget.
 
     A client's value x is clipped to [0, bound] and sent as x - bound/2, its *term*. With a public m,
-    `bound/2 + (sum of the terms + noise) / m` estimates the mean; a client that is not there, or says NaN, counts as
-    bound/2. A client moves the sum by at most bound/2 under zero-out and add-or-remove-one (by twice that if it is
-    replaced by another). Unshifted values would move it by `bound` (Andrew et al. 2021, arXiv 1905.03871, section 2,
-    whose bit is a metric of bound 1).
+    `bound/2 + (sum of the terms + noise) / m` estimates the mean; an absent client, or a NaN, counts as bound/2. A
+    client moves the sum by at most bound/2 under zero-out and add-or-remove-one (twice that under replacement).
+    Unshifted values would move it by `bound` (Andrew et al. 2021, arXiv 1905.03871, section 2, where the bit is a
+    metric of bound 1).
 
     Attributes:
         name: Of the metric, in the ledger too.
         bound: Largest value that counts, in the metric's unit; above 0, finite, and no subnormal number.
         noise_multiplier: Standard deviation of the noise on the sum, over `sensitivity`; above 0.
-        step: Of the grid that terms are rounded to, to the nearest, before they are summed; 0: they are not.
+        step: Grid step that terms are rounded to before they are summed; 0: no rounding.
 
     Raises:
         ValueError: The bound is out of its range.
@@ -48,17 +48,17 @@ class BoundedMetric:
 
     @property
     def sensitivity(self) -> float:
-        """How far one client moves the sum: bound/2, or what that is rounded to, if it is more."""
+        """How far one client moves the sum: bound/2, or its rounded value if larger."""
         half = self.bound / 2
         return half if self.step == 0 else max(half, round(half / self.step) * self.step)
 
     @property
     def part(self) -> Part:
-        """What the ledger says of the sum."""
+        """The sum's entry in the ledger."""
         return Part(name=self.name, sensitivity=self.sensitivity, noise_multiplier=self.noise_multiplier)
 
     def estimate(self, noised_mean: float) -> float:
-        """Return what is released: the metric's mean, of the noised sum of terms over the expected cohort."""
+        """Return the estimate of the metric's mean, from the noised sum of terms over the expected cohort."""
         return self.bound / 2 + noised_mean
 
 

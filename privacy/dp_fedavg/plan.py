@@ -1,4 +1,4 @@
-"""DP-FedAvg planned for a training: the noise that it takes, and what it costs."""
+"""DP-FedAvg's plan for a training: its noise and its cost."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ WHO = {
 class DpFedAvgPlan(Plan):
     """DP-FedAvg for a training.
 
-    Protected is all of one client's data. Under zero-out the number of clients is public; under add-or-remove-one it
-    is protected, and no number here depends on it: the cohorts' rate is the one that is declared.
+    Unit: a client, with all its data. Under zero-out the number of clients is public. Under add-or-remove-one it is
+    protected, and no number here depends on it: the cohorts' rate is declared.
 
-    Every round that was begun counts, whether or not a sum came of it (`_counted`).
+    Every begun round counts, with or without a sum (`_counted`).
 
     Attributes:
-        noise_multiplier: Of what is released in a round: given, or calibrated for the epsilon that was asked for.
+        noise_multiplier: Of a round's release: given, or calibrated to an epsilon.
         cohorts: How cohorts are drawn.
     """
 
@@ -71,7 +71,7 @@ class DpFedAvgPlan(Plan):
         return DpFedAvgServer(self._settings, self._training, self.cohorts, self.noise_multiplier, draws)
 
     def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
-        """Refuse a round that would be one more than are planned. As `Plan` says."""
+        """Refuse a round beyond the planned ones. As `Plan` says."""
         so_far = self._released(ledger)
         if max(so_far + 1, round_) > self._rounds:
             raise ValueError(
@@ -80,7 +80,7 @@ class DpFedAvgPlan(Plan):
             )
 
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the row of a round says. As `Plan` says."""
+        """Return the columns of a round's row. As `Plan` says."""
         release, done = self._release, self._counted(ledger, rounds)
         answers = self._side_by_side(done)
         return {
@@ -97,7 +97,7 @@ class DpFedAvgPlan(Plan):
         }
 
     def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the manifest says. As `Plan` says."""
+        """Return the manifest's report. As `Plan` says."""
         spent = self._side_by_side(self._counted(ledger, rounds))
         report = {
             name: self._entry(answer) | {"who": WHO[name], "spent": to_json(spent[name])}
@@ -127,7 +127,7 @@ class DpFedAvgPlan(Plan):
         }
 
     def _of_population(self, clients: int, cohort: int) -> dict[str, Any]:
-        """Return the epsilon of a deployment that the simulation stands for."""
+        """Return the epsilon of the deployment that the simulation represents."""
         larger = self._release.of_population(clients, cohort, self.cohorts.cohort)
         try:
             answer = released_models(larger, self._rounds, self._settings.delta)
@@ -155,32 +155,30 @@ class DpFedAvgPlan(Plan):
         )
 
     def _counted(self, ledger: Ledger, rounds: int) -> int:
-        """Return how many rounds count: all that were begun, with a sum or without.
+        """Return the number of rounds that count: all that began, with or without a sum.
 
-        With secure aggregation a round has no sum where too few of its cohort are there. The cohorts' rule is of the
-        rounds that were planned: given that a sum came, a client that is always there was in the cohort more often
-        than `cohort / clients` says, for it helped the sum to come, and the law of as many rounds as there were sums is
-        not that of those sums. Over the planned rounds it holds. Who is there does not depend on the data. Given that, a
-        round is one function of the cohort's data (their sum with noise, or the word that there is none), which one
-        client moves by no more than the Gaussian does, and by nothing where there is no sum; the theorem for
-        samples without replacement (Wang, Balle, Kasiviswanathan 2019) is of any function of the sample, and by joint
-        convexity of the divergence a mixture over who is there costs no more than the worst of them.
+        With secure aggregation a round has no sum if too few of its cohort are available. Sampling holds for planned
+        rounds, not for rounds conditioned on a sum: an available client makes a sum more likely, so given a sum it
+        was drawn with a probability above `cohort / clients`. Availability does not depend on the data. Given the
+        available clients, a round is a function of the cohort's data (a noised sum, or no sum) that one client
+        changes no more than the Gaussian mechanism does. The theorem for samples without replacement (Wang, Balle,
+        Kasiviswanathan 2019) covers any function of the sample, and by joint convexity of the divergence the mixture
+        over available clients costs no more than the worst case.
 
-        In clear every round releases its sum, of zeros where nobody was there, and the ledger has them all.
+        Without secure aggregation every round releases a sum, zeros for an empty cohort, and the ledger has them all.
 
         Raises:
-            ValueError: The ledger's rounds are not of this account's mechanism.
+            ValueError: The ledger belongs to another mechanism.
         """
         return max(rounds, self._released(ledger))
 
     def _released(self, ledger: Ledger) -> int:
-        """Return how many rounds the ledger counts.
+        """Return the number of rounds that the ledger counts.
 
-        A round before the last that has no event, as its sum did not come, counts too: that there was none is
-        something that the round has told, and it was one of those that the cohorts' rule is of.
+        A round without an event before the last one counts too: the missing sum is itself a release.
 
         Raises:
-            ValueError: They are not of this plan's mechanism.
+            ValueError: The ledger belongs to another mechanism.
         """
         if len(ledger.spent()) > 1:
             raise ValueError("the noise or the cohorts' rule has changed between the rounds")
@@ -209,7 +207,7 @@ class DpFedAvgPlan(Plan):
         settings = self._settings
         if settings.epsilon is None:
             raise TypeError("neither epsilon nor noise-multiplier is set")
-        self.noise_multiplier = 1.0  # of which nothing depends in what follows
+        self.noise_multiplier = 1.0  # placeholder: calibration ignores it
         try:
             return noise_for(
                 settings.epsilon, settings.adversary, self._release, self._rounds, settings.delta
@@ -219,11 +217,7 @@ class DpFedAvgPlan(Plan):
 
 
 def _check_delta_of_rate(delta: float, cohort: int, rate: float) -> None:
-    """Refuse a delta that is too large for the clients that are expected, whose number itself is protected.
-
-    Raises:
-        Unfit: It is.
-    """
+    """Raise `Unfit` for a delta too large for the expected number of clients, the true one being protected."""
     if delta >= rate / cohort:
         raise Unfit(
             "delta",

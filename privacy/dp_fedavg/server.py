@@ -1,4 +1,4 @@
-"""DP-FedAvg on the server: the clip norm that clients are told, and the release of each round."""
+"""DP-FedAvg on the server: the clip norm for clients, and the release of each round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DpFedAvgServer(ServerHalf):
 
     Args:
         settings: The table `[privacy.dp-fedavg]`.
-        training: What it protects.
+        training: The training to protect.
         cohorts: How cohorts are drawn.
         noise_multiplier: Given, or calibrated.
         draws: Draws the noise of each round.
@@ -56,13 +56,13 @@ class DpFedAvgServer(ServerHalf):
             )
             for name, table in settings.released.items()
         )
-        if settings.adaptive is None:  # either refuses what there is no theorem for
+        if settings.adaptive is None:  # either refuses values that no theorem covers
             self._fixed(self._randomness(1))
         else:
             self._adaptive(settings.adaptive, self._randomness(1))
 
     def instructions(self) -> dict[str, Any]:
-        """Return what clients are told: the clip norm, and whether to say if the update was below it."""
+        """Return the clip norm, and whether to report if the update was below it."""
         bit = {"clip-bit": True} if self._settings.adaptive is not None else {}
         return {"clip-norm": self.clip, **bit}
 
@@ -81,7 +81,7 @@ class DpFedAvgServer(ServerHalf):
         return Released(mean, {metric.name: metrics[metric.name] for metric in self._metrics}, event)
 
     def state(self) -> dict[str, Any]:
-        """Return what the next rounds depend on, for the checkpoint."""
+        """Return the state for the checkpoint."""
         return {"clip": self.clip}
 
     def restore(self, state: Mapping[str, Any]) -> None:

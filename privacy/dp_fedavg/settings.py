@@ -14,11 +14,11 @@ from fedsim.privacy.validation import check_one_of, invalid
 class AdaptiveSettings(Section):
     """Adaptive clipping: the clip norm follows a quantile of the updates' norms (Andrew et al. 2021).
 
-    Each client also says, noised in the sum, whether its norm was below; the budget is split between the two.
+    Each client also reports whether its norm was below, in a noised sum; both share the budget.
     """
 
     quantile: float = Field(default=0.5, gt=0, lt=1)
-    """Part of the clients whose updates are to be below the clip norm."""
+    """Fraction of the clients with updates below the clip norm, as a target."""
     rate: float = Field(default=0.2, gt=0)
     """How fast it follows: eta of `C <- C exp(-eta (part below - quantile))`."""
     bit_noise: float | None = Field(default=None, gt=0)
@@ -26,25 +26,25 @@ class AdaptiveSettings(Section):
 
 
 class ReleasedMetricSettings(Section):
-    """A number that clients say of their training, whose mean is released, noised within the same budget.
+    """A number that clients report of their training; its mean is released, noised within the same budget.
 
-    A client clips it to [0, `bound`], and moves the sum by at most half of that; NaN, and a client that is not there,
-    count as half. It costs no epsilon: the update gets more noise instead. What is released is unbiased for values
-    within the bound, and has noise of `noise * bound / 2 / cohort`.
+    A client clips it to [0, `bound`], and moves the sum by at most half of that; NaN, and an absent client, count as
+    half. It costs no epsilon: the update gets more noise instead. The estimate is unbiased for values within the
+    bound, with noise of standard deviation `noise * bound / 2 / cohort`.
     """
 
     bound: float = Field(ge=1e-9, le=1e9)
-    """Largest value that counts: a little above what is usual, for the noise grows with it. Of a loss over k classes,
-    about 2 ln k, twice that of a guess (5 for ten digits, 10 for characters of text)."""
+    """Largest value that counts: a little above usual values, since the noise grows with it. For a loss over k
+    classes, about 2 ln k, twice that of guessing (5 for ten digits, 10 for characters of text)."""
     noise: float | None = Field(default=None, gt=0)
     """Standard deviation of the noise on the sum, in units of `bound / 2`; unset: a tenth of the cohort (so that the
-    noise on the mean is a twentieth of `bound`). Above the noise multiplier, or nothing is left for the update."""
+    noise on the mean is a twentieth of `bound`). Must exceed the noise multiplier, to leave budget for the update."""
 
 
 class ReleaseSettings(Section):
-    """Metrics of the clients that are released, each where its table is there.
+    """Metrics of the clients to release: those whose tables are given.
 
-    Those that aren't are the experimenter's view, and not sent where noise is the operating system's.
+    Others are for the experimenter only, and not sent if noise is the operating system's.
     """
 
     train_loss: ReleasedMetricSettings | None = None
@@ -56,35 +56,35 @@ class ReleaseSettings(Section):
 class DpFedAvgSettings(Section):
     """Client-level differential privacy by a trusted server (McMahan et al. 2018).
 
-    Each client's update is clipped, over all its arrays together; all weigh the same; the server adds Gaussian
-    noise to their sum and divides by the expected cohort. Protected is all of one client's data, against whoever sees
-    the models; the server sees the sums before the noise, and is trusted.
+    Each client's update is clipped jointly over all its arrays, with equal weights; the server adds Gaussian noise to
+    their sum and divides by the expected cohort. This protects all data of a client against everyone who sees the
+    models; the server sees the sums before the noise, and is trusted.
     """
 
     epsilon: float | None = Field(default=None, gt=0)
-    """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
+    """Privacy loss against `adversary`; determines the noise. Either this or `noise-multiplier`."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`; with `adaptive` or
-    `release`, that of one sum that costs what all cost together: the update's own is more."""
+    `release`, that of one sum with the joint cost of all: the update's own is larger."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients; with a declared `rate`, below `rate` / cohort."""
     clip: float = Field(gt=0)
-    """L2 norm that an update has at most; with `adaptive`, in the first round. With secure aggregation, at most
-    `privacy.secagg.clip`, which the adaptive norm doesn't grow beyond either."""
+    """Largest L2 norm of an update; with `adaptive`, in the first round. With secure aggregation, at most
+    `privacy.secagg.clip`, which also limits the adaptive norm."""
     adversary: Literal["released-models", "known-cohort"] = "released-models"
-    """Adversary that `epsilon` holds against: one that sees the models and not who takes part, or one that knows that too."""
+    """Adversary that `epsilon` holds against: sees the models only, or also knows who takes part."""
     relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
     """Neighbouring data: one client without effect, the number of clients being public; or one client more, which
     protects that number, and needs a declared `rate` and `server.sampling = "poisson"`."""
     rate: float | None = Field(default=None, gt=0, le=1)
-    """Probability with which each client is drawn for a round: a constant of its own, whatever the number of clients.
-    For `add-or-remove-one`; the mean is then over `server.cohort`, about `rate` times the clients that you expect."""
+    """Declared probability with which each client is drawn for a round, independent of the number of clients. For
+    `add-or-remove-one`; the mean is then over `server.cohort`, about `rate` times the clients that you expect."""
     adaptive: AdaptiveSettings | None = None
     """The clip norm follows the updates."""
     release: ReleaseSettings | None = None
-    """Metrics of the clients that are released beside the update."""
+    """Metrics of the clients to release with the update."""
     population: int | None = Field(default=None, ge=1)
-    """Clients of a deployment that this stands for: its epsilon is told beside the simulation's, never instead."""
+    """Clients of a deployment that this simulation represents: its epsilon is shown beside the simulation's."""
     population_cohort: int | None = Field(default=None, ge=1)
     """The deployment's expected cohort, with the noise on the mean as it is here."""
 
@@ -103,13 +103,13 @@ class DpFedAvgSettings(Section):
         return self
 
     def _check_rate(self) -> None:
-        """Refuse a client rate that is made of a number that is protected, and a second one beside the public one's."""
+        """Refuse a client rate derived from a protected number of clients, and a second rate beside the public one."""
         if self.neighbours is Relation.ADD_OR_REMOVE_ONE and self.rate is None:
             raise invalid(
                 "relation",
                 self.relation,
-                "needs a rate that is declared: server.cohort / clients would change with the clients, whose number is "
-                "protected; allowed: privacy.dp-fedavg.rate beside it, or relation = 'zero-out'",
+                "needs a declared rate: server.cohort / clients depends on the protected number of clients; "
+                "allowed: privacy.dp-fedavg.rate, or relation = 'zero-out'",
             )
         if self.neighbours is Relation.ZERO_OUT and self.rate is not None:
             raise invalid(
@@ -126,7 +126,7 @@ class DpFedAvgSettings(Section):
 
     @property
     def released(self) -> dict[str, ReleasedMetricSettings]:
-        """The metrics that are released, by their names in a train reply, in order."""
+        """Released metrics, by their names in a train reply, in order."""
         if self.release is None:
             return {}
         tables = {name: getattr(self.release, name) for name in sorted(ReleaseSettings.model_fields)}

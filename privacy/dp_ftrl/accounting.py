@@ -1,7 +1,7 @@
-"""What correlated noise costs: a whole training as one Gaussian mechanism, or as sampled ones where groups take turns.
+"""Accounting of correlated noise: a training is one Gaussian mechanism, or sampled ones if groups take turns.
 
-Unit: a client with all its participations. Neighbouring relation: zero-out. Noise: ideal real Gaussians. The server,
-which sees the sums before the noise, is no adversary here: against it epsilon is infinite.
+Unit: a client with all its participations. Neighbouring relation: zero-out. Noise: ideal real Gaussians. The server
+sees the sums before the noise: against it epsilon is infinite.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """Clients in groups that take turns; in its turn each client of a group takes part by a secret coin of its own.
+    """Groups of clients that take turns; each client of the current group is drawn by secret Poisson sampling.
 
-    With a strategy of at most as many bands as there are groups, a client's participations lie in rows that don't
-    overlap, and the training is `steps` Poisson-sampled Gaussian mechanisms (Choquette-Choo et al. 2023,
-    arXiv 2306.08153). For the expected cohort to be the same as without groups, a coin must come up
-    `count` times as often as the client rate says: only N / count clients can be drawn in a round. An account with the
-    client rate itself, as pfl-research makes it, is that of cohorts that are `count` times as small.
+    With a strategy of at most as many bands as groups, a client's participations lie in rows that don't overlap, and
+    the training is `steps` Poisson-sampled Gaussian mechanisms (Choquette-Choo et al. 2023, arXiv 2306.08153). Only N
+    / count clients can be drawn in a round, so for the same expected cohort the sampling rate is `count` times the
+    client rate. Accounting with the client rate itself, as pfl-research does, assumes cohorts `count` times as small.
 
     Attributes:
         count: Groups, 1 or more. Group g (from 0) has its turn in rounds g + 1, g + 1 + count, ...
         rounds: 1 or more.
         client_rate: Expected cohort / all clients, above 0 and at most 1 / count. A public constant.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     count: int
@@ -37,11 +39,6 @@ class Groups:
     client_rate: float
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
         if self.count < 1:
             raise ValueError(f"groups = {self.count}: must be 1 or more")
         if self.rounds < 1:
@@ -56,7 +53,7 @@ class Groups:
 
     @property
     def rate(self) -> float:
-        """With which probability a client is in the cohort in its group's turn."""
+        """Probability that a client is in the cohort in its group's turn."""
         return min(self.client_rate * self.count, 1.0)
 
     @property
@@ -67,9 +64,9 @@ class Groups:
 
 @lru_cache(maxsize=4096)
 def epsilon_gaussian(noise_multiplier: float, delta: float) -> Epsilon:
-    """Return the epsilon of one Gaussian mechanism, which a training with correlated noise is, however long.
+    """Return the epsilon of a whole training with correlated noise, which is one Gaussian mechanism.
 
-    It holds for any cohorts that keep to the participation pattern, also if they are known.
+    It holds for all cohorts that keep the participation pattern, even if known.
 
     Args:
         noise_multiplier: Deviation of z over the L2 sensitivity of C x under the pattern; 0 or more.
@@ -97,7 +94,7 @@ def epsilon_gaussian(noise_multiplier: float, delta: float) -> Epsilon:
 
 
 def epsilon_amplified(noise_multiplier: float, groups: Groups, delta: float) -> Epsilon:
-    """Return epsilon against who sees the released models, but not the cohorts; for banded strategies alone.
+    """Return epsilon against an adversary that sees the models but not the cohorts; for banded strategies only.
 
     Args:
         noise_multiplier: Deviation of z over the L2 sensitivity of C x to *one* participation; 0 or more.
@@ -116,7 +113,7 @@ def epsilon_amplified(noise_multiplier: float, groups: Groups, delta: float) -> 
 
 
 def noise_gaussian(epsilon: float, delta: float) -> float:
-    """Return the smallest noise multiplier (up to 0.1 %) that `epsilon_gaussian` finds to keep to an epsilon.
+    """Return the smallest noise multiplier (up to 0.1 %) with at most this `epsilon_gaussian`.
 
     Raises:
         ValueError: A value is out of its range.
@@ -125,7 +122,7 @@ def noise_gaussian(epsilon: float, delta: float) -> float:
 
 
 def noise_amplified(epsilon: float, groups: Groups, delta: float) -> float:
-    """Return the smallest noise multiplier (up to 0.1 %) that `epsilon_amplified` finds to keep to an epsilon.
+    """Return the smallest noise multiplier (up to 0.1 %) with at most this `epsilon_amplified`.
 
     Raises:
         ValueError: A value is out of its range.

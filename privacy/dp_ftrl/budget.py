@@ -1,4 +1,4 @@
-"""`fedsim budget dp-ftrl`: what correlated noise costs, and how much less of it a model is left with."""
+"""`fedsim budget dp-ftrl`: epsilon of correlated noise, and its error against independent noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedsim.privacy.budget import NoiseBudget, Table, both, counted, plain, shown
+from fedsim.privacy.budget import NoiseBudget, Table, both, bounds_to_json, counted, shown
 from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.accounting import Groups
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, alternatives, plan
@@ -25,8 +25,8 @@ from fedsim.privacy.dp_ftrl.toeplitz import Objective
 class DpFtrlBudget(NoiseBudget):
     """Plan DP-FTRL: a client's epsilon, and the model's error against independent noise at the same epsilon.
 
-    Give either --noise-multiplier or --epsilon. Epsilon rests on no sampling, but on how often and how far apart a
-    client takes part, unless --client-rate says that cohorts are drawn by secret coins.
+    Give either --noise-multiplier or --epsilon. Epsilon depends on how often and how far apart a client takes part,
+    not on sampling, unless --client-rate declares secret Poisson cohorts.
     """
 
     noise_multiplier: Annotated[float | None, "Z"] = None
@@ -36,22 +36,20 @@ class DpFtrlBudget(NoiseBudget):
     delta: Annotated[float, "D"]
     """Must be below 1 / clients."""
     mechanism: Literal["sqrt-toeplitz", "banded", "blt"] = "banded"
-    """Of the noise."""
+    """Strategy that correlates the noise."""
     bands: Annotated[int | None, "B"] = None
-    """Of banded noise, at most M: in so many rounds its parts cancel. Default: M."""
+    """Bands of banded noise, at most M: rounds over which its parts cancel. Default: M."""
     buffers: Annotated[int | None, "N"] = None
-    """Of blt noise: vectors in memory. Default: 3."""
+    """Buffers of blt noise: vectors in memory. Default: 3."""
     min_separation: Annotated[int | None, "M"] = None
-    """Between two participations of a client: 1 allows consecutive rounds. Default: B, or 1."""
+    """Rounds between two participations of a client; 1 allows consecutive rounds. Default: B, or 1."""
     participations: Annotated[int | None, "R"] = None
-    """In how many rounds a client takes part at most. Default: as many as M leaves."""
+    """Most rounds in which a client takes part. Default: as many as M allows."""
     client_rate: Annotated[float | None, "P"] = None
-    """Expected cohort / clients, for amplification: clients in M groups that take turns, and secret Poisson coins
+    """Expected cohort / clients, for amplification: clients in M groups that take turns, and secret Poisson sampling
     with rate M * P in a group."""
     unit: ClassVar[str] = "one client, with all its participations"
-    neighbours: ClassVar[str] = (
-        "zero-out (the client's updates become zero; who takes part when stays as it is)"
-    )
+    neighbours: ClassVar[str] = "zero-out (the client's updates become zero; cohorts stay the same)"
 
     def check(self) -> None:
         """Find the noise, if it isn't given. As `Budget` says."""
@@ -83,14 +81,14 @@ class DpFtrlBudget(NoiseBudget):
 
     @property
     def _bands(self) -> int | None:
-        """Bands of banded noise; None: it isn't."""
+        """Bands of banded noise; None: another strategy."""
         if self.mechanism != "banded" or self.bands is not None:
             return self.bands
         return min(self._pattern.separation, self.rounds)
 
     @property
     def _buffers(self) -> int | None:
-        """Buffers of blt noise; None: it isn't."""
+        """Buffers of blt noise; None: another strategy."""
         return BUFFERS if self.mechanism == "blt" and self.buffers is None else self.buffers
 
     @property
@@ -115,7 +113,7 @@ class DpFtrlBudget(NoiseBudget):
     def _instead(
         self, build: Callable[[Participation], Factorization], separation: int = 1
     ) -> NoisePlan | None:
-        """Return a plan with another factorization, as good for privacy; None: no epsilon to compare at.
+        """Return a plan with another factorization and the same epsilon; None: there is no epsilon to compare at.
 
         Independent noise needs no groups.
         """
@@ -134,8 +132,8 @@ class DpFtrlBudget(NoiseBudget):
         mechanism, groups, rms = self._factorization, self._groups, self._plan.error(Objective.RMS)
         other = self._instead(independent)
         answers = {
-            "known-cohort": plain(self._plan.known_cohort(self.delta)),
-            "released-models": plain(self._plan.released_models(self.delta)),
+            "known-cohort": bounds_to_json(self._plan.known_cohort(self.delta)),
+            "released-models": bounds_to_json(self._plan.released_models(self.delta)),
             "server": None,
         }
         inputs = {
@@ -166,7 +164,7 @@ class DpFtrlBudget(NoiseBudget):
         return known if self._groups is None else known + released
 
     def bounds(self, exact: bool) -> Sequence[float | None]:
-        """Return what the tables say of this plan."""
+        """Return this plan's row of a table."""
         known = both(self._plan.known_cohort(self.delta))
         return known if self._groups is None else known + both(self._plan.released_models(self.delta))
 
@@ -190,7 +188,7 @@ class DpFtrlBudget(NoiseBudget):
         }
 
     def blocks(self) -> Iterator[str | Table]:
-        """Yield what is planned, its epsilons over noise, and its error against that of other factorizations."""
+        """Yield the plan, its epsilons over noise, and its error against that of other factorizations."""
         amplified = self._groups is not None
         against = "released models" if amplified else "known cohort"
         yield from self.head(f"*DP-FTRL* with {self.said()}, delta {self.delta:g}", against)
@@ -204,11 +202,11 @@ class DpFtrlBudget(NoiseBudget):
             "\nError: standard deviation of the noise on the sum of all updates so far, over the clip norm: root mean "
             "square over rounds, and in the last round. Vectors: of the model's size, in memory."
             "\nServer: sees the sums without noise; epsilon is infinite."
-            "\nKnown cohort: who sees each round's model, and when the client took part."
+            "\nKnown cohort: sees each round's model, and knows when the client took part."
         )
         yield (
-            "Released models: who sees each round's model alone, cohorts being secret Poisson coins within groups "
-            "by a hash of identity.\n1 band: independent noise and no groups, as DP-FedAvg has it."
+            "Released models: sees each round's model only; cohorts are secret Poisson samples of groups "
+            "by a hash of identity.\n1 band: independent noise and no groups, as in DP-FedAvg."
             if amplified
             else "Released models: the same, without --client-rate."
         )
@@ -243,7 +241,7 @@ class DpFtrlBudget(NoiseBudget):
 
 
 def _errors(title: str, varies: str, plans: Sequence[tuple[str, NoisePlan]]) -> Table:
-    """Return a table of errors, the first row's being what the others are compared with."""
+    """Return a table of errors; others are compared with the first row's."""
     columns = ("noise multiplier", "sensitivity", "rms error", "last error", "rms / independent", "vectors")
     first = plans[0][1].error(Objective.RMS)
     rows = []

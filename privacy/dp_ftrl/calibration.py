@@ -1,4 +1,4 @@
-"""Mechanisms side by side at equal privacy, before anything runs."""
+"""Compares mechanisms at equal privacy, before a run."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class NoisePlan:
     """A mechanism with its noise, with or without amplification by secret cohorts.
 
     Attributes:
-        mechanism: What releases the sums.
-        noise_multiplier: Deviation of z over `sensitivity`.
-        groups: By which cohorts are drawn; None: in any way that keeps to the pattern.
+        mechanism: Releases the sums.
+        noise_multiplier: Standard deviation of z over `sensitivity`.
+        groups: Groups that cohorts are drawn from; None: any cohorts that keep the pattern.
     """
 
     mechanism: Factorization
@@ -41,7 +41,7 @@ class NoisePlan:
     groups: Groups | None = None
 
     def __post_init__(self) -> None:
-        """Check that there is a theorem.
+        """Check that a theorem covers these values.
 
         Raises:
             ValueError: There are groups, but the strategy isn't banded, or has more bands; or the pattern is another.
@@ -64,24 +64,24 @@ class NoisePlan:
 
     @property
     def sensitivity(self) -> float:
-        """What the noise multiplier multiplies: of all participations, or of one if groups amplify each."""
+        """Sensitivity that scales the noise: to all participations, or to one if groups amplify each."""
         return self.mechanism.sensitivity if self.groups is None else self.mechanism.once
 
     @property
     def deviation(self) -> float:
-        """Of z, over the clip norm."""
+        """Standard deviation of z over the clip norm."""
         return self.noise_multiplier * self.sensitivity
 
     def error(self, objective: Objective) -> float:
-        """Return the deviation of the noise on prefix sums of the sums, over the clip norm."""
+        """Return the standard deviation of the noise on prefix sums of the sums, over the clip norm."""
         return self.deviation * self.mechanism.residual(objective)
 
     def known_cohort(self, delta: float) -> Epsilon:
-        """Return epsilon against who sees the released models and knows the cohorts."""
+        """Return epsilon against an adversary that sees the models and knows the cohorts."""
         return epsilon_gaussian(self.deviation / self.mechanism.sensitivity, delta)
 
     def released_models(self, delta: float) -> Epsilon:
-        """Return epsilon against who sees the released models and knows no cohort."""
+        """Return epsilon against an adversary that sees the models and knows no cohort."""
         if self.groups is None:
             return self.known_cohort(delta)
         return epsilon_amplified(self.noise_multiplier, self.groups, delta)
@@ -90,10 +90,10 @@ class NoisePlan:
 def plan(
     mechanism: Factorization, epsilon: float, delta: float, client_rate: float | None = None
 ) -> NoisePlan:
-    """Return a mechanism with the smallest noise for an epsilon against who sees the released models.
+    """Return a mechanism with the smallest noise for an epsilon against an adversary that sees the released models.
 
     Args:
-        mechanism: What releases the sums.
+        mechanism: Releases the sums.
         epsilon: Above 0.
         delta: Above 0 and below 1.
         client_rate: Expected cohort / all clients, if cohorts are drawn from groups, as many as the separation; None:
@@ -114,7 +114,7 @@ def plan(
 def alternatives(
     participation: Participation, bands: int | None = None, buffers: int = BUFFERS
 ) -> list[Factorization]:
-    """Return what there is to choose from for a pattern, independent noise first.
+    """Return the available mechanisms for a pattern, independent noise first.
 
     Args:
         participation: The pattern.

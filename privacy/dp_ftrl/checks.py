@@ -1,4 +1,4 @@
-"""What an experiment with `[privacy.dp-ftrl]` may not say."""
+"""Checks of an experiment with `[privacy.dp-ftrl]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "dp-ftrl"
 
 
 def problems(settings: DpFtrlSettings, intent: Intent) -> Iterator[Problem]:
-    """Yield what is refused, the first reason first."""
+    """Yield problems, the most important first."""
     yield from checks.needs_noised_sums(intent, NAME)
     yield from checks.needs_whole_clips(intent, NAME, settings.clip)
     if intent.secagg_clip is not None and settings.adversary == "released-models":
@@ -27,7 +27,7 @@ def problems(settings: DpFtrlSettings, intent: Intent) -> Iterator[Problem]:
 
 
 def _separation(settings: DpFtrlSettings, intent: Intent) -> Iterator[Problem]:
-    """Refuse cohorts that don't keep the separation that noise is made for, and too few clients for it."""
+    """Refuse cohorts that don't keep the noise's separation, and too few clients for it."""
     rule = intent.rule
     if rule.sampling is not Sampling.SEPARATED:
         yield Problem(

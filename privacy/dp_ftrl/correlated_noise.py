@@ -10,26 +10,26 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.dp_ftrl.strategies import Strategy
 
-PIECE = 1 << 14  # numbers that go through all vectors in memory while they are in the cache: 128 KiB
+PIECE = 1 << 14  # numbers processed at a time, so that they stay in the cache: 128 KiB
 
 
 class Noise:
-    """The rows of C^-1 z for standard normal z, one after another, each once.
+    """The rows of C^-1 z for standard normal z, in order, each once.
 
-    The noise of a round is the row times the noise multiplier, the sensitivity and the clip norm, which stay the same
-    in all rounds. Everything is in float64: what a row's rounding leaves in memory goes on into all later rows,
-    and must not be seen in their sums.
+    A round's noise is the row times the noise multiplier, the sensitivity and the clip norm, which are the same in
+    all rounds. All of it is float64: a row's rounding error carries over to all later rows, and must stay negligible
+    in their sums.
 
-    The state is secret: whoever has it can subtract from later rounds the part of their noise that it holds.
+    The state is secret: it holds a part of the noise of later rounds, which could be subtracted.
 
     Args:
         strategy: C.
-        size: Of a row: the number of parameters.
-        rows: How many there are: rounds.
-        state: Of a noise with this strategy, size and number of rows, to go on from; None: from the first row.
+        size: Size of a row: the number of parameters.
+        rows: Number of rows: the rounds.
+        state: State of a noise with this strategy, size and number of rows, to resume; None: from the first row.
 
     Raises:
-        ValueError: The state is of something else.
+        ValueError: The state belongs to another noise.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Noise:
         row, rows = (int(number) for number in state["rows"])
         memory = state["memory"]
         if not np.array_equal(state["parameters"], self._strategy.parameters):
-            raise ValueError("noise state: it is of another strategy, whose noise can't be gone on with")
+            raise ValueError("noise state: it belongs to another strategy")
         if memory.shape != self._memory.shape or memory.dtype != np.float64:
             raise ValueError(
                 f"noise state: {memory.dtype} of shape {memory.shape}, where float64 of {self._memory.shape} is needed"
@@ -60,11 +60,10 @@ class Noise:
         """Return the next row, `(size,)`, float64.
 
         Args:
-            normals: Independent standard normals, float64, `(size,)`; left as they are. Never to be used again.
+            normals: Independent standard normals, float64, `(size,)`; left unchanged, and never to be used again.
 
         Raises:
-            ValueError: All rows have been made (sensitivity and error are those of so many), or the normals are of
-                another shape or type.
+            ValueError: All planned rows have been made, or the normals have another shape or type.
         """
         if self._row == self._rows:
             raise ValueError(f"row {self._row + 1}: noise, and its sensitivity, are planned for {self._rows}")
@@ -82,11 +81,11 @@ class Noise:
 
     @property
     def row(self) -> int:
-        """How many rows have been made."""
+        """Number of rows made."""
         return self._row
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return a copy of what the next rows depend on: `rows` (made, planned), `parameters` and `memory`."""
+        """Return a copy of the state: `rows` (made, planned), `parameters` and `memory`."""
         return {
             "rows": np.array([self._row, self._rows], dtype=np.int64),
             "parameters": self._strategy.parameters,

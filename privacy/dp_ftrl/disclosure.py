@@ -1,4 +1,4 @@
-"""What the theorems of `[privacy.dp-ftrl]` let each adversary have."""
+"""What the theorems of `[privacy.dp-ftrl]` allow each adversary to see."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COVERS = (
     ),
 )
 
-# What an entry of the manifest's `epsilon` says beside what all say.
+# Further keys of an entry of the manifest's `epsilon`.
 REPORT_TERMS = frozenset(
     {"group-rate", "mechanism", "min-separation", "parameters", "sensitivity", "sensitivity-to"}
 )

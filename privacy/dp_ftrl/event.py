@@ -9,7 +9,7 @@ from fedsim.privacy.events import Event, Noise, Relation, Sampling, Unit
 
 
 class MatrixTerms(NamedTuple):
-    """What rounds with correlated noise have in common."""
+    """Terms that rounds with correlated noise share."""
 
     strategy: str
     rounds: int
@@ -30,26 +30,26 @@ class MatrixTerms(NamedTuple):
 class MatrixEvent(Event):
     """One round of central client-level privacy by correlated noise: a cohort's sum, and one row of the noise.
 
-    The rounds are one Gaussian mechanism together. Who was drawn, and how many, is not in it.
+    Together the rounds are one Gaussian mechanism. The event does not contain the cohort or its size.
 
     Attributes:
         mechanism: What released it.
-        strategy: What correlates the noise, by name: the matrix C.
+        strategy: Name of the strategy, the matrix C that correlates the noise.
         round: From 1; the row of C.
-        rounds: How many are planned: the rows of C.
+        rounds: Planned rounds: the rows of C.
         unit: The privacy unit: a client, with all its participations.
         relation: Which data sets are neighbours.
         sum_sensitivity: L2 sensitivity of one round's sum, above 0: how far one participation moves it.
         sensitivity: L2 sensitivity of C x to a client with all its participations, x being the rounds' sums.
         noise_multiplier: Standard deviation of the noise before it is correlated, over `sensitivity`; above 0.
-        bands: Of C, where it is banded, else None.
-        buffers: Of C, where it is a buffered linear Toeplitz matrix, else None.
+        bands: Bands of C, if it is banded, else None.
+        buffers: Buffers of C, if it is a buffered linear Toeplitz matrix, else None.
         separation: A client takes part at most once in so many rounds.
-        participations: In how many rounds a client takes part at most.
+        participations: Most rounds in which a client takes part.
         sampling: How the cohort is drawn.
         clients: The population, public.
-        cohort: Clients in a cohort, expected.
-        denominator: What the noised sum is divided by, a public constant.
+        cohort: Expected clients in a cohort.
+        denominator: Divisor of the noised sum, a public constant.
         noise: Where the noise comes from.
     """
 
@@ -80,5 +80,5 @@ class MatrixEvent(Event):
     noise: Noise
 
     def terms(self) -> MatrixTerms:
-        """Return what the accountant needs to know of it."""
+        """Return the terms that the accountant needs."""
         return MatrixTerms(**{name: getattr(self, name) for name in MatrixTerms._fields})

@@ -1,4 +1,4 @@
-"""A strategy under a participation pattern: what it costs, and what it is worth."""
+"""A strategy under a participation pattern: its sensitivity and its error."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Factorization:
     """DP-FTRL: each round's sum of clipped updates is released with a row of correlated noise.
 
     Row t of the noise is `noise multiplier * sensitivity * clip norm * (C^-1 z)_t`, with z standard normal. The whole
-    training is then one Gaussian mechanism with that noise multiplier, whatever the cohorts are that keep to the pattern,
-    and although updates depend on what was released before (Denisov, McMahan, Rush, Smith, Thakurta 2022,
-    arXiv 2202.08312, Theorem 2.1).
+    training is then one Gaussian mechanism with that noise multiplier, for all cohorts that keep the pattern, and
+    although updates depend on earlier releases (Denisov, McMahan, Rush, Smith, Thakurta 2022, arXiv 2202.08312,
+    Theorem 2.1).
 
     Unit: a client with all its participations. Neighbouring relation: zero-out (its updates become zero); removing a
-    client would change the cohorts of others. Who sees the sums without noise, as the server does, is not held off.
-    Sensitive: z, the noise's state, and the sums.
+    client would change other clients' cohorts. There is no protection from the server, which sees the sums without
+    noise. Sensitive: z, the noise's state, and the sums.
 
     Attributes:
-        name: Of the strategy.
+        name: Name of the strategy.
         strategy: C.
         participation: The pattern that is enforced.
     """
@@ -52,7 +52,7 @@ class Factorization:
         """L2 sensitivity of C x to a client with clip norm 1.
 
         Raises:
-            ValueError: There is no theorem on it for this strategy and pattern.
+            ValueError: No theorem covers this strategy and pattern.
         """
         return sensitivity(self.column, self.participation)
 
@@ -62,7 +62,7 @@ class Factorization:
         return float(np.linalg.norm(self.column))
 
     def residual(self, objective: Objective) -> float:
-        """Return the deviation of A C^-1 z on the last prefix sum, or the root mean square over all."""
+        """Return the standard deviation of A C^-1 z on the last prefix sum, or its root mean square over all."""
         one = np.zeros(self.participation.rounds)
         one[0] = 1
         return error(divided(one, self.column), objective)
@@ -73,7 +73,7 @@ class Factorization:
 
 
 def independent(participation: Participation) -> Factorization:
-    """Return noise that is drawn afresh in each round: C = 1."""
+    """Return independent noise in each round: C = 1."""
     return Factorization("independent", Banded((1.0,)), participation)
 
 
@@ -87,7 +87,7 @@ def square_root_banded(participation: Participation, bands: int) -> Factorizatio
 
     Args:
         participation: The pattern.
-        bands: 1 or more; as many as the separation are best.
+        bands: 1 or more; best is the separation.
     """
     bands = _checked(bands, participation)
     name = "sqrt-toeplitz" if bands == participation.rounds else "banded-sqrt"
@@ -100,7 +100,7 @@ def banded(participation: Participation, bands: int, objective: Objective = Obje
     Args:
         participation: The pattern.
         bands: 1 to the separation, so that columns don't overlap.
-        objective: What is smallest.
+        objective: Error to minimise.
 
     Raises:
         ValueError: There are more bands than the separation.
@@ -134,11 +134,11 @@ def buffered(
     return Factorization("blt", Buffered(decays, scales), participation)
 
 
-@lru_cache(maxsize=8)  # it is optimised, which takes its time
+@lru_cache(maxsize=8)  # optimisation is slow
 def factorization_of(
     name: str, participation: Participation, bands: int | None = None, buffers: int | None = None
 ) -> Factorization:
-    """Return the factorization of a name.
+    """Return the factorization with a name.
 
     Args:
         name: `banded`, `blt` or `sqrt-toeplitz`.

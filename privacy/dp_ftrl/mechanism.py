@@ -1,4 +1,4 @@
-"""DP-FTRL as fedsim knows it: `[privacy.dp-ftrl]`."""
+"""The mechanism `[privacy.dp-ftrl]`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
     separates = True
 
     def check(self, settings: DpFtrlSettings, intent: Intent) -> Iterable[Problem]:
-        """Return what an experiment may not say. As `Mechanism` says."""
+        """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(settings, intent)
 
     def plan(self, settings: DpFtrlSettings, training: Training) -> DpFtrlPlan:

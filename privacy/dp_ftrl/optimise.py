@@ -1,7 +1,7 @@
 """Toeplitz strategies with the least error per sensitivity under a participation pattern.
 
-Whatever numbers the search ends with, their sensitivity is computed from them: a worse optimum costs accuracy, never
-privacy. The search has no randomness; on other processors its last digits may differ.
+The sensitivity is computed from the result, so a worse optimum costs accuracy, never privacy. The search has no
+randomness; on other processors its last digits may differ.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fedsim.privacy.cohorts.participation import Participation
 from fedsim.privacy.dp_ftrl.toeplitz import Column, Objective, divided, overlap, square_root, weights
 
 Vector = NDArray[np.float64]
-LEAST, MOST = -12.0, 12.0  # logits of the ratios between gaps; beyond, two decays can't be told apart
-IMAGINARY = 1e-30  # the step of a derivative by complex numbers, which loses no digits however small it is
+LEAST, MOST = -12.0, 12.0  # logits of the ratios between gaps; beyond, two decays are equal in float64
+IMAGINARY = 1e-30  # complex step of a derivative: a small one loses no digits
 
 
 def _minimum(
@@ -45,7 +45,7 @@ def bands(participation: Participation, count: int, objective: Objective) -> tup
     starts = np.arange(participation.participations) * participation.separation
     used = np.array(
         [np.sum(starts + row < rounds) for row in range(count)], dtype=float
-    )  # so often is an entry used
+    )  # how often an entry is used
     part = weights(rounds, objective)
 
     def loss(free: Vector) -> tuple[float, Vector]:
@@ -65,7 +65,7 @@ def bands(participation: Participation, count: int, objective: Objective) -> tup
 def buffers(
     participation: Participation, count: int, objective: Objective
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return decays and scales of the best buffered linear Toeplitz matrix that was found.
+    """Return decays and scales of the best buffered linear Toeplitz matrix found.
 
     As generating functions, C is prod(1 - hat_j x) / prod(1 - theta_j x), and its inverse of the same kind, with
     decays hat (McMahan, Xu, Zhang 2024, arXiv 2408.08868). Here 1 > theta_1 > hat_1 > theta_2 > ... > hat_d > 0, so
@@ -100,7 +100,7 @@ def buffers(
 
 
 def _start(least: float, count: int) -> Vector:
-    """Return the logits of distances from 1 in a geometric series, from the least to 0.8."""
+    """Return the logits of distances from 1 in a geometric series, from `least` to 0.8."""
     logs = np.append(np.linspace(np.log(min(least, 0.5)), np.log(0.8), 2 * count), 0.0)
     ratios = np.exp(-np.diff(logs))
     logits: Vector = np.log(ratios / (1 - ratios))

@@ -1,4 +1,4 @@
-"""DP-FTRL planned for a training: the noise that it takes, and what it costs."""
+"""DP-FTRL's plan for a training: its noise and its cost."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ UNAMPLIFIED = (
 class DpFtrlPlan(Plan):
     """DP-FTRL for a training.
 
-    Protected is all of one client's data, under zero-out. The number of clients is public.
+    Unit: a client, with all its data. Relation: zero-out; the number of clients is public.
 
     Attributes:
-        noise: The factorization and its noise: given, or calibrated for the epsilon that was asked for.
+        noise: The factorization and its noise: given, or calibrated to an epsilon.
         noise_multiplier: That of `noise`.
         cohorts: How cohorts are drawn.
     """
@@ -70,7 +70,7 @@ class DpFtrlPlan(Plan):
         self.noise_multiplier = self.noise.noise_multiplier
 
     def sampling(self, draws: Draws) -> SeparatedCohorts:
-        """Return what draws the cohorts: each client with the separation that the noise is made for."""
+        """Return cohort sampling that keeps the separation assumed by the noise."""
         return SeparatedCohorts(self.cohorts, self.noise.mechanism.participation, draws.coins)
 
     def server(self, draws: Draws) -> DpFtrlServer:
@@ -78,7 +78,7 @@ class DpFtrlPlan(Plan):
         return DpFtrlServer(self.noise, self._settings.clip, self._training, self.cohorts, draws)
 
     def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
-        """Refuse a round whose row of the noise is not to come any more. As `Plan` says."""
+        """Refuse a round whose row of noise has been passed or was not planned. As `Plan` says."""
         last = self._released(ledger)
         if not last < round_ <= self._rounds:
             raise ValueError(
@@ -87,7 +87,7 @@ class DpFtrlPlan(Plan):
             )
 
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the row of a round says. As `Plan` says."""
+        """Return the columns of a round's row. As `Plan` says."""
         done = self._released(ledger)
         return {
             f"epsilon-{name}": answer.epsilon.best
@@ -103,7 +103,7 @@ class DpFtrlPlan(Plan):
         }
 
     def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the manifest says. As `Plan` says."""
+        """Return the manifest's report. As `Plan` says."""
         spent = self._side_by_side(self._released(ledger))
         return {
             name: self._entry(name, answer) | {"who": WHO[name], "spent": to_json(spent[name])}
@@ -111,7 +111,7 @@ class DpFtrlPlan(Plan):
         }
 
     def _calibrated(self, factorization: Factorization) -> NoisePlan:
-        """Return the factorization with the noise that is given, or the least that keeps the epsilon that was asked for."""
+        """Return the factorization with the given noise, or the smallest for the given epsilon."""
         settings, amplified = self._settings, self._settings.adversary == "released-models"
         if settings.epsilon is not None:
             rate = self.cohorts.cohort / self.cohorts.population if amplified else None
@@ -152,7 +152,7 @@ class DpFtrlPlan(Plan):
 
     @property
     def _is_amplified(self) -> bool:
-        """Whether secret cohorts have a theorem: few bands, and coins alone, with which no round fails."""
+        """Whether a theorem covers secret cohorts: few bands, no limit on participations, no round that can fail."""
         fits = self._settings.mechanism == "banded" and self._settings.max_participations is None
         return fits and self._training.secure is None
 
@@ -165,14 +165,13 @@ class DpFtrlPlan(Plan):
         )
 
     def _released(self, ledger: Ledger) -> int:
-        """Return the last round that the ledger has.
+        """Return the last round in the ledger.
 
-        Rounds after it that had no sum cost nothing more, as the rows of rounds before it that had none don't: what
-        was released is part of the first rows of one Gaussian mechanism, whose sensitivity is that of every pattern of
-        participations, and no coin is counted on.
+        Rounds without a sum cost nothing: all releases are among the first rows of one Gaussian mechanism, whose
+        sensitivity covers every participation pattern without relying on sampling.
 
         Raises:
-            ValueError: Its rounds are not of this plan's mechanism, or a row of the noise was released twice.
+            ValueError: The ledger belongs to another mechanism, or has a row of noise twice.
         """
         if len(ledger.spent()) > 1:
             raise ValueError("the noise or the cohorts' rule has changed between the rounds")
@@ -190,9 +189,9 @@ class DpFtrlPlan(Plan):
         return 0
 
     def _side_by_side(self, rounds: int) -> dict[str, AdversaryCost]:
-        """Return what each adversary has learned after so many of the rounds, by name.
+        """Return the epsilon against each adversary after a number of rounds, by name.
 
-        The first rounds are a mechanism like the whole, whose matrix has their rows alone.
+        The first rounds are the mechanism with the first rows of the matrix.
         """
         server = AdversaryCost(Epsilon(math.inf, math.inf), Relation.ZERO_OUT, TRUSTED)
         if rounds == 0:

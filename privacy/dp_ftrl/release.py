@@ -19,7 +19,7 @@ from fedsim.privacy.randomness import Randomness
 
 
 class Released(NamedTuple):
-    """What may leave the server, and what it was.
+    """A round's release and its event.
 
     Attributes:
         mean: Noised sum over the expected cohort, float64, `(size,)`.
@@ -31,14 +31,14 @@ class Released(NamedTuple):
 
 
 class CorrelatedGaussian:
-    """Noised means of a training's rounds, in their order (Denisov et al. 2022, arXiv 2202.08312).
+    """Noised means of a training's rounds, in order (Denisov et al. 2022, arXiv 2202.08312).
 
-    Each row of the noise is added on a grid, the same in all rounds, and the noise is made for sums that were rounded
-    to it (`fedsim.privacy.arithmetic`): what is released is post-processing of the ideal mechanism on these sums.
+    Each row of noise is added on a grid, the same in all rounds, and calibrated to the rounded sums
+    (`fedsim.privacy.arithmetic`): the release is post-processing of the ideal mechanism on these sums.
 
-    Unit: a client with all its participations. Neighbouring relation: zero-out. Trusted: the server, which has the sums
-    before the noise. What stays sensitive: the sums, and the noise's state. That a client keeps to the pattern is
-    for the caller to see to (`History`), for a sum doesn't tell who is in it.
+    Unit: a client with all its participations. Neighbouring relation: zero-out. Trusted: the server, which has the
+    sums before the noise. Sensitive: the sums, and the noise's state. The caller must enforce the participation
+    pattern (`History`), since a sum does not show its clients.
 
     Args:
         plan: The mechanism and its noise multiplier.
@@ -46,13 +46,13 @@ class CorrelatedGaussian:
         sum_sensitivity: How far one client moves one round's sum, in L2 norm: the clip norm, after rounding if there
             is any. The same in all rounds.
         size: Numbers in a sum.
-        randomness: Draws the normals of a round (from 1); asked once for each round, in their order.
-        state: Of an earlier one with the same arguments, to go on from; None: from round 1.
+        randomness: Draws the normals of a round (from 1); called once for each round, in order.
+        state: State of an earlier release with the same arguments, to resume; None: from round 1.
         arithmetic: How the noise is added.
 
     Raises:
-        ValueError: A value is out of its range, the cohorts keep another separation, or the state is of something
-            else.
+        ValueError: A value is out of its range, the cohorts keep another separation, or the state belongs to another
+            release.
     """
 
     def __init__(
@@ -85,22 +85,21 @@ class CorrelatedGaussian:
         self._noise = plan.mechanism.noise(size, state)
 
     def release(self, total: NDArray[np.float64], round_: int) -> Released:
-        """Return the noised mean of a round, and the event that says so.
+        """Return the noised mean of a round, and the event.
 
-        Rows of rounds before it that released nothing are passed over, and never come.
+        Rows of earlier rounds without a release are skipped and never used.
 
         Args:
             total: Sum of the cohort's clipped updates, `(size,)`; zeros where there are none.
-            round_: From 1; after the last one that was released.
+            round_: From 1; after the last released one.
 
         Raises:
-            ValueError: The total is of another shape or not finite, or the round's row is not to come any more, or was
-                never planned.
+            ValueError: The total has another shape or is not finite, or the round's row was passed or not planned.
         """
         if total.shape != (self._size,):
             raise ValueError(f"total: of shape {total.shape}, where ({self._size},) is needed")
         if not np.isfinite(total).all():
-            raise ValueError("total: is not finite, so that it was not clipped")
+            raise ValueError("total: is not finite, so it was not clipped")
         if round_ <= self._noise.row:
             raise ValueError(
                 f"round {round_}: row {round_} of the noise has been made; each is released once"
@@ -114,7 +113,7 @@ class CorrelatedGaussian:
         return Released(mean, self._event(round_, randomness))
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what the next rows depend on, as arrays; secret."""
+        """Return the state as arrays; secret."""
         return self._noise.state()
 
     def _next(self) -> tuple[NDArray[np.float64], Randomness]:

@@ -20,18 +20,18 @@ from fedsim.privacy.vectors import concatenated, split_like
 class DpFtrlServer(ServerHalf):
     """The server's half of DP-FTRL.
 
-    The noise's state is secret, and is in the checkpoint. Noise that is not seeded has a secret key, one for all sessions
-    of a run: later rows go on from the noise of a round that a kill cut short, drawn again and the same.
+    The noise's state is secret, and is in the checkpoint. Unseeded noise has one secret key for all sessions of a
+    run, so that a round interrupted by a kill draws the same noise again.
 
     Args:
         noise: The factorization and its noise.
-        clip: L2 norm that an update has at most.
-        training: What it protects.
+        clip: Largest L2 norm of an update.
+        training: The training to protect.
         cohorts: How cohorts are drawn.
         draws: Draws seeded noise.
 
     Attributes:
-        key: That of the noise; empty where it is seeded.
+        key: Key of the noise; empty if it is seeded.
 
     Raises:
         ValueError: No theorem covers these values.
@@ -52,7 +52,7 @@ class DpFtrlServer(ServerHalf):
         self._releases = self._begun(None)
 
     def instructions(self) -> dict[str, Any]:
-        """Return what clients are told: the clip norm."""
+        """Return the clip norm."""
         return {"clip-norm": self._clip}
 
     def prefetch(self, round_: int) -> None:
@@ -63,13 +63,13 @@ class DpFtrlServer(ServerHalf):
         """Release a round's sum with its row of noise. As `ServerHalf` says.
 
         Raises:
-            ValueError: The row of the round has been made before.
+            ValueError: The round's row was made before.
         """
         released = self._releases.release(concatenated(total, self._training.shapes), round_)
         return Released(split_like(released.mean, self._training.shapes), {}, released.event)
 
     def state(self) -> dict[str, Any]:
-        """Return the noise that later rows go on from; secret."""
+        """Return the noise's state; secret."""
         return {"noise": self._releases.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -14,34 +14,34 @@ from fedsim.privacy.validation import check_one_of, invalid
 class DpFtrlSettings(Section):
     """Client-level differential privacy by a trusted server with correlated noise (Denisov et al. 2022).
 
-    Clients clip as with `dp-fedavg`; the noise of a round takes back part of that of rounds before, so that models,
-    which are sums over rounds, have less of it. Privacy rests on how often and how far apart a client takes part,
-    which `server.sampling = "b-min-sep"` keeps to, and not on secret cohorts. Neighbouring data: one client
-    without effect (zero-out). The server sees the sums before the noise, and is trusted. No metric of a client is
-    released: its losses are the experimenter's view, which only runs with seeded noise have.
+    Clients clip as with `dp-fedavg`; each round's noise cancels part of earlier noise, so that models, which are sums
+    over rounds, have less of it. Privacy rests on how often and how far apart a client takes part, which
+    `server.sampling = "b-min-sep"` enforces, not on secret cohorts. Neighbouring data: one client without effect
+    (zero-out). The server sees the sums before the noise, and is trusted. No client metric is released: losses are
+    for the experimenter only, in runs with seeded noise.
     """
 
     epsilon: float | None = Field(default=None, gt=0)
-    """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
+    """Privacy loss against `adversary`; determines the noise. Either this or `noise-multiplier`."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Standard deviation of the noise before it is correlated, in units of `clip` times the sensitivity: to all of a
     client's participations; for `released-models`, to one (as `fedsim budget dp-ftrl` has it)."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients."""
     clip: float = Field(gt=0)
-    """L2 norm that an update has at most, in all rounds."""
+    """Largest L2 norm of an update, in all rounds."""
     mechanism: Literal["banded", "blt", "sqrt-toeplitz"] = "banded"
-    """What correlates the noise: an optimised matrix of few bands, one of few buffers, or the square root of the sums."""
+    """Correlation of the noise: optimised banded matrix, optimised buffered one, or square root of prefix sums."""
     min_separation: int = Field(ge=1)
     """A client takes part at most once in so many rounds."""
     bands: int | None = Field(default=None, ge=1)
-    """Of `banded`, at most `min-separation`; unset: as many; 1 is independent noise."""
+    """Bands of `banded`, at most `min-separation`, which is the default; 1 is independent noise."""
     buffers: int | None = Field(default=None, ge=1, le=8)
-    """Of `blt`: vectors in memory; unset: 3."""
+    """Buffers of `blt`: vectors in memory; unset: 3."""
     max_participations: int | None = Field(default=None, ge=1)
-    """Rounds that a client takes part in at most, after which it is not drawn; unset: as the separation leaves."""
+    """Most rounds in which a client takes part; it is then no longer drawn. Unset: as many as the separation allows."""
     adversary: Literal["known-cohort", "released-models"] = "known-cohort"
-    """Adversary that `epsilon` holds against: one that knows who takes part, or one that sees the models alone (`banded` only)."""
+    """Adversary that `epsilon` holds against: knows who takes part, or sees the models only (for `banded`)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -60,7 +60,7 @@ class DpFtrlSettings(Section):
         return self
 
     def _check_amplified(self) -> None:
-        """Refuse what secret cohorts have no theorem for."""
+        """Refuse secret cohorts where no theorem covers them."""
         if self.mechanism != "banded":
             raise invalid(
                 "adversary",

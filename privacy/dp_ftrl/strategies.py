@@ -1,4 +1,4 @@
-"""Strategy matrices C whose inverse can be applied to noise row by row, with few past rows in memory."""
+"""Strategy matrices C: the inverse is applied to noise row by row, with few past rows in memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Strategy(Protocol):
 
     @property
     def vectors(self) -> int:
-        """How many vectors of the noise's size are kept between rows."""
+        """Number of vectors of the noise's size kept between rows."""
 
     @property
     def parameters(self) -> NDArray[np.float64]:
-        """What makes the matrix, `(parameters,)`: strategies of one class with the same numbers are the same."""
+        """Parameters of the matrix, `(parameters,)`; they identify a strategy within its class."""
 
     def column(self, rows: int) -> Column:
         """Return the first column of C, `(rows,)`."""
 
     def step(self, row: int, noise: Vectors, memory: Vectors) -> None:
-        """Make of row `row` (from 0) of z the same row of C^-1 z, in place, and renew the memory.
+        """Turn row `row` (from 0) of z into that of C^-1 z, in place, and update the memory.
 
         Args:
-            row: All rows before it have been made.
+            row: The next row; earlier ones have been made.
             noise: `(size,)`; in: standard normals, out: correlated noise.
             memory: `(vectors, size)`; zeros before row 0.
         """
@@ -40,7 +40,7 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class Banded:
-    """C with so many bands: each row of the noise is z less the rows before it, times the coefficients.
+    """Banded C: each row of noise is z minus earlier rows, weighted by the coefficients.
 
     Attributes:
         coefficients: The first column of C, 1 at the top; zero below.
@@ -61,7 +61,7 @@ class Banded:
 
     @property
     def vectors(self) -> int:
-        """Rows of noise that are kept: one less than there are bands."""
+        """Rows of noise kept: one less than the bands."""
         return len(self.coefficients) - 1
 
     @property
@@ -74,7 +74,7 @@ class Banded:
         return padded(self.parameters, rows)
 
     def step(self, row: int, noise: Vectors, memory: Vectors) -> None:
-        """Make of row `row` of z the same row of C^-1 z by forward substitution; `memory` is a ring of past rows."""
+        """Turn a row of z into that of C^-1 z by forward substitution; `memory` is a ring of past rows."""
         kept = len(memory)
         for age in range(1, min(row, kept) + 1):
             noise -= self.coefficients[age] * memory[(row - age) % kept]
@@ -84,7 +84,7 @@ class Banded:
 
 @dataclass(frozen=True)
 class Buffered:
-    """A buffered linear Toeplitz matrix (BLT): C's column is 1, then a sum of falling powers, one for each buffer.
+    """A buffered linear Toeplitz matrix (BLT): C's column is 1, then a sum of decaying powers, one for each buffer.
 
     Entry i >= 1 is `sum_j scales[j] * decays[j] ** (i - 1)` (Dvijotham, McMahan, Pillutla, Steinke, Thakurta 2024,
     arXiv 2404.16706, where decays are theta and scales omega). Within the ranges below no entry is negative
@@ -93,17 +93,15 @@ class Buffered:
     Attributes:
         decays: One a buffer, 0 to 1.
         scales: One a buffer, 0 or more, at most 1 together.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     decays: tuple[float, ...]
     scales: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
         if len(self.decays) != len(self.scales):
             raise ValueError(
                 f"{len(self.decays)} decays and {len(self.scales)} scales: each buffer needs both"
@@ -127,11 +125,11 @@ class Buffered:
         """Return the first column of C, `(rows,)`."""
         powers = np.power(np.array(self.decays)[:, None], np.arange(rows - 1))
         column = np.concatenate([[1.0], np.array(self.scales) @ powers])
-        falling: Column = np.minimum.accumulate(column)  # as it does but for rounding
+        falling: Column = np.minimum.accumulate(column)  # exact except for rounding
         return falling
 
     def step(self, row: int, noise: Vectors, memory: Vectors) -> None:
-        """Make of a row of z the same row of C^-1 z (McMahan, Xu, Zhang 2024, arXiv 2408.08868, algorithm 3)."""
+        """Turn a row of z into that of C^-1 z (McMahan, Xu, Zhang 2024, arXiv 2408.08868, algorithm 3)."""
         for scale, buffer in zip(self.scales, memory, strict=True):
             noise -= scale * buffer
         for decay, buffer in zip(self.decays, memory, strict=True):

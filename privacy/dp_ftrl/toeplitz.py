@@ -1,9 +1,9 @@
 """Lower-triangular Toeplitz matrices by their first column: square root, inverse, sensitivity and error.
 
 DP-FTRL with correlated noise releases `x_t + (C^-1 z)_t` in round t = 1..n, where x_t is the sum of the cohort's
-clipped updates, z is Gaussian and C is the strategy matrix: the same as one release of C x + z, and post-processing.
-What it costs depends on the sensitivity of C x; what it is worth on the noise that prefix sums of x are left with, as
-a model is a prefix sum of its updates: A C^-1 z, with A the lower-triangular matrix of ones.
+clipped updates, z is Gaussian and C is the strategy matrix: post-processing of one release of C x + z. Its privacy
+depends on the sensitivity of C x. Its error is the noise on prefix sums of x, since a model is a prefix sum of its
+updates: A C^-1 z, with A the lower-triangular matrix of ones.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.cohorts.participation import Participation
 
-Column = NDArray[np.float64]  # the first column of a matrix, `(rows,)`; the rest is made of it
+Column = NDArray[np.float64]  # the first column of a Toeplitz matrix, `(rows,)`
 
 
 class Objective(StrEnum):
-    """Which error a strategy is optimised for."""
+    """Error that a strategy minimises."""
 
     RMS = "rms"  # root mean square over all prefix sums
     MAX = "max"  # of the last prefix sum, which has the most noise
@@ -39,7 +39,7 @@ def square_root(rows: int) -> Column:
 
 
 def padded(column: Column, rows: int) -> Column:
-    """Return a column with so many rows: cut, or filled up with zeros."""
+    """Return a column cut to, or padded with zeros to, a number of rows."""
     return np.concatenate([column[:rows], np.zeros(max(rows - len(column), 0))])
 
 
@@ -62,7 +62,7 @@ def is_decreasing(column: Column) -> bool:
 
 
 def overlap(column: Column, participation: Participation) -> Column:
-    """Return what a client with updates of 1 does to C x if it takes part as early and as often as it may, `(rounds,)`.
+    """Return C x, `(rounds,)`, for a client with updates of 1 that takes part as early and as often as it may.
 
     Args:
         column: Of C, `(rounds,)`.
@@ -95,7 +95,7 @@ def sensitivity(column: Column, participation: Participation) -> float:
         participation: The pattern.
 
     Raises:
-        ValueError: None of these holds: no theorem names the worst pattern.
+        ValueError: None of these holds: no theorem gives the worst pattern.
     """
     column = padded(column, participation.rounds)
     bands = int(np.flatnonzero(column)[-1]) + 1
@@ -108,14 +108,14 @@ def sensitivity(column: Column, participation: Participation) -> float:
 
 
 def weights(rows: int, objective: Objective) -> Column:
-    """Return in what part of the prefix sums each entry of the column of A C^-1 is, `(rows,)`."""
+    """Return the fraction of the prefix sums that contain each entry of the column of A C^-1, `(rows,)`."""
     if objective is Objective.MAX:
         return np.ones(rows)
     return np.arange(rows, 0, -1) / rows
 
 
 def error(inverse: Column, objective: Objective) -> float:
-    """Return the deviation of the noise on prefix sums of x, for independent standard normals z.
+    """Return the standard deviation of the noise on prefix sums of x, for independent standard normals z.
 
     Args:
         inverse: The column of C^-1, `(rounds,)`.

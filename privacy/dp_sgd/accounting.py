@@ -1,4 +1,4 @@
-"""What DP-SGD in the clients costs, for each adversary that there is a theorem against."""
+"""Accounting of DP-SGD in the clients, for each adversary that a theorem covers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RELEASED_MODELS = "released-models"
 def adversaries(
     rounds: int, delta: float, *, client_rate: float | None, max_participations: int | None
 ) -> dict[str, Adversary]:
-    """Return those against whom there is an epsilon, by name.
+    """Return the adversaries with an epsilon, by name.
 
     Args:
         rounds: 0 or more.
         delta: Above 0 and below 1.
-        client_rate: Of Poisson cohorts, above 0 and at most 1; None: they are drawn in another way.
-        max_participations: Of a client; None: as the cohorts come.
+        client_rate: Rate of Poisson cohorts, above 0 and at most 1; None: another sampling.
+        max_participations: Most participations of a client; None: no limit.
 
     Raises:
         ValueError: A value is out of its range.
@@ -46,11 +46,11 @@ def noise_for(
 
     Args:
         epsilon: Above 0.
-        adversary: That it holds against.
+        adversary: Adversary that it holds against.
         clients: What each client releases in a round, with a noise multiplier.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No noise reaches the epsilon.
     """
 
     def epsilon_at(noise_multiplier: float) -> Epsilon:

@@ -1,4 +1,4 @@
-"""Whether a kernel finds the clipped gradients that autograd finds, one example at a time."""
+"""Checks a kernel's clipped gradients against autograd, one example at a time."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from fedsim.privacy.dp_sgd.passes import Batch, Losses, Pass, Passes, norm
 ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
 """`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""
 
-BATCH = 3  # of which sums are compared
+BATCH = 3  # size of the batches that are compared
 CLOSE = {torch.float64: 1e-4, torch.float32: 1e-2}
-"""Of the sum, what a kernel may be off by. Rounding is far below; what a kernel adds to a norm to be on the safe side
-is not, where an example's positions nearly cancel. A layer that is left out, or a wrong example, is far above."""
+"""A kernel's largest relative error of the sum. Rounding is far below it; a kernel's safety margin on a norm is not,
+if an example's positions nearly cancel. A missing layer or a wrong example is far above it."""
 
 
 def try_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
-    """Let a kernel say what it has to say of a model, which is clearer than what autograd says; as `check_kernel`."""
+    """Let a kernel raise its own errors on a model, which are clearer than autograd's; as `check_kernel`."""
     _by_kernel(sums, passes, examples.take([0]), 1.0)
 
 
 def check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
-    """Refuse a model for which a kernel doesn't find the clipped gradients that autograd finds.
+    """Refuse a model for which a kernel's clipped gradients differ from autograd's.
 
-    So it is where a weight is used outside of its layer, where a layer's first dimension is not the example, and
-    where a user's own grad sampler is wrong. Compared are sums over several examples, in which all are clipped, and in
-    which none is; dropout is left out.
+    They differ if a weight is used outside its layer, if a layer's first dimension is not the example, or if a user's
+    own grad sampler is wrong. Sums over several examples are compared, with all clipped and with none clipped,
+    without dropout.
 
     Args:
-        sums: By the kernel, which sees that model for the first time.
+        sums: The kernel's, new to that model.
         passes: Over a copy of the model.
-        examples: That it takes, at least one.
+        examples: Examples for it, at least one.
 
     Raises:
-        ValueError: The sums differ; or what the kernel itself says of the model.
+        ValueError: The sums differ, or the kernel refuses the model.
     """
     batch = examples.take([i % examples.ordinary for i in range(BATCH)])
     each = _one_by_one(passes, batch)
@@ -54,16 +54,16 @@ def check_as_it_is(
     clip: float,
     most: int | None,
 ) -> None:
-    """Refuse a model for which a kernel that has begun doesn't find the clipped gradients that autograd finds.
+    """Refuse a model for which the clipped gradients of a kernel in use differ from autograd's.
 
-    Nothing is said of a model that draws random numbers: compiled code draws others.
+    A model that draws random numbers is not checked: compiled code draws others.
 
     Args:
-        sums: By the kernel.
-        passes: Over a copy of the model that the kernel knows.
-        examples: That it takes, at least one.
+        sums: The kernel's.
+        passes: Over a copy of the kernel's model.
+        examples: Examples for it, at least one.
         clip: The kernel's clip norm.
-        most: Examples that the kernel takes at most; None: any number.
+        most: The kernel's largest batch; None: any.
 
     Raises:
         ValueError: The sums differ.

@@ -15,9 +15,9 @@ from fedsim.privacy.budget import (
     Panel,
     Picture,
     Table,
+    bounds_to_json,
     check_rounds,
     counted,
-    plain,
     rates_beside,
     scaled,
     shown,
@@ -32,29 +32,29 @@ POINTS = 9  # along a curve
 class DpSgdBudget(NoiseBudget):
     """Plan DP-SGD in the clients: a record's epsilon for each adversary, without running anything.
 
-    Give either --noise-multiplier or --epsilon. "Known cohort" is the server's view: who took part, and each
-    update. "Released models" is what is left to see where cohorts are secret coins and updates stay hidden.
-    With --client-rate 1 --rounds 1 it is plain DP-SGD over L steps.
+    Give either --noise-multiplier or --epsilon. "Known cohort" is the server's view: who took part, and each update.
+    "Released models" sees the models only, with secret Poisson cohorts. --client-rate 1 --rounds 1 is plain DP-SGD
+    over L steps.
     """
 
     noise_multiplier: Annotated[float | None, "Z"] = None
     """Standard deviation of the noise on a batch's sum / the clip norm."""
     rate: Annotated[float, "Q"]
-    """Of Poisson batches: expected batch size / the client's records."""
+    """Rate of Poisson batches: expected batch size / the client's records."""
     steps: Annotated[int, "L"]
     """Local steps in a round."""
     delta: Annotated[float, "D"]
     """Must be below 1 / all records."""
     adversary: Literal["known-cohort", "released-models"] | None = None
-    """Against whom --epsilon is to hold. Default: known-cohort."""
+    """Adversary that --epsilon holds against. Default: known-cohort."""
     rounds: Annotated[int, "T"] = 1
     """Rounds."""
     client_rate: Annotated[float, "P"] = 1.0
-    """Of Poisson cohorts: expected cohort / clients; 1: all clients, always."""
+    """Rate of Poisson cohorts: expected cohort / clients; 1: all clients, always."""
     max_participations: Annotated[int | None, "R"] = None
-    """In how many rounds a client takes part at most. Default: all."""
+    """Most rounds in which a client takes part. Default: all."""
     max_batch: Annotated[int | None, "B"] = None
-    """A larger batch is cut to a random subset of so many."""
+    """A larger batch is cut to a random subset of this size."""
     records: Annotated[int | None, "N"] = None
     """The client's records; for --max-batch."""
     unit: ClassVar[str] = "one record"
@@ -109,14 +109,17 @@ class DpSgdBudget(NoiseBudget):
         return {name: adversary.epsilon(local) for name, adversary in self._adversaries.items()}
 
     def bounds(self, exact: bool) -> Sequence[float | None]:
-        """Return what the tables say of this plan."""
+        """Return this plan's row of a table."""
         known, released = self._epsilons[KNOWN_COHORT], self._epsilons.get(RELEASED_MODELS)
         return known.pld, known.rdp, None if released is None else released.pld
 
     def to_json(self) -> dict[str, Any]:
         """Return epsilons (null: no theorem, or infinite) and inputs."""
         known, released = self._epsilons[KNOWN_COHORT], self._epsilons.get(RELEASED_MODELS)
-        answers = {KNOWN_COHORT: plain(known), RELEASED_MODELS: None if released is None else plain(released)}
+        answers = {
+            KNOWN_COHORT: bounds_to_json(known),
+            RELEASED_MODELS: None if released is None else bounds_to_json(released),
+        }
         inputs = self.options(
             "rate", "steps", "rounds", "client_rate", "delta", "max_participations", "max_batch", "records"
         )
@@ -138,7 +141,7 @@ class DpSgdBudget(NoiseBudget):
         return words | {"delta": f"delta {self.delta:g}"}
 
     def blocks(self) -> Iterator[str | Table]:
-        """Yield what is planned, and its epsilons over rounds, noise and client rates."""
+        """Yield the plan, and its epsilons over rounds, noise and client rates."""
         yield from self.head(f"*DP-SGD in the clients*, delta {self.delta:g}", self._against)
         yield self.over_counts("rounds", self.rounds)
         yield self.over_noise(f"Over noise: {self.said('noise')}")
@@ -148,8 +151,8 @@ class DpSgdBudget(NoiseBudget):
             ]
             yield self.over(f"Over cohorts: {self.said('client rate')}", "client rate", rates)
         yield (
-            "\nKnown cohort: the server, and whoever sees a client's updates and when it took part."
-            "\nReleased models: who sees each round's model, cohorts being secret Poisson coins (cluster sampling)."
+            "\nKnown cohort: the server, and anyone who sees a client's updates and when it took part."
+            "\nReleased models: sees each round's model; cohorts are secret Poisson samples (cluster sampling)."
         )
         if self.max_participations is not None:
             yield f"Released models, unavailable: there is no theorem, as {NO_THEOREM}."
@@ -221,7 +224,7 @@ class DpSgdBudget(NoiseBudget):
 def _curve(
     xs: Sequence[float], plans: Sequence[DpSgdBudget], adversary: str, colour: int | None, label: str = ""
 ) -> Curve:
-    """Return the epsilons of plans against an adversary; where there is no theorem, there is no point."""
+    """Return the epsilons of plans against an adversary, without points that no theorem covers."""
     epsilons = [plan._epsilons.get(adversary) for plan in plans]
     ys = [math.nan if epsilon is None else epsilon.pld for epsilon in epsilons]
     return Curve(xs=xs, ys=ys, label=label, colour=colour, dashed=adversary == RELEASED_MODELS)

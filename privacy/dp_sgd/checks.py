@@ -1,4 +1,4 @@
-"""What an experiment with `[privacy.dp-sgd]` may not say, each for want of a theorem."""
+"""Checks of an experiment with `[privacy.dp-sgd]`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TABLE = ("privacy", "dp-sgd")
 
 
 def problems(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
-    """Yield what is refused, the first reason first."""
+    """Yield problems, the most important first."""
     yield from checks.needs_no_losses(intent)
     if settings.adversary == "released-models" and intent.rule.sampling is not Sampling.POISSON:
         yield Problem(
             (*TABLE, "adversary"),
             settings.adversary,
-            f"needs server.sampling = 'poisson', not {intent.rule.sampling.value!r}: without coins the cohort "
-            "hides nobody",
+            f"needs server.sampling = 'poisson', not {intent.rule.sampling.value!r}: only Poisson sampling "
+            "hides who takes part",
         )
     if settings.neighbours is Relation.ADD_OR_REMOVE_ONE:
         yield from _protected_number(settings, intent)
@@ -32,7 +32,7 @@ def problems(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
 
 
 def _protected_number(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
-    """Refuse what is public and follows from the number of records, where that is protected."""
+    """Refuse public values that depend on a protected number of records."""
     needs = {
         "a public rate": settings.rate is not None,
         "client.steps": intent.work.steps is not None,
@@ -47,7 +47,7 @@ def _protected_number(settings: DpSgdSettings, intent: Intent) -> Iterator[Probl
 
 
 def _real_noise(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
-    """Refuse what clients would tell beside their updates."""
+    """Refuse settings that make clients send more than their updates."""
     if settings.neighbours is Relation.ADD_OR_REMOVE_ONE:
         yield Problem(
             ("privacy", "noise"),

@@ -1,4 +1,4 @@
-"""DP-SGD on a client: the steps of its local training, and its check of the noise that the server tells it."""
+"""DP-SGD on a client: its local training, and its check of the server's noise multiplier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedsim.privacy.dp_sgd.gradient import PrivateGradient
     from fedsim.privacy.dp_sgd.release import DpSgd
 
-TOLERANCE = 1e-6  # relative, of epsilon: a calibration stops this close below what was asked for
+TOLERANCE = 1e-6  # relative, of epsilon: by how much a calibrated one may exceed its target
 
 
 class DpSgdClient(ClientHalf):
@@ -57,11 +57,11 @@ class DpSgdClient(ClientHalf):
         return PrivateKernel(self, model, gradient)
 
     def check_told(self, at: ClientRound) -> None:
-        """Refuse a noise multiplier by which this client's epsilon would be above the one that was asked for.
+        """Refuse a noise multiplier that would bring this client's epsilon above the experiment's.
 
-        The server calibrates for the client that loses most, by the numbers of records that it knows. A client knows its
-        own, and takes no less noise than these need. Against who sees the released models alone it needs the number of
-        clients for that; where the experiment leaves it to the data, nothing is checked.
+        The server calibrates to the worst client by the record counts that it knows. The client checks the result
+        against its own count, without trusting the server's value. For released models this needs the number of
+        clients; if the experiment leaves that to the data, nothing is checked.
         """
         adversary = self._adversary()
         if self._settings.epsilon is None or adversary is None:
@@ -75,10 +75,10 @@ class DpSgdClient(ClientHalf):
             )
 
     def noise_multiplier(self, at: ClientRound) -> float:
-        """Return the experiment's own noise multiplier, else the one that was calibrated for its epsilon.
+        """Return the experiment's noise multiplier, else the calibrated one from the message.
 
         Raises:
-            ValueError: There is none.
+            ValueError: The message has none.
         """
         if self._settings.noise_multiplier is not None:
             return self._settings.noise_multiplier
@@ -101,7 +101,7 @@ class DpSgdClient(ClientHalf):
         )
 
     def _epsilon_of(self, noise_multiplier: float, records: int) -> float:
-        """Return the epsilon of a client with so many records over the whole run, for the experiment's adversary."""
+        """Return a client's epsilon over the whole run, by its number of records, for the experiment's adversary."""
         settings = self._settings
         batches = settings.batches(self._intent.work, records)
         steps = LocalSteps(
@@ -115,7 +115,7 @@ class DpSgdClient(ClientHalf):
         return math.inf if adversary is None else adversary.epsilon(steps).best
 
     def _adversary(self) -> Adversary | None:
-        """Return the adversary that the experiment's epsilon holds against; None: it takes the number of clients."""
+        """Return the adversary that the experiment's epsilon holds against; None: the number of clients is unknown."""
         intent, settings = self._intent, self._settings
         if settings.adversary == "released-models":
             if intent.clients is None:
@@ -130,7 +130,7 @@ class PrivateKernel:
     Args:
         half: The client's half.
         model: Trained in place.
-        gradient: Of the model, clipped and noised.
+        gradient: The model's clipped and noised gradient.
     """
 
     def __init__(self, half: DpSgdClient, model: nn.Module, gradient: PrivateGradient) -> None:
@@ -139,15 +139,15 @@ class PrivateKernel:
         self._gradient = gradient
 
     def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> PrivateSteps:
-        """Return the steps of a client's intent. As `Kernel` says."""
+        """Return the steps of a client's round. As `Kernel` says."""
         return PrivateSteps(self._half.release(self._gradient, at), self._model, inputs, targets, at)
 
 
 class PrivateSteps:
     """The steps of one round of DP-SGD.
 
-    What is trained, and so noised, alone differs afterwards from what was received: buffers and frozen parameters are put
-    back after each step, since nothing clips what they would do to the next.
+    Only trained parameters, which are noised, change: buffers and frozen parameters are restored after each step,
+    since their effect on the next step is not clipped.
     """
 
     def __init__(
@@ -167,11 +167,11 @@ class PrivateSteps:
             yield self._release.step(self._inputs, self._targets)
 
     def stepped(self) -> None:
-        """Put back what is not trained."""
+        """Restore buffers and frozen parameters."""
         self._untrained.put_back()
 
     def mean(self, losses: Sequence[float | None]) -> float:
-        """Return the mean of the losses of batches with records; 0 where there were none."""
+        """Return the mean of the losses of batches with records; 0 without any."""
         seen = [loss for loss in losses if loss is not None]
         return math.fsum(seen) / len(seen) if seen else 0.0
 

@@ -1,4 +1,4 @@
-"""What the theorems of `[privacy.dp-sgd]` let each adversary have."""
+"""What the theorems of `[privacy.dp-sgd]` allow each adversary to see."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ COVERS = (
     ),
 )
 
-# What an entry of the manifest's `epsilon` says beside what all say.
+# Further keys of an entry of the manifest's `epsilon`.
 REPORT_TERMS = frozenset({"by-client", "records", "worst-client"})

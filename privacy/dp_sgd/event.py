@@ -1,4 +1,4 @@
-"""What a client's round of DP-SGD releases, as an event."""
+"""A client's round of DP-SGD, as an event."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.privacy.events import Event, Noise, Relation, Sampling, Unit
 
 
 class DpSgdTerms(NamedTuple):
-    """What the steps of an event have in common: a sampled Gaussian mechanism."""
+    """Terms that the steps of an event share: a sampled Gaussian mechanism."""
 
     noise_multiplier: float
     rate: float
@@ -31,8 +31,8 @@ class DpSgdEvent(Event):
         noise_multiplier: Standard deviation of the noise on each sum, over `sensitivity`; at least 0.
         sampling: How a step's records are drawn.
         rate: Probability that a record is drawn for a step, above 0 and at most 1.
-        max_batch: Records in a step at most, where `sampling` truncates, else None.
-        records: The client's records, public; None where their number is what is protected (add-or-remove-one).
+        max_batch: Most records in a step if `sampling` truncates, else None.
+        records: The client's number of records, public; None if it is protected (add-or-remove-one).
         steps: Releases, at least 1.
         noise: Where the noise comes from.
     """
@@ -64,9 +64,9 @@ class DpSgdEvent(Event):
         return self.client
 
     def terms(self) -> DpSgdTerms:
-        """Return what the accountant needs to know of it."""
+        """Return the terms that the accountant needs."""
         return DpSgdTerms(**{name: getattr(self, name) for name in DpSgdTerms._fields})
 
     def count(self) -> int:
-        """Return its steps: each releases a sum."""
+        """Return the number of steps: each releases a sum."""
         return self.steps

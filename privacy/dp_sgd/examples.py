@@ -1,4 +1,4 @@
-"""Examples that are like those of a batch, to see what a model makes of them together."""
+"""Synthetic examples like those of a batch, to test whether a model mixes them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from torch import Tensor, nn
 
 from fedsim.privacy.dp_sgd.passes import Batch
 
-KINDS, EACH = 3, 4  # ordinary examples, large ones, small ones; so many of each
+KINDS, EACH = 3, 4  # ordinary, large and small examples; number of each
 _SCALES = (1.0, 4.0, 0.05)
-_MOST = 16  # rows of the batch that are looked at
+_MOST = 16  # rows of the batch that are used
 
 
 class Examples:
-    """Examples made from a batch's, of which a model says something finite.
+    """Examples made from a batch's, with finite losses.
 
-    Numbers are those of a row of the batch, moved by a third of themselves and a tenth of what is usual at their
-    place, and multiplied by 1, 4 or 0.05: sets of different examples differ in which one is the largest. Whole
-    numbers are drawn from a column of the batch, or below the size of the smallest nn.Embedding (or the largest
-    number in the batch). Where the model does not take that, numbers keep their sign, and whole numbers their
-    column; where it does not take that either, rows are what they are in the batch. A NaN, or an infinity, of the
-    batch is not taken over.
+    Real numbers are those of a row of the batch, perturbed by a third of their value and a tenth of the usual one at
+    their position, and multiplied by 1, 4 or 0.05, so that the largest example differs between sets. Integers are
+    drawn from a column of the batch, or below the size of the smallest nn.Embedding (or the largest number in the
+    batch). If the model does not accept these, real numbers keep their sign and integers their column; if it does not
+    accept those either, rows stay as in the batch. NaN and infinities of the batch are not used.
 
     Args:
         inputs: At least one, `(B, ...)`.
         labels: `(B, ...)`.
-        model: That takes them.
-        losses: Of a batch, by that model, `(B,)`.
+        model: The model.
+        losses: Returns the model's losses of a batch, `(B,)`.
         generator: Draws them.
 
     Raises:
-        ValueError: The batch's inputs and labels are not as many.
+        ValueError: The batch has unequal numbers of inputs and labels.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Examples:
             try:
                 good = _finite_losses(batch, losses)
             except (IndexError, RuntimeError, ValueError):
-                if how is _by_row:  # it does not take what it was given either
+                if how is _by_row:  # it does not accept its own batch either
                     raise
                 continue
             if good[:EACH].any():
@@ -64,7 +63,7 @@ class Examples:
 
     @property
     def ordinary(self) -> int:
-        """How many ordinary examples there are."""
+        """Number of ordinary examples."""
         return len(self._groups[0])
 
     def take(self, indices: list[int]) -> Batch:
@@ -76,10 +75,10 @@ class Examples:
         """Return a batch with one ordinary example at a place.
 
         Args:
-            target: Its number.
-            batch: How many examples there are.
-            place: Where it is.
-            others: `ordinary`, `large`, `small` or `any`: drawn from these; `equal`: the example itself.
+            target: Number of the ordinary example.
+            batch: Size of the batch.
+            place: Its position.
+            others: Kind of the other examples: `ordinary`, `large`, `small` or `any`; `equal`: the example itself.
         """
         own = self._groups[0][target]
         groups = {
@@ -101,7 +100,7 @@ _Drawer = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 class _Freely:
-    """Draws whole numbers from a column, or from all below a bound, each with a coin."""
+    """Draws each integer from a column or from all below a bound, with equal probability."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -111,7 +110,7 @@ class _Freely:
         if rows.dtype == torch.bool:
             return _integers(2, column.shape, generator).bool()
         low, high = int(rows.min()), int(rows.max())
-        if low < 0:  # such as a label that is to be left out
+        if low < 0:  # such as an ignored label
             return column
         free = _integers(self._bound or max(high + 1, 2), column.shape, generator).to(rows.dtype)
         return torch.where(_integers(2, column.shape, generator).bool(), column, free)
@@ -136,10 +135,10 @@ def _drawn(rows: Batch, how: _Drawer, generator: torch.Generator) -> Batch:
         made = _numbers(inputs, how, chosen, generator) * _along(scales, inputs).to(inputs.dtype)
     else:
         made = how(inputs, chosen, generator)
-    if labels.is_floating_point():  # towards zero, so that what is in [0, 1] stays there
+    if labels.is_floating_point():  # towards zero, so that values in [0, 1] stay there
         shrunk = 0.5 + 0.5 * torch.empty(count).uniform_(generator=generator)
         return made, labels[chosen] * _along(shrunk, labels).to(labels.dtype)
-    if isinstance(how, _Freely):  # the bound is that of tokens
+    if isinstance(how, _Freely):  # the bound is for tokens
         return made, _Freely(0)(labels, chosen, generator)
     return made, how(labels, chosen, generator)
 
@@ -159,17 +158,17 @@ def _numbers(rows: Tensor, how: _Drawer, chosen: Tensor, generator: torch.Genera
 
 
 def _finite_losses(batch: Batch, losses: Callable[[Batch], Tensor]) -> Tensor:
-    """Return whose loss is finite, `(B,)`."""
+    """Return which examples have a finite loss, `(B,)`."""
     good = losses(batch).isfinite()
     if good.all():
         return good
-    # See each alone: where examples meet, one may spoil the rest.
+    # One at a time: if the model mixes examples, one could affect the rest.
     inputs, labels = batch
     return torch.cat([losses((inputs[i : i + 1], labels[i : i + 1])) for i in range(len(good))]).isfinite()
 
 
 def _finite(inputs: Tensor, labels: Tensor) -> Batch:
-    """Return rows that are finite; if there are none, zeros in the place of what isn't."""
+    """Return the finite rows; if there are none, all rows with zeros for non-finite values."""
     good = torch.ones(len(inputs), dtype=torch.bool)
     for tensor in (inputs, labels):
         if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""The gradient of a DP-SGD step, whichever kernel computes it."""
+"""The gradient of a DP-SGD step, by any kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 class ClippedSum(Protocol):
-    """What a kernel does: one batch's clipped sum, put into a buffer for each trainable parameter."""
+    """A kernel: puts one batch's clipped sum into a buffer for each trainable parameter."""
 
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
         """Fill each buffer, contiguous, with `sum_i clip(g_i)`; return the losses that are finite.
@@ -36,17 +36,16 @@ class ClippedSum(Protocol):
 class PrivateGradient:
     """Clipped, summed and noised per-example gradients of one model.
 
-    Made once, used for every batch of every client: the model's weights may be loaded anew in between, in place.
-    Nothing stays on the model but the gradients (and, with the kernel `opacus`, Opacus' marks on parameters).
+    Made once for every batch of every client: the model's weights may be replaced in place in between. Only gradients
+    stay on the model (and, with the kernel `opacus`, Opacus' marks on parameters).
 
     With `g_i` the gradient of example i's loss over all trainable parameters together, flat, C the clip norm and
-    `C' = (1 - 2^-9) C`, a step's gradient is `(grid(sum_i g_i * min(1, C' / (||g_i||_2 + 1e-6))) + grid(z C N(0, I))) /
-    denominator` (Abadi et al. 2016, algorithm 1; the 1e-6 is Opacus', and errs on the safe side). Unit of privacy: one
-    example. Removing one, or replacing it by nothing, moves the sum by at most C as the machine computes it and as it
-    is rounded to the grid (`rounding.py`), and the noise is added to it exactly (`fedsim.privacy.arithmetic`), so that one
-    step is the Gaussian mechanism with noise multiplier z. It holds for the sum: the denominator must be public, not
-    the batch's size. With `Arithmetic.FLOAT32` noise is float32, is added as such to a sum that is clipped to C, and
-    the low bits of the result tell sums apart: there is no guarantee.
+    `C' = (1 - 2^-9) C`, a step's gradient is `(grid(sum_i g_i * min(1, C' / (||g_i||_2 + 1e-6))) + grid(z C N(0, I)))
+    / denominator` (Abadi et al. 2016, algorithm 1; the 1e-6 is Opacus', and errs on the safe side). Unit of privacy:
+    one example. Removing one moves the computed and rounded sum by at most C (`rounding.py`), and the noise is added
+    exactly (`fedsim.privacy.arithmetic`), so one step is the Gaussian mechanism with noise multiplier z. This holds
+    for the sum: the denominator must be public, not the batch's size. `Arithmetic.FLOAT32` adds float32 noise to a
+    sum clipped to C; its low bits can distinguish sums, so there is no guarantee.
 
     | an example with              | contributes                                    |
     | ---------------------------- | ---------------------------------------------- |
@@ -54,11 +53,11 @@ class PrivateGradient:
     | gradient zero                | zero                                           |
     | none at all: an empty batch  | nothing; the noise is added all the same       |
 
-    What stays sensitive: the losses that are returned, and how long a step takes.
+    Sensitive: the returned losses, and how long a step takes.
 
     Args:
-        model: Passes `check_model`. Its first dimension, in every layer, is the example.
-        losses: `(outputs, labels) -> (B,)`, one loss an example, each of its own example's outputs alone.
+        model: Passes `check_model`. In every layer the first dimension is the example.
+        losses: `(outputs, labels) -> (B,)`, each loss from its own example's outputs only.
         clip: The clip norm C, above 0.
         kernel: How it is computed; it changes speed and the last bits.
             `opacus`: Opacus' hooks, and its DPLSTM in the place of nn.LSTM; the model must be in training mode, and
@@ -71,7 +70,7 @@ class PrivateGradient:
         arithmetic: How the noise is added.
 
     Raises:
-        ValueError: The model, or an argument, is not as it must be.
+        ValueError: The model, or an argument, is invalid.
     """
 
     def __init__(
@@ -125,24 +124,23 @@ class PrivateGradient:
     ) -> float:
         """Set the `grad` of every trainable parameter, and return the mean loss of the batch.
 
-        The gradients are this object's memory: the next call writes them anew.
+        The gradients are this object's memory: the next call overwrites them.
 
         Args:
             inputs: The batch, `(B, ...)`; B may be 0.
             labels: Theirs, `(B, ...)`.
             noise_multiplier: The z above, at least 0: the noise's standard deviation on the sum, in units of C.
-            denominator: What the noised sum is divided by, above 0 and public: the expected batch size.
-            noise: Fills a contiguous tensor with standard normals, in place: float64, and as dense as those are.
-                Called once for each trainable parameter, in the model's order, whatever the batch; not at all if
-                `noise_multiplier` is 0.
+            denominator: Divisor of the noised sum, above 0 and public: the expected batch size.
+            noise: Fills a contiguous tensor with standard normals of float64 density, in place. Called once for each
+                trainable parameter, in the model's order, whatever the batch; not at all if `noise_multiplier` is 0.
 
         Returns:
-            The mean over the examples whose loss and gradient are finite; 0 if there is none.
+            The mean over the examples with a finite loss and gradient; 0 if there is none.
 
         Raises:
-            ValueError: An argument is out of range; a batch is larger than sums have a bound for (16,384); or, of the
-                first batch that has examples, what the model makes of one depends on the others
-                (`check_independent`): nothing has been released then.
+            ValueError: An argument is out of its range, a batch has more than 16,384 examples (no bound on rounding
+                errors), or, in the first non-empty batch, the model mixes examples (`check_independent`). Nothing is
+                then released.
         """
         if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
             raise ValueError(f"noise_multiplier = {noise_multiplier}: must be at least 0, and finite")
@@ -163,7 +161,7 @@ class PrivateGradient:
         return losses.mean().item() if len(losses) else 0.0
 
     def _sums(self, inputs: Tensor, labels: Tensor) -> tuple[Mapping[nn.Parameter, Tensor], Tensor]:
-        """Return the clipped sums, in the gradients' memory or, of many examples, as float64; and the finite losses."""
+        """Return the clipped sums, in the gradients' memory (or float64 for many examples), and the finite losses."""
         sums = self._buffers
         if len(inputs) > SINGLE:
             sums = {p: buffer.double() for p, buffer in sums.items()}
@@ -202,14 +200,14 @@ class PrivateGradient:
 def _sum_afresh(
     kernel: Kernel, model: nn.Module, losses: Losses, clip: float, inputs: Tensor, labels: Tensor
 ) -> list[Tensor]:
-    """Return the clipped sum of one batch, by a kernel of its own; what is compiled is the fast one."""
+    """Return the clipped sum of one batch, by a new kernel (`fast` in place of `compiled`)."""
     buffers = _buffers_of(model)
     _kernel("fast" if kernel == "compiled" else kernel, model, losses, clip, None)(inputs, labels, buffers)
     return list(buffers.values())
 
 
 def _buffers_of(model: nn.Module) -> dict[nn.Parameter, Tensor]:
-    """Return a tensor like each trainable parameter, in the default order of memory: a generator fills that fast."""
+    """Return a tensor like each trainable parameter, in default memory order, which a generator fills fast."""
     return {
         p: torch.zeros_like(p, memory_format=torch.contiguous_format)
         for p in model.parameters()
@@ -224,7 +222,7 @@ def _kernel(
     clip: float,
     max_batch: int | None,
 ) -> ClippedSum:
-    """Return what computes clipped sums; its module is loaded here, for each has heavy imports."""
+    """Return the kernel; its module, with heavy imports, is loaded here."""
     if kernel == "opacus":
         from fedsim.privacy.dp_sgd.kernels.opacus import OpacusSum
 

@@ -1,4 +1,4 @@
-"""Whether an example's loss and gradient are its own, whatever the other examples of a batch are."""
+"""Checks that an example's loss and gradient don't depend on the other examples of a batch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from fedsim.privacy.dp_sgd.passes import Batch, Losses, Pass, Passes
 from fedsim.privacy.dp_sgd.state import check_state
 
 SEED = 1016  # of the made-up examples and weights
-SIZES = (2, 5)  # of batches, beside 1 and that of the batch that is given
-LEAST, LARGEST = 9, 16  # of the latter
-OTHERS = (("large", "small"), ("equal", "any"), ("small", "large"))  # that replace others, for each size
+SIZES = (2, 5)  # of batches, besides 1 and the given batch's
+LEAST, LARGEST = 9, 16  # limits of the latter
+OTHERS = (
+    ("large", "small"),
+    ("equal", "any"),
+    ("small", "large"),
+)  # replacements of the other examples, for each size
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""Of a norm, what another size of a batch may change: its matrix products add up in another order.
+"""Relative change of a norm allowed between batch sizes: matrix products sum in another order.
 
 A sum of n numbers is off by at most n u of the sum of their magnitudes, with u the unit of rounding (Higham 2002,
 section 4.2), and by some sqrt(n) u as a rule (Higham and Mary 2019). In float64, u = 1e-16: 1e-10 for n = 1e6, and 1e-8
@@ -26,22 +30,22 @@ for a hundred such sums in a row; a factor of 100 is left for cancellation. In f
 n = 1e6, and at a kink more, so that one example of `TRIES` has to agree. What another example may move beyond the
 clip norm, unseen, is this share of it.
 """
-TRIES = 3  # examples, of which one must agree: where one has a ReLU at its kink, rounding decides
+TRIES = 3  # examples, of which one must agree: for a ReLU at its kink, rounding decides
 
 MEET = "examples meet before the loss, in the model or in the loss function"
 
 
 class Independence:
-    """Checks a model that a kernel trains: once, and once more in each other set of modes, training or not.
+    """Checks a model that a kernel trains once for each set of its modules' modes (training or evaluation).
 
     Args:
         model: As in `check_independent`.
         losses: As there.
         sums: As there.
-        itself: `(inputs, labels)` to the clipped sum by the kernel that is used, where `sums` are not by one like it
-            (compiled code would take as long to make again); None: they are.
-        clip: Of that kernel.
-        most: Examples that it takes at most.
+        itself: `(inputs, labels)` to the clipped sum by the kernel in use, if `sums` come from another kind
+            (compiling again would be slow); None: they don't.
+        clip: That kernel's clip norm.
+        most: That kernel's largest batch.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Independence:
         self._seen: set[tuple[bool, ...]] = set()
 
     def check(self, inputs: Tensor, labels: Tensor) -> None:
-        """Check by a batch of at least one example, if that has not been done; raises `ValueError`."""
+        """Check with a batch of at least one example, unless done before; raises `ValueError`."""
         modes = tuple(module.training for module in self._model.modules())
         if modes in self._seen:
             return
@@ -78,39 +82,39 @@ class Independence:
 def check_independent(
     model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor, *, sums: ClippedSums | None = None
 ) -> None:
-    """Refuse a model, or losses, by which an example's loss or gradient depends on the other examples of a batch.
+    """Refuse a model or loss in which an example's loss or gradient depends on the other examples of a batch.
 
-    Clipping bounds what an example does to its own gradient. What it does to those of others nothing bounds, so
-    that all guarantees of DP-SGD (Abadi et al. 2016) rest on this. Seen in batches of several sizes, of examples
-    made from those given, with the model's weights as they are and with others near them, is whether
+    Clipping bounds an example's effect on its own gradient, not on others', so every guarantee of DP-SGD (Abadi et
+    al. 2016) rests on this. Batches of several sizes, with examples made from the given ones, and with the model's
+    weights and others near them, are checked for whether
 
-    - the kernel finds the clipped gradients that autograd finds, one example at a time (`check_kernel`);
-    - a pass forward changes nothing that the model holds, and a batch is what it is whatever came before it;
+    - the kernel's clipped gradients equal autograd's, one example at a time (`check_kernel`);
+    - a forward pass changes no state of the model, and a batch's results don't depend on earlier batches;
     - an example's loss, and its gradient over all trainable parameters, have the same bits where the others are
       replaced: by larger, smaller, and equal ones;
     - they are the same up to rounding (`ROUNDING`, in float64 where the model can be so) where the others are left
       out;
     - the loss has a gradient of exactly zero at the other examples, in the inputs and after each layer.
 
-    Each alone is fooled: by a factor of the batch's size the first, by a choice of the largest the second, by a
-    mean that is detached the last. What shows in rare batches only, or in others than are made here, is not seen.
+    Each alone can miss a dependence: a factor of the batch's size, a choice of the largest, a detached mean.
+    Dependences that show only in rare batches, or in others than those made here, are not found.
 
-    Random numbers are the same in the passes that are compared. As a mask depends on the batch's size, dropout
-    (`nn.Dropout` and its kin, `torch.nn.functional.dropout`) is left out where others are; a model that draws
-    something else can't be compared then, and is refused.
+    Compared passes use the same random numbers. Since a mask depends on the batch's size, dropout (`nn.Dropout` and
+    its variants, `torch.nn.functional.dropout`) is switched off when batch sizes differ; a model with other random
+    numbers is refused, as it can't be compared.
 
-    The model is not run: copies of it are. PyTorch's default generator is left as it was.
+    Only copies of the model are run. PyTorch's default generator is left unchanged.
 
     Args:
-        model: In the modes, training or not, in which it is trained.
+        model: In the modes (training or evaluation) in which it is trained.
         losses: `(outputs, labels) -> (B,)`.
         inputs: At least one example, `(B, ...)`.
         labels: `(B, ...)`.
-        sums: By a kernel, whose gradients are compared with those of autograd; None: there is no kernel.
+        sums: A kernel's clipped sums, to compare with autograd's; None: there is no kernel.
 
     Raises:
-        ValueError: The model is refused, or its loss is finite for nothing that was tried. The message holds
-            nothing of the examples but how many were looked at.
+        ValueError: The model is refused, or no tried example has a finite loss. The message reveals only how many
+            examples were used.
     """
     with _one_thread():
         check_state(model, inputs[:2])
@@ -121,7 +125,7 @@ def check_independent(
         sizes = [*SIZES, min(max(len(inputs), LEAST), LARGEST)]
         as_is = Passes(model, losses)
         exact = Examples(inputs, labels, as_is.model, as_is.losses, generator)
-        if exact.ordinary:  # else the model has diverged; what it is made of can be seen all the same
+        if exact.ordinary:  # else the model has diverged; copies with other weights can still be checked
             _check_replaced(as_is, exact, sizes)
         _check_memory(near, examples)
         _check_left_out(near, examples, sizes)
@@ -132,13 +136,13 @@ def check_independent(
 def _nearby(
     model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[Passes, Examples]:
-    """Return a copy of a model whose weights are moved, in float64 where it can be so, and examples for it.
+    """Return a copy of a model with perturbed weights, in float64 if possible, and examples for it.
 
-    What weights of zero hide shows then, and no two numbers are equal by chance. Where the loss is finite nowhere
-    near the model's weights, the copy has small ones.
+    This reveals what zero weights hide, and avoids equal numbers by chance. If no loss is finite near the model's
+    weights, the copy has small ones.
 
     Raises:
-        ValueError: The loss is finite for nothing that was tried.
+        ValueError: No tried example has a finite loss.
     """
     for small in (False, True):
         for dtype in (torch.float64, None):
@@ -153,14 +157,14 @@ def _nearby(
             except (RuntimeError, TypeError):
                 if dtype is None:
                     raise
-                continue  # a model that makes float32 numbers of its own
+                continue  # a model that creates float32 tensors
             return passes, examples
     raise ValueError("the model's loss is finite for no example: whether its examples meet can't be seen")
 
 
 @torch.no_grad()
 def _move(parameters: list[nn.Parameter], generator: torch.Generator, *, small: bool) -> None:
-    """Add to each parameter normals of half its size, or of a tenth of a usual first one if it is zero."""
+    """Add normals of half its size to each parameter, or of a tenth of a usual initial one if it is zero."""
     for p in parameters:
         usual = max(p.numel() // max(len(p), 1) if p.dim() else 1, 1) ** -0.5
         size = 0.0 if small else 0.5 * p.square().mean().sqrt().item()
@@ -171,7 +175,7 @@ def _move(parameters: list[nn.Parameter], generator: torch.Generator, *, small: 
 
 
 def _check_replaced(passes: Passes, examples: Examples, sizes: Sequence[int]) -> None:
-    """See that nothing of an example changes where the others do, all random numbers being drawn again."""
+    """Check that an example's results don't change with the others, with the same random numbers."""
     for number, size in enumerate(sizes):
         target, place = number % examples.ordinary, number % size
         batch = examples.around(target, size, place, "ordinary")
@@ -187,7 +191,7 @@ def _check_replaced(passes: Passes, examples: Examples, sizes: Sequence[int]) ->
 
 
 def _check_left_out(passes: Passes, examples: Examples, sizes: Sequence[int]) -> None:
-    """See that an example is in batches what it is by itself, dropout left out."""
+    """Check that an example's results in batches equal those by itself, without dropout."""
     alone = passes.one(examples.take([0]))
     if not alone.same(passes.one(examples.take([0]), seed=1)):
         raise ValueError(
@@ -227,7 +231,7 @@ def _same(base: Pass, other: Pass, size: int) -> None:
 
 
 def _check_memory(passes: Passes, examples: Examples) -> None:
-    """See that a batch is the same whatever batch came before it."""
+    """Check that a batch's results don't depend on earlier batches."""
     batch = examples.around(0, 3, 0, "ordinary")
     first = passes.one(batch)
     earlier: list[Batch] = [examples.around(0, 3, 0, others) for others in ("large", "small")]
@@ -240,7 +244,7 @@ def _check_memory(passes: Passes, examples: Examples) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute by one thread inside the block: what several add up may differ by their order."""
+    """Use one thread inside the block: several may sum in different orders."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

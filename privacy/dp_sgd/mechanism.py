@@ -1,4 +1,4 @@
-"""DP-SGD as fedsim knows it: `[privacy.dp-sgd]`."""
+"""The mechanism `[privacy.dp-sgd]`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
     takes_any_sampling = True
 
     def check(self, settings: DpSgdSettings, intent: Intent) -> Iterable[Problem]:
-        """Return what an experiment may not say. As `Mechanism` says."""
+        """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(settings, intent)
 
     def check_model(
@@ -45,7 +45,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         inputs: Tensor,
         targets: Tensor,
     ) -> None:
-        """Refuse a model by which an example depends on others, and a kernel that can't train it. As `Mechanism` says."""
+        """Refuse a model that mixes examples, and a kernel that can't train it. As `Mechanism` says."""
         from fedsim.privacy.dp_sgd.gradient import PrivateGradient
         from fedsim.privacy.dp_sgd.independence import check_independent
         from fedsim.privacy.dp_sgd.validator import check_model
@@ -59,7 +59,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
             raise Unfit("kernel", repr(settings.kernel), str(error)) from None
         try:
             check_independent(model.train(), losses, inputs, targets)
-        except RuntimeError as error:  # PyTorch's, where the model is for other inputs
+        except RuntimeError as error:  # PyTorch's, if the model does not fit the inputs
             raise ValueError(str(error)) from None
 
     def plan(self, settings: DpSgdSettings, training: Training) -> DpSgdPlan:

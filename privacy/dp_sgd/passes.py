@@ -26,15 +26,15 @@ DROPOUTS: frozenset[Any] = frozenset(
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass forward and back found of one example of a batch, the target.
+    """Result of a forward and backward pass for one example of a batch, the target.
 
     Attributes:
         loss: The target's, `()`.
-        gradient: Of that loss, for each trainable parameter in turn.
-        finite: Whether all of the gradient is.
+        gradient: Gradient of that loss, for each trainable parameter in turn.
+        finite: Whether all of the gradient is finite.
         crosses: Whether that loss has a gradient at another example, in the inputs or after a layer.
-        drew: Whether PyTorch's default generator has drawn something.
-        dropped: Each call of a dropout that was left out: its name and its probability.
+        drew: Whether PyTorch's default generator was used.
+        dropped: Name and probability of each skipped dropout call.
     """
 
     loss: Tensor
@@ -45,7 +45,7 @@ class Pass:
     dropped: tuple[tuple[str, str], ...]
 
     def same(self, other: Pass) -> bool:
-        """Return whether loss and gradient have the same bits; gradients count where both are finite."""
+        """Return whether loss and gradient have the same bits; gradients are compared if both are finite."""
         if not (torch.equal(self.loss, other.loss) or bool(self.loss.isnan() & other.loss.isnan())):
             return False
         return not (self.finite and other.finite) or all(map(torch.equal, self.gradient, other.gradient))
@@ -72,12 +72,12 @@ def _close(first: tuple[Tensor, ...], second: tuple[Tensor, ...], tolerance: flo
 
 
 class Passes:
-    """A copy of a model on which passes may be run: the model itself never is.
+    """Runs passes on a copy of a model, never on the model itself.
 
     Args:
-        model: In the modes, training or not, in which it is trained.
-        losses: `(outputs, labels) -> (B,)`; copied too where it is an nn.Module.
-        dtype: What the copy's floating-point numbers, and those of a batch, become; None: what they are.
+        model: In the modes (training or evaluation) in which it is trained.
+        losses: `(outputs, labels) -> (B,)`; copied too if it is an nn.Module.
+        dtype: Floating-point dtype of the copy and of batches; None: unchanged.
 
     Raises:
         ValueError: The model can't be copied.
@@ -129,15 +129,15 @@ class Passes:
 
         Args:
             batch: `(B, ...)` and `(B, ...)`.
-            target: The example of which something is asked.
-            seed: Of the random numbers that are drawn in it.
-            dropout: Whether dropouts are done; else they are left out, and the rest stays in training mode.
-            before: A batch that the model sees first.
+            target: The example of the result.
+            seed: Seed of the pass's random numbers.
+            dropout: Whether dropout is applied; if not, the rest stays in training mode.
+            before: A batch to pass through the model first.
         """
         if self._inputs_too and batch[0].is_floating_point():
             try:
                 return self._one(batch, target, seed, dropout, before, inputs_too=True)
-            except (RuntimeError, TypeError):  # such as of a model that makes a NumPy array of its inputs
+            except (RuntimeError, TypeError):  # as for a model that makes a NumPy array of its inputs
                 self._inputs_too = False
         return self._one(batch, target, seed, dropout, before, inputs_too=False)
 
@@ -155,7 +155,7 @@ class Passes:
             leaf = inputs.detach().clone().requires_grad_(inputs_too)
             if without is not None:
                 without.dropped.clear()
-            with drawing(seed) as drew:  # the same, whatever an earlier batch has drawn
+            with drawing(seed) as drew:  # the same, whatever an earlier batch drew
                 losses = self._forward(model, losses_of, (leaf, labels))
             sources: list[Any] = [*self.trained, *([leaf] if inputs_too else []), *edges]
             found = torch.autograd.grad(losses[target], sources, allow_unused=True)
@@ -172,16 +172,16 @@ class Passes:
         )
 
     def fresh(self) -> nn.Module:
-        """Return the copy as it was made: with its parameters, and with modules and buffers of its own."""
+        """Return a fresh copy that shares the parameters, with its own modules and buffers."""
         return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
 
     def fresh_losses(self) -> Losses:
-        """Return the losses as they were copied."""
+        """Return a fresh copy of the losses."""
         return copy.deepcopy(self._losses) if isinstance(self._losses, nn.Module) else self._losses
 
     @contextmanager
     def quiet(self, seed: int = 0) -> Iterator[None]:
-        """Leave dropouts out inside the block, and draw what else is drawn from a seed."""
+        """Skip dropout inside the block, and seed all other random numbers."""
         with drawing(seed), _WithoutDropout():
             yield
 
@@ -195,9 +195,9 @@ class Passes:
 
 @contextmanager
 def drawing(seed: int) -> Iterator[Callable[[], bool]]:
-    """Let PyTorch's default generator draw from a seed inside the block; its own state is put back at the end.
+    """Seed PyTorch's default generator inside the block, and restore its state at the end.
 
-    What is yielded says, once the block has ended, whether it has drawn something there.
+    Yields a function that returns, after the block, whether the generator was used.
     """
     before = torch.default_generator.get_state()
     first = last = torch.Generator().manual_seed(seed).get_state()
@@ -210,10 +210,10 @@ def drawing(seed: int) -> Iterator[Callable[[], bool]]:
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """Leaves out what nn.Dropout and its kin do, and that dropout alone.
+    """Skips nn.Dropout and its variants.
 
     Attributes:
-        dropped: The name and probability of each one that was left out.
+        dropped: Name and probability of each skipped call.
     """
 
     def __init__(self) -> None:
@@ -240,11 +240,11 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def _remember(edges: list[GradientEdge], batch: int) -> Callable[..., None]:
-    """Return a hook that keeps where a layer's output is in autograd's graph, if it begins with the batch."""
+    """Return a hook that keeps the graph edge of a layer's output, if its first dimension is the batch."""
 
     def hook(layer: nn.Module, arguments: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad and output.shape[:1] == (batch,):
-            # Not the tensor: an operation in place after the layer moves it on in the graph.
+            # Not the tensor: a later in-place operation moves it on in the graph.
             edges.append(get_gradient_edge(output))
 
     return hook

@@ -1,4 +1,4 @@
-"""DP-SGD planned for a training: the noise that its epsilon takes, and what it costs, by adversary."""
+"""DP-SGD's plan for a training: its noise, and its cost by adversary."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 
 class DpSgdPlan(ReleasedByClients):
     """DP-SGD for a training.
 
-    Protected is one record of one client. Under zero-out the numbers of records are public; under add-or-remove-one
-    they are protected, and rate, steps and all that is said here are made of declared constants alone. Clients have
-    disjoint records, so what is said is the largest of their epsilons, and not the sum.
+    Unit: one record of one client. Under zero-out the numbers of records are public; under add-or-remove-one they are
+    protected, and rate, steps and reports follow from declared constants only. Clients have disjoint records, so
+    reports give the largest of their epsilons, not the sum.
 
     Attributes:
-        noise_multiplier: What the clients add: given, or calibrated for the epsilon that was asked for.
+        noise_multiplier: Of the clients' noise: given, or calibrated to an epsilon.
     """
 
     def __init__(self, settings: DpSgdSettings, training: Training) -> None:
@@ -69,11 +69,11 @@ class DpSgdPlan(ReleasedByClients):
         self.noise_multiplier = settings.noise_multiplier or self._calibrated()
 
     def instructions(self) -> dict[str, Any]:
-        """Return what clients are told: the noise multiplier that was calibrated for all of them."""
+        """Return the noise multiplier calibrated for all clients."""
         return {"noise-multiplier": self.noise_multiplier}
 
     def _check_delta(self) -> None:
-        """Raise `Refused` for a delta that is too large for so few records, or so few as the constants tell of."""
+        """Refuse a delta too large for the number of records, or for that implied by the constants."""
         total, of = float(self._records.sum()), "all records"
         if self._hides_records and self._settings.rate is not None:
             total = len(self._records) * self._training.work.batch_size / self._settings.rate
@@ -91,7 +91,7 @@ class DpSgdPlan(ReleasedByClients):
         return self._settings.neighbours is Relation.ADD_OR_REMOVE_ONE
 
     def releases(self, client: int) -> int:
-        """Return how many steps a client takes in a round."""
+        """Return a client's number of steps in a round."""
         return self._settings.batches(self._training.work, int(self._records[client])).steps
 
     def planned(self, round_: int, client: int) -> DpSgdEvent:
@@ -104,7 +104,7 @@ class DpSgdPlan(ReleasedByClients):
         return replace(event, round=round_, client=client)
 
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the row of a round says. As `Plan` says."""
+        """Return the columns of a round's row. As `Plan` says."""
         spent = self._spent(ledger, rounds)
         worst, _ = spent[KNOWN_COHORT]
         return {f"epsilon-{name}": epsilon.best for name, (_, epsilon) in spent.items()} | {
@@ -117,7 +117,7 @@ class DpSgdPlan(ReleasedByClients):
         }
 
     def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the manifest says. As `Plan` says."""
+        """Return the manifest's report. As `Plan` says."""
         spent = self._spent(ledger, rounds)
         report: dict[str, Any] = {}
         for name, adversary in self._adversaries(self._training.rounds).items():
@@ -137,7 +137,7 @@ class DpSgdPlan(ReleasedByClients):
         return report
 
     def _adversaries(self, rounds: int) -> dict[str, Adversary]:
-        """Return those against whom there is an epsilon, after so many rounds, by name."""
+        """Return the adversaries with an epsilon after a number of rounds, by name."""
         return adversaries(
             rounds,
             self._settings.delta,
@@ -146,19 +146,19 @@ class DpSgdPlan(ReleasedByClients):
         )
 
     def _worst(self, adversary: str) -> LocalSteps:
-        """Return what the client releases in a round that loses most over the whole run."""
+        """Return the steps in a round of the client with the largest epsilon over the whole run."""
         whole = self._adversaries(self._training.rounds)[adversary]
         if adversary not in self._worst_clients:
             self._worst_clients[adversary], _ = accounting.worst(self._shapes(self.noise_multiplier), whole)
         return self._worst_clients[adversary]
 
     def _spent(self, ledger: Ledger, rounds: int) -> dict[str, tuple[LocalSteps, Epsilon]]:
-        """Return what has been spent after some rounds, by adversary, with the client's release that it is of.
+        """Return the epsilon spent after some rounds, by adversary, with the release of the client that it belongs to.
 
-        For who knows the cohorts it is the most that any client has spent by the ledger: an odometer, as who
-        takes part does not depend on the data. For who doesn't, each client may have been in every round, and
-        it is that of the client that loses most over the whole run. With the operating system's noise so it is for
-        both: what this says is public, and how often somebody was drawn is not.
+        Against known cohorts it is the largest that any client has spent by the ledger: an odometer, since
+        participation does not depend on the data. Against released models each client may have been in every round,
+        and it is that of the worst client over the whole run. With the operating system's noise this holds for both,
+        since the result is public and participations are not.
         """
         others = self._adversaries(rounds)
         del others[KNOWN_COHORT]
@@ -171,7 +171,7 @@ class DpSgdPlan(ReleasedByClients):
         return {KNOWN_COHORT: known, **spent}
 
     def _spent_as_planned(self, rounds: int) -> tuple[LocalSteps, Epsilon]:
-        """Return the most that a client can have spent that was in every round, or as often as it may."""
+        """Return the most that a client can have spent, in every round or up to its limit."""
         most = min(self.most or rounds, rounds)
         if most not in self._by_participations:
             known = KnownCohort(most, self._settings.delta)
@@ -180,7 +180,7 @@ class DpSgdPlan(ReleasedByClients):
         return self._by_participations[most]
 
     def _spent_by_ledger(self, ledger: Ledger) -> tuple[LocalSteps, Epsilon]:
-        """Return the most that a client has spent; computed only if someone has spent more than all before."""
+        """Return the most that a client has spent; recomputed only if it has grown."""
         released = frozenset(_not_outdone(_of_this_mechanism(ledger)))
         if not released:
             return self._worst(KNOWN_COHORT), Epsilon(0.0, 0.0)
@@ -191,10 +191,10 @@ class DpSgdPlan(ReleasedByClients):
         return self._known[released]
 
     def _calibrated(self) -> float:
-        """Return the least noise that keeps the experiment's epsilon for every client, at the end of the run.
+        """Return the smallest noise that keeps the experiment's epsilon for every client at the end of the run.
 
         Raises:
-            ValueError: There is none.
+            ValueError: No noise reaches it.
         """
         epsilon, name = self._settings.epsilon, self._settings.adversary
         if epsilon is None:
@@ -206,9 +206,9 @@ class DpSgdPlan(ReleasedByClients):
             raise Unfit("epsilon", epsilon, str(error)) from None
 
     def _shapes(self, noise_multiplier: float) -> list[LocalSteps]:
-        """Return what a client releases in a round, for each number of records that clients have.
+        """Return a client's steps in a round, for each number of records that clients have.
 
-        Where those are protected it is the same for all, of declared constants.
+        If those are protected, they follow from declared constants and are the same for all.
         """
         shapes = []
         for records in self._sizes.tolist():
@@ -225,7 +225,7 @@ class DpSgdPlan(ReleasedByClients):
         return shapes[:1] if self._hides_records else shapes
 
     def _spread(self, adversary: Adversary) -> dict[str, float]:
-        """Return how epsilon is spread over the clients, by quantile."""
+        """Return quantiles of epsilon over the clients."""
         shapes = self._shapes(self.noise_multiplier)
         counts = [1] if self._hides_records else self._counts
         clients = [shape for shape, count in zip(shapes, counts, strict=True) for _ in range(count)]
@@ -233,7 +233,7 @@ class DpSgdPlan(ReleasedByClients):
         return dict(zip(QUANTILES, epsilons, strict=True))
 
     def _terms(self, worst: LocalSteps) -> dict[str, Any]:
-        """Return what an epsilon is never said without."""
+        """Return the terms that accompany every epsilon."""
         return {
             "unit": Unit.EXAMPLE.value,
             "relation": self._settings.relation,
@@ -251,10 +251,10 @@ class DpSgdPlan(ReleasedByClients):
 
 
 def _of_this_mechanism(ledger: Ledger) -> list[tuple[DpSgdTerms, int]]:
-    """Return what clients have released of DP-SGD, and in how many steps; what several have alike, once.
+    """Return the distinct terms of clients' DP-SGD releases, with their number of steps.
 
     Raises:
-        ValueError: The ledger has another mechanism's releases, or a client's noise or sampling has changed.
+        ValueError: The ledger belongs to another mechanism, or a client's noise or sampling has changed.
     """
     spent = []
     for terms, steps in ledger.spent_by_clients():
@@ -265,9 +265,9 @@ def _of_this_mechanism(ledger: Ledger) -> list[tuple[DpSgdTerms, int]]:
 
 
 def _not_outdone(spent: Iterable[tuple[DpSgdTerms, int]]) -> list[tuple[DpSgdTerms, int]]:
-    """Return the releases than which no other has as large a rate, as many steps and as little noise.
+    """Return the releases that no other dominates in rate, steps and noise.
 
-    The others cost no more. Where batches are cut, more records count too, so all of those are kept.
+    Dominated ones cost no more. With truncated batches more records count too, so all of those are kept.
     """
     kept: list[tuple[DpSgdTerms, int]] = []
     for release, steps in sorted(spent, key=lambda one: (one[0].rate, one[1]), reverse=True):
@@ -282,6 +282,6 @@ def _not_outdone(spent: Iterable[tuple[DpSgdTerms, int]]) -> list[tuple[DpSgdTer
 
 
 def _as_one(spent: tuple[DpSgdTerms, int]) -> LocalSteps:
-    """Return all the steps of a client as those of one participation."""
+    """Return all steps of a client as one participation."""
     release, steps = spent
     return LocalSteps(**release._asdict(), steps=steps)

@@ -1,4 +1,4 @@
-"""What a client releases in a round of DP-SGD: noised gradients, and the event that says so."""
+"""A client's release in a round of DP-SGD: noised gradients and their event."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fedsim.privacy.randomness import Randomness
 class DpSgd:
     """DP-SGD by one client in one round (Abadi et al. 2016, algorithm 1).
 
-    Unit: one record. What stays sensitive: the losses that `step` returns, and how many records it drew.
+    Unit: one record. Sensitive: the losses that `step` returns, and the number of records it drew.
 
     Attributes:
-        gradient: Of the model, whose clip norm is the sensitivity of each step's sum.
+        gradient: The model's gradient; its clip norm is the sensitivity of each step's sum.
         batches: How records are drawn; public.
         noise_multiplier: Standard deviation of the noise, over the clip norm.
         relation: Which data sets are neighbours.
         randomness: Draws records and noise.
-        noise: Where `randomness` comes from.
+        noise: Source of `randomness`.
         taken: Steps so far.
 
     Raises:
-        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
+        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes public values.
     """
 
     gradient: PrivateGradient
@@ -66,7 +66,7 @@ class DpSgd:
         return loss if len(drawn) else None
 
     def event(self, round_: int, client: int) -> DpSgdEvent:
-        """Return the event that describes the steps taken."""
+        """Return the event of the steps taken."""
         planned = planned_event(
             self.batches, self.noise_multiplier, self.gradient.clip, self.relation, self.noise
         )
@@ -76,14 +76,13 @@ class DpSgd:
 def planned_event(
     batches: Batches, noise_multiplier: float, clip: float, relation: Relation, noise: Noise
 ) -> DpSgdEvent:
-    """Return what a client releases in a round in which it takes all its steps; whose and which it is stays open.
+    """Return the event of a full round, with client and round still to be set.
 
-    Under add-or-remove-one the number of records is protected, and not in it.
-
-    Arguments are as in `DpSgd`, and the gradient's clip norm.
+    Under add-or-remove-one it does not contain the protected number of records. Arguments are as in `DpSgd`, with the
+    gradient's clip norm.
 
     Raises:
-        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes what is public.
+        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes public values.
     """
     check_relation(relation, batches)
     return DpSgdEvent(
@@ -104,11 +103,7 @@ def planned_event(
 
 
 def check_relation(relation: Relation, batches: Batches) -> None:
-    """Refuse a relation under which batches so drawn have no theorem.
-
-    Raises:
-        ValueError: They have none.
-    """
+    """Raise `ValueError` for a relation under which no theorem covers the batches."""
     if relation is Relation.REPLACE_ONE:
         raise ValueError(
             f"relation = {relation}: replacing a record moves a step's sum by twice the clip norm; allowed: "
@@ -116,11 +111,11 @@ def check_relation(relation: Relation, batches: Batches) -> None:
         )
     if relation is Relation.ADD_OR_REMOVE_ONE and batches.max_batch is not None:
         raise ValueError(
-            f"max batch = {batches.max_batch}: the law of batches that are cut has the number of records in it, which "
+            f"max batch = {batches.max_batch}: truncated batches depend on the number of records, which "
             f"{relation} protects; allowed: none, or {Relation.ZERO_OUT}"
         )
     if relation is Relation.ADD_OR_REMOVE_ONE and not batches.declared:
         raise ValueError(
-            f"relation = {relation}: the number of records is what it protects, and rate, steps or denominator are "
-            f"made of it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
+            f"relation = {relation}: the number of records is protected, and rate, steps or denominator depend "
+            f"on it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
         )

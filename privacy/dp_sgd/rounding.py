@@ -1,12 +1,13 @@
-"""What floating-point sums of clipped gradients may be off by, and the clip norm that makes up for it.
+"""Rounding errors of floating-point sums of clipped gradients, and the clip norm that compensates for them.
 
-A step of DP-SGD releases a sum of per-example gradients that were clipped to C. Noise hides one example if the sum
-*as the machine computes it* moves by at most C. So gradients are clipped to `KEPT * C = (1 - 2^-9) C`, and the rest is
-for the following, with u = 2^-24, half of a float32's precision:
+A step of DP-SGD releases a sum of per-example gradients clipped to C. Noise hides one example if it moves the sum *as
+computed* by at most C. So gradients are clipped to `KEPT * C = (1 - 2^-9) C`, and the rest covers the following, with
+u = 2^-24, half of a float32's precision:
 
 1. **The factor.** Norms are float64 sums of the squares of what is added up, so that they are exact to some 2^-40, or
-   err upwards (`parts.py`); a factor is rounded to a float32 that is no larger. An example adds at most KEPT C. Of more
-   examples than `SINGLE` factors are float64: with the last of them the others' change by `n u C`, 7e-6 C, at most.
+   err upwards (`param_gradients.py`); a factor is rounded to a float32 that is no larger. An example adds at most
+   KEPT C. Of more examples than `SINGLE` factors are float64: with the last of them the others' change by `n u C`,
+   7e-6 C, at most.
 2. **The sum over examples**, a matrix product with `n <= SINGLE` examples in float32. In whatever order it adds, each
    number is off by at most `(n + 1) u` times the sum of its terms' magnitudes (Higham 2002, section 3.1), and so the sum
    by `(n + 1) u n C` in L2 norm. The sums with and without one example are off by `(n + 1) u (2 n - 1) C` together:
@@ -36,18 +37,18 @@ from fedsim.privacy.arithmetic import Grid
 
 KEPT = 1 - 2.0**-9
 SINGLE = 120  # examples: more are summed in float64
-MARGIN = 2.0**-34  # of (the sum of the norms of an example's terms)^2, at least, is added to its squared norm
-_DOWN = 1 - 2.0**-22  # so that a factor's rounding to float32 does not take it up
+MARGIN = 2.0**-34  # least share of (the sum of the norms of an example's terms)^2 added to its squared norm
+_DOWN = 1 - 2.0**-22  # so that rounding to float32 does not raise a factor
 _LEAST = 2.0**-100  # a factor below is zero: float32 would round it by more
 
 
 def clip_factors(squares: Tensor, clip: float, dtype: torch.dtype) -> Tensor:
-    """Return what each example's gradient is multiplied by, `(B,)`: at most `clip / norm`, and at most 1.
+    """Return the clip factor of each example's gradient, `(B,)`: at most `clip / norm`, and at most 1.
 
     Args:
         squares: Squared norms, `(B,)`, float64, finite.
         clip: Norm to clip to; Opacus' 1e-6 is added to the norms.
-        dtype: Of the gradients. For more examples than `SINGLE` factors are float64, and with them the sums.
+        dtype: Dtype of the gradients. For more examples than `SINGLE`, factors and sums are float64.
     """
     if dtype == torch.float32:
         clip *= _DOWN
@@ -57,21 +58,21 @@ def clip_factors(squares: Tensor, clip: float, dtype: torch.dtype) -> Tensor:
 
 
 def most_examples(dtype: torch.dtype) -> int:
-    """Return how many examples a sum of gradients of a dtype has a bound for."""
+    """Return the most examples for which sums of gradients of a dtype have an error bound."""
     return 2**14 if dtype == torch.float32 else 2**8
 
 
 def step_grid(clip: float, dimension: int) -> Grid:
-    """Return the grid of a step's sum of `dimension` numbers, gradients being clipped to `clip`.
+    """Return the grid of a step's sum of `dimension` numbers, for gradients clipped to `clip`.
 
-    It is the same whatever the noise is: thousands of a normal's float64s lie between two of its points for noise
-    multipliers of up to `2^25 / sqrt(dimension)` (`most_noise`).
+    It does not depend on the noise: for noise multipliers up to `2^25 / sqrt(dimension)` (`most_noise`), thousands of
+    a normal's float64s lie between two of its points.
     """
     return Grid.at_most(clip * 2.0**-15 / math.sqrt(dimension))
 
 
 def most_noise(dimension: int) -> float:
-    """Return the largest noise multiplier that `step_grid` is for."""
+    """Return the largest noise multiplier for `step_grid`."""
     return 2.0**25 / math.sqrt(dimension)
 
 
@@ -79,7 +80,7 @@ def check_precision(dtypes: set[torch.dtype]) -> torch.dtype:
     """Return the dtype of a model's parameters.
 
     Raises:
-        ValueError: Their sums, or matrix products under PyTorch's settings, are off by more than this file says.
+        ValueError: Their sums, or matrix products under PyTorch's settings, exceed the error bounds above.
     """
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
         raise ValueError(

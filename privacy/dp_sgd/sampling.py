@@ -1,4 +1,4 @@
-"""Which of a client's records a step of DP-SGD uses, from values that are public."""
+"""Sampling of a client's records for the steps of DP-SGD, by public values."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from fedsim.privacy.randomness import Randomness
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """A client's batches in a round. All of it is public, but for the number of records where that is protected.
+    """A client's batches in a round. All of it is public, except a protected number of records.
 
     Attributes:
         records: The client's records, at least 1.
         rate: Probability that a record is drawn for a step, above 0 and at most 1.
         steps: Steps in a round, at least 1.
-        denominator: What the noised sum of a step is divided by: never the number of records drawn, which is
-            secret.
-        max_batch: Records in a step at most; None: as many as are drawn.
-        declared: Whether rate, steps and denominator are constants of their own, whatever the number of records.
+        denominator: Divisor of a step's noised sum: never the number of records drawn, which is secret.
+        max_batch: Most records in a step; None: no limit.
+        declared: Whether rate, steps and denominator are constants that don't depend on the number of records.
     """
 
     records: int
@@ -48,16 +47,16 @@ class Batches:
 
         By default a record is drawn with probability `batch_size / records`, at most 1, so that the batch has
         `min(batch_size, records)` records on average, which is the denominator; an epoch is
-        `ceil(records / batch_size)` steps. With a public `rate` neither it nor the denominator, `batch_size`,
-        depends on the records; with `steps` too, nothing does, as adding or removing one demands (`declared`).
+        `ceil(records / batch_size)` steps. With a public `rate` neither it nor the denominator, `batch_size`, depends
+        on the records; with `steps` as well nothing does, as add-or-remove-one requires (`declared`).
 
         Args:
             records: The client's, at least 1.
             batch_size: Expected number of records in a step, at least 1.
-            epochs: Passes in a round, where `steps` is not given.
+            epochs: Passes in a round, if `steps` is not given.
             steps: Steps in a round.
-            rate: Sampling probability that is public for itself.
-            max_batch: Records in a step at most.
+            rate: Declared public sampling probability.
+            max_batch: Most records in a step.
         """
         expected = min(batch_size, records)
         return cls(
@@ -77,8 +76,7 @@ class Batches:
     def draw(self, randomness: Randomness) -> NDArray[np.int64]:
         """Draw the records of one step, maybe none, `(batch,)`, ascending.
 
-        Each record is drawn by its own coin; of more than `max_batch`, a uniformly random subset stays, as the
-        analysis of truncated Poisson sampling demands.
+        Poisson sampling, truncated to a uniformly random subset of `max_batch`.
         """
         drawn = np.flatnonzero(randomness.uniforms(self.records) < self.rate)
         if self.max_batch is not None and len(drawn) > self.max_batch:

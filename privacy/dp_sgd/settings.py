@@ -16,32 +16,32 @@ from fedsim.privacy.validation import check_one_of, invalid
 class DpSgdSettings(Section):
     """Example-level differential privacy: each client trains with DP-SGD (Abadi et al. 2016).
 
-    Each step draws the client's records by Poisson sampling, clips each record's gradient, and adds Gaussian
-    noise to the sum. Protected is one record of one client; how many records a client has is public under zero-out,
-    and protected under add-or-remove-one, where neither the ledger nor the manifest says it.
+    Each step draws the client's records by Poisson sampling, clips each record's gradient, and adds Gaussian noise to
+    the sum. This protects one record of one client. A client's number of records is public under zero-out, and
+    protected under add-or-remove-one: then neither the ledger nor the manifest contains it.
     """
 
     epsilon: float | None = Field(default=None, gt=0)
-    """What `adversary` may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
+    """Privacy loss against `adversary`; determines the noise. Either this or `noise-multiplier`."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Standard deviation of the noise on the sum of the clipped gradients, in units of `clip`."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / (records of all clients)."""
     clip: float = Field(default=1.0, gt=0)
-    """L2 norm that a record's gradient has at most."""
+    """Largest L2 norm of a record's gradient."""
     adversary: Literal["known-cohort", "released-models"] = "known-cohort"
-    """Adversary that `epsilon` holds against: one that sees each client's update, as the server does, or only the global models."""
+    """Adversary that `epsilon` holds against: sees clients' updates, as the server does, or the global models only."""
     max_participations: int | None = Field(default=None, ge=1)
-    """Rounds that a client takes part in at most; it refuses more. Unset: every round."""
+    """Most rounds in which a client takes part; it refuses more. Unset: every round."""
     rate: float | None = Field(default=None, gt=0, le=1)
     """Sampling probability of a record; unset: `client.batch-size` / the client's records."""
     max_batch: int | None = Field(default=None, ge=1)
-    """Records in a step at most: of more, a random subset stays (truncated Poisson sampling; zero-out only)."""
+    """Most records in a step; a larger batch is cut to a random subset (truncated Poisson sampling; zero-out only)."""
     relation: Literal["zero-out", "add-or-remove-one"] = "zero-out"
     """Neighbouring data: one record without effect, or one record more, which needs a public `rate`, `client.steps`
     and equal weights."""
     kernel: Literal["auto", "opacus", "fast", "compiled"] = "auto"
-    """How gradients are computed: `opacus` by its hooks, `fast` by ours, `compiled` by torch.compile."""
+    """How gradients are computed: `opacus` by Opacus' hooks, `fast` by fedsim's own, `compiled` by torch.compile."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -57,7 +57,7 @@ class DpSgdSettings(Section):
             raise invalid(
                 "max-batch",
                 self.max_batch,
-                "the law of batches that are cut has the number of records in it, which relation = "
+                "truncated batches depend on the number of records, which relation = "
                 "'add-or-remove-one' protects; allowed with it: none, or relation = 'zero-out'",
             )
         if self.kernel == "compiled" and self.max_batch is None:
@@ -70,7 +70,7 @@ class DpSgdSettings(Section):
         return Relation(self.relation)
 
     def batches(self, work: LocalWork, records: int) -> Batches:
-        """Return how a client with that many records draws them."""
+        """Return the batches of a client with this number of records."""
         return Batches.of(
             records,
             work.batch_size,

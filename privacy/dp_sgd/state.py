@@ -1,4 +1,4 @@
-"""What a model holds beside the parameters that DP-SGD trains: it must not change, for no noise is on it."""
+"""A model's buffers and frozen parameters, which DP-SGD must leave unchanged because they get no noise."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fedsim.privacy.dp_sgd.passes import Passes, drawing
 
 
 def check_state(model: nn.Module, inputs: Tensor) -> None:
-    """Refuse a model of which a pass forward changes a buffer, or a parameter.
+    """Refuse a model in which a forward pass changes a buffer or a parameter.
 
-    Such as running statistics: they are a function of the examples that no noise is added to, they are released
-    with the model, and what they do to the batches that follow no clipping bounds. The pass is done by a copy.
+    Running statistics, for example, depend on examples without noise, are released with the model, and affect later
+    batches without a bound. A copy does the pass.
 
     Args:
-        model: In the modes, training or not, in which it is trained.
-        inputs: That it takes, `(B, ...)`; made up ones will do.
+        model: In the modes (training or evaluation) in which it is trained.
+        inputs: Inputs for it, `(B, ...)`; may be synthetic.
 
     Raises:
         ValueError: Names the first entry that changes.
@@ -36,7 +36,7 @@ def check_state(model: nn.Module, inputs: Tensor) -> None:
 
 
 class Untrained:
-    """A model's buffers and frozen parameters as they are now, to be put back."""
+    """Saved buffers and frozen parameters of a model, to be restored."""
 
     def __init__(self, model: nn.Module) -> None:
         self._kept = [
@@ -49,7 +49,7 @@ class Untrained:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Put them back, bit by bit, into the tensors in which they were."""
+        """Restore them exactly, in place."""
         for place, name, tensor, values in self._kept:
             tensor.copy_(values)
             place[name] = tensor  # type: ignore[assignment]

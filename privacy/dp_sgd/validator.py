@@ -1,4 +1,4 @@
-"""Which models have per-example gradients: those whose examples don't meet before the loss."""
+"""Checks that a model has per-example gradients: it must not mix examples before the loss."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 OWN = (nn.Linear, nn.Conv2d, nn.Embedding, nn.GroupNorm, nn.LayerNorm, nn.LSTM)
-"""The layers that the fast kernel knows; exactly these types, since a subclass may compute something else."""
+"""The fast kernel's layers; exactly these types, since a subclass may compute something else."""
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse a model that DP-SGD can't train: one that mixes examples, or whose gradients no kernel finds.
+    """Refuse a model that DP-SGD can't train: one that mixes examples, or that no kernel supports.
 
-    All modules are looked at, those without parameters too: batch norm without an affine map mixes examples as
-    much as one with it. What a `forward` does with tensors can't be seen here, but when it is first used
-    (`independence.check_independent`).
+    All modules are checked, also those without parameters: batch norm mixes examples with or without an affine map.
+    What `forward` does with tensors is checked on first use (`independence.check_independent`).
 
-    A layer that isn't known here may be made known by Opacus' `register_grad_sampler`.
+    Opacus' `register_grad_sampler` adds support for other layers.
 
     Raises:
         ValueError: Names the first such module by its path and class, the reason, and what to do instead.
@@ -79,9 +78,9 @@ def _unsupported(module: nn.Module) -> str | None:
 
 
 def opacus_knows(kind: type[nn.Module]) -> bool:
-    """Return whether Opacus has a grad sampler for this layer, of which it takes one tensor."""
+    """Return whether Opacus has a grad sampler for this layer with one input tensor."""
     from opacus.grad_sample import GradSampleModule
     from opacus.layers.dp_rnn import RNNLinear
 
-    # RNNLinear gets one time step at a time, EmbeddingBag its batch as offsets: neither begins with the batch.
+    # RNNLinear gets single time steps, EmbeddingBag offsets: neither has the batch as its first dimension.
     return kind in GradSampleModule.GRAD_SAMPLERS and kind not in (RNNLinear, nn.EmbeddingBag)

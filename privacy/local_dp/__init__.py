@@ -1,3 +1,3 @@
-"""Local differential privacy at client level: each client clips and noises its own update, and trusts nobody."""
+"""Local differential privacy at client level: each client clips and noises its own update."""
 
 __all__: list[str] = []

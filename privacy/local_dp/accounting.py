@@ -1,8 +1,8 @@
-"""What local client-level privacy costs: a client's own noised updates, composed over its participations.
+"""Accounting of local client-level privacy: a client's own noised updates, composed over its participations.
 
-Unit: a client. Neighbouring relation: replace-one. Adversary: whoever sees the updates, the server too; who sees less,
-as the models alone, learns no more. That a client takes part is not hidden, so that it was drawn by chance does not
-amplify. Noise: ideal real numbers.
+Unit: a client. Neighbouring relation: replace-one. Adversary: sees the updates, as the server does; one that sees
+less, such as the models only, learns no more. Participation is not hidden, so sampling does not amplify. Noise: ideal
+real numbers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import math
 from fedsim.privacy.accounting import pld, renyi
 from fedsim.privacy.accounting.steps import Epsilon, check_delta
 
-NUDGE = 1 + 1e-9  # what a root-finder may be short of
+NUDGE = 1 + 1e-9  # compensates for a root-finder's error
 
 
 def epsilon_of(noise_multiplier: float, participations: int, delta: float | None) -> Epsilon:
-    """Return epsilon of a client's updates: of Laplace noise where delta is None, else of Gaussian noise.
+    """Return epsilon of a client's updates: of Laplace noise if delta is None, else of Gaussian noise.
 
     Raises:
         ValueError: A value is out of its range.
@@ -27,7 +27,7 @@ def epsilon_of(noise_multiplier: float, participations: int, delta: float | None
 
 
 def noise_for(epsilon: float, participations: int, delta: float | None) -> float:
-    """Return the noise multiplier that keeps an epsilon: of Laplace noise where delta is None, else of Gaussian noise.
+    """Return the noise multiplier for an epsilon: of Laplace noise if delta is None, else of Gaussian noise.
 
     Raises:
         ValueError: A value is out of its range.
@@ -40,13 +40,13 @@ def noise_for(epsilon: float, participations: int, delta: float | None) -> float
 def gaussian(noise_multiplier: float, participations: int, delta: float) -> Epsilon:
     """Return epsilon of a client's updates with Gaussian noise.
 
-    The first bound is exact (Balle and Wang 2018, arXiv 1805.06530, theorem 8): R releases are one whose noise is
-    sqrt(R) times smaller. The classical sqrt(2 ln(1.25 / delta)) / noise multiplier is proven for epsilon up to 1
-    alone, and too low above.
+    The first bound is exact (Balle and Wang 2018, arXiv 1805.06530, theorem 8): R releases equal one with noise
+    smaller by sqrt(R). The classical sqrt(2 ln(1.25 / delta)) / noise multiplier is proven for epsilon up to 1 only,
+    and too low above.
 
     Args:
         noise_multiplier: Standard deviation of the noise over the sensitivity, twice the clip norm; above 0.
-        participations: At most, 0 or more. Fixed beforehand, it is a bound.
+        participations: Most participations, 0 or more, fixed in advance.
         delta: Above 0 and below 1.
 
     Raises:
@@ -68,7 +68,7 @@ def gaussian(noise_multiplier: float, participations: int, delta: float) -> Epsi
 
 
 def gaussian_noise(epsilon: float, participations: int, delta: float) -> float:
-    """Return the noise multiplier of Gaussian noise that keeps an epsilon over so many participations.
+    """Return the multiplier of Gaussian noise for an epsilon over a number of participations.
 
     Balle and Wang's analytic calibration; arguments as in `gaussian`, with 1 participation or more.
 
@@ -92,7 +92,7 @@ def laplace(noise_multiplier: float, participations: int) -> float:
 
     Args:
         noise_multiplier: Scale of the noise over the L1 sensitivity, twice the clip norm; above 0.
-        participations: At most, 0 or more.
+        participations: Most participations, 0 or more.
 
     Raises:
         ValueError: A value is out of its range.
@@ -102,7 +102,7 @@ def laplace(noise_multiplier: float, participations: int) -> float:
 
 
 def laplace_noise(epsilon: float, participations: int) -> float:
-    """Return the noise multiplier of Laplace noise that keeps a pure epsilon over so many participations.
+    """Return the multiplier of Laplace noise for a pure epsilon over a number of participations.
 
     Raises:
         ValueError: A value is out of its range.

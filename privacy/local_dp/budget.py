@@ -1,4 +1,4 @@
-"""`fedsim budget local-dp`: a client's epsilon against everybody, over participations and noise."""
+"""`fedsim budget local-dp`: a client's epsilon against all adversaries, over participations and noise."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.accounting import Epsilon
-from fedsim.privacy.budget import RELATIONS, NoiseBudget, Table, both, check_rounds, counted, plain
+from fedsim.privacy.budget import RELATIONS, NoiseBudget, Table, both, bounds_to_json, check_rounds, counted
 from fedsim.privacy.events import Relation
 from fedsim.privacy.local_dp import accounting
 
 
 class LocalDpBudget(NoiseBudget):
-    """Plan local client-level privacy: each client noises its own update, and trusts nobody, the server neither.
+    """Plan local client-level privacy: each client noises its own update, and does not trust the server.
 
-    Give either --noise-multiplier or --epsilon. Epsilon is composed over a client's participations; that it was
-    drawn by chance does not count, for its updates show that it took part.
+    Give either --noise-multiplier or --epsilon. Epsilon is composed over a client's participations; sampling does not
+    amplify, since its updates show that it took part.
     """
 
     noise_multiplier: Annotated[float | None, "Z"] = None
@@ -24,11 +24,11 @@ class LocalDpBudget(NoiseBudget):
     rounds: Annotated[int, "T"]
     """Rounds."""
     participations: Annotated[int | None, "R"] = None
-    """In how many rounds a client takes part at most. Default: all."""
+    """Most rounds in which a client takes part. Default: all."""
     delta: Annotated[float | None, "D"] = None
-    """For Gaussian noise; must be below 1 / clients. Laplace's is 0."""
+    """For Gaussian noise; must be below 1 / clients. For Laplace noise it is 0."""
     law: Literal["gaussian", "laplace"] = "gaussian"
-    """Gaussian noise with a clip in L2 norm, or Laplace's in L1."""
+    """Gaussian noise with clipping in L2 norm, or Laplace noise in L1."""
     neighbours: ClassVar[str] = RELATIONS[Relation.REPLACE_ONE]
 
     def check(self) -> None:
@@ -36,7 +36,7 @@ class LocalDpBudget(NoiseBudget):
         super().check()
         check_rounds(self.rounds, self.participations, "participations")
         if (self.delta is None) == (self.law == "gaussian"):
-            raise ValueError(f"--delta {self.delta}: is needed for Gaussian noise, and Laplace's is 0")
+            raise ValueError(f"--delta {self.delta}: is needed for Gaussian noise; for Laplace noise it is 0")
         _ = self._epsilon
 
     @property
@@ -57,7 +57,7 @@ class LocalDpBudget(NoiseBudget):
         return ("epsilon",) if self.delta is None else ("epsilon (exact)", "(RDP)")
 
     def bounds(self, exact: bool) -> Sequence[float | None]:
-        """Return what the tables say of this plan."""
+        """Return this plan's row of a table."""
         return both(self._epsilon)[: len(self.columns)]
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class LocalDpBudget(NoiseBudget):
             "participations": self._times,
             "delta": self.delta or 0.0,
         }
-        return self.tree({"server": plain(self._epsilon)}, inputs)
+        return self.tree({"server": bounds_to_json(self._epsilon)}, inputs)
 
     def words(self) -> dict[str, str]:
         """Return the inputs in words, by what varies in a table."""
@@ -79,14 +79,14 @@ class LocalDpBudget(NoiseBudget):
         }
 
     def blocks(self) -> Iterator[str | Table]:
-        """Yield what is planned, and its epsilons over participations and noise."""
+        """Yield the plan, and its epsilons over participations and noise."""
         title = f"*Local client-level privacy*, {self.law} noise, delta {self.delta or 0:g}"
         yield from self.head(title, "the server")
         yield self.over_counts("participations", self._times)
         times = counted(self._times, "participation")
         yield self.over_noise(f"Over noise: {times} at most, {self.words()['delta']}")
         yield (
-            "\nAgainst whoever sees a client's updates, the server too; who sees less, as the models alone, learns no "
+            "\nAgainst anyone who sees a client's updates, as the server does; seeing less, such as the models only, tells no "
             "more.\nThe noise multiplier is the noise's scale over twice the clip norm: on the update, it is "
             f"{2 * self.noise:.4g} clip norms."
         )

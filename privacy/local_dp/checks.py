@@ -1,4 +1,4 @@
-"""What an experiment with `[privacy.local-dp]` may not say: what its clients would tell without noise."""
+"""Checks of an experiment with `[privacy.local-dp]`: clients may send nothing without noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.privacy.intent import Intent, Problem
 
 
 def problems(intent: Intent) -> Iterator[Problem]:
-    """Yield what is refused, the first reason first."""
+    """Yield problems, the most important first."""
     yield from checks.needs_no_losses(intent)
     yield from checks.needs_ledger_here(intent)
     yield from checks.needs_equal_weights(

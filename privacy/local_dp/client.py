@@ -1,4 +1,4 @@
-"""Local DP on a client: its update, clipped and noised before anybody sees it."""
+"""Local DP on a client: it clips and noises its own update."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UPDATE = "update"
 
 
 class NoisingClient(ClientHalf):
-    """Clips and noises what training has changed, jointly over all arrays. An update with NaN or infinity counts as zero.
+    """Clips and noises the update jointly over all arrays. An update with NaN or infinity counts as zero.
 
-    Clip norm and noise are the experiment's: the server has no say in them. The client comes to the noise multiplier by
-    itself, for it does not trust the server's value.
+    Clip norm and noise come from the experiment. The client calibrates the noise itself: it does not trust the
+    server's value.
 
     Args:
         settings: The table `[privacy.local-dp]`.

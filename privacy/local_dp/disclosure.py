@@ -1,4 +1,4 @@
-"""What the theorems of `[privacy.local-dp]` let each adversary have."""
+"""What the theorems of `[privacy.local-dp]` allow each adversary to see."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ COVERS = (
     ),
 )
 
-# What an entry of the manifest's `epsilon` says beside what all say.
+# Further keys of an entry of the manifest's `epsilon`.
 REPORT_TERMS = frozenset({"law"})

@@ -9,7 +9,7 @@ from fedsim.privacy.events import Event, Law, Noise, Relation, Unit
 
 
 class LocalDpTerms(NamedTuple):
-    """What a client's own releases have in common."""
+    """Terms that a client's own releases share."""
 
     law: Law
     noise_multiplier: float
@@ -24,9 +24,9 @@ class LocalDpEvent(Event):
         round: From 1.
         client: The client's index.
         unit: The privacy unit: a client.
-        relation: Which data sets are neighbours: replace-one, for nobody is trusted with the update.
-        law: What the noise is distributed as.
-        sensitivity: Of the update, in the norm that `law` goes with (L2 or L1): twice the clip norm.
+        relation: Which data sets are neighbours: replace-one, since no other party is trusted with the update.
+        law: Distribution of the noise.
+        sensitivity: Of the update, in the norm of `law` (L2 or L1): twice the clip norm.
         noise_multiplier: Scale of the noise, over `sensitivity`; above 0.
         noise: Where the noise comes from.
     """
@@ -49,5 +49,5 @@ class LocalDpEvent(Event):
         return self.client
 
     def terms(self) -> LocalDpTerms:
-        """Return what the accountant needs to know of it."""
+        """Return the terms that the accountant needs."""
         return LocalDpTerms(**{name: getattr(self, name) for name in LocalDpTerms._fields})

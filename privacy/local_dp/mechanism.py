@@ -1,4 +1,4 @@
-"""Local DP as fedsim knows it: `[privacy.local-dp]`."""
+"""The mechanism `[privacy.local-dp]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LocalDp(Mechanism[LocalDpSettings]):
-    """Client-level privacy against everybody: each client clips and noises its own update."""
+    """Client-level privacy against all adversaries: each client clips and noises its own update."""
 
     name = "local-dp"
     unit = Unit.CLIENT
@@ -32,7 +32,7 @@ class LocalDp(Mechanism[LocalDpSettings]):
     defaults: ClassVar[Mapping[str, Any]] = {"server.weighting": "uniform"}
 
     def check(self, settings: LocalDpSettings, intent: Intent) -> Iterable[Problem]:
-        """Return what an experiment may not say. As `Mechanism` says."""
+        """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(intent)
 
     def plan(self, settings: LocalDpSettings, training: Training) -> LocalDpPlan:

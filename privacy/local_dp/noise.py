@@ -1,4 +1,4 @@
-"""Local client-level privacy: each client clips and noises its own update, and trusts nobody."""
+"""Local client-level privacy: each client clips and noises its own update, and trusts no other party."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fedsim.privacy.randomness import Randomness, laplaces
 
 
 class LocallyReleased(NamedTuple):
-    """What may leave the client, and what must not.
+    """A client's release, and the clipped update, which must not leave the client.
 
     Attributes:
         arrays: The noised update, in its dtypes, by name.
         event: For the ledger.
-        clipped: What the noise was added to; as secret as the update.
+        clipped: The update before noise; as secret as the update.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -34,18 +34,18 @@ class LocallyReleased(NamedTuple):
 class LocalNoise:
     """A client's own release: its update, clipped jointly, with noise on each number.
 
-    Unit: a client. Neighbouring relation: replace-one, for who sees the update shall not tell what the client's data
-    are; two clipped updates differ by twice the clip norm. Nobody is trusted. That the client takes part is not
-    hidden. What stays sensitive: the update, its norm, whether it was clipped. `LAPLACE` (Dwork, McSherry, Nissim,
-    Smith 2006) goes with a clip in L1 norm and has delta 0; `GAUSSIAN` (Balle and Wang 2018, arXiv 1805.06530)
-    with one in L2 norm. Update and noise are added on a grid, and the noise is made for updates that were rounded to it
-    (`fedsim.privacy.arithmetic`, whose argument takes any law that is added); the dtype's rounding comes after it.
+    Unit: a client. Neighbouring relation: replace-one, which hides the client's data from anyone who sees the update;
+    two clipped updates differ by at most twice the clip norm. No other party is trusted. Participation is not hidden.
+    Sensitive: the update, its norm, whether it was clipped. `LAPLACE` (Dwork, McSherry, Nissim, Smith 2006) uses
+    clipping in L1 norm, with delta 0; `GAUSSIAN` (Balle and Wang 2018, arXiv 1805.06530) in L2 norm. Update and noise
+    are added on a grid, with noise calibrated to rounded updates (`fedsim.privacy.arithmetic`, valid for any additive
+    noise); rounding to the dtype comes afterwards.
 
     Attributes:
-        law: What the noise is distributed as.
-        clip: Norm that an update has at most, above 0: L2 for Gaussian noise, L1 for Laplace's.
-        noise_multiplier: Scale of the noise (standard deviation; for Laplace's, mean absolute value) over the
-            sensitivity, which is twice `clip`; above 0.
+        law: Distribution of the noise.
+        clip: Largest norm of an update, above 0: L2 for Gaussian noise, L1 for Laplace noise.
+        noise_multiplier: Scale of the noise (Gaussian: standard deviation; Laplace: mean absolute value) over the
+            sensitivity, twice `clip`; above 0.
         randomness: Draws the noise.
         arithmetic: How it is added.
         mechanism: Its name in the ledger.
@@ -69,22 +69,22 @@ class LocalNoise:
 
     @property
     def sensitivity(self) -> float:
-        """How far replacing its data moves a client's clipped update, in the law's norm."""
+        """How far replacing a client's data moves its clipped update, in the law's norm."""
         return 2 * self.clip
 
     @property
     def scale(self) -> float:
-        """Of the noise on each number, but for the millionth that the grid takes."""
+        """Scale of the noise on each number, without the grid's millionth."""
         return self.noise_multiplier * self.sensitivity
 
     def release(self, update: Arrays, round_: int, client: int) -> LocallyReleased:
-        """Return a client's noised update of a round, and the event that says so.
+        """Return a client's noised update of a round, and its event.
 
-        Arrays get their noise in the order of their names.
+        Noise is drawn in the order of the arrays' names.
 
         Args:
-            update: float16, float32 or float64 arrays of any shape, by name. With a NaN or an infinity in it, it
-                counts as zero.
+            update: float16, float32 or float64 arrays of any shape, by name. With a NaN or an infinity it counts as
+                zero.
             round_: From 1.
             client: The client's index.
 

@@ -1,4 +1,4 @@
-"""Local DP planned for a training: the noise that it takes, and what it costs."""
+"""Local DP's plan for a training: its noise and its cost."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ WHO = (
 class LocalDpPlan(ReleasedByClients):
     """Local DP for a training.
 
-    Protected is all of one client's data, against everybody. Clients have disjoint data, so what is said is the
-    largest of their epsilons, and not the sum; cohorts amplify nothing, for who takes part is not hidden.
+    Unit: a client, with all its data, against all adversaries. Clients have disjoint data, so reports give the
+    largest of their epsilons, not the sum. Cohorts don't amplify, since participation is not hidden.
 
     Attributes:
-        noise_multiplier: What the clients add: given, or calibrated for the epsilon that was asked for.
+        noise_multiplier: Of the clients' noise: given, or calibrated to an epsilon.
     """
 
     def __init__(self, settings: LocalDpSettings, training: Training) -> None:
         """Make the plan.
 
         Raises:
-            ValueError: delta is too large for so few clients, no noise reaches the epsilon, or the noise reaches none.
+            ValueError: delta is too large for so few clients, no noise reaches the epsilon, or the noise has no
+                finite one.
         """
         if settings.delta is not None:
             check_delta_of_clients(settings.delta, training.clients)
@@ -72,12 +73,12 @@ class LocalDpPlan(ReleasedByClients):
         )
 
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the row of a round says: the most that a client has spent so far. As `Plan` says."""
+        """Return the columns of a round's row: the most that a client has spent so far. As `Plan` says."""
         spent = self._spent(ledger, rounds)
         return {
             f"epsilon-{SERVER}": self._epsilon(spent).best,
             "noise-multiplier": self.noise_multiplier,
-            "sampling-rate": 1.0,  # all that a client has is in each of its releases
+            "sampling-rate": 1.0,  # each release uses all of a client's data
             "dp-steps": spent,
             "delta": self._settings.delta or 0.0,
             "unit": Unit.CLIENT.value,
@@ -85,7 +86,7 @@ class LocalDpPlan(ReleasedByClients):
         }
 
     def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return what the manifest says. As `Plan` says."""
+        """Return the manifest's report. As `Plan` says."""
         settings, epsilon = self._settings, self._epsilon(self.participations)
         return {
             SERVER: {
@@ -106,17 +107,17 @@ class LocalDpPlan(ReleasedByClients):
         }
 
     def _epsilon(self, participations: int) -> Epsilon:
-        """Return what a client's updates of so many rounds cost."""
+        """Return the epsilon of a client's updates over a number of rounds."""
         return accounting.epsilon_of(self.noise_multiplier, participations, self._settings.delta)
 
     def _spent(self, ledger: Ledger, rounds: int) -> int:
         """Return the most updates that a client has released.
 
-        With the operating system's noise it is the most that a client can have released in so many rounds: what this
-        says is public, and how often somebody was drawn is not.
+        With the operating system's noise it is the most that a client can have released in these rounds, since the
+        result is public and participations are not.
 
         Raises:
-            ValueError: They are not of this plan's mechanism.
+            ValueError: The ledger belongs to another mechanism.
         """
         most = min(self.participations, rounds) if self._noise is Noise.SYSTEM else 0
         for terms, count in ledger.spent_by_clients():

@@ -11,26 +11,26 @@ from fedsim.privacy.validation import check_one_of, invalid
 
 
 class LocalDpSettings(Section):
-    """Local client-level differential privacy: each client clips and noises its own update, and trusts nobody.
+    """Local client-level differential privacy: each client clips and noises its own update, and trusts no other party.
 
-    Protected is all of one client's data, against everybody, the server too; two updates are neighbours whatever they
-    are, so that the noise is made for twice `clip`. That a client takes part is not hidden, so its being drawn by
-    chance counts for nothing; epsilon is composed over the rounds that it takes part in. No metric of a client is
-    released: its losses are the experimenter's view, which only runs with seeded noise have.
+    This protects all data of a client against everyone, including the server. Any two updates are neighbours, so the
+    sensitivity is twice `clip`. Participation is not hidden, so sampling does not amplify; epsilon is composed over
+    the client's rounds. No client metric is released: losses are for the experimenter only, in runs with seeded
+    noise.
     """
 
     epsilon: float | None = Field(default=None, gt=0)
-    """What anybody may learn at most; the noise follows from it. Either this or `noise-multiplier`."""
+    """Privacy loss against any adversary; determines the noise. Either this or `noise-multiplier`."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Scale of the noise on each number (standard deviation, or Laplace's mean absolute value) over twice `clip`."""
     delta: float | None = Field(default=None, gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients; with Laplace noise there is none."""
     clip: float = Field(gt=0)
-    """Norm that an update has at most: L2 for Gaussian noise, L1 for Laplace's."""
+    """Largest norm of an update: L2 for Gaussian noise, L1 for Laplace noise."""
     law: Literal["gaussian", "laplace"] = "gaussian"
-    """What the noise is distributed as."""
+    """Distribution of the noise."""
     max_participations: int | None = Field(default=None, ge=1)
-    """Rounds that a client takes part in at most; it refuses more. Unset: every round."""
+    """Most rounds in which a client takes part; it refuses more. Unset: every round."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -42,18 +42,18 @@ class LocalDpSettings(Section):
         return self
 
     def participations(self, rounds: int) -> int:
-        """Return how many of a run's rounds a client takes part in at most."""
+        """Return the most rounds of a run in which a client takes part."""
         return min(self.max_participations or rounds, rounds)
 
     def calibrated(self, rounds: int) -> float:
-        """Return the noise multiplier: given, or the least that keeps epsilon over a run's participations.
+        """Return the noise multiplier: given, or the smallest that keeps epsilon over a run's participations.
 
-        Server and clients come to the same number by themselves: a client does not trust the server's value.
+        Server and clients compute it independently: a client does not trust the server's value.
 
         Raises:
             ValueError: No noise reaches the epsilon.
         """
-        from fedsim.privacy.local_dp.accounting import noise_for  # loads NumPy where it calibrates
+        from fedsim.privacy.local_dp.accounting import noise_for  # loads NumPy
 
         if self.noise_multiplier is not None:
             return self.noise_multiplier

@@ -14,8 +14,8 @@ from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology
 
-MOST_COHORT = 1_000_000  # beyond it nothing was ever compared with a real round
-RUN, SESSION, TASK = "0" * 36, "0" * 32, "0" * 64  # of the length of real ones
+MOST_COHORT = 1_000_000  # larger ones were never compared with a real round
+RUN, SESSION, TASK = "0" * 36, "0" * 32, "0" * 64  # as long as real ones
 COLUMNS = (
     "cohort",
     "neigh-\nbours",
@@ -32,7 +32,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A cohort: its topology, its costs, and what an operation takes here."""
+    """A cohort: its topology, its costs, and the time of each operation on this machine."""
 
     topology: Topology
     costs: Costs
@@ -40,21 +40,21 @@ class Row:
 
     @property
     def client_seconds(self) -> float:
-        """Of a client that stays to the end."""
+        """Seconds of a client that stays to the end."""
         return self.costs.client.seconds(self.unit)
 
     @property
     def server_seconds(self) -> float:
-        """Of the server, on one core."""
+        """Seconds of the server, on one core."""
         return self.costs.server.seconds(self.unit)
 
     @property
     def bits(self) -> int:
-        """Of the modulus."""
+        """Bits of the modulus."""
         return self.costs.spec.encoding.ring.bits
 
     def to_json(self) -> dict[str, Any]:
-        """Return all that is known of the cohort; bytes are means over clients that stay to the end."""
+        """Return the cohort's values for JSON; bytes are means over clients that stay to the end."""
         shape, costs = self.topology, self.costs
         return {
             "cohort": shape.clients,
@@ -83,7 +83,7 @@ class Row:
         }
 
     def texts(self) -> tuple[str, ...]:
-        """Return the same for people, in the order of `COLUMNS`."""
+        """Return the same as texts, in the order of `COLUMNS`."""
         shape, costs = self.topology, self.costs
         return (
             f"{shape.clients:,}",
@@ -102,8 +102,8 @@ class Row:
 class SecaggBudget(Budget):
     """Plan secure aggregation: neighbours, threshold, bytes and seconds of a round, without running one.
 
-    Neighbours and threshold follow from what is assumed of the cohort. Bytes are exact; seconds are counted
-    operations times what each takes on one core of this machine, which is measured first (about half a second).
+    Neighbours and threshold follow from assumptions on the cohort. Bytes are exact; seconds are counted operations
+    times their measured duration on one core of this machine (about half a second to measure).
     """
 
     cohort: Annotated[list[str], "N[,N...]"]
@@ -111,29 +111,29 @@ class SecaggBudget(Budget):
     parameters: Annotated[int, "D"]
     """Numbers in an update."""
     corrupt: Annotated[float, "F"] = 0.05
-    """Fraction of the cohort that is on the server's side at most."""
+    """Largest fraction of the cohort that colludes with the server."""
     dropout: Annotated[float, "F"] = 0.05
-    """Fraction of the cohort that is lost in a round at most."""
+    """Largest fraction of the cohort that is lost in a round."""
     adversary: Literal["semi-honest", "malicious-server"] = "semi-honest"
     """Whether the server follows the protocol."""
     graph: Literal["auto", "complete", "k-regular"] = "auto"
-    """Who shares secrets with whom; auto: few neighbours where that will do."""
+    """Graph of clients that share secrets; auto: few neighbours where possible."""
     minimum: Annotated[int, "M"] = 3
-    """The smallest cohort that may be."""
+    """The smallest allowed cohort."""
     input_bits: Annotated[int, "P"] = 16
-    """Of a number in a client's update."""
+    """Bits of a number in a client's update."""
     max_weight: Annotated[int, "W"] = 1
     """The largest weight of a client."""
 
     def check(self) -> None:
-        """Find each cohort's topology, and time this machine. As `Budget` says."""
+        """Find each cohort's topology, and time operations. As `Budget` says."""
         if self.parameters < 1:
             raise ValueError(f"--parameters {self.parameters}: must be 1 or more")
         _ = self._rows
 
     @cached_property
     def _rows(self) -> list[Row]:
-        """The cohorts, in the order in which they were asked for."""
+        """The cohorts, in the given order."""
         sizes = [_whole(part) for value in self.cohort for part in value.split(",")]
         policy = Policy(
             assumptions=Assumptions(
@@ -164,7 +164,7 @@ class SecaggBudget(Budget):
         }
 
     def blocks(self) -> Iterator[str | Table]:
-        """Yield a table of the cohorts, and what is guaranteed; of a single one, its messages too."""
+        """Yield a table of the cohorts, and the guarantees; for a single cohort also its messages."""
         yield (
             f"*Secure aggregation* of {self.parameters:,} numbers of {self.input_bits} bits; "
             f"{self.adversary}, {self.corrupt:.4g} corrupt, {self.dropout:.4g} dropping out\n"
@@ -179,7 +179,7 @@ class SecaggBudget(Budget):
             f"{size_of(rows[0].costs.model)} in float32. "
             "Client, server: on one core of this machine. Honest: clients in a sum, at least."
         )
-        # A row for each kind of graph: what is guaranteed differs from the others' in its numbers only.
+        # One row for each kind of graph: guarantees within a kind differ only in numbers.
         for row in list({row.topology.complete: row for row in reversed(rows)}.values())[::-1]:
             yield f"\n*{row.topology.clients:,} clients.* {row.topology.claim}"
 
@@ -207,7 +207,7 @@ def _messages(costs: Costs) -> Table:
 
 
 def size_of(count: float) -> str:
-    """Return a number of bytes for people.
+    """Format a number of bytes.
 
     >>> size_of(700), size_of(4397), size_of(2_876_806), size_of(4.96e8)
     ('700 B', '4.4 kB', '2.88 MB', '496 MB')
@@ -221,7 +221,7 @@ def size_of(count: float) -> str:
 
 
 def time_of(seconds: float) -> str:
-    """Return a duration for people.
+    """Format a duration.
 
     >>> time_of(0.0153), time_of(2.51), time_of(4707), time_of(301_605)
     ('15 ms', '2.5 s', '78 min', '84 h')

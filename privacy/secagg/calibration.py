@@ -1,4 +1,4 @@
-"""What the operations of a round take on this machine: each is timed as the protocol calls it."""
+"""Times the operations of a round on this machine, each as the protocol calls it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from fedsim.privacy.secagg.spec import RoundSpec
 from fedsim.privacy.secagg.topology import Adversary
 from fedsim.privacy.secagg.wire import Reader, bitmap, members_of
 
-ELEMENTS = 1 << 20  # of the vectors that are timed
-CLIENTS = 128  # of the rosters that are timed
-REPEATS = 3  # of which the middle one counts
-LEAST_SECONDS = 2e-3  # that a repeat takes
+ELEMENTS = 1 << 20  # of timed vectors
+CLIENTS = 128  # of timed rosters
+REPEATS = 3  # the median counts
+LEAST_SECONDS = 2e-3  # of a repeat
 Clock = Callable[[], float]
 
 
@@ -46,8 +46,8 @@ def calibrate(encoding: Encoding, *, clock: Clock = time.thread_time) -> Operati
     """Return the seconds of each operation, in about half a second, on one core.
 
     Args:
-        encoding: Of the vectors; of its dimension, `ELEMENTS` are enough.
-        clock: Seconds since any moment; by default those that this thread computes, whatever else the machine does.
+        encoding: Of the vectors; at most `ELEMENTS` of its dimension are timed.
+        clock: Seconds since any moment; by default this thread's CPU time.
     """
     few = Encoding(
         min(encoding.dimension, ELEMENTS),
@@ -60,7 +60,7 @@ def calibrate(encoding: Encoding, *, clock: Clock = time.thread_time) -> Operati
 
 
 def seconds_of(call: Callable[[], object], clock: Clock) -> float:
-    """Return how long a call takes: the median of a few repeats, each of as many calls as make it long enough."""
+    """Return the duration of a call: the median of a few repeats of enough calls."""
     calls = 1
     while (took := _repeated(call, calls, clock)) < LEAST_SECONDS:
         calls *= 2 if took <= 0 else max(2, min(64, math.ceil(LEAST_SECONDS / took)))
@@ -124,7 +124,7 @@ def _of_messages(clock: Clock) -> dict[str, float]:
 
 
 def _of_rosters(clock: Clock) -> dict[str, float]:
-    """Time whole rosters, of the complete graph, and of one that the clients choose."""
+    """Time whole rosters, of the complete graph and of one chosen by the clients."""
     complete = _spec(CLIENTS - 1, Adversary.SEMI_HONEST)
     keys = {client: Keys(*(os.urandom(KEY) for _ in range(3))) for client in range(CLIENTS)}
     roster = Roster(complete, keys)
@@ -186,7 +186,7 @@ def _of_vectors(encoding: Encoding, clock: Clock) -> dict[str, float]:
         ring.add(total, ring.unpack(packed, len(vector)))
 
     def check() -> None:
-        hashlib.sha256(packed[:-1]).digest()  # the body is cut out of the reply, and hashed
+        hashlib.sha256(packed[:-1]).digest()  # the reply's body is copied and hashed
 
     return {
         "bytes": seconds_of(check, clock) / len(packed),

@@ -1,4 +1,4 @@
-"""What an experiment with `[privacy.secagg]` may not say."""
+"""Checks of an experiment with `[privacy.secagg]`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fedsim.privacy.secagg.settings import SecaggSettings
 
 
 def problems(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...]) -> Iterator[Problem]:
-    """Yield what is refused, the first reason first.
+    """Yield problems, the most important first.
 
     Args:
         settings: The table `[privacy.secagg]`.
-        intent: What the experiment says.
-        metrics: Names of the metrics whose means are taken.
+        intent: The experiment's settings.
+        metrics: Names of the averaged metrics.
     """
     yield from checks.needs_sums_only(intent, "and secure aggregation shows only their sum; allowed")
     if intent.client_evaluation != "none":
@@ -37,7 +37,7 @@ def problems(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...])
 
 
 def problems_of_own_data(settings: SecaggSettings, intent: Intent) -> Iterator[Problem]:
-    """Yield what is refused where nobody knows how many examples the clients have, as they bring their own."""
+    """Yield problems if clients bring their own data, with unknown numbers of examples."""
     if settings.max_weight is None and intent.weighting == "examples":
         yield Problem(
             ("privacy", "secagg", "max-weight"),
@@ -47,7 +47,7 @@ def problems_of_own_data(settings: SecaggSettings, intent: Intent) -> Iterator[P
 
 
 def _cohort(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...]) -> Iterator[Problem]:
-    """Refuse a cohort for which there is no graph or no ring."""
+    """Refuse a cohort without a graph or a ring."""
     from fedsim.privacy.secagg.policy import make_policy  # loads cryptography, which few experiments need
 
     largest = 1 if intent.weighting == "uniform" else settings.max_weight or 1

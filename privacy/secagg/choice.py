@@ -1,8 +1,8 @@
-"""How clients choose the graph together, so that a server that cheats can't: commit, then reveal.
+"""Joint choice of the graph by the clients, which a malicious server can't bias: commit, then reveal.
 
-Each commits to a random part before it knows any other; when the roster is fixed, all parts are revealed and make
-the seed. Where a client is lost in between, those that are left begin anew with their next parts; a server that
-feigns losses gains one more graph to choose from with each attempt, and there are at most `topology.ATTEMPTS`.
+Each client commits to a random part before it knows any other. Once the roster is fixed, all parts are revealed and
+make the seed. If a client is lost in between, the others start again with their next parts. A server that feigns
+losses gains one more graph to choose from with each of at most `topology.ATTEMPTS` attempts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fedsim.privacy.secagg.wire import id_bytes
 
 
 def part_of(secret: bytes, attempt: int) -> bytes:
-    """Return the part (32 bytes) of a client with some secret (32 bytes) in an attempt, from 1."""
+    """Return the part (32 bytes) of a client with a secret (32 bytes) in an attempt, from 1."""
     return derive(secret, b"graph-part", bytes([attempt]))
 
 
@@ -24,5 +24,5 @@ def commitment_to(client: int, part: bytes) -> bytes:
 
 
 def joint_seed(parts: Mapping[int, bytes]) -> bytes:
-    """Return the graph's seed (32 bytes) that the parts of all clients make, by client."""
+    """Return the graph's seed (32 bytes) from the parts of all clients, by client."""
     return digest(b"graph", *(id_bytes(client) + parts[client] for client in sorted(parts)))

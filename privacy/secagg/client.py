@@ -1,8 +1,8 @@
 """A client's side of secure aggregation: a state machine that answers the server's requests, or refuses.
 
-Bonawitz et al. 2017 (section 4 and figure 4) and Bell et al. 2020 (algorithms 2 and 3). What the client never does,
-whatever it is asked: upload twice, give both secrets of one client away (the request can't even say so), go on
-after it has refused, or go on with fewer clients than the round's specification says.
+Bonawitz et al. 2017 (section 4 and figure 4) and Bell et al. 2020 (algorithms 2 and 3). The client never uploads
+twice, reveals both secrets of one client (no request can ask for it), continues after a refusal, or continues with
+fewer clients than the round's specification requires.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from fedsim.privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 
 
 def alive_statement(session: bytes, alive: bytes) -> bytes:
-    """Return what clients sign in stage `confirm`: that these have uploaded."""
+    """Return the statement that clients sign in stage `confirm`: these have uploaded."""
     return joined(PROTOCOL, b"alive", session, alive)
 
 
 class ClientSession:
-    """A client in one round: `begin`, then an `answer` to each request, and `closed` in the end.
+    """A client in one round: `begin`, then an `answer` to each request, and finally `closed`.
 
-    Between requests a session can be stored (`dumps`, `loads`); what is stored holds its secrets.
+    Between requests a session can be stored, with its secrets (`dumps`, `loads`).
 
     Attributes:
-        spec: What the round is.
-        closed: Whether it has ended: all is answered, or something was refused.
+        spec: The round's specification.
+        closed: Whether it has ended: all requests are answered, or one was refused.
     """
 
     def __init__(self, state: State, policy: Policy, entropy: Entropy) -> None:
@@ -73,14 +73,14 @@ class ClientSession:
 
         Args:
             spec: The request: the round's specification.
-            policy: What this client accepts.
+            policy: Rounds that this client accepts.
             me: Its number.
             identity: Its private identity key (32 bytes), needed against a malicious server.
             entropy: Draws keys and secrets; anything but the operating system's is for tests.
             graph_entropy: Draws the secret behind the client's parts in the choice of the graph, which it reveals.
 
         Raises:
-            ValueError: It refuses the round.
+            ValueError: The client refuses the round.
         """
         agreed = RoundSpec.loads(spec)
         policy.check(agreed)
@@ -105,16 +105,16 @@ class ClientSession:
         """Answer a request.
 
         Args:
-            stage: Of the round.
-            request: The server's.
+            stage: The stage.
+            request: The server's request.
             vector: In stage `upload`, the encoded vector, which is masked in place.
-            task: There too, SHA-256 (hex) of the model and the settings that the client has trained on.
+            task: In stage `upload`, SHA-256 (hex) of the model and the settings that the client trained on.
 
         Returns:
             The reply: its body and a signature.
 
         Raises:
-            ValueError: It is refused. The session is closed and its secrets are wiped.
+            ValueError: The client refuses; the session is closed and its secrets are wiped.
         """
         if self.closed:
             raise ValueError("the session is closed")
@@ -132,7 +132,7 @@ class ClientSession:
         return reply
 
     def check_due(self, stage: Stage) -> None:
-        """Raise `ValueError` for a stage that is not the next, before anything is done for it."""
+        """Raise `ValueError` for a stage that is not the next."""
         check_due(stage, self._state.due, self._state.attempts)
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class ClientSession:
         self._state.secrets.wipe()
 
     def dumps(self) -> bytes:
-        """Return the session as JSON, with its secrets, but for an identity key."""
+        """Return the session as JSON, with its secrets, but without an identity key."""
         return self._state.dumps(without_signing_key=self._is_against_server)
 
     @classmethod
@@ -154,7 +154,7 @@ class ClientSession:
     # --- stage by stage ---------------------------------------------------------------------------------
 
     def _body(self, stage: Stage, request: bytes) -> bytes:
-        """Return what a stage other than `upload` is answered with."""
+        """Return the answer to a stage other than `upload`."""
         if stage is Stage.REVEAL:
             return self._reveal(request)
         if stage is Stage.SHARE:
@@ -164,7 +164,7 @@ class ClientSession:
         return self._unmask(request)
 
     def _reveal(self, request: bytes) -> bytes:
-        """Reveal one's part in the choice of the graph, once all are committed to; commit to that of a next attempt."""
+        """Reveal one's part of the graph's seed, once all are committed to; commit to that of the next attempt."""
         state = self._state
         state.attempts += 1
         if state.attempts > ATTEMPTS:
@@ -206,7 +206,7 @@ class ClientSession:
         return b"".join(sealed) + own_commitment(state.me, bytes(secrets.own), place.session)
 
     def _split(self, secret: bytes, place: Place) -> dict[int, bytes]:
-        """Return each neighbour's share of a secret, and one's own; a client's point is its place, counted from 1."""
+        """Return each neighbour's share of a secret, and one's own; a client's point is its place, from 1."""
         indices = {client: index for client, (index, _) in place.neighbours.items()}
         indices[self._state.me] = place.index
         points = [index + 1 for index in indices.values()]
@@ -230,7 +230,7 @@ class ClientSession:
         return encoding.ring.pack(vector)
 
     def _take_shares(self, reader: Reader, place: Place) -> None:
-        """Decrypt what neighbours have sealed, and keep it until the end."""
+        """Decrypt the neighbours' sealed shares, and keep them until the end."""
         secrets = self._state.secrets
         by_index = {index: client for client, (index, _) in place.neighbours.items()}
         indices = []
@@ -246,14 +246,14 @@ class ClientSession:
         must_ascend(indices, "neighbours' shares")
 
     def _confirm(self, request: bytes) -> bytes:
-        """Sign who has uploaded."""
+        """Sign the list of uploads."""
         self._alive_around(request)
         self._state.alive = request
         signing = SigningKey(bytes(self._state.secrets.signing))
         return signing.sign(alive_statement(self._place.session, request))
 
     def _unmask(self, request: bytes) -> bytes:
-        """Give for each neighbour one share: of its own mask's secret if it has uploaded, of its other key if not."""
+        """Give one share for each neighbour: of its own mask's secret if it has uploaded, of its masks' key if not."""
         reader, secrets = Reader(request), self._state.secrets
         alive = reader.take(-(-self._place.size // 8))
         around = self._alive_around(alive)
@@ -266,7 +266,7 @@ class ClientSession:
         )
         return b"".join((*chosen, secrets.own_share))
 
-    # --- what it insists on -----------------------------------------------------------------------------
+    # --- checks ----------- -----------------------------------------------------------------------------
 
     @property
     def _is_against_server(self) -> bool:
@@ -279,7 +279,7 @@ class ClientSession:
         return self._state.place
 
     def _check_identities(self, place: Place) -> None:
-        """Refuse neighbours' keys that are not signed by who is registered."""
+        """Refuse neighbours' keys that are not signed by the registered identities."""
         spec = self._state.spec
         asked = hash_of(spec.dumps())
         for client, (_, keys) in place.neighbours.items():
@@ -292,31 +292,31 @@ class ClientSession:
         """Return which neighbours have uploaded, from the list of all that have.
 
         Raises:
-            ValueError: The list can't be: too few, not oneself, or one that has never shared.
+            ValueError: The list is impossible: too short, without oneself, or with a client that never shared.
         """
         place, least = self._place, self._state.spec.least
         members = members_of(alive, place.size)
         if len(members) < least:
             raise ValueError(f"{len(members)} clients are in the sum: allowed: {least} at least")
         if place.index not in members:
-            raise ValueError("this client is said to have been lost, and is not")
+            raise ValueError("the list of uploads lacks this client, which has uploaded")
         around = {client for client, (index, _) in place.neighbours.items() if index in members}
         if strangers := around - self._state.secrets.own_shares.keys():
-            raise ValueError(f"client {min(strangers)} is said to have uploaded, and has never shared")
+            raise ValueError(f"client {min(strangers)} is on the list of uploads, but has never shared")
         self._check_enough(around, "have uploaded")
         return around
 
     def _check_enough(self, neighbours: Iterable[int], did: str) -> None:
-        """Refuse to go on with fewer around, oneself included, than it takes to learn a secret."""
+        """Refuse to go on with fewer clients around, oneself included, than the threshold."""
         around, threshold = len(set(neighbours)) + 1, self._state.spec.threshold
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
 
     def _check_confirmed(self, reader: Reader, alive: bytes) -> None:
-        """Refuse a list of who has uploaded that no quorum of all clients has signed, or not oneself."""
+        """Refuse a list of uploads that was not signed by a quorum of all clients and by oneself."""
         place, quorum = self._place, self._state.spec.quorum
         if alive != self._state.alive:
-            raise ValueError("who has uploaded is not what this client has confirmed")
+            raise ValueError("the list of uploads is not the one that this client has confirmed")
         members, statement = members_of(alive, place.size), alive_statement(place.session, alive)
         signers = []
         while reader.left:
@@ -324,16 +324,16 @@ class ClientSession:
             signature = reader.take(SIGNATURE)
             known = self._policy.registry.get(place.roster[signers[-1]]) if signers[-1] in members else None
             if known is None or not is_signed(known, signature, statement):
-                raise ValueError(f"the client at place {signers[-1]} has not confirmed who has uploaded")
-        must_ascend(signers, "signatures of who has uploaded")
+                raise ValueError(f"the client at place {signers[-1]} has not signed this list of uploads")
+        must_ascend(signers, "signatures of the list of uploads")
         confirmed = len({*signers, place.index})
         if confirmed < quorum:
             raise ValueError(
-                f"{confirmed} clients have confirmed who has uploaded: allowed: {quorum} at least"
+                f"{confirmed} clients have signed the list of uploads: allowed: {quorum} at least"
             )
 
     def _signed(self, stage: Stage, request: bytes, body: bytes) -> bytes:
-        """Sign a reply, and note that its stage is over."""
+        """Sign a reply, and mark its stage as over."""
         state = self._state
         state.transcript = goes_on(state.transcript, stage, hash_of(request), body)
         if stage is state.due[0]:
@@ -342,7 +342,7 @@ class ClientSession:
 
 
 def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None) -> bytes | None:
-    """Return the identity key that signs against a malicious server; None: a fresh key will do."""
+    """Return the identity key for signatures against a malicious server; None: a fresh key suffices."""
     if spec.adversary is not Adversary.MALICIOUS_SERVER:
         return None
     if identity is None or policy.registry.get(me) != SigningKey(identity).public:
@@ -351,7 +351,7 @@ def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | Non
 
 
 def _public(secrets: Secrets, spec: RoundSpec, me: int) -> Keys:
-    """Return what a client advertises."""
+    """Return a client's advertisement."""
     reveals = Stage.REVEAL in spec.stages
     return Keys(
         channel=AgreementKey(bytes(secrets.channel)).public,

@@ -1,4 +1,4 @@
-"""What a client keeps of a round between its messages, and how it is stored."""
+"""A client's state in a round between messages, and its storage."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fedsim.privacy.secagg.spec import RoundSpec, Stage
 
 @dataclass
 class Secrets:
-    """What nobody else may know, and what neighbours have entrusted; wiped at the end.
+    """The client's secrets, and its neighbours' shares; wiped at the end.
 
-    `bytearray`s, so that their memory can be overwritten. Copies that Python, the libraries and the JSON of a stored
-    session have made in between are out of reach: they stay until their memory is used again.
+    `bytearray`s, so that their memory can be overwritten. Copies made by Python, the libraries and the JSON of a
+    stored session can't be wiped: they stay until their memory is reused.
 
     Attributes:
         channel: Private key of the channel to each neighbour.
-        masks: Private key of the masks in common with each neighbour.
+        masks: Private key of the masks shared with each neighbour.
         own: The secret behind the own mask.
-        graph: The secret behind the parts in the choice of the graph.
+        graph: The secret behind the parts of the graph's seed.
         signing: Private key of the signatures.
         own_share: One's own share of `own`.
         sealing: The key to each neighbour's channel.
@@ -49,19 +49,19 @@ class Secrets:
 
 @dataclass
 class State:
-    """A session as it is stored.
+    """A session's stored state.
 
     Attributes:
-        spec: What the round is.
+        spec: The round's specification.
         me: The client's number.
         secrets: Its secrets.
         due: The stages that are not over.
-        transcript: Hash of all that it has received and sent.
+        transcript: Hash of all received and sent messages.
         advertised: Its public keys.
-        attempts: To agree on the graph.
-        fingerprint: Of the roster to which its part in the graph was revealed.
-        place: Its place among the others, when it knows it.
-        alive: Who has uploaded, as it has confirmed.
+        attempts: Attempts to agree on the graph.
+        fingerprint: Of the roster to which its part of the graph's seed was revealed.
+        place: Its place among the others, once known.
+        alive: The list of uploads that it has confirmed.
     """
 
     spec: RoundSpec
@@ -76,7 +76,7 @@ class State:
     alive: bytes = b""
 
     def dumps(self, *, without_signing_key: bool) -> bytes:
-        """Return the state as JSON, with its secrets; an identity key is kept elsewhere."""
+        """Return the state as JSON, with its secrets but without an identity key."""
         tree = asdict(self) | {"spec": self.spec.dumps().decode()}
         if without_signing_key:
             del tree["secrets"]["signing"]
@@ -84,7 +84,7 @@ class State:
 
     @classmethod
     def loads(cls, text: bytes, *, signing: bytes) -> State:
-        """Read what `dumps` wrote; the signing key is taken where none was stored."""
+        """Read what `dumps` wrote; the signing key is used if none was stored."""
         tree: dict[str, Any] = json.loads(text)
         secrets = {"signing": signing.hex()} | tree["secrets"]
         place = tree["place"]
@@ -110,7 +110,7 @@ class State:
 
 
 def _hex(value: Any) -> str:
-    """Return bytes as JSON can hold them."""
+    """Return bytes for JSON."""
     if isinstance(value, bytes | bytearray):
         return value.hex()
     raise TypeError(f"{type(value).__name__} can't be stored")

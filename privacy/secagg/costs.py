@@ -1,9 +1,9 @@
-"""What a round costs: bytes of each message, exactly, and operations of a client and of the server, in seconds.
+"""Costs of a round: exact bytes of each message, and seconds of a client's and the server's operations.
 
-The sizes are those of the messages that `client`, `server` and `roster` write. Operations are counted as that code does
-them and multiplied by what one of them takes on a machine (`calibration.calibrate`), so that rounds can be planned for a
-million clients by measuring a few calls. The clients that drop out are taken to do so with their uploads, after their
-neighbours have masked for them, which costs most.
+Sizes are those of the messages that `client`, `server` and `roster` write. Operations are counted as in that code and
+multiplied by their measured duration (`calibration.calibrate`), so that rounds of a million clients can be planned by
+timing a few calls. Dropouts are assumed to occur before the upload, after neighbours have masked for them: the most
+expensive case.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fedsim.privacy.secagg.wire import ID, INDEX
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """How often each operation is done; or, as unit costs, how many seconds one takes.
+    """Number of each operation; or, as unit costs, its duration in seconds.
 
     Attributes:
         key_pairs: X25519 keys made usable from their 32 bytes.
         agreements: X25519 agreements.
         derivations: HKDF.
-        seals: AES-256-GCM of two shares, one way or the other.
+        seals: AES-256-GCM of two shares, encryption or decryption.
         signing_keys: Ed25519 keys made usable from their 32 bytes.
         signatures: Ed25519 signatures.
         verifications: Ed25519 signatures checked.
@@ -41,12 +41,12 @@ class Operations:
         digests: Short SHA-256 hashes over a few parts.
         nodes: Of a Merkle tree, hashed.
         entries: Of a roster, read, hashed and checked by a client.
-        choosers: The same where the clients choose the graph: read twice, with commitments and what they are to.
+        choosers: The same if the clients choose the graph: read twice, with commitments and parts.
         written: Entries of a roster, written into a request with their proofs.
         places: Of the ring, drawn.
-        members: Of a list of who has uploaded, read.
+        members: Of a list of uploads, read.
         fields: Of a message, read and kept.
-        masked: Elements to which a mask is added, or from which it is taken.
+        masked: Elements to which a mask is added or subtracted.
         encoded: Elements that are clipped, scaled and rounded.
         packed: Elements packed into bits.
         unpacked: Elements unpacked and added up.
@@ -77,13 +77,13 @@ class Operations:
     unpacked: float = 0
 
     def seconds(self, unit: Operations) -> float:
-        """Return how long all takes on one core, given the seconds of each."""
+        """Return the total duration on one core, given the seconds of each."""
         return math.fsum(getattr(self, f.name) * getattr(unit, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True)
 class Message:
-    """Bytes of a stage's request and reply, for a client that stays to the end; a mean where they differ."""
+    """Bytes of a stage's request and reply, for a client that stays to the end; a mean if they differ."""
 
     down: float
     up: float
@@ -91,7 +91,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a round costs.
+    """Costs of a round.
 
     Attributes:
         spec: The round.
@@ -109,22 +109,22 @@ class Costs:
 
     @property
     def upload(self) -> float:
-        """Bytes that a client sends, the packed vector included."""
+        """Bytes that a client sends, including the packed vector."""
         return math.fsum(message.up for message in self.messages.values())
 
     @property
     def extra_download(self) -> float:
-        """Bytes that a client receives beside the model."""
+        """Bytes that a client receives besides the model."""
         return math.fsum(message.down for message in self.messages.values())
 
     @property
     def model(self) -> int:
-        """Bytes of the model that goes down apart from the protocol, in float32."""
+        """Bytes of the model, sent outside the protocol, in float32."""
         return 4 * self.spec.encoding.dimension
 
     @property
     def expansion(self) -> float:
-        """A client's bytes, in and out, as a multiple of its bare vector of `input_bits` a number; without the model."""
+        """A client's bytes both ways, without the model, as a multiple of its bare vector of `input_bits` a number."""
         bare = self.spec.encoding.dimension * self.spec.encoding.input_bits / 8
         return (self.upload + self.extra_download) / bare
 
@@ -133,11 +133,11 @@ def round_costs(spec: RoundSpec, *, dropped: int) -> Costs:
     """Return the costs of a round.
 
     Args:
-        spec: The round; all who are invited take part.
-        dropped: How many are lost after they have shared, before they upload; below the number of clients.
+        spec: The round; all invited clients take part.
+        dropped: Clients lost between sharing and uploading; below the number of clients.
 
     Raises:
-        ValueError: More drop out than there are clients.
+        ValueError: `dropped` is out of its range.
     """
     if not 0 <= dropped < spec.clients:
         raise ValueError(f"dropped = {dropped}: must be from 0 to {spec.clients - 1}")
@@ -165,7 +165,7 @@ class _Shape:
 
     @property
     def confirmed(self) -> int:
-        """Signatures of who has uploaded that each survivor is shown."""
+        """Signatures of the list of uploads that each survivor receives."""
         return min(self.spec.quorum, self.survivors) if self.malicious else 0
 
     @property
@@ -228,8 +228,8 @@ class _Shape:
         length, lost = spec.encoding.length, clients - self.survivors
         asked = dict.fromkeys(spec.stages, clients) | {Stage.CONFIRM: left, Stage.UNMASK: left}
         came = asked | {Stage.UPLOAD: left}
-        pairs = lost * degree * left / (clients - 1)  # of one who was lost and one who was not
-        sets = 1 if spec.complete else clients  # of points: Lagrange's weights are computed once for each
+        pairs = lost * degree * left / (clients - 1)  # of a lost client and a surviving one
+        sets = 1 if spec.complete else clients  # of points: Lagrange weights are computed once for each
         traffic = math.fsum(came[s] * (m.down + m.up) for s, m in messages.items())
         by_proof = not (spec.complete or self.reveals)
         return Operations(

@@ -1,4 +1,4 @@
-"""What the theorems of `[privacy.secagg]` let each adversary have."""
+"""What the theorems of `[privacy.secagg]` allow each adversary to see."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How a client's update, weight and metrics become one vector of integers, and a sum of such vectors a mean.
+"""Encoding of a client's update, weight and metrics as one vector of integers; a sum of such vectors decodes to a mean.
 
 An update is clipped coordinate by coordinate, scaled by the client's weight and stochastically rounded to centred
-integers; the weight, the number of clipped coordinates and the metrics follow in a *tail*, so that the server sees
-them only summed. The ring is as large as no sum of the cohort's vectors can leave: nothing wraps.
+integers. The weight, the number of clipped coordinates and the metrics follow in a *tail*, so that the server sees
+only their sums. The ring is large enough for any sum of the cohort's vectors: nothing wraps.
 """
 
 from __future__ import annotations
@@ -21,47 +21,63 @@ from fedsim.privacy.secagg.ring import MOST_BITS, SEED_SIZE, Ring, key_stream
 METRIC_BITS = 20  # after the point
 METRIC_LIMIT = 2**31  # magnitude of a metric
 MOST_INPUT_BITS = 32
-_PIECE = 1 << 15  # coordinates: what is between stays in the cache
+_PIECE = 1 << 15  # coordinates: intermediate results stay in the cache
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the server learns from a sum.
+    """A decoded sum: all that the server learns.
 
     Attributes:
-        update: Weighted mean of the clipped and rounded updates, float64, `(dimension,)`.
+        coordinates: Of the sum of the clipped, weighted and rounded updates, whole numbers, `(dimension,)`.
+        unit: What a coordinate counts in that sum.
+        mean_unit: What it counts in the weighted mean.
         weight: Sum of the weights.
         clients: Number of summands.
         clipped: Coordinates that were clipped, over all clients.
         metrics: Weighted means, by name.
+        metric_totals: Weighted sums, by name.
     """
 
-    update: NDArray[np.float64]
+    coordinates: NDArray[np.int64]
+    unit: float
+    mean_unit: float
     weight: int
     clients: int
     clipped: int
     metrics: dict[str, float]
+    metric_totals: dict[str, float]
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """Weighted sum of the updates, `(dimension,)`."""
+        return np.multiply(self.coordinates, self.unit, dtype=np.float64)
+
+    @property
+    def update(self) -> NDArray[np.float64]:
+        """Weighted mean of the updates, `(dimension,)`."""
+        return np.multiply(self.coordinates, self.mean_unit, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a client's vector looks like. All of it is public.
+    """Format of a client's vector. All of it is public.
 
     A coordinate x of an update of weight w becomes the integer
     `stochastic_round(clip(x) / clip * (w / max_weight) * B)` with `B = 2^(input_bits - 1) - 1`.
 
-    The rounding is unbiased but for the precision of its arithmetic: the expected integer differs from the real
-    number in at most 2^-17 of a step (2^-33 from 17 input bits on) and a relative 2^-22 (2^-50 if the update is
-    float64 or has more than 16 input bits). One integer differs in less than a step, and that much.
+    The rounding is unbiased up to arithmetic precision: the expected integer differs from the real number by at most
+    2^-17 of a step (2^-33 from 17 input bits on) and a relative 2^-22 (2^-50 if the update is float64 or has more
+    than 16 input bits). A single integer differs by less than a step, plus these errors.
 
     Attributes:
         dimension: Numbers in an update.
-        cohort: Clients whose vectors may be summed, at most.
+        cohort: Most vectors in a sum.
         input_bits: Bits p of a rounded coordinate, 2 to 32.
         clip: A coordinate is clipped to [-clip, clip]; 1e-12 to 1e12.
         max_weight: A client's weight is a whole number from 1 to this. A weight far below it costs precision: a
             coordinate then has only `B * w / max_weight` steps.
-        metrics: Names of the metrics whose weighted means are taken, in the order of the tail.
+        metrics: Names of the averaged metrics (weighted means), in the order of the tail.
 
     Raises:
         ValueError: A field is out of range, or sums need more than 62 bits.
@@ -105,7 +121,7 @@ class Encoding:
 
     @property
     def ring(self) -> Ring:
-        """The least ring that no sum of `cohort` vectors can leave: `2^bits >= 2 * cohort * B + 1`."""
+        """The smallest ring for all sums of `cohort` vectors: `2^bits >= 2 * cohort * B + 1`."""
         return Ring(self._bits)
 
     @property
@@ -139,11 +155,11 @@ class Encoding:
         Args:
             update: `(dimension,)`; float16, float32 or float64; finite.
             weight: A whole number from 1 to `max_weight`.
-            metrics: All that `self.metrics` names, finite, of magnitude at most 2^31; others are left out.
-            rounding: Draws a key, 32 bytes, whose AES stream the coordinates are rounded by.
+            metrics: Includes those in `self.metrics`, finite, of magnitude at most 2^31; others are ignored.
+            rounding: Draws a 32-byte key; its AES key stream rounds the coordinates.
 
         Raises:
-            ValueError: An argument is not as it must be.
+            ValueError: An argument is invalid.
         """
         self._check_update(update)
         weight = _whole("weight", weight, 1, self.max_weight)
@@ -154,15 +170,15 @@ class Encoding:
         return vector
 
     def decode(self, total: NDArray[Any], clients: int) -> Decoded:
-        """Return what the sum of `clients` vectors means.
+        """Decode the sum of `clients` vectors.
 
         Args:
             total: `(length,)` words of the ring, without masks.
             clients: Number of summands, 1 to `cohort`.
 
         Raises:
-            ValueError: An argument is not as it must be, or the total is no such sum: the masks did not cancel, or
-                a client did not encode by the rules. (That it passes proves neither.)
+            ValueError: An argument is invalid, or the total is impossible: the masks did not cancel, or a client
+                broke the encoding. (Passing proves neither.)
         """
         clients = _whole("clients", clients, 1, self.cohort)
         if total.shape != (self.length,):
@@ -178,17 +194,19 @@ class Encoding:
         most = self._bound * weight // self.max_weight + 2 * clients
         for value in (coordinates.min(), coordinates.max()):
             _check_sum("a coordinate", int(value), -most, most)
-        step = self.clip * self.max_weight / (self._bound * weight)
         return Decoded(
-            update=np.multiply(coordinates, step, dtype=np.float64),
+            coordinates=coordinates,
+            unit=self.clip * self.max_weight / self._bound,
+            mean_unit=self.clip * self.max_weight / (self._bound * weight),
             weight=weight,
             clients=clients,
             clipped=clipped,
             metrics={n: m / (weight << METRIC_BITS) for n, m in zip(self.metrics, metrics, strict=True)},
+            metric_totals={n: m / (1 << METRIC_BITS) for n, m in zip(self.metrics, metrics, strict=True)},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them, exactly."""
+        """Return the fields for JSON, exactly."""
         return {**asdict(self), "metrics": list(self.metrics)}
 
     @classmethod
@@ -214,10 +232,10 @@ class Encoding:
     def _round(
         self, update: NDArray[Any], weight: int, rounding: np.random.Generator, out: NDArray[Any]
     ) -> int:
-        """Write the update's integers and return how many coordinates were clipped.
+        """Write the update's integers and return the number of clipped coordinates.
 
-        In fixed point: a random integer is added that has just as many bits as the scaled number has after the
-        point, and what is then before the point is the rounded number. B never becomes B + 1.
+        In fixed point: a random integer with as many bits as the scaled number has after the point is added, and the
+        part before the point is the rounded number. B never becomes B + 1.
         """
         narrow = self.input_bits <= 16
         points = 16 if narrow else 32  # bits after the point: not even (B + 1) * 2^points - 1 overflows
@@ -251,7 +269,7 @@ class Encoding:
         return clipped
 
     def _digits(self, limit: int) -> int:
-        """Return how many digits an integer of magnitude up to `limit` has, the top one within [-B, B]."""
+        """Return the number of digits of an integer of magnitude up to `limit`, with the top one within [-B, B]."""
         base = self.input_bits - 1
         digits = 1
         while limit > self._bound << (digits - 1) * base:

@@ -1,7 +1,8 @@
 """The k-regular graph of a round: a ring in random order, each client beside the k/2 to its left and right.
 
-The order follows from a public seed of 32 bytes, so that everybody can check who is whose neighbour. What draws it is
-an extendable hash (SHAKE-256): it has to look random to those who know the seed, which a keyed cipher does not promise.
+The order follows from a public seed of 32 bytes, so that every party can verify the graph. An extendable hash
+(SHAKE-256) draws it: the order must look random even to parties that know the seed, which a keyed cipher does not
+guarantee.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 SEED_BYTES = 32
 _PURPOSE = b"fedsim/secagg/graph/1"
-_WORD = 8  # bytes of a draw: one in 2^64 / clients is drawn again
+_WORD = 8  # bytes of a draw; one in 2^64 / clients is redrawn
 
 
 def neighbours(seed: bytes, clients: int, degree: int) -> tuple[tuple[int, ...], ...]:
@@ -43,7 +44,7 @@ def neighbours(seed: bytes, clients: int, degree: int) -> tuple[tuple[int, ...],
 
 
 def neighbours_of(seed: bytes, clients: int, degree: int, index: int) -> tuple[int, ...]:
-    """Return one client's neighbours, as `neighbours` has them.
+    """Return one client's neighbours. As `neighbours`.
 
     Raises:
         ValueError: As there, or the index is out of range.
@@ -69,14 +70,14 @@ def _check(seed: bytes, clients: int, degree: int) -> None:
 
 
 def _steps(degree: int) -> NDArray[np.int64]:
-    """Return how far along the ring the neighbours are."""
+    """Return the neighbours' distances along the ring."""
     half = np.arange(1, degree // 2 + 1)
     return np.concatenate([-half, half])
 
 
-@lru_cache(maxsize=4)  # one process may act as many of a round's clients
+@lru_cache(maxsize=4)  # one process may run many of a round's clients
 def _ring(seed: bytes, clients: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return who is at each place of the ring, and each client's place."""
+    """Return the client at each place of the ring, and each client's place."""
     order = np.array(permutation(_words(seed), clients, 8 * _WORD), dtype=np.int64)
     place = np.empty_like(order)
     place[order] = np.arange(clients)
@@ -89,10 +90,10 @@ def permutation(words: Iterator[int], count: int, bits: int) -> list[int]:
     """Return a permutation of 0 to `count - 1`, all equally likely (Fisher and Yates), given uniform words.
 
     Args:
-        words: Independent and uniform, of `bits` bits. One above the largest multiple of the range that is drawn
-            from is passed over.
+        words: Independent and uniform, of `bits` bits. Words above the largest multiple of the current range are
+            skipped.
         count: At most 2^bits.
-        bits: Of a word.
+        bits: Bits of a word.
     """
     order = list(range(count))
     for last in range(count - 1, 0, -1):

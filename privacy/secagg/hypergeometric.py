@@ -1,8 +1,8 @@
-"""Tails of the hypergeometric law, right to about twelve digits for populations to 10^9.
+"""Tails of the hypergeometric distribution, correct to about twelve digits for populations up to 10^9.
 
-`math.lgamma` of 10^9 leaves five digits of a probability. The law is therefore written as a quotient of three
-binomial probabilities, each by the saddle-point expansion of Loader (2000, "Fast and Accurate Computation of
-Binomial Probabilities"), whose terms are small.
+`math.lgamma` of 10^9 leaves five digits of a probability. So probabilities are quotients of three binomial ones, each
+by the saddle-point expansion of Loader (2000, "Fast and Accurate Computation of Binomial Probabilities"), with small
+terms.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 
 _HALF_LOG_TAU = 0.5 * math.log(math.tau)
-_NEGLIGIBLE = 1e-17  # of the sum so far: where a tail's terms may be cut, as they fall faster and faster
+_NEGLIGIBLE = 1e-17  # relative to the sum so far: a tail is cut here, since its terms fall ever faster
 
 
 @dataclass(frozen=True)
 class Hypergeometric:
-    """How many of `drawn` clients are marked, drawn without replacement.
+    """Number of marked clients among `drawn`, without replacement.
 
     Attributes:
         population: At least 1.
@@ -30,16 +30,16 @@ class Hypergeometric:
 
     @property
     def least(self) -> int:
-        """The smallest number that can be marked."""
+        """The smallest possible count."""
         return max(0, self.marked + self.drawn - self.population)
 
     @property
     def most(self) -> int:
-        """The largest number that can be marked."""
+        """The largest possible count."""
         return min(self.marked, self.drawn)
 
     def log_probability(self, count: int) -> float:
-        """Return the natural logarithm of the probability of a count; minus infinity where it can't be."""
+        """Return the natural logarithm of a count's probability; minus infinity for an impossible count."""
         if not self.least <= count <= self.most:
             return -math.inf
         if self.drawn == self.population or self.drawn == 0:
@@ -79,7 +79,7 @@ class Hypergeometric:
         return self.marked * self.drawn / self.population
 
     def exceeded_at_most(self, chance: float) -> int:
-        """Return the smallest count that is exceeded with a probability of at most `chance` (below 1/2)."""
+        """Return the smallest count exceeded with probability at most `chance` (below 1/2)."""
         low, high = max(self.least, math.floor(self.mean)) - 1, self.most  # not enough, enough
         while high - low > 1:
             middle = (low + high) // 2
@@ -87,7 +87,7 @@ class Hypergeometric:
         return high
 
     def reached_but_for(self, chance: float) -> int:
-        """Return the largest count that is missed with a probability of at most `chance` (below 1/2)."""
+        """Return the largest count not reached with probability at most `chance` (below 1/2)."""
         unmarked = Hypergeometric(self.population, self.population - self.marked, self.drawn)
         return self.drawn - unmarked.exceeded_at_most(chance)
 
@@ -109,7 +109,7 @@ def _log_binomial(count: int, trials: int, rate: float) -> float:
 
 
 def _stirling_error(count: int) -> float:
-    """Return log(count!) less Stirling's approximation of it."""
+    """Return log(count!) minus Stirling's approximation."""
     if count < 16:
         return math.lgamma(count + 1.0) - (count + 0.5) * math.log(count) + count - _HALF_LOG_TAU
     square = float(count) * count
@@ -119,7 +119,7 @@ def _stirling_error(count: int) -> float:
 
 
 def _deviance(count: float, mean: float) -> float:
-    """Return `count log(count / mean) + mean - count` without cancellation where the two are near."""
+    """Return `count log(count / mean) + mean - count` without cancellation if the two are close."""
     if abs(count - mean) >= 0.1 * (count + mean):
         return count * math.log(count / mean) + mean - count
     ratio = (count - mean) / (count + mean)

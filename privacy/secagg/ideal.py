@@ -1,7 +1,7 @@
-"""The ideal functionality: the same sum by the same stages, and no protection at all.
+"""The ideal functionality: the same sum by the same stages, without protection.
 
-The vectors are encoded as for the real protocol and sent as they are; clients are lost, and rounds fail, by the
-same rule. So large sweeps are cheap, and their results are the real protocol's to the bit.
+Vectors are encoded as in the real protocol and sent unmasked; the same rules decide which clients are lost and which
+rounds fail. So large sweeps are cheap, and their results equal the real protocol's to the bit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 
 
 class IdealClient:
-    """A client that keeps nothing secret; its methods are those of `client.ClientSession`.
+    """A client without secrets, with the methods of `client.ClientSession`.
 
     Args:
         spec: The round.
         me: Its number.
-        graph_secret: Makes its parts in the choice of the graph (32 bytes).
+        graph_secret: Secret behind its parts of the graph's seed (32 bytes).
         due: Stages that are not over; unset: all but the first.
-        attempts: To agree on the graph.
+        attempts: Attempts to agree on the graph.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class IdealClient:
 
     @property
     def closed(self) -> bool:
-        """Whether all is answered."""
+        """Whether all requests are answered."""
         return not self._due
 
     @classmethod
@@ -103,7 +103,7 @@ class IdealClient:
 
 @dataclass(frozen=True)
 class IdealUploads:
-    """Adds vectors that are as they are."""
+    """Adds unmasked vectors."""
 
     spec: RoundSpec
 
@@ -124,7 +124,7 @@ class IdealUploads:
 
 
 class IdealServer(Progress):
-    """A server that sees every vector; else as `server.ServerSession`."""
+    """A server that sees every vector; otherwise as `server.ServerSession`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -133,7 +133,7 @@ class IdealServer(Progress):
 
     @property
     def uploads(self) -> IdealUploads:
-        """What adds the uploads, in stage `upload`."""
+        """The adder of uploads, in stage `upload`."""
         return IdealUploads(self.spec)
 
     def total(self) -> NDArray[Any]:
@@ -156,7 +156,7 @@ class IdealServer(Progress):
                 raise ValueError(total.refused[client])
             self._take(total)
         elif reply:
-            raise ValueError("sent what was not asked for")
+            raise ValueError("sent an unrequested reply")
 
     def _take(self, total: Total) -> None:
         if self._sum is None:

@@ -1,4 +1,4 @@
-"""The masks: one of a client's own, and one that each pair of neighbours has in common, with opposite signs."""
+"""The masks: each client's own, and one shared by each pair of neighbours, with opposite signs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fedsim.privacy.secagg.wire import id_bytes
 
 
 def own_seed(secret: bytes, session: bytes) -> bytes:
-    """Return the seed of a client's own mask, from the secret that it shares out."""
+    """Return the seed of a client's own mask, from its shared secret."""
     return derive(secret, b"own-mask", session)
 
 
 def own_commitment(client: int, secret: bytes, session: bytes) -> bytes:
-    """Return a commitment (32 bytes) to that secret, by which wrong shares of it are found out."""
+    """Return a commitment (32 bytes) to that secret, which exposes wrong shares of it."""
     return digest(b"own-mask", session, id_bytes(client), secret)
 
 
 def pair_seed(key: AgreementKey, client: int, public: bytes, other: int, session: bytes) -> bytes:
-    """Return the seed of a pair's mask, the same from either one's private key and the other's public one."""
+    """Return the seed of a pair's mask, the same from either client's private and the other's public key."""
     first, second = sorted((client, other))
     return derive(key.agree(public), b"pair-mask", session, id_bytes(first), id_bytes(second))
 
@@ -27,10 +27,10 @@ def pair_seed(key: AgreementKey, client: int, public: bytes, other: int, session
 def pair_masks(
     key: AgreementKey, client: int, others: Mapping[int, bytes], session: bytes
 ) -> list[tuple[bytes, int]]:
-    """Return the masks that a client has in common with others, for `Ring.add_masks`: seeds and signs.
+    """Return the masks that a client shares with others, for `Ring.add_masks`: seeds and signs.
 
-    Plus those of smaller, minus those of greater ones. Added to a sum that has the others' vectors and lacks the
-    client's, they cancel there.
+    The sign is plus for others with smaller numbers, minus for greater ones. Added to a sum of the others' vectors
+    without the client's, the masks cancel.
 
     Args:
         key: The client's.

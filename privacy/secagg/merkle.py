@@ -1,8 +1,8 @@
-"""A Merkle tree over a roster: a client that knows the root checks its neighbours' entries without all the others.
+"""A Merkle tree over a roster: a client that knows the root checks its neighbours' entries without all others.
 
-SHA-256, with other first bytes for leaves, inner nodes and the root, and with the number of leaves bound into the root:
-so neither is a node taken for a leaf, nor a tree for another one of a different size. What lacks a right half gets a
-constant for it, which is the hash of no leaf and no node; all proofs have the same length.
+SHA-256, with different first bytes for leaves, inner nodes and the root, and with the number of leaves bound into the
+root: no node passes for a leaf, and no tree for one of another size. A missing right half is a constant that is the
+hash of no leaf and no node; all proofs have the same length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EMPTY = _hash(_NOTHING)
 
 
 def depth(size: int) -> int:
-    """Return how many hashes a proof has: the logarithm of the number of leaves, rounded up.
+    """Return the number of hashes in a proof: the binary logarithm of the number of leaves, rounded up.
 
     >>> depth(1), depth(2), depth(5), depth(1_000_000)
     (0, 1, 3, 20)
@@ -62,7 +62,7 @@ def verify(root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[byte
     """Return whether a proof shows that a leaf is at an index of a tree of `size` leaves with a root.
 
     Args:
-        root: 32 bytes, from someone who is trusted for it.
+        root: 32 bytes, from a trusted source.
         leaf: Any bytes.
         index: From 0.
         size: The number of leaves.

@@ -1,7 +1,7 @@
-"""Words of which the low bits count, packed into bytes without gaps, and back.
+"""Packs the low bits of words into bytes without gaps, and unpacks them.
 
 The lowest bit of the first value is the lowest bit of the first byte. Eight values of `bits` bits are a *group* of
-`bits` whole bytes, so groups are packed alike, many at a time, by NumPy's operations on arrays of them.
+`bits` whole bytes, so NumPy packs many groups at a time.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GROUP = 8  # values
-_STEP = 1 << 12  # groups at a time: what is between stays in the cache
+_STEP = 1 << 12  # groups at a time: intermediate results stay in the cache
 
 _U8 = np.dtype("<u8")
 
 
 def pack(values: NDArray[Any], bits: int) -> bytes:
-    """Return the low bits of each value, `ceil(len(values) * bits / 8)` bytes; those that fill up are 0.
+    """Return the low bits of each value, `ceil(len(values) * bits / 8)` bytes, padded with zero bits.
 
     Args:
         values: Little-endian uint32 for up to 32 bits, uint64 for more, `(length,)`.
@@ -39,13 +39,13 @@ def pack(values: NDArray[Any], bits: int) -> bytes:
 
 
 def unpack(data: bytes | memoryview, bits: int, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the values, `(length,)`, that `pack` made `data` of.
+    """Return the values, `(length,)`, that `pack` packed into `data`.
 
     Args:
         data: `ceil(length * bits / 8)` bytes.
         bits: 1 to 64.
         length: Number of values.
-        dtype: Theirs: little-endian uint32 for up to 32 bits, uint64 for more.
+        dtype: Their dtype: little-endian uint32 for up to 32 bits, uint64 for more.
     """
     groups = -(-length // _GROUP)
     values = np.empty(groups * _GROUP, dtype=dtype)
@@ -60,22 +60,22 @@ def unpack(data: bytes | memoryview, bits: int, length: int, dtype: np.dtype[Any
 
 
 class _Packing:
-    """Between values and bits, for whole groups.
+    """Packs and unpacks whole groups.
 
-    A group's values become *lanes* of 64 bits (up to 32 bits, two neighbours share one), its lanes become a
-    *row* of as few 64-bit words as hold them without gaps, and the row's first `bits` bytes are the result.
-    A lane begins in one word of the row and may spill into the next.
+    A group's values become *lanes* of 64 bits (up to 32 bits, two adjacent values share one). Its lanes become a
+    *row* of the fewest 64-bit words without gaps, and the row's first `bits` bytes are the result. A lane begins in
+    one word of the row and may spill into the next.
 
-    Scratch memory is not cleared: what an earlier call left there ends up above a value's bits, and is masked.
+    Scratch memory is not cleared: leftovers of earlier calls are above a value's bits, and are masked.
 
     Args:
-        bits: Of a value.
-        groups: At most in a call, and at most a step.
+        bits: Bits of a value.
+        groups: Most groups in a call; at most a step.
     """
 
     def __init__(self, bits: int, groups: int) -> None:
         self._paired = bits <= 32
-        self._apart = 32 - bits  # empty bits between two neighbours
+        self._apart = 32 - bits  # empty bits between two adjacent values
         self._low = _U8.type((1 << bits) - 1)  # the first value in a lane
         self._high = _U8.type((1 << bits) - 1 << bits if self._paired else 0)  # the second
         width, count = _lanes(bits)
@@ -90,7 +90,7 @@ class _Packing:
         self._packed = np.empty(groups, dtype=group)
 
     def pack(self, values: NDArray[Any]) -> memoryview:
-        """Pack words, `(8 * groups,)`, to `groups * bits` bytes, which are there until the next call."""
+        """Pack words, `(8 * groups,)`, to `groups * bits` bytes, valid until the next call."""
         groups = len(values) // _GROUP
         rows = self._rows[:groups]
         lanes, spilt = self._lanes[:groups].reshape(-1), self._spilt[:groups].reshape(-1)
@@ -143,9 +143,9 @@ def _lanes(bits: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def _shifts(bits: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return by how much each lane of a step is shifted left to its place, and right to what it spills.
+    """Return each lane's left shift to its place in a step, and right shift of its spill.
 
-    They are as long as all lanes, for NumPy's loops are fast over arrays without gaps and slow over short rows.
+    Arrays cover all lanes, since NumPy is fast over contiguous arrays and slow over short rows.
     """
     width, count = _lanes(bits)
     left = np.tile(np.arange(count, dtype=_U8) * _U8.type(width) % _U8.type(64), _STEP)

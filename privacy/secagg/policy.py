@@ -1,4 +1,4 @@
-"""What the parties of an experiment with `[privacy.secagg]` agree on beforehand."""
+"""What the parties of an experiment with `[privacy.secagg]` agree on in advance."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def make_policy(
     metrics: tuple[str, ...],
     registry: Mapping[int, bytes],
 ) -> Policy:
-    """Return the policy that settings mean.
+    """Return the policy of the settings.
 
     Args:
         settings: The table `[privacy.secagg]`.
         dimension: Numbers in the model.
         max_weight: Largest weight of a client.
-        metrics: Names of the metrics whose means are taken.
+        metrics: Names of the averaged metrics.
         registry: Each client's public identity key (32 bytes).
     """
     return Policy(
@@ -33,7 +33,7 @@ def make_policy(
         ),
         encoding=Encoding(
             dimension=dimension,
-            cohort=1,  # each round says its own
+            cohort=1,  # each round has its own
             input_bits=settings.input_bits,
             clip=settings.clip,
             max_weight=max_weight,

@@ -1,9 +1,8 @@
-"""The cryptography that the protocol is made of, each with its one use; all of it from `cryptography`.
+"""The protocol's cryptographic primitives, each with one use; all of them from `cryptography`.
 
-Key agreement X25519 (RFC 7748), key derivation HKDF-SHA256 (RFC 5869), encryption AES-256-GCM (NIST SP
-800-38D), signatures Ed25519 (RFC 8032), masks AES-256-CTR (NIST SP 800-38A, in `ring`). What is not meant for
-each other can't be mistaken for each other: whatever is hashed or derived names its purpose, and its parts are
-length-prefixed.
+Key agreement X25519 (RFC 7748), key derivation HKDF-SHA256 (RFC 5869), encryption AES-256-GCM (NIST SP 800-38D),
+signatures Ed25519 (RFC 8032), masks AES-256-CTR (NIST SP 800-38A, in `ring`). Domain separation: all hashed or
+derived data names its purpose, and its parts are length-prefixed.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ SIGNATURE = 64  # bytes
 TAG = 16  # bytes that encryption adds
 PROTOCOL = b"fedsim-secagg/1"
 
-Entropy = Callable[[int], bytes]  # so many random bytes; `os.urandom`, but for tests
+Entropy = Callable[[int], bytes]  # returns a number of random bytes; `os.urandom` except in tests
 
 
 def joined(*parts: bytes) -> bytes:
-    """Return parts as one, each with its length before it, so that no two lists become the same."""
+    """Return parts as one, each prefixed with its length, so that different lists differ."""
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
 def digest(purpose: bytes, *parts: bytes) -> bytes:
-    """Return the SHA-256 of parts (32 bytes), for one purpose."""
+    """Return the SHA-256 (32 bytes) of parts, for one purpose."""
     return hashlib.sha256(joined(PROTOCOL, purpose, *parts)).digest()
 
 
 def derive(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
-    """Return a key of 32 bytes that follows from a secret one, for one purpose."""
+    """Derive a key of 32 bytes from a secret one, for one purpose."""
     return HKDF(SHA256(), KEY, salt=None, info=joined(PROTOCOL, purpose, *parts)).derive(key)
 
 
@@ -48,7 +47,7 @@ class AgreementKey:
         private: 32 bytes, any.
 
     Attributes:
-        public: 32 bytes, which others need for `agree`.
+        public: The public key (32 bytes), for others' `agree`.
     """
 
     def __init__(self, private: bytes) -> None:
@@ -57,15 +56,15 @@ class AgreementKey:
         self.public: bytes = self._key.public_key().public_bytes_raw()
 
     def agree(self, public: bytes) -> bytes:
-        """Return the 32 bytes that the owner of another key gets from ours.
+        """Return the 32 bytes shared with the owner of another key.
 
         Raises:
-            ValueError: The other key is not one, or of small order, so that anyone would know the secret.
+            ValueError: The other key is invalid or of small order, so that the secret would be public.
         """
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
-            raise ValueError("a public key is not one that a secret can be agreed on with") from None
+            raise ValueError("a public key is invalid, or of small order") from None
 
 
 class SigningKey:
@@ -91,15 +90,15 @@ def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def seal(key: bytes, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
-    """Encrypt by AES-256-GCM; a key has a nonce (12 bytes) once. The result is 16 bytes longer."""
+    """Encrypt by AES-256-GCM; use a nonce (12 bytes) once with a key. The result is 16 bytes longer."""
     return AESGCM(key).encrypt(nonce, plain, associated)
 
 
 def unseal(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
-    """Decrypt what `seal` made.
+    """Decrypt the result of `seal`.
 
     Raises:
-        ValueError: It was made by another key, for another nonce or other associated data, or was altered.
+        ValueError: The key, the nonce or the associated data differ, or it was altered.
     """
     try:
         return AESGCM(key).decrypt(nonce, sealed, associated)

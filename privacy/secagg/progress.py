@@ -1,6 +1,6 @@
-"""The server's side of a round without its contents: which clients are in it, and whether they are enough.
+"""The server's side of a round without its contents: which clients remain, and whether they are enough.
 
-The real protocol and the ideal one share it, so that both end with the same clients, or not at all.
+The real and the ideal protocol share it, so that both end with the same clients, or both fail.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Total:
 
     Attributes:
         values: Ring elements, as many as the encoding has.
-        clients: Whose vectors are in it.
-        refused: Why others' are not, by client.
-        transcripts: Of those in it, after the upload.
+        clients: Clients with vectors in it.
+        refused: Reasons for refused vectors, by client.
+        transcripts: Transcripts of its clients, after the upload.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -45,35 +45,35 @@ class Total:
 
 
 class Uploads(Protocol):
-    """Adds uploads, wherever that is done; it can be pickled."""
+    """Adds uploads in any process; can be pickled."""
 
     def add(self, total: Total | None, client: int, reply: bytes) -> Total:
-        """Add a client's reply to a total (None: the first), or note there why it is refused."""
+        """Add a client's reply to a total (None: the first), or note why it is refused."""
 
     def merge(self, left: Total, right: Total) -> Total:
         """Add one total to another, in the memory of the left one."""
 
 
 class Progress(ABC):
-    """A round as the server sees it, stage by stage: `requests`, `receive` what comes, `close_stage`.
+    """The server's view of a round, stage by stage: `requests`, `receive` each reply, `close_stage`.
 
-    A client whose reply is refused, or doesn't come before the stage is closed, is lost: it is asked nothing more.
+    A client with a refused or missing reply when the stage is closed is lost: it is asked nothing more.
 
     Args:
-        spec: What the round is.
-        clients: Who is invited; as many as the specification says.
-        graph_seed: 32 bytes that choose the neighbours on a sparse graph, where the clients don't choose them
-            themselves; unset: the operating system's.
+        spec: The round's specification.
+        clients: Invited clients; as many as in the specification.
+        graph_seed: 32 bytes that determine a sparse graph, unless the clients choose it; unset: from the operating
+            system.
         entropy: Draws the graph's seed.
 
     Attributes:
-        stage: The present one; None: the round is over.
-        roster: Who takes part, in ascending order, once all have advertised.
-        uploaded: Whose vectors are in the sum, once all have been asked for theirs.
-        lost: Why clients are lost whose replies were refused.
+        stage: The current stage; None: the round is over.
+        roster: Participating clients, in ascending order, once all have advertised.
+        uploaded: Clients with vectors in the sum, after stage `upload`.
+        lost: Reasons for refused replies, by client.
 
     Raises:
-        ValueError: The clients are not distinct numbers, or not as many as they should be.
+        ValueError: The clients are not distinct, or not as many as in the specification.
     """
 
     def __init__(
@@ -101,15 +101,15 @@ class Progress(ABC):
     # --- one stage --------------------------------------------------------------------------------------
 
     def requests(self) -> dict[int, bytes]:
-        """Return what to send to each client that is still there."""
+        """Return the request to each remaining client."""
         return {client: self._request(client) for client in sorted(self._asked)}
 
     def receive(self, client: int, reply: bytes) -> None:
-        """Take the reply of a client in the present stage.
+        """Take the reply of a client in the current stage.
 
         Raises:
-            ValueError: It is refused: the client was not asked, has answered already, or its reply is not what it
-                should be. In the latter case it is lost.
+            ValueError: The client was not asked, has answered already, or sent an invalid reply; in the last case it
+                is lost.
         """
         if client not in self._asked or client in self._came or client in self.lost:
             raise ValueError(f"client {client} was not asked, or has answered already")
@@ -132,7 +132,7 @@ class Progress(ABC):
         self._take(total)
 
     def close_stage(self) -> None:
-        """Go on with those that have answered.
+        """Go on with the clients that have answered.
 
         Raises:
             TooFew: They are not enough; the round is over, and nothing is revealed.
@@ -151,14 +151,14 @@ class Progress(ABC):
             self.stage = following[following.index(stage) + 1]
 
     def close(self) -> None:
-        """End the round and forget what is secret."""
+        """End the round and erase secrets."""
         self.stage = None
         self._forget()
 
-    # --- who is asked next ------------------------------------------------------------------------------
+    # --- the next requests ------------------------------------------------------------------------------
 
     def _next_asked(self, stage: Stage, came: frozenset[int]) -> frozenset[int]:
-        """Return who is asked after a stage that some have answered."""
+        """Return the clients to ask after a stage."""
         if stage is not Stage.UNMASK:
             self._check_enough(stage, came)
         if stage is Stage.ADVERTISE:
@@ -180,9 +180,9 @@ class Progress(ABC):
         return self._with_enough_around(came)
 
     def _revealed(self, came: frozenset[int]) -> frozenset[int]:
-        """Draw the graph where all have revealed their part; else begin anew with those that have.
+        """Draw the graph if all have revealed their part; else start again with those that have.
 
-        Were a seed made of the parts of some, a server could choose whose to leave out, when it knows them all.
+        If a seed could omit parts, a server that knows them all could choose which to leave out.
         """
         if len(came) == len(self.roster):
             self._draw_graph(self._joint_seed())
@@ -202,7 +202,7 @@ class Progress(ABC):
         }
 
     def _with_enough_around(self, came: frozenset[int]) -> frozenset[int]:
-        """Return those of whose neighbours and themselves a threshold is there: others would refuse to go on."""
+        """Return clients with a threshold of neighbours, themselves included: others would refuse to go on."""
         return frozenset(c for c in came if len(self._holders(c) & came) >= self.spec.threshold)
 
     def _check_enough(self, stage: Stage, came: Set[int]) -> None:
@@ -214,10 +214,10 @@ class Progress(ABC):
             )
 
     def _check_unmaskable(self, answered: Set[int]) -> None:
-        """Raise `TooFew` unless all masks that are in the sum can be found.
+        """Raise `TooFew` unless all masks in the sum can be reconstructed.
 
-        Of each client that has uploaded that is its own mask, of each that was lost after it had shared, the masks
-        that are in its neighbours' uploads: each by a threshold of those that hold a share of its secret.
+        These are the own masks of clients that uploaded, and the pair masks of clients lost after sharing, which are
+        in their neighbours' uploads. Each needs a threshold of the holders of its secret's shares.
         """
         for client in sorted(self._shared):
             if client not in self.uploaded and not self._neighbours[client] & self.uploaded:
@@ -230,15 +230,15 @@ class Progress(ABC):
                 )
 
     def _holders(self, client: int) -> frozenset[int]:
-        """Return who holds shares of a client's secrets: its neighbours and itself."""
+        """Return the holders of shares of a client's secrets: its neighbours and itself."""
         return self._neighbours[client] | {client}
 
-    # --- what the messages hold -------------------------------------------------------------------------
+    # --- contents of messages ---------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def uploads(self) -> Uploads:
-        """What adds the uploads, in stage `upload`."""
+        """The adder of uploads, in stage `upload`."""
 
     @abstractmethod
     def total(self) -> NDArray[Any]:
@@ -246,11 +246,11 @@ class Progress(ABC):
 
     @abstractmethod
     def _request(self, client: int) -> bytes:
-        """Return what to ask a client in the present stage."""
+        """Return the request to a client in the current stage."""
 
     @abstractmethod
     def _accept(self, client: int, reply: bytes) -> None:
-        """Check and keep a client's reply; `ValueError`: it is refused."""
+        """Check and keep a client's reply; raises `ValueError` to refuse it."""
 
     @abstractmethod
     def _take(self, total: Total) -> None:
@@ -258,8 +258,8 @@ class Progress(ABC):
 
     @abstractmethod
     def _joint_seed(self) -> bytes:
-        """Return the graph's seed that the parts of all clients in the roster make."""
+        """Return the graph's seed from the parts of all clients in the roster."""
 
     @abstractmethod
     def _forget(self) -> None:
-        """Forget what is secret."""
+        """Erase secrets."""

@@ -1,8 +1,8 @@
-"""Vectors of integers modulo 2^bits: what clients mask and the server adds up.
+"""Vectors of integers modulo 2^bits, which clients mask and the server sums.
 
-An element is held in a machine word that is wider than it, uint32 or uint64. As 2^bits divides 2^32 and 2^64,
-words are added and subtracted as they are; what stands above `bits` means nothing and is dropped by `pack` and
-`centred`. Everything works through pieces that stay in the processor's cache.
+An element is held in a wider machine word, uint32 or uint64. As 2^bits divides 2^32 and 2^64, words are added and
+subtracted directly; `pack` and `centred` drop the meaningless bits above `bits`. Operations work on pieces that stay
+in the processor's cache.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Ring:
         return -(-length * self.bits // 8)
 
     def pack(self, values: NDArray[Any]) -> bytes:
-        """Return the low `bits` of each word without gaps, the lowest bit first; bits that fill up are 0.
+        """Return the low `bits` of each word without gaps, the lowest bit first, padded with zero bits.
 
         Args:
             values: Words, `(length,)`.
@@ -75,10 +75,10 @@ class Ring:
         return pack(values, self.bits)
 
     def unpack(self, data: bytes | memoryview, length: int) -> NDArray[Any]:
-        """Return the vector that `pack` made `data` of, `(length,)`; no word has a bit above `bits`.
+        """Return the vector, `(length,)`, that `pack` packed into `data`; no word has a bit above `bits`.
 
         Raises:
-            ValueError: `data` has another size, or isn't zero where it is filled up.
+            ValueError: `data` has another size, or its padding is not zero.
         """
         size = self.packed_size(length)
         if len(data) != size:
@@ -102,17 +102,17 @@ class Ring:
         self.add_masks(values, [(seed, sign)])
 
     def add_masks(self, values: NDArray[Any], masks: Iterable[tuple[bytes | bytearray, int]]) -> None:
-        """Add the masks of some seeds to a vector, in place, or subtract them; all masks of a piece, then the next.
+        """Add or subtract the masks of seeds in place, piece by piece.
 
-        A mask is the key stream of AES-256 in counter mode, from counter 0, cut into words. A seed must be
-        used for one mask only. Other threads run meanwhile: neither the cipher nor NumPy holds the lock.
+        A mask is the key stream of AES-256 in counter mode, from counter 0, as words. A seed must be used for one
+        mask only. Neither the cipher nor NumPy holds Python's lock meanwhile.
 
         Args:
             values: Words, `(length,)`.
-            masks: Each a seed, the key, 32 bytes, secret and uniformly random; and a sign, 1 or -1.
+            masks: Pairs of a seed (the key: 32 bytes, secret and uniformly random) and a sign, 1 or -1.
 
         Raises:
-            ValueError: An argument is not as it must be.
+            ValueError: An argument is invalid.
         """
         self._check(values)
         streams = []
@@ -159,7 +159,7 @@ def key_stream(
         piece: Bytes of a piece; the last one may be shorter.
 
     Yields:
-        Pieces that share their memory: each is there until the next is asked for.
+        Pieces that share their memory: each is valid until the next is requested.
 
     Raises:
         ValueError: The key or the counter has a wrong size.
@@ -172,13 +172,13 @@ def key_stream(
 
 
 def _cipher(seed: bytes | bytearray, counter: bytes = bytes(_BLOCK)) -> CipherContext:
-    """Return AES-256 in counter mode; `ValueError` where the key or the counter has a wrong size."""
+    """Return AES-256 in counter mode; raises `ValueError` if the key or the counter has a wrong size."""
     if len(seed) != SEED_SIZE:
         raise ValueError(f"seed: {len(seed)} bytes, must be {SEED_SIZE}")
     return Cipher(algorithms.AES(seed), modes.CTR(counter)).encryptor()
 
 
 def _memory(size: int, piece: int) -> tuple[memoryview, NDArray[np.uint8]]:
-    """Return zeros to encrypt, and where to: as much as a piece needs, with what `update_into` asks for."""
+    """Return zeros to encrypt and an output buffer for a piece, with the extra space that `update_into` needs."""
     zeros = memoryview(bytes(min(size, piece)))
     return zeros, np.empty(len(zeros) + _BLOCK - 1, dtype=np.uint8)

@@ -1,8 +1,8 @@
-"""Who takes part: the public keys of the clients, and how a client learns those of its neighbours.
+"""The roster: the public keys of the participating clients, and how a client learns its neighbours' keys.
 
-The roster is the clients in ascending order; its hash is a Merkle root, so that a client on a sparse graph can be
-sure of its neighbours' keys without all others'. Session and roster determine the session's id, on which all keys
-depend: clients that were shown different rosters, rounds or global models have no key in common.
+The roster lists the clients in ascending order; its hash is a Merkle root, so that a client on a sparse graph can
+verify its neighbours' keys without all others'. Session and roster determine the session's id, on which all keys
+depend: clients that received different rosters, rounds or global models share no key.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ KEYS = 3 * KEY  # bytes
 
 @dataclass(frozen=True)
 class Keys:
-    """The public keys that a client has advertised: of its channel, of its masks, of its signatures.
+    """A client's advertised public keys: of its channel, its masks and its signatures.
 
     Attributes:
-        commitment: To its part in the choice of the graph, where the clients choose it; else empty.
+        commitment: To its part of the graph's seed, if the clients choose the graph; else empty.
         signature: Of the advertisement, against a malicious server; else empty.
     """
 
@@ -39,12 +39,12 @@ class Keys:
 
     @property
     def advertised(self) -> bytes:
-        """What the client sent."""
+        """The client's advertisement."""
         return self.channel + self.masks + self.signing + self.commitment
 
     @classmethod
     def read(cls, reader: Reader, spec: RoundSpec, *, signed: bool) -> Keys:
-        """Read what a client sent, and its signature where it is there."""
+        """Read a client's advertisement, with its signature if there is one."""
         channel, masks, signing = (reader.take(KEY) for _ in range(3))
         commitment = reader.take(KEY) if Stage.REVEAL in spec.stages else b""
         signature = reader.take(SIGNATURE) if signed else b""
@@ -53,14 +53,14 @@ class Keys:
 
 @dataclass(frozen=True)
 class Place:
-    """A client's place among the others, as it found it by itself.
+    """A client's place among the others, computed by itself.
 
     Attributes:
         session: The session's id: 32 bytes.
         size: Clients in the roster.
-        index: Its own place there.
+        index: Its own place in the roster.
         neighbours: Place and keys of each neighbour, by client.
-        roster: All clients in order; empty where it was not told of all.
+        roster: All clients in order; empty if it does not know all.
     """
 
     session: bytes
@@ -71,7 +71,7 @@ class Place:
 
 
 def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
-    """Return the id (32 bytes) that a round, the roster's root and the graph have together."""
+    """Return the session's id (32 bytes) from the round, the roster's root and the graph."""
     return digest(b"session", spec.dumps(), root, graph_seed)
 
 
@@ -104,11 +104,11 @@ class Roster:
         return self._index[client]
 
     def to_reveal(self, attempt: int, commitments: Mapping[int, bytes]) -> bytes:
-        """Return the request for the clients' parts in the choice of the graph, with everyone's commitment."""
+        """Return the request for the clients' parts of the graph's seed, with all commitments."""
         return bytes([attempt]) + self.whole(commitments)
 
     def around(self, client: int, graph_seed: bytes, neighbours: Sequence[int]) -> bytes:
-        """Return what a client on a sparse graph needs to find its place: the graph, and its neighbours' entries."""
+        """Return a sparse graph's request to share for a client: the graph's seed, and its neighbours' entries."""
         size = len(self._entries)
         indices = [self._index[client], *sorted(self._index[neighbour] for neighbour in neighbours)]
         parts = [graph_seed, self.root, index_bytes(size)]
@@ -118,7 +118,7 @@ class Roster:
         return b"".join(parts)
 
     def whole(self, beside: Mapping[int, bytes] | None = None) -> bytes:
-        """Return all entries, and what is to stand beside each client's."""
+        """Return all entries, each followed by extra bytes of its client."""
         extras = beside or {}
         entries = (
             entry + extras.get(client, b"") for client, entry in zip(self.clients, self._entries, strict=True)
@@ -128,7 +128,7 @@ class Roster:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole roster as a client has read it: in order, the clients, their entries, and what stands beside each."""
+    """A whole roster as read by a client: in order, the clients, their entries, and extra bytes of each."""
 
     spec: RoundSpec
     clients: list[int]
@@ -137,10 +137,10 @@ class Whole:
 
     @classmethod
     def read(cls, reader: Reader, spec: RoundSpec, extra: int) -> Whole:
-        """Read a whole roster with so many bytes beside each entry.
+        """Read a whole roster with `extra` bytes after each entry.
 
         Raises:
-            ValueError: It is not in order, or more or fewer clients than may be.
+            ValueError: It is out of order, or has too many or too few clients.
         """
         size = _checked_size(reader, spec)
         keys = KEYS + (KEY if Stage.REVEAL in spec.stages else 0) + (SIGNATURE if _is_signed(spec) else 0)
@@ -151,7 +151,7 @@ class Whole:
         return cls(spec, clients, [entry for entry, _ in rows], [beside for _, beside in rows])
 
     def index(self, me: int, own: Keys) -> int:
-        """Return one's place; `ValueError` where one's keys are not there as one has advertised them."""
+        """Return one's place; raises `ValueError` unless one's advertised keys are there."""
         entry = _entry(me, own)
         if entry not in self.entries:
             raise ValueError("the roster lacks this client's own keys")
@@ -169,12 +169,12 @@ class Whole:
         return merkle.root(self.entries)
 
     def fingerprint(self, commitments: Sequence[bytes]) -> bytes:
-        """Return a hash of the roster and of commitments to the parts in the choice of the graph."""
+        """Return a hash of the roster and of commitments to the parts of the graph's seed."""
         return digest(b"roster", self.root, *commitments)
 
 
 def _checked_size(reader: Reader, spec: RoundSpec) -> int:
-    """Read the roster's size; `ValueError` where it can't be."""
+    """Read the roster's size; raises `ValueError` if it is out of range."""
     size = reader.number(INDEX)
     if not spec.least <= size <= spec.clients:
         raise ValueError(f"a roster of {size} clients: allowed: {spec.least} to {spec.clients}")
@@ -187,7 +187,7 @@ def read_to_reveal(
     """Check a request to reveal, and return the fingerprint of the commitments that it fixes.
 
     Raises:
-        ValueError: It is not the attempt that is due, or lacks one's own keys or commitment.
+        ValueError: It is for another attempt, or lacks one's own keys or commitment.
     """
     reader = Reader(request)
     if (asked := reader.number(1)) != attempt:
@@ -206,13 +206,13 @@ def read_place(
     Args:
         request: The request.
         spec: The round.
-        me: Whose place.
-        own: Its keys, as it has advertised them.
-        part: Its part in the choice of the graph, where clients choose it.
-        fingerprint: Of the roster with the commitments to which that part was revealed; there too.
+        me: The client's number.
+        own: Its advertised keys.
+        part: Its part of the graph's seed, if clients choose the graph.
+        fingerprint: Of the roster and the commitments to which that part was revealed, likewise.
 
     Raises:
-        ValueError: Something in it is not as it should be.
+        ValueError: The request is invalid.
     """
     if spec.complete or Stage.REVEAL in spec.stages:
         place = _place_in_whole(request, spec, me, own, part, fingerprint)
@@ -225,7 +225,7 @@ def read_place(
 def _place_in_whole(
     request: bytes, spec: RoundSpec, me: int, own: Keys, part: bytes, fingerprint: bytes
 ) -> Place:
-    """Find one's place in a roster that is all there."""
+    """Find one's place in a whole roster."""
     whole = Whole.read(Reader(request), spec, 0 if spec.complete else 2 * KEY)
     index = whole.index(me, own)
     seed = b"" if spec.complete else _chosen_seed(whole, index, part, fingerprint)
@@ -236,7 +236,7 @@ def _place_in_whole(
 
 
 def _chosen_seed(whole: Whole, index: int, part: bytes, fingerprint: bytes) -> bytes:
-    """Return the graph's seed from the parts that clients have revealed, each as it was committed to."""
+    """Return the graph's seed from the revealed parts, each checked against its commitment."""
     commitments, parts = [extra[:KEY] for extra in whole.extras], [extra[KEY:] for extra in whole.extras]
     if whole.fingerprint(commitments) != fingerprint or parts[index] != part:
         raise ValueError("the roster is not the one to which this client revealed its part in the graph")
@@ -269,7 +269,7 @@ def _place_by_proofs(request: bytes, spec: RoundSpec, me: int, own: Keys) -> Pla
 
 
 def _check_distinct(own: Keys, others: Sequence[Keys]) -> None:
-    """Refuse keys that two clients have, or that one uses twice."""
+    """Refuse a key that is used twice, by one client or two."""
     keys = [key for one in (own, *others) for key in (one.channel, one.masks, one.signing)]
     if len(set(keys)) != len(keys):
         raise ValueError("two clients advertise the same public key")

@@ -1,7 +1,7 @@
-"""The server's side of secure aggregation: it passes the clients' messages on, and learns the sum.
+"""The server's side of secure aggregation: it relays the clients' messages, and learns the sum.
 
-Bonawitz et al. 2017 (figure 4) and Bell et al. 2020 (algorithms 2 and 3). Everything that comes is checked before
-it counts; who sends something else is lost, as is who sends nothing.
+Bonawitz et al. 2017 (figure 4) and Bell et al. 2020 (algorithms 2 and 3). Every reply is checked; a client with an
+invalid or missing reply is lost.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fedsim.privacy.secagg.wire import Reader, bitmap, index_bytes
 
 @dataclass(frozen=True)
 class MaskedUploads:
-    """Adds masked vectors, each if it is as its client has signed it.
+    """Adds masked vectors after checking their clients' signatures.
 
     Attributes:
-        spec: Of the round.
-        known: Of each client that is asked: its signing key, its transcript, and the hash of the request.
+        spec: The round's specification.
+        known: For each asked client: its signing key, its transcript, and the hash of the request.
     """
 
     spec: RoundSpec
@@ -60,11 +60,11 @@ class MaskedUploads:
 
 
 class ServerSession(Progress):
-    """The server in one round; what it does stage by stage is in `progress.Progress`.
+    """The server in one round; `progress.Progress` defines the stages.
 
     Args:
-        spec: What the round is.
-        clients: Who is invited.
+        spec: The round's specification.
+        clients: Invited clients.
         registry: Public identity keys, against a malicious server (an honest one finds forgeries early).
         kwargs: As `Progress`.
     """
@@ -80,10 +80,10 @@ class ServerSession(Progress):
         super().__init__(spec, clients, **kwargs)
         self._registry = registry or {}
         self._transcripts = {client: beginning(spec, client) for client in self.roster}
-        self._asked_hashes: dict[int, bytes] = {}  # of the present requests
+        self._asked_hashes: dict[int, bytes] = {}  # of the current requests
         self._to_all: bytes | None = None
         self._keys: dict[int, Keys] = {}
-        self._commitments: dict[int, bytes] = {}  # to the present part in the choice of the graph
+        self._commitments: dict[int, bytes] = {}  # to the current part of the graph's seed
         self._next_commitments: dict[int, bytes] = {}
         self._parts: dict[int, bytes] = {}
         self._known_roster: Roster | None = None
@@ -95,10 +95,10 @@ class ServerSession(Progress):
         self._received: Total | None = None
         self._sum: NDArray[Any] | None = None
 
-    # --- what it asks -----------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------------
 
     def requests(self) -> dict[int, bytes]:
-        """Return what to send to each client that is still there."""
+        """Return the request to each remaining client."""
         self._to_all = self._same_for_all()
         requests = super().requests()
         self._uploads = None
@@ -110,7 +110,7 @@ class ServerSession(Progress):
         return requests
 
     def _same_for_all(self) -> bytes | None:
-        """Return the present stage's request where it is the same for all."""
+        """Return the current stage's request if it is the same for all."""
         if self.stage is Stage.ADVERTISE:
             return self.spec.dumps()
         if self.stage is Stage.REVEAL:
@@ -139,7 +139,7 @@ class ServerSession(Progress):
 
     @property
     def _confirmed(self) -> bytes:
-        """As many signatures of who has uploaded as clients need to see."""
+        """The signatures of the list of uploads that clients need."""
         signers = sorted(self._confirmations)[: self.spec.quorum]
         return b"".join(
             index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
@@ -147,17 +147,17 @@ class ServerSession(Progress):
 
     @property
     def _alive(self) -> bytes:
-        """Who has uploaded, as bits over the roster."""
+        """The list of uploads, as bits over the roster."""
         return bitmap(map(self._roster.index, self.uploaded), len(self.roster))
 
     @property
     def _roster(self) -> Roster:
-        """The clients of the present roster with their keys."""
+        """The current roster, with keys."""
         if self._known_roster is None or len(self._known_roster.clients) != len(self.roster):
             self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
         return self._known_roster
 
-    # --- what it takes ----------------------------------------------------------------------------------
+    # --- replies ----------------------------------------------------------------------------------------
 
     def _accept(self, client: int, reply: bytes) -> None:
         if self.stage is Stage.UPLOAD:
@@ -198,9 +198,7 @@ class ServerSession(Progress):
         reader.end()
         after = goes_on(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
         if not is_by(keys.signing, signature, after):
-            raise ValueError(
-                "its signature does not fit what was sent and received: something was altered on the way"
-            )
+            raise ValueError("its signature does not match the messages: one was altered in transit")
         if self.spec.adversary is Adversary.MALICIOUS_SERVER:
             if self._registry.get(client) != keys.signing:
                 raise ValueError("its keys are not signed by its registered identity")
@@ -236,14 +234,14 @@ class ServerSession(Progress):
         shares = {owner: reader.take(SHARE) for owner in owners}
         reader.end()
         if any(int.from_bytes(share, "big") >= PRIME for share in shares.values()):
-            raise ValueError("sent what are no shares")
+            raise ValueError("sent invalid shares")
         point = self._roster.index(client) + 1
         for owner, share in shares.items():
             self._shares.setdefault(owner, {})[point] = share
 
     @property
     def uploads(self) -> MaskedUploads:
-        """What adds the uploads, in stage `upload`."""
+        """The adder of uploads, in stage `upload`."""
         if self._uploads is None:
             known = {
                 client: (self._keys[client].signing, self._transcripts[client], asked)
@@ -256,7 +254,7 @@ class ServerSession(Progress):
         self._received = total if self._received is None else self.uploads.merge(self._received, total)
 
     def close_stage(self) -> None:
-        """Go on with those that have answered; raises `TooFew`."""
+        """Go on with the clients that have answered; raises `TooFew`."""
         if self.stage is Stage.UPLOAD and self._received is not None:
             self._transcripts.update(self._received.transcripts)
         super().close_stage()
@@ -270,7 +268,7 @@ class ServerSession(Progress):
             self._commitments = dict(self._next_commitments)
         return asked
 
-    # --- what it learns ---------------------------------------------------------------------------------
+    # --- the sum ----------------------------------------------------------------------------------------
 
     @functools.cached_property
     def _session(self) -> bytes:
@@ -278,10 +276,10 @@ class ServerSession(Progress):
         return session_id(self.spec, self._roster.root, b"" if self.spec.complete else self._graph_seed)
 
     def total(self) -> NDArray[Any]:
-        """Return the sum of the vectors of those in `uploaded`, when the round is over; what led to it is forgotten.
+        """Return the sum of the vectors of `uploaded`, once the round is over, and erase the messages behind it.
 
         Raises:
-            ValueError: There is none; or shares of a secret are wrong, and whose can't be told.
+            ValueError: There is no sum, or some shares of a secret are wrong.
         """
         if self._sum is None:
             if self._received is None or self.stage is not None:
@@ -293,7 +291,7 @@ class ServerSession(Progress):
         return self._sum
 
     def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Take all masks out of the sum, in place."""
+        """Remove all masks from the sum, in place."""
         session = self._session
         masks: list[tuple[bytes, int]] = []
         for client in sorted(self.uploaded):
@@ -314,7 +312,7 @@ class ServerSession(Progress):
         return values
 
     def _secret_of(self, client: int) -> bytes:
-        """Return the secret of a client that a threshold of shares gives."""
+        """Reconstruct a client's secret from a threshold of shares."""
         shares = self._shares[client]
         chosen = sorted(shares)[: self.spec.threshold]
         try:
@@ -327,7 +325,7 @@ class ServerSession(Progress):
         self._forget_messages()
 
     def _forget_messages(self) -> None:
-        """Drop all that clients have sent; what Python keeps of it in freed memory is out of reach."""
+        """Drop all client messages; copies in freed memory can't be wiped."""
         for kept in (self._sealed, self._shares, self._parts, self._confirmations):
             kept.clear()
         self._received = self._uploads = None

@@ -1,4 +1,4 @@
-"""Shamir's secret sharing (1979): any `threshold` shares give the secret, fewer say nothing about it."""
+"""Shamir's secret sharing (1979): any `threshold` shares give the secret, fewer reveal nothing about it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def split(
 ) -> list[int]:
     """Return a share of a secret for each point.
 
-    The shares are the values of a polynomial of degree `threshold - 1` whose constant is the secret and whose
-    other coefficients are uniform over the field.
+    Shares are values of a polynomial of degree `threshold - 1`: its constant is the secret, and its other
+    coefficients are uniform over the field.
 
     Args:
         secret: From 0 to `prime - 1`.
-        threshold: How many shares it takes, from 1 to the number of points.
+        threshold: Shares needed, from 1 to the number of points.
         points: Distinct, from 1 to `prime - 1`.
-        entropy: Gives the coefficients.
+        entropy: Draws the coefficients.
         prime: The field's size.
 
     Raises:
@@ -46,14 +46,14 @@ def split(
 
 
 def combine(shares: Mapping[int, int], prime: int = PRIME) -> int:
-    """Return the secret of shares by their points: at least `threshold` of them, or it is another one."""
+    """Return the secret of at least `threshold` shares, by point; with fewer the result is wrong."""
     points = tuple(sorted(shares))
     return sum(map(int.__mul__, _weights(points, prime), (shares[point] for point in points))) % prime
 
 
 @functools.lru_cache(maxsize=4096)
 def _weights(points: tuple[int, ...], prime: int) -> tuple[int, ...]:
-    """Return Lagrange's weights of the values at some points for the value at 0."""
+    """Return the Lagrange weights at some points for the value at 0."""
     weights = []
     for point in points:
         above, below = 1, 1
@@ -66,7 +66,7 @@ def _weights(points: tuple[int, ...], prime: int) -> tuple[int, ...]:
 
 
 def _uniform(entropy: Entropy, prime: int) -> int:
-    """Draw a uniform element of the field: bytes that are too large are drawn again."""
+    """Draw a uniform element of the field, by rejection."""
     bits = prime.bit_length()
     while True:
         drawn = int.from_bytes(entropy(-(-bits // 8)), "big") & ((1 << bits) - 1)
@@ -83,10 +83,10 @@ def split_key(secret: bytes, threshold: int, points: Sequence[int], entropy: Ent
 
 
 def combine_key(shares: Mapping[int, bytes]) -> bytes:
-    """Return the secret of 32 bytes that `split_key` has split.
+    """Return the secret of 32 bytes that `split_key` split.
 
     Raises:
-        ValueError: The shares are none of such a secret.
+        ValueError: The shares give no such secret.
     """
     secret = combine({point: int.from_bytes(share, "big") for point, share in shares.items()})
     if secret >> (8 * KEY):

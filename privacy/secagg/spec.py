@@ -1,4 +1,4 @@
-"""What a round of secure aggregation is: agreed on by all, and refused by a client where it may not be so."""
+"""Specification of a round of secure aggregation, and the policy by which a client accepts it."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ VERSION = 1
 
 
 class TooFew(ValueError):
-    """Too few clients are left for a sum that tells nothing but itself."""
+    """Too few clients are left for a protected sum."""
 
 
 class Stage(StrEnum):
-    """A message to each client that is still there, and its reply."""
+    """A request to each remaining client, and its reply."""
 
     ADVERTISE = "advertise"  # public keys
-    REVEAL = "reveal"  # the clients' shares in the choice of the graph
+    REVEAL = "reveal"  # the clients' parts of the graph's seed
     SHARE = "share"  # shares of the secrets, for the neighbours
     UPLOAD = "upload"  # the masked vector
-    CONFIRM = "confirm"  # a signature on who has uploaded
+    CONFIRM = "confirm"  # a signature of the list of uploads
     UNMASK = (
         "unmask"  # for each neighbour one share: of its masks' key if it is lost, of its own mask's if not
     )
 
 
 def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
-    """Raise `ValueError` for a stage that is not the next one due.
+    """Raise `ValueError` for a stage that is not due.
 
-    `reveal` may come again, where clients were lost in it: then there were attempts to agree on the graph before.
+    `reveal` may repeat after earlier attempts to agree on the graph, if clients were lost in it.
     """
     if not due:
         raise ValueError(f"stage {stage.value!r}: allowed: none, the session has ended")
@@ -45,20 +45,20 @@ def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSpec:
-    """All that is public of a round before it begins.
+    """All public values of a round before it begins.
 
     Attributes:
-        run: Which run it is of.
+        run: The run's id.
         round: From 1; a client uploads once in a round of a run.
-        session: A fresh random number, in hex: no two tries are the same.
+        session: A fresh random number, in hex: every attempt differs.
         mode: `real`, or `ideal`: the same sum without any protection.
-        clients: How many were invited.
+        clients: Number of invited clients.
         degree: Neighbours of each; all others on the complete graph.
-        threshold: Shares that it takes to learn a secret.
-        least: Clients in the sum at least.
-        quorum: Signatures on who has uploaded that it takes, against a malicious server, of all clients.
-        adversary: Whom it holds against.
-        task: SHA-256 (hex) of what clients are to train on, the global model and its settings.
+        threshold: Shares needed to reconstruct a secret.
+        least: Fewest clients in the sum.
+        quorum: Signatures of the list of uploads needed against a malicious server, of all clients.
+        adversary: Adversary that the protocol withstands.
+        task: SHA-256 (hex) of the clients' task: the global model and its settings.
         encoding: Of a client's vector.
         version: Of the protocol.
     """
@@ -84,7 +84,7 @@ class RoundSpec:
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of a round, in order; `REVEAL` may come again."""
+        """The stages of a round, in order; `REVEAL` may repeat."""
         malicious = self.adversary is Adversary.MALICIOUS_SERVER
         needed = {
             Stage.REVEAL: malicious and not self.complete,
@@ -93,7 +93,7 @@ class RoundSpec:
         return tuple(stage for stage in Stage if needed.get(stage, True))
 
     def dumps(self) -> bytes:
-        """Return the specification as JSON in its one form."""
+        """Return the specification as canonical JSON."""
         return self._text
 
     @functools.cached_property
@@ -106,7 +106,7 @@ class RoundSpec:
         """Read what `dumps` wrote.
 
         Raises:
-            ValueError: It is none, is not in its one form, or of another version.
+            ValueError: It is invalid, not canonical, or of another version.
         """
         try:
             tree = dict(json.loads(text))
@@ -128,16 +128,16 @@ class RoundSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What the parties know of a run beforehand, not from each other; a client refuses rounds that don't agree.
+    """What each party knows of a run in advance, independently; a client refuses rounds that differ.
 
     Attributes:
-        assumptions: How many are corrupt or lost at most, and whom to hold against; the graph follows.
-        encoding: Of a vector; the number of clients in it does not count.
+        assumptions: On corruption, dropout and adversary; they determine the graph.
+        encoding: Of a vector; its number of clients is ignored.
         graph: Which graph.
         mode: Whether it is real.
-        minimum: Clients in a sum at least.
-        registry: Each client's public identity key (32 bytes), which the server has no say in; needed, and used,
-            against a malicious server.
+        minimum: Fewest clients in a sum.
+        registry: Each client's public identity key (32 bytes), not chosen by the server; for use against a malicious
+            server.
     """
 
     assumptions: Assumptions
@@ -148,14 +148,14 @@ class Policy:
     registry: Mapping[int, bytes] = field(default_factory=dict)
 
     def topology(self, clients: int) -> Topology:
-        """Return graph and threshold for so many invited clients; `ValueError` says why there are none."""
+        """Return graph and threshold for a number of invited clients; raises `ValueError` if there are none."""
         return topology(clients, self.assumptions, graph=self.graph, minimum=self.minimum)
 
     def spec(self, *, run: str, round_: int, session: str, clients: int, task: str) -> RoundSpec:
         """Return the round that this policy allows.
 
         Raises:
-            ValueError: There is none for so many clients.
+            ValueError: There is none for this number of clients.
         """
         shape = self.topology(clients)
         return RoundSpec(
@@ -174,10 +174,10 @@ class Policy:
         )
 
     def check(self, spec: RoundSpec) -> None:
-        """Refuse a round that is not the one that this policy allows.
+        """Refuse a round that differs from the policy.
 
         Raises:
-            ValueError: It differs; the message names the key, its value and what is allowed.
+            ValueError: It differs; the message names the key, its value and the allowed one.
         """
         allowed = self.spec(
             run=spec.run, round_=spec.round, session=spec.session, clients=spec.clients, task=spec.task

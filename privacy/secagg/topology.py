@@ -1,14 +1,14 @@
-"""Who shares secrets with whom, and how many shares open one: found from what is assumed of the clients.
+"""Graph and threshold for secret sharing, derived from assumptions on the clients.
 
-On the complete graph (Bonawitz et al. 2017) every client is every other's neighbour. On a k-regular one (Bell et
-al. 2020, SecAgg+) a client masks with, and hands shares to, k others that are drawn at random: a ring in random
-order, each beside the k/2 to its left and right. Users state what they assume; degree and threshold follow.
+On the complete graph (Bonawitz et al. 2017) every client is every other's neighbour. On a k-regular one (Bell et al.
+2020, SecAgg+) a client masks with, and shares secrets with, k random others: a ring in random order, each beside the
+k/2 to its left and right. Users state their assumptions; degree and threshold follow.
 
-Four rules are conservative here. Corrupt and dropped clients are counted upwards: 5 % of 30 are 2. Those who drop
-out before the graph is drawn may all be honest, so that the corrupt ones are more of the rest. A client keeps a
-share of its own secrets, so a neighbourhood has k + 1 shares where the published finder counts k. And a malicious
-server may choose among `ATTEMPTS` seeds of the graph, by having the clients reveal anew without one of them, so that
-each seed must be better by as much.
+Four rules are conservative here. Corrupt and dropped clients are rounded up: 5 % of 30 are 2. Clients that drop out
+before the graph is drawn may all be honest, so that the fraction of corrupt ones among the rest grows. A client keeps
+a share of its own secrets, so a neighbourhood has k + 1 shares where the published finder counts k. And a malicious
+server may choose among `ATTEMPTS` seeds of the graph, by repeating the reveal without some client, so that each seed
+must be better by that factor.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Literal
 
 from fedsim.privacy.secagg.hypergeometric import Hypergeometric
 
-PRIVACY_BITS = 40  # what the server may see is more than claimed with a probability of at most 2^-40
-CORRECTNESS_BITS = 20  # a round fails, though no more drop out than assumed, with at most 2^-20
+PRIVACY_BITS = 40  # the server sees more than claimed with probability at most 2^-40
+CORRECTNESS_BITS = 20  # a round fails within the assumed dropouts with probability at most 2^-20
 ATTEMPTS = 4  # graph seeds a malicious server may see revealed in a round: costs log2(4) bits of privacy
-LEAST_DEGREE = 6  # fewer neighbours are no crowd, whatever the fractions say of a small cohort
+LEAST_DEGREE = 6  # fewest neighbours, whatever the fractions of a small cohort
 LEAST_REGULAR_COHORT = 65  # below it, "auto" takes the complete graph, as Google's implementation does
 MOST_CLIENTS = 10**9
 MOST_BAD = Fraction(
@@ -37,7 +37,7 @@ Graph = Literal["auto", "complete", "k-regular"]
 
 
 class Adversary(StrEnum):
-    """What the server may do, beside seeing what the corrupt clients see."""
+    """What the server may do, besides colluding with the corrupt clients."""
 
     SEMI_HONEST = "semi-honest"
     MALICIOUS_SERVER = "malicious-server"
@@ -45,10 +45,10 @@ class Adversary(StrEnum):
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed of a cohort; every guarantee stands on it.
+    """Assumptions on a cohort, on which every guarantee rests.
 
     Attributes:
-        corrupt: Fraction of the cohort that shares all it sees with the server, from 0 up to below 1.
+        corrupt: Fraction of the cohort that colludes with the server, from 0 up to below 1.
         dropout: Fraction of the cohort that may be lost in a round, from 0 up to below 1.
         adversary: Whether the server follows the protocol.
 
@@ -71,16 +71,16 @@ class Assumptions:
         return self.adversary is Adversary.MALICIOUS_SERVER
 
     def corrupt_of(self, clients: int) -> int:
-        """Return how many of so many clients are corrupt at most, rounded up."""
+        """Return the most corrupt clients of a number of clients, rounded up."""
         return counted_up(self.corrupt, clients)
 
     def dropped_of(self, clients: int) -> int:
-        """Return how many of so many clients drop out at most, rounded up."""
+        """Return the most dropouts of a number of clients, rounded up."""
         return counted_up(self.dropout, clients)
 
 
 def counted_up(fraction: float, clients: int) -> int:
-    """Return a fraction of the clients, rounded up; the fraction means its decimal, so that 5 % of 100 are 5.
+    """Return a fraction of the clients, rounded up; the fraction is taken as its decimal, so that 5 % of 100 are 5.
 
     >>> counted_up(0.05, 100), counted_up(0.05, 101), counted_up(0.07, 100)
     (5, 6, 7)
@@ -90,17 +90,17 @@ def counted_up(fraction: float, clients: int) -> int:
 
 @dataclass(frozen=True)
 class Topology:
-    """Who shares secrets with whom, and how many shares open one.
+    """Graph and threshold for secret sharing.
 
     Attributes:
         clients: In the cohort.
-        degree: Neighbours of a client, which is not its own; `clients - 1` on the complete graph, else even.
-        threshold: Shares that open a secret, of the `degree + 1` that there are.
-        adversary: What it withstands.
-        corrupt: Clients of the cohort that are corrupt at most.
-        dropped: Clients of the cohort that may be lost.
-        corrupt_neighbours: Of one client, corrupt ones at most; on a k-regular graph but for a probability of
-            2^-41 over all clients.
+        degree: Neighbours of a client, without itself; `clients - 1` on the complete graph, else even.
+        threshold: Shares that open a secret, of `degree + 1`.
+        adversary: Adversary that it withstands.
+        corrupt: Most corrupt clients of the cohort.
+        dropped: Most lost clients of the cohort.
+        corrupt_neighbours: Most corrupt neighbours of a client; on a k-regular graph except with probability 2^-41
+            over all clients.
     """
 
     clients: int
@@ -118,34 +118,34 @@ class Topology:
 
     @property
     def quorum(self) -> int:
-        """How many of the whole cohort must have signed who has uploaded, against a malicious server.
+        """Signatures of the list of uploads needed from the whole cohort, against a malicious server.
 
-        So many that any two quorums have an honest client in common, which signs one list only: all honest clients
-        open by the same list. On the complete graph the threshold is as large.
+        Any two quorums share an honest client, which signs one list only, so all honest clients unmask by the same
+        list. On the complete graph the threshold is as large.
         """
         return self.threshold if self.complete else (self.clients + self.corrupt) // 2 + 1
 
     @property
     def honest_minimum(self) -> int:
-        """The least number of honest clients in any sum that the server may learn.
+        """Fewest honest clients in any sum that the server may learn.
 
-        Complete graph: at least `threshold` clients survive, or nothing can be opened, and all but `corrupt` of
-        them are honest. Against a malicious server this needs 2t > n + corrupt, so that no two quorums sign
-        different survivors, and clients that refuse to open anything where a survivor's shares never reached them.
+        Complete graph: at least `threshold` clients survive, or nothing can be opened, and all but `corrupt` of them
+        are honest. Against a malicious server this needs 2t > n + corrupt, so that no two quorums sign different
+        survivors, and clients that refuse to open anything if a survivor's shares never reached them.
 
-        k-regular, semi-honest: the honest survivors hang together, so that only the sum over all of them can be
-        learnt: those who neither dropped out nor are corrupt.
+        k-regular, semi-honest: the honest survivors are connected, so that only the sum over all of them can be
+        learnt: those that neither dropped out nor are corrupt.
 
-        k-regular, malicious server: as many, by an argument of this project's own. A quorum of the whole cohort (`quorum`) makes the honest clients open
-        by one list A of who has uploaded, so that of those on it no masking key is opened, and of the others no own
-        mask. Take a client u in a sum that the server learns; it is on A. At least t - 1 - c honest others masked
-        with u, where c of its k neighbours are corrupt, and t - c honest clients gave a share of its own mask, itself
-        or others; as 2t > k + 1 + c, one who gave a share is u or masked with it, and is in the sum. Call such a client
-        v. It has checked that it masked with all its neighbours on A, so that the honest ones of them are in the sum.
-        Those who gave shares of v's own mask are among them: t - 1 - c honest others at least, of which at most
-        k/2 - c' are on the left, where c' of the corrupt ones are; as t > k/2 + 1 + c'' with c'' corrupt ones on the
-        right, one of them is on the right. So there is another such client within k/2 places to the right of v, and
-        from there on, all around the ring: every honest client on A is a neighbour of one, and in the sum.
+        k-regular, malicious server: as many, by this project's own argument. A quorum of the whole cohort (`quorum`)
+        makes the honest clients unmask by one list A of uploads: no masking key of a client on A is opened, and no
+        own mask of any other. Let u be a client in a sum that the server learns, so u is on A, and let c of its k
+        neighbours be corrupt. At least t - 1 - c honest others masked with u, and at least t - c honest clients, u or
+        neighbours, gave a share of its own mask. As 2t > k + 1 + c, one of these, v, is u or masked with u, and is in
+        the sum. It has checked that it masked with all its neighbours on A, so the honest ones of them are in the
+        sum. The clients that gave shares of v's own mask are among them: at least t - 1 - c honest others, of which
+        at most k/2 - c' are on the left, where c' of the corrupt ones are. As t > k/2 + 1 + c'' with c'' corrupt ones
+        on the right, one of them is on the right: another such client within k/2 places to the right of v. This
+        repeats all around the ring, so every honest client on A is a neighbour of one, and in the sum.
         """
         if self.complete:
             return self.threshold - self.corrupt
@@ -153,16 +153,16 @@ class Topology:
 
     @property
     def survivors_minimum(self) -> int:
-        """With how many survivors a round may end; with fewer it has to fail.
+        """Fewest survivors of a round; with fewer it fails.
 
-        A semi-honest server on a k-regular graph has to hold to it by itself: where more drop out than assumed,
-        nothing says that the honest survivors hang together.
+        A semi-honest server on a k-regular graph must enforce this itself: with more dropouts than assumed, the
+        honest survivors may not be connected.
         """
         return self.threshold if self.complete else self.clients - self.dropped
 
     @property
     def claim(self) -> str:
-        """What is guaranteed, and what is not, in plain sentences."""
+        """The guarantee and its limits, in plain sentences."""
         who = f"the server and {self.corrupt:,} of {self.clients:,} clients together"
         chance = "" if self.complete else f" (but for a probability of 2^-{PRIVACY_BITS})"
         if self.adversary is Adversary.SEMI_HONEST:
@@ -185,14 +185,14 @@ def topology(clients: int, assumptions: Assumptions, *, graph: Graph = "auto", m
 
     Args:
         clients: In the cohort, up to 10^9.
-        assumptions: What is assumed of them.
-        graph: "auto" takes a k-regular graph for `LEAST_REGULAR_COHORT` clients or more where it has at most half
-            the neighbours of the complete one, which it takes elsewhere.
-        minimum: The smallest cohort that may be.
+        assumptions: On the cohort.
+        graph: "auto" takes a k-regular graph for `LEAST_REGULAR_COHORT` clients or more if it has at most half the
+            neighbours of the complete one, else the complete one.
+        minimum: The smallest allowed cohort.
 
     Raises:
-        ValueError: No threshold both keeps secrets closed to who is corrupt and opens them after the dropouts, or
-            the cohort is out of range; the message says which number to change.
+        ValueError: No threshold both protects secrets from corrupt clients and opens them after dropouts, or the
+            cohort is out of range; the message says which number to change.
 
     >>> found = topology(100, Assumptions(corrupt=0.05, dropout=0.05))
     >>> found.degree, found.threshold, found.honest_minimum
@@ -246,14 +246,14 @@ def _complete(clients: int, assumptions: Assumptions) -> Topology:
 
 
 def _complete_bounds(clients: int, assumptions: Assumptions) -> tuple[int, int]:
-    """Return the least threshold that keeps secrets closed, and the largest that dropouts leave."""
+    """Return the smallest threshold that protects secrets, and the largest after dropouts."""
     corrupt = assumptions.corrupt_of(clients)
     least = (clients + corrupt) // 2 + 1 if assumptions.malicious else corrupt + 1
     return max(least, 2), clients - assumptions.dropped_of(clients)
 
 
 def _remedy(clients: int, assumptions: Assumptions) -> str:
-    """Return what would make a complete graph feasible."""
+    """Return advice on making a complete graph feasible."""
     weight = 2 if assumptions.malicious else 1
     sum_of = "corrupt + 2 dropout" if assumptions.malicious else "corrupt + dropout"
     if assumptions.corrupt + weight * assumptions.dropout < 1:
@@ -292,7 +292,7 @@ def _k_regular(clients: int, assumptions: Assumptions) -> Topology | None:
 
 @dataclass(frozen=True)
 class Regular:
-    """What `k_regular` found: the degree, the threshold, and how many neighbours are corrupt at most."""
+    """Result of `k_regular`: degree, threshold, and most corrupt neighbours."""
 
     degree: int
     threshold: int
@@ -312,10 +312,10 @@ def k_regular(
     least_degree: int = 2,
     lost_before: int = 0,
 ) -> Regular | None:
-    """Return the smallest degree with a threshold that is both safe and live; None if there is none.
+    """Return the smallest degree with a threshold that is both safe and live, or None.
 
-    The conditions are those of Bell et al. (2020), with exact tails of the hypergeometric law as in the published
-    finder (google-parfait/federated-compute, `graph_parameter_finder`), which the defaults and counts rounded down
+    The conditions are those of Bell et al. (2020), with exact hypergeometric tails as in the published finder
+    (google-parfait/federated-compute, `graph_parameter_finder`), which the defaults with counts rounded down
     reproduce. For a degree k:
 
     - the graph of the honest survivors is in one piece but for 2^-(privacy bits + 1): to cut it, k/2 clients in a
@@ -333,9 +333,9 @@ def k_regular(
         malicious: Whether the server may lie.
         privacy_bits: Of statistical security.
         correctness_bits: Of statistical correctness.
-        one_sum: Whether, against a malicious server, a client keeps a share of its own secrets, and there may be one sum
-            only (see `Topology.honest_minimum`).
-        least_degree: Where to begin.
+        one_sum: Whether, against a malicious server, a client keeps a share of its own secrets, and only one sum may
+            be learnt (see `Topology.honest_minimum`).
+        least_degree: The first degree to try.
         lost_before: Honest clients that may be lost before the graph is drawn over the others.
     """
     if corrupt + (2 if malicious else 1) * dropped > MOST_BAD * clients:
@@ -355,14 +355,14 @@ def k_regular(
             least = max(least, degree // 2 + 2 + on_one_side.exceeded_at_most(limit / clients))
         if most >= least and _log_disconnected(clients, corrupt + dropped, degree) <= math.log(limit):
             return Regular(degree, least, bad)
-        # Two neighbours more leave at most two more, and a malicious server's threshold goes up by one at least:
-        # so many degrees can't do.
+        # Two more neighbours leave at most two more, and a malicious server's threshold rises by at least one: these
+        # degrees are infeasible.
         missing = least - most
         degree += 2 * max(1, missing if malicious else missing // 2)
     return None
 
 
 def _log_disconnected(clients: int, bad: int, degree: int) -> float:
-    """Return the log of a bound on the probability that the good clients are not in one piece."""
+    """Return the log of a bound on the probability that the good clients are not connected."""
     places = 0.5 * clients * (clients - degree - 1)
     return math.log(places) + Hypergeometric(clients, bad, degree).log_probability(degree)

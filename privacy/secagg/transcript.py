@@ -1,6 +1,6 @@
-"""The transcript of a session: both sides hash all that a client has received and sent, and the client signs it.
+"""The transcript of a session: both sides hash all messages of a client, and the client signs it.
 
-So a bit that was changed on the way, in whichever direction, is found out at the client's next reply.
+So any bit changed in transit, in either direction, is detected at the client's next reply.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ def beginning(spec: RoundSpec, client: int) -> bytes:
 
 
 def hash_of(message: bytes | memoryview) -> bytes:
-    """Return a message as the transcript has it: its SHA-256."""
+    """Return a message's SHA-256, as in the transcript."""
     return hashlib.sha256(message).digest()
 
 
 def goes_on(transcript: bytes, stage: Stage, asked: bytes, body: bytes | memoryview) -> bytes:
-    """Return the transcript after a stage, of the hash of its request and the body of its reply."""
+    """Return the transcript after a stage, from the hash of its request and the body of its reply."""
     return digest(b"stage", transcript, stage.value.encode(), asked, hash_of(body))
 
 
 def signed(key: SigningKey, transcript: bytes, body: bytes) -> bytes:
-    """Return a reply: its body, and the signature of the transcript with it."""
+    """Return a reply: its body, and a signature of it and the transcript."""
     return body + key.sign(joined(PROTOCOL, b"reply", transcript))
 
 
@@ -50,19 +50,17 @@ def checked_body(
     """Return the body of a reply and the transcript after it.
 
     Args:
-        reply: Of a client.
+        reply: A client's reply.
         public: The client's signing key.
         transcript: Before the stage.
-        stage: That it answers.
-        asked: The hash of the request that it answers.
+        stage: The stage.
+        asked: Hash of the request.
 
     Raises:
-        ValueError: It is not signed, or something was altered on the way, now or before.
+        ValueError: It is not signed, or a message was altered in transit, now or before.
     """
     body, signature = body_of(reply)
     after = goes_on(transcript, stage, asked, body)
     if not is_by(public, signature, after):
-        raise ValueError(
-            "its signature does not fit what was sent and received: something was altered on the way"
-        )
+        raise ValueError("its signature does not match the messages: one was altered in transit")
     return body, after

@@ -1,4 +1,4 @@
-"""Bytes of messages: numbers of fixed width, one after another, read to the last byte."""
+"""Binary messages: numbers of fixed width, one after another, read to the last byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INDEX = 4  # bytes of a client's place in the roster
 
 
 class Reader:
-    """Reads a message; what is too short or too long is refused with `ValueError`."""
+    """Reads a message; raises `ValueError` if it is too short or too long."""
 
     def __init__(self, message: bytes) -> None:
         self._message = message
@@ -30,11 +30,11 @@ class Reader:
 
     @property
     def left(self) -> bool:
-        """Whether there is more."""
+        """Whether bytes are left."""
         return self._at < len(self._message)
 
     def end(self) -> None:
-        """Refuse what is left."""
+        """Refuse remaining bytes."""
         if self.left:
             raise ValueError(f"a message has {len(self._message) - self._at} bytes too many")
 
@@ -58,18 +58,18 @@ def bitmap(members: Iterable[int], size: int) -> bytes:
 
 
 def members_of(bits: bytes, size: int) -> frozenset[int]:
-    """Return the places that a bitmap holds.
+    """Return the places in a bitmap.
 
     Raises:
         ValueError: It has another length, or a place beyond `size`.
     """
     members = frozenset(8 * i + j for i, byte in enumerate(bits) if byte for j in range(8) if byte >> j & 1)
     if len(bits) != -(-size // 8) or max(members, default=-1) >= size:
-        raise ValueError(f"a list of who is alive does not fit a roster of {size}")
+        raise ValueError(f"a list of uploads does not fit a roster of {size}")
     return members
 
 
 def must_ascend(values: Sequence[int], what: str) -> None:
-    """Raise `ValueError` unless values are each greater than the one before."""
+    """Raise `ValueError` unless values are strictly ascending."""
     if any(left >= right for left, right in itertools.pairwise(values)):
         raise ValueError(f"{what} are repeated or out of order")

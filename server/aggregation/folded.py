@@ -20,7 +20,7 @@ class WeightedMean(Updates):
 
     def __init__(self, total: Total, layout: Layout, request: Message) -> None:
         self.count = len(total.nodes)
-        self.reported = total.means
+        self.reported, self.reported_sums = total.means, total.metrics
         self._total = total
         self._layout = layout
         self._request = request
@@ -46,7 +46,7 @@ class ClippedSum(Updates):
 
     def __init__(self, total: Total, layout: Layout) -> None:
         self.count = len(total.nodes)
-        self.reported = total.means
+        self.reported, self.reported_sums = total.means, total.metrics
         self._total = total
         self._layout = layout
 

@@ -19,7 +19,7 @@ class SecureMean(Updates):
 
     def __init__(self, decoded: Decoded, ask: Ask) -> None:
         self.count = decoded.clients
-        self.reported = decoded.metrics
+        self.reported, self.reported_sums = decoded.metrics, decoded.metric_totals
         self._decoded = decoded
         self._ask = ask
 
@@ -36,7 +36,7 @@ class SecureMean(Updates):
 
     def sums(self) -> Sums:
         """Return the sum of the differences, by the layout's names."""
-        return self._ask.layout.split(self._decoded.update * self._decoded.weight)
+        return self._ask.layout.split(self._decoded.total)
 
     def _mean(self) -> tuple[Arrays, Fields]:
         layout = self._ask.layout

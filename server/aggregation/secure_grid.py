@@ -150,7 +150,7 @@ class SecureGrid(GridAround):
             result.why = str(error)
             return result
         result.summed, result.decoded = sorted(session.uploaded), decoded
-        result.clipped = decoded.clipped / (decoded.clients * len(decoded.update))
+        result.clipped = decoded.clipped / (decoded.clients * len(decoded.coordinates))
         return result
 
     def _begin(self, clients: list[int], round_: int, task: str) -> Session:

@@ -23,10 +23,12 @@ class Updates(ABC):
     Attributes:
         count: How many there are.
         reported: Means of the clients' metrics, by name.
+        reported_sums: Their sums, each client counted as in the means.
     """
 
     count: int = 0
     reported: Mapping[str, float]
+    reported_sums: Mapping[str, float]
 
     @abstractmethod
     def messages(self) -> list[Message]:
@@ -57,6 +59,7 @@ class NoUpdates(Updates):
     """
 
     reported: Mapping[str, float] = {}
+    reported_sums: Mapping[str, float] = {}
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

@@ -127,7 +127,7 @@ def test_a_picture_is_drawn(more: str, tmp_path: Path) -> None:
         (f"--epsilon 0 {PLAN}", "epsilon = 0.0: must be above 0"),
         (
             f"--epsilon 1e-3 {PLAN} --delta 1e-30",
-            "epsilon = 0.001: no noise multiplier up to 1e+06 gets there",
+            "epsilon = 0.001: no noise multiplier up to 1e+06 reaches it",
         ),
         (f"--noise-multiplier 1 {PLAN} --rate 1.5", "rate = 1.5: must be above 0 and at most 1"),
         (f"--noise-multiplier 1 {PLAN} --steps 0", "steps = 0: must be 1 or more"),

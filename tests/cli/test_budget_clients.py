@@ -231,15 +231,15 @@ NOISY = f"dp-fedavg --noise-multiplier 1 {PLAN}"
         ),
         (
             "dp-fedavg --noise-multiplier 1 --rounds 1 --delta 1e-5 --relation add-or-remove-one",
-            "--relation add-or-remove-one: needs a rate that is declared; allowed: --client-rate, or zero-out",
+            "--relation add-or-remove-one: needs a declared rate; allowed: --client-rate, or zero-out",
         ),
         (
             f"{NOISY} --relation add-or-remove-one --sampling fixed",
-            "sampling = fixed: its law has the number of clients in it, which add-or-remove-one protects",
+            "sampling = fixed: its distribution depends on the number of clients, which add-or-remove-one protects",
         ),
         (
             f"{NOISY} --relation add-or-remove-one --max-cohort 5",
-            "sampling = truncated-poisson: its law has the number of clients in it",
+            "sampling = truncated-poisson: its distribution depends on the number of clients",
         ),
         (
             f"{NOISY} --relation add-or-remove-one --cohort 20000",
@@ -247,7 +247,7 @@ NOISY = f"dp-fedavg --noise-multiplier 1 {PLAN}"
         ),
         (
             f"dp-fedavg --epsilon 1 {PLAN} --mean-noise 1e-6 --json",
-            "which is what it takes",
+            "the number that this noise needs",
         ),
         (
             "dp-fedavg --noise-multiplier 1 --rounds 1 --delta 1e-5 --clients 1000 --cohort 5 --population 1000000 10",
@@ -274,7 +274,7 @@ def test_what_is_refused(line: str, says: str) -> None:
 def test_help_explains_the_letters() -> None:
     for command, words in (
         ("dp-fedavg", "a client's epsilon for each adversary"),
-        ("local-dp", "trusts nobody"),
+        ("local-dp", "does not trust the server"),
     ):
         assert words in budget(f"{command} --help")
         assert command in budget("--help")

@@ -130,4 +130,4 @@ def test_what_is_refused(line: str, says: str) -> None:
 def test_help_says_what_epsilon_rests_on() -> None:
     result = RUNNER.invoke(app, ["budget", "dp-ftrl", "--help"])
     assert result.exit_code == 0
-    assert "Epsilon rests on no sampling" in result.stdout
+    assert "Epsilon depends on how often" in result.stdout

@@ -116,5 +116,5 @@ def test_what_is_refused(line: str, says: str) -> None:
 def test_help_says_what_follows_from_what() -> None:
     result = RUNNER.invoke(app, ["budget", "secagg", "--help"])
     assert result.exit_code == 0
-    assert "Neighbours and threshold follow from what is assumed" in result.stdout
+    assert "Neighbours and threshold follow from assumptions" in result.stdout
     assert "secagg" in RUNNER.invoke(app, ["budget", "--help"]).stdout

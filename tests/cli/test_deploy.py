@@ -1,7 +1,6 @@
 """The commands for runs on a server: what they refuse, and what they say."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim.cli import app
 from tests.conftest import CONFIGS
-from tests.fedsim.deployment.operator.test_follow import later
 from tests.support.deployment.directories import files_of
 from tests.support.deployment.serving import Server, served
 from tests.support.stopping import change, stopped
+from tests.support.waiting import later, wait_for
 
 TINY = """
 name = "tiny"
@@ -53,8 +52,7 @@ def call(*arguments: str, code: int = 0) -> Result:
 
 def run_when_submitted(server: Server) -> None:
     """Do what a ServerApp does, once a run is there."""
-    while not server.runs:
-        time.sleep(0.01)
+    wait_for(lambda: server.runs, pause=0.01)
     experiment = fedsim.Experiment.from_toml(TINY)
     fedsim.run(experiment, server.folder / server.runs[-1].override_config["run-name"].string)
     server.finish("completed")
@@ -106,8 +104,7 @@ def test_stopped_and_resumed_by_its_copy(server: Server, on: list[str]) -> None:
     before = len(server.runs)
 
     def work() -> None:
-        while len(server.runs) == before:  # until the command has asked for it
-            time.sleep(0.01)
+        wait_for(lambda: len(server.runs) > before, pause=0.01)  # until the command has asked for it
         fedsim.resume(path)
         server.finish("completed")
 

@@ -12,11 +12,12 @@ from fedsim import Experiment
 from fedsim.clients.app import app
 from fedsim.clients.client_runtime import _client_runtime
 from fedsim.data import prepare
+from fedsim.messages import VECTOR
 from fedsim.models import initial_model
 from fedsim.privacy.dp_sgd.state import Untrained
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
-from fedsim.vectors import CLIPPED, split
+from fedsim.vectors import split
 from tests.support.tasks import task_of, tensors
 
 BASE = """
@@ -107,8 +108,8 @@ def test_where_a_client_is_protected_a_buffer_is_clipped_with_the_rest(mechanism
         content, received = trained(text, **{"clip-norm": clip})
         if mechanism == "local-dp":
             return {name: array - received[name].numpy() for name, array in arrays(content).items()}
-        assert list(content.array_records) == [CLIPPED]
-        return split(content.array_records[CLIPPED][CLIPPED].numpy(), ArrayRecord(received))
+        assert list(content.array_records) == [VECTOR]
+        return split(content.array_records[VECTOR][VECTOR].numpy(), ArrayRecord(received))
 
     free, clipped = update(1e4), update(0.5)
     norm = np.sqrt(sum(np.square(part.astype(np.float64)).sum() for part in free.values()))

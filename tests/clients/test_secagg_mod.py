@@ -88,11 +88,20 @@ class Federation:
             client: request(self.round_, stage, body, told) for client, body in self.server.requests().items()
         }
 
+    def stages(self, until: Stage | None = None) -> Iterator[Stage]:
+        """Yield the present stage for its replies to come in, and close it after that."""
+        played = 0
+        while (stage := self.server.stage) is not until:
+            assert stage is not None
+            assert played < 100, f"the round doesn't get past {stage}"
+            yield stage
+            self.server.close_stage()
+            played += 1
+
     def play(self, until: Stage | None = None) -> None:
-        while self.server.stage is not until:
+        for _ in self.stages(until):
             for client, content in self.requests().items():
                 self.server.receive(client, body_of(self.clients[client].ask(content)))
-            self.server.close_stage()
 
 
 def refused(reply: Message) -> bool:
@@ -123,15 +132,14 @@ def test_a_round_gives_the_mean_and_the_app_trains_once(mode: str) -> None:
 def test_nothing_leaves_but_the_protocols_bytes(mode: str) -> None:
     round_ = Federation(mode)
     sizes: dict[Stage, set[int]] = {}
-    while round_.server.stage is not None:
+    for stage in round_.stages():
         for client, content in round_.requests().items():
             reply = round_.clients[client].ask(content)
             assert list(reply.content) == [RECORD]
             assert list(reply.content[RECORD]) == ["body"]
             assert isinstance(reply.content[RECORD]["body"], bytes)
-            sizes.setdefault(round_.server.stage, set()).add(len(body_of(reply)))
+            sizes.setdefault(stage, set()).add(len(body_of(reply)))
             round_.server.receive(client, body_of(reply))
-        round_.server.close_stage()
     assert all(len(alike) == 1 for alike in sizes.values())  # no length tells anything either
 
 

@@ -56,26 +56,34 @@ ADVERSARY = {
     "dp-ftrl": "known-cohort",
     "local-dp": "server",
 }  # that epsilon is meant for, unless told otherwise
+BESIDE_THE_UPDATE = (
+    "privacy.dp-fedavg.adaptive.quantile=0.5",
+    "privacy.dp-fedavg.adaptive.bit-noise=2.0",
+    "privacy.dp-fedavg.release.train-loss.bound=5.0",
+    "privacy.dp-fedavg.release.train-loss.noise=2.0",
+)
 # Variants of a mechanism that have a state or a noise of their own.
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "dp-sgd": ("dp-sgd", ("server.sampling=poisson", "privacy.dp-sgd.max-participations=3")),
     "dp-fedavg": ("dp-fedavg", ("server.sampling=poisson",)),
     "dp-fedavg all": (
         "dp-fedavg",
-        (
-            *SECAGG,
-            "privacy.secagg.mode=ideal",
-            "privacy.dp-fedavg.adaptive.quantile=0.5",
-            "privacy.dp-fedavg.adaptive.bit-noise=2.0",
-            "privacy.dp-fedavg.release.train-loss.bound=5.0",
-            "privacy.dp-fedavg.release.train-loss.noise=2.0",
-        ),
+        (*SECAGG, "privacy.secagg.mode=ideal", *BESIDE_THE_UPDATE),
+    ),
+    "dp-fedavg in clear": (
+        "dp-fedavg",
+        ("server.sampling=poisson", "server.strategy=fedadam", *BESIDE_THE_UPDATE),
     ),
     "dp-ftrl": ("dp-ftrl", ("server.strategy=fedadam",)),
     "dp-ftrl blt": ("dp-ftrl", ("privacy.dp-ftrl.mechanism=blt",)),
     "dp-ftrl root": ("dp-ftrl", ("privacy.dp-ftrl.mechanism=sqrt-toeplitz",)),
     "local-dp": ("local-dp", ("privacy.local-dp.max-participations=3",)),
 }
+
+
+EVERY = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "dp-fedavg in clear" else name for name in CASES
+]
 
 
 def private(mechanism: str, *overrides: str, noise: str = "noise-multiplier=0.8") -> Experiment:
@@ -137,7 +145,7 @@ def test_every_engine_gives_the_same_bits_and_the_same_ledger(
     assert private_bits(fedsim.run(setting, "local")) == private_bits(whole(name))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_killed_and_resumed_it_ends_with_the_same_weights_ledger_and_epsilon(
     name: str, whole: Callable[[str], fedsim.Run]
 ) -> None:
@@ -169,7 +177,7 @@ def test_real_secure_aggregation_is_the_ideal_one_to_the_bit(mechanism: str) -> 
 # --- the account --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_ledger_has_each_release_once(name: str, whole: Callable[[str], fedsim.Run]) -> None:
     run, (mechanism, _) = whole(name), CASES[name]
     events = lines_of(run)
@@ -185,7 +193,7 @@ def test_the_ledger_has_each_release_once(name: str, whole: Callable[[str], feds
     assert len({event["mechanism"] for event in events}) == 1
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_no_epsilon_stands_without_its_terms_or_below_what_was_spent(
     name: str, whole: Callable[[str], fedsim.Run]
 ) -> None:

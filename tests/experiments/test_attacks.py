@@ -31,7 +31,7 @@ SUCCEED = {
 # Why it fails where it fails: the words of a refusal that is the one meant.
 REFUSALS = {
     "both-shares": "20 clients refuse; client 0 in stage 'unmask': the session is closed",
-    "dead-lists": "have confirmed who has uploaded: allowed: 11 at least",
+    "dead-lists": "have signed the list of uploads: allowed: 11 at least",
     "key-swap": "client 7 in stage 'share': client .* keys are not signed by its registered identity",
     "low-threshold": "20 clients refuse; client 0 in stage 'advertise': threshold = 1: allowed: ",
     "small-cohort": "2 clients refuse; client 0 in stage 'advertise': a cohort of 2: must be from 3",

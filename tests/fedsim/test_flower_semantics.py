@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fedsim.runtime import AppSpec, LocalGrid, SequentialGrid
 from tests.support.flower_fleet import flower_fleet
 from tests.support.semantics_app import app
+from tests.support.waiting import wait_for
 
 CLIENTS = 60  # each test takes some that no other has used
 SERVER = 1
@@ -159,9 +160,7 @@ def test_a_reply_is_pulled_once(fleet: Fleet) -> None:
 
 def test_an_id_that_stands_twice_is_pulled_once(fleet: Fleet) -> None:
     (message_id,) = fleet.grid.push_messages([query(fleet.node())])
-    replies: list[Message] = []
-    while not replies:
-        replies = list(fleet.grid.pull_messages([message_id, message_id]))
+    replies = wait_for(lambda: list(fleet.grid.pull_messages([message_id, message_id])))
     assert [reply.has_content() for reply in replies] == [True]
 
 

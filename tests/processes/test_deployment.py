@@ -14,7 +14,8 @@ from fedsim import Experiment
 from fedsim.data import prepare
 from fedsim.deployment.children import Child
 from tests.runs.test_secagg import found, planted
-from tests.support.federation import Cable, Federation, federation, wait_for
+from tests.support.federation import Cable, Federation, federation
+from tests.support.waiting import wait_for
 
 BASE = """
 name = "deployed"

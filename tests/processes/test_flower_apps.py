@@ -444,7 +444,7 @@ def test_fedsims_own_repository_is_an_experiment() -> None:
     assert (run.kind, run.experiment.data.clients, run.path.name) == ("experiment", 6, "b")
     assert run.rows[0]["loss"] == fedsim.load_run("a").loss
     result = CliRunner().invoke(cli, [*arguments, "--clients", "3"])
-    assert "clients = 3: is not for an experiment, whose data.clients says how many" in result.stderr
+    assert "clients = 3: is not for an experiment, which has data.clients" in result.stderr
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import fedsim
 from tests.conftest import CONFIGS
 from tests.fedsim.deployment.server.test_server_network import SERVER, namespaces  # noqa: F401 (a fixture)
 from tests.support.deployment.servers import environment
+from tests.support.waiting import wait_for
 
 README = Path(__file__).parents[2] / "README.md"
 FEDSIM = [sys.executable, "-P", "-m", "fedsim.cli"]
@@ -73,10 +73,8 @@ def test_from_nothing_to_a_server_and_two_clients(tmp_path: Path, namespaces: tu
         running(namespaces[0], machines[0], one),
         running(namespaces[1], machines[1], other) as client_log,
     ):
-        end = time.monotonic() + 120
-        while "joined" not in client_log.read_text():
-            assert time.monotonic() < end, log.read_text() + client_log.read_text()
-            time.sleep(0.2)
+        said = lambda: log.read_text() + client_log.read_text()  # noqa: E731
+        wait_for(lambda: "joined" in client_log.read_text(), said=said)
         done = subprocess.run(
             ["ip", "netns", "exec", namespaces[0], *FEDSIM, *run, "--out", "copy"],
             cwd=machines[0],

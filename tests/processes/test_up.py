@@ -20,6 +20,7 @@ from fedsim import Experiment
 from fedsim.cli import app
 from fedsim.deployment.local import started
 from tests.support.deployment.directories import files_of
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ class Up:
         """Wait for something, for as long as `up` itself runs; once it has ended, for the others' end."""
         end, was_running = time.monotonic() + WAIT, self.process.poll() is None
         while not reached():
-            assert time.monotonic() < end
+            assert time.monotonic() < end, f"waited {WAIT} s in vain; there run {self.pids()}"
             if was_running and self.process.poll() is not None:
                 raise AssertionError(self.process.communicate())
             time.sleep(0.05)
@@ -187,9 +188,7 @@ def test_a_run_is_let_go_of_stopped_and_resumed(
         copy = f"runs/{name}"
 
         def let_go() -> None:
-            end = time.monotonic() + WAIT
-            while not rows_of(copy) and time.monotonic() < end:
-                time.sleep(0.05)
+            wait_for(lambda: rows_of(copy), WAIT)
             os.kill(os.getpid(), signal.SIGINT)
 
         thread = threading.Thread(target=let_go)

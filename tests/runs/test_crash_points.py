@@ -3,8 +3,6 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any
 
 import pytest
 
@@ -12,28 +10,9 @@ import fedsim
 from fedsim import Experiment
 from fedsim.results.checkpoint import read_checkpoint
 from tests.conftest import experiment
+from tests.support.disk import MOST_STEPS, Disk, crashes
 from tests.support.runs import bits, events_of, private_bits
 from tests.support.stopping import Killed
-
-
-class Disk:
-    """Lets a number of durable steps through and fails all after that, as a kill does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = -1
-        for name in ("os.fsync", "os.rename", "fedsim.results.client_states.ClientStates.keep"):
-            self._guard(monkeypatch, name)
-
-    def _guard(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        real = resolve_name(name.replace(".ClientStates", ":ClientStates"))
-
-        def step(*arguments: Any) -> Any:
-            if self.left == 0:
-                raise Killed
-            self.left -= 1
-            return real(*arguments)
-
-        monkeypatch.setattr(name, step)
 
 
 @pytest.fixture
@@ -54,8 +33,8 @@ def go_on_with(setting: Experiment, path: Path) -> None:
 def test_a_kill_between_any_two_writes_loses_at_most_a_round(disk: Disk) -> None:
     setting = experiment("rounds=2", "server.strategy=fedadam")
     reference = bits(fedsim.run(setting, "whole"))
-    steps, killed_in = 0, set()
-    while True:
+    killed_in = set()
+    for steps in range(MOST_STEPS):
         path = Path(f"killed-{steps}")
         disk.left = steps
         try:
@@ -72,29 +51,12 @@ def test_a_kill_between_any_two_writes_loses_at_most_a_round(disk: Disk) -> None
         if not path.exists() or status != "completed":
             go_on_with(setting, path)
         assert bits(fedsim.load_run(path)) == reference
-        steps += 1
-    assert steps > 25  # every write of a run was the first that did not happen
+    assert 25 < steps < MOST_STEPS - 1  # every write of a run was the first that did not happen
     assert killed_in >= {("killed", 0), ("killed", 1), ("killed", 2), ("completed", 2)}
     assert not list(Path().glob(".fedsim-draft-*"))
 
 
 PRIVATE = ("rounds=2", "privacy.dp-sgd.noise-multiplier=2.0", "privacy.dp-sgd.delta=1e-5")
-
-
-def crashes(disk: Disk, setting: Experiment) -> Iterator[Path]:
-    """Yield a run directory for each durable step that a kill can keep a run from."""
-    steps = 0
-    while True:
-        path = Path(f"killed-{steps}")
-        disk.left = steps
-        try:
-            fedsim.run(setting, path)
-            return
-        except Killed:
-            disk.left = -1
-        if path.exists() and fedsim.load_run(path).status == "killed":
-            yield path
-        steps += 1
 
 
 def test_with_seeded_noise_a_kill_between_any_two_writes_changes_nothing(disk: Disk) -> None:
@@ -131,7 +93,7 @@ def test_kill_after_kill(disk: Disk, steps: int) -> None:
     setting = experiment("rounds=6", "server.strategy=fedavgm")
     reference = bits(fedsim.run(setting, "whole"))
     kills = 0
-    while True:
+    while kills < 100:
         disk.left = steps
         try:
             go_on_with(setting, Path("a"))
@@ -139,7 +101,7 @@ def test_kill_after_kill(disk: Disk, steps: int) -> None:
         except Killed:
             kills += 1
     disk.left = -1
-    assert kills >= 2
+    assert 2 <= kills < 100
     assert bits(fedsim.load_run("a")) == reference
 
 

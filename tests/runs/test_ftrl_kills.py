@@ -15,7 +15,7 @@ from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.randomness import ServerDraws
 from fedsim.streams import numpy_stream
-from tests.runs.test_crash_points import Disk, crashes, disk  # noqa: F401 (a fixture)
+from tests.support.disk import Disk, crashes
 from tests.support.dying import PLACES, died, killed, participations, watch_draws
 
 ROUNDS, SEPARATION, MOST, CLIENTS = 8, 2, 2, 12
@@ -142,12 +142,11 @@ def test_a_round_that_comes_again_has_its_cohort_and_no_second_draw(
 
 @pytest.mark.slow
 def test_a_kill_between_any_two_writes_has_nobody_take_part_too_often(
-    disk: Disk,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     notes, kills, experiment = Path("draws"), 0, setting("server.cohort=4", "rounds=5")
     watch_draws(monkeypatch, notes)
-    for path in crashes(disk, experiment):
+    for path in crashes(Disk(monkeypatch), experiment):
         check(notes, fedsim.resume(path), rounds=5)
         notes.unlink()
         kills += 1

@@ -15,6 +15,8 @@ import fedsim
 from fedsim import Experiment, interruption
 from fedsim.streams import numpy_stream
 from tests.support.runs import bits
+from tests.support.sessions import FINE, kill_session, session
+from tests.support.waiting import LONGEST, wait_for
 
 pytestmark = pytest.mark.usefixtures("sigint")
 
@@ -35,7 +37,6 @@ strategy = "fedadam"
 [runtime]
 workers = 2
 """
-PATIENCE = 120.0  # seconds after which a process that does not do what is waited for has failed the test
 
 
 @pytest.fixture(autouse=True)
@@ -64,38 +65,10 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         kill_session(process)
 
 
-def kill_session(process: subprocess.Popen[str]) -> None:
-    """Kill a process and all that it started, and see them gone."""
-    for pid in session(process.pid):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-    wait_for(lambda: not session(process.pid))
-
-
-def session(leader: int) -> list[int]:
-    """Return the processes of a session that have not ended."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if fields[0] != "Z" and int(fields[3]) == leader:
-            found.append(int(folder.name))
-    return found
-
-
 def rows(path: Path) -> int:
     """Return the number of whole rounds that a run has written."""
     metrics = path / "metrics.jsonl"
     return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
 
 
 # --- kills ---------------------------------------------------------------------------------------------
@@ -125,14 +98,14 @@ def test_kills_at_random_moments_leave_the_bits(
         if draw.random() < 0.5:
             more, moment = 1, began + startup * draw.uniform(0.1, 1.1)
         else:
-            wait_for(lambda: rows(run) > before)  # noqa: B023
+            wait_for(lambda: rows(run) > before, pause=FINE)  # noqa: B023
             startup, more = time.perf_counter() - began, int(draw.integers(2, 6))
             first = time.perf_counter()
-            wait_for(lambda: rows(run) >= before + more)  # noqa: B023
+            wait_for(lambda: rows(run) >= before + more, pause=FINE)  # noqa: B023
             a_round = max((time.perf_counter() - first) / more, a_round)
             moment = time.perf_counter() + draw.uniform(0, 2 * a_round)
         # The machine may be faster than it was: no kill takes more than a few rounds.
-        wait_for(lambda: time.perf_counter() >= moment or rows(run) >= before + more + 2)  # noqa: B023
+        wait_for(lambda: time.perf_counter() >= moment or rows(run) >= before + more + 2, pause=FINE)  # noqa: B023
         assert process.poll() is None, process.communicate()
         kill_session(process)
         assert not run.exists() or fedsim.load_run(run).status == "killed"
@@ -151,9 +124,9 @@ def test_a_signal_to_all_processes_ends_the_run_after_the_round(
 ) -> None:
     run = tmp_path / "a"
     process = start("run", "short.toml", "--out", run)
-    wait_for(lambda: rows(run) >= 2)
+    wait_for(lambda: rows(run) >= 2, pause=FINE)
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=LONGEST)
     done = rows(run)
     assert process.returncode == 1
     assert err == f"fedsim: interrupted after round {done} of 40; fedsim resume {run} goes on\n"
@@ -175,7 +148,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, start: Callable[..., subpr
     assert process.poll() is None
     time.sleep(2 * interruption.TOGETHER)
     os.killpg(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, err) == (1, "fedsim: interrupted\n")
     assert (fedsim.load_run(run).status, rows(run)) == ("interrupted", 0)
     assert session(process.pid) == []
@@ -190,12 +163,12 @@ def test_one_process_writes_a_run_and_its_workers_end_with_it(
 ) -> None:
     run = tmp_path / "a"
     process = start("run", "short.toml", "--set", "rounds=100000", "--out", run)
-    wait_for(lambda: rows(run) >= 1)
+    wait_for(lambda: rows(run) >= 1, pause=FINE)
     assert len(session(process.pid)) == 3
     second = subprocess.run([FEDSIM, "resume", run], capture_output=True, text=True, check=False)
     assert second.returncode == 2
     assert second.stderr == f"fedsim: run '{run}': process {process.pid} is writing it; one at a time\n"
     assert fedsim.load_run(run).status == "running"
     process.kill()  # it alone: the workers find out by themselves
-    wait_for(lambda: not session(process.pid))
+    wait_for(lambda: not session(process.pid), pause=FINE)
     assert fedsim.load_run(run).status == "killed"

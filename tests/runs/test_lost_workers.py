@@ -20,6 +20,7 @@ from fedsim.runtime import AppSpec
 from tests.support.dying_app import MARK, VICTIM
 from tests.support.runs import CNN, LSTM, bits, events_of
 from tests.support.stopping import failing_in_private
+from tests.support.waiting import wait_for
 
 
 def children() -> list[int]:
@@ -64,10 +65,8 @@ class Killer(Silent):
         victim = next(filter(is_worker, children()))
         os.kill(victim, signal.SIGKILL)
         self.killed += 1
-        while (
-            victim in children()
-        ):  # until it has been missed: else the next round's first job may go to a corpse
-            time.sleep(0.01)
+        # Until it has been missed: else the next round's first job may go to a corpse.
+        wait_for(lambda: victim not in children(), pause=0.01)
 
 
 @pytest.mark.skipif(not list(Path("/proc/self/task").glob("*/children")), reason="needs Linux's /proc")

@@ -13,7 +13,7 @@ from fedsim.privacy.dp_sgd.event import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
-from tests.support.runs import LSTM, events_of, private_bits
+from tests.support.runs import events_of
 from tests.support.stopping import Killed, fail_in
 
 DIGITS = """
@@ -93,23 +93,6 @@ def test_no_number_stands_without_its_terms() -> None:
     assert "seed" in said["known-cohort"]["noise"]
     assert "epsilon" not in said["released-models"]
     assert "no theorem" in said["released-models"]["unavailable"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(DIGITS, id="cnn"),
-        pytest.param(LSTM + "[privacy.dp-sgd]\nnoise-multiplier = 1.0\ndelta = 1e-5\n", id="lstm"),
-    ],
-)
-def test_every_engine_gives_the_same_bits_and_the_same_ledger(text: str) -> None:
-    engines = ["runtime.engine=sequential"], ["runtime.engine=local", "runtime.workers=3"]
-    reference, other = (
-        private_bits(fedsim.run(Experiment.from_toml(text, engine), f"run-{i}"))
-        for i, engine in enumerate(engines)
-    )
-    assert other == reference
 
 
 def test_under_add_or_remove_nothing_depends_on_the_number_of_records() -> None:

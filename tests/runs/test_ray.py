@@ -2,10 +2,8 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ import pytest
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.progress import Silent
-from fedsim.runtime import AppSpec, RayGrid
+from fedsim.runtime import RayGrid
 from fedsim.runtime.ray_cluster import WorkerProcess
-from tests.fedsim.test_runtime import SPEC, Sum, array, query, told
+from tests.support.engines import SPEC, query, told
 from tests.support.runs import CNN, LSTM, bits
+from tests.support.waiting import wait_for
 
 ray = pytest.importorskip("ray")
 pytestmark = [
@@ -48,40 +47,14 @@ def grid(cluster: Any) -> Iterator[RayGrid]:
 
 def test_a_worker_a_node(grid: RayGrid) -> None:
     processes: set[int] = set()
-    while len(processes) < 2:
-        processes |= set(told(list(grid.send_and_receive([query(c) for c in range(5)])), "process").values())
+
+    def both_there() -> bool:
+        processes.update(told(list(grid.send_and_receive([query(c) for c in range(5)])), "process").values())
+        return len(processes) > 1
+
+    wait_for(both_there, said=lambda: processes)
     assert len(grid._workers) == 2
     assert os.getpid() not in processes
-
-
-def test_it_does_what_the_other_engines_do(grid: RayGrid) -> None:
-    groups = [
-        [query(0, "query.add", array(1.0)), query(1, "query.add", array(1.0))],
-        [query(2, "query.add", array(1.0))],
-    ]
-    values, errors = grid.send_and_fold(groups, Sum())  # type: ignore[misc]
-    assert (values.tolist(), errors) == ([3 + 0 + 1 + 2] * 3, 0)
-    for expected in ([], [1.0], [2.0]):
-        (reply,) = grid.send_and_receive(
-            [query(2, "query.remember", array(len(expected) + 1.0 if expected != [1.0] else 2.0))]
-        )
-        assert [float(a.numpy()[0]) for a in reply.content["kept"].values()] == expected
-    (reply,) = grid.send_and_receive([query(0, "query.nothing")])
-    assert "No query function registered with name 'nothing'" in str(reply.error.reason)
-
-
-def test_an_actor_that_dies_is_replaced_and_its_clients_tried_again(grid: RayGrid) -> None:
-    group = [query(0, "query.add", array(1.0)), query(2, "query.die"), query(4, "query.add", array(1.0))]
-    values, errors = grid.send_and_fold([group, [query(1, "query.add", array(1.0))]], Sum())  # type: ignore[misc]
-    assert (values.tolist(), errors) == ([3.0 + 0 + 4 + 1] * 3, 1)
-    (reply,) = grid.send_and_receive([query(0, "query.die")])
-    assert reply.error.reason == "Ray actor ended (ActorDiedError), twice"
-
-
-def test_where_no_second_try_is_allowed_an_actors_clients_have_failed_at_once(cluster: Any) -> None:
-    with RayGrid(replace(SPEC, second_try=False)) as grid:
-        (reply,) = grid.send_and_receive([query(0, "query.die")])
-        assert reply.error.reason == "Ray actor ended (ActorDiedError)"
 
 
 @pytest.mark.parametrize("text", [CNN, LSTM], ids=["cnn", "lstm"])
@@ -132,20 +105,10 @@ def test_actors_that_are_killed_cost_no_bits(cluster: Any) -> None:
             Twice: it may not be ready yet, and three of those in a row end a run.
             """
             if row["round"] < 3:
-                deadline = time.monotonic() + 120
-                while not (alive := actors()):  # the one killed last may not be back yet
-                    assert time.monotonic() < deadline, "there is no process of an actor"
-                    time.sleep(0.05)
-                os.kill(alive[0], signal.SIGKILL)
+                os.kill(wait_for(actors)[0], signal.SIGKILL)  # the one killed last may not be back yet
 
     ray_setting = Experiment.from_toml(CNN, ["rounds=4", "runtime.engine=ray"])
     assert bits(fedsim.run(ray_setting, "ray", KillActors())) == reference
-
-
-def test_an_app_that_cannot_be_loaded_fails_each_message_with_the_reason(cluster: Any) -> None:
-    with RayGrid(AppSpec(2, {}, "tests.support.apps:missing")) as made:
-        replies = list(made.send_and_receive([query(0), query(1)]))
-    assert all("'tests.support.apps:missing' can't be loaded" in str(reply.error.reason) for reply in replies)
 
 
 def test_what_ray_is_not_asked_for_is_refused() -> None:

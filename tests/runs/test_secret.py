@@ -224,8 +224,8 @@ def test_without_its_state_a_run_does_not_go_on(home: Path, monkeypatch: pytest.
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     where = home.with_name("elsewhere") / "runs" / json.loads(before["run/manifest.json"])["run-id"]
     assert result.stderr == (
-        f"fedsim: run 'run': what it goes on from is secret, and is not at '{where}': with privacy.noise = "
-        "'os' a run goes on only on the machine that it began on, with the FEDSIM_STATE_HOME that it began with\n"
+        f"fedsim: run 'run': its secret state is not at '{where}': with privacy.noise = 'os' a run can be "
+        "resumed only on the machine that it began on, with the same FEDSIM_STATE_HOME\n"
     )
     assert contents(run) == before
     assert not where.parent.exists()

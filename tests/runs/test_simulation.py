@@ -15,29 +15,8 @@ from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.tasks.scoring import score
 from tests.conftest import experiment
-from tests.support.runs import CNN, LSTM, bits
+from tests.support.runs import CNN, bits
 from tests.support.tasks import task_of, tensors
-
-
-@pytest.mark.parametrize(
-    ("text", "workers"),
-    [
-        (CNN, (3,)),
-        pytest.param(CNN, (1, 2), marks=pytest.mark.slow),
-        pytest.param(LSTM, (1, 2, 3), marks=pytest.mark.slow),
-    ],
-    ids=["cnn", "cnn more", "lstm"],
-)
-def test_every_engine_gives_the_same_bits(text: str, workers: tuple[int, ...]) -> None:
-    reference = bits(fedsim.run(Experiment.from_toml(text, ["runtime.engine=sequential"]), "sequential"))
-    assert bits(fedsim.run(Experiment.from_toml(text, ["runtime.engine=sequential"]), "again")) == reference
-    for count in workers:
-        run = fedsim.run(Experiment.from_toml(text, [f"runtime.workers={count}"]), f"local-{count}")
-        assert bits(run) == reference
-    assert (
-        bits(fedsim.run(Experiment.from_toml(text, ["seed=1", "runtime.engine=sequential"]), "other"))
-        != reference
-    )
 
 
 def test_the_number_of_threads_of_the_caller_leaves_the_bits() -> None:

@@ -26,9 +26,10 @@ from fedsim.sweeps.schedule import Schedule
 from fedsim.sweeps.state import SweepDirectory
 from fedsim.sweeps.worker import play
 from tests.conftest import experiment
-from tests.runs.test_kills import PATIENCE, kill_session, session, wait_for
 from tests.support.runs import bits
+from tests.support.sessions import FINE, kill_session, session
 from tests.support.stopping import Killed, Listener, change, die, signal_myself, stopped
+from tests.support.waiting import LONGEST, wait_for
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
@@ -235,10 +236,12 @@ def played(path: str, prune: Pruning, chance: random.Random, *, kill_after: int 
     with SweepDirectory.create(Path(path).absolute(), plan) as directory:
         schedule = Schedule(directory, SilentSweep(), retry_failed=False)
         parts = schedule.begin()
-        while parts and kill_after:
+        made = 0
+        while parts and made < kill_after:
+            assert made < 100, "a sweep of eight runs doesn't end"
             run, until = parts.pop(chance.randrange(len(parts)))
             order = Order(run.name, directory.run_path(run.name), run.experiment.to_toml(), until)
-            listener = Listener(2, die) if kill_after == 1 else Listener()
+            listener = Listener(2, die) if made == kill_after - 1 else Listener()
             try:
                 ended = play(order, listener)
             except Killed:
@@ -246,7 +249,7 @@ def played(path: str, prune: Pruning, chance: random.Random, *, kill_after: int 
                 break
             directory.note(run.name, ended.state, ended.reason)
             parts += schedule.ended(run.name)
-            kill_after -= 1
+            made += 1
     return Sweep(path)
 
 
@@ -327,17 +330,17 @@ def test_a_sweep_that_is_killed_twice_and_interrupted_ends_with_the_same_bits(
     path = tmp_path / "parts"
     command = ("sweep", "short.toml", "--out", "parts", "--workers", "2")
     process = start(*command)
-    wait_for(lambda: rounds_in(path) >= 20)
+    wait_for(lambda: rounds_in(path) >= 20, pause=FINE)
     kill_session(process)  # all of it
     process = start(*command)
-    wait_for(lambda: rounds_in(path) >= 80)
+    wait_for(lambda: rounds_in(path) >= 80, pause=FINE)
     process.kill()  # it alone: the workers find out by themselves
-    wait_for(lambda: State.RUNNING not in Sweep(path).states.values())
+    wait_for(lambda: State.RUNNING not in Sweep(path).states.values(), pause=FINE)
     assert State.INTERRUPTED in Sweep(path).states.values()
     process = start(*command)
-    wait_for(lambda: rounds_in(path) >= 120)
+    wait_for(lambda: rounds_in(path) >= 120, pause=FINE)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE)
+    _, said = process.communicate(timeout=LONGEST)
     done = list(Sweep(path).states.values()).count(State.COMPLETED)
     assert process.returncode == 1
     assert (
@@ -345,7 +348,7 @@ def test_a_sweep_that_is_killed_twice_and_interrupted_ends_with_the_same_bits(
     )
     assert session(process.pid) == []
     process = start("sweep", "--resume", "parts", "--json")
-    out, said = process.communicate(timeout=PATIENCE)
+    out, said = process.communicate(timeout=LONGEST)
     assert process.returncode == 0, said
     assert json.loads(out) == {"sweep": str(path), "runs": 6, "completed": 6, "pruned": {}, "failed": {}}
     assert all_bits(Sweep(path)) == all_bits(whole)
@@ -406,15 +409,15 @@ def test_a_pruned_sweep_that_is_killed_and_interrupted_ends_as_the_uninterrupted
     command = ("sweep", "pruned.toml", "--out", "parts", "--workers", "2")
     for rounds in (60, 150, 240):
         process = start(*command)
-        wait_for(lambda r=rounds: rounds_in(path) >= r)  # type: ignore[misc]
+        wait_for(lambda r=rounds: rounds_in(path) >= r, pause=FINE)  # type: ignore[misc]
         if rounds == 150:
             os.killpg(process.pid, signal.SIGINT)
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=LONGEST)
             assert process.returncode == 1
         else:
             kill_session(process)
     process = start("sweep", "--resume", "parts", "--workers", "3", "--json")
-    out, said = process.communicate(timeout=PATIENCE)
+    out, said = process.communicate(timeout=LONGEST)
     assert process.returncode == 0, said
     told = json.loads(out)
     assert (told["runs"], told["completed"], told["failed"]) == (24, 6, {})
@@ -440,15 +443,15 @@ def test_a_worker_that_dies_fails_its_run_alone(
 ) -> None:
     path = tmp_path / "s"
     process = start("sweep", "short.toml", "--out", "s", "--workers", "1")
-    wait_for(lambda: rounds_in(path) >= 5)
+    wait_for(lambda: rounds_in(path) >= 5, pause=FINE)
     (worker,) = [pid for pid in session(process.pid) if pid != process.pid]
     os.kill(worker, signal.SIGKILL)
-    out, _ = process.communicate(timeout=PATIENCE)
+    out, _ = process.communicate(timeout=LONGEST)
     assert process.returncode == 1
     assert list(Sweep(path).failures.values()) == ["its worker process ended with -9"]
     assert "6 runs: 5 completed, 1 failed" in out
     process = start("sweep", "--resume", "s", "--retry-failed", "--quiet")
-    assert process.communicate(timeout=PATIENCE) == ("", "")
+    assert process.communicate(timeout=LONGEST) == ("", "")
     assert process.returncode == 0
     assert set(Sweep(path).states.values()) == {State.COMPLETED}
 

@@ -7,12 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fedsim import Experiment, Run
 from fedsim.deployment.children import Child, Children
@@ -22,20 +21,10 @@ from fedsim.deployment.operator.follow import follow
 from fedsim.deployment.operator.remote import Remote, Unreachable
 from fedsim.deployment.operator.submit import Submitted
 from fedsim.progress import Silent
+from tests.support.waiting import wait_for
 
 HOST = "127.0.0.1"
 READY = re.compile(r"fedsim server: ready on https://(\S+)")
-LONGEST = 120.0  # seconds that a test waits for what should come soon
-T = TypeVar("T")
-
-
-def wait_for(what: Callable[[], T | None], longest: float = LONGEST) -> T:
-    """Return what is true at last."""
-    end = time.monotonic() + longest
-    while not (found := what()):
-        assert time.monotonic() < end, f"waited {longest} s in vain"
-        time.sleep(0.05)
-    return found
 
 
 class Federation:

@@ -1,4 +1,4 @@
-"""What is timed: each competitor a module that runs in a process of its own.
+"""The competitors: modules that each run in their own process.
 
     python -m fedsim.experiments.benchmarks.peers.NAME WORK REPORT [options]
 

@@ -1,7 +1,7 @@
-"""The bare loop: federated averaging in plain PyTorch, in one process or several, and nothing around it.
+"""The bare loop: federated averaging in plain PyTorch, in one process or several.
 
-A round, in each process: for its share of the cohort, load the global weights, run the steps of SGD, add the
-weights to a sum. The sums lie in shared memory; the first process makes the next global weights of them.
+A round, in each process: for its share of the cohort, load the global weights, run the steps of SGD, add the weights
+to a sum. The sums are in shared memory; the first process averages them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Share:
     """One process of the loop: its model, and its part of every cohort.
 
     Args:
-        work: What to do.
-        rank: Which process it is.
+        work: The work.
+        rank: Index of the process.
         weights: The global weights, shared.
         sums: Each process's sum, `(processes, *shape)` for each array of the weights, shared.
-        channels_last: How the model lies in memory.
+        channels_last: Memory format of the model.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Share:
         self.x, self.y = (torch.from_numpy(array) for array in work.clients())
 
     def train(self, round_: int) -> None:
-        """Train this process's clients of a round, and leave the sum of their weights."""
+        """Train this process's clients of a round, and write the sum of their weights."""
         processes = len(self.sums[0])
         mine = [sums[self.rank] for sums in self.sums]
         for total in mine:
@@ -58,7 +58,7 @@ class Share:
                     total.add_(parameter)
 
     def average(self) -> None:
-        """Make the next global weights; all clients have as many examples, so each counts the same."""
+        """Make the next global weights; clients have equal numbers of examples, so equal weights."""
         for weight, sums in zip(self.weights, self.sums, strict=True):
             torch.div(sums.sum(0), self.work.case.cohort, out=weight)
 

@@ -1,4 +1,4 @@
-"""Looking at the clock between rounds."""
+"""Timing of rounds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 
 class Clock:
-    """Notes when the first round begins and each one ends.
+    """Notes the beginning of the first round and the end of each.
 
     Attributes:
         began: When the first round began, in seconds of `time.time`.
-        seconds: How long each round took, to the end of the one before.
+        seconds: Duration of each round, from the end of the one before.
     """
 
     def __init__(self) -> None:

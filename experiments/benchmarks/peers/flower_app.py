@@ -1,6 +1,6 @@
-"""The work as a Flower app, written as Flower's own PyTorch quickstart is: a ServerApp with FedAvg, a ClientApp.
+"""The work as a Flower app, like Flower's own PyTorch quickstart: a ServerApp with FedAvg, a ClientApp.
 
-Kinder to Flower than the quickstart in one point: a client slices mapped arrays and needs no DataLoader.
+Faster than the quickstart in one point: a client slices mapped arrays and needs no DataLoader.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def make_client_app(path: str) -> ClientApp:
 def make_server_app(path: str, report: str, versions: dict[str, str]) -> ServerApp:
     """Return the ServerApp that does the work of a file, and writes a report.
 
-    A round ends where Flower hands its model to the server's evaluation, which here looks at the clock.
+    A round ends when Flower calls the server's evaluation with its model, which notes the time.
     """
     work = Work.load(path)
     app = ServerApp()

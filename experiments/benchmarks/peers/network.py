@@ -1,4 +1,4 @@
-"""The CNN and its local training as plain PyTorch: what every competitor but fedsim trains."""
+"""The CNN and its local training in plain PyTorch, for all competitors except fedsim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def network(
     """Return the CNN of 215,370 parameters, for images `(batch, 1, 28, 28)`.
 
     Args:
-        weights: What it begins with, in the order of its parameters; unset: PyTorch's own draw.
+        weights: Initial weights, in the order of its parameters; unset: PyTorch's own.
         channels_last: Keep weights and activations with their channels last in memory.
     """
     model = nn.Sequential(

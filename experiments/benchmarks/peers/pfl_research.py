@@ -1,7 +1,7 @@
 """pfl-research: federated averaging on its simulated backend. Runs in an environment of its own.
 
-In several processes it is started by torchrun (`python -m torch.distributed.run`). Kinder to pfl-research
-than its examples in one point: the users' data sets are made once, not each time that a user is drawn.
+torchrun (`python -m torch.distributed.run`) starts several processes. Faster than pfl-research's examples in one
+point: the users' data sets are made once, not each time a user is drawn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fedsim.experiments.benchmarks.work import Report, Work
 
 
 class Module(nn.Module):
-    """The network with the two methods that pfl-research asks for."""
+    """The network with the two methods that pfl-research requires."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Module(nn.Module):
 
 
 class Stopwatch(TrainingProcessCallback):  # type: ignore[misc]  # pfl is not here when types are checked
-    """Looks at the clock when training begins and after each round."""
+    """Notes the time when training begins and after each round."""
 
     def __init__(self) -> None:
         self.clock = Clock()

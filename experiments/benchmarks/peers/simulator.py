@@ -1,7 +1,6 @@
 """fedsim itself: the work as an experiment, through `fedsim.run`.
 
-A round lasts from the end of the one before to its own end, so all is counted that fedsim does between
-them: what it writes, and what it tells.
+A round lasts from the end of the one before to its own end, including fedsim's writing and progress in between.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from fedsim.progress import Silent
 
 
 class Listener(Silent):
-    """Hears of a run, and looks at the clock."""
+    """A listener that notes times."""
 
     def __init__(self) -> None:
         self.clock = Clock()
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Look at the clock before the first round."""
+        """Note the time before the first round."""
         self.clock.start()
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Look at the clock after a round.
+        """Note the time after a round.
 
         Raises:
-            RuntimeError: Clients failed, so there was less work than is timed.
+            RuntimeError: Clients failed, so less work was done.
         """
         self.clock.lap()
         if row["failures"]:
@@ -41,7 +40,7 @@ class Listener(Silent):
 
 
 def main() -> None:
-    """Run `experiment.toml`, which lies beside the work, and report; `--set` overrides a key of it."""
+    """Run `experiment.toml` beside the work, and report; `--set` overrides its keys."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("work")
     parser.add_argument("report")

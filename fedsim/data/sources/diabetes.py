@@ -12,7 +12,7 @@ from fedsim.options import DiabetesOptions
 
 
 def diabetes(options: DiabetesOptions, generator: np.random.Generator, targets: Targets) -> Raw:
-    """Return the diabetes data of Efron et al. 2004: 442 patients, 10 features, disease progression a year on.
+    """Return the diabetes data of Efron et al. 2004: 442 patients, 10 features, disease progression after a year.
 
     Features are age, sex, body mass index, blood pressure and six blood values, standardised by scikit-learn over all
     patients: float32 `(10,)`, mean 0 and standard deviation 1. Targets are from 25 to 346.

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def huggingface(options: HuggingFaceOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Read a data set by `datasets.load_dataset`.
 
-    The input column may hold images, texts, or lists of numbers of one shape. Labels may be whole numbers or
-    strings (numbered in sorted order), real-valued targets numbers or lists of numbers of one length. A text is classified as a whole: it is cut or padded (token 0) to
-    `sequence-length` characters.
+    The input column may hold images, texts, or lists of numbers of one shape. Labels may be whole numbers or strings
+    (numbered in sorted order), real-valued targets numbers or lists of numbers of one length. A text is classified as
+    a whole: it is cut or padded (token 0) to `sequence-length` characters.
 
     Raises:
         Refused: The data set, a split or a column is not there, or a column can't be used.
@@ -82,7 +82,7 @@ def _load(path: str, where: str) -> dict[str, Dataset]:
         return dict(datasets.load_dataset(path))
     except Refused:
         raise
-    except Exception as error:  # the hub's client raises many kinds
+    except Exception as error:  # the hub's client raises many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Refused(f"{where}: neither a folder nor a data set that can be loaded: {reason}") from None
 
@@ -124,7 +124,7 @@ def _inputs(split: Dataset, column: str, options: HuggingFaceOptions, where: str
 def _targets(
     train: list[Any], test: list[Any], targets: Targets, where: str
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the targets of both splits, labels numbered alike."""
+    """Return the targets of both splits, with the same numbering of labels."""
     if targets is Targets.VALUES:
         return _values(train, where), _values(test, where)
     if all(isinstance(label, str) for label in [*train, *test]):

@@ -78,7 +78,7 @@ def _read_npz(path: Path, where: str) -> dict[str, NDArray[Any]]:
     needed = ", ".join(NPZ_ARRAYS)
     try:
         if not zipfile.is_zipfile(path):
-            path.open("rb").close()  # says why, if it can't be read at all
+            path.open("rb").close()  # raises if it can't be read at all
             raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays {needed}")
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in NPZ_ARRAYS if name not in file]

@@ -1,4 +1,4 @@
-"""The data of clients that bring their own: all that there is beforehand is a test set."""
+"""Data that clients bring themselves: only the test set is known in advance."""
 
 from __future__ import annotations
 

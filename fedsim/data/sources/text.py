@@ -16,7 +16,7 @@ from fedsim.data.tokens import VOCABULARY, windows
 from fedsim.errors import Refused
 from fedsim.options import TextJsonOptions, TextOptions
 
-# Parts of the library's folder that are not its modules, or that distributions leave out.
+# Parts of the library's folder that are no modules, or that distributions omit.
 _NOT_MODULES = {"__phello__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test"}
 _NOT_MODULES |= {"tkinter", "turtledemo", "__pycache__"}
 

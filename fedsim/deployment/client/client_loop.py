@@ -125,7 +125,7 @@ class ClientLoop:
         training = message.metadata.message_type.partition(".")[0] == "train"
         if training and run.once_a_round and (round_ is None or self._state.has_noted(run.series, round_)):
             said = (
-                "no round is said"
+                "the message has no round"
                 if round_ is None
                 else f"round {round_}: this client has taken part in it before"
             )
@@ -133,7 +133,7 @@ class ClientLoop:
         context = self._context(message, run)
         try:
             reply = play(self._app, message, context)
-        except Exception as error:  # an app may raise anything; the client goes on with the state from before
+        except Exception as error:  # an app may raise anything; the client keeps its former state
             log.exception("run %s: %s failed", run.name, _title(message))
             reason = "failed" if run.is_private else f"{type(error).__name__}: {error}"
             raise ClientRejected(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason) from None

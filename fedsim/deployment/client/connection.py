@@ -139,7 +139,7 @@ class Connection:
         return run, self._retried(lambda: self._fleet.bundle(self.node_id, run))
 
     def push(self, reply: Message, seconds: float) -> int:
-        """Send a reply that took so many seconds to make; return its size in bytes.
+        """Send a reply that took `seconds` to make; return its size in bytes.
 
         Raises:
             ReplyTooLarge: The reply exceeds the server's limit.

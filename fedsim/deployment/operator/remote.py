@@ -163,7 +163,7 @@ def _reason(answer: httpx.Response) -> str:
 
 
 def _tls_problem(error: httpx.TransportError) -> str | None:
-    """Return what is wrong with the server's TLS; None: the error has another cause."""
+    """Return the problem with the server's TLS; None: the error has another cause."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]

@@ -37,7 +37,7 @@ def experiment_for(file: Path, overrides: Iterable[str], *, loopback: bool) -> E
         return Experiment.load(file, [*overrides, "privacy.noise=os"])
     if privacy.noise == "seeded" and not loopback:
         raise Refused(
-            "privacy.noise = 'seeded': whoever has the seed has the noise, and others than this machine take part; "
+            "privacy.noise = 'seeded': the seed reveals the noise, and other machines than this one take part; "
             "allowed: os"
         )
     return experiment

@@ -93,7 +93,7 @@ class Response:
 
 
 async def ask(app: ASGIApp, scope: Scope, body: bytes, receive: Receive) -> Response:
-    """Return an app's answer to a request whose body was read before."""
+    """Return an app's answer to a request with a body that was read before."""
     response = Response()
 
     async def keep(message: Message) -> None:

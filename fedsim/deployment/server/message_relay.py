@@ -171,9 +171,9 @@ class MessageRelay:
         return _packed(replies, contents) if contents else b""
 
     def _that_fit(self, asked: Sequence[str]) -> list[str]:
-        """Return the messages whose replies fit into one answer.
+        """Return messages with replies that fit into one answer.
 
-        A message without a reply is one of them: Flower may have an error for it.
+        Messages without a reply are included: Flower may have an error for them.
         """
         some, size = [], 0
         for id_ in asked:

@@ -57,7 +57,7 @@ class _Named:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose TLS connections know their peers' addresses during the handshake."""
+    """An event loop with TLS connections that know their peers' addresses during the handshake."""
 
     def _make_ssl_transport(
         self, rawsock: Any, protocol: Any, sslcontext: Any, *arguments: Any, **options: Any

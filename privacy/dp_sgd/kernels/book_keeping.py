@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedsim.privacy.dp_sgd.kernels import lstm
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import Arena
+from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.kernels.layers import layer_parts
 from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Weighted, only
 from fedsim.privacy.dp_sgd.rounding import clip_factors
@@ -22,29 +22,27 @@ Buffers = Mapping[nn.Parameter, Tensor]
 class BookKeepingSum:
     """Clipped sums by book-keeping (Bu et al. 2023, arXiv 2210.00038).
 
-    1. Forward, in which each layer's input is kept.
-    2. Backward to the layers' outputs only.
-    3. From input and gradient at the output, each layer's squared norms, `(B,)`; their sum over layers gives
-       the examples' clip factors.
+    1. Forward, keeping each layer's input. 2. Backward to the layers' outputs only. 3. From input and gradient at the
+    output, each layer's squared norms, `(B,)`; their sum over layers gives the examples' clip factors.
     4. From the same two, each layer's sum over examples, each times its factor: one matrix product.
 
-    There is one pass, whatever the examples are: of one that is not finite, what was kept becomes zero.
+    There is always one pass: the kept tensors of a non-finite example are zeroed.
     """
 
     def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
         self._model = model
         self._losses = losses
         self._clip = clip
-        self._arena = Arena()
+        self._pool = BufferPool()
         self._watches: list[_Watch] = []
         for path, module in model.named_modules():
             if own := {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
                 kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
-                self._watches.append(kind(path, module, own, self._arena))
+                self._watches.append(kind(path, module, own, self._pool))
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
-        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
+        """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         losses, squares, parts = self.norms(inputs, labels)
         finite = losses.isfinite() & squares.isfinite()
         if not finite.all():
@@ -53,7 +51,7 @@ class BookKeepingSum:
         return losses[finite]
 
     def norms(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[dict[str, Part]]]:
-        """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of both module by module."""
+        """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of each module."""
         losses, parts = self._backward(inputs, labels)
         return losses, torch.stack([part.squares() for own in parts for part in own.values()]).sum(0), parts
 
@@ -76,8 +74,8 @@ class BookKeepingSum:
                     buffers[parameter].zero_()
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[dict[str, Part]]]:
-        """Return the losses `(B,)`, and each watch's parts: none where no gradient came."""
-        self._arena.begin()
+        """Return the losses `(B,)`, and each watch's parts, empty without a gradient."""
+        self._pool.begin()
         with torch.enable_grad(), _watching(self._watches):
             losses = self._losses(self._model(inputs), labels)
             if losses.shape != (len(inputs),):
@@ -90,16 +88,18 @@ class BookKeepingSum:
 
 
 class _Watch:
-    """Sees one module in a pass forward.
+    """Records one module in a forward pass.
 
     Attributes:
         trained: The module's own trainable parameters, by name.
-        edge: The module's output in autograd's graph; None before it was seen.
+        edge: The module's output in autograd's graph; None before the forward pass.
     """
 
-    def __init__(self, path: str, module: nn.Module, trained: dict[str, nn.Parameter], arena: Arena) -> None:
+    def __init__(
+        self, path: str, module: nn.Module, trained: dict[str, nn.Parameter], pool: BufferPool
+    ) -> None:
         self.trained = trained
-        self._arena = arena
+        self._pool = pool
         self.edge: GradientEdge | None = None
         self._name = f"{path or 'the model'} ({type(module).__name__})"
         self._module = module
@@ -108,12 +108,12 @@ class _Watch:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """The parameters' dtype."""
         return next(iter(self.trained.values())).dtype
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """See the module's forward pass inside the block, and forget what was seen at its end."""
+        """Record the module's forward pass inside the block, and discard the record at its end."""
         handle = self._module.register_forward_hook(self._saw)
         try:
             yield
@@ -125,7 +125,7 @@ class _Watch:
         self._once()
         self._input = arguments[0].detach()
         self._version = self._input._version
-        # Where an operation in place comes after, the tensor moves on in the graph; the edge stays.
+        # A later in-place operation moves the tensor on in the graph; the edge stays.
         self.edge = get_gradient_edge(output)
 
     def _once(self) -> None:
@@ -136,22 +136,22 @@ class _Watch:
             )
 
     def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
-        """Yield the module's parts after their names, if a gradient came to its output."""
+        """Yield the module's named parts, if a gradient reached its output."""
         if self._input is None or gradient is None:
             return
         if not len(gradient) == len(self._input) == batch:
             raise ValueError(f"{self._name}: its input and output must begin with the batch")
         if self._input._version != self._version:
             raise ValueError(f"{self._name}: its input is changed in place after it")
-        yield from layer_parts(self._module, self.trained, self._input, gradient, self._arena)
+        yield from layer_parts(self._module, self.trained, self._input, gradient, self._pool)
 
 
 class _LstmWatch(_Watch):
-    """Runs an nn.LSTM in a pass forward, with what its per-example gradients need kept."""
+    """Runs an nn.LSTM in a forward pass, keeping what its per-example gradients need."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Run the module's forward pass inside the block, and forget it at its end."""
+        """Run the module's forward pass inside the block, and discard its record at its end."""
         self._layers: list[lstm.LstmLayer] = []
         self._module.forward = self._run
         try:
@@ -169,10 +169,10 @@ class _LstmWatch(_Watch):
             )
         anchor = torch.zeros((), requires_grad=True)
         self.edge = get_gradient_edge(anchor)
-        return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers, self._arena)
+        return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers, self._pool)
 
     def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
-        """Yield the parts of all layers after their names, if a gradient came to the output."""
+        """Yield the named parts of all layers, if a gradient reached the output."""
         for layer in self._layers if gradient is not None else []:
             if len(layer.states) != batch:
                 raise ValueError(f"{self._name}: its batch is not the batch; see batch_first")
@@ -180,7 +180,7 @@ class _LstmWatch(_Watch):
 
 
 def keep_finite(finite: Tensor, squares: Tensor, parts: Sequence[Mapping[str, Part]]) -> Tensor:
-    """Make the gradients of other examples than the `finite` zero, and return the squared norms then, all `(B,)`."""
+    """Zero the gradients of examples that are not `finite`, and return the new squared norms; all `(B,)`."""
     for own in parts:
         for part in own.values():
             part.keep(finite)

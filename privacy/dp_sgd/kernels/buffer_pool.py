@@ -1,4 +1,4 @@
-"""Memory that one batch after another uses."""
+"""Memory that successive batches reuse."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-MOST_KEPT = 512  # tensors whose views are kept: some ten for each size of a batch
+MOST_KEPT = 512  # tensors with cached views: some ten for each batch size
 
 
-class Arena:
-    """Hands out tensors whose memory the next batch uses again, in the same order.
+class BufferPool:
+    """Hands out tensors; the next batch reuses their memory in the same order.
 
-    Large blocks that are allocated for each batch go back to the operating system in between, and are faulted
-    in page by page when they return: a third of an LSTM's step. Batches of DP-SGD differ in size, so a block
-    grows to the largest, and a smaller batch takes its beginning.
+    Large blocks allocated for each batch would return to the operating system in between, and be faulted in page by
+    page again: a third of an LSTM's step. Batches of DP-SGD differ in size, so a block grows to the largest, and a
+    smaller batch takes its beginning.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,15 @@ class Arena:
         self._steps: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
 
     def begin(self) -> None:
-        """Take all tensors back: what they hold is no longer needed."""
+        """Take all tensors back; their contents are no longer needed."""
         self._taken = 0
 
     def empty(self, *shape: int, like: Tensor) -> Tensor:
-        """Return a contiguous tensor of a shape, whose values are whatever was there.
+        """Return a contiguous uninitialised tensor.
 
         Args:
             shape: Its shape.
-            like: Of the same dtype.
+            like: A tensor of the dtype.
         """
         size = math.prod(shape)
         if self._taken == len(self._blocks):
@@ -45,7 +45,7 @@ class Arena:
         return block[:size].view(shape)
 
     def steps(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Return `tensor.unbind(1)`, of a tensor of this arena's or a view of one: the same views batch after batch.
+        """Return `tensor.unbind(1)`, of a tensor of this pool, or a view of one: the same views batch after batch.
 
         Making them takes as long as a small operation on them.
         """

@@ -16,9 +16,8 @@ from fedsim.privacy.dp_sgd.kernels.param_gradients import Weighted
 class CompiledSum:
     """The fast kernel's clipped sums by `torch.compile`; the first batch waits for the compiler.
 
-    What the fast kernel does is recorded once, operation by operation, on the largest batch: whatever the model
-    decides in Python is decided then. A smaller batch is padded with its first example, which is given the factor
-    zero.
+    The fast kernel's operations are traced once, on the largest batch, including the model's decisions in Python. A
+    smaller batch is padded with its first example, with factor zero.
 
     Raises:
         ValueError: The model has an nn.LSTM, or this machine has no C++ compiler.
@@ -44,7 +43,7 @@ class CompiledSum:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
-        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
+        """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         batch = len(inputs)
         padded = self._padded(inputs), self._padded(labels), torch.arange(self._size) < batch
         if self._recorded is None:
@@ -64,9 +63,9 @@ class _Recorded:
     """A pass of the fast kernel over a padded batch, compiled.
 
     Attributes:
-        compiled: Takes inputs, labels and which examples count; returns losses, which examples are finite, and all
-            tensors of the sums, one after another.
-        names: The parameters that have a sum, module by module, and whether it has a `right`.
+        compiled: Takes inputs, labels and which examples count; returns losses, which examples are finite, and the
+            tensors of all sums.
+        names: The parameters with a sum, by module, and whether it has a `right`.
     """
 
     compiled: Callable[..., list[Tensor]]
@@ -77,7 +76,7 @@ class _Recorded:
         """Record a pass, and compile it.
 
         Raises:
-            ValueError: The model decides by what is in a tensor.
+            ValueError: The model's control flow depends on a tensor's values.
         """
         from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -98,7 +97,7 @@ class _Recorded:
             if "value out of a tracing tensor" not in str(error):
                 raise
             raise ValueError(
-                "kernel = 'compiled': the model decides by what is in a tensor, which compiled code can't; use 'fast'"
+                "kernel = 'compiled': the model's control flow depends on a tensor's values; use 'fast'"
             ) from None
         # One thread compiles: a worker starts no processes of its own.
         options: dict[str, Any] = {"compile_threads": 1}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import Arena
+from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.kernels.param_gradients import (
     Part,
     Product,
@@ -21,18 +21,18 @@ from fedsim.privacy.dp_sgd.kernels.param_gradients import (
     squared,
 )
 
-MOST_CHUNKS = 16  # of a batch: each is work for a compiler
+MOST_CHUNKS = 16  # of a batch, to limit compilation
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache
 
 
-def convolution_part(layer: nn.Conv2d, x: Tensor, gradient: Tensor, arena: Arena) -> Part:
+def convolution_part(layer: nn.Conv2d, x: Tensor, gradient: Tensor, pool: BufferPool) -> Part:
     """Return the part of a convolution's weight.
 
     Args:
         layer: Of one group, padded by zeros.
         x: `(B, C, ..., ...)`, in either memory format.
         gradient: `(B, O, H, W)`.
-        arena: Where per-example gradients go.
+        pool: Where per-example gradients go.
     """
     x = F.pad(x, _margins(layer))
     positions, inputs, outputs = gradient[0, 0].numel(), layer.weight[0].numel(), len(layer.weight)
@@ -40,18 +40,18 @@ def convolution_part(layer: nn.Conv2d, x: Tensor, gradient: Tensor, arena: Arena
         patches = F.unfold(
             x, _two(layer.kernel_size), dilation=_two(layer.dilation), stride=_two(layer.stride)
         )
-        return Product(patches.mT, gradient.flatten(2).mT, arena)
-    return Convolved(layer, x, gradient, arena)
+        return Product(patches.mT, gradient.flatten(2).mT, pool)
+    return Convolved(layer, x, gradient, pool)
 
 
 class Convolved:
     """The gradients of a convolution's weight, example by example: `g_i = patches_i^T outputs_i`.
 
-    The patches are laid out so that what is copied comes in long runs: S * C floats of a row of pixels, or W
-    floats of a row of one channel where that is longer, as with one or three channels.
+    Patches are laid out so that copies are long runs: S * C floats of a row of pixels, or W floats of a row of one
+    channel if that is longer, as with one or three channels.
     """
 
-    def __init__(self, layer: nn.Conv2d, x: Tensor, gradient: Tensor, arena: Arena) -> None:
+    def __init__(self, layer: nn.Conv2d, x: Tensor, gradient: Tensor, pool: BufferPool) -> None:
         batch, outputs, height, width = gradient.shape
         _, channels, rows, columns = layer.weight.shape
         self._outputs = gradient.permute(0, 2, 3, 1).reshape(batch, height * width, outputs)
@@ -67,7 +67,7 @@ class Convolved:
         sizes, strides = zip(*order, strict=True)
         self._patches = x.as_strided((batch, *sizes), (b, *strides), x.storage_offset())
         self._kernel = tuple(size for size, _ in kernel)
-        self._arena = arena
+        self._pool = pool
         self._rows: list[tuple[slice, Tensor]] = []
 
     def squares(self) -> Tensor:
@@ -75,7 +75,7 @@ class Convolved:
         batch, positions, outputs = self._outputs.shape
         inputs = self._patches[0].numel() // positions
         count = min(batch, max(CHUNK // (inputs * positions), math.ceil(batch / MOST_CHUNKS)))
-        room = self._arena.empty(count, *self._patches.shape[1:], like=self._outputs)
+        room = self._pool.empty(count, *self._patches.shape[1:], like=self._outputs)
         unfolded = (
             room.view(count, inputs, positions)
             if self._by_channel
@@ -85,12 +85,12 @@ class Convolved:
             some = slice(start, min(start + count, batch))
             size = some.stop - start
             room[:size].copy_(self._patches[some])
-            rows = self._arena.empty(size, inputs, outputs, like=self._outputs)
+            rows = self._pool.empty(size, inputs, outputs, like=self._outputs)
             self._rows.append((some, torch.bmm(unfolded[:size], self._outputs[some], out=rows)))
         return torch.cat([squared(rows) for _, rows in self._rows])
 
     def keep(self, finite: Tensor) -> None:
-        """Make the gradients of other examples zero."""
+        """Zero the gradients of non-finite examples."""
         self._rows = [(some, only(finite[some], rows)) for some, rows in self._rows]
 
     def weighted(self, factors: Tensor) -> Weighted:
@@ -104,7 +104,7 @@ class Convolved:
 
 
 def _margins(layer: nn.Conv2d) -> list[int]:
-    """Return how many zeros stand left, right, above and below of an image."""
+    """Return the numbers of padding zeros left, right, above and below an image."""
     if layer.padding == "valid":
         return [0, 0, 0, 0]
     if layer.padding == "same":

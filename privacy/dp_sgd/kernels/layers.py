@@ -7,33 +7,33 @@ from collections.abc import Callable, Collection, Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import Arena
+from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.kernels.convolution import convolution_part
 from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Product, Rows, lookup_part
 
 
 def layer_parts(
-    module: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    module: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
-    """Yield a part for each trainable parameter of one module, after its name.
+    """Yield the name and the part of each trainable parameter of one module.
 
     Args:
-        module: Of a kind that the validator lets pass, nn.LSTM excepted.
-        trained: The names of its own trainable parameters in it.
+        module: Of a kind that the validator accepts, except nn.LSTM.
+        trained: Names of its own trainable parameters.
         x: Its input `(B, ...)`.
-        gradient: Of the sum of the examples' losses, at its output `(B, ...)`.
-        arena: Where per-example gradients go.
+        gradient: Gradient of the summed losses at its output `(B, ...)`.
+        pool: Where per-example gradients go.
     """
     kind = _KINDS.get(type(module))
-    return (kind or _by_opacus)(module, trained, x, gradient, arena)
+    return (kind or _by_opacus)(module, trained, x, gradient, pool)
 
 
 def _linear(
-    layer: nn.Linear, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Linear, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
     inputs, outputs = _positions(x), _positions(gradient)
     if "weight" in trained:
-        yield "weight", Product(inputs, outputs, arena)
+        yield "weight", Product(inputs, outputs, pool)
     if "bias" in trained:
         yield "bias", Rows(outputs.sum(1))
 
@@ -44,19 +44,19 @@ def _positions(x: Tensor) -> Tensor:
 
 
 def _conv2d(
-    layer: nn.Conv2d, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Conv2d, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
     if layer.groups > 1:
-        yield from _by_opacus(layer, trained, x, gradient, arena)
+        yield from _by_opacus(layer, trained, x, gradient, pool)
         return
     if "weight" in trained:
-        yield "weight", convolution_part(layer, x, gradient, arena)
+        yield "weight", convolution_part(layer, x, gradient, pool)
     if "bias" in trained:
         yield "bias", Rows(gradient.sum((2, 3)))
 
 
 def _embedding(
-    layer: nn.Embedding, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Embedding, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
     tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
     if layer.padding_idx is not None:
@@ -65,7 +65,7 @@ def _embedding(
 
 
 def _group_norm(
-    layer: nn.GroupNorm, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.GroupNorm, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
     if "weight" in trained:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
@@ -75,7 +75,7 @@ def _group_norm(
 
 
 def _layer_norm(
-    layer: nn.LayerNorm, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.LayerNorm, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
     size = len(layer.normalized_shape)
 
@@ -92,9 +92,9 @@ def _layer_norm(
 
 
 def _by_opacus(
-    layer: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, arena: Arena
+    layer: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
 ) -> Iterator[tuple[str, Part]]:
-    """Let Opacus' grad sampler for this kind of layer, or a user's, find the per-example gradients."""
+    """Yield per-example gradients by Opacus' grad sampler for this kind of layer, or a user's."""
     from opacus.grad_sample import GradSampleModule
 
     # Opacus' unfolding of images is wrong for channels_last.

@@ -1,4 +1,4 @@
-"""nn.LSTM forward with its gates kept, and back to the gates: per-example gradients are products of what is kept.
+"""nn.LSTM forward, keeping its gates, and backward to the gates: per-example gradients are products of these.
 
 Legend: T steps, B examples, I inputs, H hidden units. Gates in PyTorch's order: input, forget, candidate, output.
 """
@@ -12,24 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import Arena
+from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Product, Rows
 
 
 class LstmLayer:
     """One layer of an nn.LSTM in one batch; made by its forward pass, completed by the backward pass.
 
-    A step is few, large operations, since each costs a microsecond before it does anything. One sigmoid serves
-    all gates and `tanh(x) = 2 sigmoid(2x) - 1` the rest: it is several times faster than PyTorch's tanh. What
-    is kept has the examples first: the products over time at the end then read memory in order.
+    A step is a few large operations, since each has an overhead of a microsecond. One sigmoid computes all gates and,
+    by `tanh(x) = 2 sigmoid(2x) - 1`, the rest: it is several times faster than PyTorch's tanh. Kept tensors have the
+    examples first, so that the final products over time read memory in order.
 
     Attributes:
         states: `(B, T, H)`, h after each step.
         last_cell: `(B, H)`, c after the last step.
     """
 
-    def __init__(self, lstm: nn.LSTM, index: int, inputs: Tensor, arena: Arena) -> None:
-        self._arena = arena
+    def __init__(self, lstm: nn.LSTM, index: int, inputs: Tensor, pool: BufferPool) -> None:
+        self._pool = pool
         names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if lstm.bias else [])]
         self._names = [f"{name}_l{index}" for name in names]
         self._weights = [cast(Tensor, getattr(lstm, name)).detach() for name in self._names]
@@ -37,8 +37,8 @@ class LstmLayer:
         self._size = lstm.hidden_size
         self._gates = self._gate_inputs()
         self.states = inputs.new_empty(*inputs.shape[:2], self._size)  # the model's from here on
-        self._cells = arena.empty(*self.states.shape, like=inputs)  # 2c
-        self._squashed = arena.empty(*self.states.shape, like=inputs)  # sigmoid(2c)
+        self._cells = pool.empty(*self.states.shape, like=inputs)  # 2c
+        self._squashed = pool.empty(*self.states.shape, like=inputs)  # sigmoid(2c)
         self._outputs: Tensor | None = None  # (B, T, 4H), the loss's gradients before the gates
         self._recur()
         self.last_cell = self._cells[:, -1] / 2
@@ -50,8 +50,8 @@ class LstmLayer:
         return weight
 
     def _gate_inputs(self) -> Tensor:
-        """Return what comes to the gates from the inputs, `(B, T, 4H)`; to the candidate, twice of it."""
-        gates = self._arena.empty(*self._inputs.shape[:2], 4 * self._size, like=self._inputs)
+        """Return the inputs' contribution to the gates, `(B, T, 4H)`, doubled for the candidate."""
+        gates = self._pool.empty(*self._inputs.shape[:2], 4 * self._size, like=self._inputs)
         inputs, weight = self._inputs.flatten(0, 1), self._doubled(self._weights[0]).t()
         if len(self._weights) > 2:
             bias = self._doubled(self._weights[2] + self._weights[3])
@@ -63,7 +63,7 @@ class LstmLayer:
     @torch.inference_mode()
     def _recur(self) -> None:
         """Run `c_t = f c_{t-1} + i g`, `h_t = o tanh(c_t)`, in terms of 2c, h/2 and `s = sigmoid(2 (g's input))`."""
-        recurrent, each = self._doubled(self._weights[1]).mul_(2).t(), self._arena.steps
+        recurrent, each = self._doubled(self._weights[1]).mul_(2).t(), self._pool.steps
         steps = zip(
             each(self._gates),
             *map(each, self._gates.chunk(4, 2)),
@@ -90,12 +90,11 @@ class LstmLayer:
         """Go back to the gates; return the loss's gradient at the inputs, `(B, T, I)`.
 
         Args:
-            states: The loss's gradient at the states, `(B, T, H)`, beside what goes through the recurrence;
-                None: zeros.
+            states: The loss's gradient at the states, `(B, T, H)`, without the recurrent part; None: zeros.
             last_cell: The same at the last cell, `(B, H)`.
         """
         derivatives, to_cell = self._derivatives()
-        of_states = self._arena.empty(*self.states.shape, like=self.states)
+        of_states = self._pool.empty(*self.states.shape, like=self.states)
         if states is None:
             of_states.zero_()
         else:
@@ -107,8 +106,8 @@ class LstmLayer:
 
     @torch.inference_mode()
     def _recur_back(self, of_states: Tensor, cell: Tensor, derivatives: Tensor, to_cell: Tensor) -> None:
-        """Multiply the derivatives, in place, by the gradients of what they are the derivatives of."""
-        size, recurrent, each = self._size, self._weights[1], self._arena.steps
+        """Multiply the derivatives in place by the gradients of their outputs (chain rule)."""
+        size, recurrent, each = self._size, self._weights[1], self._pool.steps
         steps = zip(
             each(of_states),
             each(to_cell),
@@ -130,17 +129,17 @@ class LstmLayer:
             cell, as_gate, later = carry, carry_as_gate, gates
 
     def _derivatives(self) -> tuple[Tensor, Tensor]:
-        """Return derivatives that depend on no gradient.
+        """Return the local derivatives.
 
         Returns:
-            `(B, T, 5, H)`: of c_t with respect to c_{t-1} and to what enters the gates i, f, g; of h_t with
-            respect to what enters o. And `(B, T, H)`: of h_t with respect to c_t.
+            `(B, T, 5, H)`: of c_t with respect to c_{t-1} and to the inputs of the gates i, f, g; of h_t with respect
+            to the input of o. And `(B, T, H)`: of h_t with respect to c_t.
         """
         back_of_sigmoid = torch.ops.aten.sigmoid_backward.grad_input
         back_of_tanh = torch.ops.aten.tanh_backward.grad_input
         i, f, s, o = self._gates.chunk(4, 2)
-        made = self._arena.empty(*self.states.shape[:2], 5, self._size, like=self.states)
-        to_cell = self._arena.empty(*self.states.shape, like=self.states)
+        made = self._pool.empty(*self.states.shape[:2], 5, self._size, like=self.states)
+        to_cell = self._pool.empty(*self.states.shape, like=self.states)
         made[:, :, 0] = f
         made[:, 0, 2] = 0.0
         g, tanh = s.mul_(2).sub_(1), self._squashed.mul_(2).sub_(1)
@@ -152,15 +151,15 @@ class LstmLayer:
         return made, to_cell
 
     def parts(self, trained: Collection[str]) -> Iterator[tuple[str, Part]]:
-        """Yield a part for each parameter that is trained, after its name in the nn.LSTM; none before `backward`."""
+        """Yield the name in the nn.LSTM and the part of each trained parameter; none before `backward`."""
         if (outputs := self._outputs) is None:
             return
         inputs, recurrent, *biases = self._names
         if inputs in trained:
-            yield inputs, Product(self._inputs, outputs, self._arena)
+            yield inputs, Product(self._inputs, outputs, self._pool)
         if recurrent in trained:  # the state before the first step is zero
             before = self.states[:, :-1]
-            yield recurrent, Product(before, outputs[:, 1:], self._arena)
+            yield recurrent, Product(before, outputs[:, 1:], self._pool)
         if names := [name for name in biases if name in trained]:
             summed = outputs.sum(1)
             for name in names:
@@ -170,8 +169,8 @@ class LstmLayer:
 class _Recurrence(Function):
     """A layer's pass in autograd's graph.
 
-    The `anchor` requires a gradient and gets a zero: whoever asks for it has the backward pass run, also where
-    nothing before the layer needs a gradient, and learns whether it was run.
+    The `anchor` requires a gradient and gets zero: asking for it makes autograd run the backward pass even if nothing
+    before the layer needs a gradient, and shows whether it ran.
     """
 
     @staticmethod
@@ -182,12 +181,12 @@ class _Recurrence(Function):
         lstm: nn.LSTM,
         index: int,
         layers: list[LstmLayer],
-        arena: Arena,
+        pool: BufferPool,
     ) -> tuple[Tensor, Tensor]:
-        layer = LstmLayer(lstm, index, inputs, arena)
+        layer = LstmLayer(lstm, index, inputs, pool)
         layers.append(layer)
         ctx.layer = layer
-        # What is returned comes to belong to autograd's graph; the layer keeps tensors that don't.
+        # Returned tensors become part of autograd's graph; the layer keeps tensors that don't.
         states, last_cell = layer.states.detach(), layer.last_cell.detach()
         ctx.save_for_backward(states)  # so that autograd sees if someone changes them in place
         ctx.set_materialize_grads(False)
@@ -201,21 +200,21 @@ class _Recurrence(Function):
 
 
 def run(
-    lstm: nn.LSTM, anchor: Tensor, x: Tensor, layers: list[LstmLayer], arena: Arena
+    lstm: nn.LSTM, anchor: Tensor, x: Tensor, layers: list[LstmLayer], pool: BufferPool
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Compute what `lstm(x)` does, from zero states, and append its layers to a list.
+    """Compute `lstm(x)` from zero states, and append its layers to a list.
 
     Args:
         lstm: In one direction, without projections and without dropout between its layers.
         anchor: Requires a gradient; see `_Recurrence`.
         x: `(B, T, I)` if the LSTM has its batch first, else `(T, B, I)`.
-        layers: Whose `parts` are right once autograd has been back at them.
-        arena: Where what is kept goes.
+        layers: Receives the layers; their `parts` are valid after the backward pass.
+        pool: Memory for kept tensors.
     """
     states = x if lstm.batch_first else x.transpose(0, 1)
     hs, cs = [], []
     for index in range(lstm.num_layers):
-        states, cell = _Recurrence.apply(states, anchor, lstm, index, layers, arena)  # type: ignore[no-untyped-call]
+        states, cell = _Recurrence.apply(states, anchor, lstm, index, layers, pool)  # type: ignore[no-untyped-call]
         hs.append(states[:, -1])
         cs.append(cell)
     output = states if lstm.batch_first else states.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Per-example gradients by Opacus itself: slow, well tried, and what the other kernels are compared with."""
+"""Per-example gradients by Opacus itself: slow, well tested, and the reference for the other kernels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fedsim.privacy.dp_sgd.rounding import clip_factors
 class OpacusSum:
     """Clipped sums of the per-example gradients of Opacus' GradSampleModule (hooks).
 
-    Opacus' hooks sit on a second tree of modules that shares the model's parameters, so that the model keeps
-    its own modules and names; there an nn.LSTM is a DPLSTM, whose cells hold the same parameters. Norms, factors
-    and sums are those of `rounding.py`: what Opacus' DPOptimizer sums in float32 has no bound, and one example that is
-    not finite ruins its sum.
+    Opacus' hooks are on a second tree of modules that shares the model's parameters, so that the model keeps its own
+    modules and names. In that tree a DPLSTM with the same parameters replaces an nn.LSTM. Norms, factors and sums
+    follow `rounding.py`: float32 sums of Opacus' DPOptimizer have no error bound, and one non-finite example ruins
+    them.
     """
 
     def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
@@ -31,7 +31,7 @@ class OpacusSum:
         self._clip = clip
         self._module = GradSampleModule(_twin(model), loss_reduction="sum")
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        # Opacus trains the row that nn.Embedding's padding_idx keeps out of training.
+        # Opacus trains the row that nn.Embedding's padding_idx excludes.
         self._padded = [
             module
             for module in model.modules()
@@ -41,7 +41,7 @@ class OpacusSum:
         ]
 
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
-        """Put a batch's clipped sum into the buffers: see `gradient.ClippedSum`."""
+        """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         self._module.train(self._model.training)
         for parameter in self._parameters:
             parameter.grad = None
@@ -64,7 +64,7 @@ class OpacusSum:
         found: Mapping[nn.Parameter, Tensor | None],
         buffers: Mapping[nn.Parameter, Tensor],
     ) -> Tensor:
-        """Clip per-example gradients, put their sums into the buffers, and return the losses that are finite."""
+        """Clip per-example gradients, put their sums into the buffers, and return the finite losses."""
         rows = {p: Rows(gradients) for p, gradients in found.items() if gradients is not None}
         if any(len(gradients) != len(losses) for gradients in found.values() if gradients is not None):
             raise ValueError("a layer's input and output must begin with the batch")
@@ -82,7 +82,7 @@ class OpacusSum:
 
 
 def _taken(parameter: nn.Parameter) -> Tensor | None:
-    """Take Opacus' per-example gradients, `(B, ...)`, off a parameter; None: it has none."""
+    """Remove Opacus' per-example gradients, `(B, ...)`, from a parameter and return them, or None."""
     found: Tensor | None = getattr(parameter, "grad_sample", None)
     parameter.grad_sample = None  # type: ignore[attr-defined]
     parameter.grad = None
@@ -90,7 +90,7 @@ def _taken(parameter: nn.Parameter) -> Tensor | None:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """Return a copy of the modules that has the model's very parameters and buffers, and DPLSTM for nn.LSTM."""
+    """Return a copy of the modules with the model's own parameters and buffers, and DPLSTM for nn.LSTM."""
     shared = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
     if isinstance(twin, nn.LSTM):
@@ -107,15 +107,15 @@ def _twin(model: nn.Module) -> nn.Module:
 def _in_default_order(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Give a convolution its images in the default memory format.
 
-    Opacus 1.6 unfolds them by strides that it works out for that format: in `channels_last` its per-example
-    gradients are others, without a word.
+    Opacus 1.6 unfolds them by strides for that format: in `channels_last` its per-example gradients are silently
+    wrong.
     """
     return (arguments[0].contiguous(), *arguments[1:])
 
 
 def _dplstm(lstm: nn.LSTM) -> nn.Module:
-    """Return a DPLSTM whose cells hold an nn.LSTM's parameters."""
-    with torch.device("meta"):  # its own weights are not drawn, and so no generator is moved
+    """Return a DPLSTM with an nn.LSTM's parameters."""
+    with torch.device("meta"):  # draws no weights, so no generator advances
         made = DPLSTM(
             lstm.input_size,
             lstm.hidden_size,

@@ -1,4 +1,4 @@
-"""One parameter's per-example gradients: their squared norms and their weighted sum, without more than it takes.
+"""One parameter's per-example gradients: their squared norms and their weighted sum, at the least cost.
 
 Legend: B examples, T positions (time steps, pixels; 1 without), I inputs, O outputs of a layer.
 """
@@ -11,21 +11,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import Arena
+from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.rounding import MARGIN, SINGLE
 
 PIECE = 4096  # rows of a product that are converted to float64 at a time
-# What it costs to write a float of per-example gradient and to read it twice, in multiplications and additions
-# inside a matrix product: some 10 bytes against 30 of them a nanosecond.
+# Cost of writing a float of per-example gradient and reading it twice, in multiply-adds of a matrix product: some 10
+# bytes against 30 multiply-adds a nanosecond.
 MEMORY = 20
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """A parameter's sum over examples, short of its last product, which is done as it is put into a buffer.
+    """A parameter's sum over examples before its last product, which `put_into` computes.
 
     Attributes:
-        left: `(N, O)`; the sum itself where there is no `right`.
+        left: `(N, O)`; without a `right`, the sum itself.
         right: `(N, I)` or `(N,)`: the sum is `left^T right`.
     """
 
@@ -33,7 +33,7 @@ class Weighted:
     right: Tensor | None = None
 
     def put_into(self, buffer: Tensor) -> None:
-        """Put the sum into the parameter's buffer, contiguous; it is summed in the widest dtype of the three."""
+        """Put the sum into the parameter's contiguous buffer; it is computed in the widest dtype of the three."""
         if self.right is None:
             buffer.copy_(self.left)
             return
@@ -55,14 +55,14 @@ class Part(Protocol):
         """Return the squared norms of the per-example gradients, `(B,)`, float64: exact, or an upper bound."""
 
     def keep(self, finite: Tensor) -> None:
-        """Make the gradients of other examples than the `finite`, booleans `(B,)`, zero; `squares` came before."""
+        """Zero the gradients of examples that are not `finite`, booleans `(B,)`, after `squares`."""
 
     def weighted(self, factors: Tensor) -> Weighted:
-        """Return `sum_i factors[i] * g_i`, for factors `(B,)`; of float64 ones, in float64."""
+        """Return `sum_i factors[i] * g_i`, for factors `(B,)`; float64 factors give float64."""
 
 
 class Rows:
-    """Per-example gradients that are there, as rows `(B, ...)`."""
+    """Materialised per-example gradients, as rows `(B, ...)`."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows.reshape(len(rows), -1)
@@ -81,7 +81,7 @@ class Rows:
 
 
 class Product:
-    """Gradients `g_i = sum_t outputs[i, t] inputs[i, t]^T`, as those of a matrix that is applied at T positions.
+    """Gradients `g_i = sum_t outputs[i, t] inputs[i, t]^T` of a matrix applied at T positions.
 
     With one position the norm is the product of two norms (Goodfellow 2015, arXiv 1510.01799). With more,
     `||g_i||^2 = sum_{s,t} <inputs_s, inputs_t> <outputs_s, outputs_t>` (the "ghost norm": Li et al. 2022, arXiv
@@ -90,13 +90,13 @@ class Product:
     Args:
         inputs: `(B, T, I)`.
         outputs: `(B, T, O)`, the loss's gradient there.
-        arena: Where per-example gradients go.
+        pool: Where per-example gradients go.
     """
 
-    def __init__(self, inputs: Tensor, outputs: Tensor, arena: Arena) -> None:
+    def __init__(self, inputs: Tensor, outputs: Tensor, pool: BufferPool) -> None:
         self._inputs = inputs
         self._outputs = outputs
-        self._arena = arena
+        self._pool = pool
         self._rows: Rows | None = None
 
     def squares(self) -> Tensor:
@@ -107,7 +107,7 @@ class Product:
         if ghost_is_cheaper(positions, i, o):
             inner = (self._inputs @ self._inputs.mT).mul_(self._outputs @ self._outputs.mT)
             return _total(inner, _norms(self._inputs) * _norms(self._outputs), i + o)
-        gradients = self._arena.empty(batch, o, i, like=self._inputs)
+        gradients = self._pool.empty(batch, o, i, like=self._inputs)
         self._rows = Rows(torch.bmm(self._outputs.mT, self._inputs, out=gradients))
         return self._rows.squares()
 
@@ -128,7 +128,7 @@ class Product:
 
 
 def lookup_part(rows: int, tokens: Tensor, outputs: Tensor) -> Part:
-    """Return the part of a table: by examples' whole gradients where it is small, else by `Lookup`, whose arguments these are."""
+    """Return the part of a table: whole per-example gradients if it is small, else a `Lookup`; arguments as there."""
     (batch, positions), size = tokens.shape, outputs.shape[2]
     if rows * MEMORY > positions**2:
         return Lookup(rows, tokens, outputs)
@@ -144,9 +144,9 @@ class Lookup:
     `||g_i||^2 = sum_{s,t} [tokens_s = tokens_t] <outputs_s, outputs_t>`.
 
     Args:
-        rows: V, those of the table.
+        rows: V, the rows of the table.
         tokens: `(B, T)`, whole numbers below V.
-        outputs: `(B, T, O)`, the loss's gradient there; zero at a token that is not trained.
+        outputs: `(B, T, O)`, the loss's gradient there; zero for an untrained token.
     """
 
     def __init__(self, rows: int, tokens: Tensor, outputs: Tensor) -> None:
@@ -157,7 +157,7 @@ class Lookup:
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
         inner = self._outputs @ self._outputs.mT
-        # Not a product with 0 and 1: an infinite entry must not become NaN, nor hide.
+        # Not a product with 0 and 1: an infinite entry must neither become NaN nor disappear.
         inner.masked_fill_(self._tokens.unsqueeze(1) != self._tokens.unsqueeze(2), 0.0)
         return _total(inner, _norms(self._outputs), self._outputs.shape[2])
 
@@ -184,17 +184,17 @@ def squared(rows: Tensor) -> Tensor:
 
 
 def only(finite: Tensor, values: Tensor) -> Tensor:
-    """Return values `(B, ...)` with zeros in the place of other examples than the `finite`, booleans `(B,)`."""
+    """Return values `(B, ...)` with zeros for examples that are not `finite`, booleans `(B,)`."""
     return torch.where(finite.view(-1, *[1] * (values.dim() - 1)), values, 0.0)
 
 
 def _total(inner: Tensor, norms: Tensor, terms: int) -> Tensor:
-    """Return the sums of `inner`, and what rounding may have taken from them.
+    """Return the sums of `inner`, plus a bound on their rounding error.
 
-    Where the positions' gradients cancel, the sum is a small difference of large numbers, and rounding alone
-    could make it zero: the example would not be clipped. An entry is made of two inner products of `terms` numbers
-    together, and so is off by at most `(terms + 4) u` times the product of two of the norms, `(B, T)`; so much of the
-    square of their sum is added, or `MARGIN` of it: a norm errs upwards, and what is clipped stays below C.
+    If the positions' gradients cancel, the sum is a small difference of large numbers, and rounding could make it
+    zero: the example would not be clipped. An entry combines two inner products of `terms` numbers in all, and is off
+    by at most `(terms + 4) u` times the product of two of the norms, `(B, T)`. That share of the square of their sum,
+    at least `MARGIN`, is added: norms err upwards, so clipped gradients stay below C.
     """
     unit = torch.finfo(inner.dtype).eps / 2
     margin = norms.sum(1).square_().mul_(max(1.01 * (terms + 4) * unit, MARGIN))
@@ -207,9 +207,9 @@ def _norms(vectors: Tensor) -> Tensor:
 
 
 def ghost_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
-    """Return whether an example's norm costs less from products of positions than from its gradient.
+    """Return whether an example's norm is cheaper from products of positions than from its gradient.
 
-    The former takes T^2 (I + O) multiplications, and the weighted sum T I O beside; the latter T I O, and I O
-    floats of memory for norm and sum.
+    The former takes T^2 (I + O) multiplications, plus T I O for the weighted sum; the latter T I O, and I O floats of
+    memory for norm and sum.
     """
     return positions**2 * (inputs + outputs) < MEMORY * inputs * outputs

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.compare.costs import Cost
-from fedsim.compare.runs import Member
+from fedsim.compare.runs import ComparedRun
 
 
 def cost(epsilon: float | None, adversary: str = "released-models", unit: str = "client") -> Cost:
@@ -34,12 +34,12 @@ def member(
     task: str = "digits",
     rows: list[dict[str, Any]] | None = None,
     **settings: Any,
-) -> Member:
+) -> ComparedRun:
     """Return a run of one round; `settings` have `__` for the dots of keys."""
     keys = {key.replace("__", ".").replace("_", "-"): value for key, value in settings.items()}
     if costs and costs[0].epsilon is not None:
         keys.setdefault(f"privacy.{mechanism}.epsilon", costs[0].epsilon)
-    return Member(
+    return ComparedRun(
         path=Path("runs", f"{mechanism}-{seed}"),
         name="made-up",
         seed=seed,
@@ -50,7 +50,7 @@ def member(
         settings=keys,
         rows=rows or [{"round": 1, "accuracy": accuracy, "clients": 3, "failures": 1, "seconds": 2.0}],
         costs={each.adversary: each for each in costs},
-        model_bytes=100,
+        update_bytes=100,
         wall_seconds=2.0,
         commit="abc",
     )

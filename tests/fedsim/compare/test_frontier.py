@@ -3,18 +3,18 @@ import pytest
 from fedsim.compare.costs import costs_of
 from fedsim.compare.frontier import Frontier, View, default_adversary, frontier, views_of
 from fedsim.compare.groups import grouped
-from fedsim.compare.runs import Member
+from fedsim.compare.runs import ComparedRun
 from tests.fedsim.compare.runs import cost, member
 
 CLIENT = View("released-models", "client")
 
 
-def of(*members: Member, view: View = CLIENT, metric: str = "accuracy") -> Frontier:
+def of(*members: ComparedRun, view: View = CLIENT, metric: str = "accuracy") -> Frontier:
     groups = grouped(members)
     return frontier(groups, view, metric, {group.label: group.mechanism for group in groups})
 
 
-def seeds(mechanism: str, epsilon: float, *accuracies: float) -> list[Member]:
+def seeds(mechanism: str, epsilon: float, *accuracies: float) -> list[ComparedRun]:
     return [member(mechanism, value, cost(epsilon), seed=seed) for seed, value in enumerate(accuracies)]
 
 
@@ -81,7 +81,7 @@ def test_other_units_and_adversaries_stay_off_the_axis() -> None:
     found = of(record, other, trusted, *seeds("local-dp", 9.0, 0.4))
     assert [point.group.mechanism for point in found.points] == ["local-dp"]
     assert {group.mechanism: why for group, why in found.absent} == {
-        "dp-fedavg": "says nothing of released-models",
+        "dp-fedavg": "has no entry for released-models",
         "dp-ftrl": "trusted",
     }
 

@@ -104,4 +104,4 @@ def test_bytes_are_the_model_for_who_was_asked_and_for_who_answered() -> None:
     assert member(rows=[row], privacy__secagg__mode="real").finals["bytes"] == 400 + 70
     stand_in = member(rows=[row], privacy__secagg__mode="ideal")
     assert "bytes" not in stand_in.finals
-    assert replace(stand_in, stand_in_bytes=60).finals["bytes"] == 400 + 60
+    assert replace(stand_in, ideal_bytes=60).finals["bytes"] == 400 + 60

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from fedsim.compare import compare
+from tests.support.waiting import wait_for
 
 pytest.importorskip("plotly", reason="fedsim[report] is not installed")
 from fedsim.compare.report import page_of
@@ -120,21 +120,12 @@ def opened(page: Path) -> Iterator[Open]:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         driver.get(page.as_uri())
-        wait(lambda: driver.find_elements("css selector", "#frontier-chart .main-svg"))
+        wait_for(lambda: driver.find_elements("css selector", "#frontier-chart .main-svg"))
         return driver
 
     yield open_
     for driver in drivers:
         driver.quit()
-
-
-def wait(done: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Return the first thing that is true."""
-    end = time.monotonic() + seconds
-    while not (found := done()):
-        assert time.monotonic() < end, "did not come"
-        time.sleep(0.05)
-    return found
 
 
 def click(driver: Any, element: Any) -> None:
@@ -178,7 +169,7 @@ def test_a_point_leads_to_its_runs(opened: Open) -> None:
     for kind in ("lines+markers", "markers"):
         place, anchors = next((place, a) for place, (mode, a) in enumerate(lines) if mode == kind)
         click(driver, traces[place].find_elements("css selector", ".points path.point")[0])
-        wait(lambda wanted=anchors[0]: driver.execute_script("return location.hash") == f"#{wanted}")
+        wait_for(lambda wanted=anchors[0]: driver.execute_script("return location.hash") == f"#{wanted}")
         focused = driver.execute_script("return document.activeElement.id")
         assert focused == anchors[0]
         top = driver.execute_script("return document.activeElement.getBoundingClientRect().top")
@@ -223,5 +214,5 @@ def test_the_keyboard_reaches_a_points_runs(opened: Open) -> None:
         if target.startswith("#group-"):
             break
     ActionChains(driver).send_keys(Keys.ENTER).perform()
-    wait(lambda: driver.execute_script("return location.hash") == target)
+    wait_for(lambda: driver.execute_script("return location.hash") == target)
     assert target.startswith("#group-")

@@ -213,7 +213,7 @@ def test_algorithms_are_told_apart_and_without_a_table_it_is_fedavg(tmp_path: Pa
     }
     finals = {group.settings["algorithm.name"]: group.values("bytes") for group in compare([tmp_path]).groups}
     assert finals["fedavg"].keys() == {0, 1}
-    assert finals["scaffold"] == {}  # its fields are sent too, and in no file
+    assert finals["scaffold"] == {0: 2 * finals["fedavg"][0]}  # a control variate is as large as the model
     assert set(compare([tmp_path], by="algorithm.name").series.values()) == {
         "no privacy, algorithm.name=fedavg",
         "no privacy, algorithm.name=scaffold",

@@ -164,7 +164,7 @@ def test_epsilons_that_no_noise_gives(target: float) -> None:
 
 def test_an_epsilon_that_no_noise_reaches_is_refused_with_the_reason() -> None:
     with pytest.raises(
-        ValueError, match=r"epsilon = 0\.5: no noise multiplier up to 1e\+06 gets there; fewer steps"
+        ValueError, match=r"epsilon = 0\.5: no noise multiplier up to 1e\+06 reaches it; fewer steps"
     ):
         smallest_noise(lambda z: Epsilon(1.0, None), 0.5)
 

@@ -211,7 +211,9 @@ def test_a_rate_that_is_made_of_a_protected_number_tells_it_and_a_declared_one_d
 
 @pytest.mark.parametrize("sampling", [Sampling.FIXED, Sampling.TRUNCATED_POISSON, Sampling.SEPARATED])
 def test_only_coins_have_a_law_without_the_number_of_clients(sampling: Sampling) -> None:
-    with pytest.raises(ValueError, match=f"sampling = {sampling}: its law has the number of clients in it"):
+    with pytest.raises(
+        ValueError, match=f"sampling = {sampling}: its distribution depends on the number of clients"
+    ):
         replace(POISSON, relation=Relation.ADD_OR_REMOVE_ONE, sampling=sampling)
 
 

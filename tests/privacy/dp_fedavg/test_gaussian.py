@@ -118,7 +118,7 @@ def test_the_total_is_not_touched() -> None:
         ({"sensitivity": 0.0}, "sensitivity of update = 0.0"),
         ({"sensitivity": math.inf}, "sensitivity of update = inf"),
         ({"relation": Relation.REPLACE_ONE}, "replacing a client moves the sum by twice"),
-        ({"relation": Relation.ADD_OR_REMOVE_ONE}, "the number of clients, 1000, is what it protects"),
+        ({"relation": Relation.ADD_OR_REMOVE_ONE}, "the number of clients, 1000, is protected"),
     ],
 )
 def test_what_can_not_be_is_refused(changed: dict[str, object], says: str) -> None:

@@ -97,7 +97,7 @@ def test_a_state_of_something_else_is_refused() -> None:
     mine, other = banded(PATTERN, 4), banded(PATTERN, 5)
     state = mine.noise(6).state()
     for build, says in (
-        (lambda: other.noise(6, state), "of another strategy"),
+        (lambda: other.noise(6, state), "belongs to another strategy"),
         (lambda: mine.noise(7, state), r"float64 of shape \(3, 6\), where float64 of \(3, 7\)"),
         (lambda: mine.noise(6, state | {"memory": state["memory"].astype(np.float32)}), "float32 of shape"),
         (lambda: mine.noise(6, state | {"rows": np.array([41, 40])}), "after row 41 of 40"),

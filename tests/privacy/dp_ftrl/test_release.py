@@ -55,7 +55,7 @@ def test_it_goes_on_from_its_state() -> None:
     np.testing.assert_array_equal(rest.release(totals[3], 4).mean, all_rounds(totals)[3])
     with pytest.raises(ValueError, match="row 4 of the noise has been made; each is released once"):
         rest.release(totals[3], 4)
-    with pytest.raises(ValueError, match="of another strategy"):
+    with pytest.raises(ValueError, match="belongs to another strategy"):
         release(NoisePlan(mechanism=banded(PATTERN, 1), noise_multiplier=1.0), state=first.state())
 
 

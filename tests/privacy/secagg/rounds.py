@@ -112,9 +112,12 @@ class Round:
 
     def stages(self) -> Iterator[Stage]:
         """Play one stage at a time; yields each before it is played."""
+        played = 0
         while self.server.stage is not None:
+            assert played < 100, f"the round doesn't get past {self.server.stage}"
             yield self.server.stage
             self.play()
+            played += 1
 
     def play(self) -> None:
         """Play the present stage."""

@@ -170,7 +170,7 @@ def test_a_public_key_that_gives_no_secret(point):
     round_ = started("semi-honest", Stage.SHARE)
     entries = entries_of(request(round_), "semi-honest")
     entries[0] = entries[0][:ID] + point + entries[0][ID + KEY :]
-    refuses(round_, Stage.SHARE, roster(entries), "a public key is not one")
+    refuses(round_, Stage.SHARE, roster(entries), "a public key is invalid")
 
 
 def test_keys_that_the_server_has_put_in_anothers_place():
@@ -255,7 +255,7 @@ def test_a_vector_of_another_encoding(vector):
 @pytest.mark.parametrize(
     ("alive", "reason"),
     [
-        (bitmap([0, 1, 3, 4, 5], 6), "said to have been lost, and is not"),
+        (bitmap([0, 1, 3, 4, 5], 6), "the list of uploads lacks this client"),
         (bitmap([0, 1, 2], 6), "3 clients are in the sum: allowed: 4"),
         (bitmap([0, 1, 2, 3, 4], 16), "1 bytes too many|does not fit|has not confirmed|cut off"),
         (bytes([0b11111111]), "does not fit a roster of 6"),
@@ -271,7 +271,7 @@ def test_a_list_of_the_living_that_can_not_be(adversary, alive, reason):
 def test_one_who_never_shared_can_not_have_uploaded():
     round_ = started("semi-honest", Stage.UNMASK, lost={2: Stage.SHARE})
     refuses(
-        round_, Stage.UNMASK, bitmap(range(6), 6), "client 2 is said to have uploaded, and has never shared"
+        round_, Stage.UNMASK, bitmap(range(6), 6), "client 2 is on the list of uploads, but has never shared"
     )
 
 
@@ -430,6 +430,6 @@ def test_confirmations_of_the_neighbours_alone_are_no_quorum():
     signed = [asked[at : at + size] for at in range(alive, len(asked), size)]
     assert len(signed) == round_.spec.quorum == 32  # (60 + 3) // 2 + 1
     assert len(signed[:-2]) > round_.spec.threshold
-    with pytest.raises(ValueError, match="confirmed who has uploaded: allowed: 32 at least"):
+    with pytest.raises(ValueError, match="signed the list of uploads: allowed: 32 at least"):
         round_.sessions[0].answer(Stage.UNMASK, asked[:alive] + b"".join(signed[:-2]))
     assert round_.sessions[0].closed

@@ -1,7 +1,6 @@
 """Real clients as processes, for tests, and runs for them."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from fedsim.deployment.bundle import installed_code, make_bundle
 from fedsim.deployment.operator.remote import Remote
 from fedsim.flower.control import FlowerRun
 from tests.support.deployment.servers import COMMAND, LONGEST, Server, environment
+from tests.support.waiting import wait_for
 
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
 
@@ -30,13 +30,11 @@ class Client:
 
     def says(self, *parts: str, after: int = 0) -> str:
         """Return the first line beyond the log's first `after` bytes that holds all parts, when it is there."""
-        until = time.monotonic() + LONGEST
-        while True:
-            for line in self.text[after:].splitlines():
-                if all(part in line for part in parts):
-                    return line
-            assert time.monotonic() < until, f"no line with {parts} in:\n{self.text}"
-            time.sleep(0.05)
+
+        def found() -> list[str]:
+            return [line for line in self.text[after:].splitlines() if all(part in line for part in parts)]
+
+        return wait_for(found, LONGEST, said=lambda: f"no line with {parts} in:\n{self.text}")[0]
 
 
 @contextmanager
@@ -83,8 +81,9 @@ def run(
     given = {**experiment.to_run_config(), "run-name": name, "code": installed_code(), **config}
     with Remote.connect(server.address, keys / "operator") as remote:
         started = remote.start_run(fab or make_bundle(), given, series)
-        until = time.monotonic() + 3 * LONGEST
-        while not (now := remote.flower_run(started.run_id)).is_finished:
-            assert time.monotonic() < until, now
-            time.sleep(0.2)
-        return now
+
+        def ended() -> FlowerRun | None:
+            now = remote.flower_run(started.run_id)
+            return now if now.is_finished else None
+
+        return wait_for(ended, 3 * LONGEST, 0.2, said=lambda: remote.flower_run(started.run_id))

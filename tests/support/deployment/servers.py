@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from fedsim.deployment.keys import ClientKeys, OperatorKeys
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-c", "from fedsim.cli import app; app()"]
@@ -39,13 +40,11 @@ class Server:
 
     def lines(self, *parts: str) -> list[str]:
         """Return the log's lines that hold all parts; there is at least one, soon."""
-        until = time.monotonic() + LONGEST
-        while True:
-            found = [line for line in self.log.read_text().splitlines() if all(p in line for p in parts)]
-            if found:
-                return found
-            assert time.monotonic() < until, f"no line with {parts} in:\n{self.log.read_text()}"
-            time.sleep(0.05)
+
+        def found() -> list[str]:
+            return [line for line in self.log.read_text().splitlines() if all(p in line for p in parts)]
+
+        return wait_for(found, LONGEST, said=lambda: f"no line with {parts} in:\n{self.log.read_text()}")
 
 
 def environment() -> dict[str, str]:

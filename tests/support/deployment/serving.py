@@ -1,7 +1,6 @@
 """A server in this process that shows run directories and has a say in how Flower's runs are, as a test wants it."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from starlette.routing import Route
 
 from fedsim.deployment.bundle import installed_code
 from tests.support.deployment.directories import Source
+from tests.support.waiting import wait_for
 
 
 @dataclass
@@ -121,9 +121,8 @@ def served(app: Starlette, port: int = 0) -> Iterator[int]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
+        wait_for(lambda: server.started or not thread.is_alive(), pause=0.01)
+        assert server.started
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from fedsim.deployment.operator.submit import Submitted, experiment_for, find, r
 from tests.support.deployment.directories import files_of
 from tests.support.deployment.serving import Server, served
 from tests.support.stopping import Listener, change, stopped
+from tests.support.waiting import later
 
 PRIVATE = "[privacy.dp-fedavg]\nclip = 1.0\nnoise-multiplier = 1.0\ndelta = 1e-3\n"
 
@@ -43,12 +44,6 @@ def remote(port: int) -> Iterator[Remote]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.deployment.operator.follow.POLL", 0.02)
-
-
-def later(action: Callable[[], object], seconds: float = 0.1) -> threading.Timer:
-    timer = threading.Timer(seconds, action)
-    timer.start()
-    return timer
 
 
 class Told(Listener):
@@ -307,7 +302,7 @@ def test_noise_is_the_operating_systems_unless_the_file_says_otherwise(
     assert experiment_for(file, overrides, loopback=True).privacy.noise == noise
     if noise == "seeded" and text:
         with pytest.raises(
-            Refused, match=r"privacy.noise = 'seeded': whoever has the seed has the noise.*allowed: os"
+            Refused, match=r"privacy.noise = 'seeded': the seed reveals the noise.*allowed: os"
         ):
             experiment_for(file, overrides, loopback=False)
     else:

@@ -88,8 +88,11 @@ def test_messages_with_contents_of_their_own_are_sent_in_requests_that_are_not_t
     assert paths(wire) == 4 * [SEND]
     assert [size <= 30_000 for _, size in wire.requests] == [True, True, False, True]
     got, found = None, []
-    while (got := post.take(node, got=got)) is not None:
+    for _ in sizes:
+        got = post.take(node, got=got)
+        assert got is not None
         found.append(len(read(Message(decode_content(got.content), node, "train"))))
+    assert post.take(node, got=got) is None
     assert sorted(found) == sorted(sizes)
 
 

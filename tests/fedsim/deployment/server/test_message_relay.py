@@ -145,6 +145,7 @@ def test_replies_that_do_not_fit_into_an_answer_come_with_the_next(
     counts, found, waiting = [], [], set(ids)
     while waiting:
         replies = post.collect(*waiting)
+        assert replies, f"no reply of {waiting} came"
         waiting -= {reply.metadata.reply_to_message_id for reply in replies}
         counts.append(len(replies))
         found += replies

@@ -30,6 +30,7 @@ from tests.support.deployment.servers import (
     serving,
     started_for,
 )
+from tests.support.waiting import wait_for
 
 YEAR = timedelta(days=365)
 STUBBORN = """
@@ -98,10 +99,12 @@ def start_stubborn_run(server: Server, folder: Path) -> int:
     request = StartRunRequest(fab=Fab(hash_str=hashlib.sha256(fab).hexdigest(), content=fab))
     client = control(server, OperatorKeys.load(folder / "operator"))
     run_id: int = client.StartRun(request).run_id
-    until = time.monotonic() + LONGEST
-    while not any(ignores_sigterm(pid) for pid in started_for(server.state)):
-        assert time.monotonic() < until, run_status(server, folder, run_id)
-        time.sleep(0.1)
+    wait_for(
+        lambda: any(ignores_sigterm(pid) for pid in started_for(server.state)),
+        LONGEST,
+        0.1,
+        said=lambda: run_status(server, folder, run_id),
+    )
     return run_id
 
 
@@ -183,10 +186,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         parent.kill()
         parent.communicate()
     assert all_gone(tmp_path / "s")
-    until = time.monotonic() + LONGEST
-    while is_running(server) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not is_running(server)
+    wait_for(lambda: not is_running(server), LONGEST, 0.1)
 
 
 def is_running(pid: int) -> bool:
@@ -223,7 +223,7 @@ def test_an_insecure_server_says_so_and_takes_anybody_on_this_machine(tmp_path: 
     public_key = public_key_to_bytes(public)
     with serving(None, tmp_path / "state") as server:
         assert server.ready == f"fedsim server: ready on http://127.0.0.1:{server.port} (any client)\n"
-        server.lines("--insecure: no TLS, no keys; whoever is on this machine may use it")
+        server.lines("--insecure: no TLS, no keys; anyone on this machine may use it")
         for repeated in range(2):  # and again, without having left
             client = FleetHttpClient.from_server_address(
                 f"127.0.0.1:{server.port}", True, None, [NodeAuthHttpInterceptor(private, public)]

@@ -26,7 +26,9 @@ def all_replies(grid: Grid, messages: list[Message]) -> list[Message]:
     """Push messages, and pull until each has its reply."""
     waiting = set(grid.push_messages(messages))
     replies: list[Message] = []
+    end = time.monotonic() + 120
     while waiting:
+        assert time.monotonic() < end, f"no replies to {waiting}"
         came = list(grid.pull_messages(waiting))
         replies += came
         waiting -= {reply.metadata.reply_to_message_id for reply in came}

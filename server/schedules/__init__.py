@@ -1,0 +1,5 @@
+"""Schedules: how rounds follow one another where the server does not wait for a whole cohort; one file each."""
+
+from fedsim.server.schedules.protocol import Schedule
+
+__all__ = ["Schedule"]

@@ -1,0 +1,219 @@
+"""Buffered asynchronous aggregation: FedBuff (Nguyen et al. 2022), in virtual time."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedsim.algorithms.protocol import Fields
+from fedsim.arrays import values_of
+from fedsim.messages import ARRAYS, METRICS
+from fedsim.privacy.cohorts.sampling import Coins
+from fedsim.privacy.server_half import Sums
+from fedsim.server.aggregation.gathered import gather
+from fedsim.server.aggregation.replies import Update
+from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
+from fedsim.server.schedules.protocol import Schedule
+from fedsim.vectors import plus
+
+MEAN = math.sqrt(math.pi / 2)  # makes the mean of a half-normal time 1
+Training = tuple[int, int]  # a client, and the round whose model it trains on
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a client has made of the model that it got.
+
+    Attributes:
+        change: Trained model minus received one, float64, by name.
+        metrics: What the client reported.
+    """
+
+    change: dict[str, NDArray[np.float64]]
+    metrics: Mapping[str, float]
+
+
+class BufferedMean(Updates):
+    """The mean of a buffer's changes, those of older models counted less.
+
+    Args:
+        arrived: Each change, with the factor for its staleness.
+        uniform: Whether changes weigh the same, or as much as their clients' numbers of examples.
+        ask: Of the round.
+    """
+
+    def __init__(self, arrived: list[tuple[Arrived, float]], uniform: bool, ask: Ask) -> None:
+        self.count = len(arrived)
+        weights = [1.0 if uniform else float(update.metrics["num-examples"]) for update, _ in arrived]
+        names = set.intersection(*(set(update.metrics) for update, _ in arrived))
+        self.reported_sums = {
+            name: sum(w * update.metrics[name] for w, (update, _) in zip(weights, arrived, strict=True))
+            for name in sorted(names)
+        }
+        self.reported = {name: value / sum(weights) for name, value in self.reported_sums.items()}
+        self._examples = sum(int(update.metrics["num-examples"]) for update, _ in arrived)
+        self._ask = ask
+        shares = [w * factor / sum(weights) for w, (_, factor) in zip(weights, arrived, strict=True)]
+        self._mean = {
+            name: functools.reduce(
+                np.add,
+                (share * update.change[name] for share, (update, _) in zip(shares, arrived, strict=True)),
+            )
+            for name in ask.layout.model
+        }
+
+    def messages(self) -> list[Message]:
+        """Return one message that stands for all."""
+        metrics: dict[str, Any] = {**self.reported, "num-examples": self._examples}
+        content = RecordDict({ARRAYS: plus(self._ask.model, self._mean), METRICS: MetricRecord(metrics)})
+        return [Message(content, reply_to=self._ask.requests[0])]
+
+    def changes(self) -> Fields:
+        """Return none: an algorithm's fields need synchronous rounds."""
+        return {}
+
+    def sums(self) -> Sums:
+        """Raise `TypeError`: there are no clipped differences."""
+        raise TypeError("clients sent models, whose differences nobody has clipped")
+
+
+class Buffered(Schedule):
+    """FedBuff: `concurrency` clients train at any time; each `cohort` updates that arrive make the next model.
+
+    When a client's update arrives, another one begins at once, on the newest model: drawn uniformly of those that neither
+    train nor have begun on that model already. Training takes a half-normal time of mean 1, drawn anew each time (section 5
+    of the paper). An update on a model that is s versions old counts (1 + s) ** -staleness_exponent.
+
+    A client's training does not depend on how long it takes, so that all who begin on one model train side by side when
+    that model is there, and their updates wait for their time.
+
+    Args:
+        cohort: Updates that make a model, the buffer's size K.
+        clients: How many there are.
+        coins: Draws clients and times of a round.
+        uniform: Whether updates weigh the same, or as much as their clients' numbers of examples.
+        own: Reference of the run's mechanism, where it is a user's own.
+        concurrency: Clients that train at any time, 1 to `clients`; None: twice the cohort, or all where there are fewer.
+        staleness_exponent: At least 0.
+
+    Raises:
+        ValueError: There are not so many clients.
+    """
+
+    def __init__(
+        self,
+        cohort: int,
+        clients: int,
+        coins: Coins,
+        *,
+        uniform: bool,
+        own: str = "",
+        concurrency: int | None = None,
+        staleness_exponent: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if concurrency is not None and not 1 <= concurrency <= clients:
+            raise ValueError(f"concurrency = {concurrency}: must be from 1 to the {clients} clients")
+        self._cohort = cohort
+        self._concurrency = min(2 * cohort, clients) if concurrency is None else concurrency
+        self._coins = coins
+        self._uniform = uniform
+        self._own = own
+        self._exponent = staleness_exponent
+        self._now = 0.0  # in mean times of a training
+        self._training: list[
+            tuple[float, int, int]
+        ] = []  # a heap: its end, the client, the round of its model
+        self._due: list[Training] = []  # that have arrived, for the next model
+        self._round = 0
+        self._done: dict[Training, Arrived] = {}
+        self._failed: dict[Training, str] = {}
+
+    def draw(self, round_: int, clients: int) -> list[int]:
+        """Return who begins to train on the round's model, in ascending order. As `CohortSampling` says."""
+        coins, self._round = self._coins(round_), round_
+        begun: list[int] = []
+
+        def begin() -> None:
+            busy = {client for _, client, _ in self._training}.union(begun)
+            idle = [client for client in range(clients) if client not in busy]
+            if idle:
+                begun.append(idle[coins.integers(len(idle))])
+                end = self._now + abs(coins.normal()) * MEAN
+                heapq.heappush(self._training, (end, begun[-1], round_))
+
+        for _ in range(self._concurrency - len(self._training)):
+            begin()
+        for _ in range(self._cohort):
+            self._now, client, began = heapq.heappop(self._training)
+            self._due.append((client, began))
+            begin()
+        return sorted(begun)
+
+    def collect(self, ask: Ask) -> Collected:
+        """Have those train that begin, and return the updates that are due. As `Schedule` says."""
+        ask.charge(ask.grid.clients)
+        round_ = self._round
+        updates, failures, events = gather(ask, self._own)
+        received = {name: values_of(array) for name, array in ask.model.items()}
+        for client, (update, _) in updates.items():
+            self._done[client, round_] = _arrived(update, received)
+        self._failed |= {(client, round_): why for client, why in failures.items()}
+        due = [training for training in self._due if training in self._done]
+        failed = {
+            training[0]: self._failed.pop(training) for training in self._due if training in self._failed
+        }
+        staleness = [round_ - began for _, began in due]
+        self._due = []
+        arrived = [
+            (self._done.pop(training), (1.0 + s) ** -self._exponent)
+            for training, s in zip(due, staleness, strict=True)
+        ]
+        columns = {"virtual-time": round(self._now, 4)}
+        if not arrived:
+            return Collected(NoUpdates(ask.layout), failed, events, columns=columns)
+        columns["staleness"] = sum(staleness) / len(staleness)
+        return Collected(BufferedMean(arrived, self._uniform, ask), failed, events, columns=columns)
+
+    def state(self) -> dict[str, Any]:
+        """Return the virtual time, who trains, and the updates that wait for their time."""
+        return {
+            "now": self._now,
+            "training": [list(entry) for entry in sorted(self._training)],
+            "due": [list(training) for training in self._due],
+            "done": {
+                f"{client}/{began}": {"change": update.change, "metrics": dict(update.metrics)}
+                for (client, began), update in self._done.items()
+            },
+            "failed": {f"{client}/{began}": why for (client, began), why in self._failed.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self._now = state["now"]
+        self._training = [(end, client, began) for end, client, began in state["training"]]
+        self._done = {
+            _training(key): Arrived(tree["change"], tree["metrics"]) for key, tree in state["done"].items()
+        }
+        self._failed = {_training(key): why for key, why in state["failed"].items()}
+
+
+def _arrived(update: Update, received: Mapping[str, NDArray[Any]]) -> Arrived:
+    change = {
+        name: np.subtract(array, received[name], dtype=np.float64)
+        for name, array in update.records[ARRAYS].items()
+    }
+    return Arrived(change, {name: float(value) for name, value in update.metrics.items()})
+
+
+def _training(key: str) -> Training:
+    client, _, began = key.partition("/")
+    return int(client), int(began)
