@@ -33,7 +33,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Trained:
-    """Report of local training: the mean loss over its steps, and their number."""
+    """Report of local training: the mean loss over its steps, and their number.
+
+    The loss has no noise, even where the steps have, as under DP-SGD: no field may depend on it there.
+    """
 
     loss: float
     steps: int
