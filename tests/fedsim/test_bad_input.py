@@ -28,7 +28,7 @@ DP = "[privacy.dp-sgd]\ndelta = 1e-5\nnoise-multiplier = 1.0\n"
 # What the file says, overrides, and what the line must say.
 SAYINGS = [
     ("not TOML", "rounds = ", [], "not valid TOML"),
-    ("unknown section", "[modle]\nname = 'cnn'", [], "modle = a table: is no key here; allowed: client, data"),
+    ("unknown section", "[modle]\nname = 'cnn'", [], "modle = a table: is no key here; allowed: algorithm, client, data"),
     ("unknown key", "[client]\nepoch = 3", [], "client.epoch = 3: is no key here; allowed: batch-size, epochs"),
     ("unknown option", "[data]\nalpah = 3", [], "data.alpah = 3: is no key here with 'digits', 'dirichlet'; allowed: alpha"),
     ("option of another partition", "[data]\npartition = 'iid'\nalpha = 1.0", [], "data.alpha = 1.0: is no key here"),
