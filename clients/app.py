@@ -7,6 +7,7 @@ used by all the clients that this process plays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -19,7 +20,7 @@ from fedsim.clients.discretion import discreet_mod
 from fedsim.clients.fields import checked_changes, own_values, received_fields
 from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod, transform_mod
 from fedsim.clients.process import note_released
-from fedsim.clients.training import train
+from fedsim.clients.training import Trained, train
 from fedsim.data.spec import SPEC
 from fedsim.experiment import Experiment
 from fedsim.privacy.events import Noise
@@ -56,15 +57,25 @@ def on_train(message: Message, context: Context) -> Message:
     steps = bench.kernel.steps(*bench.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
     rate = bench.learning_rate(at.round)
+    reports: list[Trained] = []
+
+    def play(after_step: Callable[[], None]) -> int:
+        if reports:
+            raise ValueError("all steps of this training have been played; a client trains once in a round")
+        reports.append(train(bench.model, bench.optimizer(rate), steps, mu, after_step))
+        return reports[-1].steps
+
     job = Job(
         parameters=bench.trained,
         fields=received_fields(message.content, bench.layout),
         own=own_values(context, bench.algorithm, bench.first_fields),
         learning_rate=rate,
-        steps=lambda after_step: train(bench.model, bench.optimizer(rate), steps, mu, after_step),
+        steps=play,
     )
     with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
-        trained, changes = bench.algorithm.train(job)
+        changes = bench.algorithm.train(job)
+    if not reports:
+        raise ValueError(f"algorithm {type(bench.algorithm).__name__}: train() has not called job.train()")
     event = steps.event()
     changes = checked_changes(changes, bench.algorithm, bench.layout)
     fields = {name: record_of(arrays) for name, arrays in changes.items()}
@@ -73,7 +84,7 @@ def on_train(message: Message, context: Context) -> Message:
         note_released(event, context, config)
         content["ledger"] = ConfigRecord({"events": [event.dumps()]})
     if event is None or event.noise is Noise.SEEDED:
-        metrics["train-loss"] = trained.loss
+        metrics["train-loss"] = reports[0].loss
     return Message(content, reply_to=message)
 
 

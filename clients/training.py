@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedsim.algorithms.protocol import Trained
 from fedsim.optimizers import Optimizer
 from fedsim.privacy.client_half import ClientRound, Steps
 from fedsim.privacy.intent import LocalWork
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Report of local training: the mean loss over its steps, and their number."""
+
+    loss: float
+    steps: int
 
 
 def train(
@@ -48,8 +56,6 @@ def train(
         after_step()
         steps.stepped()
         losses.append(value)
-    if not losses:
-        raise ValueError("all steps of this training have been played; a client trains once in a round")
     return Trained(loss=steps.mean(losses), steps=len(losses))
 
 

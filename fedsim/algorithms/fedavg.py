@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fedsim.algorithms.protocol import Algorithm, Fields, Job, Trained
+from fedsim.algorithms.protocol import Algorithm, Fields, Job
 
 
 class FedAvg(Algorithm):
     """Local training of the received model; with other strategies, FedProx, FedAvgM, FedAdam and others."""
 
-    def train(self, job: Job) -> tuple[Trained, Fields]:
+    def train(self, job: Job) -> Fields:
         """Train. As `Algorithm` says."""
-        return job.train(), {}
+        job.train()
+        return {}

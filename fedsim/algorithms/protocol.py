@@ -31,17 +31,6 @@ class Field:
     kept: bool = False
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Report of local training: the mean loss over its steps, and their number.
-
-    The loss has no noise, even where the steps have, as under DP-SGD: no field may depend on it there.
-    """
-
-    loss: float
-    steps: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One client's work in a round.
@@ -52,17 +41,23 @@ class Job:
         own: The client's own values of the kept fields; read-only.
         learning_rate: Of the round, above 0.
         steps: Does all steps of the optimizer, as the experiment and its privacy mechanism define them, and calls its
-            argument after each.
+            argument after each; returns how many there were.
     """
 
     parameters: Mapping[str, Tensor]
     fields: Fields = field(default_factory=dict)
     own: Fields = field(default_factory=dict)
     learning_rate: float
-    steps: Callable[[Callable[[], None]], Trained]
+    steps: Callable[[Callable[[], None]], int]
 
-    def train(self, after_step: Callable[[], None] = lambda: None) -> Trained:
-        """Train the parameters, once; `after_step` may change them after each step of the optimizer."""
+    def train(self, after_step: Callable[[], None] = lambda: None) -> int:
+        """Train the parameters, once, and return the number of steps, 1 or more.
+
+        The loss is not told: under DP-SGD it has no noise, and no field may depend on it.
+
+        Args:
+            after_step: Called after each step of the optimizer; may change the parameters.
+        """
         return self.steps(after_step)
 
 
@@ -89,8 +84,8 @@ class Algorithm(ABC):
         return {}
 
     @abstractmethod
-    def train(self, job: Job) -> tuple[Trained, Fields]:
-        """Train; return the training's report, and a change to each field.
+    def train(self, job: Job) -> Fields:
+        """Train, by one call of `job.train`; return a change to each field.
 
         Args:
             job: The client's round.

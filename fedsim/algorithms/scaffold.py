@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.algorithms.protocol import Algorithm, Arrays, Field, Fields, Job, Trained
+from fedsim.algorithms.protocol import Algorithm, Arrays, Field, Fields, Job
 
 CONTROL = "control"
 SMALL_SHARE = 0.2  # fraction of the clients in a round; below it, most control variates are many rounds old
@@ -35,7 +35,7 @@ class Scaffold(Algorithm):
         """Return control variates of zeros. As `Algorithm` says."""
         return {CONTROL: {name: np.zeros_like(values, order="C") for name, values in parameters.items()}}
 
-    def train(self, job: Job) -> tuple[Trained, Fields]:
+    def train(self, job: Job) -> Fields:
         """Train with corrected steps. As `Algorithm` says."""
         control, own = job.fields[CONTROL], job.own[CONTROL]
         received = {name: parameter.detach().clone() for name, parameter in job.parameters.items()}
@@ -48,13 +48,12 @@ class Scaffold(Algorithm):
             for weights, correction in corrections:
                 weights.sub_(correction)
 
-        trained = job.train(after_step=correct)
-        taken = trained.steps * job.learning_rate
+        taken = job.train(after_step=correct) * job.learning_rate
         change = {
             name: _numbers((received[name] - parameter.detach()) / taken) - control[name]
             for name, parameter in job.parameters.items()
         }
-        return trained, {CONTROL: change}
+        return {CONTROL: change}
 
     def update(self, fields: Fields, change: Fields, share: float) -> Fields:
         """Return the mean of all clients' control variates. As `Algorithm` says."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.algorithms import Algorithm, Arrays, Field, Job, Trained
+from fedsim.algorithms import Algorithm, Arrays, Field, Job
 
 Fields = dict[str, dict[str, NDArray[Any]]]
 
@@ -41,7 +41,7 @@ class FedCM(Algorithm):
     def init(self, parameters: Arrays) -> Fields:
         return {"momentum": {name: np.zeros_like(values) for name, values in parameters.items()}}
 
-    def train(self, job: Job) -> tuple[Trained, Fields]:
+    def train(self, job: Job) -> Fields:
         momentum = {name: torch.tensor(values) for name, values in job.fields["momentum"].items()}
         received = {name: parameter.detach().clone() for name, parameter in job.parameters.items()}
         last = {name: weights.clone() for name, weights in received.items()}
@@ -53,10 +53,9 @@ class FedCM(Algorithm):
                 weights.copy_(last[name] - step - (1 - self.alpha) * job.learning_rate * momentum[name])
                 last[name].copy_(weights)
 
-        trained = job.train(after_step=mix)
-        taken = trained.steps * job.learning_rate
+        taken = job.train(after_step=mix) * job.learning_rate
         change = {name: (received[name] - last[name]) / taken - momentum[name] for name in momentum}
-        return trained, {"momentum": {name: tensor.numpy() for name, tensor in change.items()}}
+        return {"momentum": {name: tensor.numpy() for name, tensor in change.items()}}
 
     def update(self, fields: Any, change: Any, share: float) -> Fields:
         old, mean = fields["momentum"], change["momentum"]

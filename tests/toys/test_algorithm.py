@@ -115,7 +115,8 @@ class Still(Algorithm):
         return {"still": {name: np.zeros_like(values) for name, values in parameters.items()}}
 
     def train(self, job: Job) -> Any:
-        return job.train(), {"still": dict(job.fields["still"])}
+        job.train()
+        return {"still": dict(job.fields["still"])}
 
 
 def with_fields(fields: Any) -> type[Still]:
@@ -128,8 +129,7 @@ def with_init(value: Any) -> type[Still]:
 
 def with_train(change: Any) -> type[Still]:
     def train(self: Still, job: Job) -> Any:
-        trained, changes = Still.train(self, job)
-        return trained, change(changes)
+        return change(Still.train(self, job))
 
     return type("Odd", (Still,), {"train": train})
 
@@ -215,6 +215,11 @@ class Again(Still):
         return super().train(job)
 
 
+class Idle(Still):
+    def train(self, job: Job) -> Any:
+        return {"still": dict(job.fields["still"])}
+
+
 Silent = with_train(lambda changes: {})
 Model = with_train(lambda changes: {**changes, "arrays": changes["still"]})
 Other = with_train(lambda changes: {"still": {"x": np.zeros(2, np.float32)}})
@@ -241,6 +246,7 @@ Undefined = with_update(mapped(lambda a: a * np.nan))
         ("Flat", "train(): field 'still': 1.weight is float32 of shape (640,); float32 of shape (10, 64) is"),
         ("Tensors", "train(): field 'still': 1.weight is torch.float32 of shape (10, 64); float32"),
         ("Infinite", "sent NaN or infinity in 1.weight"),
+        ("Idle", "algorithm Idle: train() has not called job.train()"),
         ("Again", "ValueError: all steps of this training have been played"),
         ("Emptied", "round 1: algorithm Odd: update(): field 'still' is missing"),
         ("Nothing", "round 1: algorithm Odd: update(): TypeError: "),
@@ -277,12 +283,12 @@ class Lender(Still):
         return {"still": parameters}
 
     def train(self, job: Job) -> Any:
-        trained = job.train()
+        job.train()
         for name, parameter in job.parameters.items():
             parameter.detach().sub_(
                 torch.tensor(job.own["still"][name])
             )  # the model itself is of no interest
-        return trained, {"still": {name: p.detach().numpy() for name, p in job.parameters.items()}}
+        return {"still": {name: p.detach().numpy() for name, p in job.parameters.items()}}
 
 
 def test_views_of_the_model_do_not_follow_its_training() -> None:
