@@ -1,4 +1,4 @@
-"""From an experiment to its transforms, and an update through all of them."""
+"""Builds an experiment's transforms, and applies them to an update."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def transformed(
 
 
 def check_transforms(experiment: Experiment, transforms: Sequence[Transform], layout: Layout) -> None:
-    """Try an experiment's transforms on a made-up update, before anything runs.
+    """Try an experiment's transforms on a random update, before the run.
 
     Raises:
         Refused: One fails, or returns no vector of the same shape and dtype.

@@ -1,4 +1,4 @@
-"""What a transform of an update is."""
+"""The protocol of a transform of updates."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ Values = NDArray[Any]
 
 @runtime_checkable
 class Transform(Protocol):
-    """Changes a client's update: the difference that training made, and the changes of the algorithm's fields, as one vector.
+    """Changes a client's update: the model's difference and the changes to the algorithm's fields, as one vector.
 
     Transforms are applied on the client, right after its training, and the server gets an update of the usual form: the
     received model plus the transformed difference, and the transformed changes of the fields. So they work with every
-    engine, algorithm, strategy and mechanism, and what they make of learning is simulated; bytes are counted as without
-    them. The model and the fields are sent in their own dtypes, so that a coordinate may be off by its rounding there; one
-    that is zero stays exactly as it was received.
+    engine, algorithm, strategy and mechanism. Their effect on learning is simulated; bytes are counted as without them. The
+    model and the fields are sent in their own dtypes, which round each coordinate; one whose change is zero stays exactly as
+    it was received.
 
-    They change no privacy guarantee. A mechanism that protects a whole client clips and noises what the last of them
-    returns, and secure aggregation sums that. After DP-SGD they are post-processing: what they return must depend on the
-    update and on the draws alone.
+    They change no privacy guarantee. A mechanism that protects a whole client clips and noises the output of the last
+    one, and secure aggregation sums that. After DP-SGD they are post-processing: their output must depend only on the
+    update and the draws.
 
-    A transform is made once in a process as `make(**options)`, and applied to updates of many clients: it must keep nothing
-    from one call to the next.
+    A transform is made once per process as `make(**options)`, and applied to updates of many clients: it must be stateless.
     """
 
     def apply(self, update: Values, draws: np.random.Generator) -> Values:

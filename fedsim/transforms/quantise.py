@@ -1,4 +1,4 @@
-"""Stochastic quantisation without bias: QSGD (Alistarh et al. 2017)."""
+"""Unbiased stochastic quantisation: QSGD (Alistarh et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from fedsim.transforms.protocol import Values
 class Quantise:
     """Rounds each coordinate to a multiple of `norm / levels`, at random; implements `fedsim.transforms.Transform`.
 
-    The norm is the update's L2 norm. A coordinate between two multiples becomes the upper one with the probability by which
-    its mean is the coordinate itself. Over d coordinates the squared L2 error is at most
-    `min(d / levels^2, sqrt(d) / levels) * norm^2` in the mean (Alistarh et al. 2017, Lemma 3.1): with `levels` below
+    The norm is the update's L2 norm. Rounding is unbiased. Over d coordinates the expected squared L2 error is at most
+    `min(d / levels^2, sqrt(d) / levels) * norm^2` (Alistarh et al. 2017, Lemma 3.1): with `levels` below
     `sqrt(d)` the error may be larger than the update.
 
     Args:

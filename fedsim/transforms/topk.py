@@ -13,17 +13,17 @@ from fedsim.transforms.protocol import Values
 class TopK:
     """Keeps the coordinates of largest magnitude, and sets the others to zero; implements `fedsim.transforms.Transform`.
 
-    What is set to zero is lost: there is no error feedback, for clients keep nothing of it between rounds.
+    There is no error feedback: clients keep no residual between rounds.
 
     Args:
-        share: Of all coordinates, how many are kept, rounded up; above 0, at most 1. Of equal magnitudes the first ones are.
+        share: Fraction of the coordinates to keep, rounded up; above 0, at most 1. Of equal magnitudes the first are kept.
     """
 
     def __init__(self, share: float = 0.1) -> None:
         self._share = Fraction(str(share))  # as it is written: 0.07 of 100 are 7
 
     def apply(self, update: Values, draws: np.random.Generator) -> Values:
-        """Return the update with its largest coordinates alone. As `Transform` says."""
+        """Return the update with only its largest coordinates. As `Transform` says."""
         kept = math.ceil(self._share * update.size)
         magnitudes = np.abs(update)
         least = np.partition(magnitudes, update.size - kept)[update.size - kept]
