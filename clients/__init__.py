@@ -1,3 +1,3 @@
-"""The ClientApp: local training and evaluation, and the mods that transform an update."""
+"""The ClientApp: local training, evaluation, and mods that transform an update."""
 
 __all__: list[str] = []

@@ -1,8 +1,7 @@
-"""The ClientApp: what a client answers to `train`, `evaluate` and `query` messages.
+"""The ClientApp: answers `train`, `evaluate` and `query` messages.
 
-Under every engine, and deployed, a client is its partition: `partition-id` in its node config says which.
-The experiment travels in the run config; data, model and settings are built from it once in a process and
-used by all the clients that this process plays.
+A client's number is `partition-id` in its node config, in every engine and deployed. The experiment is in the run
+config. Data, model and settings are built from it once in a process, and shared by all of the process's clients.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from flwr.clientapp import ClientApp
 from fedsim.algorithms import Job
 from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
-from fedsim.clients.discretion import discreet_mod
 from fedsim.clients.fields import checked_changes, own_values, received_fields
 from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod, transform_mod
+from fedsim.clients.private_output import private_output_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import Trained, train
 from fedsim.data.spec import SPEC
@@ -29,7 +28,7 @@ from fedsim.streams import torch_draws_from, torch_draws_from_system
 from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
 
-app = ClientApp(mods=[discreet_mod])
+app = ClientApp(mods=[private_output_mod])
 
 
 @app.train(
@@ -38,48 +37,52 @@ app = ClientApp(mods=[discreet_mod])
 def on_train(message: Message, context: Context) -> Message:
     """Train on the client's examples.
 
-    The message holds `arrays` (the global model) and `config` (`server-round`, and what the strategy adds:
-    `proximal-mu`, `initial-loss`; with DP-SGD `noise-multiplier` where it was calibrated, and `ledger`, the file
-    to note events in, where they have to be there first), and the algorithm's fields. The reply holds `arrays`, by how much
-    each field changed, and `metrics`: `num-examples`,
-    `train-loss`, and `initial-loss` if it was asked for; with DP-SGD also `ledger`, the `events` of the release,
-    and losses, which are not part of it, only where the noise is seeded. `transform_mod` applies the
-    experiment's transforms to the update, and `protect_mod` makes of this what may leave the client.
+    The message holds `arrays` (the global model), the algorithm's fields, and `config`: `server-round`, the
+    strategy's `proximal-mu` and `initial-loss`; with DP-SGD a calibrated `noise-multiplier`, and `ledger`, a file
+    that must hold the events before the reply is sent.
+
+    The reply holds `arrays`, the change of each field, and `metrics`: `num-examples`, `train-loss`, and
+    `initial-loss` if requested. With DP-SGD it holds `ledger`, the `events` of the release, and losses only if the
+    noise is seeded, since they are not part of the release. `transform_mod` applies the experiment's transforms to
+    the update, and `protect_mod` the mechanism's protection.
     """
-    bench = client_runtime(context)
+    runtime = client_runtime(context)
     config = record_in(message.content, ConfigRecord, "config")
-    examples = bench.data.client(client_index(context)).train
-    bench.load(record_in(message.content, ArrayRecord, "arrays"))
+    examples = runtime.data.client(client_index(context)).train
+    runtime.load(record_in(message.content, ArrayRecord, "arrays"))
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
-        metrics["initial-loss"] = score(bench.model, bench.task, examples).loss
+        metrics["initial-loss"] = score(runtime.model, runtime.task, examples).loss
     at = client_round(context, config, len(examples))
-    steps = bench.kernel.steps(*bench.task.tensors(examples), at)
-    mu = float(config.get("proximal-mu", bench.experiment.client.proximal_mu))  # type: ignore[arg-type]
-    rate = bench.learning_rate(at.round)
+    steps = runtime.kernel.steps(*runtime.task.tensors(examples), at)
+    mu = float(config.get("proximal-mu", runtime.experiment.client.proximal_mu))  # type: ignore[arg-type]
+    rate = runtime.learning_rate(at.round)
     reports: list[Trained] = []
 
-    def play(after_step: Callable[[], None]) -> int:
+    def run_steps(after_step: Callable[[], None]) -> int:
         if reports:
-            raise ValueError("all steps of this training have been played; a client trains once in a round")
-        reports.append(train(bench.model, bench.optimizer(rate), steps, mu, after_step))
+            raise ValueError("all steps of this training have been taken; a client trains once in a round")
+        reports.append(train(runtime.model, runtime.optimizer(rate), steps, mu, after_step))
         return reports[-1].steps
 
     job = Job(
-        parameters=bench.trained,
-        fields=received_fields(message.content, bench.layout),
-        own=own_values(context, bench.algorithm, bench.first_fields),
+        parameters=runtime.trained,
+        fields=received_fields(message.content, runtime.layout),
+        own=own_values(context, runtime.algorithm, runtime.first_fields),
         learning_rate=rate,
-        steps=play,
+        steps=run_steps,
     )
-    with single_threaded(), _masks(bench.experiment, at.round, at.client):  # the same bits under any engine
-        changes = bench.algorithm.train(job)
+    with (
+        single_threaded(),
+        _training_randomness(runtime.experiment, at.round, at.client),
+    ):  # the same bits under any engine
+        changes = runtime.algorithm.train(job)
     if not reports:
-        raise ValueError(f"algorithm {type(bench.algorithm).__name__}: train() has not called job.train()")
+        raise ValueError(f"algorithm {type(runtime.algorithm).__name__}: train() has not called job.train()")
     event = steps.event()
-    changes = checked_changes(changes, bench.algorithm, bench.layout)
+    changes = checked_changes(changes, runtime.algorithm, runtime.layout)
     fields = {name: record_of(arrays) for name, arrays in changes.items()}
-    content = RecordDict({"arrays": bench.arrays(), **fields, "metrics": metrics})
+    content = RecordDict({"arrays": runtime.arrays(), **fields, "metrics": metrics})
     if event is not None:
         note_released(event, context, config)
         content["ledger"] = ConfigRecord({"events": [event.dumps()]})
@@ -88,11 +91,11 @@ def on_train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:
-    """Return the block in which a model's dropout, and an optimizer, draw: from a stream of the seed, or what nobody knows.
+def _training_randomness(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:
+    """Return the context in which a model's dropout, and an optimizer, draw: from a stream of the seed, or secretly.
 
-    A mask belongs to a place in a batch, and a record that is not there moves the others to other places: whoever
-    knows the masks sees more of that than clipping bounds.
+    Dropout masks depend on a record's position in its batch, and a missing record shifts the others. So an adversary
+    that knows the masks may learn more about the record than clipping bounds.
     """
     if not (experiment.model.entry.draws or experiment.client.optimizer_entry.draws):
         return nullcontext()
@@ -103,24 +106,24 @@ def _masks(experiment: Experiment, round_: int, client: int) -> AbstractContextM
 
 @app.evaluate()
 def on_evaluate(message: Message, context: Context) -> Message:
-    """Evaluate the message's `arrays` on the client's held-out share; the reply's `metrics` say `num-examples`."""
-    bench = client_runtime(context)
-    examples = bench.data.client(client_index(context)).held_out
+    """Evaluate the message's `arrays` on the client's held-out share; the reply holds `metrics` with `num-examples`."""
+    runtime = client_runtime(context)
+    examples = runtime.data.client(client_index(context)).held_out
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
-        bench.load(record_in(message.content, ArrayRecord, "arrays"))
-        result = score(bench.model, bench.task, examples)
-        own = {m.name: result.metrics[m.name] for m in bench.task.metrics if m.by_client}
+        runtime.load(record_in(message.content, ArrayRecord, "arrays"))
+        result = score(runtime.model, runtime.task, examples)
+        own = {m.name: result.metrics[m.name] for m in runtime.task.metrics if m.by_client}
         metrics.update({"loss": result.loss, **own, "predictions": result.predictions})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 @app.query()
 def on_query(message: Message, context: Context) -> Message:
-    """Say which client this node is, so that a server that knows only node ids can tell.
+    """Return this node's client, for servers that know only node ids.
 
-    A client that couldn't take part says why instead: its experiment and its data are looked at first. The message
-    may hold a record `data`, which says what the run's data is made of, for clients that bring their own.
+    The client first checks its experiment and data, and answers with the error if it can't take part. For clients that
+    bring their own data, the message holds a record `data` with the specification of the run's data.
     """
     spec = find_record(message.content, ConfigRecord, SPEC)
     if spec is not None:

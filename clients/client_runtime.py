@@ -1,4 +1,4 @@
-"""What all clients of one process share: data and model, made once and loaded anew for each client."""
+"""Data, model and settings that the clients of a process share."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from fedsim.transforms.build import transforms_of
 
 
 class ClientRuntime:
-    """Data, model and optimiser of one process, used by one client at a time; each client loads its weights first.
+    """Data, model and settings of a process, used by one client at a time; each client loads its weights first.
 
     Attributes:
-        experiment: Says how.
-        data: All clients' examples, or those of the one client that brings its own.
-        task: What the model is asked to do.
-        model: Trained in place; its tensors stay where they are in memory.
-        half: What a client does for the privacy mechanism.
+        experiment: The experiment.
+        data: All clients' examples, or a single client's own.
+        task: The model's task.
+        model: Trained in place; its tensors keep their memory.
+        half: The client's part of the privacy mechanism.
         kernel: Computes the gradients of local training.
-        algorithm: How clients train.
-        trained: The model's trained parameters, by name.
+        algorithm: The federated learning algorithm.
+        trained: The model's trainable parameters, by name.
         first_fields: The algorithm's fields before the first round.
         layout: Of an update.
-        transforms: What happens to an update after its training.
-        policy: What its clients accept of secure aggregation; None where the experiment has none.
+        transforms: Applied to an update after training.
+        policy: Policy of secure aggregation that the clients accept; None without it.
     """
 
     def __init__(self, experiment: Experiment, data: FederatedData | OwnData) -> None:
@@ -72,15 +72,15 @@ class ClientRuntime:
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
-        """Put the weights of a message into the model.
+        """Load the weights of a message into the model.
 
         Raises:
-            ValueError: They are not this model's.
+            ValueError: The weights don't fit the model.
         """
         if arrays.keys() != self._memory.keys():
             odd = sorted(arrays.keys() ^ self._memory.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
-        self._let_go()
+        self._detach_lent()
         for name, memory in self._memory.items():
             values = values_of(arrays[name])
             if values.shape != memory.shape:
@@ -96,10 +96,10 @@ class ClientRuntime:
         return build_optimizer(self.experiment.client, self._parameters, rate)
 
     def arrays(self) -> ArrayRecord:
-        """Return the model's weights, which stay as they are now whatever becomes of the model.
+        """Return the model's current weights, unaffected by later changes of the model.
 
-        They are copied only where someone still has them when the model is loaded anew: an engine that adds
-        them up at once never does.
+        They are copied only if they are still in use when the model is next loaded. An engine that sums them at once
+        needs no copy.
         """
         record = record_of(self._memory)
         self._lent = [weakref.ref(cast(LiveArray, array)) for array in record.values()]
@@ -108,8 +108,8 @@ class ClientRuntime:
     def _shuffle(self, at: ClientRound) -> np.random.Generator:
         return numpy_stream(self.experiment.seed, "batches", round_=at.round, client=at.client)
 
-    def _let_go(self) -> None:
-        """Give the arrays that someone still has a copy of their own."""
+    def _detach_lent(self) -> None:
+        """Copy the memory of returned arrays that are still in use."""
         for reference in self._lent:
             if (array := reference()) is not None:
                 array.detach()
@@ -117,12 +117,12 @@ class ClientRuntime:
 
 
 def client_index(context: Context) -> int:
-    """Return which client a context belongs to."""
+    """Return a context's client number."""
     return int(context.node_config["partition-id"])
 
 
 def client_round(context: Context, config: Mapping[str, Any], records: int) -> ClientRound:
-    """Return which client's round a train message is about.
+    """Return the client's round of a train message.
 
     Args:
         context: The client's.
@@ -130,7 +130,7 @@ def client_round(context: Context, config: Mapping[str, Any], records: int) -> C
         records: The client's training records.
     """
     return ClientRound(
-        round=int(config["server-round"]), client=client_index(context), records=records, told=config
+        round=int(config["server-round"]), client=client_index(context), records=records, instructions=config
     )
 
 
@@ -146,7 +146,7 @@ def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
     """Return the examples in a client's own file.
 
     Raises:
-        Refused: The client has none, or the experiment has the clients' data already.
+        Refused: The client has no file but needs one, or has one that the experiment does not use.
     """
     data = experiment.data
     if not path:
@@ -160,10 +160,10 @@ def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
 
 
 def client_runtime(context: Context) -> ClientRuntime:
-    """Return this process's runtime for the experiment in the run config of a context; built on first use.
+    """Return this process's runtime for the experiment in a context's run config; built on first use.
 
     Raises:
-        ValueError: A client process does not run that experiment.
+        ValueError: The client process refuses the experiment.
     """
     config = context.run_config
     process, own, spec = ClientProcess.of(context), "", ""

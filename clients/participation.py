@@ -1,4 +1,4 @@
-"""How often a client has taken part, where it releases by itself: counted in its own state."""
+"""Counts the participations of a client that releases its update itself, in its state."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fedsim.records import config_in
 
 
 class BudgetExhausted(ValueError):
-    """A client has taken part as often as it may."""
+    """A client has no participations left."""
 
 
-def take_part(context: Context, most: int | None, round_: int, noise: Noise) -> None:
+def count_participation(context: Context, most: int | None, round_: int, noise: Noise) -> None:
     """Count a participation in a client's state.
 
     Args:
         context: The client's.
-        most: Participations at most; None: there is no limit.
-        round_: The round. Where the noise is seeded, one that a resumed server runs again is the same release.
-        noise: Where the noise comes from.
+        most: Most participations; None: no limit.
+        round_: The round. With seeded noise, a repetition by a resumed server is the same release and does not count.
+        noise: Source of the noise.
 
     Raises:
-        BudgetExhausted: It has had them all.
+        BudgetExhausted: The client has no participations left.
     """
     count = config_in(context.state, PARTICIPATIONS)
     so_far = int(count.get("rounds", 0))  # type: ignore[arg-type]

@@ -50,7 +50,9 @@ class ClientProcess:
             ValueError: There are none, or they can't be read.
         """
         if self.keys is None:
-            raise ValueError("this client has no keys, which a malicious server makes necessary")
+            raise ValueError(
+                "this client has no keys; privacy.secagg.adversary = 'malicious-server' needs them"
+            )
         return _keys(self.keys)
 
     def check(self, experiment: Experiment) -> None:
@@ -61,7 +63,7 @@ class ClientProcess:
         """
         if experiment.privacy.releases and experiment.privacy.noise == "seeded" and not self.loopback:
             raise ValueError(
-                "privacy.noise = 'seeded': whoever has the seed has the noise; allowed beyond this machine: 'os'"
+                "privacy.noise = 'seeded': the seed reveals the noise; allowed with a server on another machine: 'os'"
             )
 
 
@@ -93,10 +95,10 @@ def note_released(event: Event, context: Context, config: Mapping[str, Any]) -> 
 
 
 def _append(event: Event, ledger: Path, flags: int = 0) -> None:
-    """Add an event, durably, to a ledger that several clients may write."""
+    """Append an event durably to a ledger that several clients may write."""
     file = os.open(ledger, os.O_WRONLY | os.O_APPEND | flags, 0o600)
     try:
-        os.write(file, event.dumps().encode() + b"\n")  # one write: no line of another client comes between
+        os.write(file, event.dumps().encode() + b"\n")  # one write: clients' lines do not mix
         os.fsync(file)
     finally:
         os.close(file)

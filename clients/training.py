@@ -1,4 +1,4 @@
-"""Local training: what a client does with its examples in a round."""
+"""Local training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(
         after_step: Called after each step of the optimizer.
 
     Raises:
-        ValueError: The steps have been played before.
+        ValueError: The steps have been taken before.
     """
     if not model.training:
         model.train()
@@ -60,13 +60,13 @@ def train(
 
 
 class PlainKernel:
-    """Mean gradients over batches, which are a fresh permutation of the examples in each pass.
+    """Mean gradients over batches of a fresh permutation of the examples in each pass.
 
     Args:
         model: Trained in place.
-        loss: `(outputs, targets)` to a batch's mean loss.
+        loss: Maps `(outputs, targets)` to a batch's mean loss.
         work: Passes or steps, and batch size.
-        shuffle: Returns what orders a client's examples in a round.
+        shuffle: Returns the generator that orders a client's examples in a round.
     """
 
     def __init__(
@@ -127,14 +127,11 @@ class PlainSteps:
         return total / len(losses)
 
     def event(self) -> None:
-        """Return None: nothing is accounted for."""
+        """Return None: there is no private release."""
 
 
 def received_weights(model: nn.Module, mu: float) -> list[tuple[Tensor, Tensor]]:
-    """Return the trainable parameters, each with a copy of the weights to which a proximal term of `mu` pulls it.
-
-    None where `mu` is 0.
-    """
+    """Return the trainable parameters, each with a copy of its weights for the proximal term; none if `mu` is 0."""
     return [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad] if mu > 0 else []
 
 

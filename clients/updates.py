@@ -1,4 +1,4 @@
-"""An update in a client's reply: as one vector, and put back in the usual form."""
+"""Reads an update in a client's reply as one vector, and writes it back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.vectors import difference, plus
 
 
 def changes_in(content: RecordDict, layout: Layout) -> dict[str, Arrays]:
-    """Return by how much each field changes in a reply in clear."""
+    """Return the changes of the fields in a reply in clear."""
     return {name: arrays_in(record_in(content, ArrayRecord, name)) for name in layout.fields}
 
 
@@ -22,17 +22,17 @@ def update_in(content: RecordDict, received: ArrayRecord, layout: Layout) -> Val
 
     Args:
         content: The reply's: the trained model, and the changes of the fields.
-        received: The model that came.
+        received: The received model.
         layout: Of an update.
     """
-    return layout.joined(
+    return layout.to_vector(
         difference(record_in(content, ArrayRecord, ARRAYS), received), changes_in(content, layout)
     )
 
 
 def put_update(content: RecordDict, received: ArrayRecord, update: Values, layout: Layout) -> None:
-    """Put an update, `(dimension,)`, into a reply: the model that came moved by it, and the changes of the fields."""
-    model, changes = layout.parted(layout.split(update))
+    """Write an update, `(dimension,)`, into a reply: received model plus update, and the changes of the fields."""
+    model, changes = layout.separate(layout.split(update))
     content[ARRAYS] = plus(received, model)
     for name, arrays in layout.typed(changes).items():
         content[name] = record_of(arrays)

@@ -17,7 +17,7 @@ from fedsim.sections import ClientSection, DataSection, RuntimeSection, ServerSe
 INDEPENDENT = (Sampling.FIXED, Sampling.POISSON, Sampling.TRUNCATED_POISSON)  # cohorts, from round to round
 
 
-class Described(Protocol):
+class ExperimentTables(Protocol):
     """What is needed of an experiment, which checks itself by what is here."""
 
     @property
@@ -49,7 +49,7 @@ class Described(Protocol):
         """`[runtime]`."""
 
 
-def intent_of(experiment: Described) -> Intent:
+def intent_of(experiment: ExperimentTables) -> Intent:
     """Return what an experiment says that a privacy mechanism may refuse."""
     server, secagg, strategy = experiment.server, experiment.privacy.secagg, experiment.server.strategy_entry
     return Intent(
@@ -81,7 +81,7 @@ def rule_of(server: ServerSection) -> CohortRule:
     return CohortRule(sampling=scheme, cohort=server.cohort, max_cohort=server.max_cohort)
 
 
-def problems_of(experiment: Described) -> Iterator[Problem]:
+def problems_of(experiment: ExperimentTables) -> Iterator[Problem]:
     """Yield why an experiment is refused, the first reason first."""
     privacy, intent = experiment.privacy, intent_of(experiment)
     mechanism, settings = privacy.mechanism, privacy.settings
@@ -122,7 +122,7 @@ def _of_cohort(intent: Intent, hides_clients: bool) -> Iterator[Problem]:
         )
 
 
-def _of_clients(experiment: Described, intent: Intent) -> Iterator[Problem]:
+def _of_clients(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
     warmup = experiment.client.warmup_rounds
     if warmup is not None and warmup >= intent.rounds:
         yield Problem(("client", "warmup-rounds"), warmup, f"must be below rounds = {intent.rounds}")
@@ -132,7 +132,7 @@ def _of_clients(experiment: Described, intent: Intent) -> Iterator[Problem]:
         )
 
 
-def _of_schedule(experiment: Described, intent: Intent) -> Iterator[Problem]:
+def _of_schedule(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
     """Refuse what needs a round's updates together, where a schedule of rounds takes them as they arrive."""
     if not intent.strategy.linear:
         yield Problem(
@@ -153,7 +153,7 @@ def _of_schedule(experiment: Described, intent: Intent) -> Iterator[Problem]:
             )
 
 
-def _of_fields(experiment: Described, intent: Intent) -> Iterator[Problem]:
+def _of_fields(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
     """Refuse what takes no sum of the fields that an algorithm sends beside the model."""
     name = experiment.algorithm_entry.name
     if not intent.strategy.linear:

@@ -72,7 +72,7 @@ class Layout:
         """Numbers in an update."""
         return dimension_of(self.shapes.values())
 
-    def joined(self, update: Values, changes: Fields) -> Values:
+    def to_vector(self, update: Values, changes: Fields) -> Values:
         """Return an update of the model, `(numbers,)`, and changes of the fields as one vector."""
         if not self.fields:
             return update
@@ -87,7 +87,7 @@ class Layout:
         """Return a vector as views, by the names of `shapes`; the fields' are scaled."""
         return split_like(vector, self.shapes)
 
-    def parted(self, arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, Arrays]]:
+    def separate(self, arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, Arrays]]:
         """Return what `split` returns as the model's arrays and as the fields', without their scales."""
         model = {name: arrays[name] for name in self.model}
         fields: dict[str, Arrays] = {
@@ -96,7 +96,7 @@ class Layout:
         }
         return model, fields
 
-    def odd_in(self, fields: Fields, *, any_dtype: bool = False) -> str:
+    def mismatch(self, fields: Fields, *, any_dtype: bool = False) -> str:
         """Return what is not of this layout in values or changes of the fields; empty where all is."""
         if odd := _odd(fields, self.fields):
             return f"field {odd}"

@@ -60,6 +60,6 @@ def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord
     return record_of(result)
 
 
-def moved(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:
+def plus_vector(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:
     """Return arrays with an update, `(dimension,)`, added to them, in their own dtypes."""
     return plus(arrays, split(update, arrays))

@@ -31,7 +31,7 @@ class ClientRound:
     round: int
     client: int
     records: int
-    told: Mapping[str, Any]
+    instructions: Mapping[str, Any]
 
 
 class ClientDraws(Protocol):
@@ -117,7 +117,7 @@ class ClientHalf:
         """
         return plain
 
-    def check_told(self, at: ClientRound) -> None:
+    def check_instructions(self, at: ClientRound) -> None:
         """Refuse what the server tells where the experiment's guarantee would not hold for this client.
 
         Raises:

@@ -1,3 +1,3 @@
-"""The ServerApp: rounds, cohorts, the fold, and strategies."""
+"""The ServerApp: rounds, cohorts, aggregation and strategies."""
 
 __all__: list[str] = []

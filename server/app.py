@@ -1,4 +1,4 @@
-"""The ServerApp: from a run config to a run directory."""
+"""The ServerApp: runs the experiment of a run config and writes its run directory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ from fedsim.server.aggregation.protection import described_policy, policy_for, s
 from fedsim.server.aggregation.secure import Secure
 from fedsim.server.aggregation.updates import Aggregator
 from fedsim.server.checkpoint import restore_checkpoint, why_not_resumable, write_checkpoint
-from fedsim.server.discretion import discreet
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
@@ -51,6 +50,7 @@ from fedsim.server.fields import ServerFields
 from fedsim.server.float_model import check_float
 from fedsim.server.grids.deployed import DeployedGrid
 from fedsim.server.own_sampling import own_sampling
+from fedsim.server.private_output import private_output
 from fedsim.server.process import ServerProcess
 from fedsim.server.schedules.build import build_schedule
 from fedsim.server.stopping import check_target
@@ -66,22 +66,22 @@ app = ServerApp()
 
 
 class FlowerLog:
-    """Tells Flower's log, where `flwr run` shows it, how a run is going."""
+    """Logs a run's progress to Flower's log, which `flwr run` shows."""
 
     rounds = 0
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Say where the run is written."""
+        """Log the run directory."""
         self.rounds = rounds
         log(INFO, "fedsim: %d of %d rounds, written to %s", rounds - done, rounds, path, extra=PUBLIC)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Say how the round went."""
+        """Log a round's row."""
         values = ", ".join(f"{name} {value}" for name, value in row.items() if name != "round")
         log(INFO, "round %d/%d: %s", row["round"], self.rounds, values, extra=PUBLIC)
 
     def stopping(self) -> None:
-        """Say that the round in flight is the last."""
+        """Log that the run ends after the current round."""
         log(INFO, "fedsim: ends after this round", extra=PUBLIC)
 
 
@@ -89,8 +89,8 @@ class FlowerLog:
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment of the run config.
 
-    `run-dir` names the run directory, if it isn't empty; with `resume` it is one that goes on (`fedsim.resume`
-    sets that). In a server process it is `run-name` in the server's own folder.
+    `run-dir` names the run directory, unless it is empty; with `resume`, which `fedsim.resume` sets, that run is
+    resumed. In a server process the run directory is `run-name` in the server's folder.
     """
     config = context.run_config
     experiment = Experiment.from_run_config(config)
@@ -110,7 +110,7 @@ def main(grid: Grid, context: Context) -> None:
         opened = RunDirectory.reopen(path, data.sha256, home)
     else:
         opened = RunDirectory.create(path, experiment, data.sha256, not_resumable, home)
-    with opened as directory, discreet(directory):
+    with opened as directory, private_output(directory):
         restore_checkpoint(federation, directory)
         if deployment is not None and _begins_once(federation):
             federation.begin = directory.note_begun
@@ -119,7 +119,7 @@ def main(grid: Grid, context: Context) -> None:
             directory.note_fields(*federation.fields.size)
         try:
             _run(federation, directory, keep=not_resumable is None)
-        finally:  # what was released before a failure is spent too
+        finally:  # releases before a failure cost privacy too
             _note_privacy(federation, directory)
         if not federation.finished:
             cure = f"fedsim resume {shlex.quote(str(path))} goes on"
@@ -130,7 +130,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProcess | None) -> Path:
-    """Return where the run is written; a server process checks that it may run the experiment, and hears of it."""
+    """Return the run directory; a server process checks the experiment first, and gets the log lines."""
     if deployment is None:
         return Path(str(config.get("run-dir") or default_run_path(experiment)))
     name = str(config.get("run-name", ""))
@@ -141,9 +141,9 @@ def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProc
 
 
 def _begins_once(federation: Federation) -> bool:
-    """Say whether a round that clients have begun may not be run again, though this server has released nothing.
+    """Return whether a round that clients have begun must not be repeated, even if the server released nothing.
 
-    They may have sent what they can't take back: noise that nobody can draw again, shares of secrets.
+    Clients may have sent noise that can't be drawn again, or shares of secrets.
     """
     return federation.aggregator.secure or federation.account.charges_ahead
 
@@ -156,7 +156,7 @@ def _federation(
     label: int,
     deployment: ServerProcess | None = None,
 ) -> Federation:
-    """Return the experiment's federation before its first round; `label` is what secure aggregation calls the run."""
+    """Return the experiment's federation before its first round; `label` identifies the run in secure aggregation."""
     mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
     if experiment.server.cohort > data.clients and not mechanism.hides_clients(settings):
         raise Refused(
@@ -187,7 +187,7 @@ def _federation(
     schedule = build_schedule(experiment, data.clients, draws.coins)
     if schedule is not None and deployment is not None:
         raise Refused(
-            f"server.schedule = {experiment.server.schedule!r}: is in virtual time, for simulations; allowed here: unset"
+            f"server.schedule = {experiment.server.schedule!r}: needs virtual time, as in simulations; allowed here: unset"
         )
     sampling: CohortSampling
     if schedule is not None:
@@ -230,7 +230,7 @@ def _federation(
 
 
 def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
-    """Return what collects updates in clear: a linear strategy gets their mean, any other one each of them."""
+    """Return the aggregator without secure aggregation: a linear strategy gets the mean, any other one each update."""
     uniform = experiment.server.weighting == "uniform"
     own = "" if experiment.privacy.own is None else experiment.privacy.own.use
     if experiment.server.strategy_entry.linear:
@@ -241,7 +241,7 @@ def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
 def _enrol(
     experiment: Experiment, data: FederatedData, grid: Grid, deployment: ServerProcess | None
 ) -> Enrolment:
-    """Wait for the clients: for all of them, but in a server process no longer than a round for those who are away."""
+    """Wait until all clients are online; in a server process `min-clients` suffice after `server.timeout`."""
     registered = None if deployment is None else deployment.registered()
     query = RecordDict()
     if experiment.data.source_entry.by_clients:
@@ -267,10 +267,10 @@ def _check_privacy_of(model: nn.Module, task: Task, data: FederatedData, experim
 
 
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
-    """Say in the manifest what the run costs at most and has cost so far, and what the server sees of updates.
+    """Write planned and spent privacy costs, and the protection by secure aggregation, to the manifest.
 
     Raises:
-        RunFailed: The ledger is not of this run's mechanism.
+        RunFailed: The ledger belongs to another mechanism.
     """
     try:
         cost = federation.account.report(federation.charged)
@@ -283,7 +283,7 @@ def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
 
 
 def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
-    """Run the rounds that are left, until a signal; each is written, kept if it can be, and told."""
+    """Run the remaining rounds, or until a signal; write each row, a checkpoint if possible, and report the round."""
     listener = progress.current() or FlowerLog()
     listener.started(directory.path, federation.experiment.rounds, federation.done)
 

@@ -1,4 +1,4 @@
-"""A federation's state after a whole round, for the run directory's checkpoint, and back."""
+"""Checkpoints: a federation's state after a completed round, written and restored."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from fedsim.server.strategies import load_strategy_state, strategy_state, why_no
 
 @runtime_checkable
 class KeepsStates(Protocol):
-    """A Grid that holds the clients' states, as fedsim's engines do; elsewhere they are with the nodes."""
+    """A Grid that holds the clients' states, as fedsim's engines do; elsewhere the nodes hold them."""
 
     def changed_states(self) -> Mapping[int, RecordDict]:
-        """Return the state of each client that may have changed it since the last call."""
+        """Return the client states that may have changed since the last call."""
 
     def restore_states(self, states: Mapping[int, RecordDict]) -> None:
-        """Give clients the states that they had."""
+        """Restore the states of clients."""
 
 
 def why_not_resumable(federation: Federation) -> str | None:
-    """Return why no checkpoint of a federation can be made, None if one can."""
+    """Return why a federation can't be checkpointed, or None."""
     if not isinstance(federation.grid, KeepsStates):
-        return "the clients' states are with Flower's nodes, out of fedsim's reach"
+        return "the clients' states are with Flower's nodes, which fedsim can't read"
     return why_not_kept(federation.strategy, federation.experiment.server.strategy_entry)
 
 
 def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
-    """Write the checkpoint of the round that has just ended.
+    """Write the checkpoint of the last completed round.
 
     Raises:
-        RunFailed: The strategy's state holds what can't be kept.
+        RunFailed: A checkpoint can't hold the strategy's state.
     """
-    grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
+    grid, entry = _stateful_grid(federation), federation.experiment.server.strategy_entry
     state = {
         "model": arrays_in(federation.arrays),
         "strategy": strategy_state(federation.strategy, entry),
@@ -65,7 +65,7 @@ def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
 
 
 def restore_checkpoint(federation: Federation, directory: RunDirectory) -> None:
-    """Put a federation that was built anew where the directory's run stood; at its beginning if it has no checkpoint."""
+    """Restore a newly built federation to the state of the directory's run; without a checkpoint, to its beginning."""
     checkpoint = directory.resumed_from
     if directory.ledger is not None:
         federation.account.open(directory.ledger, directory.events)
@@ -79,18 +79,18 @@ def restore_checkpoint(federation: Federation, directory: RunDirectory) -> None:
     federation.released = directory.begun
     if federation.account.noise is Noise.SYSTEM:
         federation.released = max([federation.released, *(event.round for event in directory.events)])
-        _go_by_ledger(federation, federation.account.ledger, directory.client_states)
-        _check_noted(federation)
+        _count_from_ledger(federation, federation.account.ledger, directory.client_states)
+        _check_cohorts_known(federation)
 
 
 def _without_secrets(state: RecordDict) -> RecordDict:
-    """Return a client's state without a session of secure aggregation, which was lost before its end."""
+    """Return a client's state without its unfinished session of secure aggregation."""
     return RecordDict({name: record for name, record in state.items() if name != RECORD})
 
 
 def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapping[int, bytes]) -> None:
-    """Put a federation where a checkpoint stands."""
-    grid, entry = _keeper(federation), federation.experiment.server.strategy_entry
+    """Restore a federation from a checkpoint."""
+    grid, entry = _stateful_grid(federation), federation.experiment.server.strategy_entry
     federation.done, federation.over = checkpoint.round, checkpoint.over
     federation.arrays = record_of(checkpoint.state["model"])
     federation.stopping = Stopping(**checkpoint.state["stopping"])
@@ -105,20 +105,20 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
     grid.restore_states({client: decode_records(state) for client, state in client_states.items()})
 
 
-def _check_noted(federation: Federation) -> None:
-    """Refuse to go on where it is not known who took part in a round that was released, and who still may."""
+def _check_cohorts_known(federation: Federation) -> None:
+    """Refuse to resume if an interrupted round's cohort, and so the remaining participations, are unknown."""
     if not federation.sampling.stateful:
         return
     for round_ in range(federation.done + 1, federation.released + 1):
         if round_ not in federation.sampling.noted:
             raise Refused(
-                f"privacy.{federation.mechanism}: round {round_} has begun, and its cohort is not noted, so that who may "
-                "still take part is not known"
+                f"privacy.{federation.mechanism}: round {round_} has begun, but its cohort was not recorded: "
+                "the clients' remaining participations are unknown"
             )
 
 
-def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]) -> None:
-    """Have the clients count the rounds that the ledger has, and no checkpoint; so too where they keep their own."""
+def _count_from_ledger(federation: Federation, ledger: Ledger, client_states: Mapping[int, bytes]) -> None:
+    """Set clients' participation counts, and the ledgers that they keep themselves, from the run's ledger."""
     states = {}
     for client, count in ledger.participations().items():
         state = decode_records(client_states.get(client, b""))
@@ -127,11 +127,11 @@ def _go_by_ledger(federation: Federation, ledger: Ledger, client_states: Mapping
             events = [event.dumps() for event in ledger if event.released_by == client]
             state[LEDGER] = ConfigRecord({"events": events})
         states[client] = state
-    if states:  # of a run that begins there are none, and the grid need not keep any
-        _keeper(federation).restore_states(states)
+    if states:  # a new run has none, and its grid need not keep states
+        _stateful_grid(federation).restore_states(states)
 
 
-def _keeper(federation: Federation) -> KeepsStates:
+def _stateful_grid(federation: Federation) -> KeepsStates:
     if not isinstance(federation.grid, KeepsStates):
-        raise TypeError(f"{type(federation.grid).__name__} keeps no states: `why_not_resumable` says so")
+        raise TypeError(f"{type(federation.grid).__name__} keeps no client states; see `why_not_resumable`")
     return federation.grid

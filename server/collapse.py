@@ -1,4 +1,4 @@
-"""A run that unlearns what it had learned, as some algorithms do on very uneven clients: told when it happens."""
+"""Detects a model that collapses in training, as with some algorithms on very uneven clients."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from fedsim.tasks import Metric
 
 @dataclass
 class Collapse:
-    """Compares each evaluation on the test set with the first one and with the best.
+    """Compares each evaluation on the test set with the first one and the best one.
 
     Attributes:
         first: Headline metric and loss of the first evaluation; None before it.
-        best_loss: The lowest loss so far.
-        told: Whether a collapse was told, and the model has not recovered since.
+        best_loss: Lowest loss so far.
+        reported: Whether a collapse was reported and the model has not recovered since.
     """
 
     first: tuple[float, float] | None = None
     best_loss: float = math.inf
-    told: bool = False
+    reported: bool = False
 
     def warning(self, metric: Metric, scores: Mapping[str, float]) -> str:
-        """Return what is to be told after an evaluation; empty where there is nothing.
+        """Return a warning at the first evaluation of a collapse, else an empty string.
 
-        A collapse is a loss that is not finite, or a model that scores no better than the first one although the loss had
-        fallen by a fifth since, or has doubled.
+        The model has collapsed if its loss is not finite; or if it scores no better than the first one, and the loss
+        had fallen by a fifth or has doubled.
 
         Args:
             metric: The task's headline metric.
@@ -40,7 +40,7 @@ class Collapse:
         no_better = metric.best([value, first_value]) == first_value and loss > first_loss
         far_off = self.best_loss < 0.8 * first_loss or loss > 2 * first_loss
         collapsed = not math.isfinite(loss) or (no_better and far_off)
-        is_news, self.told = collapsed and not self.told, collapsed
+        is_news, self.reported = collapsed and not self.reported, collapsed
         if not is_news:
             return ""
         return (

@@ -1,4 +1,4 @@
-"""Scores of the global model: on the central test set, and on clients' held-out examples."""
+"""Evaluates the global model on the central test set and on clients' held-out examples."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fedsim.server.grids.cohort import CohortGrid
 from fedsim.streams import numpy_stream
 from fedsim.tasks import Metric, Score, Scoring
 
-# Quantiles over clients of the headline metric, in a row: the worst client's, and three more.
+# Quantiles over clients of the headline metric, for a round's row: the worst client's and three more.
 SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}
 SPREAD_OF_LOWER = {"p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores the global model after the rounds in which that is due.
+    """Scores the global model after some rounds.
 
     Attributes:
-        experiment: Says when, and which clients evaluate.
+        experiment: Sets the rounds, and the clients that evaluate.
         scoring: The task's metrics.
         central: Scores a model on the central test set.
     """
@@ -39,7 +39,7 @@ class Evaluation:
     central: Callable[[ArrayRecord], Score]
 
     def is_due(self, round_: int) -> bool:
-        """Whether the model is scored after a round: every `evaluate-every` rounds, and after the last."""
+        """Return whether the model is scored after a round: every `evaluate-every` rounds, and after the last."""
         return round_ % self.experiment.server.evaluate_every == 0 or round_ == self.experiment.rounds
 
     def scores(
@@ -51,8 +51,8 @@ class Evaluation:
             round_: From 1.
             arrays: The model.
             grid: Reaches the clients.
-            enrolment: Knows those that are there.
-            strategy: Asks the clients, and averages what they answer.
+            enrolment: Knows the online clients.
+            strategy: Makes the requests, and averages the replies.
         """
         central = self.central(arrays)
         scores = {**central.metrics, "loss": central.loss}
@@ -79,19 +79,19 @@ class Evaluation:
         means = {f"client-{name}": float(metrics[name]) for name in names}  # type: ignore[arg-type]
         return means | spread(self.scoring.headline, [metrics_of(reply) for reply in scored])
 
-    def _cohort(self, round_: int, everyone: list[int]) -> list[int]:
-        """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all that are there."""
+    def _cohort(self, round_: int, online: list[int]) -> list[int]:
+        """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all online ones."""
         server = self.experiment.server
         if server.client_evaluation == "none":
             return []
         if server.client_evaluation == "all":
-            return everyone
+            return online
         generator = numpy_stream(self.experiment.seed, "evaluation-cohort", round_=round_)
-        return draw("fixed", server.cohort, len(everyone), generator)
+        return draw("fixed", server.cohort, len(online), generator)
 
 
 def spread(metric: Metric, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how a metric is spread over the clients that evaluated, all alike; nothing where none said its own."""
+    """Return quantiles of a metric over the clients that evaluated, unweighted; empty if none reported it."""
     values = [float(record[metric.name]) for record in records if metric.name in record]
     if not values:
         return {}

@@ -1,4 +1,4 @@
-"""The round loop: draw a cohort, train, aggregate, evaluate, write a row; until it is enough."""
+"""The round loop: draw a cohort, train, aggregate, evaluate, write a row."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ from fedsim.server.grids.cohort import CohortGrid
 from fedsim.server.stopping import Stopping
 from fedsim.vectors import plus
 
-RELEASED = "released-"  # before a metric's name, in a round's row: its mean, noised
+RELEASED = "released-"  # prefix of a noised metric's column
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Federation:
-    """What the rounds work on, and how far they have come.
+    """A run's model, its state and its parts.
 
     Attributes:
-        experiment: Says how.
+        experiment: The experiment.
         grid: Reaches the clients.
-        enrolment: Knows the clients, and the nodes of those that are there.
+        enrolment: Knows the clients, and the nodes of online ones.
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
         evaluation: Scores the model.
         mechanism: The privacy mechanism's name, for messages.
-        account: What the rounds cost.
-        half: What the server does for the mechanism.
+        account: Privacy account of the rounds.
+        half: The server's part of the mechanism.
         sampling: Draws the cohorts.
-        aggregator: Has a cohort train, and collects its updates.
+        aggregator: Trains a cohort and collects its updates.
         layout: Of an update.
         fields: The algorithm's, beside the model.
-        share: Of all clients, how many are expected in a cohort.
-        metric_terms: What clients call the metrics of noised sums, by the names in the ledger.
-        begin: Called with a round before any client is asked to train in it.
-        done: Rounds that are whole.
-        released: The last round of which something was released that can't be released again: up to it, the
-            rounds that are not whole are abandoned.
+        share: Expected share of the clients in a cohort.
+        metric_terms: Names of the metrics of noised sums in replies, by their names in the ledger.
+        begin: Called with a round before any of its clients is asked to train.
+        done: The last completed round.
+        released: The last round with a release that can't be repeated. Rounds up to it that are not completed are
+            abandoned.
         tried: The last round that was begun.
-        over: Whether they were enough, before the last.
-        stopping: Decides that.
-        collapse: Notices where the model unlearns.
+        over: Whether early stopping has ended the run.
+        stopping: The rule for early stopping.
+        collapse: Detects a collapse of the model.
     """
 
     experiment: Experiment
@@ -94,26 +94,26 @@ class Federation:
 
     @property
     def finished(self) -> bool:
-        """Whether no round is left."""
+        """Whether no rounds remain."""
         return self.over or self.done >= self.experiment.rounds
 
     @property
     def charged(self) -> int:
-        """How many rounds are spent: those that are whole, and one that has begun where noise is the system's."""
+        """Rounds that cost privacy: completed ones, and with the operating system's noise one that has begun."""
         if Noise(self.experiment.privacy.noise) is Noise.SEEDED:
             return self.done
         return max(self.done, self.released, self.tried)
 
     def run(self, write: Callable[[dict[str, Any]], None], stop: Callable[[], bool] = lambda: False) -> None:
-        """Run the rounds that are left.
+        """Run the remaining rounds.
 
         Args:
-            write: Called with the row of each round that is whole.
-            stop: Asked before each round whether to leave it, and those after it, for later.
+            write: Called with each completed round's row.
+            stop: Called before each round; if it returns True, the run ends there.
 
         Raises:
-            RunFailed: All clients of a round failed (with secure aggregation the run goes on: there are always
-                some that may), or the strategy returned what is no model.
+            RunFailed: All clients of a round failed (with secure aggregation the run continues), or the strategy
+                returned no valid model.
         """
         while not self.finished and not stop():
             round_ = self.tried = self.done + 1
@@ -140,8 +140,8 @@ class Federation:
         return row | scores | cost | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
-        """Return the row of a round that a kill cut short: it was paid for, and the model stays as it was."""
-        log.warning("round %d: abandoned: its clients had begun it when the run was cut short", round_)
+        """Return the row of a round that a kill interrupted: it counts as spent, and the model stays unchanged."""
+        log.warning("round %d: abandoned: its clients had begun it when the run was interrupted", round_)
         with self._fails_with_mechanism():
             self.sampling.abandon(round_, self.enrolment.clients)
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
@@ -150,22 +150,22 @@ class Federation:
     # --- training ---------------------------------------------------------------------------------------
 
     def _train(self, round_: int) -> dict[str, Any]:
-        """Train one round, make the next global model out of it, and return its part of the row."""
+        """Train one round, update the global model, and return training's part of the row."""
         with self._fails_with_mechanism():
             cohort = self.sampling.draw(round_, self.enrolment.clients)
         if not cohort and not self.half.noises:
             return {"clients": 0, "failures": 0}
-        there = self._online(cohort)
-        spent = self.account.exhausted(there)
-        asked = [client for client in there if client not in spent]
+        online = self._online(cohort)
+        spent = self.account.exhausted(online)
+        asked = [client for client in online if client not in spent]
         self._check_room(round_, asked)
         grid, requests = self._requests(round_, asked)
         got = self._collect(round_, grid, requests) if asked else Collected(NoUpdates(self.layout))
-        got.failures.update((client, AWAY) for client in cohort if client not in there)
+        got.failures.update((client, AWAY) for client in cohort if client not in online)
         got.failures.update(spent)
         updates = got.updates.count
         failures = len(cohort) if got.no_sum else len(got.failures)
-        if there and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
+        if online and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
             client, reason = next(iter(got.failures.items()))
             raise RunFailed(
                 f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
@@ -178,7 +178,7 @@ class Federation:
         if not self.half.noises:
             messages, changes = got.updates.messages(), got.updates.changes()
         elif not got.no_sum:
-            messages, changes, columns = self._noised(round_, got.updates)
+            messages, changes, columns = self._release(round_, got.updates)
             share = self.share
             row |= columns
         if failures:
@@ -193,7 +193,7 @@ class Federation:
         return row
 
     def _check_room(self, round_: int, asked: list[int]) -> None:
-        """Raise `RunFailed` where the round would bring what is spent above what is planned."""
+        """Raise `RunFailed` if the round would exceed the planned budget."""
         try:
             self.account.check_room(round_, asked)
         except ValueError as error:
@@ -201,25 +201,25 @@ class Federation:
 
     @contextmanager
     def _fails_with_mechanism(self) -> Iterator[None]:
-        """Make the `ValueError` of the mechanism the run's failure."""
+        """Turn the mechanism's `ValueError` into `RunFailed`."""
         try:
             yield
         except ValueError as error:
             raise RunFailed(f"privacy.{self.mechanism}: {error}") from None
 
     def _online(self, cohort: list[int]) -> list[int]:
-        """Return those of a cohort who are there; waits for `min-clients` clients, whoever they are."""
+        """Return the online clients of a cohort, once `min-clients` clients of any cohort are online."""
         server, enrolment = self.experiment.server, self.enrolment
-        enrolment.look()
+        enrolment.refresh()
         least = min(server.min_clients, enrolment.clients)
         enrolment.wait(server.timeout, hoped=least, least=least)
         return [client for client in cohort if client in enrolment.nodes]
 
     def _requests(self, round_: int, cohort: list[int]) -> tuple[CohortGrid, list[Message]]:
-        """Return the cohort's grid and what to send it.
+        """Return the cohort's grid and requests.
 
-        For an empty cohort somebody else's request is made and not sent: some strategies note the model in it, and
-        Flower's sampling waits for ever where there is nobody.
+        For an empty cohort the strategy makes a request to another client, which is not sent: some strategies store
+        the model when they make requests, and Flower's sampling would wait forever for a client.
         """
         grid = self._view(cohort or [next(iter(self.enrolment.nodes))])
         config = ConfigRecord({"server-round": round_})
@@ -227,11 +227,11 @@ class Federation:
             config["initial-loss"] = True
         config.update(self.account.instructions() | self.half.instructions())
         requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
-        self.fields.put_in(requests, grid)
+        self.fields.add_to(requests, grid)
         return grid, requests
 
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Collected:
-        """Have the cohort train, and note what its clients released."""
+        """Train the cohort, and record its clients' releases."""
         self.begin(round_)
         self.half.prefetch(round_)
         got = self.aggregator.collect(
@@ -247,11 +247,10 @@ class Federation:
         self.account.note_reported(got.events)
         return got
 
-    def _noised(self, round_: int, updates: Updates) -> tuple[list[Message], Fields, dict[str, Any]]:
-        """Noise the sums of a round's updates and metrics, and note their release before anything is made of it.
+    def _release(self, round_: int, updates: Updates) -> tuple[list[Message], Fields, dict[str, Any]]:
+        """Noise the sums of a round's updates and metrics, and record the release before it is used.
 
-        Return the one message that stands for all updates, the fields' mean changes, and what the round's row says of the
-        metrics.
+        Return one message with the mean update, the fields' mean changes, and the columns of released metrics.
         """
         self._check_room(round_, [])
         terms = self.metric_terms
@@ -259,7 +258,7 @@ class Federation:
         with self._fails_with_mechanism():
             mean, released, event = self.half.release(updates.sums(), round_, reported)
         self.account.note_released(event)
-        model, changes = self.layout.parted(mean)
+        model, changes = self.layout.separate(mean)
         others = {name: value for name, value in updates.reported.items() if name not in terms.values()}
         content = RecordDict(
             {
@@ -271,7 +270,7 @@ class Federation:
         return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], changes, columns
 
     def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
-        """Make the next global model out of the replies; too few for the strategy leave it as it is."""
+        """Update the global model from the replies; with too few for the strategy it stays unchanged."""
         server = self.experiment.server
         least = server.strategy_entry.smallest_cohort(server.strategy_options)
         if not self.half.noises:
@@ -291,7 +290,7 @@ class Federation:
         return self.evaluation.scores(round_, self.arrays, self.grid, self.enrolment, self.strategy)
 
     def _cost(self, round_: int) -> dict[str, Any]:
-        """Return what privacy has cost after a round that is evaluated, for its row."""
+        """Return the privacy columns of an evaluated round's row."""
         return self.account.row(round_)
 
     def _view(self, cohort: list[int]) -> CohortGrid:
@@ -299,10 +298,10 @@ class Federation:
 
 
 def _validated_model(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
-    """Return what a strategy made with the model's dtypes (optimisers compute in float64).
+    """Return a strategy's arrays in the model's dtypes (server optimisers compute in float64).
 
     Raises:
-        RunFailed: It has other names or shapes than the model, or NaN or infinity.
+        RunFailed: A name is missing, a shape differs from the model's, or a value is NaN or infinite.
     """
     made = {name: values_of(array) for name, array in arrays.items()}
     result = {}

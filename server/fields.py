@@ -1,4 +1,4 @@
-"""An algorithm's fields on the server: what every request holds of them, and what a round makes of them."""
+"""An algorithm's fields on the server: sent with each request, updated after each round."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fedsim.server.grids.cohort import CohortGrid
 
 
 class ServerFields:
-    """The fields of a run, and the last round whose sum held each client's changes.
+    """The fields of a run, and the last round with each client's changes in its sum.
 
     Args:
-        algorithm: Makes of a round's changes the next values.
+        algorithm: Computes the next values from a round's changes.
         layout: Of an update.
         values: Before the first round.
 
     Attributes:
-        values: As they are now, by field and name.
-        in_sum: The last round whose sum held a client's changes, by client; those that were in none are missing.
+        values: Current values, by field and name.
+        in_sum: The last round with a client's changes in its sum, by client; clients without one are missing.
     """
 
     def __init__(self, algorithm: Algorithm, layout: Layout, values: Fields) -> None:
@@ -37,17 +37,17 @@ class ServerFields:
         self._confirms = any(field.kept for field in algorithm.fields.values())
 
     def __bool__(self) -> bool:
-        """Say whether the algorithm has any."""
+        """Return whether the algorithm has fields."""
         return bool(self._layout.fields)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Numbers and bytes of all fields."""
+        """Numbers of all fields, and their bytes."""
         arrays = [array for fields in self.values.values() for array in fields.values()]
         return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
 
-    def put_in(self, requests: Sequence[Message], grid: CohortGrid) -> None:
-        """Add the fields to train messages, and tell each client which of its changes was in a sum."""
+    def add_to(self, requests: Sequence[Message], grid: CohortGrid) -> None:
+        """Add the fields to train messages, with the last round that had the client's changes in its sum."""
         if not self:
             return
         fields = {name: record_of(arrays) for name, arrays in self.values.items()}
@@ -59,16 +59,16 @@ class ServerFields:
             request.content = content
 
     def update(self, round_: int, change: Fields, clients: Sequence[int], share: float) -> None:
-        """Make the next values.
+        """Compute the next values.
 
         Args:
             round_: From 1.
             change: Mean of the changes, float64.
-            clients: Whose changes it holds.
-            share: Of all clients, how many the mean is over.
+            clients: Clients in the mean.
+            share: Share of all clients in the mean.
 
         Raises:
-            RunFailed: The algorithm raised an error, or returned what are no values of its fields.
+            RunFailed: The algorithm raised an error, or returned invalid values.
         """
         if self and change:
             self.values = self._next(round_, change, share)
@@ -78,7 +78,7 @@ class ServerFields:
         where = f"round {round_}: algorithm {type(self._algorithm).__name__}: update()"
         try:
             made = self._algorithm.update(self.values, change, share)
-            odd = self._layout.odd_in(made, any_dtype=True)
+            odd = self._layout.mismatch(made, any_dtype=True)
         except Exception as error:
             raise RunFailed(f"{where}: {type(error).__name__}: {error}") from error
         if odd:
@@ -91,7 +91,7 @@ class ServerFields:
         return values
 
     def state(self) -> dict[str, Any]:
-        """Return what the next rounds depend on, as a tree for the checkpoint."""
+        """Return the state that the next rounds depend on, as a tree for the checkpoint."""
         return {
             "values": {name: dict(arrays) for name, arrays in self.values.items()},
             "in-sum": {str(client): round_ for client, round_ in self.in_sum.items()},

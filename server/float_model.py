@@ -1,4 +1,4 @@
-"""Whether a model's updates can be clipped, summed and transformed: mechanisms that protect a client, and transforms, ask."""
+"""Checks that updates can be clipped, summed and transformed, for client-level mechanisms and transforms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsim.vectors import why_not_float
 
 
 def check_float(experiment: Experiment, arrays: ArrayRecord) -> None:
-    """Raise `Refused` for a model with arrays that are not of floating-point numbers."""
+    """Raise `Refused` for a model with arrays that are not floating-point."""
     why = why_not_float({name: np.dtype(array.dtype) for name, array in arrays.items()})
     if why is not None:
         raise Refused(f"model.name = {experiment.model.name!r}: {why}")

@@ -1,4 +1,4 @@
-"""A user's own cohort sampling: made by its reference, and each cohort of it checked."""
+"""A user's own cohort sampling: loads it by reference, and checks each cohort."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fedsim.privacy.cohorts.sampling import CohortSampling, Coins
 
 
 class OwnSampling(CohortSampling):
-    """A user's sampling, whose cohorts are checked.
+    """Checks the cohorts of a user's own sampling.
 
     Args:
-        own: The user's.
+        own: The user's sampling.
         name: Its reference, for messages.
     """
 
@@ -27,7 +27,7 @@ class OwnSampling(CohortSampling):
         """Return the user's cohort, in ascending order. As `CohortSampling` says.
 
         Raises:
-            RunFailed: It is not one of different clients that there are.
+            RunFailed: The sampling raised an error, drew a client twice, or drew an unknown client.
         """
         where = f"round {round_}: server.sampling = {self._name!r}"
         try:
@@ -43,7 +43,7 @@ class OwnSampling(CohortSampling):
         return cohort
 
     def abandon(self, round_: int, clients: int) -> None:
-        """Count a round that was cut short."""
+        """Count the clients of an interrupted round as having taken part."""
         self._own.abandon(round_, clients)
 
     def state(self) -> dict[str, Any]:
@@ -58,11 +58,11 @@ class OwnSampling(CohortSampling):
 def own_sampling(experiment: Experiment, clients: int, coins: Coins) -> OwnSampling:
     """Make the sampling that an experiment names by reference.
 
-    It is called as `make(cohort, clients, coins, **options)`, with `server.cohort`, the number of clients, and a function
-    from a round to its generator.
+    The reference is called as `make(cohort, clients, coins, **options)`, with `server.cohort`, the number of clients,
+    and a function that returns a round's generator.
 
     Raises:
-        Refused: It is missing, doesn't take the options, or returns no `CohortSampling`.
+        Refused: The reference can't be loaded, doesn't take the options, or returns no `CohortSampling`.
     """
     server = experiment.server
     where = f"server.sampling = {server.sampling!r}"

@@ -1,4 +1,4 @@
-"""The server process that has started a ServerApp, as it describes itself in the ServerApp's environment."""
+"""The server process that started this ServerApp, read from the ServerApp's environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ServerProcess:
 
     @classmethod
     def current(cls) -> ServerProcess | None:
-        """Return the server process that has started this one; None: `fedsim server` did not start it."""
+        """Return the server process that started this one; None: `fedsim server` did not start it."""
         state, keys = os.environ.get(STATE), os.environ.get(KEYS)
         if not state:
             return None
@@ -76,7 +76,7 @@ class ServerProcess:
                 "privacy.secagg.adversary = 'malicious-server': clients sign with keys that are registered, and "
                 "this server has none; allowed without keys: 'semi-honest'"
             )
-        from fedsim.deployment.keys import load_registry  # which simulations need not load
+        from fedsim.deployment.keys import load_registry  # not needed in simulations
 
         return load_registry(self.keys)
 
@@ -98,6 +98,6 @@ class ServerProcess:
             )
         if experiment.privacy.releases and experiment.privacy.noise == "seeded" and not self.loopback:
             raise Refused(
-                "privacy.noise = 'seeded': whoever has the seed has the noise; allowed where clients are on other "
+                "privacy.noise = 'seeded': the seed reveals the noise; allowed where clients are on other "
                 "machines: 'os'"
             )

@@ -1,4 +1,4 @@
-"""When a run has learned enough to end before its last round."""
+"""Early stopping: targets and patience."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def check_target(server: ServerSection, scoring: Scoring) -> None:
 
 @dataclass
 class Stopping:
-    """What `server.patience` goes by; a part of a run's checkpoint.
+    """State of `server.patience`; part of the checkpoint.
 
     Attributes:
-        best_loss: The lowest test loss so far.
-        evaluations_since_best: How many have not been lower since.
+        best_loss: Lowest test loss so far.
+        evaluations_since_best: Evaluations without a lower loss since.
     """
 
     best_loss: float = float("inf")
     evaluations_since_best: int = 0
 
     def is_enough(self, server: ServerSection, headline: Metric, scores: Mapping[str, float]) -> bool:
-        """Note an evaluation, and say whether a target or `patience` ends the run.
+        """Record an evaluation, and return whether a target or `patience` ends the run.
 
         Args:
-            server: Has the targets and the patience.
-            headline: The task's.
-            scores: On the central test set, by the names of a row.
+            server: Sets the targets and the patience.
+            headline: The task's headline metric.
+            scores: On the central test set, by column.
         """
         if scores["loss"] < self.best_loss:
             self.best_loss, self.evaluations_since_best = scores["loss"], 0

@@ -1,4 +1,4 @@
-"""Flower mods: what happens to a client's update before and after it trains."""
+"""Flower mods around a client's training."""
 
 from fedsim.clients.mods.faults import faults_mod, nan_mod
 from fedsim.clients.mods.fields import fields_mod

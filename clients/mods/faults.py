@@ -1,4 +1,4 @@
-"""Clients that fail on purpose: dropouts, stragglers, crashes, NaN."""
+"""Injected faults: dropouts, stragglers, crashes, NaN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedsim.streams import numpy_stream
 
 
 class Fault(StrEnum):
-    """What goes wrong, and what is said of it."""
+    """A fault, with its message."""
 
     NONE = ""
     DROPOUT = "dropped out (faults.dropout)"
@@ -31,9 +31,8 @@ class Fault(StrEnum):
 def fault_of(faults: FaultsSection, seed: int, round_: int, client: int) -> Fault:
     """Return the fault of a client in a round.
 
-    One uniform number decides between the faults, so that each has exactly its probability and a client has
-    at most one. A straggler's delay is exponential with mean `delay`, so it is late with probability
-    `exp(-deadline / delay)`.
+    One uniform number selects the fault, so each has exactly its probability and a client has at most one. A
+    straggler's delay is exponential with mean `delay`, so it is late with probability `exp(-deadline / delay)`.
     """
     stream = numpy_stream(seed, "faults", round_=round_, client=client)
     bounds = np.cumsum([faults.dropout, faults.crash, faults.nan, faults.straggler])
@@ -45,17 +44,17 @@ def fault_of(faults: FaultsSection, seed: int, round_: int, client: int) -> Faul
 
 
 def stage_of_fault(seed: int, round_: int, client: int) -> Stage:
-    """Return the stage of secure aggregation from which on a client's fault keeps it from answering.
+    """Return the stage of secure aggregation from which on a faulty client doesn't answer.
 
-    Each is equally likely; one that a round doesn't have stands for the next.
+    All stages are equally likely; a stage that the round doesn't have means the next one.
     """
     return list(Stage)[numpy_stream(seed, "fault-stages", round_=round_, client=client).integers(len(Stage))]
 
 
 def faults_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Let a client fail to answer where `[faults]` says so; the time that passes is virtual, nobody sleeps.
+    """Make a client drop out, come late or crash as in `[faults]`; delays are in virtual time.
 
-    With secure aggregation it fails at one of the stages, and at those that follow.
+    With secure aggregation it fails from a random stage on.
 
     Raises:
         RuntimeError: The client crashes.
@@ -69,16 +68,16 @@ def faults_mod(message: Message, context: Context, call_next: ClientAppCallable)
 
 
 def nan_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Let a client train and return NaN where `[faults]` says so."""
+    """Make a client train and return NaN as in `[faults]`."""
     fault = _fault(message, context)
     reply = call_next(message, context)
     if fault is Fault.NAN:
-        _spoil(reply)
+        _fill_with_nan(reply)
     return reply
 
 
 def _fault(message: Message, context: Context) -> Fault:
-    """Return what goes wrong with a train message."""
+    """Return the fault for a train message."""
     experiment = client_runtime(context).experiment
     if not experiment.faults.active:
         return Fault.NONE
@@ -94,8 +93,8 @@ def _fault(message: Message, context: Context) -> Fault:
     return fault_of(experiment.faults, seed, round_, client)
 
 
-def _spoil(reply: Message) -> None:
-    """Put NaN for every number with a fraction that a reply sends."""
+def _fill_with_nan(reply: Message) -> None:
+    """Replace every floating-point number of a reply by NaN."""
     for name, record in records_in(reply.content, ArrayRecord).items():
         arrays = {key: values_of(array) for key, array in record.items()}
         reply.content[name] = record_of(

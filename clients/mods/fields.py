@@ -1,4 +1,4 @@
-"""An algorithm's fields, around training and what protects it: the client keeps what has truly left it."""
+"""An algorithm's fields around training and protection: the client keeps the changes as they were sent."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fedsim.records import config_in, find_record, record_in
 
 
 def fields_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Settle what was pending, train, and have pend what is sent of the fields that a client keeps.
+    """Settle pending changes, train, and store the sent changes of kept fields as pending.
 
-    Under secure aggregation the update leaves as one vector, clipped coordinate by coordinate.
+    With secure aggregation the update is sent as one vector, clipped by coordinate.
     """
     runtime = client_runtime(context)
     algorithm, layout = runtime.algorithm, runtime.layout
@@ -50,9 +50,9 @@ def _vector(reply: Message, received: ArrayRecord, runtime: ClientRuntime) -> Va
 
 
 def _sent(reply: Message, runtime: ClientRuntime) -> Fields:
-    """Return by how much each field changes in a reply, in clear or as one vector."""
+    """Return the changes of the fields in a reply, in clear or as one vector."""
     layout, joined = runtime.layout, find_record(reply.content, ArrayRecord, VECTOR)
     if joined is None:
         return changes_in(reply.content, layout)
-    _, changes = layout.parted(layout.split(values_of(joined[VECTOR])))
+    _, changes = layout.separate(layout.split(values_of(joined[VECTOR])))
     return layout.typed(changes)

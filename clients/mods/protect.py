@@ -1,4 +1,4 @@
-"""The privacy mechanism's work on a client's update, before it leaves the client."""
+"""Applies the privacy mechanism to a client's update before it leaves the client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
-from fedsim.clients.participation import take_part
+from fedsim.clients.participation import count_participation
 from fedsim.clients.process import ClientProcess, note_released
 from fedsim.clients.updates import put_update, update_in
 from fedsim.messages import ARRAYS, CONFIG, LEDGER, METRICS, VECTOR
@@ -20,16 +20,16 @@ from fedsim.records import record_in
 
 
 def protect_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Count the participation of a client that releases by itself, and protect what training has changed.
+    """Count the participation of a client that releases its update itself, and protect the update.
 
-    The reply of a mechanism that clips for the server holds the clipped difference, as one vector, and no model. That of
-    one that noises holds the model that came, moved by the noised difference, and in `ledger` the `events` of the release:
-    they are in the ledger that the client keeps, or that the message names, before this returns. Either weighs 1, however
-    many examples the client has.
+    If the mechanism clips for the server, the reply holds the clipped difference as one vector, and no model. If it
+    adds noise, the reply holds the received model plus the noised difference, and in `ledger` the `events` of the
+    release, which are in the client's ledger, or the one that the message names, before this returns. Both kinds of
+    update have weight 1, whatever the client's number of examples.
 
     Raises:
-        BudgetExhausted: The client has taken part as often as it may.
-        ValueError: A client process is told noise by which the experiment's guarantee would not hold for it.
+        BudgetExhausted: The client has no participations left.
+        ValueError: With the server's instructions, the experiment's guarantee would not hold for this client process.
     """
     runtime = client_runtime(context)
     half, noise = runtime.half, Noise(runtime.experiment.privacy.noise)
@@ -39,8 +39,8 @@ def protect_mod(message: Message, context: Context, call_next: ClientAppCallable
     at = client_round(context, config, len(runtime.data.client(client_index(context)).train))
     if half.releases:
         if ClientProcess.of(context) is not None:
-            half.check_told(at)
-        take_part(context, half.most, at.round, noise)
+            half.check_instructions(at)
+        count_participation(context, half.most, at.round, noise)
     received = record_in(message.content, ArrayRecord, ARRAYS)
     reply = call_next(message, context)
     if reply.has_error() or not half.protects:
@@ -63,9 +63,9 @@ def protect_mod(message: Message, context: Context, call_next: ClientAppCallable
 
 
 def public_metrics(trained: MetricRecord, noise: Noise, terms: Mapping[str, Any]) -> MetricRecord:
-    """Return what a client whose update is protected reports: that it weighs 1, terms of noised sums, losses if seeded.
+    """Return the metrics that may leave with a protected update: weight 1, terms of noised sums, losses if seeded.
 
-    Losses are the experimenter's view, and not part of the release.
+    Losses are for the experimenter, and not part of the release.
     """
     seeded = noise is Noise.SEEDED
     losses = {n: v for n, v in trained.items() if seeded and n != "num-examples" and math.isfinite(v)}  # type: ignore[arg-type]

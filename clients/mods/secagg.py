@@ -1,7 +1,7 @@
-"""A client's side of secure aggregation in Flower: a mod that answers the stages, and masks the update.
+"""The client's side of secure aggregation in Flower: a mod that answers the protocol's stages and masks the update.
 
-Wherever a mod says it is on, a client answers no train message but a stage of the protocol, and nothing leaves it
-but the protocol's bytes: no arrays, no metrics, no number of examples, no privacy event, no text of an error.
+With the mod, a client answers only train messages that are a stage of the protocol, and sends only the protocol's
+bytes: no arrays, metrics, number of examples, privacy events or error messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedsim.arrays import Values, values_of
 from fedsim.clients.client_runtime import client_index, client_runtime
-from fedsim.clients.discretion import keeps_quiet, note
+from fedsim.clients.private_output import has_private_output, note
 from fedsim.clients.process import ClientProcess, run_label
 from fedsim.messages import LEDGER, VECTOR
 from fedsim.privacy.secagg.client import ClientSession
@@ -37,17 +37,17 @@ Session = ClientSession | IdealClient
 
 @dataclass(frozen=True, kw_only=True)
 class Participant:
-    """What a client brings to secure aggregation.
+    """A client's settings for secure aggregation.
 
     Attributes:
-        policy: What it accepts.
-        number: Its number among the clients.
-        run: Of which run it accepts rounds.
-        uniform: Whether it weighs 1, or its `num-examples`.
+        policy: The policy that it accepts.
+        number: The client's number.
+        run: Label of the run of accepted rounds.
+        uniform: Whether its weight is 1, else its `num-examples`.
         identity: Its private identity key (32 bytes); needed against a malicious server.
-        rounding: Draws the roundings of a round.
-        graph_entropy: Draws its part in the choice of a round's graph. (All that is secret is the operating
-            system's.)
+        rounding: Returns a round's generator for stochastic rounding.
+        graph_entropy: Returns a round's source of the client's part in the choice of the graph. All secrets come from
+            the operating system.
     """
 
     policy: Policy
@@ -55,16 +55,16 @@ class Participant:
     run: str
     uniform: bool = False
     identity: bytes | None = None
-    rounding: Callable[[int], np.random.Generator] = lambda round_: _from_the_system()
+    rounding: Callable[[int], np.random.Generator] = lambda round_: _system_generator()
     graph_entropy: Callable[[int], Entropy] = lambda round_: os.urandom
 
 
-def _from_the_system() -> np.random.Generator:
+def _system_generator() -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16))))
 
 
 def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
-    """Return the mod of clients that take part as said; who is None takes part in no secure aggregation."""
+    """Return a mod for clients with the given settings; None means no secure aggregation."""
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         participant = participant_of(context)
@@ -72,9 +72,9 @@ def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
             return call_next(message, context)
         try:
             body = _answer(participant, message, context, call_next)
-        except Exception as error:  # whatever it says, it may be about the data
+        except Exception as error:  # its text may reveal data
             context.state.pop(RECORD, None)
-            if keeps_quiet(context):
+            if has_private_output(context):
                 note(context, f"refuses: {type(error).__name__}: {error}")
             else:
                 log.warning("client %d refuses: %s: %s", participant.number, type(error).__name__, error)
@@ -87,7 +87,7 @@ def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
 def _answer(
     participant: Participant, message: Message, context: Context, call_next: ClientAppCallable
 ) -> bytes:
-    """Answer a stage, and keep the session for the next one.
+    """Answer a stage, and store the session for the next one.
 
     Raises:
         Exception: The client refuses, or has failed.
@@ -95,7 +95,7 @@ def _answer(
     asked = record_of_stage(message)
     if asked is None:
         raise ValueError(
-            "a train message outside of secure aggregation, which would ask for the update itself"
+            "a train message outside of secure aggregation: its reply would be the update itself"
         )
     round_, stage, request = asked
     if stage is Stage.ADVERTISE:
@@ -114,9 +114,9 @@ def _answer(
 
 
 def _begin(participant: Participant, context: Context, round_: int, request: bytes) -> tuple[Session, bytes]:
-    """Begin a round, for the first and only time; a session that is open is forgotten.
+    """Begin a round once; an open session is discarded.
 
-    A second try, even before an upload, would let a server that cheats try for another graph.
+    A second start, even before an upload, would let a malicious server try another graph.
     """
     kind = ClientSession if participant.policy.mode == "real" else IdealClient
     session, body = kind.begin(
@@ -134,7 +134,7 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
 
 
 def _check_new(context: Context, session: Session) -> None:
-    """Refuse a round if this client has begun it, or a later one of its run, before."""
+    """Refuse a round unless it is later than all rounds of its run that this client has begun."""
     last = config_in(context.state, ROUNDS).get(session.spec.run, 0)
     if not isinstance(last, int) or session.spec.round <= last:
         raise ValueError(f"round {session.spec.round}: this client has begun round {last!r}")
@@ -161,7 +161,7 @@ def _trained(
     context: Context,
     call_next: ClientAppCallable,
 ) -> tuple[Values, str]:
-    """Have the app train, once in a round; return the encoded update, and what it was trained on."""
+    """Train, and return the encoded update and the hash of the train message."""
     spec = session.spec
     message.content.pop(RECORD)
     task = task_of(message.content)
@@ -179,15 +179,15 @@ def _trained(
 
 
 def _keep_events(context: Context, content: RecordDict) -> None:
-    """Add what a reply says that it releases to the client's own ledger, which stays with it."""
-    said = find_record(content, ConfigRecord, LEDGER)
-    if said is not None:
+    """Add a reply's privacy events to the ledger in the client's state, which it never sends."""
+    released = find_record(content, ConfigRecord, LEDGER)
+    if released is not None:
         ledger = _kept(context, LEDGER)
-        ledger["events"] = [*ledger.get("events", []), *said["events"]]  # type: ignore[misc]
+        ledger["events"] = [*ledger.get("events", []), *released["events"]]  # type: ignore[misc]
 
 
 def _kept(context: Context, name: str) -> ConfigRecord:
-    """Return a record of a client's state, which begins empty."""
+    """Return a record of a client's state; an empty one on first use."""
     record = find_record(context.state, ConfigRecord, name)
     if record is None:
         record = context.state[name] = ConfigRecord()
@@ -198,14 +198,14 @@ def _kept(context: Context, name: str) -> ConfigRecord:
 
 
 def _participant(context: Context) -> Participant | None:
-    """Return what a client of an experiment brings."""
-    bench = client_runtime(context)
-    if bench.policy is None:
+    """Return the settings of a client of an experiment."""
+    runtime = client_runtime(context)
+    if runtime.policy is None:
         return None
-    experiment, client, policy = bench.experiment, client_index(context), bench.policy
-    identity, place = None, ClientProcess.of(context)
-    if policy.assumptions.malicious and place is not None:  # nothing that the server could have chosen
-        keys = place.own_keys()
+    experiment, client, policy = runtime.experiment, client_index(context), runtime.policy
+    identity, process = None, ClientProcess.of(context)
+    if policy.assumptions.malicious and process is not None:  # the server can't choose these keys
+        keys = process.own_keys()
         policy, identity = replace(policy, registry=keys.registry), keys.identity
     elif policy.assumptions.malicious:
         identity = identity_of(experiment.seed, client)
@@ -219,7 +219,7 @@ def _participant(context: Context) -> Participant | None:
             experiment.seed, "secagg-rounding", round_=round_, client=client
         ),
         graph_entropy=lambda round_: graph_entropy(
-            experiment, round_, client, secret=place is not None and not place.loopback
+            experiment, round_, client, secret=process is not None and not process.loopback
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The experiment's transforms, between training and what protects it."""
+"""Applies the experiment's transforms between training and protection."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fedsim.transforms.build import transformed
 
 
 def transform_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Transform what training has changed; the reply keeps its form.
+    """Transform the update of a reply, in place of the original.
 
-    An update with a NaN or an infinity stays as it is: the server, or the mechanism, deals with it.
+    An update with NaN or infinity stays unchanged: the server or the mechanism handles it.
 
     Raises:
-        ValueError: A transform returns no vector of the update's shape and dtype.
+        ValueError: A transform returns a vector of another shape or dtype.
     """
     runtime = client_runtime(context)
     if not runtime.transforms:

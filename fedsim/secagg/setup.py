@@ -32,7 +32,7 @@ NOT_CLAIMED = (
 )
 
 
-class Setting(Protocol):
+class SecaggTables(Protocol):
     """What is needed of an experiment."""
 
     @property
@@ -48,7 +48,7 @@ class Setting(Protocol):
         """`[privacy]`."""
 
 
-def policy_of(experiment: Setting, dimension: int, records: NDArray[np.int64]) -> Policy | None:
+def policy_of(experiment: SecaggTables, dimension: int, records: NDArray[np.int64]) -> Policy | None:
     """Return what the parties of an experiment agree on beforehand; None where it has no secure aggregation.
 
     Args:
@@ -75,7 +75,7 @@ def policy_of(experiment: Setting, dimension: int, records: NDArray[np.int64]) -
 
 
 def graph_entropy(
-    experiment: Setting, round_: int, client: int | None = None, *, secret: bool = False
+    experiment: SecaggTables, round_: int, client: int | None = None, *, secret: bool = False
 ) -> Entropy:
     """Return what a party draws its part in the choice of the graph from; the server is no client.
 

@@ -33,14 +33,14 @@ class ClippingClient(ClientHalf):
 
     def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
         """Return the clipped update, and the terms of the metrics. As `ClientHalf` says."""
-        norm = float(at.told["clip-norm"])
+        norm = float(at.instructions["clip-norm"])
         clipped = clip_jointly({UPDATE: update}, norm, in_place=True)
         return Protected(clipped.arrays[UPDATE], self._terms(clipped, norm, metrics, at), None)
 
     def _terms(
         self, clipped: Clipped, norm: float, metrics: Mapping[str, float], at: ClientRound
     ) -> dict[str, float]:
-        terms = {SHIFTED_BIT: shifted_bit(clipped, norm)} if at.told.get("clip-bit") else {}
+        terms = {SHIFTED_BIT: shifted_bit(clipped, norm)} if at.instructions.get("clip-bit") else {}
         return terms | {
             shifted_name(name): shifted(float(metrics[name]), released.bound)
             for name, released in self._released.items()

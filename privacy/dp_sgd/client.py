@@ -56,7 +56,7 @@ class DpSgdClient(ClientHalf):
         )
         return PrivateKernel(self, model, gradient)
 
-    def check_told(self, at: ClientRound) -> None:
+    def check_instructions(self, at: ClientRound) -> None:
         """Refuse a noise multiplier that would bring this client's epsilon above the experiment's.
 
         The server calibrates to the worst client by the record counts that it knows. The client checks the result
@@ -82,7 +82,7 @@ class DpSgdClient(ClientHalf):
         """
         if self._settings.noise_multiplier is not None:
             return self._settings.noise_multiplier
-        calibrated = float(at.told.get("noise-multiplier", 0.0))
+        calibrated = float(at.instructions.get("noise-multiplier", 0.0))
         if not (calibrated > 0 and math.isfinite(calibrated)):
             raise ValueError(f"the message's noise-multiplier is {calibrated}; a number above 0 is needed")
         return calibrated

@@ -1,6 +1,6 @@
-"""Aggregation: how a cohort trains, and how its updates become what the strategy takes.
+"""Aggregation: trains a cohort, and prepares its updates for the strategy.
 
-`folded` adds updates up where they are, `gathered` brings each to the strategy, `secure` sums them by secure aggregation.
+`folded` sums updates in the engine, `gathered` passes each update to the strategy, `secure` uses secure aggregation.
 """
 
 __all__: list[str] = []

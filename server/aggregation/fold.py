@@ -1,9 +1,7 @@
-"""How the replies of a cohort become one: the weighted mean, as a sum over a fixed tree.
+"""Weighted mean of a cohort's updates, in float64.
 
-The tree is fixed by the cohort alone: its clients in order, cut into blocks; within a block one after another,
-then neighbouring blocks in pairs. So the order in which replies come, and who computes, leave every bit as it
-is; a client that failed leaves its place empty. Sums are in float64. An engine that can (`FoldingGrid`) adds
-replies where they are, so that neither traffic nor memory grows with the cohort.
+Sums go over a fixed tree (`fedsim.server.grids.folding`), so the result has the same bits whatever the order of replies
+and the engine. A `FoldingGrid` sums replies in its workers: traffic and memory do not grow with the cohort.
 """
 
 from __future__ import annotations
@@ -29,14 +27,14 @@ class Total:
     """A weighted sum of updates, and the failures among the replies.
 
     Attributes:
-        records: Of each record of arrays the sum, float64, by record and name: of weight times array, but of an algorithm's
-            field, which counts the same for all clients, of the arrays themselves.
+        records: Sums, float64, by record and array: of weight times array, but for an algorithm's fields, which count
+            the same for all clients, of the arrays.
         metrics: Sum of weight times metric, by name.
         weight: Sum of the weights.
         examples: Sum of the clients' numbers of examples.
-        nodes: Whose updates are in it.
-        failures: Why others' are not, by node.
-        events: What the clients released, whether or not it is in the sum.
+        nodes: Nodes with an update in the sum.
+        failures: Reasons for failure of other nodes, by node.
+        events: Privacy events of all clients, in the sum or not.
     """
 
     records: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
@@ -53,10 +51,10 @@ class Total:
         return {name: value / self.weight for name, value in self.metrics.items()}
 
     def content(self, like: Expected) -> RecordDict:
-        """Return the one reply that a linear strategy gets.
+        """Return a linear strategy's single reply.
 
-        `arrays` are the weighted means of the models, in the dtypes of `like` (of a counter, rounded); `metrics` the
-        weighted means, and `num-examples` the sum.
+        `arrays` are weighted means of the models, in the dtypes of `like` (integers are rounded). `metrics` are
+        weighted means, but `num-examples` is the sum.
         """
         arrays = {}
         for name, (_, dtype) in like.items():
@@ -68,12 +66,12 @@ class Total:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The fold of a linear strategy.
+    """The fold for a linear strategy.
 
     Attributes:
-        expected: What an update must be, by record.
-        uniform: Whether all updates weigh 1, or as much as their numbers of examples.
-        own: Reference of the run's mechanism, where it is a user's own.
+        expected: Required arrays of an update, by record.
+        uniform: Whether each update has weight 1, else its number of examples.
+        own: Reference of the run's mechanism, if it is a user's own.
     """
 
     expected: Records
@@ -81,7 +79,7 @@ class WeightedSum:
     own: str = ""
 
     def add(self, total: Total | None, reply: Message) -> Total:
-        """Add an update to the total, or note its failure."""
+        """Add an update to the total, or record its failure."""
         total = Total() if total is None else total
         try:
             total.events += events_of(reply, self.own)
@@ -106,7 +104,7 @@ class WeightedSum:
         return total
 
     def merge(self, left: Total, right: Total) -> Total:
-        """Return the total of two, in the memory of the left one."""
+        """Return the sum of two totals, in the memory of the left one."""
         failures, events = left.failures | right.failures, left.events + right.events
         if left.nodes and right.nodes:
             for record, arrays in left.records.items():
@@ -123,7 +121,7 @@ class WeightedSum:
 
 
 def _product(array: NDArray[Any], weight: float) -> NDArray[np.float64]:
-    """Return `weight * array`, a new array in C's order; with uniform weights it is the array, to the last bit."""
+    """Return `weight * array`, a new array in C order."""
     product = array.astype(np.float64, order="C")
     if weight != 1.0:
         product *= weight
@@ -131,7 +129,7 @@ def _product(array: NDArray[Any], weight: float) -> NDArray[np.float64]:
 
 
 def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float) -> None:
-    """Add `weight * array` to a total, a piece at a time, so that what is between stays in the cache."""
+    """Add `weight * array` to a total in pieces, so that intermediate results stay in the cache."""
     if weight == 1.0:  # the array is the product
         np.add(total, array, out=total)
         return
@@ -141,5 +139,5 @@ def _add_product(total: NDArray[np.float64], array: NDArray[Any], weight: float)
 
 
 def _sum_of_common(left: dict[str, float], right: dict[str, float]) -> dict[str, float]:
-    """Add metrics; one that not all clients report has no mean, and is left out."""
+    """Add metrics; those that not all clients report are left out."""
     return {name: value + right[name] for name, value in left.items() if name in right}

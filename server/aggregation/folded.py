@@ -1,4 +1,4 @@
-"""Updates added up as they come: a linear strategy needs no more than their weighted mean."""
+"""Aggregates updates for linear strategies, which need only the weighted mean."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class WeightedMean(Updates):
         self._request = request
 
     def messages(self) -> list[Message]:
-        """Return one message that stands for all."""
+        """Return one message with the mean."""
         return [Message(self._total.content(self._layout.model), reply_to=self._request)]
 
     def changes(self) -> Fields:
-        """Return the sums over the count."""
+        """Return the sums, divided by the count."""
         return {
             field: {name: total / self.count for name, total in self._total.records[field].items()}
             for field in self._layout.fields
         }
 
     def sums(self) -> Sums:
-        """Raise `TypeError`: there are no differences."""
-        raise TypeError("clients sent models, whose differences nobody has clipped")
+        """Raise `TypeError`: there are no clipped differences."""
+        raise TypeError("clients sent models, not clipped differences")
 
 
 class ClippedSum(Updates):
@@ -51,12 +51,12 @@ class ClippedSum(Updates):
         self._layout = layout
 
     def messages(self) -> list[Message]:
-        """Raise `TypeError`: without noise they are not for the strategy."""
-        raise TypeError("clipped differences are for a mechanism to noise")
+        """Raise `TypeError`: the mechanism must noise the sum first."""
+        raise TypeError("a sum of clipped differences must be noised first")
 
     def changes(self) -> Fields:
-        """Raise `TypeError`: without noise they are not for the algorithm."""
-        raise TypeError("clipped differences are for a mechanism to noise")
+        """Raise `TypeError`: the mechanism must noise the sum first."""
+        raise TypeError("a sum of clipped differences must be noised first")
 
     def sums(self) -> Sums:
         """Return the sum, by the layout's names."""
@@ -64,12 +64,12 @@ class ClippedSum(Updates):
 
 
 class Folded:
-    """Adds up what clients send, where it is (`fedsim.server.aggregation.fold`).
+    """Sums updates in the engine (`fedsim.server.aggregation.fold`).
 
     Args:
-        uniform: Whether all updates weigh 1, or as much as their numbers of examples.
-        clipped: Whether clients send clipped differences, or models.
-        own: Reference of the run's mechanism, where it is a user's own.
+        uniform: Whether each update has weight 1, else its number of examples.
+        clipped: Whether clients send clipped differences, else models.
+        own: Reference of the run's mechanism, if it is a user's own.
     """
 
     secure = False
@@ -80,21 +80,21 @@ class Folded:
         self._clipped = clipped
 
     def collect(self, ask: Ask) -> Collected:
-        """Have the cohort train. As `Aggregator` says."""
+        """Train the cohort. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
         expected = ask.layout.vector if self._clipped else ask.layout.records
         fold = WeightedSum(expected, uniform=self._uniform, own=self._own)
         total = ask.grid.send_and_fold(ask.requests, fold, timeout=ask.timeout) or Total()
-        came = {ask.grid.client(node) for node in total.nodes}
+        arrived = {ask.grid.client(node) for node in total.nodes}
         failures = {ask.grid.client(node): why for node, why in total.failures.items()}
         return Collected(
-            self._updates(total, ask) if came else NoUpdates(ask.layout),
-            {client: failures.get(client, LATE) for client in ask.grid.clients if client not in came},
+            self._updates(total, ask) if arrived else NoUpdates(ask.layout),
+            {client: failures.get(client, LATE) for client in ask.grid.clients if client not in arrived},
             total.events,
         )
 
     def report(self) -> dict[str, Any]:
-        """Return nothing: updates come in clear."""
+        """Return an empty report: updates arrive in clear."""
         return {}
 
     def _updates(self, total: Total, ask: Ask) -> Updates:

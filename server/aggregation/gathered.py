@@ -1,4 +1,4 @@
-"""Each update brought to the strategy, for one that needs more than their weighted mean."""
+"""Aggregation for strategies that need each update, not only the weighted mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.server.aggregation.updates import Ask, Collected, Updates
 
 
 class Each(Updates):
-    """Every update by itself."""
+    """Individual updates."""
 
     def __init__(self, messages: list[Message]) -> None:
         self.count = len(messages)
@@ -22,28 +22,28 @@ class Each(Updates):
         self._messages = messages
 
     def messages(self) -> list[Message]:
-        """Return the updates, in the order of their clients."""
+        """Return the updates, in the order of the clients."""
         return self._messages
 
     def changes(self) -> Fields:
-        """Return none: no algorithm sends fields to such a strategy."""
+        """Return no fields: algorithms with fields need linear strategies."""
         return {}
 
     def sums(self) -> Sums:
-        """Raise `TypeError`: the strategy wants each."""
-        raise TypeError("the strategy needs each update, and no sum")
+        """Raise `TypeError`: there is no sum."""
+        raise TypeError("the strategy takes individual updates, not their sum")
 
 
 def gather(ask: Ask, own: str = "") -> tuple[dict[int, tuple[Update, Message]], dict[int, str], list[Event]]:
-    """Have a cohort train, and bring each update.
+    """Train a cohort, and return each update.
 
     Args:
-        ask: What the cohort is asked.
-        own: Reference of the run's mechanism, where it is a user's own.
+        ask: The request to the cohort.
+        own: Reference of the run's mechanism, if it is a user's own.
 
     Returns:
-        The updates with their messages, and why there is none, by client in ascending order; and what the clients say that
-        they released.
+        Updates with their messages, by client in ascending order; reasons for failure, by client; and the clients'
+        privacy events.
     """
     updates: dict[int, tuple[Update, Message]] = {}
     events: dict[int, list[Event]] = {}
@@ -64,11 +64,11 @@ def gather(ask: Ask, own: str = "") -> tuple[dict[int, tuple[Update, Message]], 
 
 
 class Gathered:
-    """Brings each update to the strategy, as a message with the weight that it is to have.
+    """Passes each update to the strategy, as a message with its weight.
 
     Args:
-        uniform: Whether all updates weigh 1, or as much as their numbers of examples.
-        own: Reference of the run's mechanism, where it is a user's own.
+        uniform: Whether each update has weight 1, else its number of examples.
+        own: Reference of the run's mechanism, if it is a user's own.
     """
 
     secure = False
@@ -78,7 +78,7 @@ class Gathered:
         self._uniform = uniform
 
     def collect(self, ask: Ask) -> Collected:
-        """Have the cohort train. As `Aggregator` says."""
+        """Train the cohort. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
         updates, failures, events = gather(ask, self._own)
         messages = [message for _, message in updates.values()]
@@ -88,5 +88,5 @@ class Gathered:
         return Collected(Each(messages), failures, events)
 
     def report(self) -> dict[str, Any]:
-        """Return nothing: updates come in clear."""
+        """Return an empty report: updates arrive in clear."""
         return {}

@@ -1,4 +1,4 @@
-"""What `[privacy.secagg]` makes of a run: the Grid that trains by it, what it can't be with, what the manifest says."""
+"""Secure aggregation of a run: its policy, its Grid and its entry in the manifest."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from fedsim.server.process import ServerProcess
 def policy_for(
     experiment: Experiment, arrays: ArrayRecord, dimension: int, data: FederatedData
 ) -> Policy | None:
-    """Return what server and clients of a run agree on; None where it has no secure aggregation.
+    """Return the policy that server and clients of a run agree on; None without secure aggregation.
 
     Args:
         experiment: The experiment.
         arrays: Of the model.
         dimension: Numbers in an update.
-        data: Says how many examples clients have.
+        data: Has the clients' numbers of examples.
 
     Raises:
-        Refused: The model's updates can't be summed so, or a client weighs more than any may.
+        Refused: The model's updates can't be summed, or a client exceeds the largest weight.
     """
     section = experiment.privacy.secagg
     if section is None:
@@ -54,10 +54,10 @@ def secure_grid(
     label: int,
     deployment: ServerProcess | None,
 ) -> SecureGrid:
-    """Return the Grid by which a run's clients train; `label` is what the run is called.
+    """Return the Grid of a run; `label` identifies the run in the protocol.
 
     Raises:
-        Refused: A server process has no keys of its clients, and is not to be trusted.
+        Refused: The adversary is a malicious server, and the server process has no keys of its clients.
     """
     secret = False
     if deployment is not None:
@@ -74,7 +74,7 @@ def secure_grid(
 
 
 def described_policy(experiment: Experiment, policy: Policy) -> dict[str, Any]:
-    """Return what the manifest says of it, for a cohort of the size that is usual."""
+    """Return the manifest's entry, for a cohort of `server.cohort` clients."""
     section = experiment.privacy.secagg
     if section is None:
         raise TypeError("the experiment has no [privacy.secagg]")

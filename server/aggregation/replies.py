@@ -1,4 +1,4 @@
-"""What came back from the clients: updates that can be used, and failures with their reasons."""
+"""Reads clients' replies: valid updates, or failures with their reasons."""
 
 from __future__ import annotations
 
@@ -17,43 +17,44 @@ from fedsim.mechanisms import loads
 from fedsim.privacy.events import Event
 from fedsim.records import find_record, records_in
 
-LATE = "did not answer in time"  # what is said of a client whose reply is not there
-AWAY = "is away"  # and of one that could not be asked
+LATE = "did not answer in time"  # reason for failure of a client without a reply
+AWAY = "is away"  # of an offline client
 
-Records = Mapping[str, Expected]  # what a reply holds, by the names of its records
+Records = Mapping[str, Expected]  # the arrays of a reply, by record
 
 
 def metrics_of(reply: Message) -> MetricRecord:
-    """Return the metrics of a reply that has some."""
+    """Return the metrics of a reply with a metric record."""
     return next(iter(records_in(reply.content, MetricRecord).values()))
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one client sent, by record, and what it reported."""
+    """One client's arrays, by record, and its metrics."""
 
     records: dict[str, dict[str, NDArray[Any]]]
     metrics: Mapping[str, Any]
 
 
 def events_of(message: Message, own: str = "") -> list[Event]:
-    """Return the privacy events that a reply brings of what it releases; none where it brings no content.
+    """Return the privacy events in a reply; none if it has no content.
 
     Args:
         message: The reply.
-        own: Reference of the run's mechanism, where it is a user's own.
+        own: Reference of the run's mechanism, if it is a user's own.
     """
     ledger = find_record(message.content, ConfigRecord, "ledger") if message.has_content() else None
     return [] if ledger is None else [loads(str(text), own) for text in ledger["events"]]  # type: ignore[union-attr]
 
 
 def read_update(message: Message, expected: Records) -> Update:
-    """Return the update that a train reply holds; its arrays are to read only.
+    """Return the update in a train reply; its arrays are read-only.
+
+    A valid reply holds exactly the expected arrays (names, shapes, dtypes, all values finite), and one record of finite
+    metrics with a positive `num-examples`.
 
     Raises:
-        ValueError: The client has failed: it answered with an error, or sent anything but the expected records of
-            arrays, by names, shapes and dtypes, finite everywhere, and one record of finite metrics with a positive
-            `num-examples`. The message says which.
+        ValueError: The reply is invalid, or an error.
     """
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")

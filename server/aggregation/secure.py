@@ -1,4 +1,4 @@
-"""Updates summed by secure aggregation: the server learns their weighted mean, and no client's own."""
+"""Sums updates by secure aggregation: the server learns the weighted mean, and no single update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.vectors import plus
 
 
 class SecureMean(Updates):
-    """The weighted mean that the protocol's sum says."""
+    """The weighted mean decoded from the protocol's sum."""
 
     def __init__(self, decoded: Decoded, ask: Ask) -> None:
         self.count = decoded.clients
@@ -24,7 +24,7 @@ class SecureMean(Updates):
         self._ask = ask
 
     def messages(self) -> list[Message]:
-        """Return one message that stands for all."""
+        """Return one message with the mean."""
         update, _ = self._mean()
         content = mean_of(plus(self._ask.model, update), self._decoded)
         return [Message(content, reply_to=self._ask.requests[0])]
@@ -40,15 +40,15 @@ class SecureMean(Updates):
 
     def _mean(self) -> tuple[Arrays, Fields]:
         layout = self._ask.layout
-        return layout.parted(layout.split(self._decoded.update))
+        return layout.separate(layout.split(self._decoded.update))
 
 
 class Secure:
-    """Has a cohort train by secure aggregation; without a sum, all have failed, and the run goes on.
+    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues.
 
     Args:
-        grid: Plays the protocol.
-        described: What the manifest says of the protection.
+        grid: Runs the protocol.
+        described: The manifest's entry.
     """
 
     secure = True
@@ -58,7 +58,7 @@ class Secure:
         self._described = described
 
     def collect(self, ask: Ask) -> Collected:
-        """Have the cohort train. As `Aggregator` says."""
+        """Train the cohort. As `Aggregator` says."""
         result = self._grid.aggregate(ask.requests, timeout=ask.timeout, before_upload=ask.charge)
         columns: dict[str, Any] = {"secagg-bytes-up": result.bytes_up, "secagg-bytes-down": result.bytes_down}
         if result.decoded is None:
@@ -70,5 +70,5 @@ class Secure:
         return Collected(SecureMean(result.decoded, ask), failures, columns=columns)
 
     def report(self) -> dict[str, Any]:
-        """Return what the manifest says of the protection."""
+        """Return the manifest's entry."""
         return self._described

@@ -1,4 +1,4 @@
-"""Replies of a stage of secure aggregation, folded where they are: uploads added up, others collected."""
+"""Folds the replies of a stage of secure aggregation: sums uploads, collects other replies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fedsim.secagg.messages import body_of
 
 
 @dataclass
-class Came:
-    """What came in a stage.
+class StageReplies:
+    """Replies of a stage.
 
     Attributes:
-        bodies: The protocol's bytes, by client, in the stages that have no sum.
-        total: The sum of the uploads, in the one that has.
-        failed: Why there is nothing of a client.
-        size: Bytes that came.
+        bodies: Protocol bytes by client, in all stages but the upload.
+        total: Sum of the uploads, in the upload stage.
+        failed: Reasons for failure, by client.
+        size: Bytes received.
     """
 
     bodies: dict[int, bytes] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Came:
 
     @property
     def clients(self) -> set[int]:
-        """Those of whom there is something."""
+        """Clients with a reply."""
         return self.bodies.keys() | set(self.total.clients if self.total else ())
 
 
@@ -38,31 +38,31 @@ class StageFold:
     """The fold of a stage.
 
     Attributes:
-        clients: Who is behind each node.
-        uploads: Adds uploads up; None where the stage has none.
+        clients: The client of each node.
+        uploads: Sums uploads; None in other stages.
     """
 
     clients: Mapping[int, int]
     uploads: Uploads | None = None
 
-    def add(self, came: Came | None, reply: Message) -> Came:
-        """Add a reply, or note its failure."""
-        came = Came() if came is None else came
+    def add(self, replies: StageReplies | None, reply: Message) -> StageReplies:
+        """Add a reply, or record its failure."""
+        replies = StageReplies() if replies is None else replies
         client = self.clients[reply.metadata.src_node_id]
         try:
             body = body_of(reply)
         except ValueError as error:
-            came.failed[client] = str(error)
-            return came
-        came.size += len(body)
+            replies.failed[client] = str(error)
+            return replies
+        replies.size += len(body)
         if self.uploads is None:
-            came.bodies[client] = body
+            replies.bodies[client] = body
         else:
-            came.total = self.uploads.add(came.total, client, body)
-        return came
+            replies.total = self.uploads.add(replies.total, client, body)
+        return replies
 
-    def merge(self, left: Came, right: Came) -> Came:
-        """Return the two as one, in the memory of the left one."""
+    def merge(self, left: StageReplies, right: StageReplies) -> StageReplies:
+        """Merge two sets of replies, in the memory of the left one."""
         if self.uploads is not None and left.total is not None and right.total is not None:
             left.total = self.uploads.merge(left.total, right.total)
         else:

@@ -1,7 +1,7 @@
-"""A Grid around any Grid, in which train messages get one reply: the weighted mean, by secure aggregation.
+"""Wraps a Grid so that train messages get one reply: the weighted mean, by secure aggregation.
 
-Messages to train go in, the stages of the protocol go over the Grid inside, and what comes out stands for all
-updates: a strategy that needs no more than their weighted mean works as it is. Everything else passes through.
+The wrapped Grid carries the protocol's stages. Strategies that need only the weighted mean work unchanged. Other
+messages pass through.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from fedsim.privacy.secagg.spec import Policy, Stage, TooFew
 from fedsim.records import records_in
 from fedsim.secagg.messages import request, task_of
 from fedsim.server.aggregation.replies import LATE
-from fedsim.server.aggregation.secure_fold import Came, StageFold
-from fedsim.server.grids.around import GridAround
+from fedsim.server.aggregation.secure_fold import StageFold, StageReplies
 from fedsim.server.grids.folding import FoldingGrid, send_and_fold
-from fedsim.vectors import moved
+from fedsim.server.grids.wrapper import GridWrapper
+from fedsim.vectors import plus_vector
 
 log = logging.getLogger(__name__)
 
-PAUSES = (0.01, 1.0)  # seconds between two looks for replies: at first, and at most
+PAUSES = (0.01, 1.0)  # seconds between two polls for replies: at first, and at most
 
 Session = ServerSession | IdealServer
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """How a stage went: clients that were asked and that answered, bytes of the protocol, seconds."""
+    """Statistics of a stage: clients asked and answered, protocol bytes, seconds."""
 
     stage: Stage
     asked: int
@@ -52,15 +52,15 @@ class StageReport:
 
 @dataclass
 class Aggregate:
-    """What became of a round's train messages.
+    """Result of a round of secure aggregation.
 
     Attributes:
-        decoded: What the sum says; None: there is none.
-        why: Why there is none.
-        summed: Whose updates are in it.
-        lost: Why a client is not, with the stage; some of those in the sum were lost after it.
-        clipped: Share of the coordinates that were clipped.
-        stages: How each went.
+        decoded: The decoded sum; None: there is none.
+        why: Reason why there is no sum.
+        summed: Clients in the sum.
+        lost: Stage and reason, by lost client; a client lost after its upload is still in the sum.
+        clipped: Share of clipped coordinates.
+        stages: Statistics of each stage.
     """
 
     decoded: Decoded | None = None
@@ -72,7 +72,7 @@ class Aggregate:
 
     @property
     def bytes_down(self) -> int:
-        """Bytes of the protocol that clients were sent, beside the model."""
+        """Protocol bytes sent to clients, without the model."""
         return sum(stage.bytes_down for stage in self.stages)
 
     @property
@@ -81,15 +81,15 @@ class Aggregate:
         return sum(stage.bytes_up for stage in self.stages)
 
 
-class SecureGrid(GridAround):
+class SecureGrid(GridWrapper):
     """A Grid that trains by secure aggregation; clients need the mod `fedsim.clients.mods.secagg.secure`.
 
     Args:
-        grid: Reaches the clients. One that can fold adds uploads where they are.
-        policy: What server and clients have agreed on.
-        nodes: The node of each client, by its number; unset: a node's id is its client's number.
-        run: Of which run the rounds are; unset: the Grid's.
-        graph_seed: Of a round, 32 bytes that choose the neighbours where the server does.
+        grid: Reaches the clients. A `FoldingGrid` sums uploads in its workers.
+        policy: Agreed between server and clients.
+        nodes: The node of each client; None: a node's id is its client's number.
+        run: Label of the run; None: the Grid's run id.
+        graph_seed: Returns a round's 32 bytes that determine the graph, if the server chooses it.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class SecureGrid(GridAround):
         timeout: float | None = None,
         before_upload: Callable[[Sequence[int]], None] = lambda clients: None,
     ) -> Aggregate:
-        """Have clients train, and learn the weighted mean of their updates.
+        """Train clients, and return the weighted mean of their updates.
 
         Args:
-            messages: To train, one to each client, all with the same content.
-            timeout: Seconds that each stage waits; who is late is lost.
-            before_upload: Called with those who are about to be asked to train.
+            messages: Train messages, one to each client, all with the same content.
+            timeout: Seconds that each stage waits; late clients are lost.
+            before_upload: Called with the clients that are about to train.
 
         Raises:
             ValueError: The messages differ, or two go to one client.
@@ -169,7 +169,7 @@ class SecureGrid(GridAround):
     def _stage(
         self, session: Session, asked: Mapping[int, Message], result: Aggregate, timeout: float | None
     ) -> None:
-        """Play a stage; raises `TooFew`."""
+        """Run a stage; raises `TooFew`."""
         started = time.perf_counter()
         stage, requests = session.stage, session.requests()
         if stage is None:
@@ -177,40 +177,40 @@ class SecureGrid(GridAround):
         messages = [_message(asked[c], session.spec.round, stage, body) for c, body in requests.items()]
         clients = {asked[client].metadata.dst_node_id: client for client in requests}
         fold = StageFold(clients, session.uploads if stage is Stage.UPLOAD else None)
-        came = self._exchange(messages, fold, timeout)
+        replies = self._exchange(messages, fold, timeout)
         if stage is Stage.UPLOAD:
-            session.take(came.total)
-        for client, body in sorted(came.bodies.items()):
+            session.take(replies.total)
+        for client, body in sorted(replies.bodies.items()):
             try:
                 session.receive(client, body)
             except ValueError as error:
                 log.info("client %d: stage %s: %s", client, stage.value, error)
-        for client in requests.keys() - (came.clients - session.lost.keys()):
-            why = session.lost.get(client) or came.failed.get(client, LATE)
+        for client in requests.keys() - (replies.clients - session.lost.keys()):
+            why = session.lost.get(client) or replies.failed.get(client, LATE)
             result.lost.setdefault(client, f"lost at stage {stage.value!r}: {why}")
         result.stages.append(
             StageReport(
                 stage,
                 len(requests),
-                len(came.clients),
+                len(replies.clients),
                 sum(map(len, requests.values())),
-                came.size,
+                replies.size,
                 time.perf_counter() - started,
             )
         )
         session.close_stage()
 
-    def _exchange(self, messages: Sequence[Message], fold: StageFold, timeout: float | None) -> Came:
-        """Send messages and fold the replies, where they are if the Grid can, else one by one as they come."""
+    def _exchange(self, messages: Sequence[Message], fold: StageFold, timeout: float | None) -> StageReplies:
+        """Send messages and fold the replies: in the Grid's workers if it can, else here, as they arrive."""
         if isinstance(self._grid, FoldingGrid):
-            return send_and_fold(self._grid, messages, fold, timeout) or Came()
-        came = Came()
+            return send_and_fold(self._grid, messages, fold, timeout) or StageReplies()
+        replies = StageReplies()
         for reply in _as_they_come(self._grid, messages, timeout):
-            came = fold.add(came, reply)
-        return came
+            replies = fold.add(replies, reply)
+        return replies
 
     def _round_of(self, content: RecordDict) -> int:
-        """Return the round that the strategy says, else how many there were."""
+        """Return the strategy's `server-round`, else a count of calls."""
         count = next(self._rounds)
         for config in records_in(content, ConfigRecord).values():
             if isinstance(round_ := config.get("server-round"), int):
@@ -222,7 +222,7 @@ class SecureGrid(GridAround):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages and return the replies: to those that train, one for all, or none if there is no sum."""
+        """Send messages and return the replies: to train messages a single one, or none if there is no sum."""
         listed = list(messages)
         training = [message for message in listed if _trains(message)]
         replies = list(self._grid.send_and_receive([m for m in listed if not _trains(m)], timeout=timeout))
@@ -237,15 +237,15 @@ class SecureGrid(GridAround):
                 log.warning("there is no sum: %s", result.why)
             else:
                 ((name, received),) = models.items()
-                content = mean_of(moved(received, result.decoded.update), result.decoded, name)
+                content = mean_of(plus_vector(received, result.decoded.update), result.decoded, name)
                 replies.append(Message(content, reply_to=training[0]))
         return replies
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push messages that don't train; those that do go by `send_and_receive` only.
+        """Push messages other than train messages, which need `send_and_receive`.
 
         Raises:
-            ValueError: One trains.
+            ValueError: One is a train message.
         """
         listed = list(messages)
         if any(map(_trains, listed)):
@@ -254,13 +254,13 @@ class SecureGrid(GridAround):
 
 
 def mean_of(model: ArrayRecord, decoded: Decoded, name: str = ARRAYS) -> RecordDict:
-    """Return the content of the one reply that stands for all: the mean of the models, as a record of that name."""
+    """Return the content of the single reply: the mean of the models, in a record of that name, and of the metrics."""
     metrics: dict[str, Any] = {**decoded.metrics, "num-examples": decoded.weight}
     return RecordDict({name: model, METRICS: MetricRecord(metrics)})
 
 
 def _decoded(session: Session) -> Decoded:
-    """Return what the sum says; raises `TooFew` where there is none, or a client did not encode by the rules."""
+    """Return the decoded sum; raises `TooFew` if there is none, or a client violated the encoding."""
     total = session.total()
     try:
         return session.spec.encoding.decode(total, len(session.uploaded))
@@ -273,10 +273,10 @@ def _trains(message: Message) -> bool:
 
 
 def _common(messages: Sequence[Message]) -> tuple[RecordDict, str]:
-    """Return the content of the first message, and the hash of what all have in common.
+    """Return the content of the first message, and the hash of the common content.
 
     Raises:
-        ValueError: They differ beside what each client is told alone, or hold our own record.
+        ValueError: The messages differ in more than the record for the single client, or hold the protocol's record.
     """
     content = messages[0].content
     task = task_of(content)
@@ -289,7 +289,7 @@ def _common(messages: Sequence[Message]) -> tuple[RecordDict, str]:
 
 
 def _message(original: Message, round_: int, stage: Stage, body: bytes) -> Message:
-    """Return the message of a stage in the place of a train message."""
+    """Return a stage's message to the client of a train message."""
     metadata = original.metadata
     return Message(
         request(round_, stage, body, original.content if stage is Stage.UPLOAD else None),
@@ -303,19 +303,19 @@ def _message(original: Message, round_: int, stage: Stage, body: bytes) -> Messa
 def _as_they_come(grid: Grid, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
     """Send messages and yield the replies, for at most `timeout` seconds.
 
-    Flower's own `send_and_receive` keeps all replies, and looks for them every three seconds.
+    Flower's `send_and_receive` keeps all replies, and polls every three seconds.
     """
     waiting = set(grid.push_messages(messages))
     nodes = {message.metadata.dst_node_id for message in messages}
     end = float("inf") if timeout is None else time.monotonic() + timeout
     pause, longest = PAUSES
     while waiting and time.monotonic() < end:
-        came = list(grid.pull_messages(waiting))
-        waiting -= {reply.metadata.reply_to_message_id for reply in came}
-        pause = PAUSES[0] if came else min(2 * pause, longest)
-        while came:
-            reply = came.pop()
-            if reply.metadata.src_node_id in nodes:  # else Flower says that a message's time is over
+        arrived = list(grid.pull_messages(waiting))
+        waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+        pause = PAUSES[0] if arrived else min(2 * pause, longest)
+        while arrived:
+            reply = arrived.pop()
+            if reply.metadata.src_node_id in nodes:  # else Flower reports an expired message
                 yield reply
         if waiting:
             time.sleep(max(min(pause, end - time.monotonic()), 0))

@@ -1,4 +1,4 @@
-"""A cohort's updates: one message for all of them or one for each, or their sum, for a mechanism to noise."""
+"""A cohort's updates: as messages for the strategy, or as a sum for the mechanism to noise."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedsim.server.grids.cohort import CohortGrid
 
 
 class Updates(ABC):
-    """The updates of a round that count.
+    """A round's valid updates.
 
     Attributes:
-        count: How many there are.
+        count: Number of updates.
         reported: Means of the clients' metrics, by name.
-        reported_sums: Their sums, each client counted as in the means.
+        reported_sums: Sums of the metrics, with the weights of the means.
     """
 
     count: int = 0
@@ -32,11 +32,11 @@ class Updates(ABC):
 
     @abstractmethod
     def messages(self) -> list[Message]:
-        """Return what the strategy aggregates, in the order of the clients."""
+        """Return the messages that the strategy aggregates, in the order of the clients."""
 
     @abstractmethod
     def changes(self) -> Fields:
-        """Return the means of the changes of an algorithm's fields, float64, each client counted the same.
+        """Return the unweighted mean changes of an algorithm's fields, float64.
 
         Raises:
             TypeError: Clients sent clipped differences.
@@ -44,7 +44,7 @@ class Updates(ABC):
 
     @abstractmethod
     def sums(self) -> Sums:
-        """Return the sum of the clipped differences that clients sent, float64, by the layout's names.
+        """Return the sum of the clients' clipped differences, float64, by the layout's names.
 
         Raises:
             TypeError: Clients sent models.
@@ -52,7 +52,7 @@ class Updates(ABC):
 
 
 class NoUpdates(Updates):
-    """The updates of a cohort without clients.
+    """The updates of a cohort without updates.
 
     Args:
         layout: Of an update.
@@ -79,14 +79,14 @@ class NoUpdates(Updates):
 
 @dataclass(frozen=True)
 class Collected:
-    """What a cohort's training gave.
+    """Result of a cohort's training.
 
     Attributes:
-        updates: That count.
-        failures: Why a client's update is not among them, by client.
-        events: What the clients say that they released, whether or not it could be used.
-        no_sum: Why those of the others count for nothing; empty: they count.
-        columns: What else the round's row says.
+        updates: The valid updates.
+        failures: Reasons for failure, by client.
+        events: The clients' privacy events, also of updates that can't be used.
+        no_sum: Reason why secure aggregation has no sum; empty: it has one.
+        columns: Further columns of the round's row.
     """
 
     updates: Updates
@@ -97,21 +97,21 @@ class Collected:
 
     @property
     def reasons(self) -> list[str]:
-        """A line for each client that has failed, and one for the sum if it has."""
+        """A line for each failed client, and one for a missing sum."""
         lines = [f"client {client}: {why}" for client, why in self.failures.items()]
         return [*lines, f"no sum: {self.no_sum}"] if self.no_sum else lines
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a cohort is asked.
+    """A request to a cohort.
 
     Attributes:
         grid: The cohort's.
         requests: One message to each client, in their order.
-        model: That they are sent.
+        model: The global model.
         layout: Of an update.
-        charge: Called with the clients that are about to train, before they are asked to.
+        charge: Called with clients before they are asked to train.
         timeout: Seconds to wait.
     """
 
@@ -124,19 +124,19 @@ class Ask:
 
 
 class Aggregator(Protocol):
-    """Has a cohort train, and collects its updates.
+    """Trains a cohort and collects its updates.
 
     Attributes:
-        secure: Whether updates are summed by secure aggregation: clients can't take a round back that they have begun,
-            their events stay with them, and a round may be without a sum.
+        secure: Whether secure aggregation sums updates. Clients then never repeat a round that they have begun, keep
+            their events to themselves, and a round may have no sum.
     """
 
     @property
     def secure(self) -> bool:
-        """As said."""
+        """Whether secure aggregation sums updates."""
 
     def collect(self, ask: Ask) -> Collected:
-        """Have the cohort train."""
+        """Train the cohort."""
 
     def report(self) -> dict[str, Any]:
-        """Return what the manifest says of the protection; nothing where there is none."""
+        """Return the manifest's entry on secure aggregation; empty without it."""

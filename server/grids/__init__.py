@@ -1,3 +1,3 @@
-"""Grids: how the server reaches clients, seen by a strategy, over a network, or through another Grid."""
+"""Grids: a strategy's view of a cohort, the Grid of a deployment, and folding of replies."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""A Grid that holds one round's cohort, for a strategy to see."""
+"""A Grid restricted to one round's cohort, for strategies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedsim.runtime import ClientsGrid, Fold
-from fedsim.server.grids.around import GridAround
 from fedsim.server.grids.folding import send_and_fold
+from fedsim.server.grids.wrapper import GridWrapper
 
 T = TypeVar("T")
 
 
-class CohortGrid(GridAround):
+class CohortGrid(GridWrapper):
     """A view of a Grid in which only the cohort's nodes exist.
 
-    A Flower strategy samples from the nodes that it sees; here it sees just the clients that were drawn, so
-    with fractions of 1 it takes all of them, and no draw of its own counts.
+    A Flower strategy samples from the Grid's nodes. Here these are the drawn clients, and with fractions of 1 it takes
+    all of them.
     """
 
     def __init__(self, grid: Grid, nodes: Mapping[int, int]) -> None:
@@ -53,16 +53,16 @@ class CohortGrid(GridAround):
         return list(self._client)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push messages to the cohort; raises `ValueError` for anyone else."""
+        """Push messages to the cohort; raises `ValueError` for another client."""
         return self._grid.push_messages(self.checked(messages))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages to the cohort and wait for the replies; raises `ValueError` for anyone else.
+        """Send messages to the cohort and wait for the replies; raises `ValueError` for another client.
 
-        Who is late is left behind: a simulation gives its message up, and frees the worker that is at it. What
-        Flower itself says of a message, that its time is over, is no reply.
+        Late clients are dropped; a simulation cancels their messages and frees their workers. Flower's own error for an
+        expired message is not returned.
         """
         sent = self.checked(messages)
         replies = list(self._grid.send_and_receive(sent, timeout=timeout))

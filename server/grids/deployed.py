@@ -1,4 +1,4 @@
-"""Flower's Grid of a server process, with long polls, whole messages, and an end to them with their round."""
+"""Flower's Grid in a server process: long polling, complete messages, and expiry with the round."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from fedsim.deployment.wire import HOLD, MANY
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
 from fedsim.flower.wire_message import WireMessage
-from fedsim.server.grids.around import GridAround
+from fedsim.server.grids.wrapper import GridWrapper
 
-LONGEST = 10.0  # seconds
-PAUSE = 0.05  # seconds between two looks at a server that holds nothing
-BRIEFLY = 1.0  # seconds, where whoever pulls looks at the clock himself
-HEAD = 1024  # bytes that a message has at most beside its objects
+LONG_POLL = 10.0  # seconds
+SHORT_POLL = 1.0  # seconds, for callers with a timeout of their own
+PAUSE = 0.05  # seconds between two polls
+OVERHEAD = 1024  # bytes of a message beside its objects, at most
 
 T = TypeVar("T")
 
 
-class DeployedGrid(GridAround):
-    """A Grid whose clients are processes, which keep their states themselves.
+class DeployedGrid(GridWrapper):
+    """A Grid of client processes, which keep their own states.
 
     Args:
-        grid: The Grid that Flower has given to this ServerApp.
-        ttl: Seconds that a message lives: a client that comes back later doesn't get it any more.
+        grid: The ServerApp's Grid from Flower.
+        ttl: Seconds until a message expires; a client that comes online later doesn't get it.
     """
 
     def __init__(self, grid: Grid, ttl: float) -> None:
@@ -42,7 +42,7 @@ class DeployedGrid(GridAround):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages."""
-        contents: dict[int, RecordDict] = {}  # one for all that share it
+        contents: dict[int, RecordDict] = {}  # encoded contents, shared between messages
         outgoing = []
         for message in messages:
             metadata, content = message.metadata, message.content
@@ -61,41 +61,41 @@ class DeployedGrid(GridAround):
         return [id_ for batch in batches for id_ in _explained(partial(self._runtime.send, batch))]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull replies; where there are none yet, that takes a moment."""
-        return self._collect(message_ids, BRIEFLY)
+        """Pull replies; wait a moment if there are none yet."""
+        return self._collect(message_ids, SHORT_POLL)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages and return the replies that come within `timeout` seconds, each as soon as it is there."""
+        """Send messages and return the replies that arrive within `timeout` seconds."""
         waiting = set(self.push_messages(messages))
         end = float("inf") if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
         while waiting and (left := end - time.monotonic()) > 0:
-            came = self._collect(waiting, min(left, LONGEST))
-            waiting -= {reply.metadata.reply_to_message_id for reply in came}
-            replies += came
-            if not came:
+            arrived = self._collect(waiting, min(left, LONG_POLL))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            replies += arrived
+            if not arrived:
                 time.sleep(PAUSE)
         return replies
 
     def _collect(self, message_ids: Iterable[str], hold: float) -> list[Message]:
-        """Return the replies that are there, for which the server may wait some seconds."""
+        """Return the available replies; the server may wait `hold` seconds for the first."""
         collect = partial(self._runtime.collect, message_ids, {HOLD: f"{hold:.3f}"})
         return [_opened(reply) for reply in _explained(collect)]
 
-    # --- what fedsim's engines keep, and here the clients' own state directories ----------------------------
+    # --- client states, which client processes keep themselves ----------------------------------------------
 
     def changed_states(self) -> Mapping[int, RecordDict]:
-        """Return nothing: each client has kept its state before it answered."""
+        """Return no states: each client stores its own before it answers."""
         return {}
 
     def restore_states(self, states: Mapping[int, RecordDict]) -> None:
-        """Restore nothing."""
+        """Do nothing."""
 
 
 def _explained(request: Callable[[], T]) -> T:
-    """Return what a request returns; raises `RunFailed` where the server finds it too large."""
+    """Return the result of a request; raises `RunFailed` if the server finds it too large."""
     try:
         return request()
     except httpx.HTTPStatusError as error:
@@ -108,16 +108,16 @@ def _explained(request: Callable[[], T]) -> T:
 
 
 def _batches(messages: Iterable[WireMessage]) -> Iterator[list[WireMessage]]:
-    """Yield messages in as few requests as they fit into; what messages share is sent once a request."""
+    """Yield batches of messages, as few as possible; shared objects are sent once in each."""
     batch: list[WireMessage] = []
     seen: set[str] = set()
     size = 0
     for message in messages:
-        more = HEAD + sum(len(content) for id_, content in message.contents.items() if id_ not in seen)
+        more = OVERHEAD + sum(len(content) for id_, content in message.contents.items() if id_ not in seen)
         if batch and size + more > MANY:
             yield batch
             batch, seen, size = [], set(), 0
-            more = HEAD + sum(map(len, message.contents.values()))
+            more = OVERHEAD + sum(map(len, message.contents.values()))
         batch.append(message)
         seen |= message.contents.keys()
         size += more
@@ -126,7 +126,7 @@ def _batches(messages: Iterable[WireMessage]) -> Iterator[list[WireMessage]]:
 
 
 def _opened(encoded: WireMessage) -> Message:
-    """Return a reply with its content decoded; an error message where the content is not one encoded record."""
+    """Return a reply with decoded content, or an error message if the content is malformed."""
     try:
         reply = encoded.decode()
         if reply.has_content():

@@ -1,7 +1,7 @@
-"""Sending a cohort's messages and folding the replies: over a tree that the cohort alone fixes.
+"""Sends a cohort's messages and folds the replies over a tree that depends only on the cohort.
 
-The clients in order are cut into blocks; within a block one after another is added, then neighbouring blocks in pairs. So
-the order in which replies come, and who computes, leave every bit as it is; a client that failed leaves its place empty.
+The clients, in order, are cut into blocks. A block is summed sequentially, then neighbouring blocks in pairs. So the
+order of replies and the engine do not change any bit of the result. A failed client leaves its place empty.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from flwr.serverapp import Grid
 
 from fedsim.runtime import Fold, fold_groups
 
-BLOCKS = 64  # at most, and so many workers find work at most
+BLOCKS = 64  # at most; also the most workers that can fold
 
 
 @runtime_checkable
 class FoldingGrid(Protocol):
-    """A Grid that folds replies where they are (`fedsim.runtime.ClientsGrid.send_and_fold`)."""
+    """A Grid that folds replies in its workers (`fedsim.runtime.ClientsGrid.send_and_fold`)."""
 
     def send_and_fold(
         self, groups: Sequence[Sequence[Message]], fold: Fold[Any], *, timeout: float | None = None
@@ -28,7 +28,7 @@ class FoldingGrid(Protocol):
 
 
 def blocks(messages: Sequence[Message]) -> list[Sequence[Message]]:
-    """Cut a cohort's messages, in the order of its clients, into the blocks of the tree."""
+    """Cut a cohort's messages, in the order of the clients, into blocks."""
     size = -(-len(messages) // BLOCKS) or 1
     return [messages[start : start + size] for start in range(0, len(messages), size)]
 
@@ -37,9 +37,9 @@ def send_and_fold(grid: Grid, messages: Sequence[Message], fold: Fold[Any], time
     """Send a cohort's messages and return the total of the replies; None if none came in time.
 
     Args:
-        grid: Folds where the replies are if it can, else they come here.
+        grid: A `FoldingGrid` folds in its workers; with another Grid, replies are folded here.
         messages: In the order of the clients.
-        fold: What to make of the replies.
+        fold: Combines the replies.
         timeout: Seconds to wait.
     """
     groups = blocks(messages)

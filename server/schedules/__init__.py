@@ -1,4 +1,4 @@
-"""Schedules: how rounds follow one another where the server does not wait for a whole cohort; one file each."""
+"""Schedules of rounds in which the server does not wait for a whole cohort; one file each."""
 
 from fedsim.server.schedules.protocol import Schedule
 

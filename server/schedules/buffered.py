@@ -25,16 +25,16 @@ from fedsim.server.schedules.protocol import Schedule
 from fedsim.vectors import plus
 
 MEAN = math.sqrt(math.pi / 2)  # makes the mean of a half-normal time 1
-Training = tuple[int, int]  # a client, and the round whose model it trains on
+Training = tuple[int, int]  # a client, and the round of its model
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What a client has made of the model that it got.
+    """A client's update.
 
     Attributes:
-        change: Trained model minus received one, float64, by name.
-        metrics: What the client reported.
+        change: Trained model minus received model, float64, by name.
+        metrics: The client's metrics.
     """
 
     change: dict[str, NDArray[np.float64]]
@@ -42,12 +42,12 @@ class Arrived:
 
 
 class BufferedMean(Updates):
-    """The mean of a buffer's changes, those of older models counted less.
+    """Mean of a buffer's changes, discounted by staleness.
 
     Args:
-        arrived: Each change, with the factor for its staleness.
-        uniform: Whether changes weigh the same, or as much as their clients' numbers of examples.
-        ask: Of the round.
+        arrived: Each update, with its staleness factor.
+        uniform: Whether each update has weight 1, else its number of examples.
+        ask: The round's request.
     """
 
     def __init__(self, arrived: list[tuple[Arrived, float]], uniform: bool, ask: Ask) -> None:
@@ -71,41 +71,41 @@ class BufferedMean(Updates):
         }
 
     def messages(self) -> list[Message]:
-        """Return one message that stands for all."""
+        """Return one message with the mean."""
         metrics: dict[str, Any] = {**self.reported, "num-examples": self._examples}
         content = RecordDict({ARRAYS: plus(self._ask.model, self._mean), METRICS: MetricRecord(metrics)})
         return [Message(content, reply_to=self._ask.requests[0])]
 
     def changes(self) -> Fields:
-        """Return none: an algorithm's fields need synchronous rounds."""
+        """Return no fields: they need synchronous rounds."""
         return {}
 
     def sums(self) -> Sums:
         """Raise `TypeError`: there are no clipped differences."""
-        raise TypeError("clients sent models, whose differences nobody has clipped")
+        raise TypeError("clients sent models, not clipped differences")
 
 
 class Buffered(Schedule):
-    """FedBuff: `concurrency` clients train at any time; each `cohort` updates that arrive make the next model.
+    """FedBuff: `concurrency` clients train at any time; every `cohort` arrived updates make the next model.
 
-    When a client's update arrives, another one begins at once, on the newest model: drawn uniformly of those that neither
-    train nor have begun on that model already. Training takes a half-normal time of mean 1, drawn anew each time (section 5
-    of the paper). An update on a model that is s versions old counts (1 + s) ** -staleness_exponent.
+    When an update arrives, another client begins at once on the newest model, drawn uniformly from those that neither
+    train nor have begun on that model. Training times are independent and half-normal with mean 1 (section 5 of the
+    paper). An update on a model that is s versions old has the factor (1 + s) ** -staleness_exponent.
 
-    A client's training does not depend on how long it takes, so that all who begin on one model train side by side when
-    that model is there, and their updates wait for their time.
+    The result of a training does not depend on its time. So all clients that begin on a model are trained in parallel
+    at once, and their updates wait for their virtual time.
 
     Args:
-        cohort: Updates that make a model, the buffer's size K.
-        clients: How many there are.
-        coins: Draws clients and times of a round.
-        uniform: Whether updates weigh the same, or as much as their clients' numbers of examples.
-        own: Reference of the run's mechanism, where it is a user's own.
-        concurrency: Clients that train at any time, 1 to `clients`; None: twice the cohort, or all where there are fewer.
+        cohort: Size K of the buffer.
+        clients: Number of clients.
+        coins: Returns a round's random generator, for clients and times.
+        uniform: Whether each update has weight 1, else its number of examples.
+        own: Reference of the run's mechanism, if it is a user's own.
+        concurrency: From 1 to `clients`; None: twice the cohort, at most `clients`.
         staleness_exponent: At least 0.
 
     Raises:
-        ValueError: There are not so many clients.
+        ValueError: `concurrency` is out of its range.
     """
 
     def __init__(
@@ -129,16 +129,14 @@ class Buffered(Schedule):
         self._own = own
         self._exponent = staleness_exponent
         self._now = 0.0  # in mean times of a training
-        self._training: list[
-            tuple[float, int, int]
-        ] = []  # a heap: its end, the client, the round of its model
-        self._due: list[Training] = []  # that have arrived, for the next model
+        self._training: list[tuple[float, int, int]] = []  # a heap: end, client, round of its model
+        self._due: list[Training] = []  # arrived, for the next model
         self._round = 0
         self._done: dict[Training, Arrived] = {}
         self._failed: dict[Training, str] = {}
 
     def draw(self, round_: int, clients: int) -> list[int]:
-        """Return who begins to train on the round's model, in ascending order. As `CohortSampling` says."""
+        """Return the clients that begin to train on the round's model, in ascending order. As `CohortSampling` says."""
         coins, self._round = self._coins(round_), round_
         begun: list[int] = []
 
@@ -159,7 +157,7 @@ class Buffered(Schedule):
         return sorted(begun)
 
     def collect(self, ask: Ask) -> Collected:
-        """Have those train that begin, and return the updates that are due. As `Schedule` says."""
+        """Train the clients that begin, and return the updates that are due. As `Schedule` says."""
         ask.charge(ask.grid.clients)
         round_ = self._round
         updates, failures, events = gather(ask, self._own)
@@ -184,7 +182,7 @@ class Buffered(Schedule):
         return Collected(BufferedMean(arrived, self._uniform, ask), failed, events, columns=columns)
 
     def state(self) -> dict[str, Any]:
-        """Return the virtual time, who trains, and the updates that wait for their time."""
+        """Return the virtual time, the clients in training, and the updates that wait."""
         return {
             "now": self._now,
             "training": [list(entry) for entry in sorted(self._training)],

@@ -1,4 +1,4 @@
-"""From an experiment to its schedule of rounds."""
+"""Builds an experiment's schedule of rounds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fedsim.server.schedules.protocol import Schedule
 
 
 def build_schedule(experiment: Experiment, clients: int, coins: Coins) -> Schedule | None:
-    """Return an experiment's schedule; None where rounds are synchronous.
+    """Return an experiment's schedule; None if rounds are synchronous.
 
-    It is called as `make(cohort, clients, coins, uniform=..., own=..., **options)`: `server.cohort`, the number of clients,
-    a function from a round to its generator, whether clients weigh the same, the reference of the user's own mechanism (or
-    an empty text), and `[server.schedule-options]`.
+    The catalogue's reference is called as `make(cohort, clients, coins, uniform=..., own=..., **options)`:
+    `server.cohort`, the number of clients, a function that returns a round's generator, whether clients have equal
+    weights, the reference of the user's own mechanism (or an empty string), and `[server.schedule-options]`.
 
     Raises:
-        Refused: It is missing, doesn't take the options, or is no `Schedule`.
+        Refused: The reference can't be loaded, doesn't take the options, or returns no `Schedule`.
     """
     server = experiment.server
     entry = server.schedule_entry

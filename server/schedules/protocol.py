@@ -1,4 +1,4 @@
-"""What a schedule is: it draws who begins to train in a round, and says whose updates the round's model is made of."""
+"""The interface of schedules: they draw the clients that begin in a round, and choose the updates of its model."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from fedsim.server.aggregation.updates import Ask, Collected
 
 
 class Schedule(CohortSampling, ABC):
-    """The clients' time, which is virtual: nobody sleeps.
+    """A schedule of rounds in virtual time; replaces the cohort sampling and the aggregator.
 
-    It stands in the place of the cohort sampling and of the aggregator. In each round `draw` says who begins to train on
-    the round's model, then `collect` has these train and returns the updates that have arrived when the next model is made:
-    of any clients, trained in this round or in one before it.
+    In each round `draw` returns the clients that begin to train on the round's model. Then `collect` trains them, and
+    returns the updates that have arrived for the next model, of trainings from this round or earlier ones.
     """
 
     secure = False
 
     @abstractmethod
     def collect(self, ask: Ask) -> Collected:
-        """Have clients train, and return the updates that have arrived. As `Aggregator` says."""
+        """Train clients, and return the updates that have arrived. As `Aggregator` says."""
 
     def report(self) -> dict[str, Any]:
-        """Return nothing: updates come in clear."""
+        """Return an empty report: updates arrive in clear."""
         return {}

@@ -1,4 +1,4 @@
-"""From a name to a Flower strategy that takes the whole cohort."""
+"""Builds Flower strategies that take the whole cohort."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import Strategy
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
-# fedsim draws the cohort, and the strategy sees only that: it takes all of it, and waits for no one.
+# fedsim draws the cohort, and the strategy sees only its clients: it takes all of them, and never waits for more.
 _TAKE_ALL = {
     "fraction_train": 1.0,
     "fraction_evaluate": 1.0,
@@ -25,7 +25,7 @@ def build_strategy(experiment: Experiment) -> Strategy:
     A user's own `"module:callable"` is called with `[server.options]` as keyword arguments.
 
     Raises:
-        Refused: The callable is missing, doesn't take the options, or returns no strategy.
+        Refused: The callable can't be loaded, doesn't take the options, or returns no strategy.
     """
     server = experiment.server
     entry = server.strategy_entry

@@ -1,7 +1,7 @@
-"""What a strategy keeps from round to round, as a tree for the checkpoint, and back.
+"""A strategy's state between rounds, as a tree for the checkpoint.
 
-Flower's own strategies keep it in attributes, which the catalogue names. A user's own gives and takes it by
-`state_dict()` and `load_state_dict(state)`: nested dicts and lists of arrays, numbers and strings.
+Flower's strategies keep state in attributes, which the catalogue names. A user's own strategy implements `state_dict()`
+and `load_state_dict(state)`, with nested dicts and lists of arrays, numbers and strings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ METHODS = ("state_dict", "load_state_dict")
 
 
 def why_not_kept(strategy: Strategy, entry: StrategyEntry) -> str | None:
-    """Return why a strategy's state can't be kept, None if it can."""
+    """Return why a strategy's state can't be checkpointed, or None."""
     missing = [name for name in METHODS if not callable(getattr(strategy, name, None))]
     if entry.state is not None or not missing:
         return None
@@ -30,7 +30,7 @@ def strategy_state(strategy: Strategy, entry: StrategyEntry) -> Tree:
     """Return a strategy's state.
 
     Args:
-        strategy: One for which `why_not_kept` has no reason.
+        strategy: One with a state that can be checkpointed (`why_not_kept`).
         entry: Its entry in the catalogue.
     """
     if entry.state is None:
@@ -39,7 +39,7 @@ def strategy_state(strategy: Strategy, entry: StrategyEntry) -> Tree:
 
 
 def load_strategy_state(strategy: Strategy, entry: StrategyEntry, state: Tree) -> None:
-    """Put a state into a strategy that was built anew, in place."""
+    """Restore a newly built strategy, in place."""
     if entry.state is None:
         strategy.load_state_dict(state)  # type: ignore[attr-defined]
         return
@@ -48,7 +48,7 @@ def load_strategy_state(strategy: Strategy, entry: StrategyEntry, state: Tree) -
 
 
 def _tagged(value: Any) -> Tree:
-    """Return an attribute as a tree that says whether it was a record; the rest are trees already."""
+    """Return an attribute as a tree, tagged as a record or as plain data."""
     return {"record": arrays_in(value)} if isinstance(value, ArrayRecord) else {"plain": value}
 
 

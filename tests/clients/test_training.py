@@ -52,7 +52,7 @@ def test_sgd_is_what_the_formulas_say(options: dict[str, float], mu: float, roun
     for _ in range(2):  # the second time as if there had been no first
         net.load_state_dict(model().state_dict())
         optimizer = build_optimizer(settings, list(net.parameters()), learning_rate(settings, 3, round_))
-        at = ClientRound(round=round_, client=0, records=4, told={})
+        at = ClientRound(round=round_, client=0, records=4, instructions={})
         kernel = PlainKernel(net, TASK.loss, settings.work, lambda _: np.random.default_rng(1))
         steps = kernel.steps(*TASK.tensors(Examples(X, Y, Kind.FEATURES)), at)
         trained = train(net, optimizer, steps, mu)

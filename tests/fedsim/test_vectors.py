@@ -10,7 +10,7 @@ from fedsim.arrays import record_of
 from fedsim.privacy.secagg.primitives import SigningKey
 from fedsim.privacy.vectors import dimension_of
 from fedsim.secagg.setup import Registry, graph_entropy, identity_of, policy_of
-from fedsim.vectors import difference, moved, why_not_float
+from fedsim.vectors import difference, plus_vector, why_not_float
 from tests.conftest import experiment
 
 shapes = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=4)
@@ -25,7 +25,7 @@ def test_what_training_changed_leads_back_to_where_it_led(
     after = {name: np.asarray(w + draws.integers(-9, 9, w.shape), dtype) for name, w in before.items()}
     update = difference(record_of(after), record_of(before))
     assert (update.shape, update.dtype) == ((dimension_of(drawn),), np.dtype(dtype))
-    back = moved(record_of(before), update.astype(np.float64))
+    back = plus_vector(record_of(before), update.astype(np.float64))
     assert list(back) == list(before)
     for name, w in after.items():
         got = back[name].numpy()
@@ -38,7 +38,7 @@ def test_the_order_is_the_models() -> None:
     after = {"b": np.float32([1, 2]), "a": np.float32([[3, 4]])}
     assert difference(record_of(after), record_of(before)).tolist() == [1, 2, 3, 4]
     arrays = ArrayRecord({name: Array(w) for name, w in before.items()})  # Flower's own
-    assert moved(arrays, np.float64([1, 2, 3, 4]))["a"].numpy().tolist() == [[3, 4]]
+    assert plus_vector(arrays, np.float64([1, 2, 3, 4]))["a"].numpy().tolist() == [[3, 4]]
 
 
 def test_the_widest_dtype_holds_all() -> None:

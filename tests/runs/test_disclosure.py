@@ -31,7 +31,7 @@ from fedsim.privacy.server_half import Released
 from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public
-from fedsim.server.discretion import LOGGERS
+from fedsim.server.private_output import LOGGERS
 from tests.support.runs import bits
 from tests.support.stopping import change, fail_in, stopped
 

@@ -165,12 +165,12 @@ def test_without_the_checkpoint_it_begins_again_and_all_that_was_released_counts
     assert [row["round"] for row in done.private_rows if row.get("abandoned")] == [1, 2, 3, 4, 5]
 
 
-def test_a_round_whose_cohort_is_not_known_is_no_round_to_go_on_after(tmp_path: Path) -> None:
+def test_resume_is_refused_if_a_cohort_is_not_recorded(tmp_path: Path) -> None:
     died(setting(), tmp_path / "run", tmp_path / "draws", "released", 3)
     (folder,) = Path(fedsim.results.secret_state.default_home()).iterdir()
     file = folder / "cohorts.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(Refused, match=r"^privacy.dp-ftrl: round 3 has begun, and its cohort is not noted"):
+    with pytest.raises(Refused, match=r"^privacy.dp-ftrl: round 3 has begun, but its cohort was not recorded"):
         fedsim.resume(tmp_path / "run")
 
 

@@ -229,24 +229,24 @@ def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
     nodes = dict(known.client_nodes())
     assert Enrolment(known, 3).nodes == Enrolment(Stranger(spec), 3).nodes == nodes
     few = Enrolment(Stranger(spec), 4)
-    with pytest.raises(RunFailed, match="1 of 4 clients did not come, the first is 3"):
+    with pytest.raises(RunFailed, match="1 of 4 clients did not enrol, the first is 3"):
         few.wait(0.3, hoped=4, least=4)
     few.wait(0.3, hoped=4, least=3)
     assert few.nodes == nodes
 
 
-def test_only_the_key_of_a_client_is_believed_to_be_that_client() -> None:
+def test_a_node_enrols_only_as_the_client_of_its_registered_key() -> None:
     spec = AppSpec(3, {}, "fedsim.clients.app:app")
     nodes = dict(SequentialGrid(spec).client_nodes())
     swapped = {nodes[0]: 1, nodes[1]: 0, nodes[2]: 2}
     assert Enrolment(Stranger(spec), 3, registered=swapped).nodes == {2: nodes[2]}
-    assert Enrolment(Stranger(spec), 2).nodes == {0: nodes[0], 1: nodes[1]}, "there is no client 2 of 2"
+    assert Enrolment(Stranger(spec), 2).nodes == {0: nodes[0], 1: nodes[1]}, "client 2 of 2 is refused"
 
 
-def test_nobody_waits_for_clients_that_have_refused() -> None:
+def test_enrolment_does_not_wait_for_clients_that_refused() -> None:
     enrolment = Enrolment(Stranger(AppSpec(3, {"experiment": "rounds = 0"}, "fedsim.clients.app:app")), 3)
     with pytest.raises(
-        RunFailed, match=r"3 of 3 clients did not come, the first is 0; node \d+ does not take part"
+        RunFailed, match=r"3 of 3 clients did not enrol, the first is 0; node \d+ does not take part"
     ):
         enrolment.wait(1e9, hoped=3, least=1)
 
@@ -262,7 +262,7 @@ class Leaving(Stranger):
         return [node for node in super().get_node_ids() if node not in self.away]
 
 
-def test_whoever_is_away_has_failed_and_the_round_goes_on_without() -> None:
+def test_offline_clients_fail_and_the_round_continues_without_them() -> None:
     setting = experiment("data.clients=2", "server.cohort=2", "rounds=4", "server.timeout=0.3")
     grid = Leaving(AppSpec(2, {}, "tests.support.apps:drifting"))
     second, first = grid.get_node_ids()
@@ -275,7 +275,7 @@ def test_whoever_is_away_has_failed_and_the_round_goes_on_without() -> None:
         seen.append(row)
         grid.away = next(leaving)
 
-    with pytest.raises(RunFailed, match="2 of 2 clients did not come, the first is 0"):
+    with pytest.raises(RunFailed, match="2 of 2 clients did not enrol, the first is 0"):
         rounds.run(write)
     assert [(row["clients"], row["failures"]) for row in seen] == [(2, 0), (1, 1), (2, 0)]
     assert seen[1]["failure-reasons"] == ["client 1: is away"]

@@ -247,7 +247,7 @@ Undefined = with_update(mapped(lambda a: a * np.nan))
         ("Tensors", "train(): field 'still': 1.weight is torch.float32 of shape (10, 64); float32"),
         ("Infinite", "sent NaN or infinity in 1.weight"),
         ("Idle", "algorithm Idle: train() has not called job.train()"),
-        ("Again", "ValueError: all steps of this training have been played"),
+        ("Again", "ValueError: all steps of this training have been taken"),
         ("Emptied", "round 1: algorithm Odd: update(): field 'still' is missing"),
         ("Nothing", "round 1: algorithm Odd: update(): TypeError: "),
         ("Flattened", "round 1: algorithm Odd: update(): field 'still': 1.weight is float32 of shape (640,)"),

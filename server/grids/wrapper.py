@@ -1,4 +1,4 @@
-"""A Grid around another one, which does all that a subclass doesn't do itself."""
+"""Base of Grids that wrap another Grid."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from flwr.serverapp import Grid
 from fedsim.flower.runs import Run
 
 
-class GridAround(Grid):
-    """Hands everything on to the Grid inside, `self._grid`."""
+class GridWrapper(Grid):
+    """Forwards every call to the wrapped Grid, `self._grid`."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
     def set_run(self, run: Run) -> None:
-        """Set the run of the Grid inside."""
+        """Set the run of the wrapped Grid."""
         self._grid.set_run(run)
 
     @property
     def run(self) -> Run:
-        """The run of the Grid inside."""
+        """The run of the wrapped Grid."""
         return self._grid.run
 
     def create_message(
@@ -37,7 +37,7 @@ class GridAround(Grid):
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the Grid inside."""
+        """Return the nodes of the wrapped Grid."""
         return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

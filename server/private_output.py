@@ -1,7 +1,7 @@
-"""What a run with the operating system's noise says while it goes on: what may be public, and the rest in its private log.
+"""Private output of a run with the operating system's noise: log records, warnings and errors go to its private log.
 
-Loggers are told of cohorts, of clients by name and of their reasons, and of what others' libraries (Flower's strategies)
-find worth a line. So what is logged is private, unless the record says that it is public.
+Log records may name cohorts, clients and reasons for failures, and other libraries (Flower's strategies) log too. So a
+record is private unless it is marked public.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from fedsim.errors import Interrupted, Refused, Withheld
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import PUBLIC
 
-LOGGERS = ("fedsim", "flwr")  # and all below them
-FORM = "%(levelname)s %(name)s: %(message)s"
+LOGGERS = ("fedsim", "flwr")  # and their children
+FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 @contextmanager
-def discreet(directory: RunDirectory) -> Iterator[None]:
-    """Keep to a run's private log what is logged, warned of and raised inside the block, if the run has one.
+def private_output(directory: RunDirectory) -> Iterator[None]:
+    """Redirect log records, warnings and errors inside the block to the run's private log, if it has one.
 
     Raises:
-        Withheld: In the place of what was raised, unless that says nothing but what was asked for.
+        Withheld: Replaces an exception, except `Interrupted` and `Refused`.
     """
     private = directory.private
     if private is None:
@@ -33,8 +33,8 @@ def discreet(directory: RunDirectory) -> Iterator[None]:
         return
     with ExitStack() as stack:
         for name in LOGGERS:
-            stack.enter_context(_diverted(logging.getLogger(name), private.note))
-        stack.enter_context(_warned(private.note))
+            stack.enter_context(_redirected(logging.getLogger(name), private.note))
+        stack.enter_context(_redirected_warnings(private.note))
         try:
             yield
         except (Interrupted, Refused):
@@ -44,23 +44,23 @@ def discreet(directory: RunDirectory) -> Iterator[None]:
             raise Withheld from None
 
 
-class _Private(logging.Handler):
-    """Writes records to a private log, and passes on those that are public.
+class _PrivateHandler(logging.Handler):
+    """Writes records to a private log, and passes public ones on.
 
     Args:
-        logger: Whose handlers they are passed on to.
+        logger: Its handlers get the public records.
         note: Adds a text to the private log.
     """
 
     def __init__(self, logger: logging.Logger, note: Callable[[str], None]) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(FORM))
+        self.setFormatter(logging.Formatter(FORMAT))
         self._handlers = list(logger.handlers)
         self._parent = logger.parent if logger.propagate else None
         self._note = note
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or pass it on."""
+        """Write a private record, or pass a public one on."""
         if not all(getattr(record, name, None) == value for name, value in PUBLIC.items()):
             self._note(self.format(record))
             return
@@ -72,10 +72,10 @@ class _Private(logging.Handler):
 
 
 @contextmanager
-def _diverted(logger: logging.Logger, note: Callable[[str], None]) -> Iterator[None]:
-    """Have a logger write to a private log inside the block."""
+def _redirected(logger: logging.Logger, note: Callable[[str], None]) -> Iterator[None]:
+    """Redirect a logger to a private log inside the block."""
     handlers, propagate = list(logger.handlers), logger.propagate
-    logger.handlers, logger.propagate = [_Private(logger, note)], False
+    logger.handlers, logger.propagate = [_PrivateHandler(logger, note)], False
     try:
         yield
     finally:
@@ -83,8 +83,8 @@ def _diverted(logger: logging.Logger, note: Callable[[str], None]) -> Iterator[N
 
 
 @contextmanager
-def _warned(note: Callable[[str], None]) -> Iterator[None]:
-    """Have Python's warnings written to a private log inside the block; an overflow tells of what was summed."""
+def _redirected_warnings(note: Callable[[str], None]) -> Iterator[None]:
+    """Write Python's warnings to a private log inside the block: an overflow would reveal something about a sum."""
 
     def show(warning: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
         note(f"{category.__name__}: {warning}")

@@ -1,7 +1,7 @@
-"""What a simulated client says of what went wrong with it: nothing, where noise is the operating system's.
+"""Private output of simulated clients: with the operating system's noise, errors and warnings go to the private log.
 
-Whatever an exception or a warning says, it may be about the data (the norm of a record's gradient, a label). A client that
-is a process of its own writes it to its own log (`fedsim.deployment.client.client_loop`); a simulated one has the run's private log.
+An exception or a warning may reveal data (the norm of a record's gradient, a label). A client process writes them to
+its own log (`fedsim.deployment.client.client_loop`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fedsim.experiment import Experiment
 from fedsim.flower.constants import ErrorCode
 from fedsim.results.disclosure import is_restricted
 
-FAILED = "failed"  # all that the server hears
+FAILED = "failed"  # the whole error that the server gets
 
 
-def discreet_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Answer that the client failed, and no more, where it raises; what it raises and warns of is for the private log."""
-    if not keeps_quiet(context):
+def private_output_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Write a client's exceptions and warnings to the private log; the reply says only that it failed."""
+    if not has_private_output(context):
         return call_next(message, context)
     with warnings.catch_warnings():
 
@@ -41,24 +41,24 @@ def discreet_mod(message: Message, context: Context, call_next: ClientAppCallabl
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, FAILED), reply_to=message)
 
 
-def keeps_quiet(context: Context) -> bool:
-    """Say whether a client is a simulated one of a run with the operating system's noise."""
+def has_private_output(context: Context) -> bool:
+    """Return whether a client is simulated, in a run with the operating system's noise."""
     if ClientProcess.of(context) is not None:
         return False
     config = context.run_config
-    return _is_discreet(str(config.get("experiment", "")), str(config.get("set", "")))
+    return _is_private(str(config.get("experiment", "")), str(config.get("set", "")))
 
 
 def note(context: Context, text: str) -> None:
-    """Add what a client has to say to the private log of its run, if there is one."""
+    """Add a text about a client to the private log of its run, if there is one."""
     log = context.run_config.get(private_log.KEY)
     if log:
         private_log.note(str(log), f"client {client_index(context)}: {text}")
 
 
 @functools.lru_cache(maxsize=4)
-def _is_discreet(experiment: str, overrides: str) -> bool:
-    """Say so of an experiment; one that can't be read says what is wrong with itself."""
+def _is_private(experiment: str, overrides: str) -> bool:
+    """Return whether an experiment's output is private; not if it is invalid, so that its error is reported."""
     try:
         known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
     except ValueError:
