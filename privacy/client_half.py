@@ -1,4 +1,4 @@
-"""What a client does for a privacy mechanism."""
+"""The client's half of a privacy mechanism."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ClientRound:
 
     Attributes:
         round: From 1.
-        client: Which client it is, from 0.
-        records: Its training records.
-        told: What the server told it (`ServerHalf.instructions`, `Plan.instructions`).
+        client: The client's number, from 0.
+        records: Number of its training records.
+        instructions: From the server (`ServerHalf.instructions`, `Plan.instructions`).
     """
 
     round: int
@@ -35,22 +35,22 @@ class ClientRound:
 
 
 class ClientDraws(Protocol):
-    """What a client draws: from named streams of a run's seed, or from the operating system."""
+    """A client's randomness, from named streams of a run's seed or from the operating system."""
 
     def noise(self, purpose: str, at: ClientRound) -> Randomness:
-        """Return what draws a client's noise in a round."""
+        """Return the source of a client's noise in a round."""
 
     def noise_and_coins(self, noise: str, coins: str, at: ClientRound) -> Randomness:
-        """Return what draws a client's noise and its batches in a round, from streams of these names."""
+        """Return the source of a client's noise and batches in a round, from streams of these names."""
 
 
 class Protected(NamedTuple):
-    """What may leave the client of its update.
+    """A protected update, which may leave the client.
 
     Attributes:
-        update: The difference between the trained model and the received one, `(dimension,)`.
-        metrics: Of noised sums, by their names in a reply.
-        event: For the ledger; None: the client releases nothing by itself.
+        update: Trained model minus received model, clipped or noised, `(dimension,)`.
+        metrics: For noised sums, by their names in a reply.
+        event: For the ledger; None: the client does not release the update itself.
     """
 
     update: NDArray[Any]
@@ -59,19 +59,19 @@ class Protected(NamedTuple):
 
 
 class Steps(Protocol):
-    """The steps of one local training; each sets the gradients, and yields the un-noised loss of its batch."""
+    """The steps of one local training; each sets the gradients and yields its batch's un-noised loss."""
 
     def __iter__(self) -> Iterator[float | None]:
-        """Yield the mean loss of each step's batch; None where it has no record."""
+        """Yield the mean loss of each step's batch; None for an empty batch."""
 
     def stepped(self) -> None:
-        """Do what is due after the optimizer's step."""
+        """Called after the optimizer's step."""
 
     def mean(self, losses: Sequence[float | None]) -> float:
         """Return the mean of the losses."""
 
     def event(self) -> Event | None:
-        """Return the event of the steps that were taken; None: they release nothing by themselves."""
+        """Return the event of the steps taken; None: they are no private release."""
 
 
 class Kernel(Protocol):
@@ -81,23 +81,24 @@ class Kernel(Protocol):
         """Return the steps of a client's training.
 
         Args:
-            inputs: All of its inputs, `(records, ...)`.
-            targets: Theirs, `(records, ...)`.
+            inputs: Of all its records, `(records, ...)`.
+            targets: Of all its records, `(records, ...)`.
             at: The client's round.
 
         Raises:
-            ValueError: What it is told has no guarantee.
+            ValueError: No guarantee is known for the server's instructions.
         """
 
 
 class ClientHalf:
-    """What a client does for a mechanism; by default nothing: it trains plainly, and sends its model.
+    """The client's half of a mechanism. By default the client trains without privacy and sends its model.
 
     Attributes:
-        releases: Whether the client releases by itself, so that its participations are counted.
-        most: Participations of a client at most; None: there is no limit.
-        protects: What leaves the client in the place of the trained model: a `difference` for the server to noise, or a
-            `model` moved by a noised one; empty: the trained model itself.
+        releases: Whether the client releases its update itself, so that its participations are counted.
+        most: Most participations of a client; None: no limit.
+        protects: Form of a protected update: a clipped `difference` for the server to noise, or a `model`, the
+        received one
+            plus a noised difference. Empty: the trained model, unprotected.
     """
 
     releases: ClassVar[bool] = False
@@ -105,31 +106,27 @@ class ClientHalf:
     most: int | None = None
 
     def kernel(self, model: nn.Module, losses: Losses, plain: Kernel) -> Kernel:
-        """Return what computes the gradients.
+        """Return the kernel of local training.
 
         Args:
             model: Trained in place.
-            losses: Of each record, from the model's outputs and the targets.
+            losses: Maps outputs and targets to the loss of each record.
             plain: The kernel without privacy.
 
         Raises:
-            ValueError: The model can't be trained so.
+            ValueError: The mechanism can't train the model.
         """
         return plain
 
     def check_instructions(self, at: ClientRound) -> None:
-        """Refuse what the server tells where the experiment's guarantee would not hold for this client.
-
-        Raises:
-            ValueError: It would not.
-        """
+        """Raise `ValueError` if the server's instructions break the experiment's guarantee for this client."""
 
     def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
-        """Return what may leave the client of an update.
+        """Protect an update.
 
         Args:
-            update: The difference that training made, `(dimension,)`; may be overwritten.
+            update: Trained model minus received model, `(dimension,)`; may be overwritten.
             metrics: Of the training, by name.
             at: The client's round.
         """
-        raise NotImplementedError("a mechanism that protects updates says how")
+        raise NotImplementedError("a mechanism that protects updates must define protect")

@@ -1,6 +1,6 @@
-"""What a privacy mechanism is: settings, a plan made of them for a training, and what server and clients do by it.
+"""The interface of a privacy mechanism: settings, a plan for a training, and the client's half.
 
-A mechanism's package under `fedsim.privacy` implements these; the rest of fedsim knows mechanisms by them alone.
+Each mechanism's package in `fedsim.privacy` implements it; the rest of fedsim uses only this interface.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ S = TypeVar("S", bound=Section)
 
 
 class Mechanism(ABC, Generic[S]):
-    """A privacy mechanism; one object, without state.
+    """A privacy mechanism; a single stateless object.
 
-    Its module is loaded whenever an experiment is validated, so it loads neither PyTorch nor SciPy: `plan` does.
+    Its module is loaded to validate experiments, so it must not import PyTorch or SciPy; `plan` may.
 
     Attributes:
-        name: Its table under `[privacy]`; `own` for a user's own, which stands in no catalogue.
-        unit: What it protects.
+        name: Its table under `[privacy]`; `own` for a user's own, which is not in the catalogue.
+        unit: The privacy unit.
         Settings: The keys of its table.
-        events: Its kinds of ledger lines: the `mechanism` of each, and the class.
-        covers: What its theorems let each adversary have, where noise is the operating system's.
-        report_terms: Keys of an entry of `Plan.report`, beside those that all mechanisms share, which may be public
-            where noise is the operating system's: functions of the plan.
-        tuned: Keys of its table, or tables in it, that change how well it learns and not what it promises.
-        defaults: Keys that are set where an experiment doesn't set them, such as `{"server.weighting": "uniform"}`.
-        separates: Whether it keeps a client's participations apart, as `server.sampling = "b-min-sep"` needs.
-        takes_any_sampling: Whether its guarantee holds for cohorts that are drawn in any way that doesn't look at the data,
-            as a user's own.
-        counts_records: Whether the server must know how many examples each client has, to account for it.
+        events: Its classes of ledger lines, by the lines' `mechanism`.
+        covers: The outputs that its theorems let each adversary see, with the operating system's noise.
+        report_terms: Keys of its own in an entry of `Plan.report` that may be public with the operating system's noise:
+            functions of the plan.
+        tuned: Keys of its table, or tables in it, that affect accuracy but not the guarantee.
+        defaults: Keys that are set unless the experiment sets them, such as `{"server.weighting": "uniform"}`.
+        separates: Whether it enforces a separation of a client's participations, as `server.sampling = "b-min-sep"`
+        needs. takes_any_sampling: Whether its guarantee holds for any cohorts drawn independently of the data, such
+        as a user's
+            own sampling.
+        counts_records: Whether accounting needs each client's number of examples at the server.
     """
 
     name: ClassVar[str] = "own"
@@ -57,15 +58,15 @@ class Mechanism(ABC, Generic[S]):
     counts_records: ClassVar[bool] = False
 
     def hides_clients(self, settings: S) -> bool:
-        """Say whether the number of clients is protected, so that no public constant may be made of it."""
+        """Return whether the number of clients is protected, so that no public constant may depend on it."""
         return False
 
     def has_given_noise(self, settings: S) -> bool:
-        """Say whether the noise is given, and epsilon follows from it; else epsilon is, or there is none."""
+        """Return whether the noise multiplier is given, so that epsilon follows from it."""
         return getattr(settings, "noise_multiplier", None) is not None
 
     def check(self, settings: S, intent: Intent) -> Iterable[Problem]:
-        """Return what an experiment says that this mechanism can't stand beside; the first one is told."""
+        """Return conflicts of the mechanism with the experiment; the first one is reported."""
         return ()
 
     def check_model(
@@ -81,32 +82,32 @@ class Mechanism(ABC, Generic[S]):
         Args:
             settings: The mechanism's table.
             model: May be put into training mode.
-            losses: Returns the loss of each example, `(n,)`, of the model's outputs and the targets.
-            inputs: Of made-up examples, `(n, *shape)`.
-            targets: Theirs, `(n,)` or `(n, length)`.
+            losses: Maps outputs and targets to the loss of each example, `(n,)`.
+            inputs: Of synthetic examples, `(n, *shape)`.
+            targets: Of the same examples, `(n,)` or `(n, length)`.
 
         Raises:
             Unfit: A key of the table doesn't fit the model.
-            ValueError: The model can't be trained so, whatever the table says.
+            ValueError: The mechanism can't train the model with any settings.
         """
 
     @abstractmethod
     def plan(self, settings: S, training: Training) -> Plan:
-        """Return the noise for a training: given, or calibrated, which may take seconds.
+        """Return the plan for a training, with given or calibrated noise; calibration may take seconds.
 
         Raises:
-            ValueError: The settings don't fit the training (`Unfit`), no noise reaches the epsilon, or no theorem
-                covers these values.
+            ValueError: The settings don't fit the training (`Unfit`), no noise reaches the epsilon, or no guarantee
+                is known for these parameters.
         """
 
     @abstractmethod
     def client(self, settings: S, intent: Intent, draws: ClientDraws) -> ClientHalf:
-        """Return the client's half; it calibrates nothing that takes long, for every process makes one.
+        """Return the client's half. Every process makes one, so it must not calibrate for long.
 
         Raises:
             ValueError: No noise reaches the epsilon.
         """
 
     def metric_terms(self, settings: S) -> Mapping[str, str]:
-        """Return the metrics that clients send for noised sums: the name in a reply, by the name in the ledger."""
+        """Return the metrics that clients send for noised sums: names in a reply, by names in the ledger."""
         return {}

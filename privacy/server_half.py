@@ -1,4 +1,4 @@
-"""What the server does for a privacy mechanism."""
+"""The server's half of a privacy mechanism."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Sums = Mapping[str, NDArray[np.float64]]
 
 
 class Released(NamedTuple):
-    """What a round releases.
+    """A round's release.
 
     Attributes:
-        mean: Of the updates, noised, by name.
-        metrics: Means of what clients reported, noised, by the metrics' names.
+        mean: Noised mean update, by name.
+        metrics: Noised means of clients' metrics, by name.
         event: For the ledger.
     """
 
@@ -28,45 +28,44 @@ class Released(NamedTuple):
 
 
 class ServerHalf:
-    """What the server does for a mechanism; by default nothing: sums are used as they are.
+    """The server's half of a mechanism. By default it does nothing: sums are used unchanged.
 
     Attributes:
-        noises: Whether clients send clipped differences, whose sum is noised here and released in every round, that of
-            no updates too.
-        key: The secret key that noise is drawn from, where it is kept between the sessions of a run; else empty.
+        noises: Whether clients send clipped differences, and the server releases their noised sum in every round, also
+            in one without updates.
+        key: Secret key of the noise if it is kept between the sessions of a run; else empty.
     """
 
     noises: ClassVar[bool] = False
     key: bytes = b""
 
     def instructions(self) -> dict[str, Any]:
-        """Return what clients are told, for a message's config."""
+        """Return instructions for clients, for a message's config."""
         return {}
 
     def prefetch(self, round_: int) -> None:
-        """Begin to draw a round's noise, while clients train."""
+        """Begin to draw a round's noise while clients train."""
 
     def release(self, total: Sums, round_: int, reported: Mapping[str, float]) -> Released:
         """Noise a round's sums.
 
         Args:
-            total: Sum of the clipped updates, float64, by name; zeros where there were none.
+            total: Sum of the clipped updates, float64, by name; zeros without updates.
             round_: From 1.
-            reported: Sums of the metrics that clients sent for it (`Mechanism.metric_terms`), by their names in the
-                ledger; 0 where there were none.
+            reported: Sums of the metrics of `Mechanism.metric_terms`, by their names in the ledger; 0 without updates.
 
         Raises:
-            ValueError: The round can't be released (again).
+            ValueError: The round can't be released, or was already.
         """
-        raise NotImplementedError("a mechanism that noises sums says how")
+        raise NotImplementedError("a mechanism that noises sums must define release")
 
     def state(self) -> dict[str, Any]:
-        """Return what the next rounds depend on beside the key, as a tree for the checkpoint."""
+        """Return the state that the next rounds depend on, without the key, as a tree for the checkpoint."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
 
         Raises:
-            ValueError: It is of another mechanism.
+            ValueError: The state belongs to another mechanism.
         """

@@ -1,4 +1,4 @@
-"""The training that a mechanism protects, and what its server draws."""
+"""The training that a mechanism protects, and the server's randomness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedsim.privacy.vectors import dimension_of
 
 
 class Unfit(ValueError):
-    """Settings that don't fit the training: the key in the mechanism's table, its value and what is allowed."""
+    """Settings that don't fit the training; the message names the key, its value and what is allowed."""
 
     def __init__(self, key: str, value: Any, message: str) -> None:
         super().__init__(f"{key} = {value}: {message}")
@@ -26,12 +26,12 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SecureSum:
-    """What secure aggregation does to the numbers that it sums.
+    """Clipping and rounding of the numbers that secure aggregation sums.
 
     Attributes:
-        clip: Largest magnitude of a coordinate; what is beyond is cut.
-        step: Of the grid that coordinates are rounded to.
-        metric_step: Of the grid that metrics are rounded to.
+        clip: Largest magnitude of a coordinate; larger ones are clipped.
+        step: Step of the grid that coordinates are rounded to.
+        metric_step: Step of the grid that metrics are rounded to.
     """
 
     clip: float
@@ -41,17 +41,17 @@ class SecureSum:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The training that a mechanism protects: what the experiment, the data and the model say of it.
+    """The training that a mechanism protects, described by the experiment, the data and the model.
 
     Attributes:
         rounds: Of the whole run, 1 or more.
-        rule: How cohorts are drawn.
-        records: Training records of each client, `(clients,)`.
-        shapes: Of an update's arrays, in their order: the model's, and those of what the algorithm sends beside it.
-        work: Of a client in a round.
-        noise: Where noise comes from.
+        rule: Rule for drawing cohorts.
+        records: Number of each client's training records, `(clients,)`.
+        shapes: Of an update's arrays, in their order: the model's, then the algorithm's fields'.
+        work: A client's local work in a round.
+        noise: Source of the noise.
         arithmetic: How noise is added.
-        secure: What secure aggregation does to the numbers; None: sums are taken in clear.
+        secure: Rounding of secure aggregation; None: sums are taken in clear.
     """
 
     rounds: int
@@ -65,7 +65,7 @@ class Training:
 
     @property
     def clients(self) -> int:
-        """How many clients there are."""
+        """Number of clients."""
         return len(self.records)
 
     @property
@@ -74,32 +74,28 @@ class Training:
         return dimension_of(self.shapes.values())
 
     def sum_sensitivity(self, clip: float) -> float:
-        """Return the L2 sensitivity of a sum of updates clipped to a norm: more where secure aggregation rounds them."""
+        """Return the L2 sensitivity of a sum of clipped updates; rounding in secure aggregation increases it."""
         if self.secure is None:
             return clip
         return sensitivity_after_rounding(clip, self.dimension, self.secure.step)
 
 
 class Draws(Protocol):
-    """Named streams of a run's seed, or of the operating system's coins where nobody is to have them."""
+    """The server's randomness, from named streams of a run's seed or secretly from the operating system."""
 
     @property
     def source(self) -> Noise:
-        """Where noise comes from."""
+        """Source of the noise."""
 
     def noise(self, purpose: str, round_: int) -> Randomness:
-        """Return what draws the server's noise of a round."""
+        """Return the source of the server's noise in a round."""
 
     def coins(self, round_: int) -> np.random.Generator:
-        """Return what draws a round's cohort."""
+        """Return the generator of a round's cohort."""
 
 
 def check_delta_of_clients(delta: float, clients: int) -> None:
-    """Refuse a delta that is too large for so few clients.
-
-    Raises:
-        Unfit: It is.
-    """
+    """Raise `Unfit` for a delta of 1 / clients or more."""
     if delta >= 1 / clients:
         raise Unfit(
             "delta",

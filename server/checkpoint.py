@@ -37,7 +37,7 @@ class KeepsStates(Protocol):
 def why_not_resumable(federation: Federation) -> str | None:
     """Return why a federation can't be checkpointed, or None."""
     if not isinstance(federation.grid, KeepsStates):
-        return "the clients' states are with Flower's nodes, which fedsim can't read"
+        return "the clients' states are with Flower's nodes, out of fedsim's reach"
     return why_not_kept(federation.strategy, federation.experiment.server.strategy_entry)
 
 

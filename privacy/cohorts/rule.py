@@ -89,7 +89,7 @@ class Cohorts:
             sampling: Of `fixed`, `poisson` and `truncated-poisson`.
             cohort: Expected.
             clients: The population.
-            most: Most clients in a truncated cohort; None: so many that one in millions is truncated.
+            most: Most clients in a truncated cohort; None: a maximum that one cohort in millions exceeds.
             declared: As in the rule.
 
         Raises:

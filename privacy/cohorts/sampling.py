@@ -34,7 +34,7 @@ class CohortSampling:
 
         Args:
             round_: From 1.
-            clients: How many there are.
+            clients: Number of clients.
 
         Raises:
             ValueError: The cohort would break the rule.
