@@ -1,4 +1,4 @@
-"""What an experiment can't mean though each of its tables is valid: its own rules, and its mechanism's."""
+"""Checks of an experiment across its tables, with those of its mechanism."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from fedsim.privacy.secagg import checks as secagg_checks
 from fedsim.privacy_sections import PrivacySection
 from fedsim.sections import ClientSection, DataSection, RuntimeSection, ServerSection
 
-INDEPENDENT = (Sampling.FIXED, Sampling.POISSON, Sampling.TRUNCATED_POISSON)  # cohorts, from round to round
+INDEPENDENT = (
+    Sampling.FIXED,
+    Sampling.POISSON,
+    Sampling.TRUNCATED_POISSON,
+)  # samplings that draw rounds independently
 
 
 class ExperimentTables(Protocol):
-    """What is needed of an experiment, which checks itself by what is here."""
+    """The parts of an experiment that the checks need; `Experiment` implements it."""
 
     @property
     def rounds(self) -> int:
-        """Of training, at most."""
+        """Rounds of training, at most."""
 
     @property
     def algorithm_entry(self) -> AlgorithmEntry:
@@ -50,7 +54,7 @@ class ExperimentTables(Protocol):
 
 
 def intent_of(experiment: ExperimentTables) -> Intent:
-    """Return what an experiment says that a privacy mechanism may refuse."""
+    """Return the parts of an experiment that its privacy mechanism checks."""
     server, secagg, strategy = experiment.server, experiment.privacy.secagg, experiment.server.strategy_entry
     return Intent(
         rounds=experiment.rounds,
@@ -75,22 +79,22 @@ def intent_of(experiment: ExperimentTables) -> Intent:
 
 
 def rule_of(server: ServerSection) -> CohortRule:
-    """Return how `[server]` asks cohorts to be drawn."""
+    """Return the rule for cohorts in `[server]`."""
     own = server.schedule is not None or ":" in server.sampling
     scheme = Sampling.OWN if own else Sampling(server.sampling)
     return CohortRule(sampling=scheme, cohort=server.cohort, max_cohort=server.max_cohort)
 
 
 def problems_of(experiment: ExperimentTables) -> Iterator[Problem]:
-    """Yield why an experiment is refused, the first reason first."""
+    """Yield the reasons to refuse an experiment; the first is reported."""
     privacy, intent = experiment.privacy, intent_of(experiment)
     mechanism, settings = privacy.mechanism, privacy.settings
-    yield from _of_cohort(intent, mechanism.hides_clients(settings))
-    yield from _of_clients(experiment, intent)
+    yield from _cohort_problems(intent, mechanism.hides_clients(settings))
+    yield from _clients_problems(experiment, intent)
     if experiment.algorithm_entry.fields:
-        yield from _of_fields(experiment, intent)
+        yield from _fields_problems(experiment, intent)
     if experiment.server.schedule is not None:
-        yield from _of_schedule(experiment, intent)
+        yield from _schedule_problems(experiment, intent)
     if intent.rule.sampling is Sampling.OWN and not mechanism.takes_any_sampling:
         key = "sampling" if experiment.server.schedule is None else "schedule"
         yield Problem(
@@ -101,28 +105,28 @@ def problems_of(experiment: ExperimentTables) -> Iterator[Problem]:
         )
     yield from mechanism.check(settings, intent)
     if not mechanism.separates:
-        yield from _of_separation(intent)
+        yield from _separation_problems(intent)
     if privacy.secagg is not None:
         yield from secagg_checks.problems(privacy.secagg, intent, metrics_of_sums(privacy))
     if intent.own_data and mechanism.counts_records:
         yield Problem(
             ("privacy", mechanism.name),
             "a table",
-            "is accounted for by each client's number of examples, which stays with clients that bring their "
-            f"own; allowed with data.source = {experiment.data.source!r}: client-level mechanisms",
+            "needs each client's number of examples for its accounting, which clients with their own data don't "
+            f"send; allowed with data.source = {experiment.data.source!r}: client-level mechanisms",
         )
     if intent.own_data and privacy.secagg is not None:
         yield from secagg_checks.problems_of_own_data(privacy.secagg, intent)
 
 
-def _of_cohort(intent: Intent, hides_clients: bool) -> Iterator[Problem]:
+def _cohort_problems(intent: Intent, hides_clients: bool) -> Iterator[Problem]:
     if intent.clients is not None and intent.rule.cohort > intent.clients and not hides_clients:
         yield Problem(
             ("server", "cohort"), intent.rule.cohort, f"must be at most data.clients = {intent.clients}"
         )
 
 
-def _of_clients(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
+def _clients_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
     warmup = experiment.client.warmup_rounds
     if warmup is not None and warmup >= intent.rounds:
         yield Problem(("client", "warmup-rounds"), warmup, f"must be below rounds = {intent.rounds}")
@@ -132,14 +136,14 @@ def _of_clients(experiment: ExperimentTables, intent: Intent) -> Iterator[Proble
         )
 
 
-def _of_schedule(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
-    """Refuse what needs a round's updates together, where a schedule of rounds takes them as they arrive."""
+def _schedule_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
+    """Refuse strategies and protocols that need all updates of a round, with a schedule of rounds."""
     if not intent.strategy.linear:
         yield Problem(
             ("server", "strategy"),
             intent.strategy.name,
-            f"takes each client's model, and with server.schedule = {experiment.server.schedule!r} these are of different "
-            f"rounds; allowed: {', '.join(intent.strategy.linear_ones)}",
+            f"needs each client's model, and with server.schedule = {experiment.server.schedule!r} these are of "
+            f"different rounds; allowed: {', '.join(intent.strategy.linear_ones)}",
         )
     for key, on in (
         ("privacy.secagg", experiment.privacy.secagg is not None),
@@ -153,27 +157,27 @@ def _of_schedule(experiment: ExperimentTables, intent: Intent) -> Iterator[Probl
             )
 
 
-def _of_fields(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
-    """Refuse what takes no sum of the fields that an algorithm sends beside the model."""
+def _fields_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
+    """Refuse strategies and weights that don't fit an algorithm's fields."""
     name = experiment.algorithm_entry.name
     if not intent.strategy.linear:
         yield Problem(
             ("server", "strategy"),
             intent.strategy.name,
-            f"takes each client's model, and algorithm.name = {name!r} sends fields beside it, of which only means are taken; "
+            f"needs each client's model, but of the fields of algorithm.name = {name!r} the server takes only means; "
             f"allowed: {', '.join(intent.strategy.linear_ones)}",
         )
     if experiment.privacy.secagg is not None and intent.weighting != "uniform":
         yield Problem(
             ("server", "weighting"),
             intent.weighting,
-            f"the fields of algorithm.name = {name!r} count the same for all clients, and with privacy.secagg they are in one "
+            f"the fields of algorithm.name = {name!r} have equal weights, and with privacy.secagg they are in one "
             "vector with the model; allowed: uniform",
         )
 
 
-def _of_separation(intent: Intent) -> Iterator[Problem]:
-    """Refuse cohorts that keep clients' participations apart, where no noise is made for that."""
+def _separation_problems(intent: Intent) -> Iterator[Problem]:
+    """Refuse separated cohorts with a mechanism that does not need them."""
     if intent.rule.sampling is Sampling.SEPARATED:
         separating = ", ".join(
             f"privacy.{name}" for name, entry in MECHANISMS.items() if entry.load().separates
@@ -182,5 +186,5 @@ def _of_separation(intent: Intent) -> Iterator[Problem]:
         yield Problem(
             ("server", "sampling"),
             intent.rule.sampling.value,
-            f"is for {separating}, whose min-separation it keeps; allowed: {others}",
+            f"is for {separating}, with its min-separation; allowed: {others}",
         )

@@ -1,7 +1,7 @@
-"""The experiment: one frozen description that says everything, from TOML or from Python.
+"""The experiment: one complete, frozen description of a run, from TOML or from Python.
 
-The same experiment drives every engine. Anything that it can't mean (an unknown key, a wrong type, a value
-out of range, a combination without an answer) is refused here, before anything runs.
+The same experiment runs on every engine. An invalid one (an unknown key, a wrong type, a value out of range, an invalid
+combination) is refused here, before a run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Experiment(Section):
     name: str = Field(default="experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Names the run directory: letters, digits, dot, hyphen, underscore."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Every random draw of the experiment follows from it."""
+    """Seed of every random draw of the experiment."""
     rounds: int = Field(default=30, ge=1)
     """Rounds of training, at most."""
     data: DataSection = Field(default_factory=DataSection)
@@ -54,7 +54,7 @@ class Experiment(Section):
     model: ModelSection = Field(default_factory=ModelSection)
     algorithm: AlgorithmSection | None = None
     transforms: Annotated[tuple[TransformSection, ...], Field(strict=False)] | None = None
-    """What happens to a client's update after its training, in this order; unset: nothing."""
+    """Transforms of a client's update after training, in this order; unset: none."""
     client: ClientSection = Field(default_factory=ClientSection)
     server: ServerSection = Field(default_factory=ServerSection)
     privacy: PrivacySection = Field(default_factory=PrivacySection)
@@ -64,14 +64,14 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _set_defaults_of_mechanism(cls, raw: Any) -> Any:
-        """Set the keys that a mechanism needs otherwise than their own defaults, where the experiment doesn't say them."""
+        """Set the mechanism's defaults for keys that the experiment doesn't set."""
         if not isinstance(raw, Mapping):
             return raw
         tree = dict(raw)
         if not isinstance(tree.get("transforms"), list | tuple | None):
             raise invalid("transforms", tree["transforms"], "must be a list of tables, [[transforms]]")
         if not tree.get("transforms"):
-            tree.pop("transforms", None)  # none of them: as unset
+            tree.pop("transforms", None)  # an empty list is the same as unset
         for path, value in defaults_of(tree.get("privacy")).items():
             table, _, key = path.partition(".")
             tree[table] = _with_default(tree.get(table, {}), key, value)
@@ -88,7 +88,7 @@ class Experiment(Section):
 
     @property
     def task_entry(self) -> TaskEntry:
-        """The task's entry in the catalogue: the one that `[task]` names, else the one that the source is made for."""
+        """The task's entry in the catalogue: of `[task]`, else the source's default."""
         if self.task is not None:
             return self.task.entry
         source = self.data.source_entry
@@ -109,14 +109,14 @@ class Experiment(Section):
 
     @property
     def algorithm_options(self) -> dict[str, Any]:
-        """The algorithm's options, by TOML's keys."""
+        """The algorithm's options, by TOML keys."""
         entry = self.algorithm_entry
         options = entry.options() if self.algorithm is None else self.algorithm.pick(entry)
         return options.model_dump(by_alias=True)
 
     @property
     def own_code(self) -> dict[str, str]:
-        """The code of the user's own that the experiment names, as `"module:attribute"`, by key."""
+        """References to the user's own code, `"module:attribute"`, by key."""
         return own_code_in(self.model_dump(by_alias=True))
 
     # --- in ---------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Experiment(Section):
             overrides: `"section.key=value"`, each key once.
 
         Raises:
-            Refused: The file is missing or malformed, or says something that can't be.
+            Refused: The file is missing, malformed or invalid.
         """
         file = Path(path)
         try:
@@ -152,24 +152,26 @@ class Experiment(Section):
         """Read an experiment from TOML text; `folder` is where relative paths start, `origin` names it in errors.
 
         Raises:
-            Refused: The text is malformed, or says something that can't be.
+            Refused: The text is malformed or invalid.
         """
         try:
             tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Refused(f"{origin}: not valid TOML: {error}") from None
         if "sweep" in tree:
-            raise Refused(f"{origin}: is a sweep file, with a table [sweep]; fedsim sweep {origin} plays it")
+            raise Refused(
+                f"{origin}: is a sweep file, with a table [sweep]; run it with fedsim sweep {origin}"
+            )
         apply_overrides(tree, overrides)
         resolve_path(tree, Path(folder))
         return cls.from_dict(tree)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Experiment:
-        """Build an experiment from nested dictionaries with TOML's keys.
+        """Build an experiment from nested dictionaries with TOML keys.
 
         Raises:
-            Refused: It says something that can't be.
+            Refused: It is invalid.
         """
         try:
             return cls.model_validate(tree)
@@ -178,10 +180,10 @@ class Experiment(Section):
 
     @classmethod
     def from_run_config(cls, config: Mapping[str, Any]) -> Experiment:
-        """Read the experiment that travels in Flower's run config.
+        """Read the experiment in Flower's run config.
 
-        `experiment` is TOML text or a file's path (a text of one line that ends in .toml), `set` holds
-        overrides, separated by spaces as in a shell.
+        `experiment` is TOML text or a file's path (a single line that ends in .toml). `set` holds overrides,
+        separated by spaces as in a shell.
         """
         text = str(config.get("experiment", ""))
         overrides = shlex.split(str(config.get("set", "")))
@@ -192,11 +194,11 @@ class Experiment(Section):
     # --- out --------------------------------------------------------------------------------------------
 
     def to_toml(self) -> str:
-        """Return the experiment as TOML, every default included; unset options are left out."""
+        """Return the experiment as TOML with all defaults, without unset options."""
         return tomli_w.dumps(without_unset(self.model_dump(by_alias=True)))
 
     def to_run_config(self) -> dict[str, str]:
-        """Return the experiment as Flower's run config carries it."""
+        """Return the experiment as a Flower run config."""
         return {"experiment": self.to_toml(), "set": ""}
 
 
@@ -213,11 +215,11 @@ NAMES_CODE = (
     "server.schedule",
     "privacy.own.use",
 )
-"""The keys that may name code of the user's own; `*` is each table of a list."""
+"""Keys that may name the user's own code; `*` is each table of a list."""
 
 
 def own_code_in(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Return the code that nested dictionaries with TOML's keys name, as `"module:attribute"`, by key; nothing is loaded."""
+    """Return the references to the user's own code in nested dictionaries with TOML keys, by key; nothing is loaded."""
     found: dict[str, str] = {}
     for key in NAMES_CODE:
         values: dict[str, Any] = {"": tree}
@@ -232,7 +234,7 @@ def own_code_in(tree: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _members(table: object, part: str) -> Iterable[tuple[str, Any]]:
-    """Return what a table has under a key, or under `*` all tables of a list, each with its key."""
+    """Return the key and value of a table, or with `*` all tables of a list, each with its index."""
     if part == "*":
         return [(str(i), value) for i, value in enumerate(table)] if isinstance(table, list | tuple) else []
     return [(part, table[part])] if isinstance(table, Mapping) and part in table else []
@@ -252,7 +254,7 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def without_unset(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what is None, which TOML can't say."""
+    """Drop None values, which TOML does not have."""
     kept: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -269,7 +271,7 @@ def _is_tables(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
 
 
 def _with_default(table: object, key: str, value: Any) -> object:
-    """Return a table, validated or not, with a key set if it wasn't; what is no table is returned as it is."""
+    """Return a table, validated or not, with a default for a key; other values are returned unchanged."""
     if isinstance(table, Section):
         return table if key in table.model_fields_set else table.model_copy(update={key: value})
     if not isinstance(table, Mapping) or key in table:

@@ -1,4 +1,4 @@
-"""What an update is made of, and how that is one vector: the model's arrays, then each field's."""
+"""The arrays of an update, and their order in one vector: the model's, then each field's."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Expected = Mapping[str, tuple[Shape, np.dtype[Any]]]  # shape and dtype of each 
 class Layout:
     """The arrays of a model and of an algorithm's fields.
 
-    As one vector a field's numbers are multiplied by its scale.
+    In a vector, a field's numbers are multiplied by its scale.
 
     Attributes:
-        model: Shape and dtype of each array of the model, in its order.
-        fields: Those of each field's arrays, by the field's name.
-        scales: Of the fields, by name.
+        model: Shape and dtype of the model's arrays, in order.
+        fields: Shape and dtype of each field's arrays, by field.
+        scales: Scale of each field.
     """
 
     model: Expected
@@ -39,7 +39,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: ArrayRecord, algorithm: Algorithm | None = None, fields: Fields | None = None) -> Self:
-        """Return the layout of a model, and of an algorithm's fields with such values."""
+        """Return the layout of a model and of an algorithm's fields."""
         return cls(
             {name: (tuple(array.shape), np.dtype(array.dtype)) for name, array in model.items()},
             {
@@ -51,12 +51,12 @@ class Layout:
 
     @property
     def records(self) -> Mapping[str, Expected]:
-        """What a reply in clear holds, by the names of its records."""
+        """Arrays of a reply in clear, by record."""
         return {ARRAYS: self.model, **self.fields}
 
     @property
     def vector(self) -> Mapping[str, Expected]:
-        """What a reply as one vector holds: it is of the widest dtype."""
+        """Arrays of a reply as one vector, in the widest dtype."""
         return {VECTOR: {VECTOR: ((self.dimension,), self.dtype)}}
 
     @property
@@ -88,7 +88,7 @@ class Layout:
         return split_like(vector, self.shapes)
 
     def separate(self, arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, Arrays]]:
-        """Return what `split` returns as the model's arrays and as the fields', without their scales."""
+        """Separate the result of `split` into the model's arrays and the fields', without their scales."""
         model = {name: arrays[name] for name in self.model}
         fields: dict[str, Arrays] = {
             field_: {name: arrays[f"{field_}/{name}"] / self.scales[field_] for name in expected}
@@ -97,13 +97,13 @@ class Layout:
         return model, fields
 
     def mismatch(self, fields: Fields, *, any_dtype: bool = False) -> str:
-        """Return what is not of this layout in values or changes of the fields; empty where all is."""
-        if odd := _odd(fields, self.fields):
-            return f"field {odd}"
+        """Return how values or changes of the fields differ from this layout; empty if they don't."""
+        if wrong := _name_mismatch(fields, self.fields):
+            return f"field {wrong}"
         for field_, expected in self.fields.items():
             arrays = fields[field_]
-            if odd := _odd(arrays, expected):
-                return f"field {field_!r}: array {odd}"
+            if wrong := _name_mismatch(arrays, expected):
+                return f"field {field_!r}: array {wrong}"
             for name, (shape, dtype) in expected.items():
                 array = arrays[name]
                 if array.shape != shape or not (any_dtype or array.dtype == dtype):
@@ -120,18 +120,18 @@ class Layout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of an update as one vector: the widest."""
+        """Dtype of an update as one vector: the widest."""
         return np.result_type(
             *(d for arrays in (self.model, *self.fields.values()) for _, d in arrays.values())
         )
 
 
-def _odd(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """Return which name is missing, or is one too many; empty where neither is."""
+def _name_mismatch(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Return a missing or an unknown name; empty if there is none."""
     for name in expected:
         if name not in got:
             return f"{name!r} is missing"
     for name in got:
         if name not in expected:
-            return f"{name!r} is none that there is"
+            return f"{name!r} is unknown"
     return ""

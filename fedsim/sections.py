@@ -1,6 +1,6 @@
 """The tables of an experiment: data, task, model, algorithm, transforms, client, server, faults, runtime.
 
-Each is frozen and checked on its own; what goes across tables is checked by `fedsim.experiment`.
+Each is frozen and checks itself; `fedsim.checks` checks combinations of tables.
 """
 
 from __future__ import annotations
@@ -30,16 +30,13 @@ from fedsim.privacy.validation import at_path, invalid
 
 
 class _WithOptions(Section):
-    """A table that also holds the options of the names that it mentions.
-
-    The options stand beside the table's own keys, as the user writes them; `pick` returns them typed.
-    """
+    """A table with the options of its catalogue entries beside its own keys; `pick` returns them typed."""
 
     model_config = ConfigDict(extra="allow")
 
     @classmethod
     def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
-        """Return the entries whose options may stand in this table."""
+        """Return the entries with options in this table."""
         raise TypeError(f"{cls.__name__} names no entries")
 
     @model_validator(mode="before")
@@ -50,15 +47,13 @@ class _WithOptions(Section):
         extra = {kebab(str(key)): value for key, value in raw.items()}
         own = {kebab(name) for name in cls.model_fields}
         filled = {key: extra.pop(key) for key in own & set(extra)}
-        entries = sorted(cls._entries(filled), key=_is_free)  # what no other entry takes is the user's own's
+        entries = sorted(cls._entries(filled), key=_is_free)  # the user's own takes the rest
         if not entries:
-            return raw  # it lacks its name, which is to be said first
+            return raw  # the name is missing: the type check reports it
         for entry in entries:
             keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
             mine = {key: extra.pop(key) for key in sorted(keys)}
             filled |= entry.options.model_validate(mine).model_dump(by_alias=True)
-        if not entries:
-            return filled  # the name is missing, or none: the type check says it better
         for key, value in extra.items():
             allowed = own.union(*map(option_keys, entries))
             names = ", ".join(repr(entry.name) for entry in entries)
@@ -66,7 +61,7 @@ class _WithOptions(Section):
         return filled
 
     def pick(self, entry: catalogue.Entry) -> Options:
-        """Return the options of one entry out of this table, typed."""
+        """Return the options of one entry, typed."""
         extra = self.model_extra or {}
         keys = option_keys(entry)
         if _is_free(entry):
@@ -80,12 +75,12 @@ class _WithOptions(Section):
 
 
 def _is_free(entry: catalogue.Entry) -> bool:
-    """Say whether an entry takes any options, as the user's own does."""
+    """Return whether an entry takes any options, as the user's own does."""
     return issubclass(entry.options, FreeOptions)
 
 
 def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEntry]:
-    """Return the entry of a name, if it is one; what is not a string is left to the type check."""
+    """Return the entry of a name; none if it is not a string, which the type check reports."""
     if not isinstance(name, str):
         return []
     try:
@@ -95,7 +90,7 @@ def _lookup(key: str, name: Any, find: Callable[[str], AnyEntry]) -> list[AnyEnt
 
 
 def _fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) -> None:
-    """Check an entry's options, which stand in a table of their own at `where`, and fill in their defaults, in place."""
+    """Check the options of an entry in the table `where`, and fill in their defaults, in place."""
     given = raw.get(where, {})
     if not isinstance(given, Mapping):
         return
@@ -110,16 +105,16 @@ def _fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) -
 
 
 class DataSection(_WithOptions):
-    """Where the examples come from and how they are dealt to the clients."""
+    """Data source, and its partition over clients."""
 
     source: str = "digits"
     """A source's name (see `fedsim data`) or `"module:callable"`."""
     clients: int | None = Field(default=None, ge=1)
-    """Number of clients; unset: every user where the partition goes by user, else one a size, else 50."""
+    """Number of clients; unset: every user with a partition by user, else one for each of `sizes`, else 50."""
     partition: str = "dirichlet"
     """A partition's name: see `fedsim data`."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each client's examples that it keeps for its own evaluation."""
+    """Share of each client's examples that is held out for its evaluation."""
 
     @classmethod
     def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
@@ -149,7 +144,7 @@ class DataSection(_WithOptions):
                 f"needs a source whose examples belong to users ({with_users}), not {self.source!r}",
             )
         if self.partition == "grouped-natural" and self.clients is not None:
-            raise invalid("clients", self.clients, "is not for grouped-natural, whose group-size decides")
+            raise invalid("clients", self.clients, "is not for grouped-natural, which uses group-size")
         sizes = (self.model_extra or {}).get("sizes")
         if sizes is not None and self.clients is not None and len(sizes) != self.clients:
             raise invalid(
@@ -169,7 +164,7 @@ class DataSection(_WithOptions):
 
 
 class TaskSection(_WithOptions):
-    """What the model is asked to do. Without this table: what the source is made for."""
+    """The learning task. Without this table: the source's default."""
 
     name: str
     """A task's name (see `fedsim tasks`) or `"module:callable"`."""
@@ -190,7 +185,7 @@ class ModelSection(_WithOptions):
     name: str = "cnn"
     """A model's name (see `fedsim models`) or `"module:callable"`."""
     classes: int | None = Field(default=None, ge=2)
-    """Number of labels; unset: what the data has."""
+    """Number of labels; unset: the data's."""
 
     @classmethod
     def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
@@ -203,7 +198,7 @@ class ModelSection(_WithOptions):
 
 
 class AlgorithmSection(_WithOptions):
-    """How clients train, and what travels beside the model. Without this table: FedAvg."""
+    """The federated learning algorithm. Without this table: FedAvg."""
 
     name: str
     """An algorithm's name (see `fedsim algorithms`) or `"module:callable"`."""
@@ -235,13 +230,13 @@ class TransformSection(_WithOptions):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the transform is called with, by the names of Python."""
+        """Keyword arguments of the transform."""
         options = self.pick(self.entry).model_dump(by_alias=True)
         return {key.replace("-", "_"): value for key, value in options.items()}
 
 
 class ClientSection(Section):
-    """What a client does with its examples: local steps of an optimizer, whose state begins anew each round."""
+    """Local training: steps of an optimizer, which starts anew each round."""
 
     epochs: int = Field(default=1, ge=1)
     """Passes over the client's examples in a round."""
@@ -250,22 +245,22 @@ class ClientSection(Section):
     batch_size: int = Field(default=10, ge=1)
     """Examples in a step; the last batch of a pass may be smaller."""
     learning_rate: float = Field(default=0.1, gt=0)
-    """Rate that the schedule begins with."""
+    """Initial learning rate of the schedule."""
     learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor on the rate after each round; for the schedule `exponential`."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """Momentum of SGD, begun anew each round; for the optimizer `sgd`."""
+    """Momentum of SGD, reset each round; for the optimizer `sgd`."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """L2 penalty of `sgd` and `adam`; with `adamw` outside the moments. An optimizer of your own takes options."""
+    """L2 penalty of `sgd` and `adam`; decoupled with `adamw`. An optimizer of your own has `optimizer-options`."""
     proximal_mu: float = Field(default=0.0, ge=0)
-    """Pull of mu/2 ||w - w_t||^2 to the model that was received (Li et al. 2020); `fedprox` sets its own."""
+    """Proximal term mu/2 ||w - w_t||^2 to the received model (Li et al. 2020); `fedprox` sets its own."""
     optimizer: str | None = None
     """An optimizer's name (see `fedsim optimizers`) or `"module:callable"`; unset: `sgd`."""
     optimizer_options: dict[str, Any] | None = None
     """The optimizer's own arguments."""
     schedule: str | None = None
     """A schedule's name (see `fedsim optimizers`) or `"module:callable"`; unset: `exponential`, which is constant
-    where `learning-rate-decay` is 1."""
+    if `learning-rate-decay` is 1."""
     schedule_options: dict[str, Any] | None = None
     """The schedule's own arguments."""
     warmup_rounds: int | None = Field(default=None, ge=1)
@@ -312,7 +307,7 @@ class ClientSection(Section):
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:
-        """What the optimizer is called with, beside parameters and rate, by the names of Python."""
+        """Keyword arguments of the optimizer, without parameters and rate."""
         return self._arguments(self.optimizer_options, self.optimizer_entry.beside)
 
     @property
@@ -322,7 +317,7 @@ class ClientSection(Section):
 
     @property
     def schedule_arguments(self) -> dict[str, Any]:
-        """What the schedule is called with, beside the round and the rounds, by the names of Python."""
+        """Keyword arguments of the schedule, without `round` and `rounds`."""
         return self._arguments(self.schedule_options, self.schedule_entry.beside)
 
     def _arguments(self, options: Mapping[str, Any] | None, own_keys: Iterable[str]) -> dict[str, Any]:
@@ -332,47 +327,47 @@ class ClientSection(Section):
 
     @property
     def work(self) -> LocalWork:
-        """What a client does in a round, for a mechanism to account for."""
+        """A client's local work in a round, for accounting."""
         return LocalWork(batch_size=self.batch_size, epochs=self.epochs, steps=self.steps)
 
 
 class ServerSection(Section):
-    """Who takes part in a round, and how updates become one."""
+    """Cohorts, aggregation and evaluation."""
 
     strategy: str = "fedavg"
     """A strategy's name (see `fedsim strategies`) or `"module:callable"`."""
     cohort: int = Field(default=10, ge=1)
-    """Clients in a round; the expected number where each client has its own coin."""
+    """Clients in a round; with Poisson sampling, their expected number."""
     sampling: str = "fixed"
-    """`fixed`: that many clients, without replacement; `poisson`: each client by its own coin; `truncated-poisson`:
-    of those, at most `max-cohort`; `b-min-sep`: by its own coin in the round that is its group's turn, for
-    `privacy.dp-ftrl`, whose `min-separation` is the number of groups; or `"module:callable"`."""
+    """`fixed`: `cohort` clients, without replacement; `poisson`: each client independently; `truncated-poisson`: that,
+    truncated to `max-cohort` clients; `b-min-sep`: Poisson sampling from the round's group, for `privacy.dp-ftrl`, with
+    `min-separation` groups that take turns; or `"module:callable"`."""
     sampling_options: dict[str, Any] | None = None
     """Arguments of a sampling of your own."""
     schedule: str | None = None
-    """How rounds follow one another: `buffered` (FedBuff, in virtual time) or `"module:callable"`; unset: synchronously,
-    the server waits for the cohort."""
+    """Schedule of rounds: `buffered` (FedBuff, in virtual time) or `"module:callable"`; unset: synchronous, the
+    server waits for the cohort."""
     schedule_options: dict[str, Any] | None = None
     """The schedule's own arguments."""
     max_cohort: int | None = Field(default=None, ge=1)
-    """Clients in a round at most, for `truncated-poisson`; unset: five standard deviations above the mean."""
+    """Most clients in a round, for `truncated-poisson`; unset: five standard deviations above the mean."""
     weighting: Literal["examples", "uniform"] = "examples"
-    """What a client's model counts in a weighted mean: its number of examples, or the same for all."""
+    """Weight of a client in a mean: its number of examples, or the same for all."""
     evaluate_every: int = Field(default=1, ge=1)
-    """Rounds from one evaluation to the next; the last round is always evaluated."""
+    """Rounds between evaluations; the last round is always evaluated."""
     client_evaluation: Literal["none", "cohort", "all"] = "none"
-    """Who evaluates the new model on its held-out share, beside the central test set."""
+    """Clients that evaluate the new model on their held-out examples, besides the central test set."""
     target: float | None = None
-    """Stop when the task's headline metric on the test set is at least this, or at most where less is better."""
+    """Stop when the task's headline metric on the test set is at least this, or at most if lower is better."""
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
     """Stop when the test accuracy is at least this, whatever the headline metric is."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a lower test loss."""
     timeout: float = Field(default=600.0, gt=0)
-    """Seconds that a round waits for its clients (with secure aggregation, each stage); whoever is late has failed."""
+    """Seconds that a round, or a stage of secure aggregation, waits for its clients; late ones have failed."""
     min_clients: int = Field(default=1, ge=1)
-    """Clients that must be there for a round to begin, and updates for it to count: with fewer the model stays as it
-    is (but where a trusted server adds noise, whose release counts whoever is in it)."""
+    """Online clients that a round needs to begin, and updates that it needs to change the model (except where a trusted
+    server adds noise: it releases every round)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own arguments."""
 
@@ -397,7 +392,9 @@ class ServerSection(Section):
         if self.schedule is None and self.schedule_options is not None:
             raise invalid("schedule-options", "a table", "is for a schedule, and none is set")
         if self.schedule is not None and self.sampling != "fixed":
-            raise invalid("sampling", self.sampling, "the schedule says who trains; allowed with one: fixed")
+            raise invalid(
+                "sampling", self.sampling, "the schedule chooses the clients; allowed with one: fixed"
+            )
         least = self.strategy_entry.smallest_cohort(self.strategy_options)
         if self.target is not None and self.target_accuracy is not None:
             raise invalid("target", self.target, "can't stand beside target-accuracy; allowed: one of them")
@@ -413,7 +410,7 @@ class ServerSection(Section):
             raise invalid(
                 "sampling",
                 self.sampling,
-                f"can't promise {self.strategy} the {least} clients that it needs; allowed: fixed",
+                f"can't guarantee the {least} clients that {self.strategy} needs; allowed: fixed",
             )
         if self.cohort < least:
             raise invalid(
@@ -433,7 +430,7 @@ class ServerSection(Section):
 
     @property
     def schedule_entry(self) -> catalogue.RoundScheduleEntry | None:
-        """The schedule's entry in the catalogue; None where rounds are synchronous."""
+        """The schedule's entry in the catalogue; None if rounds are synchronous."""
         return None if self.schedule is None else catalogue.find_round_schedule(self.schedule)
 
     @property
@@ -448,25 +445,25 @@ class ServerSection(Section):
 
 
 class FaultsSection(Section):
-    """What goes wrong on purpose: a client that was drawn for a round has at most one of these faults.
+    """Injected faults: a drawn client has at most one of these in a round.
 
-    Which one is drawn by seed, round and client, so a run with faults is as reproducible as one without. All
-    count as failures of the round, with their reasons; the round goes on with the clients that are left. With
-    secure aggregation a client is lost at a random stage; after its upload it is in the sum all the same.
+    Faults depend on seed, round and client, so runs with faults are reproducible. Each counts as a failure of the
+    round, with its reason; the round continues with the other clients. With secure aggregation a client is lost at a
+    random stage; if it is lost after its upload, its update is in the sum.
     """
 
     dropout: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a client does not answer; it does not train either."""
+    """Probability that a client neither trains nor answers."""
     crash: float = Field(default=0.0, ge=0, le=1)
     """Probability that a client raises an error in training."""
     nan: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a client trains and sends NaN instead of its weights, which the server refuses."""
+    """Probability that a client trains and sends NaN, which the server refuses."""
     straggler: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a client is slow; it has failed if its delay is longer than the deadline."""
+    """Probability that a client is slow; it fails if its delay exceeds the deadline."""
     delay: float | None = Field(default=None, gt=0)
-    """Mean of a straggler's delay, which is exponential, in seconds of virtual time: nobody waits for it."""
+    """Mean of a straggler's exponential delay, in seconds of virtual time."""
     deadline: float | None = Field(default=None, gt=0)
-    """Seconds of virtual time after which a straggler is too late; it does not train then."""
+    """Seconds of virtual time after which a straggler is late; it does not train then."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -484,19 +481,19 @@ class FaultsSection(Section):
 
     @property
     def active(self) -> bool:
-        """Whether anything can go wrong."""
+        """Whether faults are possible."""
         return max(self.dropout, self.crash, self.nan, self.straggler) > 0
 
 
 class RuntimeSection(Section):
-    """What changes only speed: nothing here changes a result."""
+    """Settings that affect only speed, not results."""
 
     engine: Literal["local", "ray", "sequential"] = "local"
-    """`local`: worker processes; `ray`: actors of a Ray cluster; `sequential`: in this process, one by one."""
+    """`local`: worker processes; `ray`: actors of a Ray cluster; `sequential`: in this process."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Worker processes or actors; 0: one for each core."""
     address: str = ""
-    """Of a Ray cluster (`auto`: the one that this machine is in); empty: Ray is started on this machine."""
+    """Address of a Ray cluster (`auto`: this machine's); empty: Ray is started on this machine."""
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:

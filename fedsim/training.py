@@ -1,4 +1,4 @@
-"""What an experiment's mechanism protects, and its plan for that."""
+"""The training of an experiment as its mechanism sees it, the mechanism's plan and its client half."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fedsim.randomness import ClientsDraws
 def training_of(
     experiment: Experiment, records: NDArray[np.int64], shapes: Mapping[str, tuple[int, ...]]
 ) -> Training:
-    """Return what a mechanism has to know of an experiment's training.
+    """Return an experiment's training, for its mechanism.
 
     Args:
         experiment: The experiment.
-        records: Training records of each client, `(clients,)`.
+        records: Number of each client's training records, `(clients,)`.
         shapes: Of an update's arrays, in their order.
     """
     secagg = experiment.privacy.secagg
@@ -49,7 +49,7 @@ def training_of(
 
 
 def client_half_of(experiment: Experiment) -> ClientHalf:
-    """Return what a client does for an experiment's mechanism.
+    """Return the client's half of an experiment's mechanism.
 
     Raises:
         Refused: No noise reaches the epsilon.
@@ -64,7 +64,7 @@ def plan_of(experiment: Experiment, training: Training) -> Plan:
     """Return the plan of an experiment's mechanism.
 
     Raises:
-        Refused: The mechanism's settings don't fit the training, or no theorem covers them.
+        Refused: The mechanism's settings don't fit the training, or no guarantee is known for them.
     """
     mechanism = experiment.privacy.mechanism
     with refused(mechanism):

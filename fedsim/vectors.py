@@ -1,4 +1,4 @@
-"""The arrays of a model as one vector, in their order, and back."""
+"""Converts a model's arrays to one vector, in their order, and back."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from fedsim.privacy.vectors import split_like
 
 
 def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
-    """Return why a model's updates can't be clipped, summed or transformed, None if they can."""
+    """Return why a model's updates can't be clipped, summed or transformed, or None."""
     for name, dtype in dtypes.items():
         if dtype.kind != "f":
-            return f"{name} is {dtype}: only updates of floating-point numbers are summed or transformed so"
+            return f"{name} is {dtype}: only floating-point updates can be clipped, summed or transformed"
     return None
 
 
 def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
-    """Return what training has changed, `(dimension,)`, in the arrays' dtype (the widest, where they differ).
+    """Return the trained minus the received arrays, `(dimension,)`, in the widest of their dtypes.
 
     Raises:
-        ValueError: The arrays have other names, shapes or dtypes after than before, or are not of
-            floating-point numbers.
+        ValueError: Names, shapes or dtypes differ, or the arrays are not floating-point.
     """
     if trained.keys() != received.keys():
-        raise ValueError("training has returned other arrays than it got")
+        raise ValueError("training returned other arrays than it received")
     before = {name: values_of(array) for name, array in received.items()}
     if (why := why_not_float({name: old.dtype for name, old in before.items()})) is not None:
         raise ValueError(why)
@@ -39,7 +38,7 @@ def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
     for name, old in before.items():
         new = values_of(trained[name])
         if (new.shape, new.dtype) != (old.shape, old.dtype):
-            raise ValueError(f"training has returned {name} with another shape or dtype than it got")
+            raise ValueError(f"training returned {name} with another shape or dtype than it received")
         piece = vector[start : start + old.size].reshape(old.shape)
         np.subtract(new, old, out=piece)
         start += old.size
@@ -47,12 +46,12 @@ def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
 
 
 def split(vector: NDArray[Any], like: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """Return a vector, `(dimension,)`, as views in the names and shapes of arrays."""
+    """Return a vector, `(dimension,)`, as views with the names and shapes of arrays."""
     return split_like(vector, {name: tuple(array.shape) for name, array in like.items()})
 
 
 def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Return arrays with an update, by name, added to them in float64, in their own dtypes."""
+    """Return arrays plus an update, by name; added in float64, in the arrays' dtypes."""
     result = {}
     for name, array in arrays.items():
         old = values_of(array)
@@ -61,5 +60,5 @@ def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord
 
 
 def plus_vector(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:
-    """Return arrays with an update, `(dimension,)`, added to them, in their own dtypes."""
+    """Return arrays plus an update, `(dimension,)`, in the arrays' dtypes."""
     return plus(arrays, split(update, arrays))

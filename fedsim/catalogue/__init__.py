@@ -1,8 +1,7 @@
-"""What there is to choose from: sources, partitions, tasks, models, algorithms, strategies, optimizers, schedules, transforms, mechanisms, by name.
+"""Catalogue: data, tasks, models, algorithms, strategies, optimizers, schedules, transforms and mechanisms by name.
 
-An entry holds a reference (`"module:attribute"`), the options that go with the name, and the traits that
-the rest of fedsim asks about. Listing and validating need this module alone: nothing heavy is loaded, and
-nothing that fedsim must not import, until an entry is used.
+An entry holds a name, a reference (`"module:attribute"`), its options, and traits that the rest of fedsim uses. The
+catalogue is enough to list and validate; the referenced module is imported on first use.
 """
 
 from fedsim.catalogue.algorithms import ALGORITHMS, find_algorithm

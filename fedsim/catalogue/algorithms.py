@@ -1,4 +1,4 @@
-"""Algorithms: how clients train, and what travels beside the model."""
+"""Federated learning algorithms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALGORITHMS = table(
 
 
 def find_algorithm(name: str) -> AlgorithmEntry:
-    """Return the entry of an algorithm; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    """Return the entry of an algorithm; `"module:callable"` is the user's own; raises `Refused` for an unknown name."""
     if ":" in name:
         return AlgorithmEntry(name=name, reference=name, summary="", options=o.FreeOptions, fields=True)
     return find(ALGORITHMS, name, ', or "module:callable"')

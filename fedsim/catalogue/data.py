@@ -1,4 +1,4 @@
-"""Sources of data, and partitions over clients."""
+"""Data sources, and partitions over clients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SOURCES = table(
     SourceEntry(
         name="own",
         reference="fedsim.data.sources.own:own",
-        summary="what clients in processes of their own bring; the file (.npz, .parquet, .txt) is the test set",
+        summary="client processes' own files; the experiment's file (.npz, .parquet, .txt) is the test set",
         options=o.OwnOptions,
         task=lambda options: "next-character" if options.path.endswith(".txt") else "classification",
         by_clients=True,
@@ -138,12 +138,12 @@ PARTITIONS = table(
 
 
 def find_source(name: str) -> SourceEntry:
-    """Return the entry of a source; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    """Return the entry of a source; `"module:callable"` is the user's own; raises `Refused` for an unknown name."""
     if ":" in name:
         return SourceEntry(name=name, reference=name, summary="", options=o.FreeOptions, has_users=True)
     return find(SOURCES, name, ', or "module:callable"')
 
 
 def find_partition(name: str) -> PartitionEntry:
-    """Return the entry of a partition; raises `Refused` where there is none."""
+    """Return the entry of a partition; raises `Refused` for an unknown name."""
     return find(PARTITIONS, name)

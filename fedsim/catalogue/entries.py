@@ -1,4 +1,4 @@
-"""Entries of the catalogue: what each kind of thing to choose has."""
+"""Types of catalogue entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.references import load_reference
 
 
 class Kind(StrEnum):
-    """What one example is."""
+    """Kind of an example's input."""
 
     IMAGE = "image"  # (channels, height, width), uint8 or float32
     FEATURES = "features"  # (features,), float32
@@ -22,25 +22,25 @@ class Kind(StrEnum):
 
 
 class Targets(StrEnum):
-    """What the targets of examples are."""
+    """Kind of the targets."""
 
-    LABELS = "labels"  # int64 from 0, one an input
-    TOKENS = "tokens"  # of a text: the input itself, one position on
-    VALUES = "values"  # float32, one or more an input
+    LABELS = "labels"  # int64 from 0, one for each input
+    TOKENS = "tokens"  # of a text: the input, shifted by one position
+    VALUES = "values"  # float32, one or more for each input
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One thing to choose: its name, where it is, what it is and what it takes."""
+    """An entry: its name, the reference to its code, a summary and its options."""
 
     name: str
     reference: str
     summary: str
     options: type[o.Options] = o.Options
-    beside: frozenset[str] = frozenset()  # keys of the name's own table that only some of the names use
+    beside: frozenset[str] = frozenset()  # keys of the table that only some entries use
 
     def load(self) -> Any:
-        """Import and return what the entry refers to."""
+        """Import and return the referenced object."""
         return load_reference(self.reference)
 
 
@@ -48,28 +48,28 @@ class Entry:
 class SourceEntry(Entry):
     """A source of data: `reference` is a function `(options, generator, targets) -> fedsim.data.raw.Raw`.
 
-    `targets` says what the task wants; `task` maps the options to the task of an experiment that names none.
+    `targets` are the kind that the task needs; `task` maps the options to the default task.
     """
 
     task: Callable[[Any], str] = lambda options: "classification"
-    has_users: bool = False  # examples belong to users, so the natural partitions are possible
-    by_clients: bool = False  # clients bring their own examples: there is nothing to deal, nor to simulate
+    has_users: bool = False  # examples belong to users, for natural partitions
+    by_clients: bool = False  # clients bring their own examples: no partition, no simulation
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionEntry(Entry):
     """A way to deal examples to clients: `reference` is a function of `fedsim.data.partitions`."""
 
-    by_label: bool = False  # looks at the labels: not for next-character text and real-valued targets
-    by_user: bool = False  # looks at the users: only for a source that has them
+    by_label: bool = False  # uses labels: not for next-character text and real-valued targets
+    by_user: bool = False  # uses users: only for sources that have them
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry(Entry):
-    """A task: `reference` is a class `(data, options)` with what `fedsim.tasks.Task` says."""
+    """A task: `reference` is a class `(data, options)` that implements `fedsim.tasks.Task`."""
 
     def targets(self) -> Targets:
-        """Import the task, and return what it wants as targets; raises `Refused` where it doesn't say."""
+        """Import the task, and return the kind of its targets; raises `Refused` if it has none."""
         found = getattr(self.load(), "targets", None)
         if found not in set(Targets):
             raise Refused(
@@ -82,21 +82,21 @@ class TaskEntry(Entry):
 class ModelEntry(Entry):
     """A model: `reference` is a function `(task, options) -> torch.nn.Module`."""
 
-    draws: bool = False  # random numbers while it trains, as dropout does
+    draws: bool = False  # draws random numbers in training, as dropout does
     kinds: frozenset[Kind] = frozenset(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyEntry(Entry):
-    """A Flower strategy, and what it asks of a round.
+    """A Flower strategy and its requirements.
 
-    `smallest_cohort` maps the options to the number of updates below which the strategy has no answer. `state`
-    names the attributes that it carries from one round to the next (None, arrays, or a list, dict or
-    `ArrayRecord` of arrays); None: it is not known, so the strategy must have `state_dict` and `load_state_dict`.
+    `smallest_cohort` maps the options to the fewest updates that the strategy needs. `state` names the attributes
+    that carry state between rounds (None, arrays, or a list, dict or `ArrayRecord` of arrays); None: unknown, so the
+    strategy must have `state_dict` and `load_state_dict`.
     """
 
-    linear: bool = False  # needs only the weighted mean, so the fold serves it
-    needs_initial_loss: bool = False  # clients report the loss of the model that they received
+    linear: bool = False  # needs only the weighted mean of updates
+    needs_initial_loss: bool = False  # clients report the loss of the received model
     smallest_cohort: Callable[[Any], int] = lambda options: 1
     state: tuple[str, ...] | None = ()
 
@@ -105,20 +105,20 @@ class StrategyEntry(Entry):
 class AlgorithmEntry(Entry):
     """An algorithm: `reference` is a function `(**options) -> fedsim.algorithms.Algorithm`."""
 
-    fields: bool = False  # travel beside the model, so that the strategy must need no more than means
+    fields: bool = False  # sent beside the model; only strategies that need just means take them
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingEntry(Entry):
     """A way to draw cohorts: `reference` is a function `(cohort, clients, coins, **options) -> CohortSampling`.
 
-    So it is for a user's own; those of fedsim are made by the mechanism's plan, which knows their law.
+    This holds for a user's own; fedsim's samplings are made by the mechanism's plan.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class MechanismEntry(Entry):
-    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`, which knows its settings.
+    """A privacy mechanism: `reference` is a `fedsim.privacy.mechanism.Mechanism`.
 
     `budget` is its `fedsim.privacy.budget.Budget`, for `fedsim budget`; empty: it has none.
     """
@@ -133,7 +133,7 @@ class OptimizerEntry(Entry):
     The arguments are the options, and the keys of `[client]` in `beside`.
     """
 
-    draws: bool = False  # random numbers while it steps
+    draws: bool = False  # draws random numbers in its steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class ScheduleEntry(Entry):
 class RoundScheduleEntry(Entry):
     """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
 
-    It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.schedules.build` says what the arguments are.
+    It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.schedules.build` documents the arguments.
     """
 
 
@@ -161,7 +161,7 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
 def table(*entries: AnyEntry) -> dict[str, AnyEntry]:
-    """Return entries by name; raises `ValueError` where two have the same."""
+    """Return entries by name; raises `ValueError` for a duplicate name."""
     by_name = {entry.name: entry for entry in entries}
     if len(by_name) != len(entries):
         raise ValueError("a name is in the catalogue twice")
@@ -169,12 +169,12 @@ def table(*entries: AnyEntry) -> dict[str, AnyEntry]:
 
 
 def option_keys(entry: Entry) -> set[str]:
-    """Return the keys of an entry's options, as TOML has them."""
+    """Return the TOML keys of an entry's options."""
     return {kebab(name) for name in entry.options.model_fields}
 
 
 def find(entries: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
-    """Return the entry of a name; raises `Refused` where there is none, naming all, and then `and_own`."""
+    """Return the entry of a name; raises `Refused` with all names, and `and_own`, for an unknown one."""
     if name not in entries:
         raise Refused(f"there is no such name; allowed: {', '.join(entries)}{and_own}")
     return entries[name]

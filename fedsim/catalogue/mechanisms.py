@@ -1,4 +1,4 @@
-"""Privacy mechanisms, and their budgets."""
+"""Privacy mechanisms and their budgets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MECHANISMS = table(
     MechanismEntry(
         name="local-dp",
         reference="fedsim.privacy.local_dp.mechanism:LocalDp",
-        summary="Client-level: each client adds noise, and trusts nobody.",
+        summary="Client-level: each client adds noise; no trusted server.",
         budget="fedsim.privacy.local_dp.budget:LocalDpBudget",
     ),
 )

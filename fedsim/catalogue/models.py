@@ -1,4 +1,4 @@
-"""Tasks, and models."""
+"""Tasks and models."""
 
 from __future__ import annotations
 

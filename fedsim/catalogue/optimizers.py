@@ -1,4 +1,4 @@
-"""Optimizers of clients, and schedules of their learning rate."""
+"""Clients' optimizers, and schedules of their learning rate."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ SCHEDULES = table(
 
 
 def find_optimizer(name: str) -> OptimizerEntry:
-    """Return the entry of an optimizer; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    """Return the entry of an optimizer; `"module:callable"` is the user's own; raises `Refused` for an unknown name."""
     if ":" in name:
         return OptimizerEntry(name=name, reference=name, summary="", options=o.FreeOptions, draws=True)
     return find(OPTIMIZERS, name, ', or "module:callable"')
 
 
 def find_schedule(name: str) -> ScheduleEntry:
-    """Return the entry of a schedule; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    """Return the entry of a schedule; `"module:callable"` is the user's own; raises `Refused` for an unknown name."""
     if ":" in name:
         return ScheduleEntry(name=name, reference=name, summary="", options=o.FreeOptions)
     return find(SCHEDULES, name, ', or "module:callable"')

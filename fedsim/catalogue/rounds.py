@@ -16,7 +16,7 @@ ROUND_SCHEDULES = table(
 
 
 def find_round_schedule(name: str) -> RoundScheduleEntry:
-    """Return the entry of a schedule of rounds; `"module:callable"` is the user's own; raises `Refused` for no name."""
+    """Return the entry of a schedule of rounds; `"module:callable"` is the user's own; raises `Refused` if unknown."""
     if ":" in name:
         return RoundScheduleEntry(name=name, reference=name, summary="", options=o.FreeOptions)
     return find(ROUND_SCHEDULES, name, ', or "module:callable"; unset: synchronous')

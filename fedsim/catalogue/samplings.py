@@ -9,28 +9,28 @@ SAMPLINGS = table(
     SamplingEntry(
         name="fixed",
         reference="fedsim.privacy.cohorts.sampling:IndependentCohorts",
-        summary="so many clients, without replacement",
+        summary="`cohort` clients, without replacement",
     ),
     SamplingEntry(
         name="poisson",
         reference="fedsim.privacy.cohorts.sampling:IndependentCohorts",
-        summary="each client by its own coin (Poisson sampling)",
+        summary="each client independently (Poisson sampling)",
     ),
     SamplingEntry(
         name="truncated-poisson",
         reference="fedsim.privacy.cohorts.sampling:IndependentCohorts",
-        summary="Poisson sampling, and of those at most so many",
+        summary="Poisson sampling, truncated to `max-cohort` clients",
     ),
     SamplingEntry(
         name="b-min-sep",
         reference="fedsim.privacy.cohorts.separated:SeparatedCohorts",
-        summary="each client at most once in so many rounds, for a mechanism that needs it",
+        summary="each client at most once in `min-separation` rounds, for a mechanism that needs it",
     ),
 )
 
 
 def find_sampling(name: str) -> SamplingEntry:
-    """Return the entry of a sampling; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    """Return the entry of a sampling; `"module:callable"` is the user's own; raises `Refused` for an unknown name."""
     if ":" in name:
         return SamplingEntry(name=name, reference=name, summary="", options=o.FreeOptions)
     return find(SAMPLINGS, name, ', or "module:callable"')

@@ -1,4 +1,4 @@
-"""Strategies of the server."""
+"""Server strategies."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ STRATEGIES = table(
 
 
 def find_strategy(name: str) -> StrategyEntry:
-    """Return the entry of a strategy; `"module:callable"` is the user's own and sees each update."""
+    """Return the entry of a strategy; `"module:callable"` is the user's own, which gets each update."""
     if ":" in name:
         return StrategyEntry(name=name, reference=name, summary="", options=o.FreeOptions, state=None)
     return find(STRATEGIES, name, ', or "module:callable"')

@@ -22,7 +22,7 @@ TRANSFORMS = table(
 
 
 def find_transform(name: str) -> TransformEntry:
-    """Return the entry of a transform; `"module:callable"` is the user's own; raises `Refused` where there is none."""
+    """Return the entry of a transform; `"module:callable"` is the user's own; raises `Refused` for an unknown name."""
     if ":" in name:
         return TransformEntry(name=name, reference=name, summary="", options=o.FreeOptions)
     return find(TRANSFORMS, name, ', or "module:callable"')

@@ -1,3 +1,3 @@
-"""Secure aggregation between Flower's messages and `fedsim.privacy.secagg`: what server and clients have to agree on."""
+"""Secure aggregation over Flower: message records, and settings that server and clients derive independently."""
 
 __all__: list[str] = []

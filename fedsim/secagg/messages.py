@@ -1,8 +1,7 @@
-"""What secure aggregation puts into Flower's messages.
+"""Records of secure aggregation in Flower's messages.
 
-Every stage is a train message with a record `secagg` in it: the round, the stage, and the protocol's bytes. In
-stage `upload` what clients are to train on stands beside it. A reply holds the record `secagg` with bytes, and
-nothing else.
+Every stage is a train message with a record `secagg`: the round, the stage and the protocol's bytes. In stage
+`upload` the message also holds the content to train on. A reply holds only the record `secagg`, with bytes.
 """
 
 from __future__ import annotations
@@ -20,32 +19,32 @@ from fedsim.messages import OWN, SECAGG
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.records import find_record
 
-RECORD = SECAGG  # in a message: the protocol's; in a client's state: its open session
-ROUNDS = "secagg-rounds"  # in a client's state: the last round of each run that it has begun
-REFUSED = "refused (secure aggregation)"  # all that is said of whatever goes wrong in a client
+RECORD = SECAGG  # in a message: the protocol's bytes; in a client's state: its open session
+ROUNDS = "secagg-rounds"  # in a client's state: the last round begun of each run
+REFUSED = "refused (secure aggregation)"  # the same text for every failure in a client
 
 
 def request(round_: int, stage: Stage, body: bytes, content: RecordDict | None = None) -> RecordDict:
-    """Return what a client is sent in a stage; `content` is what it is to train on."""
+    """Return the content of a stage's message; `content` is the train message's."""
     ours = ConfigRecord({"round": round_, "stage": stage.value, "body": body})
     return RecordDict({**(content or {}), RECORD: ours})
 
 
 def reply(body: bytes) -> RecordDict:
-    """Return what a client answers."""
+    """Return the content of a reply."""
     return RecordDict({RECORD: ConfigRecord({"body": body})})
 
 
 def refusal(message: Message) -> Message:
-    """Return what a client answers that refuses, or fails: always the same, for a reason may tell of its data."""
+    """Return the reply of a client that refuses or fails: always the same, since a reason may reveal data."""
     return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, REFUSED), reply_to=message)
 
 
 def record_of_stage(message: Message) -> tuple[int, Stage, bytes] | None:
-    """Return the round, the stage and the bytes of a request; None where it is not one of secure aggregation.
+    """Return the round, the stage and the bytes of a request; None if it is not of secure aggregation.
 
     Raises:
-        ValueError: There is a record, and it is not as it should be.
+        ValueError: The record is malformed.
     """
     record = find_record(message.content, ConfigRecord, RECORD)
     if record is None:
@@ -60,7 +59,7 @@ def body_of(message: Message) -> bytes:
     """Return the bytes of a reply.
 
     Raises:
-        ValueError: The client has failed, or sent anything else, or anything more.
+        ValueError: The client has failed, or sent other records.
     """
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")
@@ -74,10 +73,10 @@ def body_of(message: Message) -> bytes:
 
 
 def task_of(content: RecordDict) -> str:
-    """Return the SHA-256 (hex) of what clients are to train on: all records but the protocol's, and what one alone is told.
+    """Return the SHA-256 (hex) of a train message: all records but the protocol's and the one for the single client.
 
-    Of arrays that is names, dtypes, shapes and bytes, in their order; of settings names, types and values. Client
-    and server each compute it from what they have, so clients that were sent different models notice.
+    The hash covers names, dtypes, shapes and bytes of arrays, in order, and names, types and values of settings.
+    Server and clients compute it independently, which detects different models sent to different clients.
     """
     digest = hashlib.sha256()
     for name in sorted(content.keys() - {RECORD, OWN}):
@@ -100,7 +99,7 @@ def _line(tree: Any) -> bytes:
 
 
 def _exactly(value: Any) -> list[Any]:
-    """Return a setting with its type, as JSON has it without loss."""
+    """Return a setting with its type, losslessly in JSON."""
     if isinstance(value, list):
         return ["list", *map(_exactly, value)]
     if isinstance(value, float | bytes):

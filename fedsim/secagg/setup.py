@@ -1,4 +1,4 @@
-"""What an experiment's `[privacy.secagg]` means to its server and its clients, who each work it out by themselves."""
+"""Settings that server and clients derive independently from an experiment's `[privacy.secagg]`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ NOT_CLAIMED = (
 
 
 class SecaggTables(Protocol):
-    """What is needed of an experiment."""
+    """The parts of an experiment that secure aggregation needs."""
 
     @property
     def seed(self) -> int:
-        """All seeded draws follow from it."""
+        """Seed of all seeded draws."""
 
     @property
     def server(self) -> ServerSection:
@@ -49,13 +49,13 @@ class SecaggTables(Protocol):
 
 
 def policy_of(experiment: SecaggTables, dimension: int, records: NDArray[np.int64]) -> Policy | None:
-    """Return what the parties of an experiment agree on beforehand; None where it has no secure aggregation.
+    """Return the policy that all parties of an experiment agree on; None without secure aggregation.
 
     Args:
         experiment: The experiment.
         dimension: Numbers in an update.
-        records: Training examples of each client, `(clients,)`: the most are the largest weight, unless the
-            experiment says one.
+        records: Number of each client's training examples, `(clients,)`; the maximum is the largest weight, unless the
+            experiment sets one.
     """
     section = experiment.privacy.secagg
     if section is None:
@@ -77,10 +77,10 @@ def policy_of(experiment: SecaggTables, dimension: int, records: NDArray[np.int6
 def graph_entropy(
     experiment: SecaggTables, round_: int, client: int | None = None, *, secret: bool = False
 ) -> Entropy:
-    """Return what a party draws its part in the choice of the graph from; the server is no client.
+    """Return the source of a party's part in the choice of the graph; `client` is None for the server.
 
-    The graph decides who is lost together with whom, so where noise is seeded it follows from the seed, like all
-    that changes a result; unless it is to be `secret`, among parties on several machines. Keys and masks never do.
+    The graph decides which clients are lost together, which changes results. So with seeded noise it follows from the
+    seed, unless it must be `secret`, among parties on several machines. Keys and masks never follow from the seed.
     """
     if secret or Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return os.urandom
@@ -89,16 +89,15 @@ def graph_entropy(
 
 
 def identity_of(seed: int, client: int) -> bytes:
-    """Return a client's private identity key (32 bytes), of a named stream.
+    """Return a client's private identity key (32 bytes), from a named stream.
 
-    It is the simulation's stand-in for a key that a client makes itself and registers without the server's help:
-    whoever has the seed has it.
+    In simulations it replaces a key that a client makes and registers without the server. The seed reveals it.
     """
     return numpy_stream(seed, "secagg-identity", client=client).bytes(32)
 
 
 class Registry(Mapping[int, bytes]):
-    """The public identity keys of a simulation's clients; each is worked out when it is first asked for."""
+    """Public identity keys of a simulation's clients, computed on first use."""
 
     def __init__(self, seed: int, clients: int) -> None:
         self._seed = seed
@@ -121,12 +120,12 @@ def _public_identity(seed: int, client: int) -> bytes:
     return SigningKey(identity_of(seed, client)).public
 
 
-# --- what a manifest says -----------------------------------------------------------------------------------
+# --- the manifest -------------------------------------------------------------------------------------------
 
 
 def described(policy: Policy, section: SecaggSettings, cohort: int) -> dict[str, Any]:
-    """Return what a manifest says of the protection, for a cohort of so many; of none, why there is none."""
-    said: dict[str, Any] = {
+    """Return the manifest's entry for a cohort size; if the cohort is too small, the entry says why."""
+    entry: dict[str, Any] = {
         "mode": PROTECTED if policy.mode == "real" else UNPROTECTED,
         "adversary": section.adversary,
         "assumed-corrupt": section.corrupt,
@@ -137,8 +136,8 @@ def described(policy: Policy, section: SecaggSettings, cohort: int) -> dict[str,
         shape = policy.topology(cohort)
         spec = policy.spec(run="", round_=1, session="", clients=cohort, task="")
     except ValueError as error:
-        return said | {"unavailable": str(error)}
-    return said | {
+        return entry | {"unavailable": str(error)}
+    return entry | {
         "graph": "complete" if spec.complete else "k-regular",
         "neighbours": spec.degree,
         "threshold": spec.threshold,

@@ -73,7 +73,7 @@ SAYINGS = [
     ("more clients than users", "[data]\nsource = 'synthetic'\npartition = 'natural'\nclients = 31\n[model]\nname = 'linear'", [], "data.clients = 31: data.partition = 'natural' has 30 users"),
     ("Krum's bound", "[server]\nstrategy = 'krum'\ncohort = 6\n[server.options]\nnum-malicious-nodes = 2", [], "server.cohort = 6: must be at least 7 for krum"),
     ("Bulyan's bound", "[server]\nstrategy = 'bulyan'\n[server.options]\nnum-malicious-nodes = 2", [], "server.cohort = 10: must be at least 11 for bulyan"),
-    ("Krum by coins", "[server]\nstrategy = 'krum'\nsampling = 'poisson'", [], "server.sampling = 'poisson': can't promise krum"),
+    ("Krum by coins", "[server]\nstrategy = 'krum'\nsampling = 'poisson'", [], "server.sampling = 'poisson': can't guarantee the"),
     ("empty client", "[data]\npartition = 'size'\nsizes = [1438, 0]\n[server]\ncohort = 1", [], "data.sizes.1 = 0: must be greater than or equal to 1"),
     ("sizes too steep for all clients", "[data]\npartition = 'square'", [], "data.partition = 'square' can't deal 1438 examples to 50 clients"),
     ("partition that can't fill all clients", "[data]\nalpha = 0.001", [], "data.partition = 'dirichlet' can't deal 1438 examples to 50 clients"),
@@ -85,7 +85,7 @@ SAYINGS = [
         "clients that groups decide",
         "[data]\nsource = 'synthetic'\npartition = 'grouped-natural'\nclients = 4\n[model]\nname = 'linear'",
         [],
-        "data.clients = 4: is not for grouped-natural, whose group-size decides",
+        "data.clients = 4: is not for grouped-natural, which uses group-size",
     ),
     ("labels that aren't there", "[data]\nsource = 'stdlib'\n[model]\nname = 'lstm'", [], "goes by label, and next-character text has none"),
     ("text for an image model", TEXT.replace("lstm", "cnn"), [], "model.name = 'cnn': is for image, and the data is text"),
@@ -123,7 +123,7 @@ SAYINGS = [
     ("a largest weight of equals", SECAGG + "max-weight = 3", ["server.weighting=uniform"], "privacy.secagg.max-weight = 3: is for server.weighting = 'examples'"),
     ("an unknown adversary", SECAGG + "adversary = 'evil'", [], "privacy.secagg.adversary = 'evil': must be 'semi-honest' or 'malicious-server'"),
     ("an unknown mode", SECAGG + "mode = 'fake'", [], "privacy.secagg.mode = 'fake': must be 'real' or 'ideal'"),
-    ("counters that can't be summed", SECAGG + "[model]\nname = 'tests.support.models:batch_normed'", [], "model.name = 'tests.support.models:batch_normed': 1.num_batches_tracked is int64: only updates of floating-point numbers"),
+    ("counters that can't be summed", SECAGG + "[model]\nname = 'tests.support.models:batch_normed'", [], "model.name = 'tests.support.models:batch_normed': 1.num_batches_tracked is int64: only floating-point updates"),
     ("unknown mechanism", "[privacy.dpsgd]", [], "privacy.dpsgd = a table: is no key here; allowed: arithmetic, dp-fedavg, dp-ftrl, dp-sgd, local-dp, noise, own, secagg"),
     ("unknown privacy key", DP + "sigma = 1.0", [], "privacy.dp-sgd.sigma = 1.0: is no key here; allowed: adversary, clip"),
     ("epsilon and noise", DP + "epsilon = 1.0", [], "privacy.dp-sgd.noise-multiplier = 1.0: can't stand beside epsilon"),
@@ -190,7 +190,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_sweep_file(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text('[sweep]\nname = "s"\n')
-    said = "fedsim: s.toml: is a sweep file, with a table [sweep]; fedsim sweep s.toml plays it\n"
+    said = "fedsim: s.toml: is a sweep file, with a table [sweep]; run it with fedsim sweep s.toml\n"
     assert refusal(tmp_path, "s.toml", "--set", "rounds=3") == said
 
 

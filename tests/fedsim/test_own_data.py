@@ -136,9 +136,7 @@ def test_such_an_experiment_is_not_simulated_nor_accounted_for_by_examples() -> 
     np.savez("test.npz", x=np.zeros((5, 8, 8), np.float32), y=np.arange(5))
     with pytest.raises(Refused, match="its clients are processes of their own"):
         fedsim.run(own())
-    with pytest.raises(
-        Refused, match=r"privacy.dp-sgd = 'a table': is accounted for by each client's number"
-    ):
+    with pytest.raises(Refused, match=r"privacy.dp-sgd = 'a table': needs each client's number"):
         own("privacy.dp-sgd.epsilon=1", "privacy.dp-sgd.delta=1e-5", "privacy.dp-sgd.clip=1")
     with pytest.raises(Refused, match=r"privacy.secagg.max-weight"):
         own("privacy.secagg.clip=1")

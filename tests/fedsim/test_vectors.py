@@ -57,14 +57,14 @@ def test_the_widest_dtype_holds_all() -> None:
     ],
 )
 def test_training_returns_the_arrays_that_it_got(after: dict[str, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="than it got"):
+    with pytest.raises(ValueError, match="than it received"):
         difference(record_of(after), record_of({"w": np.zeros(2, np.float32)}))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex64"])
-def test_what_is_no_float_is_named(dtype: str) -> None:
+def test_arrays_that_are_not_floating_point_are_named(dtype: str) -> None:
     assert why_not_float({"a": np.dtype("float32"), "n": np.dtype(dtype)}) == (
-        f"n is {dtype}: only updates of floating-point numbers are summed or transformed so"
+        f"n is {dtype}: only floating-point updates can be clipped, summed or transformed"
     )
     with pytest.raises(ValueError, match=f"n is {dtype}"):
         difference(record_of({"n": np.zeros(2, dtype)}), record_of({"n": np.zeros(2, dtype)}))

@@ -340,6 +340,6 @@ def test_what_has_no_theorem_is_refused(overrides: list[str], line: str) -> None
 
 def test_the_separation_needs_noise_that_it_is_for() -> None:
     with pytest.raises(
-        Refused, match=r"server.sampling = 'b-min-sep': is for privacy.dp-ftrl, whose min-separation"
+        Refused, match=r"server.sampling = 'b-min-sep': is for privacy.dp-ftrl, with its min-separation"
     ):
         Experiment.from_toml("[server]\nsampling = 'b-min-sep'")

@@ -170,7 +170,9 @@ def test_resume_is_refused_if_a_cohort_is_not_recorded(tmp_path: Path) -> None:
     (folder,) = Path(fedsim.results.secret_state.default_home()).iterdir()
     file = folder / "cohorts.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(Refused, match=r"^privacy.dp-ftrl: round 3 has begun, but its cohort was not recorded"):
+    with pytest.raises(
+        Refused, match=r"^privacy.dp-ftrl: round 3 has begun, but its cohort was not recorded"
+    ):
         fedsim.resume(tmp_path / "run")
 
 

@@ -330,7 +330,7 @@ def test_what_is_missing_is_said(old: str, line: str) -> None:
         ("privacy.local-dp.noise-multiplier=1e-200", r"noise-multiplier = 1e-200: so little noise"),
         (
             "model.name=tests.support.models:batch_normed",
-            r"1.num_batches_tracked is int64: only updates of floating-point numbers",
+            r"1.num_batches_tracked is int64: only floating-point updates",
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_dp_sgd_composes_over_the_trainings_that_began() -> None:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["server.strategy=krum", "server.cohort=3"], "server.strategy = 'krum': takes each client's model"),
+        (["server.strategy=krum", "server.cohort=3"], "server.strategy = 'krum': needs each client's model"),
         (
             ["privacy.secagg.minimum=2"],
             "server.schedule = 'buffered': privacy.secagg needs synchronous rounds",
@@ -129,7 +129,7 @@ def test_dp_sgd_composes_over_the_trainings_that_began() -> None:
         ),
         (
             ["server.sampling=poisson"],
-            "server.sampling = 'poisson': the schedule says who trains; allowed with one: fixed",
+            "server.sampling = 'poisson': the schedule chooses the clients; allowed with one: fixed",
         ),
         (["server.schedule-options.concurrency=0"], "server.schedule-options.concurrency = 0: must be"),
         (["server.schedule-options.k=1"], "server.schedule-options.k = 1: is no key here with 'buffered'"),

@@ -197,7 +197,7 @@ def test_an_algorithm_that_is_none_is_refused_in_one_line(name: str, line: str) 
     [
         ("algorithm.beta=1", "FedCM': FedCM.__init__() got an unexpected keyword argument 'beta'"),
         ("algorithm.alpha=2", "FedCM': alpha = 2: must be above 0, at most 1"),
-        ("server.strategy=krum", "server.strategy = 'krum': takes each client's model"),
+        ("server.strategy=krum", "server.strategy = 'krum': needs each client's model"),
         ("algorithm={alpha=0.1}", "algorithm.name is missing"),
         ("algorithm=fedavg", "algorithm = 'fedavg': must be a table"),
     ],
@@ -237,7 +237,7 @@ Undefined = with_update(mapped(lambda a: a * np.nan))
     ("name", "saying"),
     [
         ("Silent", "ValueError: algorithm Odd: train(): field 'still' is missing"),
-        ("Model", "ValueError: algorithm Odd: train(): field 'arrays' is none that there is"),
+        ("Model", "ValueError: algorithm Odd: train(): field 'arrays' is unknown"),
         ("Other", "train(): field 'still': array '1.weight' is missing"),
         (
             "Wide",

@@ -200,10 +200,10 @@ def test_one_clip_bounds_model_and_control_variate_together() -> None:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["server.strategy=krum"], "server.strategy = 'krum': takes each client's model"),
+        (["server.strategy=krum"], "server.strategy = 'krum': needs each client's model"),
         (
             ["privacy.secagg.minimum=2"],
-            "server.weighting = 'examples': the fields of algorithm.name = 'scaffold' count",
+            "server.weighting = 'examples': the fields of algorithm.name = 'scaffold' have equal weights",
         ),
         (["algorithm.control-scale=0"], "algorithm.control-scale = 0: must be greater than 0"),
         (

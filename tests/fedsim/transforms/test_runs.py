@@ -153,8 +153,8 @@ def test_a_model_with_integer_arrays_is_refused() -> None:
         fedsim.run(experiment(TOP_K, COUNTING), "run")
     assert (
         str(raised.value)
-        == "model.name = 'tests.support.models:batch_normed': 1.num_batches_tracked is int64: only updates of "
-        "floating-point numbers are summed or transformed so"
+        == "model.name = 'tests.support.models:batch_normed': 1.num_batches_tracked is int64: only "
+        "floating-point updates can be clipped, summed or transformed"
     )
     assert not Path("run").exists()
     assert fedsim.run(experiment(COUNTING), "plain").status == "completed"
