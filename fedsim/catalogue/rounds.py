@@ -9,7 +9,7 @@ ROUND_SCHEDULES = table(
     RoundScheduleEntry(
         name="buffered",
         reference="fedsim.server.schedules.buffered:Buffered",
-        summary="FedBuff: a model is made of each `cohort` updates that arrive, in virtual time (Nguyen et al. 2022)",
+        summary="FedBuff: every `cohort` arrived updates make a model, in virtual time (Nguyen et al. 2022)",
         options=o.BufferedOptions,
     ),
 )

@@ -1,4 +1,4 @@
-"""`fedsim budget` of whatever the catalogue has: it knows no budget by name."""
+"""`fedsim budget` with every entry of the catalogue: the command names none itself."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Faults on purpose: how often, the same for all engines, and what a round makes of the clients that are left."""
+"""Injected faults: their frequency, the same on all engines, and rounds with the remaining clients."""
 
 from collections import Counter
 from typing import Any

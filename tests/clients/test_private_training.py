@@ -1,4 +1,4 @@
-"""What leaves a client that trains privately: nothing that examples have moved without noise, and by masks of its own."""
+"""The reply of a client under DP-SGD: nothing depends on examples without noise, and dropout masks are secret."""
 
 from typing import Any
 

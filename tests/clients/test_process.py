@@ -1,4 +1,4 @@
-"""A client in a process of its own: its data, its ledger, and what it doesn't do for a server elsewhere."""
+"""A client process: its data, its ledger, and what it refuses to a server on another machine."""
 
 from pathlib import Path
 from typing import Any

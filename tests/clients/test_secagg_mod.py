@@ -1,4 +1,4 @@
-"""The client's mod by itself: what it answers, what it never sends, and what it keeps."""
+"""The client's mod for secure aggregation: its replies, what it never sends, and its state."""
 
 from collections.abc import Iterator
 from typing import Any

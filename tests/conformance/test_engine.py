@@ -275,7 +275,7 @@ def awake(grid: ClientsGrid, workers: int) -> None:
     wait_for(all_there, pause=0.0, said=lambda: processes)
 
 
-def test_who_is_late_is_left_behind(pool: Pool) -> None:
+def test_late_clients_are_dropped(pool: Pool) -> None:
     with pool(2) as grid:
         awake(grid, 2)
         sleeper = query(0, "query.sleep")

@@ -252,7 +252,7 @@ def test_the_systems_noise_is_new_each_time_and_no_loss_is_sent(mechanism: str) 
 
 
 @pytest.mark.parametrize("mechanism", TABLES)
-def test_what_has_no_theorem_is_refused_before_anything_is_written(mechanism: str) -> None:
+def test_parameters_without_a_guarantee_are_refused_before_writing(mechanism: str) -> None:
     table = f"privacy.{mechanism}"
     other = "local-dp" if mechanism != "local-dp" else "dp-fedavg"
     refused = {

@@ -1,4 +1,4 @@
-"""The audit of low bits: its committed result, a sample of it, what it finds where there is something, and resuming."""
+"""The audit of low bits: its committed result, a sample of it, a leak that it finds, and resuming."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The benchmark of processes: its arithmetic, and that it is wired to what it measures."""
+"""The benchmark of deployments: its arithmetic, and that it measures real processes."""
 
 import subprocess
 import sys

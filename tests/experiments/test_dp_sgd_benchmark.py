@@ -1,4 +1,4 @@
-"""The benchmark of a DP-SGD step: that its contenders compute the same, and its report what it says."""
+"""The benchmark of a DP-SGD step: its contenders compute the same, and its report is right."""
 
 import json
 from pathlib import Path

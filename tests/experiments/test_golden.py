@@ -1,4 +1,4 @@
-"""Golden digests: what counts as a difference and what does not, and that cases are performed by the code asked for."""
+"""Golden digests: what counts as a difference, and that cases run the requested code."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The benchmark of secure aggregation: that its rounds are whole ones, and its report what it says."""
+"""The benchmark of secure aggregation: its rounds are complete, and its report is right."""
 
 import json
 from dataclasses import replace

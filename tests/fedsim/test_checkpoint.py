@@ -1,4 +1,4 @@
-"""The checkpoint and what lies beside it: every bit comes back, and nothing is ever half read."""
+"""The checkpoint and its files: every bit is restored, and an incomplete one is never read."""
 
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,13 @@ def test_layout_scalars_and_tuples() -> None:
         ({"a": np.zeros(1, np.longdouble)}, "state/a has dtype float128; bool, integers or floats of up to 64 bits"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_kept_is_named(tmp_path: Path, tree: Any, saying: str) -> None:
+def test_values_that_a_checkpoint_cannot_hold_are_named(tmp_path: Path, tree: Any, saying: str) -> None:
     with pytest.raises(ValueError, match=saying):
         checkpoint(tree).write(tmp_path)
     assert read_checkpoint(tmp_path) is None
 
 
-def test_a_checkpoint_is_all_there_or_refused(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     state = {"model": {"w": np.arange(6, dtype=np.float32), "n": np.array(3)}, "é": [0.1, float("inf")]}
     checkpoint(state).write(tmp_path)
     path = tmp_path / FOLDER / FILE

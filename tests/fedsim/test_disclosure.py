@@ -1,4 +1,4 @@
-"""What may be public, as the one list of it says; and its table in the README."""
+"""The list of public values, and its table in the README."""
 
 import os
 import stat
@@ -67,7 +67,7 @@ def test_what_is_public_is_covered_against_everybody_who_has_a_theorem(mechanism
     assert {Kind.COHORTS, Kind.REST}.isdisjoint(i.kind for i in ITEMS if not i.file.startswith("private/"))
 
 
-def test_a_key_that_nobody_has_listed_is_private() -> None:
+def test_an_unlisted_key_is_private() -> None:
     row = {"round": 1, "accuracy": 0.5, "epsilon-server": 1.0, "released-train-loss": 2.0, "surprise": 1}
     assert public_row(
         row | {"clients": 7, "seconds": 0.1, "loss-of-client": 3.0}, ["dp-fedavg"], Scoring()

@@ -1,4 +1,4 @@
-"""What the progress says of the time that is left."""
+"""Remaining time in the progress display."""
 
 from pathlib import Path
 from typing import Any

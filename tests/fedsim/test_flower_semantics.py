@@ -1,4 +1,4 @@
-"""What messages mean: each rule is tested on Flower's own grid and on ours."""
+"""Semantics of messages: each rule is tested on Flower's Grid and on fedsim's."""
 
 import itertools
 import time
@@ -169,7 +169,7 @@ def test_an_unknown_id_is_unavailable(fleet: Fleet) -> None:
     assert is_unavailable(reply, "no-such-id")
 
 
-def test_what_is_not_answered_yet_is_not_there_and_stays(fleet: Fleet) -> None:
+def test_an_unanswered_message_has_no_reply_yet_and_stays(fleet: Fleet) -> None:
     if fleet.name == "sequential":
         pytest.skip("answers while it pushes")
     (message_id,) = fleet.grid.push_messages([query(fleet.node(), "slow")])
@@ -201,7 +201,7 @@ def test_a_reply_whose_own_time_is_over_is_lost(fleet: Fleet) -> None:
 # --- waiting ------------------------------------------------------------------------------------------------
 
 
-def test_who_is_late_can_be_pulled_later(fleet: Fleet) -> None:
+def test_late_replies_can_be_pulled_later(fleet: Fleet) -> None:
     node = fleet.node()
     message = query(node, "slow")
     assert fleet.ask(message, timeout=0.2) == []
@@ -226,7 +226,7 @@ def test_waiting_ends_with_the_messages_time(fleet: Fleet) -> None:
     assert told(*fleet.ask(query(node)))["queries"] == 2  # the client did its work, and its state counts
 
 
-def test_one_who_is_late_takes_no_reply_from_the_others(fleet: Fleet) -> None:
+def test_a_late_client_does_not_affect_the_replies_of_others(fleet: Fleet) -> None:
     if fleet.name != "local":
         pytest.skip("one client at a time")
     fast, slow = fleet.node(), fleet.node()
@@ -283,12 +283,12 @@ def test_a_client_can_not_change_the_run_config(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("action", ["nothing", "echo"])
-def test_what_is_no_reply_never_arrives_as_one(fleet: Fleet, action: str) -> None:
+def test_an_invalid_reply_never_arrives(fleet: Fleet, action: str) -> None:
     (reply,) = fleet.ask(query(fleet.node(), action, ttl=2.0))  # Flower says so when its time is over
     assert reply.has_error()
 
 
-def test_what_a_client_does_to_its_message_is_seen_by_no_one(fleet: Fleet) -> None:
+def test_a_clients_changes_of_its_message_stay_local(fleet: Fleet) -> None:
     content = RecordDict(
         {"config": ConfigRecord({"number": 1}), "arrays": ArrayRecord({"w": Array(np.ones(3))})}
     )

@@ -1,4 +1,4 @@
-"""The house rules that neither the linter nor the import contracts see."""
+"""Rules of the code base that neither the linter nor the import contracts check."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""What a client brings itself: read before it joins, and refused where it is not of the run's task."""
+"""A client's own data: read before it joins, and refused if it doesn't fit the run's task."""
 
 from pathlib import Path
 

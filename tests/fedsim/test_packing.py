@@ -34,7 +34,7 @@ def _sent(record: ArrayRecord) -> tuple[bytes, dict]:
     return record.deflate(), children
 
 
-def test_who_changes_a_copy_changes_nobody_elses() -> None:
+def test_a_changed_copy_does_not_change_the_others() -> None:
     live = LiveArray(np.zeros(3))
     live.numpy()[:] = 1
     assert values_of(live).tolist() == [0, 0, 0]
@@ -43,7 +43,7 @@ def test_who_changes_a_copy_changes_nobody_elses() -> None:
 
 
 @given(st.lists(ARRAYS, max_size=4), st.binary(max_size=20))
-def test_what_is_packed_comes_out_again(arrays: list[np.ndarray], small: bytes) -> None:
+def test_unpacking_inverts_packing(arrays: list[np.ndarray], small: bytes) -> None:
     packer = Packer()
     record = RecordDict({"a": ArrayRecord({str(i): Array(a) for i, a in enumerate(arrays)})})
     packed = packer.pack((record, arrays, small))

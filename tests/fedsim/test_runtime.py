@@ -1,4 +1,4 @@
-"""Worker processes of the local engine: that never start, that end with it, in a script without a main guard."""
+"""Worker processes of the local engine: some that never start, their end, and scripts without a main guard."""
 
 import subprocess
 import sys

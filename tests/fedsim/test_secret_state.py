@@ -1,4 +1,4 @@
-"""Where a run keeps what it goes on from: modes, whose folder, what is erased and what is refused."""
+"""The secret state of a run: file modes, owners, erasure and refusals."""
 
 import json
 import os

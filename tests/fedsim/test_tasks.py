@@ -1,4 +1,4 @@
-"""Tasks by hand, and against scikit-learn: losses, metrics, what data they take."""
+"""Tasks, by hand and against scikit-learn: losses, metrics, accepted data."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Trackers: what they hear, and that they cost no run."""
+"""Trackers: the calls that they get, and that their failures end no run."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""A model as one vector and back, and what an experiment's parties work out alike."""
+"""A model as one vector and back, and the settings that all parties derive alike."""
 
 import numpy as np
 import pytest

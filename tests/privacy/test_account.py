@@ -1,4 +1,4 @@
-"""The account: what is noted, when, and in which file; by local DP, whose clients release, and DP-FedAvg, whose server does."""
+"""The privacy account: when events are written, and to which file; with local DP and DP-FedAvg."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

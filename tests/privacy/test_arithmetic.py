@@ -1,4 +1,4 @@
-"""Sums and noise on one grid: exact, post-processing of ideal noise, and nothing for the low bits to tell."""
+"""Sums and noise on one grid: exact post-processing of ideal noise, without a leak in the low bits."""
 
 from fractions import Fraction
 

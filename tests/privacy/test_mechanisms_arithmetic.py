@@ -1,4 +1,4 @@
-"""The low bits of what client-level mechanisms release say no more than is claimed; added as floats, they do."""
+"""The low bits of client-level releases stay within the claimed epsilon; with floating-point addition they don't."""
 
 import numpy as np
 import pytest

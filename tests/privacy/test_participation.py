@@ -1,4 +1,4 @@
-"""The pattern is held to: exactly the histories that it allows are admitted."""
+"""Participation patterns: exactly the allowed histories are admitted."""
 
 from itertools import chain, combinations
 
@@ -10,7 +10,7 @@ from tests.privacy.dp_ftrl.oracles import patterns
 
 
 @pytest.mark.parametrize(("separation", "most"), [(1, None), (1, 2), (2, None), (3, 2), (3, None), (7, None)])
-def test_what_is_admitted_is_the_pattern(separation: int, most: int | None) -> None:
+def test_exactly_the_histories_of_the_pattern_are_admitted(separation: int, most: int | None) -> None:
     pattern = Participation(rounds=7, separation=separation, most=most)
     allowed = set(patterns(pattern))
     assert max(map(len, allowed)) == pattern.participations
@@ -25,7 +25,7 @@ def test_what_is_admitted_is_the_pattern(separation: int, most: int | None) -> N
         assert admitted == (rounds in allowed)
 
 
-def test_a_refusal_names_the_round_and_the_client_and_notes_nobody() -> None:
+def test_a_refusal_names_the_round_and_the_client_and_records_none() -> None:
     history = History(Participation(rounds=10, separation=3, most=2))
     history.admit(1, [1, 2])
     with pytest.raises(

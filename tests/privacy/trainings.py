@@ -1,4 +1,4 @@
-"""What plans and server halves are made of, without an experiment: a training, and draws."""
+"""Inputs of plans and server halves without an experiment: a training, and draws."""
 
 from typing import Any
 

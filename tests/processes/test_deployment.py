@@ -1,4 +1,4 @@
-"""Server and clients as processes of their own, over TLS, against the simulation and against misfortune."""
+"""Server and client processes over TLS: compared with the simulation, and under failures."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whole runs with DP-FedAvg: what is clipped, summed, noised and released; their bits, their ledger, kills, bad input."""
+"""Whole runs with DP-FedAvg: clipping, sums, noise and releases; their bits, their ledger, kills, bad input."""
 
 from __future__ import annotations
 
@@ -560,7 +560,7 @@ def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: 
         ),
     ],
 )
-def test_what_has_no_theorem_is_refused(overrides: tuple[str, ...], line: str) -> None:
+def test_parameters_without_a_guarantee_are_refused(overrides: tuple[str, ...], line: str) -> None:
     with pytest.raises(Refused) as refused:
         fedsim.run(digits(*overrides), "refused")
     assert line in str(refused.value)

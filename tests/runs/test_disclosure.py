@@ -1,4 +1,4 @@
-"""Whole runs with the operating system's noise: what they print and write, where, and what is published of them."""
+"""Whole runs with the operating system's noise: what they print and write, where, and their exports."""
 
 from __future__ import annotations
 

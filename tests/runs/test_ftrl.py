@@ -1,4 +1,4 @@
-"""Whole runs with correlated noise: what is released, what it costs, who takes part, kills, and what is refused."""
+"""Whole runs with DP-FTRL: releases, costs, cohorts, kills and refusals."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -242,7 +242,7 @@ def cohorts_of(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[
     return cohorts
 
 
-def test_nobody_takes_part_twice_within_the_separation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_client_takes_part_twice_within_the_separation(monkeypatch: pytest.MonkeyPatch) -> None:
     cohorts = cohorts_of(setting("rounds=12"), monkeypatch)
     rounds = {c: [t for t, cohort in enumerate(cohorts) if c in cohort] for c in range(CLIENTS)}
     gaps = [later - earlier for ts in rounds.values() for earlier, later in pairwise(ts)]
@@ -250,7 +250,7 @@ def test_nobody_takes_part_twice_within_the_separation(monkeypatch: pytest.Monke
     assert 0.6 * COHORT < np.mean([len(cohort) for cohort in cohorts]) < 1.4 * COHORT
 
 
-def test_who_has_taken_part_as_often_as_it_may_stays_out_and_empty_rounds_are_noised(
+def test_spent_clients_are_not_drawn_and_empty_rounds_are_noised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cohorts = cohorts_of(
@@ -331,7 +331,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("overrides", "line"), REFUSED)
-def test_what_has_no_theorem_is_refused(overrides: list[str], line: str) -> None:
+def test_parameters_without_a_guarantee_are_refused(overrides: list[str], line: str) -> None:
     with pytest.raises(Refused) as refused:
         setting(*overrides)
     assert line in str(refused.value)

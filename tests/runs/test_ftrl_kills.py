@@ -1,4 +1,4 @@
-"""DP-FTRL with noise and cohorts that nobody can draw again: no kill has a client take part more often than it may."""
+"""DP-FTRL with secret noise and cohorts: after no kill does a client exceed its participations."""
 
 import shutil
 from itertools import count, pairwise
@@ -141,7 +141,7 @@ def test_a_round_that_comes_again_has_its_cohort_and_no_second_draw(
 
 
 @pytest.mark.slow
-def test_a_kill_between_any_two_writes_has_nobody_take_part_too_often(
+def test_after_a_kill_between_any_two_writes_no_client_takes_part_too_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     notes, kills, experiment = Path("draws"), 0, setting("server.cohort=4", "rounds=5")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the round comes to its end, and the run can go on."""
+"""SIGINT and SIGTERM: the round is completed, and the run can be resumed."""
 
 import signal
 import threading

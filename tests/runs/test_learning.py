@@ -1,4 +1,4 @@
-"""That it learns, on real data, as much as the README says. Minutes, so not in the default suite."""
+"""Accuracies on real data that the README claims. Takes minutes, so not in the default suite."""
 
 import pytest
 

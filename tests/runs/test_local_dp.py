@@ -140,7 +140,7 @@ def test_nan_becomes_zero_and_leaves_as_noise(heard: type[Eavesdropper]) -> None
     assert stats.kstest(np.concatenate(heard.updates) / 0.8, stats.norm.cdf).pvalue > 1e-3
 
 
-def test_a_client_takes_nobodys_word_for_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_ignores_noise_settings_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     text = DIGITS.replace("noise-multiplier = 0.8", "epsilon = 2.0")
     setting = Experiment.from_toml(text, ["rounds=1"])
     reference = private_bits(fedsim.run(setting, "run"))
@@ -271,7 +271,7 @@ def test_under_secure_aggregation_no_client_says_what_it_releases_and_all_are_ch
     assert "secure-aggregation" in run.manifest
 
 
-def test_under_secure_aggregation_nobody_is_charged_for_what_it_refuses() -> None:
+def test_under_secure_aggregation_refused_rounds_are_not_charged() -> None:
     overrides = "privacy.secagg.mode=ideal", "server.cohort=6", "privacy.local-dp.max-participations=1"
     run = fedsim.run(digits(*overrides, "rounds=2"), "run")
     assert [row["failures"] for row in run.rows] == [0, 6]
@@ -319,7 +319,7 @@ def test_what_can_not_be_is_refused_before_anything_runs(overrides: list[str], l
     ("old", "line"),
     [("noise-multiplier = 0.8\n", "epsilon = None: this or noise"), ("delta = 1e-3\n", "delta = None: must")],
 )
-def test_what_is_missing_is_said(old: str, line: str) -> None:
+def test_missing_keys_are_named(old: str, line: str) -> None:
     with pytest.raises(Refused, match=f"privacy.local-dp.{line}"):
         Experiment.from_toml(DIGITS.replace(old, ""))
 

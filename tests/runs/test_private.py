@@ -1,4 +1,4 @@
-"""Whole runs with DP-SGD: their bits, their ledger, what they say of epsilon, and kills."""
+"""Whole runs with DP-SGD: their bits, ledger, epsilon, and kills."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
     assert said["released-models"]["epsilon"] == ReleasedModels(0.5, 4, 1e-4).epsilon(local).best
 
 
-def test_no_number_stands_without_its_terms() -> None:
+def test_no_epsilon_is_reported_without_its_terms() -> None:
     said = fedsim.run(digits("server.sampling=fixed"), "run").manifest["epsilon"]
     terms = {
         "who",
@@ -142,7 +142,7 @@ def test_under_add_or_remove_delta_is_compared_with_what_the_constants_tell() ->
         fedsim.run(digits(*overrides), "run")
 
 
-def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
+def test_batches_are_truncated_and_accounted_for_as_truncated() -> None:
     run = fedsim.run(digits("privacy.dp-sgd.max-batch=20", "rounds=1"), "run")
     assert {(e.sampling, e.max_batch) for e in events_of(run)} == {("truncated-poisson", 20)}
     said = run.manifest["epsilon"]["known-cohort"]
@@ -160,9 +160,7 @@ def test_batches_are_cut_where_it_is_said_and_accounted_for_as_such() -> None:
         ("dropping", "mat1 and mat2 shapes"),  # for inputs that the data does not have
     ],
 )
-def test_a_model_by_which_examples_are_not_their_own_is_refused_before_anything_is_written(
-    model: str, reason: str, kernel: str
-) -> None:
+def test_a_model_that_mixes_examples_is_refused_before_writing(model: str, reason: str, kernel: str) -> None:
     text = DIGITS.replace('name = "cnn"\nwidth = 0.125', f'name = "tests.support.models:{model}"')
     wide = ["model.width=2"] if model == "dropping" else []
     setting = Experiment.from_toml(text, [f"privacy.dp-sgd.kernel={kernel}", *wide])

@@ -111,6 +111,6 @@ def test_actors_that_are_killed_cost_no_bits(cluster: Any) -> None:
     assert bits(fedsim.run(ray_setting, "ray", KillActors())) == reference
 
 
-def test_what_ray_is_not_asked_for_is_refused() -> None:
+def test_invalid_options_of_ray_are_refused() -> None:
     with pytest.raises(Refused, match=r"runtime\.address = 'auto': is for engine = 'ray', not 'local'"):
         Experiment.from_toml("", ["runtime.address=auto"])

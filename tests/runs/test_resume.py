@@ -1,4 +1,4 @@
-"""Runs that are stopped and go on: the same bits as without."""
+"""Resumed runs: the same bits as uninterrupted ones."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_without_the_strategys_state_the_bits_are_others(
     assert bits(fedsim.resume(stopped(setting, "parts"))) != reference
 
 
-def test_what_changes_in_a_strategy_is_in_the_catalogue() -> None:
+def test_changing_attributes_of_a_strategy_are_in_the_catalogue() -> None:
     # The arrays that FedOpt and QFedAvg keep are set anew by each `configure_train`, from the model.
     anew = {"fedadagrad", "fedadam", "fedyogi", "qfedavg"}
     for name, entry in catalogue.STRATEGIES.items():
@@ -192,7 +192,7 @@ def test_the_manifest_adds_up_the_sessions(tiny: Experiment) -> None:
     assert run.manifest["run-id"] == first.run_id
 
 
-def test_other_versions_are_said_and_noted(tiny: Experiment, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_versions_are_reported_and_recorded(tiny: Experiment, caplog: pytest.LogCaptureFixture) -> None:
     path = stopped(tiny, "a")
     change(path, "manifest.json", lambda manifest: manifest["versions"].update(torch="1.0", numpy="0.9"))
     run = fedsim.resume(path)

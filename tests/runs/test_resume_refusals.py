@@ -1,4 +1,4 @@
-"""Runs that can't go on: one clear line, exit code 2, nothing changed; and how a run says that it is held."""
+"""Runs that can't be resumed: one clear line, exit code 2, nothing changed; and the lock of a running run."""
 
 import json
 import os

@@ -325,7 +325,7 @@ def test_when_all_rounds_have_no_sum_the_model_stays_and_the_run_is_completed() 
     assert "train-loss" not in run.rows[0]
 
 
-def test_cohorts_by_coins_have_each_their_own_threshold() -> None:
+def test_each_poisson_cohort_has_its_own_threshold() -> None:
     setting = (
         "server.sampling=poisson",
         "server.cohort=4",
@@ -362,7 +362,7 @@ def test_the_manifest_says_what_is_protected_and_on_which_assumptions() -> None:
     assert ideal["claim"] == "none"
 
 
-def test_the_share_of_clipped_coordinates_is_told() -> None:
+def test_the_share_of_clipped_coordinates_is_reported() -> None:
     rows = [
         fedsim.run(tiny("rounds=1", f"privacy.secagg.clip={clip}"), f"c-{clip}").rows[0]
         for clip in (1.0, 1e-4)
@@ -421,7 +421,7 @@ def test_clients_keep_ledgers_and_the_server_charges_the_same_to_those_it_asks(
     assert 0 < charged_only < 10  # those that were lost when they were asked to train
 
 
-def test_nobody_is_charged_beyond_its_participations() -> None:
+def test_no_client_is_charged_beyond_its_participations() -> None:
     overrides = ("server.cohort=14", "faults.dropout=0.0", "rounds=4", "privacy.dp-sgd.max-participations=2")
     run = fedsim.run(private(*overrides))
     assert Ledger(events_of(run)).participations() == dict.fromkeys(range(14), 2)

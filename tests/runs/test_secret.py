@@ -1,4 +1,4 @@
-"""What a run directory never holds with `privacy.noise = "os"`: with it, the noise could be taken off the models."""
+"""Values that a run directory never holds with `privacy.noise = "os"`: they would reveal the noise."""
 
 import base64
 import json
@@ -266,7 +266,7 @@ def test_with_seeded_noise_all_is_in_the_run_directory(home: Path) -> None:
     assert not home.exists()
 
 
-def test_what_can_not_go_on_keeps_no_secrets(home: Path) -> None:
+def test_runs_that_cannot_be_resumed_keep_no_secrets(home: Path) -> None:
     run = fedsim.run(
         experiment(
             *OTHERS["dp-sgd"], "privacy.noise=os", "server.strategy=tests.support.strategies:Averaging"

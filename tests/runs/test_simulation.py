@@ -1,4 +1,4 @@
-"""Whole runs: the same bits on every engine, every strategy, and what a run leaves behind."""
+"""Whole runs: the same bits on every engine, every strategy, and the files of a run."""
 
 import json
 from pathlib import Path

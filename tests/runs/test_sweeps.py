@@ -1,4 +1,4 @@
-"""Sweeps over real worker processes: each run has the bits that it has alone, whatever was killed."""
+"""Sweeps over real worker processes: each run has the bits of a single run, also after kills."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_a_run_that_fails_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "sweep.log").read_bytes() == b""
 
 
-def test_what_else_may_be_at_the_path(tmp_path: Path) -> None:
+def test_other_files_at_the_path(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     for path in ("full", "base.toml"):
@@ -169,7 +169,7 @@ def a_sweep(path: Path) -> Sweep:
     return Sweep(path)
 
 
-def test_a_directory_says_what_became_of_its_runs(tmp_path: Path) -> None:
+def test_a_directory_reports_the_state_of_its_runs(tmp_path: Path) -> None:
     found = a_sweep(tmp_path / "s")
     fedsim.run(experiment("rounds=2"), tmp_path / "s/runs/tiny-rounds-2-s0")
     second = stopped(experiment("rounds=3"), str(tmp_path / "s/runs/tiny-rounds-3-s0"))

@@ -1,4 +1,4 @@
-"""FedBuff: who trains when, what the buffer's mean is, and runs of it."""
+"""FedBuff: the order of trainings, the buffer's mean, and whole runs."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +31,9 @@ def coins(round_: int) -> np.random.Generator:
     concurrency=st.integers(1, 30),
     rounds=st.integers(1, 8),
 )
-def test_as_many_as_said_train_at_any_time(clients: int, cohort: int, concurrency: int, rounds: int) -> None:
+def test_concurrency_clients_train_at_any_time(
+    clients: int, cohort: int, concurrency: int, rounds: int
+) -> None:
     cohort, concurrency = min(cohort, clients), min(concurrency, clients)
     schedule = Buffered(cohort, clients, coins, uniform=True, concurrency=concurrency)
     begun: set[tuple[int, int]] = set()
@@ -143,12 +145,12 @@ def test_dp_sgd_composes_over_the_trainings_that_began() -> None:
         ),
     ],
 )
-def test_what_it_cannot_be_with_is_refused(overrides: list[str], line: str) -> None:
+def test_invalid_combinations_are_refused(overrides: list[str], line: str) -> None:
     with pytest.raises(Refused) as refused:
         experiment("server.schedule=buffered", *overrides)
     assert str(refused.value).startswith(line)
 
 
-def test_more_at_once_than_there_are_clients_is_refused() -> None:
+def test_concurrency_above_the_number_of_clients_is_refused() -> None:
     with pytest.raises(Refused, match=r"concurrency = 13: must be from 1 to the 12 clients"):
         fedsim.run(experiment(*BASE, "server.schedule-options.concurrency=13"), "run")

@@ -82,7 +82,7 @@ def rows(of: Federation) -> list[dict[str, Any]]:
     return written
 
 
-def test_failures_are_counted_with_their_reasons_and_the_round_goes_on() -> None:
+def test_failures_are_counted_with_their_reasons_and_the_round_continues() -> None:
     setting = experiment("data.clients=11", "server.cohort=11", "rounds=1")
     rounds = federation(setting, 11)
     (row,) = rows(rounds)
@@ -151,7 +151,7 @@ def test_patience_and_target_accuracy_stop_early() -> None:
     assert stopped_after(lambda r: 1.0, "server.target-accuracy=0.51") == 9
 
 
-def test_messages_to_anyone_outside_the_cohort_are_refused() -> None:
+def test_messages_to_clients_outside_the_cohort_are_refused() -> None:
     grid = SequentialGrid(AppSpec(4, {}, "tests.support.apps:stateful"))
     nodes = grid.client_nodes()
     view = CohortGrid(grid, {client: nodes[client] for client in (1, 3)})
@@ -223,7 +223,7 @@ class Stranger(SequentialGrid):
         return list(super().get_node_ids())[::-1]
 
 
-def test_clients_behind_other_grids_are_asked_who_they_are() -> None:
+def test_nodes_of_other_grids_are_queried_for_their_clients() -> None:
     spec = AppSpec(3, {}, "fedsim.clients.app:app")
     known: ClientsGrid = SequentialGrid(spec)
     nodes = dict(known.client_nodes())

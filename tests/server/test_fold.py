@@ -62,7 +62,7 @@ def folded(
     st.lists(st.lists(st.tuples(st.integers(1, 500), st.booleans()), max_size=4), min_size=1, max_size=9),
     st.booleans(),
 )
-def test_the_fold_is_the_weighted_mean_of_who_answered(
+def test_the_fold_is_the_weighted_mean_of_valid_replies(
     drawn: list[list[tuple[int, bool]]], uniform: bool
 ) -> None:
     groups = [[reply(client, spoil=spoil) for client, spoil in group] for group in drawn]
@@ -132,7 +132,7 @@ def test_blocks_depend_on_the_cohort_alone_and_keep_its_order(size: int) -> None
     assert max(map(len, cut)) - min(map(len, cut[:-1] or cut)) == 0 or len(cut) == 1
 
 
-def test_how_an_array_lies_in_memory_does_not_matter() -> None:
+def test_memory_layout_does_not_matter() -> None:
     def transposed(client: int) -> Message:
         message = reply(client)
         record = message.content.array_records["arrays"]
@@ -145,7 +145,7 @@ def test_how_an_array_lies_in_memory_does_not_matter() -> None:
     assert plain.tobytes() == other.tobytes()
 
 
-def test_what_was_folded_is_let_go_of_at_once() -> None:
+def test_folded_replies_are_freed_at_once() -> None:
     """Or its arrays would be copied when the client's worker goes on to the next."""
     came = reply(1)
     array = weakref.ref(came.content["arrays"]["w"])  # type: ignore[arg-type]

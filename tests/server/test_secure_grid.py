@@ -1,4 +1,4 @@
-"""A Grid that trains by secure aggregation, by itself: with clients that fail, other Grids, and plain strategies."""
+"""The Grid for secure aggregation: with failing clients, other Grids, and Flower's strategies."""
 
 import dataclasses
 import time
@@ -84,7 +84,7 @@ def mean_of(clients: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("policy", [POLICY, IDEAL], ids=["real", "ideal"])
 @pytest.mark.parametrize("kind", [SequentialGrid, Plain])
-def test_the_one_reply_is_the_weighted_mean_of_who_did_not_fail(
+def test_the_reply_is_the_weighted_mean_of_clients_that_did_not_fail(
     kind: type[SequentialGrid], policy: Policy
 ) -> None:
     result = secure(grid_of(kind, policy.mode), policy).aggregate(training(range(12)))
@@ -115,7 +115,7 @@ def test_every_grid_and_the_ideal_give_the_same_bits() -> None:
     assert len(set(results)) == 1
 
 
-def test_who_is_about_to_train_is_told_before() -> None:
+def test_before_upload_gets_the_clients_that_are_about_to_train() -> None:
     told: list[list[int]] = []
     grid = grid_of(Deaf)
     grid.deaf = Stage.SHARE, {1, 2}  # type: ignore[attr-defined]
@@ -155,7 +155,7 @@ def test_too_few_are_no_sum_and_the_next_round_is_as_ever(stage: Stage) -> None:
     assert secured.aggregate(training(HEALTHY, 3)).summed == HEALTHY
 
 
-def test_a_sum_that_is_none_is_told_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_valid_sum_the_round_has_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     from fedsim.privacy.secagg.encoding import Encoding
 
     encode = Encoding.encode
@@ -172,7 +172,7 @@ def test_a_sum_that_is_none_is_told_and_the_run_goes_on(monkeypatch: pytest.Monk
     assert result.why.startswith("the sum is not one of updates: ")
 
 
-def test_what_else_goes_wrong_is_no_failed_round() -> None:
+def test_programming_errors_are_not_failed_rounds() -> None:
     def broken(clients: Any) -> None:
         raise ValueError("not our business")
 
@@ -195,7 +195,7 @@ def test_a_round_that_was_is_refused_by_the_clients() -> None:
     assert set(result.lost.values()) == {f"lost at stage 'advertise': {REFUSED}"}
 
 
-def test_what_clients_did_not_agree_to_is_refused_by_all() -> None:
+def test_a_policy_that_clients_do_not_accept_is_refused_by_all() -> None:
     other = dataclasses.replace(
         POLICY, assumptions=Assumptions(corrupt=0.1, dropout=0.7)
     )  # a lower threshold
@@ -221,7 +221,7 @@ def test_messages_that_differ_are_refused() -> None:
         secured.aggregate(taken)
 
 
-def test_other_messages_pass_and_train_messages_only_go_the_one_way() -> None:
+def test_other_messages_pass_and_train_messages_cannot_be_pushed() -> None:
     secured = secure(grid_of())
     queries = [Message(RecordDict(), node_id(client), "query") for client in (0, 3)]
     replies = list(secured.send_and_receive([*queries, *training(HEALTHY)]))

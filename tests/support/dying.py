@@ -1,4 +1,4 @@
-"""Runs of DP-FTRL that die where a test wants it, in this process or by a real SIGKILL in another; and who was drawn."""
+"""Runs of DP-FTRL that a test kills at a chosen point, in this process or by SIGKILL; and their cohorts."""
 
 import json
 import os

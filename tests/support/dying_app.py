@@ -1,4 +1,4 @@
-"""fedsim's ClientApp, of which one client's worker dies once: when it has noted its release, and before it answers."""
+"""fedsim's ClientApp; one client's worker dies once, after its event is written and before it answers."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What engines are asked in tests: queries to `tests.support.apps:stateful`, and a fold of what it sends."""
+"""Queries of engines in tests, to `tests.support.apps:stateful`, and a fold of its replies."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A server and clients as processes, to whom tests do things."""
+"""A server and clients as processes, under the tests' control."""
 
 import os
 import re

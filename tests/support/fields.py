@@ -1,4 +1,4 @@
-"""What a run's server and its clients hold of an algorithm's fields after its last round, as its checkpoint has it."""
+"""An algorithm's fields at a run's server and clients after its last round, from its checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path

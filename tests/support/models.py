@@ -1,4 +1,4 @@
-"""Models for the tests, each with something that fedsim has to keep, refuse or hide."""
+"""Models for tests, each with a property that fedsim must support, refuse or protect."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Clients' updates, noted while they are made, and looked for in what others receive."""
+"""Records clients' updates as they are made, and searches for them in what others receive."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Two small runs, what two runs must have alike, and what a ledger says."""
+"""Two small runs, the comparison of two runs, and reading of ledgers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A ClientApp that does, in each of its handlers, one thing that a grid has a rule for."""
+"""A ClientApp with a handler for each rule that a Grid must follow."""
 
 import time
 from collections.abc import Iterator

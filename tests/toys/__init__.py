@@ -1,1 +1,1 @@
-"""Toys: a user's own thing of each kind, one file each, as it would stand outside the package."""
+"""Toys: a user's own component of each kind, one file each, as outside the package."""

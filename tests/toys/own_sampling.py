@@ -1,4 +1,4 @@
-"""A cohort sampling of one's own, in one file: clients take turns, from a place that a stream draws once."""
+"""A user's own cohort sampling, in one file: clients take turns, from a random start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own cohort sampling, named in the experiment file: on both engines, resumed, and refused where it has no theorem."""
+"""A user's own cohort sampling, named in the experiment file: on both engines, resumed, refused without a guarantee."""
 
 from __future__ import annotations
 

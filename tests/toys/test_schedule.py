@@ -29,7 +29,7 @@ def test_a_schedule_of_ones_own_runs_on_every_engine() -> None:
         (["server.schedule=builtins:dict"], "dict"),
     ],
 )
-def test_what_is_no_schedule_is_refused(overrides: list[str], line: str) -> None:
+def test_a_reference_that_is_no_schedule_is_refused(overrides: list[str], line: str) -> None:
     with pytest.raises(Refused) as refused:
         fedsim.run(
             experiment(*dict.fromkeys([*([OWN] if "options" in overrides[0] else []), *overrides])), "run"

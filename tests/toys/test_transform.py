@@ -1,4 +1,4 @@
-"""A user's own transform, named in the experiment file: applied as it says, on both engines, resumed, by its own coins."""
+"""A user's own transform, named in the experiment file: applied, on both engines, resumed, with its own stream."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_one_clip_bounds_model_and_control_variate_together() -> None:
         ),
     ],
 )
-def test_what_it_cannot_be_with_is_refused(overrides: list[str], line: str) -> None:
+def test_invalid_combinations_are_refused(overrides: list[str], line: str) -> None:
     with pytest.raises(Refused) as refused:
         setting_of(*overrides)
     assert str(refused.value).startswith(line)

@@ -1,4 +1,4 @@
-"""Real runs, made once: three seconds' worth."""
+"""Real runs, made once; they take three seconds."""
 
 from pathlib import Path
 

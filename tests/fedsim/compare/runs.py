@@ -1,4 +1,4 @@
-"""Runs that are made up, so that what should come out can be worked out by hand."""
+"""Synthetic runs with results that can be computed by hand."""
 
 from pathlib import Path
 from typing import Any

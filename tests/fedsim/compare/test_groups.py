@@ -38,7 +38,7 @@ def test_a_pruned_run_is_named_apart_and_in_no_mean() -> None:
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "killed", "interrupted"])
-def test_what_has_not_run_to_its_end_does_not_count(status: str) -> None:
+def test_incomplete_runs_do_not_count(status: str) -> None:
     (group,) = grouped([member(accuracy=0.5), member(accuracy=0.1, seed=1, status=status)])
     assert group.values("accuracy") == {0: 0.5}
     assert [each.status for each in group.pending] == [status]

@@ -1,4 +1,4 @@
-"""Numbers beside points: what is where."""
+"""Placement of numbers beside points."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Comparing what runs really write."""
+"""Comparing real runs."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def test_the_table_has_the_runs_own_numbers(runs: Path) -> None:
     assert local["epsilon"] == manifest(runs / "runs" / "local-dp-s0")["epsilon"]["server"]["epsilon"]
 
 
-def test_who_is_not_counted_is_named(runs: Path) -> None:
+def test_runs_that_are_not_counted_are_named(runs: Path) -> None:
     shown = command(runs).stdout
     assert re.search(r"not counted: \S*failed: failed after 0 rounds: round 1: all 4 clients failed", shown)
     (runs / "runs" / "app").mkdir()

@@ -1,4 +1,4 @@
-"""The bundle holds no code, and a client takes no other."""
+"""The bundle holds no code, and clients refuse one that does."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""The operator's credential: good for one request, once, for a minute."""
+"""The operator's credential: valid for one request, once, within a minute."""
 
 from datetime import UTC, datetime, timedelta
 

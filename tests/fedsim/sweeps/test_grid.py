@@ -1,4 +1,4 @@
-"""Grids: what a text means, and what is none."""
+"""Grids: parsing them, and invalid ones."""
 
 import pytest
 from hypothesis import given

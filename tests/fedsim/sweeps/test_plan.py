@@ -1,4 +1,4 @@
-"""Plans: which runs follow from what was asked for, and what is refused before anything runs."""
+"""Plans: the runs of a request, and refusals before a run."""
 
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_can_not_be_is_refused_at_once(case: str, tmp_path: Path) -> None:
+def test_invalid_plans_are_refused_at_once(case: str, tmp_path: Path) -> None:
     grid, more, complaint = REFUSALS[case]
     with pytest.raises(Refused) as refused:
         planned("tiny.toml", grid=grid, **more)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pruning: which settings compete, at which rungs, and who goes on; all small enough to be worked out by hand."""
+"""Pruning: which settings compete, at which rungs, and which continue; all computed by hand."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Random search: what is drawn, and what is no range."""
+"""Random search: draws from ranges, and invalid ranges."""
 
 import numpy as np
 import pytest

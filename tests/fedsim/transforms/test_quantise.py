@@ -1,4 +1,4 @@
-"""Stochastic quantisation: on the levels, next to what was there, without bias, and within QSGD's bound of the error."""
+"""Stochastic quantisation: to adjacent levels, unbiased, and within QSGD's error bound."""
 
 import math
 from collections.abc import Callable

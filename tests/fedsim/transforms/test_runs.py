@@ -42,7 +42,7 @@ def bits_of(run: fedsim.Run) -> Any:
     return private_bits(run) if run.ledger.exists() else bits(run)
 
 
-def test_what_is_sent_is_the_transformed_change() -> None:
+def test_clients_send_the_transformed_update() -> None:
     plain, sparse = change_in("name=plain"), change_in("name=sparse", TOP_K)
     kept = np.sort(np.argsort(-np.abs(plain), kind="stable")[:65])  # a tenth of 650
     assert np.flatnonzero(sparse).tolist() == kept.tolist()
@@ -121,7 +121,7 @@ def test_the_account_is_as_without_them(mechanism: str) -> None:
     [((), 1e-6), ((*SECAGG, "privacy.secagg.mode=ideal"), 1e-4), ((LOCAL_DP,), 1e-5)],
     ids=["plain", "ideal", "local-dp"],
 )
-def test_scaffolds_clients_keep_what_they_have_sent(more: tuple[str, ...], most: float) -> None:
+def test_scaffolds_clients_keep_the_sent_changes(more: tuple[str, ...], most: float) -> None:
     run = fedsim.run(setting_of(*FAULTS, TOP_K, *more), "run")
     assert sum(row["failures"] for row in run.rows) > 3
     assert gap(run.path) < most

@@ -64,7 +64,7 @@ def test_lists_of_tables_are_read_written_and_overridden() -> None:
         ("", "transforms=top-k", "transforms = 'top-k': must be a list of tables, [[transforms]]"),
     ],
 )
-def test_what_can_be_no_transform_is_refused(text: str, override: str, line: str) -> None:
+def test_invalid_transforms_are_refused(text: str, override: str, line: str) -> None:
     with pytest.raises(Refused) as raised:
         Experiment.from_toml(text, [override])
     assert str(raised.value) == line

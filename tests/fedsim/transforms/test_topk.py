@@ -1,4 +1,4 @@
-"""Top-k sparsification: what is kept, by its definition and by hand."""
+"""Top-k sparsification, against its definition and by hand."""
 
 import math
 from fractions import Fraction

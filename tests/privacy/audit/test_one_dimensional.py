@@ -1,4 +1,4 @@
-"""The audit finds what is wrong, and leaves alone what is right."""
+"""The audit detects wrong claims, and accepts right ones."""
 
 import math
 from collections.abc import Callable

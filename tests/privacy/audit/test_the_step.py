@@ -1,4 +1,4 @@
-"""The audit of what clients really run: `DpSgd`, with its batches, clipping and noise, on one weight."""
+"""Audit of the clients' DP-SGD: `DpSgd`, with its batches, clipping and noise, on one weight."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The cost of central client-level privacy: published numbers, brute force, and what has no theorem."""
+"""Accounting of central client-level privacy: published numbers, brute force, and parameters without a guarantee."""
 
 import math
 from dataclasses import replace

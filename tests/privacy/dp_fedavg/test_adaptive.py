@@ -1,4 +1,4 @@
-"""Adaptive clipping: the split of the budget, the sign, and where the clip norm ends."""
+"""Adaptive clipping: the split of the budget, the sign, and the limit of the clip norm."""
 
 import math
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_the_split_of_the_budget(noise: float, cohort: int, split: float) -> Non
 
 
 @given(noise=st.floats(1e-3, 1e3), over=st.floats(1.0001, 1e6))
-def test_the_parts_cost_together_what_was_given(noise: float, over: float) -> None:
+def test_the_parts_compose_to_the_given_budget(noise: float, over: float) -> None:
     made = adaptive(noise_multiplier=noise, bit_noise=noise * over / 2)
     event = made.release(1.0, ZERO, 1, {BITS: 0.0}).event
     assert joint_noise_multiplier(event.parts) == pytest.approx(noise, rel=1e-9)
@@ -136,7 +136,7 @@ def test_updates_that_are_all_zero_do_not_shrink_it_to_nothing() -> None:
     assert clip >= 1e-12
 
 
-def test_it_does_not_grow_beyond_what_it_may_be_at_most() -> None:
+def test_it_does_not_exceed_its_maximum() -> None:
     # All norms are far above: without a bound it follows them, with one it stays there, and what is released is the same.
     norms = np.full((40, 100), 50.0)
     assert run(0.5, adaptive(), norms)[-1] > 5.0

@@ -1,4 +1,4 @@
-"""Metrics beside the update: the split of the budget, what one client moves, and the noise that is declared."""
+"""Released metrics: the split of the budget, one client's influence, and the declared noise."""
 
 import math
 from dataclasses import replace
@@ -103,7 +103,7 @@ def test_adaptive_clipping_and_a_metric_share_the_budget() -> None:
     over=st.lists(st.floats(1.0001, 1e6), min_size=1, max_size=5),
     share=st.floats(0.01, 0.999),
 )
-def test_all_together_cost_what_was_given(noise: float, over: list[float], share: float) -> None:
+def test_all_parts_compose_to_the_given_budget(noise: float, over: list[float], share: float) -> None:
     scale = (
         noise * math.hypot(*(1 / each for each in over)) / share
     )  # the metrics' part of the budget is share^2

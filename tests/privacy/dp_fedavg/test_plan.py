@@ -1,4 +1,4 @@
-"""The plan of a trusted server's rounds: what counts where a round has no sum, and where the plan ends."""
+"""The plan of DP-FedAvg: rounds without a sum, and the end of the plan."""
 
 import math
 from dataclasses import replace

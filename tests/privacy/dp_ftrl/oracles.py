@@ -1,4 +1,4 @@
-"""Slow and obvious: matrices written out, and every participation pattern."""
+"""Slow references: explicit matrices, and every participation pattern."""
 
 from collections.abc import Iterator
 from itertools import combinations, pairwise

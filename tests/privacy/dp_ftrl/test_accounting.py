@@ -152,7 +152,7 @@ def test_groups_that_are_refused(values: dict[str, float], says: str) -> None:
         Groups(**({"count": 4, "rounds": 12, "client_rate": 0.1} | values))  # type: ignore[arg-type]
 
 
-def test_what_has_no_theorem_is_refused() -> None:
+def test_parameters_without_a_guarantee_are_refused() -> None:
     groups = Groups(count=4, rounds=12, client_rate=0.1)
     four = Participation(rounds=12, separation=4)
     for mechanism, says in (

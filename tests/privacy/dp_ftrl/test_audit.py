@@ -1,4 +1,4 @@
-"""The audit on the line of what is really streamed: no more than is claimed, and mistakes are found."""
+"""One-dimensional audit of the streamed noise: it confirms the claim, and detects mistakes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Errors against matrices written out, published values and a second library."""
+"""Errors against explicit matrices, published values and a second library."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The streamed noise is C^-1 z, has its covariance, and goes on from its state."""
+"""The streamed noise is C^-1 z, has its covariance, and continues from its state."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The plan of correlated noise: a row of it comes once, and only if it was planned."""
+"""The plan of DP-FTRL: each row of noise is used once, and only if it was planned."""
 
 from dataclasses import replace
 

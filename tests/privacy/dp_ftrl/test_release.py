@@ -1,4 +1,4 @@
-"""The release of DP-FTRL: each row once and in its place, and no client that moves it further than it says."""
+"""The release of DP-FTRL: each row once and in order, with the declared sensitivity."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_the_event_says_the_noise_over_all_participations_whatever_the_plan_is_f
         ({"plan": NoisePlan(mechanism=BANDED.mechanism, noise_multiplier=0.0)}, "noise multiplier = 0.0"),
     ],
 )
-def test_what_has_no_theorem_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_parameters_without_a_guarantee_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         release(**changes)
 

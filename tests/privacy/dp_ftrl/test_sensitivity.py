@@ -1,4 +1,4 @@
-"""Sensitivity against every pattern there is, and the ways to get it wrong."""
+"""Sensitivity against every participation pattern, and common mistakes."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The server's half of DP-FTRL: its noise goes on from a checkpoint, for whoever has its key."""
+"""The server's half of DP-FTRL: with its key, the noise continues from a checkpoint."""
 
 import numpy as np
 import pytest

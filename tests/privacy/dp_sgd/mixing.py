@@ -1,4 +1,4 @@
-"""Models and losses by which examples meet, and the former check, which let them through."""
+"""Models and losses that mix examples, and the former check, which accepted them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models and losses, and the slow way to a clipped sum: autograd, one example at a time."""
+"""Small models and losses, and a slow reference for a clipped sum: autograd, one example at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step's sum as the machine computes it moves by at most the clip norm, and its noise hides it to the last bit."""
+"""The computed sum of a step has sensitivity at most the clip norm, and the noise covers its last bit."""
 
 import copy
 from collections.abc import Callable
@@ -150,7 +150,7 @@ class Noisy(nn.Module):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_record_that_is_not_finite_changes_nobody_elses_mask(kernel: Kernel, bad: float) -> None:
+def test_a_record_that_is_not_finite_does_not_change_the_masks_of_others(kernel: Kernel, bad: float) -> None:
     model, x = Noisy(), torch.randn(6, 4)
     gradient = PrivateGradient(model, first, clip=10.0, kernel=kernel)
 

@@ -1,4 +1,4 @@
-"""A model by which an example depends on others is refused by every kernel, before anything is released."""
+"""Every kernel refuses a model that mixes examples, before any release."""
 
 import copy
 from collections.abc import Iterator
@@ -227,7 +227,7 @@ class FirstBatch(nn.Module):
 
 
 @pytest.mark.parametrize("kernel", ["fast", "opacus"])
-def test_what_is_kept_of_batches_before(kernel: Kernel) -> None:
+def test_state_kept_from_earlier_batches(kernel: Kernel) -> None:
     with pytest.raises(ValueError, match="depends on the batches before it"):
         first_batch(Meeting(Remembers()), *batch(6), kernel)
     with pytest.raises(ValueError, match="examples meet"):
@@ -256,7 +256,7 @@ def test_random_numbers_other_than_dropouts(mix: Any, message: str, kernel: Kern
         first_batch(Meeting(mix), *batch(4), kernel)
 
 
-def test_what_is_hidden_by_weights_of_zero() -> None:
+def test_mixing_that_zero_weights_hide() -> None:
     model = Meeting(MIXES["batch mean"])
     for parameter in model.parameters():
         nn.init.zeros_(parameter)

@@ -49,7 +49,7 @@ def test_a_public_rate_leaves_nothing_to_the_number_of_records() -> None:
 
 
 @pytest.mark.parametrize("randomness", [seeded(0), SystemRandomness()], ids=["seeded", "system"])
-def test_each_record_is_drawn_by_its_own_coin(randomness: Randomness) -> None:
+def test_records_are_drawn_independently(randomness: Randomness) -> None:
     batches = Batches.of(4, 1)  # rate 1/4, mean 1: the 16 subsets have known probabilities
     draws = Counter(tuple(batches.draw(randomness)) for _ in range(20_000))
     subsets = [subset for size in range(5) for subset in combinations(range(4), size)]

@@ -1,4 +1,4 @@
-"""What DP-SGD refuses, and what it says."""
+"""DP-SGD's refusals, and their messages."""
 
 import pytest
 import torch
@@ -208,7 +208,7 @@ def test_dropout_finds_the_generator_as_it_was() -> None:
         (FirstState(), r"lstm \(LSTM\): must be given .* no first state"),
     ],
 )
-def test_what_shows_in_the_pass_forward_only(model: nn.Module, message: str) -> None:
+def test_mixing_that_only_the_forward_pass_shows(model: nn.Module, message: str) -> None:
     private = PrivateGradient(model, losses, clip=1.0)
     x = torch.zeros(2, 3, 2) if isinstance(model, FirstState) else torch.zeros(2, 2)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The plan of local DP: a ledger of another one is no account of it."""
+"""The plan of local DP: it refuses the ledger of another mechanism."""
 
 from dataclasses import replace
 

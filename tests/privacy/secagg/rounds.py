@@ -1,4 +1,4 @@
-"""Plays whole rounds of secure aggregation in one process, message by message."""
+"""Runs complete rounds of secure aggregation in one process, message by message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost model against rounds that are played, and against the published expansion factors."""
+"""The cost model against real rounds and published expansion factors."""
 
 from collections import defaultdict
 from collections.abc import Callable

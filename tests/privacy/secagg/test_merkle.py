@@ -1,4 +1,4 @@
-"""Merkle proofs: what is in is shown, and nothing else is."""
+"""Merkle proofs: members have one, and others don't."""
 
 import hashlib
 

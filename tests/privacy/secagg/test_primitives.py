@@ -1,4 +1,4 @@
-"""The primitives against the values that their standards publish."""
+"""The primitives against their standards' test vectors."""
 
 from __future__ import annotations
 

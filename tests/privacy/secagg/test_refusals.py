@@ -1,4 +1,4 @@
-"""What a client refuses, whatever the server asks; and what the server refuses, whatever clients send."""
+"""Refusals of a client to a malicious server, and of the server to malicious clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole rounds: the exact sum of who has uploaded, or none, as the theory says."""
+"""Complete rounds: the exact sum of the uploads, or none, as in theory."""
 
 from __future__ import annotations
 

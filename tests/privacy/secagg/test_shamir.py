@@ -1,4 +1,4 @@
-"""Shares: any threshold of them gives the secret; fewer say nothing, in a field that is small enough to try all."""
+"""Shamir shares: any threshold of them gives the secret; fewer reveal nothing, exhaustively in a small field."""
 
 from __future__ import annotations
 

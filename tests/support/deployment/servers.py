@@ -1,4 +1,4 @@
-"""Real servers as processes, for tests, and what speaks to them."""
+"""Server processes for tests, and clients of their APIs."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A server in this process that shows run directories and has a say in how Flower's runs are, as a test wants it."""
+"""A server in this process that serves run directories, with run states set by a test."""
 
 import threading
 from collections.abc import Iterator

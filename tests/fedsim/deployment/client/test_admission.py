@@ -82,7 +82,7 @@ def test_only_those_that_it_was_started_with(tmp_path: Path) -> None:
     assert admitted([own], experiment=own.to_toml()).experiment == own
 
 
-def test_what_may_be_said_and_what_may_be_done_twice() -> None:
+def test_which_runs_are_private_and_train_once_a_round() -> None:
     rows = [
         ([], False, False),
         (["privacy.secagg.clip=1"], True, False),

@@ -1,4 +1,4 @@
-"""Clients as processes: what they answer, keep and refuse, and that they outlive whatever goes wrong."""
+"""Client processes: what they answer, store and refuse, and that they survive failures."""
 
 import hashlib
 import json
@@ -99,7 +99,7 @@ def test_a_client_notes_each_round_that_it_takes_part_in(federation: Federation)
     ]
 
 
-def test_no_code_but_its_own(federation: Federation) -> None:
+def test_a_client_runs_only_its_installed_code(federation: Federation) -> None:
     probe = (
         b"from flwr.app import Message, RecordDict\nfrom flwr.serverapp import ServerApp\napp = ServerApp()\n"
         b"@app.main()\ndef main(grid, context):\n"
@@ -196,7 +196,7 @@ def refusal(folder: Path, name: str, *options: str) -> str:
         return one.text.splitlines()[-1]
 
 
-def test_who_is_let_in(tmp_path: Path, keys: Path, server: Server) -> None:
+def test_which_clients_are_admitted(tmp_path: Path, keys: Path, server: Server) -> None:
     make_keys(tmp_path / "others", CLIENTS, [], timedelta(days=1))
     foreign = keyed(server, tmp_path / "others", 0)
     said = refusal(tmp_path, "a", *foreign)
@@ -209,7 +209,7 @@ def test_who_is_let_in(tmp_path: Path, keys: Path, server: Server) -> None:
     assert refusal(tmp_path, "a", *insecure).endswith("speaks TLS; --insecure is for a server without it")
 
 
-def test_one_client_a_key_and_a_state(tmp_path: Path, keys: Path, server: Server) -> None:
+def test_one_process_for_each_key_and_state(tmp_path: Path, keys: Path, server: Server) -> None:
     with Remote.connect(server.address, keys / "operator") as remote:
 
         def online() -> list[bool]:

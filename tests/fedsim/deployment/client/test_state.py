@@ -1,4 +1,4 @@
-"""What a client keeps: whole after a kill, without open sessions, and one process at a time."""
+"""A client's stored state: complete after a kill, without open sessions, locked by one process."""
 
 import json
 import resource
@@ -59,7 +59,7 @@ def test_an_open_session_is_kept_in_memory_only(tmp_path: Path) -> None:
     assert "secagg" not in state.load(SERIES)
 
 
-def test_what_is_loaded_is_nobody_elses(tmp_path: Path) -> None:
+def test_a_loaded_state_is_a_copy(tmp_path: Path) -> None:
     state = State(tmp_path)
     state.save(1, states())
     state.load(1)["more"] = MetricRecord({"a": 1})

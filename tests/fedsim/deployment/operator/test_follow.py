@@ -1,4 +1,4 @@
-"""Starting, following and stopping runs, over HTTP, with a server whose every move the test decides."""
+"""Starting, following and stopping runs over HTTP, with a server that the test controls."""
 
 import os
 import signal
@@ -87,7 +87,7 @@ def test_a_run_is_started_followed_and_copied(tiny: Experiment, server: Server, 
     assert Experiment.from_run_config(find(remote, run.name, None).flower.config) == tiny
 
 
-def test_who_watches_hears_of_the_first_round_before_anything_is_shown(
+def test_the_watcher_is_called_before_the_first_round_is_shown(
     tiny: Experiment, server: Server, remote: Remote
 ) -> None:
     run, told, heard = submit(remote, tiny, None), Told(), []

@@ -96,9 +96,7 @@ def test_messages_with_contents_of_their_own_are_sent_in_requests_that_are_not_t
     assert sorted(found) == sorted(sizes)
 
 
-def test_who_does_not_answer_is_not_waited_for_beyond_the_timeout(
-    post: Post, wire: Wire, grid: DeployedGrid
-) -> None:
+def test_the_wait_for_replies_ends_at_the_timeout(post: Post, wire: Wire, grid: DeployedGrid) -> None:
     one, two = post.nodes
 
     def reply() -> None:

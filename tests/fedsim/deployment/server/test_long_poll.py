@@ -1,4 +1,4 @@
-"""Long polls around an app with the parts of Flower's that matter: whoever waits hears of what came, at once."""
+"""Long polling around an app like Flower's: a waiting client gets a message as soon as it arrives."""
 
 import asyncio
 import time
@@ -163,7 +163,7 @@ def test_a_message_that_comes_while_flower_is_asked_is_not_missed() -> None:
 
 
 @pytest.mark.parametrize("hold", [None, "0", "-1", "nan", "inf", "x", "0.01"])
-def test_who_does_not_ask_to_be_held_is_answered_at_once(hold: str | None) -> None:
+def test_requests_without_long_polling_are_answered_at_once(hold: str | None) -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
         assert await Caller(LongPoll(mailbox)).pull(1, hold) == []
@@ -181,7 +181,7 @@ def test_an_empty_answer_goes_out_once_the_time_is_over() -> None:
     assert asyncio.run(scenario()) >= 0.2
 
 
-def test_who_hangs_up_is_not_waited_for() -> None:
+def test_a_closed_connection_ends_the_wait() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
         caller = Caller(LongPoll(mailbox))

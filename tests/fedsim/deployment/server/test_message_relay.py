@@ -1,4 +1,4 @@
-"""The relay over Flower's own database: a message arrives whole, once, and at its own node."""
+"""The relay over Flower's database: a message arrives complete, once, and at its node."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One process a key, so many clients, joining so often: by a clock that the test sets."""
+"""Limits on processes for a key, on clients and on joins, with a clock that the test sets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Run directories over HTTP: what is in them, and nothing that is not."""
+"""Run directories over HTTP: their files, and nothing else."""
 
 import asyncio
 import json

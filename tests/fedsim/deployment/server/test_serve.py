@@ -1,4 +1,4 @@
-"""A server with TLS and keys, from outside: whoever may not is refused, with one line in the log that says why."""
+"""A server with TLS and keys: unauthorised requests are refused, with the reason in one line of the log."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def refusal(error: pytest.ExceptionInfo[httpx.HTTPStatusError]) -> tuple[int, st
     return error.value.response.status_code, error.value.response.json()["error"]
 
 
-def test_it_says_where_it_is_and_how_it_is(server: Server, keys: ClientKeys) -> None:
+def test_it_reports_its_address_and_health(server: Server, keys: ClientKeys) -> None:
     assert server.ready == f"fedsim server: ready on https://127.0.0.1:{server.port} (3 clients registered)\n"
     verify = trusting(keys.root_certificates)
     for path in ("/health", "/health/ready"):
@@ -124,7 +124,7 @@ def test_a_client_with_anothers_public_key_is_refused(server: Server, keys: Clie
     server.lines("refused client 0 (127.0.0.1:", "the signature is not by the client's key")
 
 
-def test_nobody_registers_a_node_over_the_fleet_api(server: Server, keys: ClientKeys) -> None:
+def test_nodes_cannot_be_registered_over_the_fleet_api(server: Server, keys: ClientKeys) -> None:
     request = RegisterNodeFleetRequest(public_key=public_key_to_bytes(keys.node_key.public_key()))
     with pytest.raises(httpx.HTTPStatusError) as error:
         fleet(server, keys).RegisterNode(request)

@@ -1,4 +1,4 @@
-"""A server's processes: nothing is left of them however it ends, and what it keeps is there after a restart."""
+"""A server's processes: none survives the server, and its state survives a restart."""
 
 import os
 import signal
