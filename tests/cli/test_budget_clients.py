@@ -87,7 +87,7 @@ def test_what_cohort_and_population_it_takes() -> None:
     assert row.split()[2:] == [f"{cohort:,}", f"{clients:,}"]
 
 
-def test_fixed_cohorts_print_their_honest_number_and_say_what_coins_would_give() -> None:
+def test_fixed_cohorts_print_their_epsilon_and_that_of_poisson_sampling() -> None:
     line = (
         "dp-fedavg --noise-multiplier 1 --rounds 100 --delta 1e-5 --clients 1000 --cohort 10 --sampling fixed"
     )

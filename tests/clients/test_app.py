@@ -34,7 +34,7 @@ def weights(reply: Message) -> bytes:
     return b"".join(array.numpy().tobytes() for array in reply.content.array_records["arrays"].values())
 
 
-def test_a_clients_bits_depend_neither_on_threads_nor_on_who_came_before() -> None:
+def test_a_clients_bits_depend_neither_on_threads_nor_on_earlier_clients() -> None:
     first = weights(trained(3))
     assert weights(trained(13)) != first
     assert weights(trained(3, threads=2)) == first

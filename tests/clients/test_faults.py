@@ -69,7 +69,7 @@ def test_a_clients_fault_says_nothing_of_another_rounds_or_clients() -> None:
     assert drawn(half, seed=1) != drawn(half) == drawn(half)
 
 
-def test_more_of_one_fault_leaves_who_has_the_first_ones() -> None:
+def test_a_higher_probability_keeps_the_clients_that_had_the_fault() -> None:
     less, more = (FaultsSection(dropout=0.2, crash=crash) for crash in (0.0, 0.3))
     first = [fault is Fault.DROPOUT for fault in drawn(less)]
     assert first == [fault is Fault.DROPOUT for fault in drawn(more)]
@@ -138,7 +138,7 @@ def test_the_rows_count_the_faults_that_were_drawn() -> None:
             assert line.startswith(f"client {client}: {REASONS[fault]}")
 
 
-def test_a_round_goes_on_with_the_clients_that_are_left() -> None:
+def test_a_round_continues_with_the_remaining_clients() -> None:
     # One step a client on all of its examples: the weighted mean over the clients that are left is the step
     # of gradient descent on their examples together, and nobody else's.
     setting = experiment(

@@ -155,7 +155,7 @@ def test_a_plain_train_message_is_never_answered() -> None:
     assert client.trained == 0
 
 
-def test_who_takes_no_part_trains_as_ever() -> None:
+def test_clients_without_secure_aggregation_train_as_usual() -> None:
     client = Client(0)
     mod = secure(lambda context: None)
     assert mod(Message(model(), 0, "train"), client.context, client.app).has_content()

@@ -55,7 +55,7 @@ def test_the_table_has_each_mechanism_and_each_of_its_adversaries_once() -> None
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_what_is_public_is_covered_against_everybody_who_has_a_theorem(mechanism: str) -> None:
+def test_public_values_are_covered_for_every_adversary_with_a_theorem(mechanism: str) -> None:
     """What an adversary who may have least may have, all others may: the public files are made of nothing else."""
     covers = [cover.kinds for cover in COVERS if cover.mechanism == mechanism and cover.kinds]
     for item in ITEMS:
@@ -153,7 +153,7 @@ def test_a_private_file_is_its_owners_also_where_one_was_not(tmp_path: Path) -> 
     assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", 0o600)
 
 
-def test_the_private_log_takes_lines_and_is_never_made_by_who_only_adds_to_it(tmp_path: Path) -> None:
+def test_the_private_log_takes_lines_and_is_not_created_by_adding_to_it(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     note(log, "lost")
     assert not log.exists()

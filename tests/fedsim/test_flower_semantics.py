@@ -84,7 +84,7 @@ def is_unavailable(reply: Message, message_id: str) -> bool:
 # --- pushing ------------------------------------------------------------------------------------------------
 
 
-def test_a_reply_says_to_what_and_from_whom_it_is(fleet: Fleet) -> None:
+def test_a_reply_names_its_message_and_its_node(fleet: Fleet) -> None:
     message = query(fleet.node(), group_id="7", ttl=100.0)
     (reply,) = fleet.ask(message)
     assert message.metadata.message_id
@@ -120,7 +120,7 @@ def test_a_message_to_the_server_itself_has_no_node(fleet: Fleet) -> None:
     assert reply.metadata.reply_to_message_id == message.metadata.message_id
 
 
-def test_what_is_no_message_to_send_is_an_error(fleet: Fleet) -> None:
+def test_an_invalid_message_is_an_error(fleet: Fleet) -> None:
     node = fleet.node()
     message = query(node)
     (reply,) = fleet.ask(message)
@@ -129,7 +129,7 @@ def test_what_is_no_message_to_send_is_an_error(fleet: Fleet) -> None:
             list(fleet.grid.push_messages([wrong]))
 
 
-def test_a_message_whose_time_is_over_is_dropped(fleet: Fleet) -> None:
+def test_an_expired_message_is_dropped(fleet: Fleet) -> None:
     node = fleet.node()
     message = query(node, ttl=0.05)
     time.sleep(0.1)
@@ -186,7 +186,7 @@ def test_a_reply_that_is_pulled_after_the_messages_time_is_lost(fleet: Fleet) ->
     assert is_unavailable(reply, message_id)
 
 
-def test_a_reply_whose_own_time_is_over_is_lost(fleet: Fleet) -> None:
+def test_an_expired_reply_is_lost(fleet: Fleet) -> None:
     message = query(fleet.node(), "short", group_id="g")
     (message_id,) = fleet.grid.push_messages([message])
     time.sleep(1.5)
@@ -254,7 +254,9 @@ def test_messages_to_one_node_are_answered_in_order(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("action", ["fail", "no_handler"])
-def test_what_a_client_raises_is_an_error_and_its_state_is_as_before(fleet: Fleet, action: str) -> None:
+def test_an_exception_in_a_client_is_an_error_and_leaves_its_state_unchanged(
+    fleet: Fleet, action: str
+) -> None:
     node = fleet.node()
     fleet.ask(query(node))
     message = query(node, action)

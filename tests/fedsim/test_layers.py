@@ -283,7 +283,7 @@ def test_a_users_modules_may_have_the_names_of_ours(tmp_path: Path) -> None:
     assert (result.returncode, (tmp_path / "run" / "metrics.jsonl").exists()) == (0, True), result.stderr
 
 
-def test_an_experiment_is_validated_without_what_mechanisms_calculate_by() -> None:
+def test_validation_imports_no_library_for_accounting() -> None:
     code = (
         "import sys, fedsim\n"
         "tables = {'dp-sgd': {'delta': 1e-5}, 'dp-fedavg': {'delta': 1e-3, 'clip': 1.0}, 'local-dp': {'delta': 1e-3, 'clip': 1.0}}\n"

@@ -44,7 +44,7 @@ def test_arrays_arrive_without_being_sent(lender: Lender) -> None:
         assert theirs.ctypes.data % 64 == 0
 
 
-def test_what_many_read_nobody_may_change_and_what_one_reads_is_his(lender: Lender) -> None:
+def test_shared_arrays_are_read_only_and_single_ones_writable(lender: Lender) -> None:
     us, them = line(lender)
     us.send(b"", lender.lend([np.zeros(3)]), lender.lend([np.zeros(3)], sole=True))
     _, ((shared,), (own,)) = them.receive()
@@ -94,7 +94,7 @@ def test_a_loan_that_is_sent_again_while_it_is_read(lender: Lender) -> None:
     lender.release(other)
 
 
-def test_who_is_gone_has_let_go(lender: Lender) -> None:
+def test_memory_of_a_lost_peer_is_reused(lender: Lender) -> None:
     us, them = line(lender)
     loan = lender.lend([np.ones(4)])
     us.send(b"", loan)

@@ -232,7 +232,7 @@ def test_values_that_are_none(y: Any, y_test: Any, saying: str) -> None:
         load(write("d.npz", y, y_test))
 
 
-def test_fractions_are_no_labels_and_the_line_says_where_they_are_for() -> None:
+def test_fractional_labels_are_refused_with_a_hint_at_regression() -> None:
     with pytest.raises(
         Refused, match=r"holds fractions; whole numbers from 0 are needed .*name = 'regression'"
     ):

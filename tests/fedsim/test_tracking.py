@@ -93,7 +93,7 @@ def test_numbers_are_what_can_be_drawn() -> None:
         ("tensorboard", "tensorboard", "--track tensorboard: TensorBoard is not installed; pip install 'fedsim[tensorboard]'"),
     ],
 )  # fmt: skip
-def test_what_is_not_installed_is_said_at_once(
+def test_a_tracker_that_is_not_installed_is_reported_at_once(
     name: str, module: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
@@ -235,7 +235,7 @@ def test_ones_own_tracker_is_named_by_its_module() -> None:
         assert str(refused.value).startswith(said)
 
 
-def test_a_sweep_says_at_once_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_reports_trackers_that_are_not_installed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)  # as if it were not there
     Path("e.toml").write_text(experiment().to_toml())
     result = CliRunner().invoke(app, ["sweep", "e.toml", "--out", "s", "--track", "mlflow"])

@@ -17,9 +17,7 @@ shapes = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1
 
 
 @given(shapes, st.sampled_from(["float16", "float32", "float64"]), st.integers(0, 2**32))
-def test_what_training_changed_leads_back_to_where_it_led(
-    drawn: list[tuple[int, ...]], dtype: str, seed: int
-) -> None:
+def test_received_plus_difference_is_trained(drawn: list[tuple[int, ...]], dtype: str, seed: int) -> None:
     draws = np.random.default_rng(seed)
     before = {f"w{i}": np.asarray(draws.integers(-9, 9, shape), dtype) for i, shape in enumerate(drawn)}
     after = {name: np.asarray(w + draws.integers(-9, 9, w.shape), dtype) for name, w in before.items()}

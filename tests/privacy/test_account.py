@@ -54,7 +54,7 @@ def events(*clients: int, round_: int = 1) -> list[Event]:
     return [LOCAL.planned(round_, client) for client in clients]
 
 
-def test_what_replies_bring_is_noted_in_the_file_and_counted() -> None:
+def test_events_in_replies_are_written_and_counted() -> None:
     account, file = opened(LOCAL, lasting=False)
     account.charge(1, [0, 1])
     assert len(account.ledger) == 0  # nothing is charged ahead
@@ -63,7 +63,7 @@ def test_what_replies_bring_is_noted_in_the_file_and_counted() -> None:
     assert "ledger" not in account.instructions()
 
 
-def test_what_is_charged_ahead_is_in_the_file_at_once_and_no_reply_is_counted_too() -> None:
+def test_events_charged_ahead_are_written_at_once_and_replies_do_not_count() -> None:
     account, file = opened(LOCAL, lasting=True, charges_ahead=True)
     account.charge(1, [0, 1])
     assert list(account.ledger) == file.written == events(0, 1)
@@ -92,7 +92,7 @@ def test_where_clients_note_in_the_file_themselves_late_ones_count_before_the_ne
 
 
 @pytest.mark.parametrize("lasting", [False, True])
-def test_what_the_server_releases_is_its_own_and_nothing_that_clients_say_is_counted(lasting: bool) -> None:
+def test_releases_of_the_server_count_and_events_from_clients_do_not(lasting: bool) -> None:
     account, file = opened(SERVERS, lasting=lasting, charges_ahead=True)
     assert not account.charges_ahead
     account.charge(1, [0, 1])
@@ -103,7 +103,7 @@ def test_what_the_server_releases_is_its_own_and_nothing_that_clients_say_is_cou
     assert list(account.ledger) == file.written == [COHORT]
 
 
-def test_a_run_that_goes_on_counts_what_its_file_has() -> None:
+def test_a_resumed_run_counts_the_events_in_its_file() -> None:
     account = Account(LOCAL, Noise.SEEDED, charges_ahead=False)
     file = File(lasting=False)
     account.open(file, events(4) + events(4, round_=2))

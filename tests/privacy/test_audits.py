@@ -147,7 +147,7 @@ def check(name: str, honest: Release, claimed: float, *wrong: Release, trials: i
         assert measure(mistake, trials, DELTA, generator).epsilon > claimed
 
 
-def test_dp_fedavg_and_what_weights_by_examples_or_half_the_noise_give_away() -> None:
+def test_dp_fedavg_and_the_leaks_of_weights_by_examples_and_half_the_noise() -> None:
     # By examples, of which the third client has 910 of 1000, its update counts for 2.73 where it should for 1.
     by_examples = dp_fedavg(NOISE, weights=(0.135, 0.135, 2.73))
     half = dp_fedavg(NOISE / 2)
@@ -162,7 +162,7 @@ def test_dp_fedavg_with_poisson_cohorts_and_a_client_that_is_always_in() -> None
 
 
 @pytest.mark.slow
-def test_adaptive_clipping_and_what_raw_bits_or_the_updated_clips_noise_give_away() -> None:
+def test_adaptive_clipping_and_the_leaks_of_raw_bits_and_the_updated_clips_noise() -> None:
     # Raw bits of 0 or 1 move by 1 where the split takes 1/2. All three are below the clip norm, so that without noise
     # the next one is exp(-RATE / 2) of it.
     check(
@@ -182,7 +182,7 @@ def test_adaptive_clipping_and_what_raw_bits_or_the_updated_clips_noise_give_awa
     assert measure(updated, TRIALS, DELTA, generator).epsilon > claimed
 
 
-def test_a_metric_beside_the_update_and_what_unshifted_values_or_half_the_noise_give_away() -> None:
+def test_a_released_metric_and_the_leaks_of_unshifted_values_and_half_the_noise() -> None:
     def unshifted(value: float, bound: float) -> float:  # a client moves the sum by the whole bound
         return 0.0 if math.isnan(value) else min(max(value, 0.0), bound)
 
@@ -191,6 +191,6 @@ def test_a_metric_beside_the_update_and_what_unshifted_values_or_half_the_noise_
 
 
 @pytest.mark.parametrize("law", list(Law))
-def test_local_noise_and_what_a_sensitivity_of_one_clip_norm_gives_away(law: Law) -> None:
+def test_local_noise_and_the_leak_of_a_sensitivity_of_one_clip_norm(law: Law) -> None:
     claimed = local.laplace(NOISE, 1) if law is Law.LAPLACE else epsilon_of(local.gaussian(NOISE, 1, DELTA))
     check(f"local {law}", locally(law, NOISE), claimed, locally(law, NOISE / 2))

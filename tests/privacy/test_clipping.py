@@ -112,7 +112,7 @@ def test_huge_updates_are_scaled_and_not_lost() -> None:
     assert beyond.arrays["a"] == pytest.approx(np.full(100, 0.5))
 
 
-def test_what_is_as_long_in_pieces_as_whole() -> None:
+def test_a_norm_by_pieces_is_that_of_the_whole() -> None:
     update = np.random.default_rng(2).standard_normal(3 * (1 << 14) + 5).astype(np.float32)
     norm = math.sqrt(math.fsum(float(x) ** 2 for x in update))
     assert clip_jointly({"a": update}, 1e9).norm_before == pytest.approx(norm, rel=8e-6)

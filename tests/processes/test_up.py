@@ -158,7 +158,7 @@ def test_killed_it_leaves_no_process(start: Callable[..., Up]) -> None:
     up.until(lambda: not up.pids())
 
 
-def test_a_client_that_is_killed_is_told_of_and_a_server_ends_it(start: Callable[..., Up]) -> None:
+def test_a_killed_client_is_reported_and_a_killed_server_ends_the_command(start: Callable[..., Up]) -> None:
     up = start("long.toml", "--out", "up", "--set", "server.timeout=20")
     up.until(lambda: rows_of("up") > 0)
     (client,) = (pid for pid, line in up.pids().items() if "client-1 " in line)

@@ -241,7 +241,7 @@ def test_a_hypothetical_population_stands_beside_the_simulations_epsilon_and_not
 ADDED = ("privacy.dp-fedavg.relation='add-or-remove-one'", "privacy.dp-fedavg.rate=0.2")
 
 
-def test_where_the_number_of_clients_is_protected_nothing_that_is_told_is_made_of_it(
+def test_no_output_depends_on_a_protected_number_of_clients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def told(*overrides: str) -> Any:
@@ -377,7 +377,7 @@ def test_a_metric_costs_no_epsilon_and_is_the_noised_mean_of_what_clients_say(
         assert (update.sensitivity, update.noise_multiplier) == (0.05, pytest.approx(0.8728716))
 
 
-def test_without_a_seed_the_released_loss_is_all_that_is_said_of_the_clients() -> None:
+def test_with_real_noise_rows_have_only_released_losses_of_clients() -> None:
     more = ("privacy.noise='os'", "privacy.dp-fedavg.release.num-examples={bound=100.0, noise=1000.0}")
     run = fedsim.run(digits(*ADAPTIVE, *RELEASE, *more, "rounds=2"), "run")
     for row in run.private_rows:

@@ -189,7 +189,7 @@ def test_the_private_folder_is_its_owners_whatever_the_umask() -> None:
     }
 
 
-def test_epsilon_so_far_is_that_of_the_plan_and_not_of_who_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epsilon_so_far_is_the_plans_and_not_the_drawn_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clients of 40 take turns; each has spent less than the rows say."""
     turns = iter(([0], [1], [0], [1]))
     monkeypatch.setattr(IndependentCohorts, "draw", lambda *_: next(turns))
@@ -220,7 +220,7 @@ def raising(*_: Any, **__: Any) -> Any:
 
 
 @each_mechanism
-def test_what_a_client_raises_is_in_the_private_log_alone(
+def test_exceptions_of_clients_are_only_in_the_private_log(
     overrides: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -395,7 +395,7 @@ def test_private_rows_that_are_damaged_are_refused(damage: Callable[[Path], None
         fedsim.resume(path)
 
 
-def test_what_was_spent_counts_a_round_that_a_failure_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spent_privacy_counts_a_failed_round(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_in(monkeypatch, "evaluation", 2, raising)
     for overrides, name in ((DP_SGD, "known-cohort"), (LOCAL_DP, "server")):
         with pytest.raises(RunFailed):

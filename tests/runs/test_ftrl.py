@@ -155,7 +155,7 @@ def test_a_round_releases_its_sum_with_its_row_of_the_noise(
 # --- what it costs ------------------------------------------------------------------------------------------
 
 
-def test_epsilon_is_that_of_one_gaussian_and_of_groups_against_who_knows_no_cohort() -> None:
+def test_epsilon_is_that_of_one_gaussian_and_with_secret_cohorts_of_groups() -> None:
     run = fedsim.run(setting(), "run")
     said = run.manifest["epsilon"]
     assert said["server"]["epsilon"] == "infinite"
@@ -196,7 +196,7 @@ def test_given_noise_against_released_models_is_over_one_participation() -> None
 
 
 @pytest.mark.parametrize("more", ["mechanism=blt", "max-participations=2"])
-def test_without_a_theorem_for_secret_cohorts_the_bound_of_known_ones_stands(more: str) -> None:
+def test_without_a_theorem_for_secret_cohorts_the_bound_for_known_cohorts_is_used(more: str) -> None:
     said = fedsim.run(setting(f"privacy.dp-ftrl.{more}"), "run").manifest["epsilon"]
     assert said["released-models"]["epsilon"] == said["known-cohort"]["epsilon"]
     assert "secret ones have a theorem for banded noise" in said["released-models"]["why"]

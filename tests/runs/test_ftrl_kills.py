@@ -66,9 +66,7 @@ def check(notes: Path, run: fedsim.Run, rounds: int = ROUNDS) -> None:
     assert [row["round"] for row in run.rows] == list(range(1, rounds + 1))
 
 
-def test_a_kill_after_a_release_counts_those_who_were_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_after_a_release_counts_its_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, notes = tmp_path / "run", tmp_path / "draws"
     killed(setting(), run, notes, "released", 3)  # a real one
     home = Path(fedsim.results.secret_state.default_home())
@@ -111,7 +109,7 @@ def test_a_kill_after_a_release_counts_those_who_were_in_it(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_kill_in_each_round_leaves_who_takes_part_as_it_was_drawn(place: str, tmp_path: Path) -> None:
+def test_a_kill_in_each_round_keeps_the_drawn_cohorts(place: str, tmp_path: Path) -> None:
     run, notes = tmp_path / "run", tmp_path / "draws"
     experiment = setting("server.cohort=4")
     for round_ in range(1, ROUNDS + 1):
@@ -179,7 +177,7 @@ def test_resume_is_refused_if_a_cohort_is_not_recorded(tmp_path: Path) -> None:
 # --- what else a release moves on -----------------------------------------------------------------------
 
 
-def test_an_adaptive_clip_norm_is_the_one_that_clients_and_noise_have_though_a_round_was_abandoned(
+def test_after_an_abandoned_round_clients_and_noise_have_the_same_adaptive_clip_norm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The norm of an abandoned round is forgotten: what was released before it gives a norm as good."""

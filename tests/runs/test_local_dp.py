@@ -261,7 +261,7 @@ def test_whatever_is_made_of_noised_updates_costs_nothing_more(strategy: str) ->
     assert run.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
 
 
-def test_under_secure_aggregation_no_client_says_what_it_releases_and_all_are_charged() -> None:
+def test_under_secure_aggregation_clients_send_no_events_and_all_are_charged() -> None:
     setting = digits("privacy.secagg.mode=real", "privacy.secagg.clip=8", "rounds=2", "faults.dropout=0.2")
     run = fedsim.run(setting, "run")
     planned = events_of(run)
@@ -334,9 +334,7 @@ def test_missing_keys_are_named(old: str, line: str) -> None:
         ),
     ],
 )
-def test_what_only_the_data_or_the_model_tells_is_refused_before_the_first_round(
-    override: str, line: str
-) -> None:
+def test_refusals_that_need_data_or_model_come_before_the_first_round(override: str, line: str) -> None:
     with pytest.raises(Refused, match=line):
         fedsim.run(digits(override), "run")
     assert not Path("run").exists()

@@ -108,7 +108,7 @@ def test_a_stale_checkpoint_with_newer_client_states(tiny: Experiment, drifting:
 # --- status and lock -----------------------------------------------------------------------------------
 
 
-def test_a_run_says_how_it_is() -> None:
+def test_a_runs_status() -> None:
     statuses = []
     setting = experiment()
     listener = Listener(2, lambda: statuses.append(fedsim.load_run("a").status))

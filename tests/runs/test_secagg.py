@@ -284,7 +284,7 @@ def test_the_stage_of_a_fault_is_any_alike() -> None:
     assert late != [stage_of_fault(1, 1, client) for client in range(len(late))]
 
 
-def test_the_rows_count_who_was_lost_before_its_upload_had_come() -> None:
+def test_the_rows_count_clients_lost_before_their_upload() -> None:
     faults = ("faults.dropout=0.15", "faults.crash=0.1", "faults.nan=0.15")
     setting = tiny(*faults, "rounds=6", "privacy.secagg.dropout=0.6")
     data = prepare(setting)

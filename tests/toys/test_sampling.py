@@ -59,7 +59,7 @@ def test_a_mechanism_whose_epsilon_depends_on_the_law_of_the_cohorts_refuses(mec
         Experiment.from_toml(OWN, [mechanism])
 
 
-def test_dp_sgd_against_who_sees_the_models_alone_refuses() -> None:
+def test_dp_sgd_against_released_models_refuses() -> None:
     with pytest.raises(Refused, match=r"needs server\.sampling = 'poisson', not 'own'"):
         Experiment.from_toml(OWN, [DP_SGD, "privacy.dp-sgd.adversary=released-models"])
 

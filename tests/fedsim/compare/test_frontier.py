@@ -103,7 +103,7 @@ def test_views_and_the_default_adversary() -> None:
     assert default_adversary(grouped([member()])) == ""
 
 
-def test_an_epsilon_holds_against_who_sees_less_and_never_against_who_sees_more() -> None:
+def test_an_epsilon_holds_against_weaker_adversaries_and_never_against_stronger_ones() -> None:
     local = costs_of({"server": {"epsilon": 5.0, "unit": "client", "relation": "replace-one"}})
     assert {name: (c.adversary, c.epsilon, c.bound_by) for name, c in local.items()} == {
         "server": ("server", 5.0, "server"),

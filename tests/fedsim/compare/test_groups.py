@@ -97,7 +97,7 @@ def test_a_groups_epsilon_is_its_worst_runs() -> None:
     assert found.epsilon is None
 
 
-def test_bytes_are_the_model_for_who_was_asked_and_for_who_answered() -> None:
+def test_bytes_count_the_model_for_clients_asked_and_answered() -> None:
     # 3 clients answered and 1 failed: the model of 100 bytes went down 4 times and up 3 times.
     assert member().finals["bytes"] == 700
     row = {"round": 1, "clients": 3, "failures": 1, "secagg-bytes-up": 50, "secagg-bytes-down": 20}

@@ -59,7 +59,7 @@ def test_python_values_come_back_as_they_were(values: list[object]) -> None:
         ("runtime.workers=1,2", "--grid runtime.workers: [runtime] changes no result, so there is nothing to compare"),
     ],
 )  # fmt: skip
-def test_what_is_no_grid(text: str, complaint: str) -> None:
+def test_invalid_grids(text: str, complaint: str) -> None:
     with pytest.raises(Refused) as refused:
         parse_grid([text])
     assert str(refused.value) == complaint
@@ -71,7 +71,7 @@ def test_a_key_stands_once() -> None:
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), {"a": 1}, object()])
-def test_what_is_no_value(value: object) -> None:
+def test_invalid_values(value: object) -> None:
     with pytest.raises(Refused, match=r"grid rounds: .* can't be varied over; allowed: numbers, strings"):
         grid_of({"rounds": [value]}, "grid")
 

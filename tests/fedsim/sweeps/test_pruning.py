@@ -237,7 +237,7 @@ def test_less_loss_is_better() -> None:
     assert [score for _, score in found.decisions[0].ranking] == [1.0, 2.0, math.inf]
 
 
-def test_a_setting_with_a_failed_run_is_last_and_never_goes_on() -> None:
+def test_a_setting_with_a_failed_run_is_last_and_never_continues() -> None:
     bracket = bracket_of(3, seeds=2, rungs=(2,))
     results = {f"{place}-s{seed}": Result(rows(0.1, 0.1)) for place in range(3) for seed in range(2)}
     results["0-s1"] = Result(rows(0.9), failed=True)
@@ -281,7 +281,7 @@ def test_a_decision_is_said_in_a_line() -> None:
     st.integers(2, 4),
     st.randoms(use_true_random=False),
 )
-def test_who_goes_on_does_not_depend_on_who_comes_first(
+def test_pruning_does_not_depend_on_the_order_of_completion(
     scores: list[list[int]], factor: int, chance: random.Random
 ) -> None:
     """Runs make a round each in any order, as any number of workers and kills would have it."""

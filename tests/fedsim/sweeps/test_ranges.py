@@ -65,7 +65,7 @@ def test_the_same_search_is_the_same_plan() -> None:
         ("seed=0:9", "--range seed: is nothing to search over; --seeds repeats a point"),
     ],
 )
-def test_what_is_no_range(text: str, complaint: str) -> None:
+def test_invalid_ranges(text: str, complaint: str) -> None:
     with pytest.raises(Refused) as refused:
         parse_ranges([text])
     assert str(refused.value) == complaint

@@ -65,7 +65,7 @@ def two_rounds(rate: float, client_rate: float, others: float) -> tuple[Density,
     return with_it, without, cell**2
 
 
-def test_the_cluster_law_is_reached_when_other_records_tell_who_took_part() -> None:
+def test_the_bound_of_cluster_sampling_is_attained_if_other_records_reveal_participation() -> None:
     with_it, without, cell = two_rounds(0.3, 0.25, 30.0)
     true = epsilon_of(with_it, without, 1e-4, cell)
     bound = released_models(LocalSteps(noise_multiplier=1.2, rate=0.3, steps=1), 0.25, 2, 1e-4).pld
@@ -227,7 +227,7 @@ CLIENT_RATES = st.sampled_from([0.05, 0.3, 0.9, 1.0])
     delta=st.tuples(DELTAS, DELTAS),
     client_rate=st.tuples(CLIENT_RATES, CLIENT_RATES),
 )
-def test_what_is_worse_in_everything_costs_no_less(
+def test_a_dominated_setting_has_no_smaller_epsilon(
     a: dict[str, float],
     b: dict[str, float],
     rounds: tuple[int, int],

@@ -146,7 +146,7 @@ def test_the_bound_is_near_the_truth_where_runs_are_many() -> None:
     assert 0.97 < found.epsilon < 1
 
 
-def test_what_says_nothing_is_found_to_say_nothing() -> None:
+def test_a_release_without_information_has_epsilon_zero() -> None:
     def constant(generator: np.random.Generator, trials: int, present: bool) -> NDArray[np.float64]:
         return np.zeros(trials)
 

@@ -150,7 +150,7 @@ def test_adversaries_side_by_side() -> None:
     assert {answer.relation for answer in answers.values()} == {Relation.ZERO_OUT}
 
 
-def test_who_knows_the_cohorts_sees_that_a_client_was_added() -> None:
+def test_under_known_cohorts_an_added_client_is_visible() -> None:
     added = replace(POISSON, relation=Relation.ADD_OR_REMOVE_ONE)
     with pytest.raises(NoTheorem, match="sees whether a client is there"):
         central.known_cohort(added, 10, 1e-5)
@@ -240,7 +240,7 @@ def test_a_participation_budget_is_a_bound_for_known_cohorts_and_no_coin() -> No
     assert bounds(few["known-cohort"]) == bounds(central.known_cohort(POISSON, 3, 1e-5))
 
 
-def test_everyone_each_round_is_one_gaussian_for_all_who_see_models() -> None:
+def test_full_cohorts_are_one_gaussian_for_all_adversaries() -> None:
     for release in (replace(POISSON, rate=1.0), replace(FIXED, rate=1.0)):
         answers = central.side_by_side(release, 16, 1e-5)
         assert answers["known-cohort"].epsilon == answers["released-models"].epsilon
@@ -258,9 +258,7 @@ def test_no_rounds_cost_nothing_and_next_to_no_noise_costs_all() -> None:
         assert bounds(central.known_cohort(faint, 1, 1e-5)).best == math.inf
 
 
-def test_a_population_keeps_the_noise_on_the_mean_and_never_stands_in_the_place_of_the_simulated_one() -> (
-    None
-):
+def test_a_hypothetical_population_keeps_the_noise_on_the_mean_and_never_replaces_the_simulated_one() -> None:
     # pfl-research's cohort scale: 50 simulated for 1000 of a million; .6162 * 50 / 1000 = .03081.
     simulated = CohortMechanism(noise_multiplier=0.03081, rate=0.05, clients=1000)
     deployed = simulated.of_population(10**6, 1000, 50)

@@ -214,7 +214,7 @@ def test_without_metrics_nothing_is_drawn_for_them() -> None:
         ([LOSS], {"relation": Relation.REPLACE_ONE}, "and a metric's by its bound"),
     ],
 )
-def test_what_leaves_no_budget_or_has_no_theorem_is_refused(
+def test_splits_without_a_budget_or_a_guarantee_are_refused(
     metrics: list[BoundedMetric], changed: dict[str, object], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):

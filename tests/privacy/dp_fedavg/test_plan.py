@@ -109,7 +109,7 @@ def test_a_ledger_counts_rounds_without_a_sum_and_those_that_are_there_twice(
     assert opened(plan(), *rounds).row(0)["dp-steps"] == counted
 
 
-def test_what_would_be_one_round_more_than_planned_is_refused_whatever_the_ledger_has_twice() -> None:
+def test_a_round_beyond_the_plan_is_refused_despite_duplicates_in_the_ledger() -> None:
     of = plan(rounds=3)
     made = opened(of, 1, 1)
     made.check_room(2)
@@ -141,7 +141,7 @@ def test_a_ledger_of_other_noise_cohorts_or_mechanism_is_no_account_of_this_plan
                 asked(2)
 
 
-def test_where_the_number_of_clients_is_protected_no_plan_says_it() -> None:
+def test_a_plan_does_not_reveal_a_protected_number_of_clients() -> None:
     protected = DpFedAvgSettings(
         noise_multiplier=Z, delta=DELTA, clip=1.0, relation="add-or-remove-one", rate=0.1
     )

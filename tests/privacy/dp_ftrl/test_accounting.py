@@ -51,7 +51,7 @@ def tree_epsilon(noise: float, steps: int) -> float:
     return float(accountant.get_epsilon(1e-5))
 
 
-def test_tree_aggregation_and_what_it_leaves_on_the_table() -> None:
+def test_tree_aggregation_is_worse_than_optimised_noise() -> None:
     for steps, epsilon in ((1, 0.7945), (16, 1.9142), (1024, 2.9680)):
         assert tree_epsilon(5.0, steps) == pytest.approx(epsilon, abs=5e-5)
         # A tree's client is in one node of each level: a Gaussian mechanism of that sensitivity.

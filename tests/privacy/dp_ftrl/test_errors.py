@@ -166,7 +166,7 @@ def test_the_search_gives_the_same_twice(build: Callable[[Participation], Factor
     assert np.array_equal(build(pattern).strategy.parameters, build(pattern).strategy.parameters)
 
 
-def test_nothing_is_better_than_independent_noise_for_who_is_always_there() -> None:
+def test_independent_noise_is_best_for_clients_in_every_round() -> None:
     always = Participation(rounds=16)
     for mechanism in (banded(always, 1), buffered(always, 2)):
         assert error_of(mechanism, Objective.RMS) == pytest.approx(

@@ -19,7 +19,7 @@ def server(source: Noise) -> DpFtrlServer:
     return of.server(Streams(source))
 
 
-def test_rows_go_on_from_the_noise_of_a_round_that_was_cut_short_though_nobody_kept_it() -> None:
+def test_rows_continue_after_an_interrupted_round_without_its_noise() -> None:
     whole, resumed, stranger = (server(Noise.SYSTEM) for _ in range(3))
     whole.release(ZEROS, 1, {})
     checkpoint = whole.state()

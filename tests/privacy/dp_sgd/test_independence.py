@@ -497,7 +497,7 @@ def test_state_that_a_pass_changes_by_name() -> None:
     check_state(Counts().eval(), x)
 
 
-def test_the_check_itself_is_what_refuses() -> None:
+def test_without_the_check_the_model_would_be_accepted() -> None:
     model, (x, y) = Meeting(MIXES["batch max"]), batch(4)
     with mock.patch.object(Independence, "check"):
         first_batch_passes(model, x, y, "fast")

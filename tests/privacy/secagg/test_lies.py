@@ -143,7 +143,7 @@ def strategies(
 
 
 @pytest.mark.parametrize(("n", "k", "bad"), [(16, 8, 0), (16, 8, 2), (24, 10, 2)])
-def test_no_lie_gives_more_than_one_sum_of_all_who_are_honest(n: int, k: int, bad: int) -> None:
+def test_no_lie_reveals_more_than_one_sum_of_all_honest_clients(n: int, k: int, bad: int) -> None:
     dead = 4
     threshold = max(bad + 1, (k + 1 + bad) // 2 + 1, k // 2 + 2 + bad)
     claimed = Topology(n, k, threshold, Adversary.MALICIOUS_SERVER, bad, dead, bad).honest_minimum

@@ -80,7 +80,7 @@ def says_only(found: dict, about: tuple[int, ...]) -> bool:
 
 
 @pytest.mark.parametrize("uploaded", [(0, 1, 2), (0, 1), (1, 2), (0, 2)])
-def test_the_view_says_the_sum_and_nothing_else(uploaded):
+def test_the_servers_view_reveals_only_the_sum(uploaded):
     assert says_only(views(uploaded), about=uploaded)
 
 

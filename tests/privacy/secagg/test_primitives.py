@@ -36,7 +36,7 @@ def test_key_agreement_rfc_7748_section_6_1():
 
 
 @pytest.mark.parametrize("public", [bytes(32), b"\1" + bytes(31), b"\2" * 31])
-def test_a_key_that_anyone_knows_the_secret_of_is_refused(public):
+def test_a_key_with_a_known_secret_is_refused(public):
     with pytest.raises(ValueError, match="a public key is invalid"):
         AgreementKey(b"\5" * 32).agree(public)
 

@@ -268,7 +268,7 @@ def test_a_list_of_the_living_that_can_not_be(adversary, alive, reason):
     refuses(started(adversary, stage), stage, alive, reason)
 
 
-def test_one_who_never_shared_can_not_have_uploaded():
+def test_a_client_without_shares_cannot_upload():
     round_ = started("semi-honest", Stage.UNMASK, lost={2: Stage.SHARE})
     refuses(
         round_, Stage.UNMASK, bitmap(range(6), 6), "client 2 is on the list of uploads, but has never shared"

@@ -75,7 +75,7 @@ def test_fewer_than_the_threshold_say_nothing(threshold):
         assert len(views[0]) == prime ** (threshold - 1)
 
 
-def test_the_threshold_says_everything():
+def test_threshold_shares_determine_the_secret():
     """The control of the test above: with one share more, each secret looks different."""
     prime, points = 5, [1, 2, 3]
     views = [

@@ -306,7 +306,7 @@ def test_fractions_mean_their_decimals() -> None:
     assert counted_up(1 / 3, 3) == 1
 
 
-def test_claims_say_what_is_and_what_is_not_withstood() -> None:
+def test_claims_state_the_guarantee() -> None:
     semi = topology(100, Assumptions(0.05, 0.05))
     assert "learn one sum, which has 90 honest clients" in semi.claim
     assert "A server that lies" in semi.claim
