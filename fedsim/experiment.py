@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeGuard
+from typing import Annotated, Any, Self
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
@@ -34,6 +34,7 @@ from fedsim.sections import (
     TaskSection,
     TransformSection,
 )
+from fedsim.tables import without_unset
 
 
 class Experiment(Section):
@@ -238,36 +239,6 @@ def _members(table: object, part: str) -> Iterable[tuple[str, Any]]:
     if part == "*":
         return [(str(i), value) for i, value in enumerate(table)] if isinstance(table, list | tuple) else []
     return [(part, table[part])] if isinstance(table, Mapping) and part in table else []
-
-
-def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables, and lists of them, as one table with dotted keys: `transforms.0.name`."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= dotted(value, f"{prefix}{key}.")
-        elif _is_tables(value):
-            flat |= dotted({str(i): table for i, table in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def without_unset(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop None values, which TOML does not have."""
-    kept: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            kept[key] = without_unset(value)
-        elif _is_tables(value):
-            kept[key] = [without_unset(table) for table in value]
-        elif value is not None:
-            kept[key] = value
-    return kept
-
-
-def _is_tables(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, Mapping) for v in value)
 
 
 def _with_default(table: object, key: str, value: Any) -> object:

@@ -61,6 +61,15 @@ TEXTS: Tree = {
     "model": {"name": "lstm", "embedding": 4, "hidden": 6, "layers": 2},
     "server": {"cohort": 4},
 }
+SCAFFOLD: Tree = {
+    "algorithm": {"name": "scaffold", "control-scale": 0.2},
+    "server": {"weighting": "uniform"},
+}
+BUFFERED: Tree = {"server": {"schedule": "buffered"}, "rounds": 5}
+TRANSFORMS: Mapping[str, Tree] = {
+    "top-k": {"transforms": [{"name": "top-k", "share": 0.1}]},
+    "both": {"transforms": [{"name": "top-k", "share": 0.5}, {"name": "quantise", "levels": 16}]},
+}
 SETTINGS: Mapping[str, Tree] = {
     "epochs": {"client": {"steps": None, "epochs": 2, "batch-size": 16}},
     "momentum": {"client": {"momentum": 0.9, "weight-decay": 0.01, "learning-rate-decay": 0.8}},
@@ -116,6 +125,14 @@ def cases() -> Iterator[Case]:
     for name in ("dp-sgd", "local-dp-gaussian", "dp-fedavg-adaptive", "dp-ftrl-banded"):
         yield resumed(f"strategies/fedadam/{name}", adam, MECHANISMS[name], after=2)
     yield whole("strategies/fedadam/real", adam, SECURE["real"])
+    for name in ("none", "dp-sgd", "local-dp-gaussian", "dp-fedavg-adaptive", "dp-ftrl-banded"):
+        yield resumed(f"algorithms/scaffold/{name}", SCAFFOLD, MECHANISMS[name], after=2)
+    for name in ("ideal", "real"):
+        yield whole(f"algorithms/scaffold/{name}", SCAFFOLD, SECURE[name])
+    for name in ("none", "dp-sgd", "local-dp-gaussian"):
+        yield resumed(f"schedules/buffered/{name}", BUFFERED, MECHANISMS[name], after=2)
+    for name, tree in TRANSFORMS.items():
+        yield whole(f"transforms/{name}", tree)
     for name, tree in PARTITIONS.items():
         yield whole(f"partitions/{name}", {"data": {"partition": name}}, tree)
     for name, table in MODELS.items():

@@ -14,8 +14,8 @@ from typing import Any
 from fedsim.compare.costs import Cost, costs_of
 from fedsim.compare.ideal_bytes import protocol_bytes
 from fedsim.errors import Refused
-from fedsim.experiment import dotted
 from fedsim.results.run import Run
+from fedsim.tables import dotted
 from fedsim.tasks import Scoring
 
 NOT_SETTINGS = frozenset({"name", "seed"})  # and [runtime], which changes no result

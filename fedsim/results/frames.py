@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.experiment import dotted
 from fedsim.mechanisms import event_or_raw
 from fedsim.results.run import Run
+from fedsim.tables import dotted
 from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from fedsim.errors import Interrupted, Refused
-from fedsim.experiment import Experiment, without_unset
+from fedsim.experiment import Experiment
 from fedsim.interruption import asked, interruptible
 from fedsim.references import see_folders
 from fedsim.sweeps.grid import Grid, grid_of, size_of
@@ -21,6 +21,7 @@ from fedsim.sweeps.pruning import Pruning
 from fedsim.sweeps.ranges import Search
 from fedsim.sweeps.schedule import Part, Schedule
 from fedsim.sweeps.state import LOG, State, Sweep, SweepDirectory
+from fedsim.tables import without_unset
 from fedsim.threads import cores
 from fedsim.tracking import Tracker, packed
 
