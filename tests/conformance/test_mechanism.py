@@ -55,7 +55,7 @@ ADVERSARY = {
     "dp-fedavg": "released-models",
     "dp-ftrl": "known-cohort",
     "local-dp": "server",
-}  # that epsilon is meant for, unless told otherwise
+}  # default adversary of epsilon
 BESIDE_THE_UPDATE = (
     "privacy.dp-fedavg.adaptive.quantile=0.5",
     "privacy.dp-fedavg.adaptive.bit-noise=2.0",

@@ -56,7 +56,7 @@ def test_the_table_has_each_mechanism_and_each_of_its_adversaries_once() -> None
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_public_values_are_covered_for_every_adversary_with_a_theorem(mechanism: str) -> None:
-    """What an adversary who may have least may have, all others may: the public files are made of nothing else."""
+    """Public files hold only values that the most restricted adversary may see."""
     covers = [cover.kinds for cover in COVERS if cover.mechanism == mechanism and cover.kinds]
     for item in ITEMS:
         if item.file.startswith("private/"):

@@ -27,7 +27,7 @@ def line(ours: Lender, theirs: Lender | None = None) -> Line:
 
 
 def ping(to: Line) -> None:
-    """Let the first end hear what the second has let go."""
+    """Let the first end receive the second's releases."""
     to[1].send(b"")
     to[0].receive()
 

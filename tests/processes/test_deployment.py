@@ -97,7 +97,7 @@ def party(tmp_path_factory: pytest.TempPathFactory) -> Federation:  # type: igno
 
 
 def whole(run: fedsim.Run) -> list[object]:
-    """Return all that a run leaves, but times and who measured them."""
+    """Return the results of a run, without times and message sizes."""
     other = ("seconds", "secagg-bytes-up", "secagg-bytes-down")  # what a run is called takes bytes too
     rows = [{name: value for name, value in row.items() if name not in other} for row in run.rows]
     ledger = run.path / "ledger.jsonl"

@@ -409,7 +409,7 @@ def test_spent_privacy_counts_a_failed_round(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each mechanism release, in the place of a noised sum, the same whoever was drawn, and note its event."""
+    """Make each mechanism release the same value for every cohort instead of a noised sum, and record its event."""
 
     def fixed(values: Any) -> Any:
         return 0.01 * np.cos(np.arange(values.size)).reshape(values.shape).astype(values.dtype)

@@ -49,7 +49,7 @@ def setting(*overrides: str) -> Experiment:
 
 
 def forget_abandoned_rounds(patch: pytest.MonkeyPatch) -> None:
-    """Do what was done before cohorts were noted: an abandoned round counts for nobody."""
+    """Restore the behaviour before cohorts were recorded: an abandoned round counts for no client."""
     patch.setattr(SeparatedCohorts, "abandon", lambda self, round_, clients: None)
 
 

@@ -140,7 +140,7 @@ def test_a_local_training_begins_with_fresh_state(name: str) -> None:
 
 
 class Elsewhere:
-    """Puts its parameters elsewhere in memory, where nobody looks for them."""
+    """Replaces its parameters' memory instead of updating them in place."""
 
     def __init__(self, parameters: list[torch.nn.Parameter], lr: float) -> None:
         self.parameters, self.lr = parameters, lr

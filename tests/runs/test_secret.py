@@ -137,7 +137,7 @@ def noise_taken_off(run: Path) -> NDArray[np.float64] | None:
 
 
 def as_it_was(patch: pytest.MonkeyPatch) -> None:
-    """Put what a run goes on from into the run directory, the key included: as it was before there were secret folders."""
+    """Move the secret state into the run directory, with the key, as before there were secret folders."""
     state = DpFtrlServer.state
 
     def with_key(self: DpFtrlServer) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_concurrency_clients_train_at_any_time(
         arrived += due
         training = [(client, began) for _, client, began in schedule._training]
         assert len({client for client, _ in training}) == len(training) <= concurrency
-        assert sorted(arrived + training) == sorted(begun)  # nobody is lost, and nobody is counted twice
+        assert sorted(arrived + training) == sorted(begun)  # no training is lost or counted twice
         if clients >= concurrency + cohort:
             assert len(training) == concurrency
         assert schedule._now >= time

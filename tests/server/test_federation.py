@@ -215,7 +215,7 @@ def test_late_clients_have_failed(aggregator: Aggregator) -> None:
 
 
 class Stranger(SequentialGrid):
-    """A Grid as a SuperLink's: it can't say who is behind a node, and its nodes come in any order."""
+    """A Grid like a SuperLink's: it doesn't know the nodes' clients, and its nodes are in any order."""
 
     client_nodes = None  # type: ignore[assignment]
 

@@ -146,10 +146,10 @@ def test_memory_layout_does_not_matter() -> None:
 
 
 def test_folded_replies_are_freed_at_once() -> None:
-    """Or its arrays would be copied when the client's worker goes on to the next."""
+    """Otherwise its arrays would be copied when the worker loads its next client."""
     came = reply(1)
     array = weakref.ref(came.content["arrays"]["w"])  # type: ignore[arg-type]
-    gc.disable()  # whoever waits for the collector has not let go
+    gc.disable()  # it must be freed without the garbage collector
     try:
         total = BY_EXAMPLES.add(None, came)
         del came

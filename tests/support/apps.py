@@ -81,7 +81,7 @@ def die_once(message: Message, context: Context) -> Message:
 
 @stateful.query("add")
 def add(message: Message, context: Context) -> Message:
-    """Send the message's array with this client's number added, and spoil the message for whoever comes after."""
+    """Send the message's array with this client's number added, and change the message for later clients."""
     client = int(context.node_config["partition-id"])
     arrays = message.content.array_records["arrays"]
     w = arrays["w"].numpy()

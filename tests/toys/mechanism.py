@@ -43,7 +43,7 @@ class LaplaceSettings(Section):
     """The keys of the table."""
 
     epsilon: float = Field(gt=0)
-    """What whoever sees the models, and who takes part, may learn of a client in the whole run."""
+    """A client's epsilon over the whole run, against an adversary that sees models and cohorts."""
     clip: float = Field(gt=0)
     """L2 norm that an update has at most."""
 

@@ -29,7 +29,7 @@ class OverSelection(Schedule):
         self._coins = coins
 
     def draw(self, round_, clients):
-        """Draw who is asked, and who of them is quick."""
+        """Draw the clients to ask, and the fast ones among them."""
         coins = self._coins(round_)
         asked = coins.choice(clients, size=self._asked, replace=False).tolist()
         times = dict(zip(asked, coins.exponential(size=len(asked)).tolist(), strict=True))

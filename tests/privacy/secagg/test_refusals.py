@@ -304,7 +304,7 @@ def test_too_few_or_wrong_confirmations(alter, reason):
 
 
 def test_both_secrets_of_a_client_can_not_be_asked_for():
-    """The only thing that a request says is who is alive, a bit for each; the reply has one share for each neighbour."""
+    """The request has one bit for each client, whether it is alive; the reply has one share for each neighbour."""
     round_ = started("semi-honest", Stage.UNMASK)
     session, secrets = round_.sessions[ME], round_.sessions[ME]._state.secrets
     kept = {c: (bytes(secrets.masks_shares[c]), bytes(secrets.own_shares[c])) for c in secrets.own_shares}

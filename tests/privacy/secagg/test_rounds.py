@@ -32,7 +32,7 @@ def outcome(round_: Round) -> tuple[list[int], list[int]] | str:
 
 
 def in_theory(round_: Round) -> list[int] | None:
-    """Return who is in the sum by Bonawitz et al. and Bell et al., None if there is none: by sets, no messages."""
+    """Return the clients in the sum by Bonawitz et al. and Bell et al., computed by sets; None without a sum."""
     spec, stages = round_.spec, list(Stage)
 
     def there(clients: set[int], stage: Stage) -> set[int]:

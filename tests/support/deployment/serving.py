@@ -39,7 +39,7 @@ class Server:
     is_broken: bool = False
 
     def start(self, **config: Any) -> Run:
-        """Add a run that goes on."""
+        """Add a running run."""
         run = Run(
             run_id=len(self.runs) + 1,
             series_id=7,

@@ -161,7 +161,7 @@ def _the_server_killed_and_back(federation: Federation) -> None:
 
 
 def _a_client_killed_and_back(federation: Federation) -> None:
-    """Whoever has sent an update of a round whose noise nobody can draw again sends no other, killed or not."""
+    """With the operating system's noise a client sends one update in a round, also after a kill."""
     noise = ["privacy.dp-sgd.noise-multiplier=1", "privacy.dp-sgd.delta=1e-5", "privacy.noise=os"]
     real = experiment("rounds=1", *noise)
     first = federation.complete(real, "first")

@@ -13,7 +13,7 @@ from fedsim.deployment.server.run_files import run_files
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A run that goes on, with what may lie around it."""
+    """A running run, with other files that may be in its directory."""
     run = tmp_path / "runs" / "tiny-1"
     (run / "checkpoint").mkdir(parents=True)
     (run / "manifest.json").write_text(json.dumps({"status": "running", "name": "tiny", "noise": "seeded"}))
