@@ -86,7 +86,7 @@ def test_tables_compare_mechanisms_and_say_what_they_stand_on() -> None:
 def test_tables_of_groups_compare_bands() -> None:
     text = budget(f"--noise-multiplier 1 {SAMPLED}")
     assert "5 groups in turn, client rate 0.02, hence 0.1 in a group" in text
-    assert "1 band: independent noise and no groups, as DP-FedAvg has it." in text
+    assert "1 band: independent noise and no groups, as in DP-FedAvg." in text
     lines = [line.split() for line in text.splitlines()]
     table = {line[0]: line[1:] for line in lines if len(line) == 7 and line[0].isdigit()}
     assert list(table) == ["1", "2", "5", "10"]
