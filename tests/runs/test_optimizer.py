@@ -62,7 +62,7 @@ def setting(*overrides: str) -> Experiment:
 
 @pytest.mark.parametrize(
     "overrides",
-    [pytest.param(ADAM, marks=pytest.mark.slow), pytest.param(ADAMW, marks=pytest.mark.slow), OWN],
+    [pytest.param(name, marks=pytest.mark.slow) for name in (ADAM, ADAMW, OWN)],
     ids=["adam", "adamw", "own"],
 )
 def test_engines_and_resumed_runs_have_the_same_bits(overrides: tuple[str, ...]) -> None:

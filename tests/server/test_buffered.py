@@ -90,7 +90,10 @@ def test_with_all_clients_in_the_buffer_its_first_round_is_fedavg() -> None:
     assert row["loss"] == pytest.approx(plain["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("more", [(), ("server.schedule-options.concurrency=2", "server.strategy=fedadam")])
+FEDADAM = ("server.schedule-options.concurrency=2", "server.strategy=fedadam")
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(FEDADAM, marks=pytest.mark.slow)])
 def test_every_engine_gives_the_same_bits_and_so_does_a_resumed_run(more: tuple[str, ...]) -> None:
     whole = fedsim.run(experiment(*BASE, *more), "whole")
     assert [row["clients"] for row in whole.rows] == [3] * 5

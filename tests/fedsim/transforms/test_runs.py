@@ -64,16 +64,15 @@ def test_the_order_is_that_of_the_list() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        (),
-        (DP_SGD,),
-        (DP_FEDAVG,),
-        (LOCAL_DP,),
-        SECURE,
-        (DP_FEDAVG, *SECURE),
-        BUFFERED,
-        ("server.strategy=fedmedian",),
+        pytest.param((), id="plain"),
+        pytest.param((DP_FEDAVG, *SECURE), id="dp-fedavg-ideal"),
+        pytest.param((DP_SGD,), id="dp-sgd", marks=pytest.mark.slow),
+        pytest.param((DP_FEDAVG,), id="dp-fedavg", marks=pytest.mark.slow),
+        pytest.param((LOCAL_DP,), id="local-dp", marks=pytest.mark.slow),
+        pytest.param(SECURE, id="ideal", marks=pytest.mark.slow),
+        pytest.param(BUFFERED, id="buffered", marks=pytest.mark.slow),
+        pytest.param(("server.strategy=fedmedian",), id="fedmedian", marks=pytest.mark.slow),
     ],
-    ids=["plain", "dp-sgd", "dp-fedavg", "local-dp", "ideal", "dp-fedavg-ideal", "buffered", "fedmedian"],
 )
 def test_the_same_bits_on_both_engines_and_after_a_resume(more: tuple[str, ...]) -> None:
     setting = experiment(BOTH, *more)
