@@ -247,10 +247,8 @@ def test_a_run_trains_and_goes_on_after_a_stop_with_the_same_bits(name: str) -> 
     assert bits(fedsim.resume(stopped(setting(name), "parts"))) == bits(run)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case if case == "own task" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_worker_processes_have_the_same_bits(case: str) -> None:
     reference = bits(fedsim.run(setting(case), "sequential"))
     local = setting(case, "runtime.engine=local", "runtime.workers=2")

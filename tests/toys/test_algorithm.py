@@ -291,6 +291,7 @@ class Lender(Still):
         return {"still": {name: p.detach().numpy() for name, p in job.parameters.items()}}
 
 
+@pytest.mark.slow
 def test_views_of_the_model_do_not_follow_its_training() -> None:
     engines = ("sequential", "local")
     runs = [

@@ -64,7 +64,7 @@ def test_the_order_is_that_of_the_list() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        pytest.param((), id="plain"),
+        pytest.param((), id="plain", marks=pytest.mark.slow),
         pytest.param((DP_FEDAVG, *SECURE), id="dp-fedavg-ideal"),
         pytest.param((DP_SGD,), id="dp-sgd", marks=pytest.mark.slow),
         pytest.param((DP_FEDAVG,), id="dp-fedavg", marks=pytest.mark.slow),
