@@ -136,15 +136,22 @@ def _clients_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[
         )
 
 
-def _schedule_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
-    """Refuse strategies and protocols that need all updates of a round, with a schedule of rounds."""
+def _linear_problems(intent: Intent, why: str) -> Iterator[Problem]:
+    """Refuse a strategy that needs more than the weighted mean of the models."""
     if not intent.strategy.linear:
         yield Problem(
             ("server", "strategy"),
             intent.strategy.name,
-            f"needs each client's model, and with server.schedule = {experiment.server.schedule!r} these are of "
-            f"different rounds; allowed: {', '.join(intent.strategy.linear_ones)}",
+            f"needs each client's model, {why}; allowed: {', '.join(intent.strategy.linear_ones)}",
         )
+
+
+def _schedule_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
+    """Refuse strategies and protocols that need all updates of a round, with a schedule of rounds."""
+    schedule = experiment.server.schedule
+    yield from _linear_problems(
+        intent, f"and with server.schedule = {schedule!r} these are of different rounds"
+    )
     for key, on in (
         ("privacy.secagg", experiment.privacy.secagg is not None),
         (f"algorithm.name = {experiment.algorithm_entry.name!r}", experiment.algorithm_entry.fields),
@@ -152,7 +159,7 @@ def _schedule_problems(experiment: ExperimentTables, intent: Intent) -> Iterator
         if on:
             yield Problem(
                 ("server", "schedule"),
-                experiment.server.schedule,
+                schedule,
                 f"{key} needs synchronous rounds; allowed: unset",
             )
 
@@ -160,13 +167,9 @@ def _schedule_problems(experiment: ExperimentTables, intent: Intent) -> Iterator
 def _fields_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
     """Refuse strategies and weights that don't fit an algorithm's fields."""
     name = experiment.algorithm_entry.name
-    if not intent.strategy.linear:
-        yield Problem(
-            ("server", "strategy"),
-            intent.strategy.name,
-            f"needs each client's model, but of the fields of algorithm.name = {name!r} the server takes only means; "
-            f"allowed: {', '.join(intent.strategy.linear_ones)}",
-        )
+    yield from _linear_problems(
+        intent, f"but of the fields of algorithm.name = {name!r} the server takes only means"
+    )
     if experiment.privacy.secagg is not None and intent.weighting != "uniform":
         yield Problem(
             ("server", "weighting"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from flwr.app import Message
@@ -25,19 +26,20 @@ class SecureMean(Updates):
 
     def messages(self) -> list[Message]:
         """Return one message with the mean."""
-        update, _ = self._mean()
+        update, _ = self._mean
         content = mean_of(plus(self._ask.model, update), self._decoded)
         return [Message(content, reply_to=self._ask.requests[0])]
 
     def changes(self) -> Fields:
         """Return the means of the fields' changes."""
-        _, changes = self._mean()
+        _, changes = self._mean
         return changes
 
     def sums(self) -> Sums:
         """Return the sum of the differences, by the layout's names."""
         return self._ask.layout.split(self._decoded.total)
 
+    @cached_property
     def _mean(self) -> tuple[Arrays, Fields]:
         layout = self._ask.layout
         return layout.separate(layout.split(self._decoded.update))
