@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.experiment import Experiment
-from fedsim.privacy.cohorts.draw import draw
+from fedsim.privacy.cohorts.sampling import draw
 from fedsim.server.aggregation.replies import metrics_of
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.grids.cohort import CohortGrid

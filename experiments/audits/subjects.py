@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
-from fedsim.privacy.cohorts.participation import Participation
-from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts, Participation
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping

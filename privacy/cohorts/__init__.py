@@ -1,6 +1,3 @@
-"""Cohorts: the public rule for drawing a round's clients, and the secret draw itself.
-
-`participation` limits how often and how far apart a client takes part.
-"""
+"""Cohorts: the public rule for drawing a round's clients, and the secret draw itself."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Public rule for drawing a round's clients, used by the server's draw and by the accounting."""
+"""Public rules for a round's clients, used by the server's draw and by the accounting."""
 
 from __future__ import annotations
 
@@ -83,17 +83,14 @@ class Cohorts:
         most: int | None = None,
         declared: float | None = None,
     ) -> Self:
-        """Return the rule for a number of clients, which is left out if a rate is declared.
+        """Return the `fixed`, `poisson` or `truncated-poisson` rule; a declared rate replaces the number of clients.
 
         Args:
-            sampling: Of `fixed`, `poisson` and `truncated-poisson`.
-            cohort: Expected.
+            sampling: The scheme.
+            cohort: Expected clients in a cohort.
             clients: The population.
             most: Most clients in a truncated cohort; None: a maximum that one cohort in millions exceeds.
-            declared: As in the rule.
-
-        Raises:
-            ValueError: As the rule raises it.
+            declared: As in the rule, which also raises `ValueError`.
         """
         truncated = sampling is Sampling.TRUNCATED_POISSON
         return cls(
@@ -121,11 +118,7 @@ class Cohorts:
 
     @property
     def population(self) -> int:
-        """Number of clients, if public.
-
-        Raises:
-            ValueError: The rate is declared, so the rule has no number of clients.
-        """
+        """Number of clients; raises `ValueError` if the rate is declared, so that there is none."""
         if self.clients is None:
             raise ValueError(
                 f"clients = None: the rate, {self.declared}, is declared, and their number protected"
@@ -140,3 +133,37 @@ def roomy_cohort(cohort: int, clients: int) -> int:
     150
     """
     return min(math.ceil(cohort + 5 * math.sqrt(cohort * (1 - cohort / clients))), clients)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """At most `most` participations of a client in `rounds` rounds, any two at least `separation` rounds apart.
+
+    The pattern is called (k, b)-min-sep or b-min-separation in the literature (Choquette-Choo et al. 2023,
+    arXiv 2306.08153): rounds i < j of one client's participations have j - i >= b.
+
+    Attributes:
+        rounds: Of the whole training, 1 or more.
+        separation: 1 or more; 1 lets a client take part in consecutive rounds.
+        most: 1 or more; None: as many as the separation allows.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    rounds: int
+    separation: int = 1
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("rounds", self.rounds), ("separation", self.separation)):
+            if value < 1:
+                raise ValueError(f"{name} = {value}: must be 1 or more")
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"participations = {self.most}: must be 1 or more")
+
+    @property
+    def participations(self) -> int:
+        """Largest possible number of a client's participations."""
+        fit = -(-self.rounds // self.separation)
+        return fit if self.most is None else min(self.most, fit)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.budget import NoiseBudget, Table, both, bounds_to_json, counted, shown
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.accounting import Groups
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan, alternatives, plan
 from fedsim.privacy.dp_ftrl.factorization import (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl import optimise
 from fedsim.privacy.dp_ftrl.correlated_noise import Noise
 from fedsim.privacy.dp_ftrl.strategies import Banded, Buffered, Strategy

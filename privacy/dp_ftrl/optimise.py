@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.toeplitz import Column, Objective, divided, overlap, square_root, weights
 
 Vector = NDArray[np.float64]

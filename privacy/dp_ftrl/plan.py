@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedsim.privacy.accounting.steps import Epsilon
-from fedsim.privacy.cohorts.participation import Participation
-from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts, Participation
 from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.privacy.dp_fedavg.accounting import AdversaryCost, to_json
 from fedsim.privacy.dp_fedavg.plan import WHO

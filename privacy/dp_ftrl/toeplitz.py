@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 
 Column = NDArray[np.float64]  # the first column of a Toeplitz matrix, `(rows,)`
 

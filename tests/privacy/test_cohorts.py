@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedsim.privacy.cohorts.draw import draw, draw_separated, group_of
+from fedsim.privacy.cohorts.sampling import draw
+from fedsim.privacy.cohorts.separated import draw_separated, group_of
 from fedsim.streams import numpy_stream
 
 

@@ -5,7 +5,8 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 
-from fedsim.privacy.cohorts.participation import History, Participation
+from fedsim.privacy.cohorts.rule import Participation
+from fedsim.privacy.cohorts.separated import History
 from tests.privacy.dp_ftrl.oracles import patterns
 
 

@@ -153,7 +153,7 @@ def test_one_client_moves_the_released_sum_by_at_most_the_clip_norm(monkeypatch:
 
 def _drops_out(faults: Any, seed: int, round_: int, client: int, *rest: Any) -> Any:
     from fedsim.clients.mods.faults import Fault
-    from fedsim.privacy.cohorts.draw import draw
+    from fedsim.privacy.cohorts.sampling import draw
 
     victim = draw("poisson", 6, 30, numpy_stream(seed, "cohort", round_=round_))[0]
     return Fault.DROPOUT if client == victim else Fault.NONE

@@ -15,7 +15,7 @@ from fedsim import Experiment, Refused, RunFailed
 from fedsim.algorithms import Algorithm, Arrays, Field, Job
 from fedsim.data import prepare
 from fedsim.models import initial_model
-from fedsim.privacy.cohorts.draw import draw
+from fedsim.privacy.cohorts.sampling import draw
 from fedsim.streams import numpy_stream
 from tests.fedsim.deployment.client.test_admission import admitted
 from tests.support.fields import client_states, distance, server_state

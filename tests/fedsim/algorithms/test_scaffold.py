@@ -13,7 +13,7 @@ from fedsim.algorithms.scaffold import Scaffold
 from fedsim.clients import fields
 from fedsim.data import prepare
 from fedsim.models import initial_model
-from fedsim.privacy.cohorts.draw import draw
+from fedsim.privacy.cohorts.sampling import draw
 from fedsim.streams import numpy_stream
 from tests.conftest import experiment
 from tests.support.fields import client_values, distance, mean, server_state

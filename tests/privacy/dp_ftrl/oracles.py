@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 
 Matrix = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import dp_accounting as dpa
 import pytest
 
 from fedsim.privacy.accounting import LocalSteps, known_cohort
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.accounting import (
     Groups,
     epsilon_amplified,

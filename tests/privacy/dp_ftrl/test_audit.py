@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedsim.privacy.audit import Release, measure
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.accounting import Groups, epsilon_amplified, epsilon_gaussian
 from fedsim.privacy.dp_ftrl.factorization import Factorization, banded, buffered, square_root_toeplitz
 from tests.privacy.dp_ftrl.oracles import dense

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,

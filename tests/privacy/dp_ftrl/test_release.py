@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedsim.privacy.clipping import clip_jointly
-from fedsim.privacy.cohorts.participation import Participation
-from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts, Participation
 from fedsim.privacy.dp_ftrl.accounting import Groups
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded, buffered

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.privacy.cohorts.participation import Participation
+from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,
