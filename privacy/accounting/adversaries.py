@@ -139,14 +139,6 @@ def _released(
 def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilon:
     """Return a record's epsilon against an adversary that knows the client's participations (`KnownCohort`).
 
-    Args:
-        local: What the client releases in one participation.
-        participations: 0 or more.
-        delta: Above 0 and below 1.
-
-    Raises:
-        ValueError: A value is out of its range.
-
     >>> epsilon = known_cohort(LocalSteps(noise_multiplier=1.0, rate=0.1, steps=10), participations=10, delta=1e-5)
     >>> round(epsilon.pld, 4), round(epsilon.rdp, 4)
     (7.0466, 7.9039)
@@ -156,15 +148,6 @@ def known_cohort(local: LocalSteps, participations: int, delta: float) -> Epsilo
 
 def released_models(local: LocalSteps, client_rate: float, rounds: int, delta: float) -> Epsilon:
     """Return a record's epsilon against an adversary that sees the models only; cohorts are secret (`ReleasedModels`).
-
-    Args:
-        local: What the client releases in one participation.
-        client_rate: Probability that a client is in a cohort, above 0 and at most 1.
-        rounds: Number of released models, 0 or more.
-        delta: Above 0 and below 1.
-
-    Raises:
-        ValueError: A value is out of its range.
 
     >>> local = LocalSteps(noise_multiplier=1.0, rate=0.1, steps=10)
     >>> round(released_models(local, client_rate=0.1, rounds=100, delta=1e-5).pld, 2)

@@ -120,15 +120,9 @@ def coarsest(step: Step, count: int) -> float:
 
 
 def epsilon_of(law: Callable[[float], Any], grid: float, delta: float, tolerance: float = TOLERANCE) -> float:
-    """Return epsilon, refining the grid until it hardly changes.
+    """Return epsilon, refining the first grid until it improves by less than the part `tolerance`.
 
     Each grid contains the points of the one before, so bounds never increase.
-
-    Args:
-        law: The law on a grid.
-        grid: The first grid.
-        delta: Above 0 and below 1.
-        tolerance: Refinement stops when epsilon improves by less than this part.
     """
     epsilon = _epsilon(law(grid), delta)
     while math.isfinite(epsilon) and epsilon / (grid / 10) < POINTS:
@@ -172,16 +166,3 @@ def epsilon_without_sampling(step: Step, count: int, delta: float) -> float:
     """
     mu = (2 if step.truncation > 0 else 1) * math.sqrt(count) / step.noise_multiplier
     return mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))
-
-
-def epsilon_of_gaussians(noise_multiplier: float, count: int, delta: float) -> float:
-    """Return epsilon of a number of Gaussian releases without sampling, exactly (Balle and Wang 2018, theorem 8).
-
-    They compose to one release with a noise multiplier smaller by sqrt(count), with a privacy loss in closed form.
-
-    >>> round(epsilon_of_gaussians(1.0, 1, 1e-5), 6)
-    4.377178
-    """
-    from dp_accounting import get_epsilon_gaussian
-
-    return float(get_epsilon_gaussian(noise_multiplier / math.sqrt(count), delta))

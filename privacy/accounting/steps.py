@@ -1,9 +1,15 @@
-"""One participation of a client under DP-SGD, and the two bounds on its epsilon."""
+"""One participation of a client under DP-SGD, and the bounds on an epsilon, by adversary."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from fedsim.privacy.events import Relation
+
+SERVER = "server"
+KNOWN_COHORT = "known-cohort"
+RELEASED_MODELS = "released-models"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,21 @@ class Epsilon:
     def best(self) -> float:
         """The smaller bound."""
         return self.pld if self.rdp is None else min(self.pld, self.rdp)
+
+
+@dataclass(frozen=True)
+class AdversaryCost:
+    """Epsilon against one adversary.
+
+    Attributes:
+        epsilon: Two upper bounds; infinite if the adversary is trusted; None if there is no theorem.
+        relation: Which data sets are neighbours; None without an epsilon.
+        why: The reason if it is infinite or missing, or a note.
+    """
+
+    epsilon: Epsilon | None
+    relation: Relation | None
+    why: str = ""
 
 
 class NoTheorem(ValueError):

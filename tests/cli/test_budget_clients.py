@@ -167,9 +167,9 @@ def test_tables_say_what_each_number_stands_on() -> None:
 
 def test_local_gaussian_noise() -> None:
     tree = tree_of("local-dp --epsilon 8 --rounds 100 --participations 10 --delta 1e-5")
-    noise = local.gaussian_noise(8.0, 10, 1e-5)
+    noise = local.noise_for(8.0, 10, 1e-5)
     assert tree["noise-multiplier"] == noise
-    assert tree["server"]["pld"] == local.gaussian(noise, 10, 1e-5).pld
+    assert tree["server"]["pld"] == local.epsilon_of(noise, 10, 1e-5).pld
     assert tree["neighbouring-relation"].startswith(Relation.REPLACE_ONE)
     assert {key: tree[key] for key in ("law", "rounds", "participations", "delta", "epsilon", "unit")} == {
         "law": "gaussian",
@@ -181,7 +181,10 @@ def test_local_gaussian_noise() -> None:
     }
     text = budget("local-dp --noise-multiplier 2 --rounds 4 --delta 1e-5")
     last = next(line for line in text.splitlines() if line.split()[:1] == ["4"])
-    assert last.split() == ["4", *(f"{value:#.4g}" for value in vars(local.gaussian(2.0, 4, 1e-5)).values())]
+    assert last.split() == [
+        "4",
+        *(f"{value:#.4g}" for value in vars(local.epsilon_of(2.0, 4, 1e-5)).values()),
+    ]
     assert "on the update, it is 4 clip norms" in text
 
 

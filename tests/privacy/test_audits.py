@@ -192,5 +192,9 @@ def test_a_released_metric_and_the_leaks_of_unshifted_values_and_half_the_noise(
 
 @pytest.mark.parametrize("law", list(Law))
 def test_local_noise_and_the_leak_of_a_sensitivity_of_one_clip_norm(law: Law) -> None:
-    claimed = local.laplace(NOISE, 1) if law is Law.LAPLACE else epsilon_of(local.gaussian(NOISE, 1, DELTA))
+    claimed = (
+        local.epsilon_of(NOISE, 1, None).pld
+        if law is Law.LAPLACE
+        else epsilon_of(local.epsilon_of(NOISE, 1, DELTA))
+    )
     check(f"local {law}", locally(law, NOISE), claimed, locally(law, NOISE / 2))

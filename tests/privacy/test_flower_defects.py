@@ -71,8 +71,8 @@ def test_weights_by_examples_let_a_client_count_for_nine_of_ten() -> None:
     assert moved == pytest.approx(0.91)
     # Its noise has a deviation of z C / 10, so that the real noise multiplier is 0.11, and epsilon 79 instead of 4.4.
     real = 1.0 / 10 / moved
-    assert local.gaussian(real, 1, 1e-5).pld == pytest.approx(79, abs=1)
-    assert local.gaussian(1.0, 1, 1e-5).pld == pytest.approx(4.377, abs=1e-3)
+    assert local.epsilon_of(real, 1, 1e-5).pld == pytest.approx(79, abs=1)
+    assert local.epsilon_of(1.0, 1, 1e-5).pld == pytest.approx(4.377, abs=1e-3)
     # Here every client counts for one, and the noise is of what one moves.
     total = {"w": np.sum(clipped, axis=0)}
     without = {"w": np.sum(clipped[1:], axis=0)}
@@ -175,10 +175,10 @@ def test_noise_comes_from_a_global_generator() -> None:
 def test_the_classical_calibration_of_its_local_mod_is_too_little_above_1() -> None:
     # LocalDpMod: sqrt(2 ln(1.25 / delta)) / epsilon, for which there is a proof up to epsilon 1 alone.
     classical = math.sqrt(2 * math.log(1.25 / 1e-5)) / 20
-    assert local.gaussian(classical, 1, 1e-5).pld == pytest.approx(25.44, abs=0.01)
-    ours = local.gaussian_noise(20.0, 1, 1e-5)
+    assert local.epsilon_of(classical, 1, 1e-5).pld == pytest.approx(25.44, abs=0.01)
+    ours = local.noise_for(20.0, 1, 1e-5)
     assert ours > classical
-    assert local.gaussian(ours, 1, 1e-5).pld == pytest.approx(20.0, rel=1e-6)
+    assert local.epsilon_of(ours, 1, 1e-5).pld == pytest.approx(20.0, rel=1e-6)
     # And it is of one round, with a sensitivity that is given freely; here, of all, and of the clip.
-    assert local.gaussian(local.gaussian_noise(20.0, 50, 1e-5), 50, 1e-5).pld == pytest.approx(20.0, rel=1e-6)
+    assert local.epsilon_of(local.noise_for(20.0, 50, 1e-5), 50, 1e-5).pld == pytest.approx(20.0, rel=1e-6)
     assert LocalNoise(clip=0.7, noise_multiplier=ours, randomness=seeded()).sensitivity == 1.4

@@ -43,6 +43,6 @@ def test_laplaces_noise_is_added_exactly_too() -> None:
 
         return release
 
-    generator, claimed = np.random.default_rng(11), local.laplace(NOISE, 1)
+    generator, claimed = np.random.default_rng(11), local.epsilon_of(NOISE, 1, None).pld
     assert measure(released(Arithmetic.GRID), TRIALS, 0.0, generator).epsilon < claimed
     assert measure(released(Arithmetic.FLOAT32), TRIALS, 0.0, generator).epsilon > 1.5 * claimed

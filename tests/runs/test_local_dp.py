@@ -162,11 +162,11 @@ def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
     assert ["epsilon-server" in row for row in run.rows] == [False, True, False, True]
     for row in run.rows[1::2]:
         most = max(Ledger(e for e in events if e.round <= row["round"]).participations().values())
-        assert row["epsilon-server"] == local.gaussian(0.8, most, 1e-3).best
+        assert row["epsilon-server"] == local.epsilon_of(0.8, most, 1e-3).best
         assert (row["dp-steps"], row["sampling-rate"]) == (most, 1.0)
         assert (row["delta"], row["unit"], row["relation"]) == (1e-3, "client", "replace-one")
     said = run.manifest["epsilon"]["server"]
-    whole = local.gaussian(0.8, 4, 1e-3)
+    whole = local.epsilon_of(0.8, 4, 1e-3)
     assert (said["epsilon"], said["pld"], said["rdp"]) == (whole.best, whole.pld, whole.rdp)
     assert said["spent"] == run.rows[-1]["epsilon-server"] <= said["epsilon"]
     assert (said["participations"], said["clip"], said["relation"]) == (4, 0.5, "replace-one")
@@ -177,8 +177,8 @@ def test_coins_for_cohorts_amplify_nothing() -> None:
         fedsim.run(digits(f"server.sampling={sampling}", "rounds=2"), sampling)
         for sampling in ("fixed", "poisson")
     )
-    assert fixed.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
-    assert coins.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
+    assert fixed.manifest["epsilon"]["server"]["epsilon"] == local.epsilon_of(0.8, 2, 1e-3).best
+    assert coins.manifest["epsilon"]["server"]["epsilon"] == local.epsilon_of(0.8, 2, 1e-3).best
 
 
 def test_epsilon_is_composed_over_the_participations_that_a_client_may_have() -> None:
@@ -187,7 +187,7 @@ def test_epsilon_is_composed_over_the_participations_that_a_client_may_have() ->
     run = fedsim.run(setting, "run")
     said = run.manifest["epsilon"]["server"]
     assert 2.999 < said["epsilon"] <= 3.0
-    assert {e.noise_multiplier for e in events_of(run)} == {local.gaussian_noise(3.0, 2, 1e-3)}
+    assert {e.noise_multiplier for e in events_of(run)} == {local.noise_for(3.0, 2, 1e-3)}
 
 
 def test_laplace_noise_has_no_delta_and_adds_up() -> None:
@@ -258,7 +258,7 @@ def test_the_systems_event_is_on_the_disk_before_the_value_leaves() -> None:
 def test_whatever_is_made_of_noised_updates_costs_nothing_more(strategy: str) -> None:
     run = fedsim.run(digits(f"server.strategy={strategy}", "rounds=2"), "run")
     assert len(events_of(run)) == 6
-    assert run.manifest["epsilon"]["server"]["epsilon"] == local.gaussian(0.8, 2, 1e-3).best
+    assert run.manifest["epsilon"]["server"]["epsilon"] == local.epsilon_of(0.8, 2, 1e-3).best
 
 
 def test_under_secure_aggregation_clients_send_no_events_and_all_are_charged() -> None:
