@@ -22,9 +22,9 @@ from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
-from fedsim.privacy.dp_ftrl.calibration import NoisePlan
+from fedsim.privacy.dp_ftrl.accounting import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded
-from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
+from fedsim.privacy.dp_ftrl.server import CorrelatedGaussian
 from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT, step_grid
 from fedsim.privacy.events import Law, Relation, Sampling
@@ -195,7 +195,7 @@ def _row(number: int) -> Callable[[float, Randomness, Arithmetic], Once]:
             )
             for round_ in range(1, number):
                 release.release(np.zeros(len(total)), round_)
-            return release.release(total, number).mean
+            return release.release(total, number)[0]
 
         return once
 
@@ -221,8 +221,10 @@ def _local(law: Law, dtype: Any = np.float64, *, system: bool = False) -> Subjec
         return lambda total: client.release({"w": total.astype(dtype)}, 1, 0).arrays["w"]
 
     if law is Law.LAPLACE:
-        return Subject(made, lambda z: local.laplace(z, 1), _grid(2.0, 1), delta=0.0, system=system)
-    return Subject(made, lambda z: local.gaussian(z, 1, DELTA).best, _grid(2.0), system=system)
+        return Subject(
+            made, lambda z: local.epsilon_of(z, 1, None).pld, _grid(2.0, 1), delta=0.0, system=system
+        )
+    return Subject(made, lambda z: local.epsilon_of(z, 1, DELTA).best, _grid(2.0), system=system)
 
 
 SUBJECTS: Mapping[str, Subject] = {

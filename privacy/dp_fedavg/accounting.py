@@ -12,13 +12,19 @@ from typing import Self
 
 from fedsim.privacy.accounting import pld, renyi
 from fedsim.privacy.accounting.calibration import smallest_noise
-from fedsim.privacy.accounting.steps import Epsilon, NoTheorem, check_delta
+from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
+from fedsim.privacy.accounting.steps import (
+    KNOWN_COHORT,
+    RELEASED_MODELS,
+    SERVER,
+    AdversaryCost,
+    Epsilon,
+    NoTheorem,
+    check_delta,
+)
 from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.events import Relation, Sampling
 
-SERVER = "server"
-KNOWN_COHORT = "known-cohort"
-RELEASED_MODELS = "released-models"
 ADVERSARIES = (SERVER, KNOWN_COHORT, RELEASED_MODELS)
 
 
@@ -81,16 +87,13 @@ class CohortMechanism:
             )
 
     def _check_constants(self) -> None:
-        """Refuse values that adding or removing a client would change.
+        """Raise `ValueError` for values that adding or removing a client would change.
 
         The theorem on Poisson-sampled Gaussians draws the other clients of both data sets with the same rate. With
         `rate = cohort / clients`, every client's rate depends on the number of clients, and releases reveal it: with
         20 clients or 19, cohorts of 10 and noise multiplier 4, 100 rounds have an epsilon above 8.66 at delta 1e-3,
         where the theorem would give 4.25. So rate and denominator must be constants. The distributions of fixed and
         truncated cohorts depend on the number of clients; no theorem covers them.
-
-        Raises:
-            ValueError: A value would change.
         """
         if self.clients is not None:
             raise ValueError(
@@ -105,27 +108,13 @@ class CohortMechanism:
 
     @classmethod
     def of(cls, release: CohortTerms) -> Self:
-        """Return the mechanism of released rounds, from the ledger (`Ledger.spent`).
-
-        Raises:
-            ValueError: A value is out of its range, missing, or differs between neighbouring data sets.
-        """
-        separation = release.separation or 1
-        rate = release.rate
+        """Return the mechanism of released rounds, from the ledger (`Ledger.spent`); raises `ValueError` as the class."""
+        separation, rate = release.separation or 1, release.rate
         if rate is None:
             if release.clients is None:
                 raise ValueError("rate: needed where the number of clients is not given")
             rate = separation * release.cohort / release.clients
-        return cls(
-            noise_multiplier=release.noise_multiplier,
-            rate=rate,
-            sampling=release.sampling,
-            relation=release.relation,
-            clients=release.clients,
-            max_cohort=release.max_cohort,
-            separation=separation,
-            cohort=release.cohort,
-        )
+        return cls(**release._asdict() | {"separation": separation, "rate": rate})
 
     def of_population(self, clients: int, cohort: int, simulated_cohort: int) -> Self:
         """Return the mechanism of a deployment with a larger population and the same noise on the mean.
@@ -175,28 +164,6 @@ class CohortMechanism:
         )
 
 
-@dataclass(frozen=True)
-class AdversaryCost:
-    """Epsilon against one adversary.
-
-    Attributes:
-        epsilon: Two upper bounds; infinite if the adversary is trusted; None if there is no theorem.
-        relation: Which data sets are neighbours; None without an epsilon.
-        why: The reason if it is infinite or missing, or a note.
-    """
-
-    epsilon: Epsilon | None
-    relation: Relation | None
-    why: str = ""
-
-
-def server(release: CohortMechanism) -> AdversaryCost:
-    """Return the epsilon of the server, which is trusted: it has each sum before the noise."""
-    return AdversaryCost(
-        Epsilon(math.inf, math.inf), release.relation, "trusted: it has the sums before the noise"
-    )
-
-
 def known_cohort(release: CohortMechanism, participations: int, delta: float) -> AdversaryCost:
     """Return epsilon against an adversary that sees each round's model and knows the cohorts: no amplification.
 
@@ -212,7 +179,9 @@ def known_cohort(release: CohortMechanism, participations: int, delta: float) ->
     _check(release, participations, delta)
     if release.relation is Relation.ADD_OR_REMOVE_ONE:
         raise NoTheorem("who knows the cohorts sees whether a client is there; allowed: zero-out")
-    return AdversaryCost(_all_drawn(release.noise_multiplier, participations, delta), Relation.ZERO_OUT)
+    return AdversaryCost(
+        epsilon_of_gaussians(release.noise_multiplier, participations, delta), Relation.ZERO_OUT
+    )
 
 
 def released_models(
@@ -259,14 +228,13 @@ def released_models(
             "for known-cohort holds here too)"
         )
     if release.everyone:
-        return AdversaryCost(_all_drawn(noise, count, delta), release.relation)
+        return AdversaryCost(epsilon_of_gaussians(noise, count, delta), release.relation)
     if release.sampling is Sampling.FIXED:
         return _without_replacement(release, count, delta)
     truncated = release.max_cohort is not None
-    if count == 0:
-        return AdversaryCost(Epsilon(0.0, None if truncated else 0.0), release.relation)
-    if noise < renyi.LEAST:
-        return AdversaryCost(Epsilon(math.inf, None if truncated else math.inf), release.relation)
+    if count == 0 or noise < renyi.LEAST:
+        known = 0.0 if count == 0 else math.inf
+        return AdversaryCost(Epsilon(known, None if truncated else known), release.relation)
     step = pld.Step(noise, release.rate)
     if release.max_cohort is not None and release.clients is not None:
         step = pld.truncated_step(noise, release.rate, release.max_cohort, release.clients)
@@ -286,11 +254,7 @@ def side_by_side(
     max_participations: int | None = None,
     tolerance: float = pld.TOLERANCE,
 ) -> dict[str, AdversaryCost]:
-    """Return the epsilon against each adversary, by name, after a number of rounds; arguments as in `released_models`.
-
-    Raises:
-        ValueError: A value is out of its range.
-    """
+    """Return the epsilon against each adversary, by name; arguments and `ValueError` as in `released_models`."""
     answers = {}
     for name in ADVERSARIES:
         try:
@@ -357,19 +321,9 @@ def _answer(
             release, most if max_participations is None else min(max_participations, most), delta
         )
     if adversary == SERVER:
-        return server(release)
+        why = "trusted: it has the sums before the noise"
+        return AdversaryCost(Epsilon(math.inf, math.inf), release.relation, why)
     raise ValueError(f"adversary = {adversary!r}: allowed: {', '.join(ADVERSARIES)}")
-
-
-def _all_drawn(noise_multiplier: float, count: int, delta: float) -> Epsilon:
-    if count == 0:
-        return Epsilon(0.0, 0.0)
-    if noise_multiplier < renyi.LEAST:
-        return Epsilon(math.inf, math.inf)
-    return Epsilon(
-        pld.epsilon_of_gaussians(noise_multiplier, count, delta),
-        renyi.epsilon(noise_multiplier, 1.0, count, delta),
-    )
 
 
 def _without_replacement(release: CohortMechanism, count: int, delta: float) -> AdversaryCost:
@@ -377,12 +331,12 @@ def _without_replacement(release: CohortMechanism, count: int, delta: float) -> 
     if release.clients is None:
         raise RuntimeError("unreachable: a release of fixed cohorts has the number of clients")
     noise, cohort = release.noise_multiplier, round(release.rate * release.clients)
-    everyone = _all_drawn(noise, count, delta)
+    everyone = epsilon_of_gaussians(noise, count, delta)
     rdp = everyone.rdp
     if rdp is not None and 0 < rdp < math.inf:
         rdp = min(rdp, renyi.epsilon_without_replacement(noise, cohort, release.clients, count, delta))
     return AdversaryCost(
-        Epsilon(everyone.pld, rdp),
+        replace(everyone, rdp=rdp),
         Relation.ZERO_OUT,
         "PLD without amplification, for there is no theorem for fixed cohorts; RDP under replace-one, which includes "
         "zero-out, with sensitivity 2 C",
@@ -400,10 +354,3 @@ def _check(release: CohortMechanism, count: int, delta: float) -> None:
         )
     if count < 0:
         raise ValueError(f"rounds = {count}: must be 0 or more")
-
-
-def to_json(answer: AdversaryCost) -> float | str | None:
-    """Return an epsilon for JSON."""
-    if answer.epsilon is None:
-        return None
-    return answer.epsilon.best if math.isfinite(answer.epsilon.best) else "infinite"

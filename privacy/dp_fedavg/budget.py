@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.accounting import pld
+from fedsim.privacy.accounting.steps import KNOWN_COHORT, RELEASED_MODELS, SERVER, AdversaryCost
 from fedsim.privacy.budget import (
     RELATIONS,
     NoiseBudget,
@@ -21,13 +22,7 @@ from fedsim.privacy.budget import (
     shown,
 )
 from fedsim.privacy.dp_fedavg import accounting
-from fedsim.privacy.dp_fedavg.accounting import (
-    KNOWN_COHORT,
-    RELEASED_MODELS,
-    SERVER,
-    AdversaryCost,
-    CohortMechanism,
-)
+from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.events import Relation, Sampling
 
 WHO = (

@@ -7,13 +7,18 @@ sees the sums before the noise: against it epsilon is infinite.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
-from fedsim.privacy.accounting import renyi
 from fedsim.privacy.accounting.adversaries import known_cohort
 from fedsim.privacy.accounting.calibration import smallest_noise
+from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
 from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
+from fedsim.privacy.cohorts.rule import Participation
+from fedsim.privacy.dp_ftrl.correlated_noise import Banded
+from fedsim.privacy.dp_ftrl.factorization import Factorization
+from fedsim.privacy.dp_ftrl.toeplitz import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,11 @@ class Groups:
                 f"one of {self.count} groups; at most 1 / groups = {1 / self.count:.4g}"
             )
 
+    @classmethod
+    def of(cls, participation: Participation, client_rate: float) -> Self:
+        """Return the groups whose turns keep a pattern's separation."""
+        return cls(count=participation.separation, rounds=participation.rounds, client_rate=client_rate)
+
     @property
     def rate(self) -> float:
         """Probability that a client is in the cohort in its group's turn."""
@@ -66,14 +76,11 @@ class Groups:
 def epsilon_gaussian(noise_multiplier: float, delta: float) -> Epsilon:
     """Return the epsilon of a whole training with correlated noise, which is one Gaussian mechanism.
 
-    It holds for all cohorts that keep the participation pattern, even if known.
+    It holds for all cohorts that keep the participation pattern, even if known; `pld` is exact.
 
     Args:
         noise_multiplier: Deviation of z over the L2 sensitivity of C x under the pattern; 0 or more.
         delta: Above 0 and below 1.
-
-    Returns:
-        `pld` is exact (Balle, Wang 2018, arXiv 1805.06530, Theorem 8).
 
     Raises:
         ValueError: A value is out of its range.
@@ -84,13 +91,7 @@ def epsilon_gaussian(noise_multiplier: float, delta: float) -> Epsilon:
     check_delta(delta)
     if not 0 <= noise_multiplier < math.inf:
         raise ValueError(f"noise multiplier = {noise_multiplier}: must be 0 or more, and finite")
-    if noise_multiplier < renyi.LEAST:
-        return Epsilon(math.inf, math.inf)
-    from dp_accounting import get_epsilon_gaussian
-
-    return Epsilon(
-        float(get_epsilon_gaussian(noise_multiplier, delta)), renyi.epsilon(noise_multiplier, 1.0, 1, delta)
-    )
+    return epsilon_of_gaussians(noise_multiplier, 1, delta)
 
 
 def epsilon_amplified(noise_multiplier: float, groups: Groups, delta: float) -> Epsilon:
@@ -112,19 +113,84 @@ def epsilon_amplified(noise_multiplier: float, groups: Groups, delta: float) -> 
     return known_cohort(step, 1, delta)
 
 
-def noise_gaussian(epsilon: float, delta: float) -> float:
-    """Return the smallest noise multiplier (up to 0.1 %) with at most this `epsilon_gaussian`.
+@dataclass(frozen=True, kw_only=True)
+class NoisePlan:
+    """A mechanism with its noise, with or without amplification by secret cohorts.
+
+    Attributes:
+        mechanism: Releases the sums.
+        noise_multiplier: Standard deviation of z over `sensitivity`.
+        groups: Groups that cohorts are drawn from; None: any cohorts that keep the pattern.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: There are groups, but the strategy isn't banded, or has more bands; or the pattern is another.
     """
-    return smallest_noise(lambda noise: epsilon_gaussian(noise, delta), epsilon)
+
+    mechanism: Factorization
+    noise_multiplier: float
+    groups: Groups | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is None:
+            return
+        strategy, pattern = self.mechanism.strategy, self.mechanism.participation
+        if not isinstance(strategy, Banded) or strategy.vectors >= self.groups.count:
+            raise ValueError(
+                f"{self.mechanism.name}: amplification by {self.groups.count} groups has a theorem for strategies of at "
+                f"most {self.groups.count} bands alone"
+            )
+        if (pattern.rounds, pattern.separation) != (self.groups.rounds, self.groups.count):
+            raise ValueError(
+                f"groups: {self.groups.count} that take turns in {self.groups.rounds} rounds keep participations so far "
+                f"apart, and the pattern is {pattern.separation} in {pattern.rounds}"
+            )
+        if pattern.participations < self.groups.steps:
+            raise ValueError("groups: a client that stops after some participations isn't Poisson-sampled")
+
+    @property
+    def sensitivity(self) -> float:
+        """Sensitivity that scales the noise: to all participations, or to one if groups amplify each."""
+        return self.mechanism.sensitivity if self.groups is None else self.mechanism.once
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of z over the clip norm."""
+        return self.noise_multiplier * self.sensitivity
+
+    def error(self, objective: Objective) -> float:
+        """Return the standard deviation of the noise on prefix sums of the sums, over the clip norm."""
+        return self.deviation * self.mechanism.residual(objective)
+
+    def known_cohort(self, delta: float) -> Epsilon:
+        """Return epsilon against an adversary that sees the models and knows the cohorts."""
+        return epsilon_gaussian(self.deviation / self.mechanism.sensitivity, delta)
+
+    def released_models(self, delta: float) -> Epsilon:
+        """Return epsilon against an adversary that sees the models and knows no cohort."""
+        if self.groups is None:
+            return self.known_cohort(delta)
+        return epsilon_amplified(self.noise_multiplier, self.groups, delta)
 
 
-def noise_amplified(epsilon: float, groups: Groups, delta: float) -> float:
-    """Return the smallest noise multiplier (up to 0.1 %) with at most this `epsilon_amplified`.
+def plan(
+    mechanism: Factorization, epsilon: float, delta: float, client_rate: float | None = None
+) -> NoisePlan:
+    """Return a mechanism with the smallest noise for an epsilon against an adversary that sees the released models.
+
+    Args:
+        mechanism: Releases the sums.
+        epsilon: Above 0.
+        delta: Above 0 and below 1.
+        client_rate: Expected cohort / all clients, if cohorts are drawn from groups, as many as the separation; None:
+            no amplification, so that epsilon holds also if cohorts are known.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of its range, or there is no theorem.
     """
-    return smallest_noise(lambda noise: epsilon_amplified(noise, groups, delta), epsilon)
+    groups = None if client_rate is None else Groups.of(mechanism.participation, client_rate)
+    unscaled = NoisePlan(mechanism=mechanism, noise_multiplier=1.0, groups=groups)
+
+    def at(noise: float) -> Epsilon:
+        return epsilon_gaussian(noise, delta) if groups is None else epsilon_amplified(noise, groups, delta)
+
+    return replace(unscaled, noise_multiplier=smallest_noise(at, epsilon))

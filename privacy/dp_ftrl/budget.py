@@ -10,11 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.budget import NoiseBudget, Table, both, bounds_to_json, counted, shown
 from fedsim.privacy.cohorts.rule import Participation
-from fedsim.privacy.dp_ftrl.accounting import Groups
-from fedsim.privacy.dp_ftrl.calibration import NoisePlan, alternatives, plan
+from fedsim.privacy.dp_ftrl.accounting import Groups, NoisePlan, plan
 from fedsim.privacy.dp_ftrl.factorization import (
     BUFFERS,
     Factorization,
+    alternatives,
     banded,
     factorization_of,
     independent,
@@ -93,9 +93,7 @@ class DpFtrlBudget(NoiseBudget):
 
     @property
     def _groups(self) -> Groups | None:
-        if self.client_rate is None:
-            return None
-        return Groups(count=self._pattern.separation, rounds=self.rounds, client_rate=self.client_rate)
+        return None if self.client_rate is None else Groups.of(self._pattern, self.client_rate)
 
     def _with(self, noise_multiplier: float) -> NoisePlan:
         return NoisePlan(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl import optimise
-from fedsim.privacy.dp_ftrl.correlated_noise import Noise
-from fedsim.privacy.dp_ftrl.strategies import Banded, Buffered, Strategy
+from fedsim.privacy.dp_ftrl.correlated_noise import Banded, Buffered, Noise, Strategy
 from fedsim.privacy.dp_ftrl.toeplitz import Column, Objective, divided, error, sensitivity, square_root
 
 BUFFERS = 3  # of a BLT: within 2 % of the best for thousands of rounds
@@ -132,6 +131,20 @@ def buffered(
         )
     decays, scales = optimise.buffers(participation, buffers, objective)
     return Factorization("blt", Buffered(decays, scales), participation)
+
+
+def alternatives(
+    participation: Participation, bands: int | None = None, buffers: int = BUFFERS
+) -> list[Factorization]:
+    """Return the available mechanisms for a pattern, independent noise first; by default, as many bands as separation."""
+    bands = participation.separation if bands is None else bands
+    return [
+        independent(participation),
+        square_root_toeplitz(participation),
+        square_root_banded(participation, bands),
+        banded(participation, bands),
+        buffered(participation, buffers),
+    ]
 
 
 @lru_cache(maxsize=8)  # optimisation is slow

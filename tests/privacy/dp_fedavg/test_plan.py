@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fedsim.privacy.account import Account
-from fedsim.privacy.accounting import pld
+from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
 from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
@@ -66,7 +66,7 @@ def test_rounds_without_a_sum_count_for_those_with_one_had_the_always_available_
     # is that of 8 Gaussians, in closed form: the other's update is zero.
     sums = round(ROUNDS * COHORT * (COHORT - 1) / (CLIENTS * (CLIENTS - 1)))
     assert sums == 8
-    true = pld.epsilon_of_gaussians(Z, sums, DELTA)
+    true = epsilon_of_gaussians(Z, sums, DELTA).pld
     release = CohortMechanism(
         noise_multiplier=Z, rate=COHORT / CLIENTS, sampling=Sampling.FIXED, clients=CLIENTS
     )

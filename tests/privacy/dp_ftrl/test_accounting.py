@@ -9,12 +9,11 @@ from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.accounting import (
     Groups,
+    NoisePlan,
     epsilon_amplified,
     epsilon_gaussian,
-    noise_amplified,
-    noise_gaussian,
+    plan,
 )
-from fedsim.privacy.dp_ftrl.calibration import NoisePlan, plan
 from fedsim.privacy.dp_ftrl.factorization import (
     banded,
     buffered,
@@ -102,11 +101,12 @@ def test_every_client_in_its_groups_turn_is_no_sampling() -> None:
 
 def test_epsilon_in_noise_out() -> None:
     for epsilon in (0.5, 2.0, 8.0):
-        noise = noise_gaussian(epsilon, 1e-6)
+        noise = plan(independent(Participation(rounds=1)), epsilon, 1e-6).noise_multiplier
         assert 0.998 * epsilon < epsilon_gaussian(noise, 1e-6).best <= epsilon
         assert noise == pytest.approx(dpa.get_sigma_gaussian(epsilon, 1e-6), rel=1e-3)
     groups = Groups(count=5, rounds=50, client_rate=0.05)
-    noise = noise_amplified(2.0, groups, 1e-5)
+    turns = independent(Participation(rounds=50, separation=5))
+    noise = plan(turns, 2.0, 1e-5, 0.05).noise_multiplier
     assert 0.99 * 2 < epsilon_amplified(noise, groups, 1e-5).best <= 2
 
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from fedsim.privacy.cohorts.rule import Participation
-from fedsim.privacy.dp_ftrl.calibration import alternatives
+from fedsim.privacy.dp_ftrl.correlated_noise import Banded, Buffered
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,
+    alternatives,
     banded,
     buffered,
     independent,
     square_root_banded,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.strategies import Banded, Buffered
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
 from tests.privacy.dp_ftrl.oracles import dense
 

@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from scipy.stats import kstest
 
 from fedsim.privacy.cohorts.rule import Participation
-from fedsim.privacy.dp_ftrl.calibration import alternatives
 from fedsim.privacy.dp_ftrl.correlated_noise import PIECE, Noise
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,
+    alternatives,
     banded,
     buffered,
     independent,

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.cohorts.rule import Cohorts, Participation
-from fedsim.privacy.dp_ftrl.accounting import Groups
-from fedsim.privacy.dp_ftrl.calibration import NoisePlan
+from fedsim.privacy.dp_ftrl.accounting import Groups, NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded, buffered
-from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
+from fedsim.privacy.dp_ftrl.server import CorrelatedGaussian
 from fedsim.privacy.events import Sampling
 from fedsim.privacy.randomness import NumpyRandomness
 
@@ -35,14 +34,14 @@ def release(plan: NoisePlan = BANDED, **changes: Any) -> CorrelatedGaussian:
 
 def all_rounds(totals: NDArray[np.float64], plan: NoisePlan = BANDED) -> NDArray[np.float64]:
     releases = release(plan)
-    return np.array([releases.release(total, t).mean for t, total in enumerate(totals, start=1)])
+    return np.array([releases.release(total, t)[0] for t, total in enumerate(totals, start=1)])
 
 
 def test_rows_of_rounds_that_released_nothing_are_passed_over() -> None:
     totals = np.arange(ROUNDS * SIZE, dtype=float).reshape(ROUNDS, SIZE)
     whole, some = all_rounds(totals), release()
     for t in (2, 3, 6):
-        np.testing.assert_array_equal(some.release(totals[t - 1], t).mean, whole[t - 1])
+        np.testing.assert_array_equal(some.release(totals[t - 1], t)[0], whole[t - 1])
 
 
 def test_it_goes_on_from_its_state() -> None:
@@ -51,7 +50,7 @@ def test_it_goes_on_from_its_state() -> None:
     for t in (1, 2, 3):
         first.release(totals[t - 1], t)
     rest = release(state=first.state())
-    np.testing.assert_array_equal(rest.release(totals[3], 4).mean, all_rounds(totals)[3])
+    np.testing.assert_array_equal(rest.release(totals[3], 4)[0], all_rounds(totals)[3])
     with pytest.raises(ValueError, match="row 4 of the noise has been made; each is released once"):
         rest.release(totals[3], 4)
     with pytest.raises(ValueError, match="belongs to another strategy"):
@@ -78,7 +77,7 @@ def test_a_client_moves_the_whole_training_by_at_most_the_sensitivity(
     moved = COHORTS.cohort * (all_rounds(with_client, plan) - all_rounds(totals, plan))
     column = mechanism.column
     matrix = np.array([[column[i - j] if i >= j else 0.0 for j in range(ROUNDS)] for i in range(ROUNDS)])
-    declared = release(plan).release(totals[0], 1).event.sensitivity
+    declared = release(plan).release(totals[0], 1)[1].sensitivity
     assert np.linalg.norm(matrix @ moved) <= declared * (1 + 1e-9)
 
 
@@ -88,7 +87,7 @@ def test_the_sensitivity_is_reached_and_one_clip_norm_would_be_too_little() -> N
     moved = COHORTS.cohort * (all_rounds(same) - all_rounds(np.zeros((ROUNDS, SIZE))))
     column = BANDED.mechanism.column
     matrix = np.array([[column[i - j] if i >= j else 0.0 for j in range(ROUNDS)] for i in range(ROUNDS)])
-    declared = release().release(same[0], 1).event.sensitivity
+    declared = release().release(same[0], 1)[1].sensitivity
     assert np.linalg.norm(matrix @ moved) == pytest.approx(declared)
     assert declared > 1.5 * CLIP
 
@@ -96,7 +95,7 @@ def test_the_sensitivity_is_reached_and_one_clip_norm_would_be_too_little() -> N
 def test_the_event_says_the_noise_over_all_participations_whatever_the_plan_is_for() -> None:
     groups = Groups(count=SEPARATION, rounds=ROUNDS, client_rate=0.25)
     plan = NoisePlan(mechanism=BANDED.mechanism, noise_multiplier=1.5, groups=groups)
-    event = release(plan).release(np.zeros(SIZE), 1).event
+    event = release(plan).release(np.zeros(SIZE), 1)[1]
     assert event.noise_multiplier == pytest.approx(1.5 * BANDED.mechanism.once / BANDED.mechanism.sensitivity)
     assert (event.bands, event.buffers, event.participations) == (2, None, 3)
 

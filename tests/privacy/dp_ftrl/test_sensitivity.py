@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.privacy.cohorts.rule import Participation
-from fedsim.privacy.dp_ftrl.calibration import alternatives
+from fedsim.privacy.dp_ftrl.correlated_noise import Banded
 from fedsim.privacy.dp_ftrl.factorization import (
     Factorization,
+    alternatives,
     banded,
     buffered,
     square_root_banded,
     square_root_toeplitz,
 )
-from fedsim.privacy.dp_ftrl.strategies import Banded
 from fedsim.privacy.dp_ftrl.toeplitz import sensitivity, square_root
 from tests.privacy.dp_ftrl.oracles import dense, patterns, worst_norm
 
