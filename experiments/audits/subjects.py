@@ -20,8 +20,7 @@ from fedsim.privacy.cohorts.rule import Cohorts, Participation
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping
-from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
-from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
+from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian
 from fedsim.privacy.dp_ftrl.accounting import NoisePlan
 from fedsim.privacy.dp_ftrl.factorization import banded
 from fedsim.privacy.dp_ftrl.server import CorrelatedGaussian

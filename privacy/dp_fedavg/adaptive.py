@@ -12,30 +12,26 @@ from numpy.typing import NDArray
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian, Mean
-from fedsim.privacy.dp_fedavg.metrics import BoundedMetric, shifted
-from fedsim.privacy.events import Relation
+from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian, shifted
+from fedsim.privacy.events import Event, Relation
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.server_half import Sums
 
 BITS = "below-clip"
 LEAST, MOST = 1e-12, 1e12  # bounds of the clip norm: with zero updates only, it would shrink forever
 
 
 class AdaptiveRelease(NamedTuple):
-    """The release of a round.
+    """The release of a round (`server_half.Released`), with the bits among its metrics.
 
     Attributes:
-        mean: Noised sum of the updates over the public denominator, float64, by name.
         clip: The clip norm of the next round: the only state, as public as `mean`.
-        metrics: Estimates of the metrics' means, by name, including the bits'.
-        event: For the ledger.
     """
 
-    mean: Mean
+    mean: Sums
     clip: float
-    metrics: dict[str, float]
-    event: CohortEvent
+    metrics: Mapping[str, float]
+    event: Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +102,6 @@ class AdaptiveClipping:
         return self._of(1.0).update_noise_multiplier
 
     def _of(self, sensitivity: float) -> CentralGaussian:
-        """Return the release of a round with this sensitivity of the sum of updates."""
         bits = BoundedMetric(name=BITS, bound=1.0, noise_multiplier=2 * self.bit_noise)
         return CentralGaussian(
             sensitivity=sensitivity,

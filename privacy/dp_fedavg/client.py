@@ -8,12 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedsim.privacy.client_half import ClientHalf, ClientRound, Protected
-from fedsim.privacy.clipping import Clipped, clip_jointly
+from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.dp_fedavg.adaptive import shifted_bit
-from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted, shifted_name
+from fedsim.privacy.dp_fedavg.gaussian import SHIFTED_BIT, UPDATE, shifted, shifted_name
 from fedsim.privacy.dp_fedavg.settings import ReleasedMetricSettings
-
-UPDATE = "update"
 
 
 class ClippingClient(ClientHalf):
@@ -35,13 +33,9 @@ class ClippingClient(ClientHalf):
         """Return the clipped update, and the terms of the metrics. As `ClientHalf` says."""
         norm = float(at.instructions["clip-norm"])
         clipped = clip_jointly({UPDATE: update}, norm, in_place=True)
-        return Protected(clipped.arrays[UPDATE], self._terms(clipped, norm, metrics, at), None)
-
-    def _terms(
-        self, clipped: Clipped, norm: float, metrics: Mapping[str, float], at: ClientRound
-    ) -> dict[str, float]:
-        terms = {SHIFTED_BIT: shifted_bit(clipped, norm)} if at.instructions.get("clip-bit") else {}
-        return terms | {
+        bit = {SHIFTED_BIT: shifted_bit(clipped, norm)} if at.instructions.get("clip-bit") else {}
+        terms = {
             shifted_name(name): shifted(float(metrics[name]), released.bound)
             for name, released in self._released.items()
         }
+        return Protected(clipped.arrays[UPDATE], bit | terms, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,29 +13,57 @@ from numpy.typing import NDArray
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.event import CohortEvent, Part, joint_noise_multiplier
-from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
 from fedsim.privacy.events import Relation, Unit
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.server_half import Released, Sums
 
 CENTRAL = (Relation.ZERO_OUT, Relation.ADD_OR_REMOVE_ONE)
 UPDATE = "update"
+# The metric of a reply that says whether the update was below the clip norm: 1/2 or -1/2.
+SHIFTED_BIT = "shifted-bit"
 
-Mean = dict[str, NDArray[np.float64]]
 _NO_SUMS: Mapping[str, float] = {}
 
 
-class Released(NamedTuple):
-    """A round's release and its event.
+@dataclass(frozen=True, kw_only=True)
+class BoundedMetric:
+    """A metric with its mean over a cohort released with the updates, within the same budget.
+
+    A client's value x is clipped to [0, bound] and sent as x - bound/2, its *term*. With a public m,
+    `bound/2 + (sum of the terms + noise) / m` estimates the mean; an absent client, or a NaN, counts as bound/2. A
+    client moves the sum by at most bound/2 under zero-out and add-or-remove-one (twice that under replacement).
+    Unshifted values would move it by `bound` (Andrew et al. 2021, arXiv 1905.03871, section 2, where the bit is a
+    metric of bound 1).
 
     Attributes:
-        mean: Noised sum over the public denominator, float64, by name.
-        metrics: Estimates of the metrics' means, by name.
-        event: For the ledger.
+        name: Of the metric, in the ledger too.
+        bound: Largest value that counts, in the metric's unit; above 0, finite, and no subnormal number.
+        noise_multiplier: Standard deviation of the noise on the sum, over `sensitivity`; above 0.
+        step: Grid step that terms are rounded to before they are summed; 0: no rounding.
+
+    Raises:
+        ValueError: The bound is out of its range.
     """
 
-    mean: Mean
-    metrics: dict[str, float]
-    event: CohortEvent
+    name: str
+    bound: float
+    noise_multiplier: float
+    step: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1e-300 <= self.bound < math.inf:
+            raise ValueError(f"bound of {self.name} = {self.bound}: must be above 0, and finite")
+
+    @property
+    def sensitivity(self) -> float:
+        """How far one client moves the sum: bound/2, or its rounded value if larger."""
+        half = self.bound / 2
+        return half if self.step == 0 else max(half, round(half / self.step) * self.step)
+
+    @property
+    def part(self) -> Part:
+        """The sum's entry in the ledger."""
+        return Part(name=self.name, sensitivity=self.sensitivity, noise_multiplier=self.noise_multiplier)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +119,11 @@ class CentralGaussian:
     mechanism: str = "dp-fedavg"
 
     def __post_init__(self) -> None:
-        check_central(self.relation, self.cohorts)
+        _check_central(self.relation, self.cohorts)
         for metric in self.metrics:
-            check_part(metric.part)
+            _check_part(metric.part)
         _check_split(self.noise_multiplier, self.metrics)
-        check_part(self._update)
+        _check_part(self._update)
 
     @property
     def update_noise_multiplier(self) -> float:
@@ -110,7 +138,7 @@ class CentralGaussian:
     def release(
         self, total: Mapping[str, NDArray[Any]], round_: int, sums: Mapping[str, float] = _NO_SUMS
     ) -> Released:
-        """Return the noised means of a round, and the event.
+        """Return the noised means of a round over the public denominator, float64, and the event.
 
         An empty cohort's total is zeros; its noise is released and charged like any other's.
 
@@ -127,24 +155,45 @@ class CentralGaussian:
                 f"sums of {', '.join(sorted(sums)) or 'nothing'}: must be of the metrics, "
                 f"{', '.join(sorted(metric.name for metric in self.metrics)) or 'none'}"
             )
-        update, parts = self._update, [metric.part for metric in self.metrics]
-        mean = noised_mean(total, update, self.cohorts, self.randomness, self.arithmetic)
+        mean = self._noised_mean(total, self._update)
         metrics = {}
-        for metric, part in zip(self.metrics, parts, strict=True):
-            terms = {metric.name: np.array(sums[metric.name])}
-            noised = noised_mean(terms, part, self.cohorts, self.randomness, self.arithmetic)
-            metrics[metric.name] = metric.estimate(float(noised[metric.name]))
-        return Released(mean, metrics, self._event(round_, (update, *parts)))
+        for metric in self.metrics:
+            noised = self._noised_mean({metric.name: np.array(sums[metric.name])}, metric.part)
+            metrics[metric.name] = metric.bound / 2 + float(noised[metric.name])
+        return Released(mean, metrics, self._event(round_))
 
-    def _event(self, round_: int, parts: tuple[Part, ...]) -> CohortEvent:
-        """Return the event of a round."""
+    def _noised_mean(self, total: Mapping[str, NDArray[Any]], part: Part) -> Sums:
+        """Return (a sum + Gaussian noise) / the expected cohort, float64, by name.
+
+        Noise is drawn in the order of the arrays' names.
+
+        Raises:
+            ValueError: The total has no arrays, or is not finite.
+        """
+        if not total:
+            raise ValueError(f"total of {part.name}: has no arrays; an empty cohort's are zeros")
+        for name, array in total.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so it was not clipped")
+        dimension = sum(array.size for array in total.values())
+        exact = ExactSum.of(part.sensitivity, part.noise_multiplier, dimension, arithmetic=self.arithmetic)
+        noised = {}
+        for name in sorted(total):
+            noise = self.randomness.normals(total[name].size).reshape(total[name].shape)
+            noise *= part.noise_multiplier * exact.sensitivity
+            exact.add(total[name], noise)
+            noise /= self.cohorts.cohort
+            noised[name] = noise
+        return {name: noised[name] for name in total}
+
+    def _event(self, round_: int) -> CohortEvent:
         cohorts = self.cohorts
         return CohortEvent(
             mechanism=self.mechanism,
             round=round_,
             unit=Unit.CLIENT,
             relation=self.relation,
-            parts=parts,
+            parts=(self._update, *(metric.part for metric in self.metrics)),
             sampling=cohorts.sampling,
             clients=cohorts.clients,
             cohort=cohorts.cohort,
@@ -162,9 +211,8 @@ def _share(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) -> float
 
 
 def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) -> None:
-    """Raise `ValueError` for an invalid noise multiplier, or one that leaves no budget for the update."""
     if not metrics:
-        return  # `check_part` says the rest
+        return  # `_check_part` says the rest
     if len({UPDATE, *(metric.name for metric in metrics)}) <= len(metrics):
         raise ValueError(
             f"metrics {', '.join(metric.name for metric in metrics)}: must differ from each other"
@@ -178,39 +226,7 @@ def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) ->
         )
 
 
-def noised_mean(
-    total: Mapping[str, NDArray[Any]],
-    part: Part,
-    cohorts: Cohorts,
-    randomness: Randomness,
-    arithmetic: Arithmetic,
-) -> Mean:
-    """Return (a sum + Gaussian noise) / the expected cohort, float64, by name.
-
-    Noise is drawn in the order of the arrays' names.
-
-    Raises:
-        ValueError: The total has no arrays, or is not finite.
-    """
-    if not total:
-        raise ValueError(f"total of {part.name}: has no arrays; an empty cohort's are zeros")
-    for name, array in total.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"total[{name!r}] of {part.name}: is not finite, so it was not clipped")
-    dimension = sum(array.size for array in total.values())
-    exact = ExactSum.of(part.sensitivity, part.noise_multiplier, dimension, arithmetic=arithmetic)
-    noised = {}
-    for name in sorted(total):
-        noise = randomness.normals(total[name].size).reshape(total[name].shape)
-        noise *= part.noise_multiplier * exact.sensitivity
-        exact.add(total[name], noise)
-        noise /= cohorts.cohort
-        noised[name] = noise
-    return {name: noised[name] for name in total}
-
-
-def check_part(part: Part) -> None:
-    """Raise `ValueError` for a noise multiplier or sensitivity that is not above 0 and finite."""
+def _check_part(part: Part) -> None:
     if not 0 < part.sensitivity < math.inf:
         raise ValueError(f"sensitivity of {part.name} = {part.sensitivity}: must be above 0, and finite")
     if not 0 < part.noise_multiplier < math.inf:
@@ -219,8 +235,7 @@ def check_part(part: Part) -> None:
         )
 
 
-def check_central(relation: Relation, cohorts: Cohorts) -> None:
-    """Raise `ValueError` for a relation under which a client changes the cohort rule or exceeds the clip norm."""
+def _check_central(relation: Relation, cohorts: Cohorts) -> None:
     if relation is Relation.ADD_OR_REMOVE_ONE and cohorts.declared is None:
         raise ValueError(
             f"relation = {relation}: the number of clients, {cohorts.clients}, is protected, and the cohorts' rate depends "
@@ -231,3 +246,26 @@ def check_central(relation: Relation, cohorts: Cohorts) -> None:
             f"relation = {relation}: replacing a client moves the sum by twice the clip norm, and a metric's by its "
             f"bound; allowed: {', '.join(CENTRAL)}"
         )
+
+
+def shifted_name(metric: str) -> str:
+    """Return the name of a metric's term in a client's reply."""
+    return f"shifted-{metric}"
+
+
+def shifted(value: float, bound: float) -> float:
+    """Return a client's term in the sum of a metric: at most bound/2 in magnitude, and as secret as the value.
+
+    | value | term |
+    | --- | --- |
+    | 0 to bound | value - bound/2 |
+    | above, infinity | bound/2 |
+    | below, minus infinity | -bound/2 |
+    | NaN | 0, as if the client were not there |
+
+    >>> [shifted(value, 5.0) for value in (0.0, 2.0, 1e9, float("nan"))]
+    [-2.5, -0.5, 2.5, 0.0]
+    """
+    if math.isnan(value):
+        return 0.0
+    return min(max(value, 0.0), bound) - bound / 2

@@ -9,7 +9,7 @@ from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.dp_fedavg import checks, disclosure
 from fedsim.privacy.dp_fedavg.adaptive import BITS
 from fedsim.privacy.dp_fedavg.event import CohortEvent
-from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT, shifted_name
+from fedsim.privacy.dp_fedavg.gaussian import SHIFTED_BIT, shifted_name
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Event, Relation, Unit
 from fedsim.privacy.intent import Intent, Problem

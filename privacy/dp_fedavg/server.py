@@ -7,8 +7,7 @@ from typing import Any
 
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.adaptive import MOST, AdaptiveClipping
-from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
-from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
+from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian
 from fedsim.privacy.dp_fedavg.settings import AdaptiveSettings, DpFedAvgSettings
 from fedsim.privacy.prefetch import Prefetch
 from fedsim.privacy.randomness import Randomness
@@ -17,20 +16,10 @@ from fedsim.privacy.training import Draws, Training
 
 
 class DpFedAvgServer(ServerHalf):
-    """The server's half of DP-FedAvg.
-
-    Args:
-        settings: The table `[privacy.dp-fedavg]`.
-        training: The training to protect.
-        cohorts: How cohorts are drawn.
-        noise_multiplier: Given, or calibrated.
-        draws: Draws the noise of each round.
+    """The server's half of DP-FedAvg; raises `ValueError` where no theorem covers its values.
 
     Attributes:
         clip: The norm that clients clip to in the next round: the only state.
-
-    Raises:
-        ValueError: No theorem covers these values.
     """
 
     noises = True
@@ -74,7 +63,7 @@ class DpFedAvgServer(ServerHalf):
         """Noise a round's sums. As `ServerHalf` says."""
         randomness, adaptive = self._randomness(round_), self._settings.adaptive
         if adaptive is None:
-            return Released(*self._fixed(randomness).release(total, round_, reported))
+            return self._fixed(randomness).release(total, round_, reported)
         mean, self.clip, metrics, event = self._adaptive(adaptive, randomness).release(
             self.clip, total, round_, reported, sensitivity=self._training.sum_sensitivity(self.clip)
         )

@@ -17,8 +17,7 @@ from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg import accounting as central
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bit
-from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
-from fedsim.privacy.dp_fedavg.metrics import BoundedMetric, shifted
+from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian, shifted
 from fedsim.privacy.events import Law, Relation, Sampling
 from fedsim.privacy.local_dp import accounting as local
 from fedsim.privacy.local_dp.noise import LocalNoise

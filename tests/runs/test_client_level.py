@@ -23,7 +23,7 @@ from fedsim.privacy.arithmetic import SHARE
 from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.dp_fedavg import client as clip
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
-from fedsim.privacy.dp_fedavg.metrics import SHIFTED_BIT
+from fedsim.privacy.dp_fedavg.gaussian import SHIFTED_BIT
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.events import Sampling
 from fedsim.runtime.spec import acting_as

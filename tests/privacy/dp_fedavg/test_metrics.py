@@ -14,8 +14,7 @@ from fedsim.mechanisms import loads
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.event import Part, joint_noise_multiplier
-from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
-from fedsim.privacy.dp_fedavg.metrics import BoundedMetric, shifted
+from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian, shifted
 from fedsim.privacy.events import Relation, Sampling
 from fedsim.privacy.randomness import NumpyRandomness
 from fedsim.privacy.secagg.encoding import METRIC_BITS, Encoding
