@@ -28,7 +28,7 @@ from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT, step_grid
 from fedsim.privacy.events import Law, Relation, Sampling
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.privacy.local_dp.noise import LocalNoise
+from fedsim.privacy.local_dp.client import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 
 DELTA = 1e-5

@@ -45,10 +45,7 @@ class CohortEvent(Event):
     It does not contain the cohort or its size: the cohort is secret if sampling amplifies privacy.
 
     Attributes:
-        mechanism: What released it.
-        round: From 1.
-        unit: The privacy unit: a client.
-        relation: Which data sets are neighbours.
+        unit: A client.
         parts: The sums, one or more.
         sampling: How the cohort is drawn.
         clients: The population, public; None if it is protected (add-or-remove-one).
@@ -56,7 +53,6 @@ class CohortEvent(Event):
         max_cohort: Most clients in a cohort if `sampling` truncates, else None.
         separation: A client takes part at most once in so many rounds, if `sampling` ensures it, else None.
         denominator: Divisor of the noised sums, a public constant.
-        noise: Where the noise comes from.
         rate: Declared probability of drawing each client; None: it follows from `clients`.
     """
 

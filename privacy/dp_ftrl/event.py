@@ -33,12 +33,10 @@ class MatrixEvent(Event):
     Together the rounds are one Gaussian mechanism. The event does not contain the cohort or its size.
 
     Attributes:
-        mechanism: What released it.
         strategy: Name of the strategy, the matrix C that correlates the noise.
         round: From 1; the row of C.
         rounds: Planned rounds: the rows of C.
-        unit: The privacy unit: a client, with all its participations.
-        relation: Which data sets are neighbours.
+        unit: A client, with all its participations.
         sum_sensitivity: L2 sensitivity of one round's sum, above 0: how far one participation moves it.
         sensitivity: L2 sensitivity of C x to a client with all its participations, x being the rounds' sums.
         noise_multiplier: Standard deviation of the noise before it is correlated, over `sensitivity`; above 0.
@@ -50,7 +48,6 @@ class MatrixEvent(Event):
         clients: The population, public.
         cohort: Expected clients in a cohort.
         denominator: Divisor of the noised sum, a public constant.
-        noise: Where the noise comes from.
     """
 
     _kinds: ClassVar[dict[str, Any]] = {

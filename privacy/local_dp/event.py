@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from fedsim.privacy.events import Event, Law, Noise, Relation, Unit
 
@@ -19,16 +19,13 @@ class LocalDpTerms(NamedTuple):
 class LocalDpEvent(Event):
     """One client's update of one round, which it noised itself.
 
+    Unit: a client. Relation: replace-one, since no other party is trusted with the update.
+
     Attributes:
-        mechanism: What released it.
-        round: From 1.
         client: The client's index.
-        unit: The privacy unit: a client.
-        relation: Which data sets are neighbours: replace-one, since no other party is trusted with the update.
         law: Distribution of the noise.
         sensitivity: Of the update, in the norm of `law` (L2 or L1): twice the clip norm.
         noise_multiplier: Scale of the noise, over `sensitivity`; above 0.
-        noise: Where the noise comes from.
     """
 
     _kinds: ClassVar[dict[str, Any]] = {"unit": Unit, "relation": Relation, "law": Law, "noise": Noise}
@@ -42,6 +39,23 @@ class LocalDpEvent(Event):
     sensitivity: float
     noise_multiplier: float
     noise: Noise
+
+    @classmethod
+    def of(
+        cls, round_: int, client: int, law: Law, sensitivity: float, noise_multiplier: float, noise: Noise
+    ) -> Self:
+        """Return the event of a client's update."""
+        return cls(
+            mechanism="local-dp",
+            round=round_,
+            client=client,
+            unit=Unit.CLIENT,
+            relation=Relation.REPLACE_ONE,
+            law=law,
+            sensitivity=sensitivity,
+            noise_multiplier=noise_multiplier,
+            noise=noise,
+        )
 
     @property
     def released_by(self) -> int:

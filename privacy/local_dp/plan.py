@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.accounting.steps import SERVER, Epsilon
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.events import Law, Noise, Relation, Unit
 from fedsim.privacy.ledger import Ledger
@@ -15,7 +15,6 @@ from fedsim.privacy.local_dp.settings import LocalDpSettings
 from fedsim.privacy.plan import NOISE, ReleasedByClients
 from fedsim.privacy.training import Training, Unfit, check_delta_of_clients
 
-SERVER = "server"
 WHO = (
     "everybody: the server, and whoever else sees a client's updates and when it takes part; who sees less, as the "
     "models alone, learns no more"
@@ -28,17 +27,11 @@ class LocalDpPlan(ReleasedByClients):
     Unit: a client, with all its data, against all adversaries. Clients have disjoint data, so reports give the
     largest of their epsilons, not the sum. Cohorts don't amplify, since participation is not hidden.
 
-    Attributes:
-        noise_multiplier: Of the clients' noise: given, or calibrated to an epsilon.
+    Raises:
+        ValueError: delta is too large for so few clients, no noise reaches the epsilon, or the noise has no finite one.
     """
 
     def __init__(self, settings: LocalDpSettings, training: Training) -> None:
-        """Make the plan.
-
-        Raises:
-            ValueError: delta is too large for so few clients, no noise reaches the epsilon, or the noise has no
-                finite one.
-        """
         if settings.delta is not None:
             check_delta_of_clients(settings.delta, training.clients)
         rule = training.rule
@@ -60,17 +53,8 @@ class LocalDpPlan(ReleasedByClients):
 
     def planned(self, round_: int, client: int) -> LocalDpEvent:
         """Return the event of a client's update. As `ReleasedByClients` says."""
-        return LocalDpEvent(
-            mechanism="local-dp",
-            round=round_,
-            client=client,
-            unit=Unit.CLIENT,
-            relation=Relation.REPLACE_ONE,
-            law=Law(self._settings.law),
-            sensitivity=2 * self._settings.clip,
-            noise_multiplier=self.noise_multiplier,
-            noise=self._noise,
-        )
+        law, sensitivity = Law(self._settings.law), 2 * self._settings.clip
+        return LocalDpEvent.of(round_, client, law, sensitivity, self.noise_multiplier, self._noise)
 
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
         """Return the columns of a round's row: the most that a client has spent so far. As `Plan` says."""
@@ -107,7 +91,6 @@ class LocalDpPlan(ReleasedByClients):
         }
 
     def _epsilon(self, participations: int) -> Epsilon:
-        """Return the epsilon of a client's updates over a number of rounds."""
         return accounting.epsilon_of(self.noise_multiplier, participations, self._settings.delta)
 
     def _spent(self, ledger: Ledger, rounds: int) -> int:

@@ -20,7 +20,7 @@ from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bi
 from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian, shifted
 from fedsim.privacy.events import Law, Relation, Sampling
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.privacy.local_dp.noise import LocalNoise
+from fedsim.privacy.local_dp.client import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness
 
 TRIALS, DELTA = 12_000, 1e-3

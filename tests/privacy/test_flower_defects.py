@@ -20,7 +20,7 @@ from fedsim.privacy.dp_fedavg.adaptive import BITS, AdaptiveClipping, shifted_bi
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.events import Relation, Sampling
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.privacy.local_dp.noise import LocalNoise
+from fedsim.privacy.local_dp.client import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness
 
 COHORTS = Cohorts(sampling=Sampling.POISSON, clients=10_000, cohort=100)

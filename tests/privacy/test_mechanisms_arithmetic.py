@@ -9,7 +9,7 @@ from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.audit import Release, lowest_bit, measure
 from fedsim.privacy.events import Law
 from fedsim.privacy.local_dp import accounting as local
-from fedsim.privacy.local_dp.noise import LocalNoise
+from fedsim.privacy.local_dp.client import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness
 
 NOISE, TRIALS = 4.0, 4000

@@ -7,8 +7,8 @@ from scipy import stats
 
 from fedsim.mechanisms import loads
 from fedsim.privacy.events import Law, Noise, Relation, Unit
+from fedsim.privacy.local_dp.client import LocalNoise
 from fedsim.privacy.local_dp.event import LocalDpEvent
-from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness, laplaces
 
 LEVEL = 1e-6
