@@ -75,8 +75,6 @@ class DpFedAvgBudget(NoiseBudget):
         "mean_noise": "with noise given, there is no question",
     }
 
-    # --- checks ---------------------------------------------------------------------------------------------
-
     def check(self) -> None:
         """Find the noise, if it isn't given. As `Budget` says."""
         super().check()
@@ -90,8 +88,8 @@ class DpFedAvgBudget(NoiseBudget):
         self._check_rate()
         release = self._with(1.0 if self.noise_multiplier is None else self.noise_multiplier)
         self._answers(release, rounds=0)
-        if self.population is not None:
-            self._answers(self._deployed(release), rounds=0)
+        if (deployed := self._deployed(release)) is not None:
+            self._answers(deployed, rounds=0)
         _ = self.noise
         if self.mean_noise is not None:
             self._needed()
@@ -115,8 +113,6 @@ class DpFedAvgBudget(NoiseBudget):
             if self.clients is None or not 1 <= self.cohort <= self.clients:
                 raise ValueError(f"--cohort {self.cohort}: must be 1 to --clients, which is {self.clients}")
 
-    # --- the plan -------------------------------------------------------------------------------------------
-
     @property
     def neighbours(self) -> str:
         """Which data sets are neighbours, in words."""
@@ -131,7 +127,6 @@ class DpFedAvgBudget(NoiseBudget):
         return self.adversary or (RELEASED_MODELS if self.participations is None else KNOWN_COHORT)
 
     def _with(self, noise_multiplier: float) -> CohortMechanism:
-        """Return what a round releases."""
         rate = 1.0 if self.client_rate is None else self.client_rate
         if self.cohort is not None and self.clients is not None:
             rate = self.cohort / self.clients
@@ -153,7 +148,6 @@ class DpFedAvgBudget(NoiseBudget):
     def _answers(
         self, release: CohortMechanism, tolerance: float = pld.TOLERANCE, rounds: int | None = None
     ) -> dict[str, AdversaryCost]:
-        """Return the epsilon against each adversary."""
         return accounting.side_by_side(
             release,
             self.rounds if rounds is None else rounds,
@@ -174,11 +168,7 @@ class DpFedAvgBudget(NoiseBudget):
         )
 
     def _needed(self) -> tuple[int, int]:
-        """Return the cohort and the number of clients for the requested noise on the mean.
-
-        Raises:
-            ValueError: That many clients need a smaller delta.
-        """
+        """Return the cohort and clients for the noise on the mean; raises `ValueError` if so many need a smaller delta."""
         if self.mean_noise is None:
             raise RuntimeError("unreachable: no noise on the mean was asked for")
         cohort = math.ceil(self.noise / self.mean_noise)
@@ -189,23 +179,21 @@ class DpFedAvgBudget(NoiseBudget):
             )
         return cohort, clients
 
-    def _deployed(self, release: CohortMechanism) -> CohortMechanism:
-        """Return the mechanism of the deployment that the run represents."""
+    def _deployed(self, release: CohortMechanism) -> CohortMechanism | None:
+        """Return the mechanism of the deployment that the run represents, if there is one."""
         if self.population is None or self.cohort is None:
-            raise RuntimeError("unreachable: there is no population")
+            return None
         return release.of_population(*self.population, self.cohort)
 
     def _with_coins(self) -> AdversaryCost | None:
-        """Return the cost with Poisson cohorts if cohorts are of fixed size."""
+        """Return the cost with Poisson cohorts if cohorts are of fixed size, else None."""
         if self._release.sampling is not Sampling.FIXED:
             return None
         return self._answers(replace(self._release, sampling=Sampling.POISSON))[RELEASED_MODELS]
 
-    # --- for machines ---------------------------------------------------------------------------------------
-
     def to_json(self) -> dict[str, Any]:
         """Return epsilons (null: infinite, or no theorem: `why` tells) and inputs."""
-        release, coins = self._release, self._with_coins()
+        release, coins, deployed = self._release, self._with_coins(), self._deployed(self._release)
         inputs = {
             "noise-multiplier": self.noise,
             "rounds": self.rounds,
@@ -218,16 +206,11 @@ class DpFedAvgBudget(NoiseBudget):
         if self.mean_noise is not None:
             needs = dict(zip(("cohort", "clients"), self._needed(), strict=True))
             tree |= {"mean-noise": self.mean_noise, "needs": needs}
-        if self.population is not None:
-            deployed, (clients, cohort) = self._deployed(release), self.population
-            tree["population"] = {
-                "clients": clients,
-                "cohort": cohort,
-                "noise-multiplier": deployed.noise_multiplier,
-            } | _all_to_json(self._answers(deployed))
+        if deployed is not None and self.population is not None:
+            sizes = dict(zip(("clients", "cohort"), self.population, strict=True))
+            noise = {"noise-multiplier": deployed.noise_multiplier}
+            tree["population"] = sizes | noise | _all_to_json(self._answers(deployed))
         return tree
-
-    # --- for people -----------------------------------------------------------------------------------------
 
     def bounds(self, exact: bool) -> Sequence[float | None]:
         """Return this plan's row of a table. As `NoiseBudget` says."""
@@ -297,8 +280,8 @@ class DpFedAvgBudget(NoiseBudget):
         coins = self._with_coins()
         if coins is not None and coins.epsilon is not None:
             yield f"Poisson cohorts would give {shown(coins.epsilon.pld)} (PLD) to released models."
-        if self.population is not None:
-            deployed = self._deployed(self._release)
+        deployed = self._deployed(self._release)
+        if deployed is not None and self.population is not None:
             epsilon = self._answers(deployed)[RELEASED_MODELS].epsilon
             yield (
                 f"A deployment to {self.population[0]:,} clients with cohorts of {self.population[1]:,} and the same noise "

@@ -80,10 +80,7 @@ def epsilon_gaussian(noise_multiplier: float, delta: float) -> Epsilon:
 
     Args:
         noise_multiplier: Deviation of z over the L2 sensitivity of C x under the pattern; 0 or more.
-        delta: Above 0 and below 1.
-
-    Raises:
-        ValueError: A value is out of its range.
+        delta: Above 0 and below 1; `ValueError` is raised for a value out of its range.
 
     >>> round(epsilon_gaussian(4.0, 1e-6).pld, 5)
     1.0607
@@ -100,17 +97,14 @@ def epsilon_amplified(noise_multiplier: float, groups: Groups, delta: float) -> 
     Args:
         noise_multiplier: Deviation of z over the L2 sensitivity of C x to *one* participation; 0 or more.
         groups: At least as many as the strategy has bands; each client's by a hash of its identity.
-        delta: Above 0 and below 1.
-
-    Raises:
-        ValueError: A value is out of its range.
+        delta: Above 0 and below 1; `ValueError` is raised for a value out of its range.
 
     >>> groups = Groups(count=50, rounds=1500, client_rate=1e3 / 1e6)
     >>> round(epsilon_amplified(0.5315, groups, 1e-6).pld, 1)
     12.0
     """
-    step = LocalSteps(noise_multiplier=noise_multiplier, rate=groups.rate, steps=groups.steps)
-    return known_cohort(step, 1, delta)
+    turns = LocalSteps(noise_multiplier=noise_multiplier, rate=groups.rate, steps=groups.steps)
+    return known_cohort(turns, 1, delta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +169,7 @@ class NoisePlan:
 def plan(
     mechanism: Factorization, epsilon: float, delta: float, client_rate: float | None = None
 ) -> NoisePlan:
-    """Return a mechanism with the smallest noise for an epsilon against an adversary that sees the released models.
+    """Return a mechanism with the smallest noise (up to 0.1 %) for an epsilon against who sees the released models.
 
     Args:
         mechanism: Releases the sums.

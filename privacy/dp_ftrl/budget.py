@@ -68,8 +68,6 @@ class DpFtrlBudget(NoiseBudget):
         self._with(self.noise_multiplier or 1.0).known_cohort(self.delta)
         _ = self.noise
 
-    # --- the plan -------------------------------------------------------------------------------------------
-
     @cached_property
     def _pattern(self) -> Participation:
         separation = (self.bands or 1) if self.min_separation is None else self.min_separation
@@ -81,14 +79,12 @@ class DpFtrlBudget(NoiseBudget):
 
     @property
     def _bands(self) -> int | None:
-        """Bands of banded noise; None: another strategy."""
         if self.mechanism != "banded" or self.bands is not None:
             return self.bands
         return min(self._pattern.separation, self.rounds)
 
     @property
     def _buffers(self) -> int | None:
-        """Buffers of blt noise; None: another strategy."""
         return BUFFERS if self.mechanism == "blt" and self.buffers is None else self.buffers
 
     @property
@@ -111,10 +107,7 @@ class DpFtrlBudget(NoiseBudget):
     def _instead(
         self, build: Callable[[Participation], Factorization], separation: int = 1
     ) -> NoisePlan | None:
-        """Return a plan with another factorization and the same epsilon; None: there is no epsilon to compare at.
-
-        Independent noise needs no groups.
-        """
+        """Return a plan with another factorization and the same epsilon; None: there is no epsilon to compare at."""
         if self._groups is None:
             return replace(self._plan, mechanism=build(self._pattern))
         epsilon = self._plan.released_models(self.delta).best
@@ -123,12 +116,9 @@ class DpFtrlBudget(NoiseBudget):
         turns = Participation(rounds=self.rounds, separation=separation)
         return plan(build(turns), epsilon, self.delta, self.client_rate)
 
-    # --- for machines ---------------------------------------------------------------------------------------
-
     def to_json(self) -> dict[str, Any]:
         """Return epsilons (null: infinite), errors and inputs."""
-        mechanism, groups, rms = self._factorization, self._groups, self._plan.error(Objective.RMS)
-        other = self._instead(independent)
+        groups, rms, other = self._groups, self._plan.error(Objective.RMS), self._instead(independent)
         answers = {
             "known-cohort": bounds_to_json(self._plan.known_cohort(self.delta)),
             "released-models": bounds_to_json(self._plan.released_models(self.delta)),
@@ -141,7 +131,7 @@ class DpFtrlBudget(NoiseBudget):
             "rms-error": rms,
             "max-error": self._plan.error(Objective.MAX),
             "rms-error-over-independent": None if other is None else rms / other.error(Objective.RMS),
-            "vectors-in-memory": mechanism.strategy.vectors,
+            "vectors-in-memory": self._factorization.strategy.vectors,
             "rounds": self.rounds,
             "min-separation": self._pattern.separation,
             "participations": self._pattern.participations,
@@ -152,8 +142,6 @@ class DpFtrlBudget(NoiseBudget):
             "delta": self.delta,
         }
         return self.tree(answers, inputs)
-
-    # --- for people -----------------------------------------------------------------------------------------
 
     @property
     def columns(self) -> Sequence[str]:

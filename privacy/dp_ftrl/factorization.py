@@ -48,11 +48,7 @@ class Factorization:
 
     @cached_property
     def sensitivity(self) -> float:
-        """L2 sensitivity of C x to a client with clip norm 1.
-
-        Raises:
-            ValueError: No theorem covers this strategy and pattern.
-        """
+        """L2 sensitivity of C x to a client with clip norm 1; raises `ValueError` if no theorem covers the pattern."""
         return sensitivity(self.column, self.participation)
 
     @cached_property
@@ -62,8 +58,7 @@ class Factorization:
 
     def residual(self, objective: Objective) -> float:
         """Return the standard deviation of A C^-1 z on the last prefix sum, or its root mean square over all."""
-        one = np.zeros(self.participation.rounds)
-        one[0] = 1
+        one = np.eye(1, self.participation.rounds)[0]
         return error(divided(one, self.column), objective)
 
     def noise(self, size: int, state: Mapping[str, NDArray[Any]] | None = None) -> Noise:
@@ -82,11 +77,9 @@ def square_root_toeplitz(participation: Participation) -> Factorization:
 
 
 def square_root_banded(participation: Participation, bands: int) -> Factorization:
-    """Return the square root of A, cut to its first bands (Kalinin, Lampert 2024, arXiv 2405.13763).
+    """Return the square root of A, cut to its first bands, 1 or more (Kalinin, Lampert 2024, arXiv 2405.13763).
 
-    Args:
-        participation: The pattern.
-        bands: 1 or more; best is the separation.
+    As many bands as the separation are best.
     """
     bands = _checked(bands, participation)
     name = "sqrt-toeplitz" if bands == participation.rounds else "banded-sqrt"
@@ -96,13 +89,8 @@ def square_root_banded(participation: Participation, bands: int) -> Factorizatio
 def banded(participation: Participation, bands: int, objective: Objective = Objective.RMS) -> Factorization:
     """Return the banded Toeplitz matrix with the least error under the pattern (McKenna 2024, arXiv 2405.15913).
 
-    Args:
-        participation: The pattern.
-        bands: 1 to the separation, so that columns don't overlap.
-        objective: Error to minimise.
-
     Raises:
-        ValueError: There are more bands than the separation.
+        ValueError: There are more bands than the separation, so that columns would overlap.
     """
     bands = _checked(bands, participation)
     if bands > participation.separation and participation.participations > 1:
@@ -117,13 +105,8 @@ def buffered(
 ) -> Factorization:
     """Return the buffered linear Toeplitz matrix with the least error that was found under the pattern (2408.08868).
 
-    Args:
-        participation: The pattern.
-        buffers: 1 to 8.
-        objective: What is smallest.
-
     Raises:
-        ValueError: Another number of buffers.
+        ValueError: The number of buffers is not from 1 to 8.
     """
     if not 1 <= buffers <= 8:
         raise ValueError(
@@ -151,13 +134,7 @@ def alternatives(
 def factorization_of(
     name: str, participation: Participation, bands: int | None = None, buffers: int | None = None
 ) -> Factorization:
-    """Return the factorization with a name.
-
-    Args:
-        name: `banded`, `blt` or `sqrt-toeplitz`.
-        participation: The pattern.
-        bands: Of `banded`; None: as many as the separation.
-        buffers: Of `blt`; None: `BUFFERS`.
+    """Return the factorization named `banded` (by default as many bands as the separation), `blt` or `sqrt-toeplitz`.
 
     Raises:
         ValueError: There is no such name, or no theorem covers these values.

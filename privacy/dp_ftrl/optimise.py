@@ -33,19 +33,14 @@ def bands(participation: Participation, count: int, objective: Objective) -> tup
     """Return the coefficients of the best banded Toeplitz matrix, the first 1.
 
     The gradient of the error follows from C b = 1 (a column of ones), b being the column of A C^-1: a change d of C
-    changes b by -C^-1 d b (the search is that of McKenna 2024, arXiv 2405.15913).
-
-    Args:
-        participation: The pattern.
-        count: Bands, at most the separation unless there is one participation.
-        objective: What is smallest.
+    changes b by -C^-1 d b (the search is that of McKenna 2024, arXiv 2405.15913). There are at most as many bands
+    as the separation, unless there is one participation.
     """
     rounds = participation.rounds
     ones = np.ones(rounds)
     starts = np.arange(participation.participations) * participation.separation
-    used = np.array(
-        [np.sum(starts + row < rounds) for row in range(count)], dtype=float
-    )  # how often an entry is used
+    # How often each entry is used.
+    used = np.array([np.sum(starts + row < rounds) for row in range(count)], dtype=float)
     part = weights(rounds, objective)
 
     def loss(free: Vector) -> tuple[float, Vector]:
@@ -71,11 +66,6 @@ def buffers(
     decays hat (McMahan, Xu, Zhang 2024, arXiv 2408.08868). Here 1 > theta_1 > hat_1 > theta_2 > ... > hat_d > 0, so
     that all scales are positive, and add up to the length of the pieces (hat_j, theta_j), hence to less than 1. They
     are searched by the ratios of their distances from 1, from several geometric series of such distances.
-
-    Args:
-        participation: The pattern.
-        count: Buffers, 1 or more.
-        objective: What is smallest.
     """
     rounds = participation.rounds
     part = weights(rounds, objective)
@@ -109,9 +99,8 @@ def _start(least: float, count: int) -> Vector:
 
 def _decays(free: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Return decays and scales of C, then of its inverse, each `(..., count)`; complex where `free` is."""
-    gaps = np.cumprod(1 / (1 + np.exp(-free[..., ::-1])), axis=-1)[
-        ..., ::-1
-    ]  # distances from 1, the least first
+    # Distances from 1, the least first.
+    gaps = np.cumprod(1 / (1 + np.exp(-free[..., ::-1])), axis=-1)[..., ::-1]
     own, other = gaps[..., 0::2], gaps[..., 1::2]
     return (1 - own, _scales(own, other), 1 - other, _scales(other, own))
 
@@ -119,9 +108,7 @@ def _decays(free: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 def _scales(own: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """Return s for which prod(1 - other_j x) / prod(1 - own_j x) is 1 + sum(s_j x / (1 - own_j x)).
 
-    Args:
-        own: Distances of the decays from 1, `(..., count)`.
-        other: The same.
+    Both are given by their distances from 1, `(..., count)`.
     """
     apart = own[..., None, :] - own[..., :, None] + np.eye(own.shape[-1])
     scales: NDArray[Any] = np.prod((other[..., None, :] - own[..., :, None]) / apart, axis=-1)

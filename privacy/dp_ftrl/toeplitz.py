@@ -46,9 +46,7 @@ def padded(column: Column, rows: int) -> Column:
 def divided(column: Column, by: Column) -> Column:
     """Return the column of the product of one matrix and another's inverse (forward substitution), as long as `column`.
 
-    Args:
-        column: `(rows,)`.
-        by: The other's, of any length; its first entry isn't 0.
+    The other's column `by` may have any length; its first entry isn't 0.
     """
     from scipy.signal import lfilter
 
@@ -57,23 +55,15 @@ def divided(column: Column, by: Column) -> Column:
 
 
 def is_decreasing(column: Column) -> bool:
-    """Tell whether no entry is negative or above the one before."""
+    """Return whether no entry is negative or above the one before."""
     return bool(column[-1] >= 0 and np.all(np.diff(column) <= 0))
 
 
 def overlap(column: Column, participation: Participation) -> Column:
-    """Return C x, `(rounds,)`, for a client with updates of 1 that takes part as early and as often as it may.
-
-    Args:
-        column: Of C, `(rounds,)`.
-        participation: Of the client: in rounds 1, 1 + b, ..., 1 + (k - 1) b.
-    """
+    """Return C x, `(rounds,)`, for a client with updates of 1 in rounds 1, 1 + b, ..., 1 + (k - 1) b."""
     total = column.copy()
-    for start in range(
-        participation.separation,
-        participation.participations * participation.separation,
-        participation.separation,
-    ):
+    for turn in range(1, participation.participations):
+        start = turn * participation.separation
         total[start:] += column[: len(column) - start]
     return total
 
@@ -115,10 +105,5 @@ def weights(rows: int, objective: Objective) -> Column:
 
 
 def error(inverse: Column, objective: Objective) -> float:
-    """Return the standard deviation of the noise on prefix sums of x, for independent standard normals z.
-
-    Args:
-        inverse: The column of C^-1, `(rounds,)`.
-        objective: On the last prefix sum (maximal), or on all (root mean square).
-    """
+    """Return the standard deviation of the noise on prefix sums of x, for the column of C^-1 and standard normal z."""
     return float(np.sqrt(np.sum(weights(len(inverse), objective) * np.cumsum(inverse) ** 2)))
