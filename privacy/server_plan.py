@@ -96,16 +96,10 @@ def _to_json(cost: AdversaryCost) -> float | str | None:
 
 
 def spent_in(ledger: Ledger, terms_of: type[Any], noise_multiplier: float, *, once: bool = False) -> Spent:
-    """Return what a ledger has, all of it of one mechanism and noise.
-
-    Args:
-        ledger: Releases so far.
-        terms_of: The class of the mechanism's terms.
-        noise_multiplier: This run's.
-        once: Whether to refuse two releases of a round.
+    """Return the releases of a ledger that is this run's, with terms of a class.
 
     Raises:
-        ValueError: The ledger belongs to another mechanism or noise, or has a round twice.
+        ValueError: The ledger belongs to another mechanism or noise, or, if a round is released `once`, has one twice.
     """
     if len(ledger.spent()) > 1:
         raise ValueError("the noise or the cohorts' rule has changed between the rounds")

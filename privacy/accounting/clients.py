@@ -21,11 +21,8 @@ def worst(clients: Iterable[LocalSteps], adversary: Adversary) -> tuple[LocalSte
     result equals that of evaluating every client.
 
     Args:
-        clients: What each releases in one participation; one or more. Repeated ones cost nothing.
+        clients: What each releases in one participation; one or more, else `ValueError`. Repeated ones cost nothing.
         adversary: Adversary that epsilon holds against.
-
-    Raises:
-        ValueError: There are no clients.
 
     >>> from fedsim.privacy.accounting import KnownCohort
     >>> clients = [LocalSteps(noise_multiplier=1, rate=10 / n, steps=n // 10) for n in range(20, 200)]
@@ -94,7 +91,12 @@ def spread(
     Raises:
         ValueError: There are no clients, or a quantile is out of its range.
     """
-    order = sorted(clients, key=_strength)
+
+    def strength(client: LocalSteps) -> float:
+        noise = client.noise_multiplier
+        return client.rate * math.sqrt(client.steps) / noise if noise > 0 else math.inf
+
+    order = sorted(clients, key=strength)
     if not order:
         raise ValueError("clients: there must be one or more")
     for quantile in quantiles:
@@ -102,9 +104,3 @@ def spread(
             raise ValueError(f"quantile = {quantile}: must be between 0 and 1")
     ranks = [round(quantile * (len(order) - 1)) for quantile in quantiles]
     return sorted(_bound([order[rank]], adversary) for rank in ranks)
-
-
-def _strength(client: LocalSteps) -> float:
-    if client.noise_multiplier == 0:
-        return math.inf
-    return client.rate * math.sqrt(client.steps) / client.noise_multiplier

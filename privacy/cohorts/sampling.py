@@ -30,11 +30,7 @@ class CohortSampling:
         self.note: Callable[[int, list[int]], None] = lambda round_, cohort: None
 
     def draw(self, round_: int, clients: int) -> list[int]:
-        """Draw a round's clients, in ascending order.
-
-        Args:
-            round_: From 1.
-            clients: Number of clients.
+        """Draw the clients of a round (from 1), of a number of clients, in ascending order.
 
         Raises:
             ValueError: The cohort would break the rule.
@@ -49,11 +45,7 @@ class CohortSampling:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
-
-        Raises:
-            ValueError: The state belongs to another rule.
-        """
+        """Go on from a state; raises `ValueError` if it belongs to another rule."""
 
 
 class IndependentCohorts(CohortSampling):

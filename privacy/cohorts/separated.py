@@ -109,11 +109,7 @@ class History:
         return self._count.get(client, 0) >= self._participation.participations
 
     def admit(self, round_: int, clients: Iterable[int]) -> None:
-        """Record a cohort before it trains, or none of it if one of its clients is refused.
-
-        Args:
-            round_: From 1; not before the last one.
-            clients: Each once.
+        """Record a cohort of different clients before it trains, or none of it if one of them is refused.
 
         Raises:
             ValueError: A client may not take part, with the round, the client and the reason.
@@ -139,13 +135,9 @@ class History:
 
 
 def group_of(identity: str, groups: int) -> int:
-    """Return a client's group, from 0 to `groups - 1`: a BLAKE2b hash of its identity alone.
+    """Return a client's group, from 0 to `groups - 1`: a BLAKE2b hash of its permanent identity alone.
 
     So a client keeps its group across restarts and when other clients join or leave.
-
-    Args:
-        identity: The client's permanent identity.
-        groups: 1 or more.
 
     >>> [group_of(str(client), 3) for client in range(8)]
     [1, 2, 2, 1, 1, 2, 1, 1]

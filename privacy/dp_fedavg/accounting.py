@@ -125,11 +125,8 @@ class CohortMechanism:
 
         Args:
             clients: The deployment's; under add-or-remove-one its expected number.
-            cohort: The deployment's, 1 to `clients`.
+            cohort: The deployment's m', 1 to `clients`, else `ValueError` is raised.
             simulated_cohort: The simulation's m, 1 or more.
-
-        Raises:
-            ValueError: A value is out of its range.
         """
         if not 1 <= cohort <= clients or simulated_cohort < 1:
             raise ValueError(
@@ -167,10 +164,8 @@ class CohortMechanism:
 def known_cohort(release: CohortMechanism, participations: int, delta: float) -> AdversaryCost:
     """Return epsilon against an adversary that sees each round's model and knows the cohorts: no amplification.
 
-    Args:
-        release: Of a round.
-        participations: Most rounds in which the client takes part, 0 or more, fixed in advance.
-        delta: Above 0, and below 1 / the clients where their number is given.
+    Arguments as in `released_models`; `participations` are the most rounds in which the client takes part, 0 or more,
+    fixed in advance.
 
     Raises:
         NoTheorem: The relation is add-or-remove-one: the cohort reveals whether a client exists.

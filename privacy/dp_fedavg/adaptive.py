@@ -57,11 +57,7 @@ class AdaptiveClipping:
         metrics: Other metrics released with the update.
         most: Upper bound of the next clip norm, a public constant, `LEAST` or more: secure aggregation truncates each
             coordinate to its range, silently changing updates of a larger norm.
-        cohorts: How cohorts are drawn; m is the expected cohort.
-        relation: Which data sets are neighbours.
-        randomness: Draws the noise.
-        arithmetic: How it is added.
-        mechanism: Its name in the ledger.
+        cohorts: How cohorts are drawn; m is the expected cohort. Further attributes are as in `CentralGaussian`.
 
     Raises:
         ValueError: A value is out of its range; with z of `2 sigma_b` or more the bits alone exceed the budget.
@@ -123,14 +119,13 @@ class AdaptiveClipping:
         *,
         sensitivity: float | None = None,
     ) -> AdaptiveRelease:
-        """Return the noised mean of a round, the next clip norm, and the event.
+        """Return the noised mean of a round, the next clip norm, and the event; arguments as in `CentralGaussian.release`.
 
         Args:
             clip: The norm that this round's updates were clipped to, above 0.
-            total: Sum of the clipped updates, float64, by name; zeros where the cohort is empty.
+            total: Sum of the clipped updates.
             round_: From 1.
-            sums: Of the clients' `shifted_bit`, named `BITS`, and of their terms for each other metric; 0 for an
-                empty cohort.
+            sums: Of the clients' `shifted_bit`, named `BITS`, and of their terms for each other metric.
             sensitivity: How far one client moves the total; None: the clip norm. Rounding makes it more.
 
         Raises:

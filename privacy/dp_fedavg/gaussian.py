@@ -256,12 +256,7 @@ def shifted_name(metric: str) -> str:
 def shifted(value: float, bound: float) -> float:
     """Return a client's term in the sum of a metric: at most bound/2 in magnitude, and as secret as the value.
 
-    | value | term |
-    | --- | --- |
-    | 0 to bound | value - bound/2 |
-    | above, infinity | bound/2 |
-    | below, minus infinity | -bound/2 |
-    | NaN | 0, as if the client were not there |
+    It is the value, clipped to [0, bound], minus bound/2; of NaN it is 0, as if the client were not there.
 
     >>> [shifted(value, 5.0) for value in (0.0, 2.0, 1e9, float("nan"))]
     [-2.5, -0.5, 2.5, 0.0]

@@ -23,11 +23,6 @@ def problems(settings: DpFtrlSettings, intent: Intent) -> Iterator[Problem]:
             f"{checks.WHY_NO_COINS}; allowed: known-cohort",
         )
     yield from checks.needs_equal_weights_in_sums(intent, NAME)
-    yield from _separation(settings, intent)
-
-
-def _separation(settings: DpFtrlSettings, intent: Intent) -> Iterator[Problem]:
-    """Refuse cohorts that don't keep the noise's separation, and too few clients for it."""
     rule = intent.rule
     if rule.sampling is not Sampling.SEPARATED:
         yield Problem(

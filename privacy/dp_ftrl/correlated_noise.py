@@ -1,11 +1,14 @@
-"""Correlated noise: the inverse of a strategy matrix C is applied row by row, one a round, with few past rows in memory."""
+"""Correlated noise: the inverse of a strategy matrix is applied row by row, one a round, with few past rows in memory.
+
+A strategy is a lower-triangular Toeplitz matrix C with ones on its diagonal.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +18,6 @@ from fedsim.privacy.dp_ftrl.toeplitz import Column, padded
 PIECE = 1 << 14  # numbers processed at a time, so that they stay in the cache: 128 KiB
 
 Vectors = NDArray[np.float64]
-
-
-class Strategy(Protocol):
-    """A lower-triangular Toeplitz matrix C with ones on its diagonal."""
-
-    @property
-    def vectors(self) -> int:
-        """Number of vectors of the noise's size kept between rows."""
-
-    @property
-    def parameters(self) -> NDArray[np.float64]:
-        """Parameters of the matrix, `(parameters,)`; they identify a strategy within its class."""
-
-    def column(self, rows: int) -> Column:
-        """Return the first column of C, `(rows,)`."""
-
-    def step(self, row: int, noise: Vectors, memory: Vectors) -> None:
-        """Turn row `row` (from 0) of z into that of C^-1 z, in place, and update the memory.
-
-        Args:
-            row: The next row; earlier ones have been made.
-            noise: `(size,)`; in: standard normals, out: correlated noise.
-            memory: `(vectors, size)`; zeros before row 0.
-        """
 
 
 @dataclass(frozen=True)
@@ -62,12 +41,12 @@ class Banded:
 
     @property
     def vectors(self) -> int:
-        """Rows of noise kept: one less than the bands."""
+        """Vectors of the noise's size kept between rows: one less than the bands."""
         return len(self.coefficients) - 1
 
     @property
     def parameters(self) -> NDArray[np.float64]:
-        """The coefficients, `(bands,)`."""
+        """What identifies C within its class: the coefficients, `(bands,)`."""
         return np.array(self.coefficients)
 
     def column(self, rows: int) -> Column:
@@ -75,7 +54,13 @@ class Banded:
         return padded(self.parameters, rows)
 
     def step(self, row: int, noise: Vectors, memory: Vectors) -> None:
-        """Turn a row of z into that of C^-1 z by forward substitution; `memory` is a ring of past rows."""
+        """Turn a row of z into that of C^-1 z by forward substitution, and update the memory, a ring of past rows.
+
+        Args:
+            row: The next row, from 0; earlier ones have been made.
+            noise: `(size,)`; in: standard normals, out: correlated noise.
+            memory: `(vectors, size)`; zeros before row 0.
+        """
         kept = len(memory)
         for age in range(1, min(row, kept) + 1):
             noise -= self.coefficients[age] * memory[(row - age) % kept]
@@ -114,12 +99,12 @@ class Buffered:
 
     @property
     def vectors(self) -> int:
-        """Buffers."""
+        """Vectors of the noise's size kept between rows: the buffers."""
         return len(self.decays)
 
     @property
     def parameters(self) -> NDArray[np.float64]:
-        """Decays, then scales, `(2 * buffers,)`."""
+        """What identifies C within its class: decays, then scales, `(2 * buffers,)`."""
         return np.array([*self.decays, *self.scales])
 
     def column(self, rows: int) -> Column:
@@ -130,12 +115,15 @@ class Buffered:
         return falling
 
     def step(self, row: int, noise: Vectors, memory: Vectors) -> None:
-        """Turn a row of z into that of C^-1 z (McMahan, Xu, Zhang 2024, arXiv 2408.08868, algorithm 3)."""
+        """Turn a row of z into that of C^-1 z (McMahan, Xu, Zhang 2024, arXiv 2408.08868, algorithm 3). As `Banded`."""
         for scale, buffer in zip(self.scales, memory, strict=True):
             noise -= scale * buffer
         for decay, buffer in zip(self.decays, memory, strict=True):
             buffer *= decay
             buffer += noise
+
+
+Strategy = Banded | Buffered
 
 
 class Noise:

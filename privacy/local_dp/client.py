@@ -106,21 +106,11 @@ class LocalNoise:
         """How far replacing a client's data moves its clipped update, in the law's norm."""
         return 2 * self.clip
 
-    @property
-    def scale(self) -> float:
-        """Scale of the noise on each number, without the grid's millionth."""
-        return self.noise_multiplier * self.sensitivity
-
     def release(self, update: Arrays, round_: int, client: int) -> LocallyReleased:
-        """Return a client's noised update of a round, and its event.
+        """Return a client's noised update of a round (from 1), and its event.
 
-        Noise is drawn in the order of the arrays' names.
-
-        Args:
-            update: float16, float32 or float64 arrays of any shape, by name. With a NaN or an infinity it counts as
-                zero.
-            round_: From 1.
-            client: The client's index.
+        Noise is drawn in the order of the arrays' names. The update has float16, float32 or float64 arrays of any
+        shape, by name; with a NaN or an infinity it counts as zero.
 
         Raises:
             ValueError: The update has no arrays, or one that can't be clipped.

@@ -29,7 +29,7 @@ def test_the_noise_has_twice_the_clip_norm_times_the_multiplier(
 ) -> None:
     made = local(randomness, law=law)
     assert made.sensitivity == 1.0
-    assert made.scale == 3.0
+    assert made.noise_multiplier * made.sensitivity == 3.0
     noise = made.release({"a": np.zeros(30_000, np.float32)}, 1, 0).arrays["a"] / 3.0
     assert noise.dtype == np.float32
     assert stats.kstest(noise, name).pvalue > LEVEL
