@@ -23,11 +23,6 @@ class ReleasedByServer(Plan):
     """The plan of a mechanism in which a trusted server noises sums of clipped updates.
 
     Unit: a client, with all its data.
-
-    Args:
-        training: The training to protect.
-        relation: Which data sets are neighbours.
-        delta: Of every epsilon.
     """
 
     by_clients = False

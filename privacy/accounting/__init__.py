@@ -11,9 +11,10 @@ from fedsim.privacy.accounting.adversaries import (
     ReleasedModels,
     known_cohort,
     released_models,
+    spread,
+    worst,
 )
 from fedsim.privacy.accounting.calibration import smallest_noise
-from fedsim.privacy.accounting.clients import spread, worst
 from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, NoTheorem
 
 __all__ = [

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from fedsim.privacy.accounting.steps import Epsilon
+from fedsim.privacy.ranges import check_positive
 
 LEAST, MOST = 0.01, 1e6  # noise multipliers that are tried
 PRECISION = 1.001  # at most this factor above the smallest that would do
@@ -29,8 +30,7 @@ def smallest_noise(epsilon_at: Callable[[float], Epsilon], target: float) -> flo
     >>> smallest_noise(lambda z: known_cohort(LocalSteps(noise_multiplier=z, rate=1, steps=1), 1, 1e-5), 1.0)
     3.7323
     """
-    if not 0 < target < math.inf:
-        raise ValueError(f"epsilon = {target}: must be above 0, and finite")
+    check_positive("epsilon", target)
 
     def excess(noise: float) -> float:
         epsilon = epsilon_at(noise).best

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fedsim.privacy.events import Relation
+from fedsim.privacy.ranges import check_count, check_rate
 
 SERVER = "server"
 KNOWN_COHORT = "known-cohort"
@@ -39,14 +40,10 @@ class LocalSteps:
     def __post_init__(self) -> None:
         if not 0 <= self.noise_multiplier < math.inf:
             raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be 0 or more, and finite")
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate = {self.rate}: must be above 0 and at most 1")
-        if self.steps < 1:
-            raise ValueError(f"steps = {self.steps}: must be 1 or more")
-        if self.records is not None and self.records < 1:
-            raise ValueError(f"records = {self.records}: must be 1 or more")
-        if self.max_batch is not None and self.max_batch < 1:
-            raise ValueError(f"max batch = {self.max_batch}: must be 1 or more")
+        check_rate("rate", self.rate)
+        check_count("steps", self.steps)
+        check_count("records", self.records)
+        check_count("max batch", self.max_batch)
         if self.max_batch is not None and self.records is None:
             raise ValueError(f"max batch = {self.max_batch}: needs the number of records")
 

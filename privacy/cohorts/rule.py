@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fedsim.privacy.events import Sampling
+from fedsim.privacy.ranges import check_count, check_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class Cohorts:
                 f"declared rate = {self.declared}: needed where the number of clients is not given, which is "
                 f"{self.clients}; allowed: one of them"
             )
-        if self.declared is not None and not 0 < self.declared <= 1:
-            raise ValueError(f"declared rate = {self.declared}: must be above 0 and at most 1")
+        if self.declared is not None:
+            check_rate("declared rate", self.declared)
         if self.declared is not None and self.sampling is not Sampling.POISSON:
             raise ValueError(
                 f"declared rate = {self.declared}: {self.sampling} cohorts follow from the number of clients; "
@@ -156,11 +157,9 @@ class Participation:
     most: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("rounds", self.rounds), ("separation", self.separation)):
-            if value < 1:
-                raise ValueError(f"{name} = {value}: must be 1 or more")
-        if self.most is not None and self.most < 1:
-            raise ValueError(f"participations = {self.most}: must be 1 or more")
+        check_count("rounds", self.rounds)
+        check_count("separation", self.separation)
+        check_count("participations", self.most)
 
     @property
     def participations(self) -> int:

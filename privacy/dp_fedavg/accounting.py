@@ -24,6 +24,7 @@ from fedsim.privacy.accounting.steps import (
 )
 from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.events import Relation, Sampling
+from fedsim.privacy.ranges import check_count, check_positive, check_rate
 
 ADVERSARIES = (SERVER, KNOWN_COHORT, RELEASED_MODELS)
 
@@ -58,10 +59,8 @@ class CohortMechanism:
     cohort: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_multiplier < math.inf:
-            raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be above 0, and finite")
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"client rate = {self.rate}: must be above 0 and at most 1")
+        check_positive("noise multiplier", self.noise_multiplier)
+        check_rate("client rate", self.rate)
         if self.relation is Relation.REPLACE_ONE:
             raise ValueError(
                 f"relation = {self.relation}: replacing a client moves the sum by twice the clip norm; allowed: "
@@ -69,18 +68,15 @@ class CohortMechanism:
             )
         if self.relation is Relation.ADD_OR_REMOVE_ONE:
             self._check_constants()
-        if self.clients is not None and self.clients < 1:
-            raise ValueError(f"clients = {self.clients}: must be 1 or more")
-        if self.cohort is not None and self.cohort < 1:
-            raise ValueError(f"cohort = {self.cohort}: must be 1 or more")
+        check_count("clients", self.clients)
+        check_count("cohort", self.cohort)
         if self.clients is None and self.sampling in (Sampling.TRUNCATED_POISSON, Sampling.FIXED):
             raise ValueError(f"sampling = {self.sampling}: needs the number of clients")
         if (self.max_cohort is None) != (self.sampling is not Sampling.TRUNCATED_POISSON):
             raise ValueError(
                 f"max cohort = {self.max_cohort}: goes with truncated-poisson sampling, and only with it"
             )
-        if self.max_cohort is not None and self.max_cohort < 1:
-            raise ValueError(f"max cohort = {self.max_cohort}: must be 1 or more")
+        check_count("max cohort", self.max_cohort)
         if self.separation < 1 or (self.separation > 1 and self.sampling is not Sampling.SEPARATED):
             raise ValueError(
                 f"separation = {self.separation}: goes with b-min-sep sampling, and only with it"
@@ -347,5 +343,4 @@ def _check(release: CohortMechanism, count: int, delta: float) -> None:
             f"delta = {delta}: must be below 1 / {of} = 1 / {population:.10g}: a mechanism that publishes one "
             "client at random would pass"
         )
-    if count < 0:
-        raise ValueError(f"rounds = {count}: must be 0 or more")
+    check_count("rounds", count, least=0)

@@ -15,6 +15,7 @@ from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian, shifted
 from fedsim.privacy.events import Event, Relation
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.ranges import check_positive
 from fedsim.privacy.server_half import Sums
 
 BITS = "below-clip"
@@ -81,14 +82,12 @@ class AdaptiveClipping:
     relation: Relation
     randomness: Randomness
     arithmetic: Arithmetic = Arithmetic.GRID
-    mechanism: str = "dp-fedavg-adaptive"
 
     def __post_init__(self) -> None:
         self._of(1.0)  # refuses values that no theorem covers
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile = {self.quantile}: must be above 0 and below 1")
-        if not 0 < self.rate < math.inf:
-            raise ValueError(f"rate = {self.rate}: must be above 0, and finite")
+        check_positive("rate", self.rate)
         if not LEAST <= self.most <= MOST:
             raise ValueError(f"most = {self.most}: must be from {LEAST} to {MOST}")
 
@@ -107,7 +106,7 @@ class AdaptiveClipping:
             relation=self.relation,
             randomness=self.randomness,
             arithmetic=self.arithmetic,
-            mechanism=self.mechanism,
+            mechanism="dp-fedavg-adaptive",
         )
 
     def release(
@@ -132,8 +131,7 @@ class AdaptiveClipping:
             ValueError: The total has no arrays or is not finite, the clip norm or the sensitivity is out of its
                 range, or a sum is missing.
         """
-        if not 0 < clip < math.inf:
-            raise ValueError(f"clip norm = {clip}: must be above 0, and finite")
+        check_positive("clip norm", clip)
         mean, metrics, event = self._of(clip if sensitivity is None else sensitivity).release(
             total, round_, sums
         )

@@ -15,6 +15,7 @@ from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.event import CohortEvent, Part, joint_noise_multiplier
 from fedsim.privacy.events import Relation, Unit
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.ranges import check_positive
 from fedsim.privacy.server_half import Released, Sums
 
 CENTRAL = (Relation.ZERO_OUT, Relation.ADD_OR_REMOVE_ONE)
@@ -227,12 +228,8 @@ def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) ->
 
 
 def _check_part(part: Part) -> None:
-    if not 0 < part.sensitivity < math.inf:
-        raise ValueError(f"sensitivity of {part.name} = {part.sensitivity}: must be above 0, and finite")
-    if not 0 < part.noise_multiplier < math.inf:
-        raise ValueError(
-            f"noise multiplier of {part.name} = {part.noise_multiplier}: must be above 0, and finite"
-        )
+    check_positive(f"sensitivity of {part.name}", part.sensitivity)
+    check_positive(f"noise multiplier of {part.name}", part.noise_multiplier)
 
 
 def _check_central(relation: Relation, cohorts: Cohorts) -> None:

@@ -19,6 +19,7 @@ from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.correlated_noise import Banded
 from fedsim.privacy.dp_ftrl.factorization import Factorization
 from fedsim.privacy.dp_ftrl.toeplitz import Objective
+from fedsim.privacy.ranges import check_count, check_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,9 @@ class Groups:
     client_rate: float
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"groups = {self.count}: must be 1 or more")
-        if self.rounds < 1:
-            raise ValueError(f"rounds = {self.rounds}: must be 1 or more")
-        if not 0 < self.client_rate <= 1:
-            raise ValueError(f"client rate = {self.client_rate}: must be above 0 and at most 1")
+        check_count("groups", self.count)
+        check_count("rounds", self.rounds)
+        check_rate("client rate", self.client_rate)
         if self.client_rate * self.count > 1 + 1e-12:
             raise ValueError(
                 f"client rate = {self.client_rate}: a cohort of {self.client_rate:.4g} of all clients can't come from "

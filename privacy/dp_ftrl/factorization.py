@@ -14,6 +14,7 @@ from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl import optimise
 from fedsim.privacy.dp_ftrl.correlated_noise import Banded, Buffered, Noise, Strategy
 from fedsim.privacy.dp_ftrl.toeplitz import Column, Objective, divided, error, sensitivity, square_root
+from fedsim.privacy.ranges import check_count
 
 BUFFERS = 3  # of a BLT: within 2 % of the best for thousands of rounds
 
@@ -149,6 +150,5 @@ def factorization_of(
 
 
 def _checked(bands: int, participation: Participation) -> int:
-    if bands < 1:
-        raise ValueError(f"bands = {bands}: must be 1 or more")
+    check_count("bands", bands)
     return min(bands, participation.rounds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
 from fedsim.privacy.prefetch import Prefetch
 from fedsim.privacy.randomness import KeyedRandomness, Randomness
+from fedsim.privacy.ranges import check_positive
 from fedsim.privacy.server_half import Released, ServerHalf, Sums
 from fedsim.privacy.training import Draws, Training
 from fedsim.privacy.vectors import concatenated, split_like
@@ -27,17 +27,8 @@ class DpFtrlServer(ServerHalf):
     """The server's half of DP-FTRL.
 
     The noise's state is secret, and is in the checkpoint. Unseeded noise has one secret key for all sessions of a
-    run, so that a round interrupted by a kill draws the same noise again.
-
-    Args:
-        noise: The factorization and its noise.
-        clip: Largest L2 norm of an update.
-        training: The training to protect.
-        cohorts: How cohorts are drawn.
-        draws: Draws seeded noise.
-
-    Raises:
-        ValueError: No theorem covers these values.
+    run, so that a round interrupted by a kill draws the same noise again. Raises `ValueError` where no theorem covers
+    its values.
     """
 
     noises = True
@@ -128,10 +119,8 @@ class CorrelatedGaussian:
         state: Mapping[str, NDArray[Any]] | None = None,
         arithmetic: Arithmetic = Arithmetic.GRID,
     ) -> None:
-        if not 0 < sum_sensitivity < math.inf:
-            raise ValueError(f"sensitivity of a sum = {sum_sensitivity}: must be above 0, and finite")
-        if not 0 < plan.noise_multiplier < math.inf:
-            raise ValueError(f"noise multiplier = {plan.noise_multiplier}: must be above 0, and finite")
+        check_positive("sensitivity of a sum", sum_sensitivity)
+        check_positive("noise multiplier", plan.noise_multiplier)
         separation = plan.mechanism.participation.separation
         if cohorts.sampling is not Sampling.SEPARATED or cohorts.separation != separation:
             raise ValueError(

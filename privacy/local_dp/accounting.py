@@ -11,6 +11,7 @@ import math
 
 from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
 from fedsim.privacy.accounting.steps import Epsilon, check_delta
+from fedsim.privacy.ranges import check_count, check_positive
 
 NUDGE = 1 + 1e-9  # compensates for a root-finder's error
 
@@ -35,7 +36,8 @@ def epsilon_of(noise_multiplier: float, participations: int, delta: float | None
     """
     if delta is not None:
         check_delta(delta)
-    _check("noise multiplier", noise_multiplier, participations, least=0)
+    check_positive("noise multiplier", noise_multiplier)
+    check_count("participations", participations, least=0)
     if delta is None:
         return Epsilon(participations / noise_multiplier, None)
     return epsilon_of_gaussians(noise_multiplier, participations, delta)
@@ -54,16 +56,10 @@ def noise_for(epsilon: float, participations: int, delta: float | None) -> float
     """
     if delta is not None:
         check_delta(delta)
-    _check("epsilon", epsilon, participations, least=1)
+    check_positive("epsilon", epsilon)
+    check_count("participations", participations)
     if delta is None:
         return participations / epsilon
     from dp_accounting import get_sigma_gaussian
 
     return float(get_sigma_gaussian(epsilon, delta)) * math.sqrt(participations) * NUDGE
-
-
-def _check(name: str, value: float, participations: int, least: int) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} = {value}: must be above 0, and finite")
-    if participations < least:
-        raise ValueError(f"participations = {participations}: must be {least} or more")

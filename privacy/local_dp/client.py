@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from fedsim.privacy.intent import Intent
 from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
 from fedsim.privacy.randomness import Randomness, laplaces
+from fedsim.privacy.ranges import check_positive
 
 UPDATE = "update"
 
@@ -96,10 +96,8 @@ class LocalNoise:
     arithmetic: Arithmetic = Arithmetic.GRID
 
     def __post_init__(self) -> None:
-        if not 0 < self.clip < math.inf:
-            raise ValueError(f"clip norm = {self.clip}: must be above 0, and finite")
-        if not 0 < self.noise_multiplier < math.inf:
-            raise ValueError(f"noise multiplier = {self.noise_multiplier}: must be above 0, and finite")
+        check_positive("clip norm", self.clip)
+        check_positive("noise multiplier", self.noise_multiplier)
 
     @property
     def sensitivity(self) -> float:

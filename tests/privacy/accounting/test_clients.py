@@ -96,7 +96,7 @@ def test_the_worst_of_hundreds_takes_few_evaluations() -> None:
     )
 )
 def test_a_group_is_bounded_by_its_worst_corner(shapes: list[tuple[float, int, int | None]]) -> None:
-    from fedsim.privacy.accounting.clients import _bound
+    from fedsim.privacy.accounting.adversaries import _bound
 
     group = [
         LocalSteps(noise_multiplier=1.0, rate=rate, steps=steps, max_batch=most, records=20)
