@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from fedsim.privacy.accounting import pld, renyi
+from fedsim.privacy.accounting.adversaries import epsilon_of_gaussians
 from fedsim.privacy.accounting.calibration import smallest_noise
-from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
 from fedsim.privacy.accounting.steps import (
     KNOWN_COHORT,
     RELEASED_MODELS,

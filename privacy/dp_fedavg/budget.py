@@ -92,7 +92,7 @@ class DpFedAvgBudget(NoiseBudget):
             self._answers(deployed, rounds=0)
         _ = self.noise
         if self.mean_noise is not None:
-            self._needed()
+            self._needed(self.mean_noise)
 
     def _check_rate(self) -> None:
         """Refuse a rate that is missing, given twice, or derived from a protected number of clients."""
@@ -167,11 +167,9 @@ class DpFedAvgBudget(NoiseBudget):
             max_participations=self.participations,
         )
 
-    def _needed(self) -> tuple[int, int]:
+    def _needed(self, mean_noise: float) -> tuple[int, int]:
         """Return the cohort and clients for the noise on the mean; raises `ValueError` if so many need a smaller delta."""
-        if self.mean_noise is None:
-            raise RuntimeError("unreachable: no noise on the mean was asked for")
-        cohort = math.ceil(self.noise / self.mean_noise)
+        cohort = math.ceil(self.noise / mean_noise)
         clients = math.ceil(cohort / self._release.rate)
         if self.delta >= 1 / clients:
             raise ValueError(
@@ -201,15 +199,15 @@ class DpFedAvgBudget(NoiseBudget):
             "sampling": release.sampling.value,
         } | self.options("clients", "cohort", "max_cohort", "participations", "delta")
         if coins is not None:
-            inputs["with-poisson-cohorts"] = _to_json(coins)
-        tree = self.tree(_all_to_json(self._answers(release)), inputs, adversary=self._against)
+            inputs |= _to_json({"with-poisson-cohorts": coins})
+        tree = self.tree(_to_json(self._answers(release)), inputs, adversary=self._against)
         if self.mean_noise is not None:
-            needs = dict(zip(("cohort", "clients"), self._needed(), strict=True))
+            needs = dict(zip(("cohort", "clients"), self._needed(self.mean_noise), strict=True))
             tree |= {"mean-noise": self.mean_noise, "needs": needs}
         if deployed is not None and self.population is not None:
             sizes = dict(zip(("clients", "cohort"), self.population, strict=True))
             noise = {"noise-multiplier": deployed.noise_multiplier}
-            tree["population"] = sizes | noise | _all_to_json(self._answers(deployed))
+            tree["population"] = sizes | noise | _to_json(self._answers(deployed))
         return tree
 
     def bounds(self, exact: bool) -> Sequence[float | None]:
@@ -235,7 +233,7 @@ class DpFedAvgBudget(NoiseBudget):
         """Yield the plan, and its epsilons over rounds, noise and client rates."""
         yield from self.head(f"*DP-FedAvg*, delta {self.delta:g}", self._against)
         if self.mean_noise is not None:
-            cohort, clients = self._needed()
+            cohort, clients = self._needed(self.mean_noise)
             yield (
                 f"For noise of {self.mean_noise:g} clip norms on the mean: cohorts of *{cohort:,}* of *{clients:,}* "
                 "clients."
@@ -245,7 +243,7 @@ class DpFedAvgBudget(NoiseBudget):
         yield self.over_counts("rounds", self.rounds)
         yield self.over_noise(f"Over noise: {self.said('noise')}")
         if self._release.sampling is Sampling.POISSON and self.participations is None:
-            yield self._over_rates() if self.mean_noise is None else self._over_populations()
+            yield self._over_rates() if self.mean_noise is None else self._over_populations(self.mean_noise)
         yield from self._notes()
 
     def _over_rates(self) -> Table:
@@ -256,17 +254,17 @@ class DpFedAvgBudget(NoiseBudget):
         ]
         return self.over(f"Over cohorts: {self.said('client rate')}", "client rate", plans)
 
-    def _over_populations(self) -> Table:
+    def _over_populations(self, mean_noise: float) -> Table:
         rows = []
         for rate in rates_beside(self._release.rate):
             plan = self.having(client_rate=rate)
             try:
-                needed = [f"{count:,}" for count in plan._needed()]
+                needed = [f"{count:,}" for count in plan._needed(mean_noise)]
             except ValueError:
                 needed = ["unavailable", "delta is too large"]
             rows.append([f"{rate:.4g}", f"{plan.noise:.4g}", *needed])
         return Table(
-            f"Cohorts and populations that do: {self.said('client rate', 'noise')}, {self.mean_noise:g} on the mean",
+            f"Cohorts and populations that do: {self.said('client rate', 'noise')}, {mean_noise:g} on the mean",
             ("client rate", "noise multiplier", "cohort", "clients"),
             rows,
         )
@@ -291,10 +289,8 @@ class DpFedAvgBudget(NoiseBudget):
             )
 
 
-def _all_to_json(answers: Mapping[str, AdversaryCost]) -> dict[str, Any]:
-    return {name: _to_json(answer) for name, answer in answers.items()}
-
-
-def _to_json(answer: AdversaryCost) -> dict[str, Any]:
-    relation = None if answer.relation is None else answer.relation.value
-    return {**bounds_to_json(answer.epsilon), "relation": relation, "why": answer.why}
+def _to_json(answers: Mapping[str, AdversaryCost]) -> dict[str, Any]:
+    return {
+        name: {**bounds_to_json(answer.epsilon), "relation": answer.relation, "why": answer.why}
+        for name, answer in answers.items()
+    }

@@ -80,11 +80,7 @@ class CohortEvent(Event):
 
     @property
     def noise_multiplier(self) -> float:
-        """Noise multiplier of one Gaussian release with the parts' joint cost.
-
-        Scaled to sensitivity 1 and noise 1, the parts are one vector with noise 1 that a client moves by at most
-        sqrt(sum of z_i^-2).
-        """
+        """Noise multiplier of one Gaussian release with the parts' joint cost."""
         return joint_noise_multiplier(self.parts)
 
     def terms(self) -> CohortTerms:
@@ -94,6 +90,8 @@ class CohortEvent(Event):
 
 def joint_noise_multiplier(parts: Iterable[Part]) -> float:
     """Return the noise multiplier of one Gaussian release with the joint cost of several over one cohort.
+
+    Scaled to noise 1, they are one vector with noise 1 that a client moves by at most sqrt(sum of z_i^-2).
 
     >>> update = Part(name="update", sensitivity=0.3, noise_multiplier=1.1547005)
     >>> bits = Part(name="bits", sensitivity=0.5, noise_multiplier=2.0)

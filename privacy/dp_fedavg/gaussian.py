@@ -164,13 +164,7 @@ class CentralGaussian:
         return Released(mean, metrics, self._event(round_))
 
     def _noised_mean(self, total: Mapping[str, NDArray[Any]], part: Part) -> Sums:
-        """Return (a sum + Gaussian noise) / the expected cohort, float64, by name.
-
-        Noise is drawn in the order of the arrays' names.
-
-        Raises:
-            ValueError: The total has no arrays, or is not finite.
-        """
+        """Return (a sum + Gaussian noise) / the expected cohort, by name; noise is drawn in the order of the names."""
         if not total:
             raise ValueError(f"total of {part.name}: has no arrays; an empty cohort's are zeros")
         for name, array in total.items():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
+from fedsim.privacy.client_half import ClientDraws, ClientHalf
 from fedsim.privacy.dp_fedavg import checks, disclosure
 from fedsim.privacy.dp_fedavg.adaptive import BITS
 from fedsim.privacy.dp_fedavg.event import CohortEvent
@@ -14,11 +14,8 @@ from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Event, Relation, Unit
 from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.plan import Plan
 from fedsim.privacy.training import Training
-
-if TYPE_CHECKING:
-    from fedsim.privacy.dp_fedavg.client import ClippingClient
-    from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 
 
 class DpFedAvg(Mechanism[DpFedAvgSettings]):
@@ -43,13 +40,13 @@ class DpFedAvg(Mechanism[DpFedAvgSettings]):
         """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(settings, intent)
 
-    def plan(self, settings: DpFedAvgSettings, training: Training) -> DpFedAvgPlan:
+    def plan(self, settings: DpFedAvgSettings, training: Training) -> Plan:
         """Return the noise for a training. As `Mechanism` says."""
         from fedsim.privacy.dp_fedavg.plan import DpFedAvgPlan
 
         return DpFedAvgPlan(settings, training)
 
-    def client(self, settings: DpFedAvgSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
+    def client(self, settings: DpFedAvgSettings, intent: Intent, draws: ClientDraws) -> ClientHalf:
         """Return the client's half. As `Mechanism` says."""
         from fedsim.privacy.dp_fedavg.client import ClippingClient
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
-from fedsim.privacy.accounting.adversaries import known_cohort
+from fedsim.privacy.accounting.adversaries import epsilon_of_gaussians, known_cohort
 from fedsim.privacy.accounting.calibration import smallest_noise
-from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
 from fedsim.privacy.accounting.steps import Epsilon, LocalSteps, check_delta
 from fedsim.privacy.cohorts.rule import Participation
 from fedsim.privacy.dp_ftrl.correlated_noise import Banded

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
+from fedsim.privacy.client_half import ClientDraws, ClientHalf
 from fedsim.privacy.dp_ftrl import checks, disclosure
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.plan import Plan
 from fedsim.privacy.training import Training
-
-if TYPE_CHECKING:
-    from fedsim.privacy.dp_fedavg.client import ClippingClient
-    from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 
 
 class DpFtrl(Mechanism[DpFtrlSettings]):
@@ -35,13 +32,13 @@ class DpFtrl(Mechanism[DpFtrlSettings]):
         """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(settings, intent)
 
-    def plan(self, settings: DpFtrlSettings, training: Training) -> DpFtrlPlan:
+    def plan(self, settings: DpFtrlSettings, training: Training) -> Plan:
         """Return the noise for a training. As `Mechanism` says."""
         from fedsim.privacy.dp_ftrl.plan import DpFtrlPlan
 
         return DpFtrlPlan(settings, training)
 
-    def client(self, settings: DpFtrlSettings, intent: Intent, draws: ClientDraws) -> ClippingClient:
+    def client(self, settings: DpFtrlSettings, intent: Intent, draws: ClientDraws) -> ClientHalf:
         """Return the client's half: it clips, as with DP-FedAvg. As `Mechanism` says."""
         from fedsim.privacy.dp_fedavg.client import ClippingClient
 

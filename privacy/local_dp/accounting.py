@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
+from fedsim.privacy.accounting.adversaries import epsilon_of_gaussians
 from fedsim.privacy.accounting.steps import Epsilon, check_delta
 from fedsim.privacy.ranges import check_count, check_positive
 

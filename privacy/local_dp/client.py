@@ -53,13 +53,7 @@ class NoisingClient(ClientHalf):
 
 
 class LocallyReleased(NamedTuple):
-    """A client's release, and the clipped update, which must not leave the client.
-
-    Attributes:
-        arrays: The noised update, in its dtypes, by name.
-        event: For the ledger.
-        clipped: The update before noise; as secret as the update.
-    """
+    """A client's noised update, in its dtypes, by name; its event; and the clipped update, as secret as the update."""
 
     arrays: dict[str, NDArray[Any]]
     event: LocalDpEvent

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
+from fedsim.privacy.client_half import ClientDraws, ClientHalf
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.local_dp import checks, disclosure
 from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
 from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.plan import Plan
 from fedsim.privacy.training import Training
-
-if TYPE_CHECKING:
-    from fedsim.privacy.local_dp.client import NoisingClient
-    from fedsim.privacy.local_dp.plan import LocalDpPlan
 
 
 class LocalDp(Mechanism[LocalDpSettings]):
@@ -35,13 +32,13 @@ class LocalDp(Mechanism[LocalDpSettings]):
         """Return problems of an experiment. As `Mechanism` says."""
         return checks.problems(intent)
 
-    def plan(self, settings: LocalDpSettings, training: Training) -> LocalDpPlan:
+    def plan(self, settings: LocalDpSettings, training: Training) -> Plan:
         """Return the noise for a training. As `Mechanism` says."""
         from fedsim.privacy.local_dp.plan import LocalDpPlan
 
         return LocalDpPlan(settings, training)
 
-    def client(self, settings: LocalDpSettings, intent: Intent, draws: ClientDraws) -> NoisingClient:
+    def client(self, settings: LocalDpSettings, intent: Intent, draws: ClientDraws) -> ClientHalf:
         """Return the client's half. As `Mechanism` says."""
         from fedsim.privacy.local_dp.client import NoisingClient
 

@@ -94,13 +94,10 @@ class LocalDpPlan(ReleasedByClients):
         return accounting.epsilon_of(self.noise_multiplier, participations, self._settings.delta)
 
     def _spent(self, ledger: Ledger, rounds: int) -> int:
-        """Return the most updates that a client has released.
+        """Return the most updates that a client has released; raises `ValueError` for another mechanism's ledger.
 
         With the operating system's noise it is the most that a client can have released in these rounds, since the
         result is public and participations are not.
-
-        Raises:
-            ValueError: The ledger belongs to another mechanism.
         """
         most = min(self.participations, rounds) if self._noise is Noise.SYSTEM else 0
         for terms, count in ledger.spent_by_clients():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fedsim.privacy.account import Account
-from fedsim.privacy.accounting.gaussian import epsilon_of_gaussians
+from fedsim.privacy.accounting.adversaries import epsilon_of_gaussians
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
 from fedsim.privacy.dp_fedavg.event import CohortEvent, Part
