@@ -34,15 +34,13 @@ class Adversary(Protocol):
 class KnownCohort:
     """Sees a client's updates and knows when it took part, as the server and an eavesdropper do.
 
-    The steps of all participations compose, without amplification by client sampling.
+    The steps of all participations compose, without amplification by client sampling. Raises `ValueError` for a value
+    out of its range.
 
     Attributes:
         participations: Rounds in which the client takes part, 0 or more: a bound fixed in advance, or a count that
             does not depend on the data.
         delta: Above 0 and below 1.
-
-    Raises:
-        ValueError: A value is out of its range.
     """
 
     participations: int
@@ -79,15 +77,12 @@ class ReleasedModels:
     A client's other records can reveal that it took part, so a round is *cluster sampling* (Bun, Drechsler, Gaboardi,
     McMillan, Sarathy 2020, arXiv 2007.12674): its privacy loss is 0 with probability `1 - client_rate`, else that of
     the local steps (`pld.mixture`). Rounds compose. Only delta is amplified. This does not hold for clients that stop
-    after a number of participations, nor for cohorts of fixed size.
+    after a number of participations, nor for cohorts of fixed size. Raises `ValueError` for a value out of its range.
 
     Attributes:
         client_rate: Probability that a client is in a cohort, above 0 and at most 1.
         rounds: 0 or more.
         delta: Above 0 and below 1.
-
-    Raises:
-        ValueError: A value is out of its range.
     """
 
     client_rate: float

@@ -15,7 +15,6 @@ class Cohorts:
     """A rule for cohorts. All of it is public; the drawn clients are secret if sampling amplifies privacy.
 
     Attributes:
-        sampling: The scheme.
         clients: The population, 1 or more; None if `declared` replaces it.
         cohort: Expected clients in a cohort, from 1 to `clients`: the denominator of released means.
         max_cohort: Most clients in a cohort, `cohort` or more; a larger one is cut to a uniformly random subset. For
@@ -86,12 +85,7 @@ class Cohorts:
     ) -> Self:
         """Return the `fixed`, `poisson` or `truncated-poisson` rule; a declared rate replaces the number of clients.
 
-        Args:
-            sampling: The scheme.
-            cohort: Expected clients in a cohort.
-            clients: The population.
-            most: Most clients in a truncated cohort; None: a maximum that one cohort in millions exceeds.
-            declared: As in the rule, which also raises `ValueError`.
+        Arguments and `ValueError` as in the rule; `most` is for a truncated cohort, by default `roomy_cohort`.
         """
         truncated = sampling is Sampling.TRUNCATED_POISSON
         return cls(

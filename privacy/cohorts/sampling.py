@@ -86,7 +86,7 @@ def draw(
             uniformly random subset of `max_cohort`.
         cohort: From 1 to `clients`; ignored if `rate` is declared.
         clients: The population; clients are numbered from 0.
-        generator: The round's stream.
+        generator: Of the round.
         max_cohort: `cohort` or more; with `truncated-poisson`, and only with it.
         rate: Declared probability of drawing each client, above 0 and at most 1, independent of the population; for
             `poisson` only. None: `cohort / clients`.

@@ -161,7 +161,7 @@ def draw_separated(
         separation: b, 1 or more.
         cohort: Expected, 1 or more; at most the clients / `separation`.
         groups: The group of each client (`group_of`), in the clients' order.
-        generator: The round's stream.
+        generator: Of the round.
 
     Raises:
         ValueError: A value is out of its range.

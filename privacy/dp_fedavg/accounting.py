@@ -38,7 +38,6 @@ class CohortMechanism:
             several sums over the same cohort, that of all together (`joint_noise_multiplier`: adaptive clipping's
             z). Above 0.
         rate: Probability that a client is drawn for a round open to it; above 0 and at most 1.
-        sampling: Sampling scheme.
         relation: Zero-out, or add-or-remove-one, where `rate` must be a constant of its own (`_check_constants`).
         clients: The population; needed if `sampling` is truncated or fixed; None if it is protected.
         max_cohort: Most clients in a cohort, if `sampling` is truncated.

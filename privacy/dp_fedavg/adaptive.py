@@ -55,7 +55,6 @@ class AdaptiveClipping:
         bit_noise: sigma_b, standard deviation of the noise on the sum of bits; the paper takes m / 20.
         quantile: gamma, above 0 and below 1.
         rate: eta, above 0.
-        metrics: Other metrics released with the update.
         most: Upper bound of the next clip norm, a public constant, `LEAST` or more: secure aggregation truncates each
             coordinate to its range, silently changing updates of a larger norm.
         cohorts: How cohorts are drawn; m is the expected cohort. Further attributes are as in `CentralGaussian`.

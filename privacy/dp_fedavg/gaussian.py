@@ -38,12 +38,10 @@ class BoundedMetric:
 
     Attributes:
         name: Of the metric, in the ledger too.
-        bound: Largest value that counts, in the metric's unit; above 0, finite, and no subnormal number.
+        bound: Largest value that counts, in the metric's unit; above 0, finite, and no subnormal number, else
+            `ValueError` is raised.
         noise_multiplier: Standard deviation of the noise on the sum, over `sensitivity`; above 0.
         step: Grid step that terms are rounded to before they are summed; 0: no rounding.
-
-    Raises:
-        ValueError: The bound is out of its range.
     """
 
     name: str
@@ -89,10 +87,6 @@ class CentralGaussian:
         noise_multiplier: z, of everything released together, as accounted for. Above 0, and below that of the metrics
             together. Without metrics it is the standard deviation of the noise on the sum, over `sensitivity`.
         metrics: Metrics released with the update; their noise is drawn after the update's, in this order.
-        cohorts: How cohorts are drawn.
-        relation: Which data sets are neighbours.
-        randomness: Draws the noise.
-        arithmetic: How it is added.
         mechanism: Its name in the ledger.
 
     Raises:
@@ -120,7 +114,16 @@ class CentralGaussian:
     mechanism: str = "dp-fedavg"
 
     def __post_init__(self) -> None:
-        _check_central(self.relation, self.cohorts)
+        if self.relation is Relation.ADD_OR_REMOVE_ONE and self.cohorts.declared is None:
+            raise ValueError(
+                f"relation = {self.relation}: the number of clients, {self.cohorts.clients}, is protected, and the cohorts' "
+                f"rate depends on it; allowed: a declared rate, or {Relation.ZERO_OUT}"
+            )
+        if self.relation not in CENTRAL:
+            raise ValueError(
+                f"relation = {self.relation}: replacing a client moves the sum by twice the clip norm, and a metric's by "
+                f"its bound; allowed: {', '.join(CENTRAL)}"
+            )
         for metric in self.metrics:
             _check_part(metric.part)
         _check_split(self.noise_multiplier, self.metrics)
@@ -224,19 +227,6 @@ def _check_split(noise_multiplier: float, metrics: tuple[BoundedMetric, ...]) ->
 def _check_part(part: Part) -> None:
     check_positive(f"sensitivity of {part.name}", part.sensitivity)
     check_positive(f"noise multiplier of {part.name}", part.noise_multiplier)
-
-
-def _check_central(relation: Relation, cohorts: Cohorts) -> None:
-    if relation is Relation.ADD_OR_REMOVE_ONE and cohorts.declared is None:
-        raise ValueError(
-            f"relation = {relation}: the number of clients, {cohorts.clients}, is protected, and the cohorts' rate depends "
-            f"on it; allowed: a declared rate, or {Relation.ZERO_OUT}"
-        )
-    if relation not in CENTRAL:
-        raise ValueError(
-            f"relation = {relation}: replacing a client moves the sum by twice the clip norm, and a metric's by its "
-            f"bound; allowed: {', '.join(CENTRAL)}"
-        )
 
 
 def shifted_name(metric: str) -> str:

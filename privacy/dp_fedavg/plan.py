@@ -32,8 +32,13 @@ class DpFedAvgPlan(ReleasedByServer):
         rule = training.rule
         if settings.rate is None:
             check_delta_of_clients(settings.delta, training.clients)
-        else:
-            _check_delta_of_rate(settings.delta, rule.cohort, settings.rate)
+        elif settings.delta >= settings.rate / rule.cohort:
+            raise Unfit(
+                "delta",
+                settings.delta,
+                f"must be below privacy.dp-fedavg.rate / server.cohort = {settings.rate / rule.cohort:.4g}, 1 / the clients "
+                "that are expected: a mechanism that publishes one client at random would pass",
+            )
         self._settings = settings
         self._answers: dict[int, dict[str, AdversaryCost]] = {}  # the last and the whole run's, by rounds
         self.cohorts = Cohorts.of(
@@ -137,14 +142,3 @@ class DpFedAvgPlan(ReleasedByServer):
             )
         except ValueError as error:
             raise Unfit("epsilon", settings.epsilon, str(error)) from None
-
-
-def _check_delta_of_rate(delta: float, cohort: int, rate: float) -> None:
-    """Raise `Unfit` for a delta too large for the expected number of clients, the true one being protected."""
-    if delta >= rate / cohort:
-        raise Unfit(
-            "delta",
-            delta,
-            f"must be below privacy.dp-fedavg.rate / server.cohort = {rate / cohort:.4g}, 1 / the clients that are "
-            "expected: a mechanism that publishes one client at random would pass",
-        )

@@ -25,10 +25,7 @@ class Banded:
     """Banded C: each row of noise is z minus earlier rows, weighted by the coefficients.
 
     Attributes:
-        coefficients: The first column of C, 1 at the top; zero below.
-
-    Raises:
-        ValueError: The first isn't 1, or one isn't finite.
+        coefficients: The first column of C, 1 at the top (else `ValueError` is raised), finite; zero below.
     """
 
     coefficients: tuple[float, ...]

@@ -106,8 +106,7 @@ def buffered(
 ) -> Factorization:
     """Return the buffered linear Toeplitz matrix with the least error that was found under the pattern (2408.08868).
 
-    Raises:
-        ValueError: The number of buffers is not from 1 to 8.
+    There are 1 to 8 buffers, else `ValueError` is raised.
     """
     if not 1 <= buffers <= 8:
         raise ValueError(

@@ -98,10 +98,8 @@ class CorrelatedGaussian:
         cohorts: How cohorts are drawn: b-min-separated, with the pattern's separation.
         sum_sensitivity: How far one client moves one round's sum, in L2 norm: the clip norm, after rounding if there
             is any. The same in all rounds.
-        size: Numbers in a sum.
         randomness: Draws the normals of a round (from 1); called once for each round, in order.
         state: State of an earlier release with the same arguments, to resume; None: from round 1.
-        arithmetic: How the noise is added.
 
     Raises:
         ValueError: A value is out of its range, the cohorts keep another separation, or the state belongs to another

@@ -54,11 +54,6 @@ def divided(column: Column, by: Column) -> Column:
     return result
 
 
-def is_decreasing(column: Column) -> bool:
-    """Return whether no entry is negative or above the one before."""
-    return bool(column[-1] >= 0 and np.all(np.diff(column) <= 0))
-
-
 def overlap(column: Column, participation: Participation) -> Column:
     """Return C x, `(rounds,)`, for a client with updates of 1 in rounds 1, 1 + b, ..., 1 + (k - 1) b."""
     total = column.copy()
@@ -89,7 +84,8 @@ def sensitivity(column: Column, participation: Participation) -> float:
     """
     column = padded(column, participation.rounds)
     bands = int(np.flatnonzero(column)[-1]) + 1
-    if participation.participations > 1 and bands > participation.separation and not is_decreasing(column):
+    falls = column[-1] >= 0 and np.all(np.diff(column) <= 0)
+    if participation.participations > 1 and bands > participation.separation and not falls:
         raise ValueError(
             f"{bands} bands, {participation.participations} participations {participation.separation} rounds apart: "
             "columns overlap, and there is no theorem on the worst pattern unless entries fall and aren't negative"

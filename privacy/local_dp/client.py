@@ -76,8 +76,6 @@ class LocalNoise:
         clip: Largest norm of an update, above 0: L2 for Gaussian noise, L1 for Laplace noise.
         noise_multiplier: Scale of the noise (Gaussian: standard deviation; Laplace: mean absolute value) over the
             sensitivity, twice `clip`; above 0.
-        randomness: Draws the noise.
-        arithmetic: How it is added.
 
     Raises:
         ValueError: A value is out of its range.
