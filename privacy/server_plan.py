@@ -20,10 +20,7 @@ WHO = {
 
 
 class ReleasedByServer(Plan):
-    """The plan of a mechanism in which a trusted server noises sums of clipped updates.
-
-    Unit: a client, with all its data.
-    """
+    """The plan of a trusted server that noises sums of clipped updates. Unit: a client, with all its data."""
 
     by_clients = False
 

@@ -21,10 +21,7 @@ def smallest_noise(epsilon_at: Callable[[float], Epsilon], target: float) -> flo
 
     Args:
         epsilon_at: Epsilon of a noise multiplier; it falls as noise grows.
-        target: Above 0.
-
-    Raises:
-        ValueError: The target is out of its range, or needs a noise multiplier above a million.
+        target: Above 0; `ValueError` is raised if it needs a noise multiplier above a million.
 
     >>> from fedsim.privacy.accounting import LocalSteps, known_cohort
     >>> smallest_noise(lambda z: known_cohort(LocalSteps(noise_multiplier=z, rate=1, steps=1), 1, 1e-5), 1.0)

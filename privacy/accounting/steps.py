@@ -18,7 +18,7 @@ class LocalSteps:
     """What one client releases in one participation: noised sums of clipped gradients over sampled batches.
 
     Unit: a record. Neighbouring relation: zero-out (one record's gradient becomes zero). The client's number of
-    records is public, since `rate`, `steps` and `records` reveal it.
+    records is public, since `rate`, `steps` and `records` reveal it. Raises `ValueError` for a value out of its range.
 
     Attributes:
         noise_multiplier: Standard deviation of the noise on the sum, divided by the clip norm; 0 or more.
@@ -26,9 +26,6 @@ class LocalSteps:
         steps: Batches, 1 or more.
         max_batch: Most records in a batch; a larger one is cut to a uniformly random subset. None: no limit.
         records: Number of the client's records; needed with `max_batch`.
-
-    Raises:
-        ValueError: A value is out of its range.
     """
 
     noise_multiplier: float

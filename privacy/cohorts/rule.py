@@ -135,15 +135,13 @@ class Participation:
     """At most `most` participations of a client in `rounds` rounds, any two at least `separation` rounds apart.
 
     The pattern is called (k, b)-min-sep or b-min-separation in the literature (Choquette-Choo et al. 2023,
-    arXiv 2306.08153): rounds i < j of one client's participations have j - i >= b.
+    arXiv 2306.08153): rounds i < j of one client's participations have j - i >= b. Raises `ValueError` for a value out
+    of its range.
 
     Attributes:
         rounds: Of the whole training, 1 or more.
         separation: 1 or more; 1 lets a client take part in consecutive rounds.
         most: 1 or more; None: as many as the separation allows.
-
-    Raises:
-        ValueError: A value is out of its range.
     """
 
     rounds: int

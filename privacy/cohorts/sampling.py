@@ -89,10 +89,7 @@ def draw(
         generator: Of the round.
         max_cohort: `cohort` or more; with `truncated-poisson`, and only with it.
         rate: Declared probability of drawing each client, above 0 and at most 1, independent of the population; for
-            `poisson` only. None: `cohort / clients`.
-
-    Raises:
-        ValueError: A value is out of its range.
+            `poisson` only. None: `cohort / clients`. `ValueError` is raised for values out of range.
     """
     if rate is not None:
         if sampling != "poisson" or not 0 < rate <= 1:

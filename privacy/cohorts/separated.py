@@ -66,10 +66,7 @@ class History:
 
     Args:
         participation: The pattern.
-        state: `state` of an earlier history with this pattern; None: no participations yet.
-
-    Raises:
-        ValueError: The state is malformed.
+        state: `state` of an earlier history with this pattern, else `ValueError`; None: no participations yet.
     """
 
     def __init__(
@@ -161,10 +158,7 @@ def draw_separated(
         separation: b, 1 or more.
         cohort: Expected, 1 or more; at most the clients / `separation`.
         groups: The group of each client (`group_of`), in the clients' order.
-        generator: Of the round.
-
-    Raises:
-        ValueError: A value is out of its range.
+        generator: Of the round. `ValueError` is raised for values out of range.
     """
     rate = separation * cohort / max(len(groups), 1)
     if separation < 1 or cohort < 1 or rate > 1:

@@ -23,11 +23,7 @@ LEAST, MOST = 1e-12, 1e12  # bounds of the clip norm: with zero updates only, it
 
 
 class AdaptiveRelease(NamedTuple):
-    """The release of a round (`server_half.Released`), with the bits among its metrics.
-
-    Attributes:
-        clip: The clip norm of the next round: the only state, as public as `mean`.
-    """
+    """The release of a round (`Released`) and the clip norm of the next: the only state, as public as `mean`."""
 
     mean: Sums
     clip: float

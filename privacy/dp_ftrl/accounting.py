@@ -29,14 +29,12 @@ class Groups:
     the training is `steps` Poisson-sampled Gaussian mechanisms (Choquette-Choo et al. 2023, arXiv 2306.08153). Only N
     / count clients can be drawn in a round, so for the same expected cohort the sampling rate is `count` times the
     client rate. Accounting with the client rate itself, as pfl-research does, assumes cohorts `count` times as small.
+    Raises `ValueError` for a value out of its range.
 
     Attributes:
         count: Groups, 1 or more. Group g (from 0) has its turn in rounds g + 1, g + 1 + count, ...
         rounds: 1 or more.
         client_rate: Expected cohort / all clients, above 0 and at most 1 / count. A public constant.
-
-    Raises:
-        ValueError: A value is out of its range.
     """
 
     count: int
@@ -169,7 +167,7 @@ def plan(
     """Return a mechanism with the smallest noise (up to 0.1 %) for an epsilon against who sees the released models.
 
     Args:
-        mechanism: Releases the sums.
+        mechanism: The factorization.
         epsilon: Above 0.
         delta: Above 0 and below 1.
         client_rate: Expected cohort / all clients, if cohorts are drawn from groups, as many as the separation; None:

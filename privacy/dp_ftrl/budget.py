@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from fedsim.privacy.budget import NoiseBudget, Table, both, bounds_to_json, counted, shown
@@ -15,7 +15,6 @@ from fedsim.privacy.dp_ftrl.factorization import (
     BUFFERS,
     Factorization,
     alternatives,
-    banded,
     factorization_of,
     independent,
 )
@@ -213,11 +212,7 @@ class DpFtrlBudget(NoiseBudget):
         for bands in sorted({1, own // 4, own // 2, own, 2 * own} - {0}):
             if bands * rate > 1 or bands > self.rounds:
                 continue
-            other = (
-                self._plan
-                if bands == own
-                else self._instead(lambda turns: banded(turns, turns.separation), bands)
-            )
+            other = self._plan if bands == own else self._instead(partial(factorization_of, "banded"), bands)
             if other is not None:
                 rows.append((f"{bands:,}", other))
         epsilon = shown(self._plan.released_models(self.delta).best)

@@ -71,14 +71,11 @@ class Buffered:
 
     Entry i >= 1 is `sum_j scales[j] * decays[j] ** (i - 1)` (Dvijotham, McMahan, Pillutla, Steinke, Thakurta 2024,
     arXiv 2404.16706, where decays are theta and scales omega). Within the ranges below no entry is negative
-    or above the one before.
+    or above the one before; `ValueError` is raised for others.
 
     Attributes:
         decays: One a buffer, 0 to 1.
         scales: One a buffer, 0 or more, at most 1 together.
-
-    Raises:
-        ValueError: A value is out of its range.
     """
 
     decays: tuple[float, ...]
@@ -136,13 +133,10 @@ class Noise:
         strategy: C.
         size: Size of a row: the number of parameters.
         rows: Number of rows: the rounds.
-        state: Of a noise with the same arguments, to resume; None: from the first row.
+        state: Of a noise with the same arguments (else `ValueError`), to resume; None: from the first row.
 
     Attributes:
         row: Number of rows made.
-
-    Raises:
-        ValueError: The state belongs to another noise.
     """
 
     def __init__(

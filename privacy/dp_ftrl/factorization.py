@@ -11,9 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.cohorts.rule import Participation
-from fedsim.privacy.dp_ftrl import optimise
 from fedsim.privacy.dp_ftrl.correlated_noise import Banded, Buffered, Noise, Strategy
-from fedsim.privacy.dp_ftrl.toeplitz import Column, Objective, divided, error, sensitivity, square_root
+from fedsim.privacy.dp_ftrl.toeplitz import (
+    Column,
+    Objective,
+    best_bands,
+    best_buffers,
+    divided,
+    error,
+    sensitivity,
+    square_root,
+)
 from fedsim.privacy.ranges import check_count
 
 BUFFERS = 3  # of a BLT: within 2 % of the best for thousands of rounds
@@ -98,7 +106,7 @@ def banded(participation: Participation, bands: int, objective: Objective = Obje
         raise ValueError(
             f"bands = {bands}: must be at most the separation, {participation.separation}; columns would overlap"
         )
-    return Factorization("banded", Banded(optimise.bands(participation, bands, objective)), participation)
+    return Factorization("banded", Banded(best_bands(participation, bands, objective)), participation)
 
 
 def buffered(
@@ -112,7 +120,7 @@ def buffered(
         raise ValueError(
             f"buffers = {buffers}: must be 1 to 8; more gain nothing, and their decays can't be told apart"
         )
-    decays, scales = optimise.buffers(participation, buffers, objective)
+    decays, scales = best_buffers(participation, buffers, objective)
     return Factorization("blt", Buffered(decays, scales), participation)
 
 

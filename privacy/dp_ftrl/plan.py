@@ -38,7 +38,7 @@ class DpFtrlPlan(ReleasedByServer):
     """
 
     def __init__(self, settings: DpFtrlSettings, training: Training) -> None:
-        super().__init__(training, settings.neighbours, settings.delta)
+        super().__init__(training, Relation.ZERO_OUT, settings.delta)
         check_delta_of_clients(settings.delta, training.clients)
         self._settings = settings
         self.cohorts = Cohorts(

@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.events import Relation
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import check_one_of, invalid
 
@@ -74,8 +73,3 @@ class DpFtrlSettings(Section):
                 "a client that stops after some rounds is not Poisson-sampled, so there is no theorem for "
                 "adversary = 'released-models'; allowed: 'known-cohort'",
             )
-
-    @property
-    def neighbours(self) -> Relation:
-        """Which data sets are neighbours."""
-        return Relation.ZERO_OUT

@@ -26,10 +26,7 @@ def epsilon_of(noise_multiplier: float, participations: int, delta: float | None
         noise_multiplier: Scale of the noise (Gaussian: standard deviation) over the sensitivity, twice the clip norm,
             in L2 norm, or L1 for Laplace noise; above 0.
         participations: Most participations, 0 or more, fixed in advance.
-        delta: Above 0 and below 1; None: Laplace noise, and delta 0.
-
-    Raises:
-        ValueError: A value is out of its range.
+        delta: Above 0 and below 1; None: Laplace noise, and delta 0. `ValueError` is raised for values out of range.
 
     >>> round(epsilon_of(3.7306320, participations=1, delta=1e-5).pld, 5)
     1.0
@@ -44,12 +41,9 @@ def epsilon_of(noise_multiplier: float, participations: int, delta: float | None
 
 
 def noise_for(epsilon: float, participations: int, delta: float | None) -> float:
-    """Return the noise multiplier for an epsilon over 1 participation or more; arguments as in `epsilon_of`.
+    """Return the noise multiplier for an epsilon over 1 participation or more; arguments, errors as in `epsilon_of`.
 
     Of Gaussian noise by Balle and Wang's analytic calibration.
-
-    Raises:
-        ValueError: A value is out of its range.
 
     >>> round(noise_for(1.0, participations=1, delta=1e-5), 6)
     3.730632

@@ -75,10 +75,7 @@ class LocalNoise:
         law: Distribution of the noise.
         clip: Largest norm of an update, above 0: L2 for Gaussian noise, L1 for Laplace noise.
         noise_multiplier: Scale of the noise (Gaussian: standard deviation; Laplace: mean absolute value) over the
-            sensitivity, twice `clip`; above 0.
-
-    Raises:
-        ValueError: A value is out of its range.
+            sensitivity, twice `clip`; above 0. `ValueError` is raised for values out of range.
     """
 
     law: Law = Law.GAUSSIAN
