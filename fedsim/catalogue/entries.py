@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -29,13 +29,14 @@ class Targets(StrEnum):
     VALUES = "values"  # float32, one or more for each input
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """An entry: its name, the reference to its code, a summary and its options."""
 
     name: str
     reference: str
-    summary: str
+    summary: str = ""
+    _: KW_ONLY
     options: type[o.Options] = o.Options
     beside: frozenset[str] = frozenset()  # keys of the table that only some entries use
 
@@ -173,8 +174,24 @@ def option_keys(entry: Entry) -> set[str]:
     return {kebab(name) for name in entry.options.model_fields}
 
 
-def find(entries: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
-    """Return the entry of a name; raises `Refused` with all names, and `and_own`, for an unknown one."""
-    if name not in entries:
-        raise Refused(f"there is no such name; allowed: {', '.join(entries)}{and_own}")
-    return entries[name]
+def finder(
+    entries: dict[str, AnyEntry], own: str = '"module:callable"', **traits: Any
+) -> Callable[[str], AnyEntry]:
+    """Return a function that returns the entry of a name; it raises `Refused` with all names for an unknown one.
+
+    Args:
+        entries: By name.
+        own: How a user's own is named, whose options are free; empty: there is none.
+        traits: Of the entry of a user's own.
+    """
+    kind = type(next(iter(entries.values())))
+    allowed = ", or ".join([", ".join(entries), *([own] if own else [])])
+
+    def find(name: str) -> AnyEntry:
+        if own and ":" in name:
+            return kind(name, name, options=o.FreeOptions, **traits)
+        if name not in entries:
+            raise Refused(f"there is no such name; allowed: {allowed}")
+        return entries[name]
+
+    return find
