@@ -22,7 +22,6 @@ from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
 from fedsim.privacy.settings import Section
 from fedsim.privacy.validation import invalid, invalid_at, one_line
-from fedsim.privacy_sections import PrivacySection, defaults_of
 from fedsim.sections import (
     AlgorithmSection,
     ClientSection,
@@ -34,6 +33,7 @@ from fedsim.sections import (
     TaskSection,
     TransformSection,
 )
+from fedsim.sections.privacy import PrivacySection, defaults_of
 from fedsim.tables import without_unset
 
 

@@ -1,4 +1,4 @@
-"""An experiment's privacy mechanism, by the catalogue, and its ledger lines."""
+"""An experiment's privacy mechanism: its client half, its plan, and the lines of its ledger."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedsim.catalogue import MECHANISMS
+from fedsim.checks import intent_of, rule_of
 from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.client_half import ClientHalf
 from fedsim.privacy.events import Event, Noise, RawEvent
 from fedsim.privacy.mechanism import Mechanism
-from fedsim.privacy.training import Unfit
-from fedsim.privacy_sections import PrivacySection
+from fedsim.privacy.plan import Plan
+from fedsim.privacy.secagg.encoding import METRIC_BITS
+from fedsim.privacy.training import SecureSum, Training, Unfit
+from fedsim.randomness import ClientsDraws
 from fedsim.references import load_reference
-
-
-def metric_terms(privacy: PrivacySection) -> Mapping[str, str]:
-    """Return the metrics that clients send for noised sums: the name in a reply, by the name in the ledger."""
-    return privacy.mechanism.metric_terms(privacy.settings)
-
-
-def metrics_of_sums(privacy: PrivacySection) -> tuple[str, ...]:
-    """Return the metrics that secure aggregation averages, without those that clients send only with seeded noise."""
-    seeded = Noise(privacy.noise) is Noise.SEEDED
-    return ("train-loss",) * seeded + tuple(metric_terms(privacy).values())
 
 
 @contextmanager
@@ -39,6 +37,58 @@ def refused(mechanism: Mechanism[Any]) -> Iterator[None]:
         raise Refused(f"privacy.{mechanism.name}.{error}") from None
     except ValueError as error:
         raise Refused(f"privacy.{mechanism.name}: {error}") from None
+
+
+def training_of(
+    experiment: Experiment, records: NDArray[np.int64], shapes: Mapping[str, tuple[int, ...]]
+) -> Training:
+    """Return an experiment's training, for its mechanism.
+
+    Args:
+        experiment: The experiment.
+        records: Number of each client's training records, `(clients,)`.
+        shapes: Of an update's arrays, in their order.
+    """
+    secagg = experiment.privacy.secagg
+    return Training(
+        rounds=experiment.rounds,
+        rule=rule_of(experiment.server),
+        records=records,
+        shapes=shapes,
+        work=experiment.client.work,
+        noise=Noise(experiment.privacy.noise),
+        arithmetic=Arithmetic(experiment.privacy.arithmetic),
+        secure=None
+        if secagg is None
+        else SecureSum(
+            clip=secagg.clip,
+            step=secagg.clip / (2 ** (secagg.input_bits - 1) - 1),
+            metric_step=2.0**-METRIC_BITS,
+        ),
+    )
+
+
+def client_half_of(experiment: Experiment) -> ClientHalf:
+    """Return the client's half of an experiment's mechanism.
+
+    Raises:
+        Refused: No noise reaches the epsilon.
+    """
+    mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
+    with refused(mechanism):
+        half: ClientHalf = mechanism.client(settings, intent_of(experiment), ClientsDraws(experiment))
+    return half
+
+
+def plan_of(experiment: Experiment, training: Training) -> Plan:
+    """Return the plan of an experiment's mechanism.
+
+    Raises:
+        Refused: The mechanism's settings don't fit the training, or no guarantee is known for them.
+    """
+    mechanism = experiment.privacy.mechanism
+    with refused(mechanism):
+        return mechanism.plan(experiment.privacy.settings, training)
 
 
 class UnknownEvent(ValueError):

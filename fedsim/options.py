@@ -7,7 +7,8 @@ meaning, unit and range.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -16,6 +17,16 @@ from fedsim.privacy.settings import Section
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def snake(key: str) -> str:
+    """Return the Python name of a TOML key: `learning-rate` is `learning_rate`."""
+    return key.replace("-", "_")
+
+
+def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by TOML keys as keyword arguments."""
+    return {snake(key): value for key, value in options.items()}
 
 
 class Options(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
 
@@ -19,11 +19,13 @@ class WithOptions(Section):
     """A table with the options of its catalogue entries beside its own keys; `pick` returns them typed."""
 
     model_config = ConfigDict(extra="allow")
+    finders: ClassVar[Mapping[str, Callable[[str], catalogue.Entry]]]
+    """Finds the entries with options in this table, by the key that names each."""
 
     @classmethod
     def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
-        """Return the entries with options in this table."""
-        raise TypeError(f"{cls.__name__} names no entries")
+        names = {key: raw.get(key, cls.model_fields[key].default) for key in cls.finders}
+        return [entry for key, find in cls.finders.items() for entry in lookup(key, names[key], find)]
 
     @model_validator(mode="before")
     @classmethod
@@ -51,11 +53,7 @@ class WithOptions(Section):
         extra = self.model_extra or {}
         keys = option_keys(entry)
         if _is_free(entry):
-            named = {
-                key: getattr(self, key.replace("-", "_"))
-                for key in ("source", "partition", "name")
-                if hasattr(self, key)
-            }
+            named = {key: getattr(self, key) for key in self.finders}
             keys = set(extra).difference(*(option_keys(e) for e in self._entries(named) if not _is_free(e)))
         return entry.options.model_validate({key: extra[key] for key in keys})
 
