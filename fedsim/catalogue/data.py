@@ -8,13 +8,13 @@ from fedsim.catalogue.entries import PartitionEntry, SourceEntry, finder, table
 SOURCES = table(
     SourceEntry(
         "digits",
-        "fedsim.data.sources.images:digits",
+        "fedsim.data.sources.bundled:digits",
         "1,797 real handwritten digits, 8x8, bundled with scikit-learn",
         options=o.DigitsOptions,
     ),
     SourceEntry(
         "diabetes",
-        "fedsim.data.sources.diabetes:diabetes",
+        "fedsim.data.sources.bundled:diabetes",
         "442 real patients, 10 features, disease progression a year on; bundled with scikit-learn",
         options=o.DiabetesOptions,
         task=lambda options: "regression",
@@ -29,7 +29,7 @@ SOURCES = table(
     ),
     SourceEntry(
         "npz",
-        "fedsim.data.sources.images:npz",
+        "fedsim.data.sources.npz:npz",
         "a NumPy file with x_train, y_train, x_test, y_test",
         options=o.PathOptions,
     ),
