@@ -7,7 +7,7 @@ meaning, unit and range.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -37,6 +37,13 @@ class FreeOptions(Options):
     """The options of a user's own object: any arguments of its callable."""
 
     model_config = ConfigDict(extra="allow")
+
+
+def made(make: Callable[..., Any], first: Any, options: Options) -> Any:
+    """Call what has these options: with them as one object, or as keyword arguments if it is a user's own."""
+    if isinstance(options, FreeOptions):
+        return make(first, **keywords(options.model_extra or {}))
+    return make(first, options)
 
 
 # --- sources -------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from fedsim.flower.log import log
 from fedsim.layout import Layout
 from fedsim.mechanisms import plan_of, refused, training_of
 from fedsim.models import initial_model
-from fedsim.models.made_up import made_up
+from fedsim.models.build import made_up
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling

@@ -9,9 +9,8 @@ import numpy as np
 
 from fedsim.catalogue import Targets
 from fedsim.options import Options
-from fedsim.tasks.inputs import inputs_of, targets_of
 from fedsim.tasks.metric import ACCURACY, Metric
-from fedsim.tasks.task import InputSpec, OutputSpec, Score
+from fedsim.tasks.task import InputSpec, OutputSpec, Score, inputs_of, targets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
