@@ -15,7 +15,8 @@ from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequ
 from flwr.proto.run_pb2 import Run as ProtoRun
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+
+from fedsim.flower.http import Prepared
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ControlApi:
         verify: ssl.SSLContext | bool,
         timeout: float,
     ) -> None:
-        interceptors = [] if sign is None else [Signing(sign)]
+        interceptors = [] if sign is None else [Prepared(sign)]
         self._http = ControlHttpClient(url, interceptors=interceptors, verify=verify, timeout=timeout)
 
     def close(self) -> None:
@@ -106,15 +107,3 @@ class ControlApi:
         return [
             FlowerRun.decode(run) for run in sorted(found, key=lambda run: str(run.pending_at), reverse=True)
         ]
-
-
-class Signing:
-    """Has each request of one of Flower's HTTP clients signed before it is sent."""
-
-    def __init__(self, sign: Callable[[httpx.Request], None]) -> None:
-        self._sign = sign
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Sign a request, and send it."""
-        self._sign(context.request)
-        return call_next(context)

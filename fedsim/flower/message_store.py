@@ -76,8 +76,6 @@ class MessageStore:
         session: AbstractContextManager[Any] = self._state.session()
         return session
 
-    # --- nodes ----------------------------------------------------------------------------------------------
-
     def pull_message(self, request: PullMessagesRequest) -> Pulled | None:
         """Return the next message to the node of a request; None: there is none."""
         answer = fleet_handlers.pull_messages(request, self._state, self._state.object_store)
@@ -106,8 +104,6 @@ class MessageStore:
         """Note that a node is online; a transaction of its own."""
         return fleet_handlers.send_node_heartbeat(request, self._state)
 
-    # --- ServerApps -----------------------------------------------------------------------------------------
-
     def task(self, token: str) -> Any:
         """Return the task of a ServerApp, which has its `run_id`; None: no task that is under way has this token."""
         return self._state.get_task_by_token(token)
@@ -124,8 +120,6 @@ class MessageStore:
         """Return the heads of the replies to some messages, as far as there are any."""
         request = PullAppMessagesRequest(message_ids=message_ids)
         return runtime_handlers.pull_messages(request, self._state, task)
-
-    # --- runs and objects -----------------------------------------------------------------------------------
 
     def is_over(self, run_id: int) -> bool:
         """Say whether no message of a run is to be delivered any more."""

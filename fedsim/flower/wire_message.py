@@ -92,6 +92,13 @@ class WireMessage:
         return message_from_proto(self.head).metadata
 
 
+def messages_in(kind: type[T], packed: BytesList) -> list[WireMessage]:
+    """Return the messages in an answer for heads; raises `ValueError` as `unpack`."""
+    answer, contents = unpack(kind, packed)
+    heads = zip(answer.messages_list, answer.message_object_trees, strict=True)
+    return [WireMessage(head, tree, contents) for head, tree in heads]
+
+
 def pack(head: Protobuf, contents: Iterable[bytes] = ()) -> BytesList:
     """Return a request or an answer for heads, and objects, as one protobuf message."""
     return BytesList(vals=[head.SerializeToString(), *contents])
