@@ -4,6 +4,7 @@
 """
 
 from fedsim.sections.client import ClientSection
+from fedsim.sections.experiment import ExperimentTables
 from fedsim.sections.named import AlgorithmSection, DataSection, ModelSection, TaskSection, TransformSection
 from fedsim.sections.privacy import PrivacySection
 from fedsim.sections.server import ServerSection
@@ -13,6 +14,7 @@ __all__ = [
     "AlgorithmSection",
     "ClientSection",
     "DataSection",
+    "ExperimentTables",
     "FaultsSection",
     "ModelSection",
     "PrivacySection",
