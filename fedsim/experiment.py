@@ -43,11 +43,9 @@ class Experiment(ExperimentTables):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
-        """Read an experiment file.
+        """Read an experiment file: TOML, in which relative paths start at the file's folder.
 
-        Args:
-            path: A TOML file; relative paths in it start at its folder.
-            overrides: `"section.key=value"`, each key once.
+        Overrides are `"section.key=value"`, each key once.
 
         Raises:
             Refused: The file is missing, malformed or invalid.
@@ -88,11 +86,7 @@ class Experiment(ExperimentTables):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Experiment:
-        """Build an experiment from nested dictionaries with TOML keys.
-
-        Raises:
-            Refused: It is invalid.
-        """
+        """Build an experiment from nested dictionaries with TOML keys; raises `Refused` if it is invalid."""
         try:
             return cls.model_validate(tree)
         except ValidationError as error:

@@ -69,11 +69,7 @@ def training_of(
 
 
 def client_half_of(experiment: Experiment) -> ClientHalf:
-    """Return the client's half of an experiment's mechanism.
-
-    Raises:
-        Refused: No noise reaches the epsilon.
-    """
+    """Return the client's half of its mechanism; raises `Refused` if no noise reaches the epsilon."""
     mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
     with refused(mechanism):
         half: ClientHalf = mechanism.client(settings, intent_of(experiment), ClientsDraws(experiment))

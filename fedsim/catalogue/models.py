@@ -48,7 +48,7 @@ MODELS = table(
     ),
     ModelEntry(
         "lstm",
-        "fedsim.models.lstm:lstm",
+        "fedsim.models.lstm:Lstm",
         "character embedding and LSTM layers; predicts the next character or the text's label",
         options=o.LstmOptions,
         kinds=frozenset({Kind.TEXT}),

@@ -20,11 +20,7 @@ from fedsim.errors import Refused
 def opened_npz(path: Path, where: str, arrays: str, numbers: str) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Open a NumPy `.npz` file; nothing is unpickled.
 
-    Args:
-        path: The file.
-        where: Names it in errors.
-        arrays: The arrays that are needed, in errors.
-        numbers: That numbers are needed, in the error about pickled objects.
+    In errors, `where` names it, `arrays` are those needed, and `numbers` says what is needed for pickled objects.
 
     Raises:
         Refused: It is missing, damaged or no such file, or an array holds pickled objects.
@@ -82,11 +78,7 @@ def as_targets(y: NDArray[Any], targets: Targets, where: str) -> NDArray[Any]:
 
 
 def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Return labels as int64 from 0.
-
-    Raises:
-        Refused: They are not whole numbers from 0.
-    """
+    """Return labels as int64 from 0; raises `Refused` if they are not whole numbers from 0."""
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():
             raise Refused(f"{where}: holds NaN or infinity; whole numbers from 0 are needed")

@@ -48,11 +48,7 @@ class OwnFile:
         return Kind.FEATURES if self.x.ndim == 2 else Kind.IMAGE
 
     def examples(self, spec: DataSpec) -> Examples:
-        """Return the examples.
-
-        Raises:
-            Refused: They don't fit the run's data.
-        """
+        """Return the examples; raises `Refused` if they don't fit the run's data."""
         if self.kind is not spec.kind or (self.kind is Kind.TEXT and not spec.per_token):
             raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {spec.kind}")
         if self.x is None or self.y is None:
@@ -81,10 +77,7 @@ def read_own(path: Path, where: str, targets: Targets = Targets.LABELS) -> OwnFi
     `.npz`: NumPy arrays `x` and `y` (or `x_train` and `y_train`); nothing is unpickled. `.parquet`: a column `label`,
     and one column of lists or any number of columns of numbers. `.txt`: UTF-8 text, for next-character prediction.
 
-    Args:
-        path: The file.
-        where: Names it in errors, such as `--data 'scans.npz'`.
-        targets: What its targets must be.
+    `where` names it in errors, such as `--data 'scans.npz'`.
 
     Raises:
         Refused: It is missing, damaged, empty, or not such a file.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,7 @@ class Deal:
 def partition(
     raw: Raw, section: DataSection, generator: np.random.Generator
 ) -> tuple[list[Indices], tuple[str, ...]]:
-    """Deal the training examples of a source to clients.
-
-    Args:
-        raw: The source's examples.
-        section: Names the partition, its options and the number of clients.
-        generator: Shuffles the examples and seeds the partitioner.
+    """Deal the training examples of a source to clients; the generator shuffles them and seeds the partitioner.
 
     Returns:
         The indices of each client's examples, in random order, and the clients' names if they are users.
@@ -188,19 +183,13 @@ def size(options: Any, deal: Deal) -> list[Indices]:
     return deal.by("SizePartitioner", options.sizes)
 
 
-def linear(options: Any, deal: Deal) -> list[Indices]:
-    """Sizes 1, 2, 3, ... in proportion."""
-    return deal.by("LinearPartitioner", deal.clients)
+def _growing(partitioner: str) -> Callable[[Any, Deal], list[Indices]]:
+    return lambda options, deal: deal.by(partitioner, deal.clients)
 
 
-def square(options: Any, deal: Deal) -> list[Indices]:
-    """Sizes 1, 4, 9, ... in proportion."""
-    return deal.by("SquarePartitioner", deal.clients)
-
-
-def exponential(options: Any, deal: Deal) -> list[Indices]:
-    """Sizes e, e^2, e^3, ... in proportion."""
-    return deal.by("ExponentialPartitioner", deal.clients)
+linear = _growing("LinearPartitioner")  # sizes 1, 2, 3, ... in proportion
+square = _growing("SquarePartitioner")  # sizes 1, 4, 9, ... in proportion
+exponential = _growing("ExponentialPartitioner")  # sizes e, e^2, e^3, ... in proportion
 
 
 def natural(options: Any, deal: Deal) -> list[Indices]:

@@ -65,11 +65,7 @@ class FlowerApp:
 
     @classmethod
     def read(cls, folder: str | Path) -> FlowerApp:
-        """Read the `pyproject.toml` of a folder.
-
-        Raises:
-            Refused: There is none, or it describes no Flower app.
-        """
+        """Read the `pyproject.toml` of a folder; raises `Refused` if it describes no Flower app, or is missing."""
         here = Path(folder).expanduser().resolve()
         tree = _pyproject(here, f"app {str(folder)!r}")
         app = tree["tool"]["flwr"]["app"]
@@ -191,14 +187,10 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
 def reason(error: BaseException, folder: Path | None = None) -> str:
     """Return an exception as one line, with the innermost place in the folder where it was raised."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    if folder is None:
-        return text
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
-    return (
-        f"{text} ({Path(frames[-1].filename).relative_to(folder)}, line {frames[-1].lineno})"
-        if frames
-        else text
-    )
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if folder is not None and Path(frame.filename).is_relative_to(folder):
+            return f"{text} ({Path(frame.filename).relative_to(folder)}, line {frame.lineno})"
+    return text
 
 
 def _pyproject(folder: Path, origin: str) -> dict[str, Any]:

@@ -94,11 +94,9 @@ class FleetApi:
         return fab_from_proto(self._http.GetFab(request).fab).content
 
     def take(self, node: int, last: str) -> WireMessage | None:
-        """Return the node's next message; None: there is none.
+        """Return the next message of a node; None: there is none.
 
-        Args:
-            node: Its id.
-            last: Id of the last message that has arrived, empty at first; the server repeats a message that was lost.
+        `last` is the id of the last message that has arrived, empty at first: the server repeats one that was lost.
         """
         request = PullMessagesRequest(node=Node(node_id=node), message_ids=[last])
         packed = self._http._unary_unary(

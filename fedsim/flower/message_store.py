@@ -34,11 +34,7 @@ NOT_RUNNING = [Status.PENDING, Status.STARTING, Status.FINISHED]
 
 @dataclass(frozen=True)
 class Pulled:
-    """A message that a node has pulled.
-
-    Attributes:
-        answer: Flower's answer to the pull, with one head and one tree of object ids.
-    """
+    """A message that a node has pulled: Flower's answer to the pull, with one head and one tree of object ids."""
 
     answer: PullMessagesResponse
 
@@ -60,12 +56,9 @@ class Pulled:
 
 
 class MessageStore:
-    """Messages from ServerApps to nodes, and replies.
+    """Messages from ServerApps to nodes, and replies, in Flower's state over its database.
 
     For one thread at a time. Every method is called inside `session()`, but for `push_reply` and `heartbeat`.
-
-    Args:
-        state: Flower's, over its database.
     """
 
     def __init__(self, state: LinkState) -> None:

@@ -26,10 +26,8 @@ T = TypeVar("T", bound=Protobuf)
 class RuntimeApi:
     """Requests of a ServerApp; each carries the token of its task.
 
-    Every method raises `httpx.HTTPStatusError` for a refusal.
-
-    Args:
-        grid: The Grid that Flower gives to a ServerApp that a SuperLink has started; its connection is used.
+    Their connection is that of the Grid which Flower gives to a ServerApp that a SuperLink has started. Every method
+    raises `httpx.HTTPStatusError` for a refusal.
     """
 
     def __init__(self, grid: Grid) -> None:

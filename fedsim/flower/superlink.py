@@ -36,31 +36,20 @@ CLEANUP_INTERVAL = 1.0  # seconds
 
 
 class Nodes:
-    """Nodes by their public keys (PEM).
-
-    Args:
-        state: Flower's, over its database.
-    """
+    """Nodes by their public keys (PEM), in Flower's state over its database."""
 
     def __init__(self, state: LinkState) -> None:
         self._state = state
 
     def register(self, public_key: bytes, heartbeat: float) -> int:
-        """Return the node of a key, which is made where there is none.
-
-        Args:
-            public_key: Of the node.
-            heartbeat: Seconds between its heartbeats, until it says otherwise.
-        """
-        known = self._state.get_node_id_by_public_key(public_key)
-        if known is not None:
+        """Return the node of a key, made where there is none; `heartbeat`: seconds between its first heartbeats."""
+        if (known := self._state.get_node_id_by_public_key(public_key)) is not None:
             return known
         return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, heartbeat)
 
     def take_offline(self, public_key: bytes) -> None:
         """Mark the node of a key as offline: Flower refuses a node that joins while it is online, as after a kill."""
-        node = self._state.get_node_id_by_public_key(public_key)
-        if node is not None:
+        if (node := self._state.get_node_id_by_public_key(public_key)) is not None:
             self._state.deactivate_node(node)
 
     def online(self, nodes: Collection[int] | None) -> dict[int, bool]:
@@ -71,13 +60,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class SuperLink:
-    """Flower's server.
-
-    Attributes:
-        app: The ASGI app of its three APIs: Control, Fleet and Runtime.
-        messages: Its messages.
-        nodes: Its nodes.
-    """
+    """Flower's server: the ASGI app of its three APIs (Control, Fleet and Runtime), its messages, and its nodes."""
 
     app: FastAPI
     messages: MessageStore

@@ -61,11 +61,7 @@ class WireMessage:
         return wire_messages
 
     def decode(self) -> Message:
-        """Return the message.
-
-        Raises:
-            ValueError: An object is missing or damaged.
-        """
+        """Return the message; raises `ValueError` if an object is missing or damaged."""
         try:
             message = inflate_object_from_contents(
                 self.tree.object_id, self.contents, keep_object_contents=True

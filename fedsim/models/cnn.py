@@ -56,11 +56,7 @@ def _block(inputs: int, outputs: int, group_norm: bool) -> nn.Sequential:
 
 
 def cnn(task: Task, options: CnnOptions) -> nn.Module:
-    """Return McMahan's CNN for images of at least 4x4.
-
-    Raises:
-        Refused: The images are smaller.
-    """
+    """Return McMahan's CNN for images of at least 4x4; raises `Refused` for smaller ones."""
     if min(task.inputs.shape[1:]) < 4:
         raise Refused(
             f"model.name = 'cnn': images are {task.inputs.shape[1]}x{task.inputs.shape[2]}; at least 4x4 is needed"

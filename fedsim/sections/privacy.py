@@ -85,12 +85,10 @@ class _PrivacySection(Section):
                 "a table",
                 f"can't stand beside {first}: {both}a run has one account; allowed: one of them",
             )
-        if self.noise == "os" and not self.releases:
-            raise invalid("noise", self.noise, "there is no mechanism that adds noise; allowed: seeded")
-        if self.arithmetic != "grid" and not self.releases:
-            raise invalid(
-                "arithmetic", self.arithmetic, "there is no mechanism that adds noise; allowed: grid"
-            )
+        for key, unset in (("noise", "seeded"), ("arithmetic", "grid")):
+            if getattr(self, key) != unset and not self.releases:
+                why = f"there is no mechanism that adds noise; allowed: {unset}"
+                raise invalid(key, getattr(self, key), why)
         if self.arithmetic != "grid" and self.noise == "os":
             raise invalid(
                 "arithmetic",
@@ -116,9 +114,8 @@ class _PrivacySection(Section):
     @property
     def mechanism(self) -> Mechanism[Any]:
         """The mechanism that adds noise, or `Unprotected`."""
-        for name in self.mechanisms:
-            return cast(Mechanism[Any], find_mechanism(name).load()())
-        return cast(Mechanism[Any], NO_MECHANISM.load()())
+        entry = next(map(find_mechanism, self.mechanisms), NO_MECHANISM)
+        return cast(Mechanism[Any], entry.load()())
 
     @property
     def settings(self) -> Section:
@@ -166,11 +163,7 @@ else:
 
 
 def defaults_of(tree: object) -> Mapping[str, Any]:
-    """Return the defaults that the mechanism of a table `[privacy]` sets.
-
-    Args:
-        tree: The table, before or after validation; an invalid one may have none.
-    """
+    """Return the defaults that the mechanism of a table `[privacy]` sets, before or after validation."""
     if isinstance(tree, _PrivacySection):
         return tree.mechanism.defaults
     if not isinstance(tree, Mapping):

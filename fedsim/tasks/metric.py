@@ -140,19 +140,12 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Column:
-    """A number of a round's row, or of a whole run.
+    """A number of a round's row, or of a whole run."""
 
-    Attributes:
-        name: Its key in the row.
-        lower_is_better: Whether lower values are better.
-        percent: Whether it is a share, from 0 to 1, printed in percent.
-        axis: Its name with its unit, for an axis.
-    """
-
-    name: str
+    name: str  # its key in the row
     lower_is_better: bool = False
-    percent: bool = False
-    axis: str = ""
+    percent: bool = False  # a share, from 0 to 1, printed in percent
+    axis: str = ""  # its name with its unit, for an axis
 
     @property
     def title(self) -> str:

@@ -95,11 +95,7 @@ class Regression:
 
 
 def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return outputs less targets, `(examples, k)`.
-
-    Raises:
-        ValueError: Their shapes differ.
-    """
+    """Return outputs less targets, `(examples, k)`; raises `ValueError` if their shapes differ."""
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"the model's outputs have shape {tuple(outputs.shape)}, the targets {tuple(targets.shape)}; they must be "

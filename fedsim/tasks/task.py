@@ -118,11 +118,7 @@ def inputs_of(examples: Examples) -> Tensor:
 
 
 def targets_of(examples: Examples, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return the targets.
-
-    Raises:
-        TypeError: There are none, or they have another dtype.
-    """
+    """Return the targets; raises `TypeError` if there are none, or they have another dtype."""
     if examples.y is None or examples.y.dtype != dtype:
         found = "none" if examples.y is None else examples.y.dtype
         raise TypeError(f"{examples.kind} examples with targets of {np.dtype(dtype)} are needed, not {found}")

@@ -15,7 +15,7 @@ from fedsim.catalogue import Kind
 from fedsim.data.spec import DataSpec
 from fedsim.models.cnn import cnn
 from fedsim.models.dense import mlp
-from fedsim.models.lstm import lstm
+from fedsim.models.lstm import Lstm
 from fedsim.options import CnnOptions, LstmOptions, MlpOptions
 from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.independence import Independence, check_independent
@@ -343,7 +343,7 @@ GOOD: dict[str, Any] = {
         lambda n: (torch.randn(n, 2, 5), torch.randint(3, (n,))),
     ),
     "layer norm": (lambda: Meeting(nn.LayerNorm(8)), batch),
-    "lstm": (lambda: lstm(TEXT, LstmOptions(hidden=6, layers=2)), _texts),
+    "lstm": (lambda: Lstm(TEXT, LstmOptions(hidden=6, layers=2)), _texts),
     "lstm after the last": (
         lambda: Recurrent(11, 3, 5, every=False),
         lambda n: (_texts(n)[0], torch.randint(5, (n,))),
