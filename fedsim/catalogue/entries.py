@@ -65,7 +65,6 @@ class PartitionEntry(Entry):
     by_user: bool = False  # uses users: only for sources that have them
 
 
-@dataclass(frozen=True, kw_only=True)
 class TaskEntry(Entry):
     """A task: `reference` is a class `(data, options)` that implements `fedsim.tasks.Task`."""
 
@@ -109,7 +108,6 @@ class AlgorithmEntry(Entry):
     fields: bool = False  # sent beside the model; only strategies that need just means take them
 
 
-@dataclass(frozen=True, kw_only=True)
 class SamplingEntry(Entry):
     """A way to draw cohorts: `reference` is a function `(cohort, clients, coins, **options) -> CohortSampling`.
 
@@ -137,7 +135,6 @@ class OptimizerEntry(Entry):
     draws: bool = False  # draws random numbers in its steps
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScheduleEntry(Entry):
     """A schedule: `reference` is a function `(round, rounds, **arguments) -> float`, the factor on the learning rate.
 
@@ -145,7 +142,6 @@ class ScheduleEntry(Entry):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
 class RoundScheduleEntry(Entry):
     """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
 
@@ -153,7 +149,6 @@ class RoundScheduleEntry(Entry):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
 class TransformEntry(Entry):
     """A transform of clients' updates: `reference` is a function `(**options) -> fedsim.transforms.Transform`."""
 

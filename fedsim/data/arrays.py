@@ -45,7 +45,7 @@ def one_for_each(x: NDArray[Any], y: NDArray[Any], targets: Targets) -> tuple[ND
     """Return targets without an axis of length 1, and whether there is one (with `VALUES`, a row) for each input."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    return y, len(x) == len(y) and (y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES))
+    return y, (y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES)) and len(x) == len(y)
 
 
 def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:

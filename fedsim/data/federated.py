@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -203,15 +202,15 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix=".draft-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as made:
+            draft = Path(made)
             for name, array in arrays.items():
                 np.save(draft / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
             (draft / "meta.json").write_text(json.dumps(meta))
             if not (folder / "meta.json").exists():  # another process may have been faster
                 draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         if not (folder / "meta.json").exists():
             raise Refused(

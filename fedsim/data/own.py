@@ -25,17 +25,9 @@ SUFFIXES = (".npz", ".parquet", ".txt")
 
 @dataclass(frozen=True)
 class OwnFile:
-    """Contents of a file, before its task is known.
+    """Contents of a file, before its task is known: text, or inputs and targets as in `Raw`."""
 
-    Attributes:
-        where: Names the file in errors.
-        x: Inputs, `(examples, *shape)`, uint8 or float32, images with their channels first; None: it is text.
-        y: Labels, `(examples,)` int64 from 0, or real-valued targets, float32 `(examples,)` or `(examples, values)`;
-            None: it is text.
-        text: The text.
-    """
-
-    where: str
+    where: str  # names the file in errors
     x: NDArray[Any] | None = None
     y: NDArray[Any] | None = None
     text: str = ""

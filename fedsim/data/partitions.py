@@ -28,19 +28,12 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Deal:
-    """Input of a partition.
+    """Input of a partition."""
 
-    Attributes:
-        clients: Number of clients; 0 if it follows from the users.
-        examples: Number of examples, numbered from 0 in random order.
-        seed: Seed of the partitioner.
-        columns: Columns for partitioning, `(examples,)` each: `label` and `user`, if present.
-    """
-
-    clients: int
-    examples: int
-    seed: int
-    columns: Mapping[str, NDArray[Any]]
+    clients: int  # 0 if their number follows from the users
+    examples: int  # their number; they are numbered from 0 in random order
+    seed: int  # of the partitioner
+    columns: Mapping[str, NDArray[Any]]  # `label` and `user`, if present, `(examples,)` each
 
     def by(self, name: str, *arguments: Any, **options: Any) -> list[Indices]:
         """Return the numbers of each client's examples by the partitioner of flwr-datasets with this name."""

@@ -21,23 +21,14 @@ from fedsim.flower.http import Prepared
 
 @dataclass(frozen=True)
 class FlowerRun:
-    """A run in Flower's database.
-
-    Attributes:
-        run_id: The run's id.
-        series_id: Id of the series: a run and those that resume it.
-        config: The run config that it was started with.
-        is_finished: Whether its ServerApp has ended.
-        outcome: `completed`, `failed` or `stopped`; empty before the ServerApp has ended.
-        details: Why it failed.
-    """
+    """A run in Flower's database."""
 
     run_id: int
-    series_id: int
-    config: Mapping[str, Any]
-    is_finished: bool
-    outcome: str
-    details: str
+    series_id: int  # of a run and those that resume it
+    config: Mapping[str, Any]  # the run config that it was started with
+    is_finished: bool  # whether its ServerApp has ended
+    outcome: str  # `completed`, `failed` or `stopped`; empty before the ServerApp has ended
+    details: str  # why it failed
 
     @property
     def was_stopped(self) -> bool:

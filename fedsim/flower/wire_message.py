@@ -32,17 +32,11 @@ T = TypeVar("T", bound=Protobuf)
 
 @dataclass(frozen=True)
 class WireMessage:
-    """A message in parts, as it is sent.
+    """A message in parts, as it is sent."""
 
-    Attributes:
-        head: The message without its content.
-        tree: The ids (SHA-256, hex) of the objects that it consists of.
-        contents: Objects by their ids: all of `tree`, and maybe others.
-    """
-
-    head: ProtoMessage
-    tree: ObjectTree
-    contents: dict[str, bytes]
+    head: ProtoMessage  # the message without its content
+    tree: ObjectTree  # the ids (SHA-256, hex) of the objects that it consists of
+    contents: dict[str, bytes]  # objects by their ids: all of `tree`, and maybe others
 
     @classmethod
     def encode(cls, messages: Iterable[Message]) -> list[Self]:
