@@ -60,12 +60,7 @@ class Experiment(ExperimentTables):
 
     @classmethod
     def from_toml(
-        cls,
-        text: str,
-        overrides: Iterable[str] = (),
-        *,
-        folder: str | Path = ".",
-        origin: str = "experiment",
+        cls, text: str, overrides: Iterable[str] = (), *, folder: str | Path = ".", origin: str = "experiment"
     ) -> Experiment:
         """Read an experiment from TOML text; `folder` is where relative paths start, `origin` names it in errors.
 

@@ -44,12 +44,12 @@ def training_of(
 ) -> Training:
     """Return an experiment's training, for its mechanism.
 
-    Args:
-        experiment: The experiment.
-        records: Number of each client's training records, `(clients,)`.
-        shapes: Of an update's arrays, in their order.
+    `records` is the number of each client's training records, `(clients,)`; `shapes` are of an update's arrays, in order.
     """
-    secagg = experiment.privacy.secagg
+    secagg, secure = experiment.privacy.secagg, None
+    if secagg is not None:
+        step = secagg.clip / (2 ** (secagg.input_bits - 1) - 1)
+        secure = SecureSum(clip=secagg.clip, step=step, metric_step=2.0**-METRIC_BITS)
     return Training(
         rounds=experiment.rounds,
         rule=rule_of(experiment.server),
@@ -58,13 +58,7 @@ def training_of(
         work=experiment.client.work,
         noise=Noise(experiment.privacy.noise),
         arithmetic=Arithmetic(experiment.privacy.arithmetic),
-        secure=None
-        if secagg is None
-        else SecureSum(
-            clip=secagg.clip,
-            step=secagg.clip / (2 ** (secagg.input_bits - 1) - 1),
-            metric_step=2.0**-METRIC_BITS,
-        ),
+        secure=secure,
     )
 
 
@@ -94,21 +88,17 @@ class UnknownEvent(ValueError):
 def event_of(tree: Mapping[str, Any], own: str = "") -> Event:
     """Return the event of a line of `ledger.jsonl`.
 
-    Args:
-        tree: The line.
-        own: Reference of the run's mechanism, `"module:Class"`, if it is a user's own.
+    `own` is the reference of the run's mechanism, `"module:Class"`, if it is a user's own.
 
     Raises:
         ValueError: It is no event (`UnknownEvent`: its mechanism is unknown).
         Refused: The user's own mechanism can't be loaded.
     """
     kinds = _events() | (dict(load_reference(own).events) if own else {})
-    kind = kinds.get(str(tree.get("mechanism")))
-    if kind is None:
-        raise UnknownEvent(
-            f"no mechanism {tree.get('mechanism')!r} releases events; known: {', '.join(kinds)}"
-        )
-    return kind.from_json(tree)
+    name = tree.get("mechanism")
+    if str(name) not in kinds:
+        raise UnknownEvent(f"no mechanism {name!r} releases events; known: {', '.join(kinds)}")
+    return kinds[str(name)].from_json(tree)
 
 
 def event_or_raw(tree: Mapping[str, Any], own: str = "") -> Event:

@@ -174,10 +174,7 @@ def finder(
 ) -> Callable[[str], AnyEntry]:
     """Return a function that returns the entry of a name; it raises `Refused` with all names for an unknown one.
 
-    Args:
-        entries: By name.
-        own: How a user's own is named, whose options are free; empty: there is none.
-        traits: Of the entry of a user's own.
+    `own` is how a user's own is named (empty: there is none), which has free options and these traits.
     """
     kind = type(next(iter(entries.values())))
     allowed = ", or ".join([", ".join(entries), *([own] if own else [])])

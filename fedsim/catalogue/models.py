@@ -41,7 +41,7 @@ MODELS = table(
     ),
     ModelEntry(
         "cnn",
-        "fedsim.models.cnn:cnn",
+        "fedsim.models.cnn:Cnn",
         "McMahan's CNN: two 5x5 convolutions with pooling, 512 hidden units",
         options=o.CnnOptions,
         kinds=frozenset({Kind.IMAGE}),

@@ -145,11 +145,8 @@ def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) ->
 class OwnData:
     """A client's own examples, with the interface of `FederatedData`.
 
-    Args:
-        file: The client's file.
-        spec: Of the run's data, which the examples must fit.
-        held_out: Share of the examples, from 0 to 1, held out for the client's own evaluation: the last ones.
-        clients: Number of clients.
+    `spec` is of the run's data; `held_out` is the share of the examples, from 0 to 1, that is held out for the client's own
+    evaluation: the last ones; `clients` is the number of clients.
 
     Raises:
         Refused: The examples don't fit the spec.

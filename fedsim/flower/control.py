@@ -54,11 +54,8 @@ class ControlApi:
 
     Every method raises `httpx.HTTPStatusError` for a refusal, and `httpx.TransportError` where nothing answers.
 
-    Args:
-        url: Of the server.
-        sign: Adds the operator's credential to a request; None: the server asks for none.
-        verify: Checks the server's certificate.
-        timeout: Of each request, in seconds.
+    `sign` adds the operator's credential to a request (None: the server asks for none); `verify` checks the server's
+    certificate; `timeout` is each request's, in seconds.
     """
 
     def __init__(
@@ -95,6 +92,5 @@ class ControlApi:
     def runs(self, limit: int) -> list[FlowerRun]:
         """Return the latest runs, the newest first."""
         found = self._http.ListRuns(ListRunsRequest(limit=limit)).run_dict.values()
-        return [
-            FlowerRun.decode(run) for run in sorted(found, key=lambda run: str(run.pending_at), reverse=True)
-        ]
+        newest_first = sorted(found, key=lambda run: str(run.pending_at), reverse=True)
+        return [FlowerRun.decode(run) for run in newest_first]

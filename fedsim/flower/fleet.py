@@ -40,12 +40,8 @@ class FleetApi:
     Every method raises `httpx.HTTPStatusError` for a refusal, `httpx.TransportError` where nothing answers, and
     `ValueError` for an answer that is not Flower's.
 
-    Args:
-        url: Of the server.
-        key: The node's.
-        headers: Returns fedsim's own headers of a request to a path.
-        verify: Checks the server's certificate; False: no TLS.
-        timeout: Of each request, in seconds.
+    `headers` returns fedsim's own headers of a request to a path; `verify` checks the server's certificate (False: no
+    TLS); `timeout` is each request's, in seconds.
     """
 
     def __init__(

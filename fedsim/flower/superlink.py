@@ -70,10 +70,8 @@ class SuperLink:
 def open_superlink(database: Path, secret: bytes, has_keys: bool) -> SuperLink:
     """Open a SuperLink; runs that were under way when the server before this one ended are marked as failed.
 
-    Args:
-        database: Its file, which is made where there is none.
-        secret: SuperExec's, which alone may ask for runs to start.
-        has_keys: Whether clients are registered by their keys; else they register themselves.
+    The database's file is made where there is none; `secret` is SuperExec's, which alone may ask for runs to start;
+    clients with keys (`has_keys`) are registered by these, others register themselves.
 
     Raises:
         Refused: The file can't be used as a database.

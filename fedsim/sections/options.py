@@ -39,7 +39,7 @@ class WithOptions(Section):
         if not entries:
             return raw  # the name is missing: the type check reports it
         for entry in entries:
-            keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
+            keys = set(extra) if _is_free(entry) else option_keys(entry) & set(extra)
             mine = {key: extra.pop(key) for key in sorted(keys)}
             filled |= entry.options.model_validate(mine).model_dump(by_alias=True)
         for key, value in extra.items():
@@ -58,8 +58,7 @@ class WithOptions(Section):
         return entry.options.model_validate({key: extra[key] for key in keys})
 
 
-def _is_free(entry: catalogue.Entry) -> bool:
-    """Return whether an entry takes any options, as the user's own does."""
+def _is_free(entry: catalogue.Entry) -> bool:  # the user's own takes any options
     return issubclass(entry.options, FreeOptions)
 
 
@@ -82,7 +81,7 @@ def fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) ->
         allowed = option_keys(entry)
         with at_path(where):
             for key, value in given.items():
-                if kebab(str(key)) not in allowed and not issubclass(entry.options, FreeOptions):
+                if kebab(str(key)) not in allowed and not _is_free(entry):
                     keys = ", ".join(sorted(allowed)) or "none"
                     raise invalid(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
             raw[where] = entry.options.model_validate(dict(given)).model_dump(by_alias=True)

@@ -61,10 +61,7 @@ class OwnMechanismSection(Section):
 
     @model_serializer(mode="plain")
     def _flat(self, info: SerializationInfo) -> dict[str, Any]:
-        return {
-            "use": self.use,
-            **self.settings.model_dump(by_alias=bool(info.by_alias), mode=info.mode),
-        }
+        return {"use": self.use, **self.settings.model_dump(by_alias=bool(info.by_alias), mode=info.mode)}
 
 
 class _PrivacySection(Section):
