@@ -21,6 +21,7 @@ from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
+from fedsim.mechanisms import client_half_of
 from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
@@ -30,7 +31,6 @@ from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
 from fedsim.tasks.build import task_of
-from fedsim.training import client_half_of
 from fedsim.transforms.build import transforms_of
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, Context
 
 from fedsim.privacy.events import Noise
-from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.records import config_in
+from fedsim.sections.privacy import PARTICIPATIONS
 
 
 class BudgetExhausted(ValueError):

@@ -46,25 +46,18 @@ if not (Path(__file__).parent / "server" / "__init__.py").exists():
 # Loaded on first use, so that `fedsim --help` and validation need neither PyTorch nor Flower, and a Flower app needs
 # nothing of experiments.
 _LATER = {
-    "Experiment": "fedsim.experiment",
-    "Run": "fedsim.results",
-    "export": "fedsim.results",
-    "load_ledger": "fedsim.results",
-    "load_run": "fedsim.results",
-    "load_runs": "fedsim.results",
-    "resume": "fedsim.simulate",
-    "run": "fedsim.simulate",
-    "run_app": "fedsim.simulate_app",
-    "Pruning": "fedsim.sweeps",
-    "Sweep": "fedsim.sweeps",
-    "resume_sweep": "fedsim.sweeps",
-    "sweep": "fedsim.sweeps",
+    "fedsim.experiment": ("Experiment",),
+    "fedsim.results": ("Run", "export", "load_ledger", "load_run", "load_runs"),
+    "fedsim.simulate": ("resume", "run"),
+    "fedsim.simulate_app": ("run_app",),
+    "fedsim.sweeps": ("Pruning", "Sweep", "resume_sweep", "sweep"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        import importlib
+    for module, names in _LATER.items():
+        if name in names:
+            import importlib
 
-        return getattr(importlib.import_module(_LATER[name]), name)
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'fedsim' has no attribute {name!r}")

@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
-from fedsim.catalogue import MECHANISMS, STRATEGIES, AlgorithmEntry
-from fedsim.mechanisms import metrics_of_sums
+from fedsim.catalogue import MECHANISMS, STRATEGIES
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
 from fedsim.privacy.intent import CohortRule, Intent, Problem, StrategyTraits
 from fedsim.privacy.secagg import checks as secagg_checks
-from fedsim.privacy_sections import PrivacySection
-from fedsim.sections import ClientSection, DataSection, RuntimeSection, ServerSection
+from fedsim.sections import ExperimentTables, ServerSection
+from fedsim.sections.privacy import metrics_of_sums
 
-INDEPENDENT = (
-    Sampling.FIXED,
-    Sampling.POISSON,
-    Sampling.TRUNCATED_POISSON,
-)  # samplings that draw rounds independently
-
-
-class ExperimentTables(Protocol):
-    """The parts of an experiment that the checks need; `Experiment` implements it."""
-
-    @property
-    def rounds(self) -> int:
-        """Rounds of training, at most."""
-
-    @property
-    def algorithm_entry(self) -> AlgorithmEntry:
-        """The algorithm's entry in the catalogue."""
-
-    @property
-    def data(self) -> DataSection:
-        """`[data]`."""
-
-    @property
-    def client(self) -> ClientSection:
-        """`[client]`."""
-
-    @property
-    def server(self) -> ServerSection:
-        """`[server]`."""
-
-    @property
-    def privacy(self) -> PrivacySection:
-        """`[privacy]`."""
-
-    @property
-    def runtime(self) -> RuntimeSection:
-        """`[runtime]`."""
+# Samplings that draw rounds independently.
+INDEPENDENT = (Sampling.FIXED, Sampling.POISSON, Sampling.TRUNCATED_POISSON)
 
 
 def intent_of(experiment: ExperimentTables) -> Intent:
@@ -89,8 +52,7 @@ def problems_of(experiment: ExperimentTables) -> Iterator[Problem]:
     """Yield the reasons to refuse an experiment; the first is reported."""
     privacy, intent = experiment.privacy, intent_of(experiment)
     mechanism, settings = privacy.mechanism, privacy.settings
-    yield from _cohort_problems(intent, mechanism.hides_clients(settings))
-    yield from _clients_problems(experiment, intent)
+    yield from _clients_problems(experiment, intent, mechanism.hides_clients(settings))
     if experiment.algorithm_entry.fields:
         yield from _fields_problems(experiment, intent)
     if experiment.server.schedule is not None:
@@ -119,14 +81,10 @@ def problems_of(experiment: ExperimentTables) -> Iterator[Problem]:
         yield from secagg_checks.problems_of_own_data(privacy.secagg, intent)
 
 
-def _cohort_problems(intent: Intent, hides_clients: bool) -> Iterator[Problem]:
-    if intent.clients is not None and intent.rule.cohort > intent.clients and not hides_clients:
-        yield Problem(
-            ("server", "cohort"), intent.rule.cohort, f"must be at most data.clients = {intent.clients}"
-        )
-
-
-def _clients_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:
+def _clients_problems(experiment: ExperimentTables, intent: Intent, hides_clients: bool) -> Iterator[Problem]:
+    cohort, clients = intent.rule.cohort, intent.clients
+    if clients is not None and cohort > clients and not hides_clients:
+        yield Problem(("server", "cohort"), cohort, f"must be at most data.clients = {clients}")
     warmup = experiment.client.warmup_rounds
     if warmup is not None and warmup >= intent.rounds:
         yield Problem(("client", "warmup-rounds"), warmup, f"must be below rounds = {intent.rounds}")
@@ -157,11 +115,7 @@ def _schedule_problems(experiment: ExperimentTables, intent: Intent) -> Iterator
         (f"algorithm.name = {experiment.algorithm_entry.name!r}", experiment.algorithm_entry.fields),
     ):
         if on:
-            yield Problem(
-                ("server", "schedule"),
-                schedule,
-                f"{key} needs synchronous rounds; allowed: unset",
-            )
+            yield Problem(("server", "schedule"), schedule, f"{key} needs synchronous rounds; allowed: unset")
 
 
 def _fields_problems(experiment: ExperimentTables, intent: Intent) -> Iterator[Problem]:

@@ -21,15 +21,7 @@ def check_engine(engine: str, workers: int, address: str) -> None:
 
 
 def start_engine(engine: str, workers: int, address: str, spec: AppSpec, most: int) -> ClientsGrid:
-    """Start an engine.
-
-    Args:
-        engine: `local`, `ray` or `sequential`.
-        workers: Worker processes or actors; 0: one for each core.
-        address: Of a Ray cluster; empty: Ray is started on this machine.
-        spec: The app and its run.
-        most: Most useful number of worker processes.
-    """
+    """Start an engine by the keys of `[runtime]`; `most` is the most useful number of worker processes."""
     if engine == "sequential":
         return SequentialGrid(spec)
     if engine == "ray":

@@ -7,7 +7,8 @@ meaning, unit and range.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -16,6 +17,16 @@ from fedsim.privacy.settings import Section
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def snake(key: str) -> str:
+    """Return the Python name of a TOML key: `learning-rate` is `learning_rate`."""
+    return key.replace("-", "_")
+
+
+def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by TOML keys as keyword arguments."""
+    return {snake(key): value for key, value in options.items()}
 
 
 class Options(Section):
@@ -28,18 +39,22 @@ class FreeOptions(Options):
     model_config = ConfigDict(extra="allow")
 
 
-# --- sources -------------------------------------------------------------------------------------------
+def made(make: Callable[..., Any], first: Any, options: Options) -> Any:
+    """Call what has these options: with them as one object, or as keyword arguments if it is a user's own."""
+    if isinstance(options, FreeOptions):
+        return make(first, **keywords(options.model_extra or {}))
+    return make(first, options)
 
 
 class DigitsOptions(Options):
-    """Options of `digits`."""
+    """Options of the source `digits`."""
 
     test_share: Share = 0.2
     """Share of the 1,797 images that makes the central test set."""
 
 
 class DiabetesOptions(Options):
-    """Options of `diabetes`."""
+    """Options of the source `diabetes`."""
 
     test_share: Share = 0.2
     """Share of the 442 patients that makes the central test set."""
@@ -66,7 +81,7 @@ class PathOptions(Options):
 
 
 class OwnOptions(PathOptions):
-    """Options of `own`."""
+    """Options of the source `own`."""
 
     classes: int | None = Field(default=None, ge=2)
     """Number of labels of all clients; unset for text and for real-valued targets."""
@@ -75,11 +90,11 @@ class OwnOptions(PathOptions):
 
 
 class TextJsonOptions(PathOptions, TextOptions):
-    """Options of `text-json`."""
+    """Options of the source `text-json`."""
 
 
 class HuggingFaceOptions(Options):
-    """Options of `huggingface`."""
+    """Options of the source `huggingface`."""
 
     path: str = Field(min_length=1)
     """A data set's name on the Hugging Face hub, or a local folder of parquet files."""
@@ -100,7 +115,7 @@ class HuggingFaceOptions(Options):
 
 
 class SyntheticOptions(Options):
-    """Options of `synthetic`."""
+    """Options of the source `synthetic`."""
 
     model_spread: float = Field(default=1.0, ge=0)
     """The alpha of Li et al. 2020: variance of the clients' true models around each other."""
@@ -118,11 +133,8 @@ class SyntheticOptions(Options):
     """Share of each user's examples that goes to the central test set."""
 
 
-# --- partitions ----------------------------------------------------------------------------------------
-
-
 class DirichletOptions(Options):
-    """Options of `dirichlet`."""
+    """Options of the partition `dirichlet`."""
 
     alpha: Positive = 0.5
     """Concentration: small gives each client few labels, large gives all the same mixture."""
@@ -133,7 +145,7 @@ class DirichletOptions(Options):
 
 
 class InnerDirichletOptions(Options):
-    """Options of `inner-dirichlet`."""
+    """Options of the partition `inner-dirichlet`."""
 
     alpha: Positive = 0.5
     """Concentration of each client's mixture of labels."""
@@ -142,7 +154,7 @@ class InnerDirichletOptions(Options):
 
 
 class PathologicalOptions(Options):
-    """Options of `pathological`."""
+    """Options of the partition `pathological`."""
 
     classes_per_client: int = Field(default=2, ge=1)
     """Labels that each client has."""
@@ -151,31 +163,28 @@ class PathologicalOptions(Options):
 
 
 class ShardOptions(Options):
-    """Options of `shard`."""
+    """Options of the partition `shard`."""
 
     shards_per_client: int = Field(default=2, ge=1)
     """Runs of examples, sorted by label, that each client gets."""
 
 
 class SizeOptions(Options):
-    """Options of `size`."""
+    """Options of the partition `size`."""
 
     sizes: list[Annotated[int, Field(ge=1)]]
     """Examples of each client; together all examples."""
 
 
 class GroupedNaturalOptions(Options):
-    """Options of `grouped-natural`."""
+    """Options of the partition `grouped-natural`."""
 
     group_size: int = Field(default=2, ge=1)
     """Users that together make one client; the last client may have fewer."""
 
 
-# --- tasks ---------------------------------------------------------------------------------------------
-
-
 class RegressionOptions(Options):
-    """Options of `regression`."""
+    """Options of the task `regression`."""
 
     loss: Literal["mse", "huber"] = "mse"
     """The loss: squared error, or Huber's loss, which grows linearly beyond `delta`."""
@@ -188,20 +197,18 @@ class RegressionOptions(Options):
     own unit."""
 
 
-# --- models --------------------------------------------------------------------------------------------
-
 Units = Annotated[int, Field(ge=1, le=65536)]
 
 
 class MlpOptions(Options):
-    """Options of `mlp`."""
+    """Options of the model `mlp`."""
 
     hidden: list[Units] = Field(default_factory=lambda: [200, 200], min_length=1)
     """Units of each hidden layer; the default is McMahan's 2NN."""
 
 
 class CnnOptions(Options):
-    """Options of `cnn`."""
+    """Options of the model `cnn`."""
 
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
     """Factor on the channels (32, 64), and on the 512 hidden units where `hidden` is unset."""
@@ -212,7 +219,7 @@ class CnnOptions(Options):
 
 
 class LstmOptions(Options):
-    """Options of `lstm`."""
+    """Options of the model `lstm`."""
 
     embedding: Units = 32
     """Length of a character's vector."""
@@ -222,11 +229,8 @@ class LstmOptions(Options):
     """Layers of the stack."""
 
 
-# --- strategies ----------------------------------------------------------------------------------------
-
-
 class FedAvgMOptions(Options):
-    """Options of `fedavgm`."""
+    """Options of the strategy `fedavgm`."""
 
     server_learning_rate: Positive = 1.0
     """Step of the server along the mean update."""
@@ -235,14 +239,14 @@ class FedAvgMOptions(Options):
 
 
 class FedProxOptions(Options):
-    """Options of `fedprox`."""
+    """Options of the strategy `fedprox`."""
 
     proximal_mu: float = Field(default=0.01, ge=0)
     """Pull of the proximal term mu/2 ||w - w_t||^2."""
 
 
 class FedAdagradOptions(Options):
-    """Options of `fedadagrad`."""
+    """Options of the strategy `fedadagrad`."""
 
     eta: Positive = 0.1
     """Step of the server."""
@@ -253,7 +257,7 @@ class FedAdagradOptions(Options):
 
 
 class FedAdamOptions(FedAdagradOptions):
-    """Options of `fedadam`."""
+    """Options of the strategy `fedadam`."""
 
     beta_1: Fraction = 0.9
     """Decay of the first moment."""
@@ -262,7 +266,7 @@ class FedAdamOptions(FedAdagradOptions):
 
 
 class FedYogiOptions(FedAdamOptions):
-    """Options of `fedyogi`."""
+    """Options of the strategy `fedyogi`."""
 
     eta: Positive = 0.01
     """Step of the server."""
@@ -271,45 +275,42 @@ class FedYogiOptions(FedAdamOptions):
 
 
 class FedTrimmedAvgOptions(Options):
-    """Options of `fedtrimmedavg`."""
+    """Options of the strategy `fedtrimmedavg`."""
 
     beta: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
     """Share of the values trimmed at each end, coordinate by coordinate."""
 
 
 class KrumOptions(Options):
-    """Options of `krum`."""
+    """Options of the strategy `krum`."""
 
     num_malicious_nodes: int = Field(default=0, ge=0)
     """Byzantine clients f that a round must withstand; the cohort must be at least 2f + 3."""
 
 
 class MultiKrumOptions(KrumOptions):
-    """Options of `multikrum`."""
+    """Options of the strategy `multikrum`."""
 
     num_nodes_to_select: int = Field(default=1, ge=1)
     """Updates that are averaged, at most the cohort."""
 
 
 class BulyanOptions(Options):
-    """Options of `bulyan`."""
+    """Options of the strategy `bulyan`."""
 
     num_malicious_nodes: int = Field(default=0, ge=0)
     """Byzantine clients f that a round must withstand; the cohort must be at least 4f + 3."""
 
 
 class QFedAvgOptions(Options):
-    """Options of `qfedavg`."""
+    """Options of the strategy `qfedavg`."""
 
     q: float = Field(default=0.1, ge=0)
     """Fairness: 0 is a uniform mean; the larger, the more a client with a high loss counts."""
 
 
-# --- schedules of rounds ---------------------------------------------------------------------------------
-
-
 class BufferedOptions(Options):
-    """Options of `buffered`."""
+    """Options of the schedule of rounds `buffered`."""
 
     concurrency: int | None = Field(default=None, ge=1)
     """Clients that train at any time; unset: twice the cohort, or all clients where there are fewer."""
@@ -317,40 +318,31 @@ class BufferedOptions(Options):
     """An update on a model that is s versions old counts (1 + s) to the minus this."""
 
 
-# --- algorithms ------------------------------------------------------------------------------------------
-
-
 class ScaffoldOptions(Options):
-    """Options of `scaffold`."""
+    """Options of the algorithm `scaffold`."""
 
     control_scale: Positive = 1.0
     """What a unit of a control variate counts beside a unit of the model where both are clipped, noised or rounded as one
     vector; steps x learning-rate makes them weigh the same in a client's first round."""
 
 
-# --- transforms ------------------------------------------------------------------------------------------
-
-
 class TopKOptions(Options):
-    """Options of `top-k`."""
+    """Options of the transform `top-k`."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the coordinates that are kept, rounded up to a whole number of them."""
 
 
 class QuantiseOptions(Options):
-    """Options of `quantise`."""
+    """Options of the transform `quantise`."""
 
     levels: int = Field(default=256, ge=1, le=2**31)
     """Magnitudes above zero, equally spaced up to the update's L2 norm; the square root of the number of parameters keeps
     the error's norm below the update's."""
 
 
-# --- optimizers and schedules ----------------------------------------------------------------------------
-
-
 class AdamOptions(Options):
-    """Options of `adam` and `adamw`."""
+    """Options of the optimizers `adam` and `adamw`."""
 
     beta_1: Fraction = 0.9
     """Decay of the first moment."""
@@ -361,7 +353,7 @@ class AdamOptions(Options):
 
 
 class StepOptions(Options):
-    """Options of `step`."""
+    """Options of the schedule `step`."""
 
     every: int = Field(ge=1)
     """Rounds from one drop of the rate to the next."""
@@ -370,7 +362,7 @@ class StepOptions(Options):
 
 
 class CosineOptions(Options):
-    """Options of `cosine`."""
+    """Options of the schedule `cosine`."""
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the learning rate that is left at the end."""

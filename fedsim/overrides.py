@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from fedsim import catalogue
-from fedsim.catalogue import find_optimizer, find_schedule
 from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
 
@@ -23,8 +22,8 @@ _NAMES = {
     "algorithm.name": (catalogue.find_algorithm, "", "algorithm"),
     "server.strategy": (catalogue.find_strategy, "fedavg", "server.options"),
     "server.schedule": (catalogue.find_round_schedule, "", "server.schedule-options"),
-    "client.optimizer": (find_optimizer, "sgd", "client.optimizer-options"),
-    "client.schedule": (find_schedule, "exponential", "client.schedule-options"),
+    "client.optimizer": (catalogue.find_optimizer, "sgd", "client.optimizer-options"),
+    "client.schedule": (catalogue.find_schedule, "exponential", "client.schedule-options"),
 }
 _TRANSFORM = re.compile(r"(transforms\.\d+)\.name")
 
@@ -100,15 +99,12 @@ def _drop_former_options(tree: dict[str, Any], key: str, new: str) -> None:
         now: catalogue.Entry = find(new)
     except Refused:
         return  # validation gives a better message
-    _drop(tree, where, catalogue.option_keys(old) - catalogue.option_keys(now))
-    _drop(tree, key.rpartition(".")[0], old.beside - now.beside)
-
-
-def _drop(tree: dict[str, Any], path: str, stale: set[str] | frozenset[str]) -> None:
-    table = _table(tree, path)
-    if isinstance(table, dict):
-        for name in stale & set(table):
-            del table[name]
+    options = catalogue.option_keys(old) - catalogue.option_keys(now)
+    for path, stale in ((where, options), (key.rpartition(".")[0], old.beside - now.beside)):
+        table = _table(tree, path)
+        if isinstance(table, dict):
+            for name in stale & set(table):
+                del table[name]
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

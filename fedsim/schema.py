@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim import catalogue
-from fedsim.catalogue import OPTIMIZERS, SCHEDULES
 from fedsim.experiment import Experiment
 
 
@@ -25,8 +24,8 @@ def schema() -> dict[str, Any]:
     server["properties"]["sampling"]["anyOf"] = [{"enum": list(catalogue.SAMPLINGS)}, {"pattern": ":"}]
     _describe(server, "strategy", catalogue.STRATEGIES, "examples", "options")
     _describe(server, "schedule", catalogue.ROUND_SCHEDULES, "examples", "schedule-options")
-    _describe(client, "optimizer", OPTIMIZERS, "examples", "optimizer-options")
-    _describe(client, "schedule", SCHEDULES, "examples", "schedule-options")
+    _describe(client, "optimizer", catalogue.OPTIMIZERS, "examples", "optimizer-options")
+    _describe(client, "schedule", catalogue.SCHEDULES, "examples", "schedule-options")
     data["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}
 

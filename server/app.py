@@ -24,9 +24,9 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
 from fedsim.layout import Layout
-from fedsim.mechanisms import refused
+from fedsim.mechanisms import plan_of, refused, training_of
 from fedsim.models import initial_model
-from fedsim.models.made_up import made_up
+from fedsim.models.build import made_up
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
@@ -59,7 +59,6 @@ from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
 from fedsim.tasks.scoring import score
 from fedsim.threads import cores
-from fedsim.training import plan_of, training_of
 from fedsim.transforms.build import check_transforms, transforms_of
 
 app = ServerApp()

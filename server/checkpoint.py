@@ -14,10 +14,10 @@ from fedsim.flower.records import decode_records, encode_records
 from fedsim.messages import LEDGER
 from fedsim.privacy.events import Noise
 from fedsim.privacy.ledger import Ledger
-from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import RECORD
+from fedsim.sections.privacy import PARTICIPATIONS
 from fedsim.server.federation import Federation
 from fedsim.server.stopping import Stopping
 from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept

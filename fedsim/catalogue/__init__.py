@@ -4,7 +4,16 @@ An entry holds a name, a reference (`"module:attribute"`), its options, and trai
 catalogue is enough to list and validate; the referenced module is imported on first use.
 """
 
-from fedsim.catalogue.algorithms import ALGORITHMS, find_algorithm
+from fedsim.catalogue.clients import (
+    ALGORITHMS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TRANSFORMS,
+    find_algorithm,
+    find_optimizer,
+    find_schedule,
+    find_transform,
+)
 from fedsim.catalogue.data import PARTITIONS, SOURCES, find_partition, find_source
 from fedsim.catalogue.entries import (
     AlgorithmEntry,
@@ -23,17 +32,18 @@ from fedsim.catalogue.entries import (
     Targets,
     TaskEntry,
     TransformEntry,
-    find,
     option_keys,
-    table,
 )
 from fedsim.catalogue.mechanisms import BUDGETS, MECHANISMS, NO_MECHANISM, find_mechanism
 from fedsim.catalogue.models import MODELS, TASKS, find_model, find_task
-from fedsim.catalogue.optimizers import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
-from fedsim.catalogue.rounds import ROUND_SCHEDULES, find_round_schedule
-from fedsim.catalogue.samplings import SAMPLINGS, find_sampling
-from fedsim.catalogue.strategies import STRATEGIES, find_strategy
-from fedsim.catalogue.transforms import TRANSFORMS, find_transform
+from fedsim.catalogue.server import (
+    ROUND_SCHEDULES,
+    SAMPLINGS,
+    STRATEGIES,
+    find_round_schedule,
+    find_sampling,
+    find_strategy,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -66,7 +76,6 @@ __all__ = [
     "Targets",
     "TaskEntry",
     "TransformEntry",
-    "find",
     "find_algorithm",
     "find_mechanism",
     "find_model",
@@ -80,5 +89,4 @@ __all__ = [
     "find_task",
     "find_transform",
     "option_keys",
-    "table",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -29,13 +29,14 @@ class Targets(StrEnum):
     VALUES = "values"  # float32, one or more for each input
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """An entry: its name, the reference to its code, a summary and its options."""
 
     name: str
     reference: str
-    summary: str
+    summary: str = ""
+    _: KW_ONLY
     options: type[o.Options] = o.Options
     beside: frozenset[str] = frozenset()  # keys of the table that only some entries use
 
@@ -64,7 +65,6 @@ class PartitionEntry(Entry):
     by_user: bool = False  # uses users: only for sources that have them
 
 
-@dataclass(frozen=True, kw_only=True)
 class TaskEntry(Entry):
     """A task: `reference` is a class `(data, options)` that implements `fedsim.tasks.Task`."""
 
@@ -108,7 +108,6 @@ class AlgorithmEntry(Entry):
     fields: bool = False  # sent beside the model; only strategies that need just means take them
 
 
-@dataclass(frozen=True, kw_only=True)
 class SamplingEntry(Entry):
     """A way to draw cohorts: `reference` is a function `(cohort, clients, coins, **options) -> CohortSampling`.
 
@@ -136,7 +135,6 @@ class OptimizerEntry(Entry):
     draws: bool = False  # draws random numbers in its steps
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScheduleEntry(Entry):
     """A schedule: `reference` is a function `(round, rounds, **arguments) -> float`, the factor on the learning rate.
 
@@ -144,7 +142,6 @@ class ScheduleEntry(Entry):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
 class RoundScheduleEntry(Entry):
     """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
 
@@ -152,7 +149,6 @@ class RoundScheduleEntry(Entry):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
 class TransformEntry(Entry):
     """A transform of clients' updates: `reference` is a function `(**options) -> fedsim.transforms.Transform`."""
 
@@ -173,8 +169,21 @@ def option_keys(entry: Entry) -> set[str]:
     return {kebab(name) for name in entry.options.model_fields}
 
 
-def find(entries: dict[str, AnyEntry], name: str, and_own: str = "") -> AnyEntry:
-    """Return the entry of a name; raises `Refused` with all names, and `and_own`, for an unknown one."""
-    if name not in entries:
-        raise Refused(f"there is no such name; allowed: {', '.join(entries)}{and_own}")
-    return entries[name]
+def finder(
+    entries: dict[str, AnyEntry], own: str = '"module:callable"', **traits: Any
+) -> Callable[[str], AnyEntry]:
+    """Return a function that returns the entry of a name; it raises `Refused` with all names for an unknown one.
+
+    `own` is how a user's own is named (empty: there is none), which has free options and these traits.
+    """
+    kind = type(next(iter(entries.values())))
+    allowed = ", or ".join([", ".join(entries), *([own] if own else [])])
+
+    def find(name: str) -> AnyEntry:
+        if own and ":" in name:
+            return kind(name, name, options=o.FreeOptions, **traits)
+        if name not in entries:
+            raise Refused(f"there is no such name; allowed: {allowed}")
+        return entries[name]
+
+    return find

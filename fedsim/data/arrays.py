@@ -1,7 +1,12 @@
-"""Checks external inputs and targets, and converts them to fedsim's dtypes and shapes."""
+"""Reads NumPy files, checks external inputs and targets, and converts them to fedsim's dtypes and shapes."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +14,38 @@ from numpy.typing import NDArray
 
 from fedsim.catalogue import Targets
 from fedsim.errors import Refused
+
+
+@contextmanager
+def opened_npz(path: Path, where: str, arrays: str, numbers: str) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open a NumPy `.npz` file; nothing is unpickled.
+
+    In errors, `where` names it, `arrays` are those needed, and `numbers` says what is needed for pickled objects.
+
+    Raises:
+        Refused: It is missing, damaged or no such file, or an array holds pickled objects.
+    """
+    try:
+        path.open("rb").close()  # raises if it can't be read at all
+        if not zipfile.is_zipfile(path):
+            raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays {arrays}")
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except OSError as error:
+        raise Refused(f"{where}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise Refused(f"{where}: is damaged: {error}") from None
+    except Refused:
+        raise
+    except ValueError:
+        raise Refused(f"{where}: holds pickled objects, which are never loaded; {numbers}") from None
+
+
+def one_for_each(x: NDArray[Any], y: NDArray[Any], targets: Targets) -> tuple[NDArray[Any], bool]:
+    """Return targets without an axis of length 1, and whether there is one (with `VALUES`, a row) for each input."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    return y, (y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES)) and len(x) == len(y)
 
 
 def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
@@ -41,11 +78,7 @@ def as_targets(y: NDArray[Any], targets: Targets, where: str) -> NDArray[Any]:
 
 
 def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Return labels as int64 from 0.
-
-    Raises:
-        Refused: They are not whole numbers from 0.
-    """
+    """Return labels as int64 from 0; raises `Refused` if they are not whole numbers from 0."""
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():
             raise Refused(f"{where}: holds NaN or infinity; whole numbers from 0 are needed")

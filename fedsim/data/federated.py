@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.data.arrays import values_in
-from fedsim.data.loading import load_raw, state_of
-from fedsim.data.raw import Raw
+from fedsim.data.raw import Raw, load_raw, state_of
 from fedsim.data.spec import DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
@@ -78,19 +76,18 @@ class FederatedData:
 
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text())
-        self._train = _open(folder, "train", Kind(meta["kind"]))
+        kind = Kind(meta["kind"])
+        self._train, self.test = (_open(folder, side, kind) for side in ("train", "test"))
         self._starts = np.load(folder / "starts.npy")  # (clients + 1,): client i has starts[i]:starts[i + 1]
-        self._held_out = np.load(
-            folder / "held_out.npy"
-        )  # (clients,): number of each client's last examples that are held out
-        self.test = _open(folder, "test", Kind(meta["kind"]))
+        # (clients,): how many of each client's last examples are held out
+        self._held_out = np.load(folder / "held_out.npy")
         self.clients = len(self._held_out)
         self.names: tuple[str, ...] = tuple(meta["names"])
         self.sha256: str = meta["sha256"]
         per_token = self._train.y is None
         shape = self._train.x.shape[1:]
         self.spec = DataSpec(
-            kind=Kind(meta["kind"]),
+            kind=kind,
             shape=(shape[0] - 1,) if per_token else shape,
             classes=meta["classes"],
             vocabulary=meta["vocabulary"],
@@ -104,7 +101,7 @@ class FederatedData:
             raise IndexError(f"client {index} of {self.clients}")
         start, end = self._starts[index], self._starts[index + 1]
         middle = end - self._held_out[index]
-        return ClientData(self._slice(start, middle), self._slice(middle, end))
+        return ClientData(self._train.part(slice(start, middle)), self._train.part(slice(middle, end)))
 
     def sizes(self) -> NDArray[np.int64]:
         """Return the number of examples of each client, `(clients,)`, held-out ones included."""
@@ -123,9 +120,6 @@ class FederatedData:
         counts = np.zeros((self.clients, self.spec.classes), dtype=np.int64)
         np.add.at(counts, (np.repeat(np.arange(self.clients), self.sizes()), self._train.y), 1)
         return counts
-
-    def _slice(self, start: int, end: int) -> Examples:
-        return self._train.part(slice(start, end))
 
 
 def prepare(experiment: Experiment) -> FederatedData:
@@ -146,13 +140,10 @@ def prepare(experiment: Experiment) -> FederatedData:
 
 def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
     """Refuse examples without the task's targets."""
-    found = (
-        Targets.TOKENS
-        if raw.y_train is None
-        else Targets.VALUES
-        if values_in(raw.y_train)
-        else Targets.LABELS
-    )
+    if raw.y_train is None:
+        found = Targets.TOKENS
+    else:
+        found = Targets.VALUES if values_in(raw.y_train) else Targets.LABELS
     if found is not targets:
         raise Refused(
             f"task.name = {experiment.task_entry.name!r}: needs targets that are {targets}, and data.source = "
@@ -160,9 +151,7 @@ def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
         )
 
 
-@functools.lru_cache(maxsize=8)
-def _opened(folder: Path) -> FederatedData:
-    return FederatedData(folder)
+_opened = functools.lru_cache(maxsize=8)(FederatedData)
 
 
 def cache_folder() -> Path:
@@ -202,8 +191,8 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     if raw.y_train is not None and raw.y_test is not None:
         arrays |= {"train_y": raw.y_train[order], "test_y": raw.y_test}
         classes = raw.classes
-        if not values_in(raw.y_train):
-            classes = classes or int(max(raw.y_train.max(initial=0), raw.y_test.max())) + 1
+        if not classes and not values_in(raw.y_train):
+            classes = int(max(raw.y_train.max(initial=0), raw.y_test.max())) + 1
     meta = {
         "kind": str(raw.kind),
         "classes": classes,
@@ -213,15 +202,15 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix=".draft-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as made:
+            draft = Path(made)
             for name, array in arrays.items():
                 np.save(draft / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
             (draft / "meta.json").write_text(json.dumps(meta))
             if not (folder / "meta.json").exists():  # another process may have been faster
                 draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         if not (folder / "meta.json").exists():
             raise Refused(

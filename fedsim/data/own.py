@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
-from fedsim.data.arrays import as_inputs, as_targets, values_in
+from fedsim.data.arrays import as_inputs, as_targets, one_for_each, opened_npz, values_in
 from fedsim.data.federated import ClientData, Examples
 from fedsim.data.spec import DataSpec
 from fedsim.data.tokens import windows
@@ -27,17 +25,9 @@ SUFFIXES = (".npz", ".parquet", ".txt")
 
 @dataclass(frozen=True)
 class OwnFile:
-    """Contents of a file, before its task is known.
+    """Contents of a file, before its task is known: text, or inputs and targets as in `Raw`."""
 
-    Attributes:
-        where: Names the file in errors.
-        x: Inputs, `(examples, *shape)`, uint8 or float32, images with their channels first; None: it is text.
-        y: Labels, `(examples,)` int64 from 0, or real-valued targets, float32 `(examples,)` or `(examples, values)`;
-            None: it is text.
-        text: The text.
-    """
-
-    where: str
+    where: str  # names the file in errors
     x: NDArray[Any] | None = None
     y: NDArray[Any] | None = None
     text: str = ""
@@ -50,11 +40,7 @@ class OwnFile:
         return Kind.FEATURES if self.x.ndim == 2 else Kind.IMAGE
 
     def examples(self, spec: DataSpec) -> Examples:
-        """Return the examples.
-
-        Raises:
-            Refused: They don't fit the run's data.
-        """
+        """Return the examples; raises `Refused` if they don't fit the run's data."""
         if self.kind is not spec.kind or (self.kind is Kind.TEXT and not spec.per_token):
             raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {spec.kind}")
         if self.x is None or self.y is None:
@@ -83,10 +69,7 @@ def read_own(path: Path, where: str, targets: Targets = Targets.LABELS) -> OwnFi
     `.npz`: NumPy arrays `x` and `y` (or `x_train` and `y_train`); nothing is unpickled. `.parquet`: a column `label`,
     and one column of lists or any number of columns of numbers. `.txt`: UTF-8 text, for next-character prediction.
 
-    Args:
-        path: The file.
-        where: Names it in errors, such as `--data 'scans.npz'`.
-        targets: What its targets must be.
+    `where` names it in errors, such as `--data 'scans.npz'`.
 
     Raises:
         Refused: It is missing, damaged, empty, or not such a file.
@@ -102,22 +85,13 @@ def read_own(path: Path, where: str, targets: Targets = Targets.LABELS) -> OwnFi
 
 
 def _read_npz(path: Path, where: str, targets: Targets) -> OwnFile:
-    try:
-        if not zipfile.is_zipfile(path):
-            raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays x and y")
-        with np.load(path, allow_pickle=False) as file:
-            names = next(
-                (pair for pair in (("x", "y"), ("x_train", "y_train")) if set(pair) <= set(file)), None
-            )
-            if names is None:
-                raise Refused(f"{where}: has no arrays x and y, but {', '.join(file) or 'none'}")
-            x, y = (file[name] for name in names)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise Refused(f"{where}: is damaged: {error}") from None
-    except ValueError as error:
-        if isinstance(error, Refused):
-            raise
-        raise Refused(f"{where}: holds pickled objects, which are never loaded; numbers are needed") from None
+    with opened_npz(path, where, "x and y", "numbers are needed") as file:
+        for names in (("x", "y"), ("x_train", "y_train")):
+            if set(names) <= set(file):
+                x, y = (file[name] for name in names)
+                break
+        else:
+            raise Refused(f"{where}: has no arrays x and y, but {', '.join(file) or 'none'}")
     return _labelled(x, y, where, targets)
 
 
@@ -131,20 +105,15 @@ def _read_parquet(path: Path, where: str, targets: Targets) -> OwnFile:
     inputs = [name for name in table.columns if name != LABEL]
     if LABEL not in table.columns or not inputs:
         raise Refused(f"{where}: has the columns {', '.join(table.columns)}; needed are {LABEL!r} and inputs")
-    x = _lists(table[inputs[0]], where) if len(inputs) == 1 else None
-    y = _lists(table[LABEL], where)
-    return _labelled(
-        table.select(inputs).to_numpy() if x is None else x,
-        table[LABEL].to_numpy() if y is None else y,
-        where,
-        targets,
-    )
+    nested = len(inputs) == 1 and table[inputs[0]].dtype.is_nested()
+    x = _array(table[inputs[0]], where) if nested else table.select(inputs).to_numpy()
+    return _labelled(x, _array(table[LABEL], where), where, targets)
 
 
-def _lists(column: pl.Series, where: str) -> NDArray[Any] | None:
-    """Return a column of lists as an array, None for a column of numbers."""
+def _array(column: pl.Series, where: str) -> NDArray[Any]:
+    """Return a column of numbers, or of lists of one shape, as an array."""
     if not column.dtype.is_nested():
-        return None
+        return column.to_numpy()
     try:
         return np.asarray(column.to_list())
     except ValueError:
@@ -163,10 +132,8 @@ def _read_text(path: Path, where: str, targets: Targets) -> OwnFile:
 
 def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) -> OwnFile:
     """Return inputs with their targets, in fedsim's form."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    alike = y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES)
-    if not alike or len(x) != len(y):
+    y, matched = one_for_each(x, y, targets)
+    if not matched:
         raise Refused(
             f"{where}: inputs of shape {x.shape} and labels of {y.shape}; one label an input is needed"
         )
@@ -178,15 +145,8 @@ def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) ->
 class OwnData:
     """A client's own examples, with the interface of `FederatedData`.
 
-    Attributes:
-        spec: Their inputs and targets.
-        clients: Number of clients.
-
-    Args:
-        file: The client's file.
-        spec: Of the run's data.
-        held_out: Share of the examples, from 0 to 1, held out for the client's own evaluation: the last ones.
-        clients: Number of clients.
+    `spec` is of the run's data; `held_out` is the share of the examples, from 0 to 1, that is held out for the client's own
+    evaluation: the last ones; `clients` is the number of clients.
 
     Raises:
         Refused: The examples don't fit the spec.
@@ -197,8 +157,7 @@ class OwnData:
         self.clients = clients
         everything = file.examples(spec)
         middle = len(everything) - min(round(len(everything) * held_out), len(everything) - 1)
-        first, rest = slice(None, middle), slice(middle, None)
-        self._data = ClientData(*(everything.part(part) for part in (first, rest)))
+        self._data = ClientData(everything.part(slice(middle)), everything.part(slice(middle, None)))
 
     def client(self, index: int) -> ClientData:
         """Return the examples, for any client's number."""

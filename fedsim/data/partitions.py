@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,32 +23,25 @@ from fedsim.data.raw import Raw
 from fedsim.errors import Refused
 from fedsim.sections import DataSection
 
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner
-
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Deal:
-    """Input of a partition.
+    """Input of a partition."""
 
-    Attributes:
-        clients: Number of clients; 0 if it follows from the users.
-        examples: Number of examples, numbered from 0 in random order.
-        seed: Seed of the partitioner.
-        columns: Columns for partitioning, `(examples,)` each: `label` and `user`, if present.
-    """
+    clients: int  # 0 if their number follows from the users
+    examples: int  # their number; they are numbered from 0 in random order
+    seed: int  # of the partitioner
+    columns: Mapping[str, NDArray[Any]]  # `label` and `user`, if present, `(examples,)` each
 
-    clients: int
-    examples: int
-    seed: int
-    columns: Mapping[str, NDArray[Any]]
+    def by(self, name: str, *arguments: Any, **options: Any) -> list[Indices]:
+        """Return the numbers of each client's examples by the partitioner of flwr-datasets with this name."""
+        from flwr_datasets import partitioner as partitioners
 
-    def by(self, partitioner: Partitioner) -> list[Indices]:
-        """Return the numbers of each client's examples by one of flwr-datasets' partitioners."""
         from fedsim.data.rows import Rows
 
+        partitioner = getattr(partitioners, name)(*arguments, **options)
         partitioner.dataset = Rows.of(self.columns, np.arange(self.examples))
         return [np.array(partitioner.load_partition(i)) for i in range(partitioner.num_partitions)]
 
@@ -56,12 +49,7 @@ class Deal:
 def partition(
     raw: Raw, section: DataSection, generator: np.random.Generator
 ) -> tuple[list[Indices], tuple[str, ...]]:
-    """Deal the training examples of a source to clients.
-
-    Args:
-        raw: The source's examples.
-        section: Names the partition, its options and the number of clients.
-        generator: Shuffles the examples and seeds the partitioner.
+    """Deal the training examples of a source to clients; the generator shuffles them and seeds the partitioner.
 
     Returns:
         The indices of each client's examples, in random order, and the clients' names if they are users.
@@ -152,91 +140,56 @@ def iid(options: Any, deal: Deal) -> list[Indices]:
 
 def dirichlet(options: Any, deal: Deal) -> list[Indices]:
     """Each label dealt by a Dirichlet draw over the clients (Yurochkin et al. 2019)."""
-    from flwr_datasets.partitioner import DirichletPartitioner
-
     return deal.by(
-        DirichletPartitioner(
-            deal.clients,
-            "label",
-            float(options.alpha),
-            min_partition_size=options.min_size,
-            self_balancing=options.self_balancing,
-            seed=deal.seed,
-        )
+        "DirichletPartitioner",
+        deal.clients,
+        "label",
+        float(options.alpha),
+        min_partition_size=options.min_size,
+        self_balancing=options.self_balancing,
+        seed=deal.seed,
     )
 
 
 def inner_dirichlet(options: Any, deal: Deal) -> list[Indices]:
     """Sizes given, each client's mixture of labels a Dirichlet draw (Acar et al. 2021)."""
-    from flwr_datasets.partitioner import InnerDirichletPartitioner
-
-    sizes = options.sizes or [len(part) for part in np.array_split(np.arange(deal.examples), deal.clients)]
-    return deal.by(InnerDirichletPartitioner(sizes, "label", float(options.alpha), seed=deal.seed))
+    sizes = options.sizes or [len(part) for part in iid(options, deal)]
+    return deal.by("InnerDirichletPartitioner", sizes, "label", float(options.alpha), seed=deal.seed)
 
 
 def pathological(options: Any, deal: Deal) -> list[Indices]:
     """A few labels to each client."""
-    from flwr_datasets.partitioner import PathologicalPartitioner
-
+    labels, mode = options.classes_per_client, options.assignment
     return deal.by(
-        PathologicalPartitioner(
-            deal.clients,
-            "label",
-            options.classes_per_client,
-            class_assignment_mode=options.assignment,
-            seed=deal.seed,
-        )
+        "PathologicalPartitioner", deal.clients, "label", labels, class_assignment_mode=mode, seed=deal.seed
     )
 
 
 def shard(options: Any, deal: Deal) -> list[Indices]:
     """Sorted by label and cut into shards (McMahan et al. 2017)."""
-    from flwr_datasets.partitioner import ShardPartitioner
-
-    return deal.by(
-        ShardPartitioner(
-            deal.clients, "label", num_shards_per_partition=options.shards_per_client, seed=deal.seed
-        )
-    )
+    shards = options.shards_per_client
+    return deal.by("ShardPartitioner", deal.clients, "label", num_shards_per_partition=shards, seed=deal.seed)
 
 
 def size(options: Any, deal: Deal) -> list[Indices]:
     """Sizes given."""
-    from flwr_datasets.partitioner import SizePartitioner
-
-    return deal.by(SizePartitioner(options.sizes))
+    return deal.by("SizePartitioner", options.sizes)
 
 
-def linear(options: Any, deal: Deal) -> list[Indices]:
-    """Sizes 1, 2, 3, ... in proportion."""
-    from flwr_datasets.partitioner import LinearPartitioner
-
-    return deal.by(LinearPartitioner(deal.clients))
+def _growing(partitioner: str) -> Callable[[Any, Deal], list[Indices]]:
+    return lambda options, deal: deal.by(partitioner, deal.clients)
 
 
-def square(options: Any, deal: Deal) -> list[Indices]:
-    """Sizes 1, 4, 9, ... in proportion."""
-    from flwr_datasets.partitioner import SquarePartitioner
-
-    return deal.by(SquarePartitioner(deal.clients))
-
-
-def exponential(options: Any, deal: Deal) -> list[Indices]:
-    """Sizes e, e^2, e^3, ... in proportion."""
-    from flwr_datasets.partitioner import ExponentialPartitioner
-
-    return deal.by(ExponentialPartitioner(deal.clients))
+linear = _growing("LinearPartitioner")  # sizes 1, 2, 3, ... in proportion
+square = _growing("SquarePartitioner")  # sizes 1, 4, 9, ... in proportion
+exponential = _growing("ExponentialPartitioner")  # sizes e, e^2, e^3, ... in proportion
 
 
 def natural(options: Any, deal: Deal) -> list[Indices]:
     """One user, one client."""
-    from flwr_datasets.partitioner import NaturalIdPartitioner
-
-    return deal.by(NaturalIdPartitioner("user"))
+    return deal.by("NaturalIdPartitioner", "user")
 
 
 def grouped_natural(options: Any, deal: Deal) -> list[Indices]:
     """Groups of users."""
-    from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
-
-    return deal.by(GroupedNaturalIdPartitioner("user", options.group_size, sort_unique_ids=True))
+    return deal.by("GroupedNaturalIdPartitioner", "user", options.group_size, sort_unique_ids=True)

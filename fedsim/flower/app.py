@@ -43,33 +43,19 @@ class _NotThere(Exception):
 
 @dataclass(frozen=True)
 class FlowerApp:
-    """A Flower app, as its `pyproject.toml` describes it.
+    """A Flower app, as its `pyproject.toml` describes it."""
 
-    Attributes:
-        folder: The folder, absolute.
-        name: The project's name.
-        version: The project's version.
-        serverapp: Reference of the ServerApp, `module:attribute` as seen from the folder.
-        clientapp: Reference of the ClientApp.
-        run_config: The defaults of its run config, flat: nested keys are joined with dots.
-        clients: Number of nodes of its default federation (`options.num-supernodes`); None: not given.
-    """
-
-    folder: Path
-    name: str
-    version: str
-    serverapp: str
+    folder: Path  # absolute
+    name: str  # the project's
+    version: str  # the project's
+    serverapp: str  # reference of the ServerApp, `module:attribute` as seen from the folder
     clientapp: str
-    run_config: UserConfig
-    clients: int | None
+    run_config: UserConfig  # its defaults, flat: nested keys are joined with dots
+    clients: int | None  # nodes of its default federation (`options.num-supernodes`); None: not given
 
     @classmethod
     def read(cls, folder: str | Path) -> FlowerApp:
-        """Read the `pyproject.toml` of a folder.
-
-        Raises:
-            Refused: There is none, or it describes no Flower app.
-        """
+        """Read the `pyproject.toml` of a folder; raises `Refused` if it describes no Flower app, or is missing."""
         here = Path(folder).expanduser().resolve()
         tree = _pyproject(here, f"app {str(folder)!r}")
         app = tree["tool"]["flwr"]["app"]
@@ -128,13 +114,11 @@ class FlowerApp:
         except _NotThere as error:
             raise Refused(f"{role} = {reference!r}: {str(error).partition(chr(10))[0]}") from None
         except (Exception, SystemExit) as error:  # importing runs the app's code, which may raise anything
-            raise Refused(
-                f"{role} = {reference!r}: can't be imported: {reason(error, self.folder)}"
-            ) from error
+            why = f"can't be imported: {reason(error, self.folder)}"
+            raise Refused(f"{role} = {reference!r}: {why}") from error
         if not isinstance(app, kind):
-            raise Refused(
-                f"{role} = {reference!r}: is a {type(app).__name__}; a flwr {kind.__name__} is needed"
-            )
+            why = f"is a {type(app).__name__}; a flwr {kind.__name__} is needed"
+            raise Refused(f"{role} = {reference!r}: {why}")
         return app
 
     @contextmanager
@@ -191,14 +175,10 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
 def reason(error: BaseException, folder: Path | None = None) -> str:
     """Return an exception as one line, with the innermost place in the folder where it was raised."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    if folder is None:
-        return text
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
-    return (
-        f"{text} ({Path(frames[-1].filename).relative_to(folder)}, line {frames[-1].lineno})"
-        if frames
-        else text
-    )
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if folder is not None and Path(frame.filename).is_relative_to(folder):
+            return f"{text} ({Path(frame.filename).relative_to(folder)}, line {frame.lineno})"
+    return text
 
 
 def _pyproject(folder: Path, origin: str) -> dict[str, Any]:

@@ -15,28 +15,20 @@ from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequ
 from flwr.proto.run_pb2 import Run as ProtoRun
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+
+from fedsim.flower.http import Prepared
 
 
 @dataclass(frozen=True)
 class FlowerRun:
-    """A run in Flower's database.
-
-    Attributes:
-        run_id: The run's id.
-        series_id: Id of the series: a run and those that resume it.
-        config: The run config that it was started with.
-        is_finished: Whether its ServerApp has ended.
-        outcome: `completed`, `failed` or `stopped`; empty before the ServerApp has ended.
-        details: Why it failed.
-    """
+    """A run in Flower's database."""
 
     run_id: int
-    series_id: int
-    config: Mapping[str, Any]
-    is_finished: bool
-    outcome: str
-    details: str
+    series_id: int  # of a run and those that resume it
+    config: Mapping[str, Any]  # the run config that it was started with
+    is_finished: bool  # whether its ServerApp has ended
+    outcome: str  # `completed`, `failed` or `stopped`; empty before the ServerApp has ended
+    details: str  # why it failed
 
     @property
     def was_stopped(self) -> bool:
@@ -62,11 +54,8 @@ class ControlApi:
 
     Every method raises `httpx.HTTPStatusError` for a refusal, and `httpx.TransportError` where nothing answers.
 
-    Args:
-        url: Of the server.
-        sign: Adds the operator's credential to a request; None: the server asks for none.
-        verify: Checks the server's certificate.
-        timeout: Of each request, in seconds.
+    `sign` adds the operator's credential to a request (None: the server asks for none); `verify` checks the server's
+    certificate; `timeout` is each request's, in seconds.
     """
 
     def __init__(
@@ -76,7 +65,7 @@ class ControlApi:
         verify: ssl.SSLContext | bool,
         timeout: float,
     ) -> None:
-        interceptors = [] if sign is None else [Signing(sign)]
+        interceptors = [] if sign is None else [Prepared(sign)]
         self._http = ControlHttpClient(url, interceptors=interceptors, verify=verify, timeout=timeout)
 
     def close(self) -> None:
@@ -103,18 +92,5 @@ class ControlApi:
     def runs(self, limit: int) -> list[FlowerRun]:
         """Return the latest runs, the newest first."""
         found = self._http.ListRuns(ListRunsRequest(limit=limit)).run_dict.values()
-        return [
-            FlowerRun.decode(run) for run in sorted(found, key=lambda run: str(run.pending_at), reverse=True)
-        ]
-
-
-class Signing:
-    """Has each request of one of Flower's HTTP clients signed before it is sent."""
-
-    def __init__(self, sign: Callable[[httpx.Request], None]) -> None:
-        self._sign = sign
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Sign a request, and send it."""
-        self._sign(context.request)
-        return call_next(context)
+        newest_first = sorted(found, key=lambda run: str(run.pending_at), reverse=True)
+        return [FlowerRun.decode(run) for run in newest_first]

@@ -22,16 +22,16 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedsim.flower.constants import HEARTBEAT_INTERVAL
+from fedsim.flower.http import Prepared
 from fedsim.flower.keys import public_pem
 from fedsim.flower.paths import GIVE, TAKE
 from fedsim.flower.runs import Run
-from fedsim.flower.wire_message import WireMessage, pack, unpack
+from fedsim.flower.wire_message import WireMessage, messages_in, pack
 
 
 class FleetApi:
@@ -40,12 +40,8 @@ class FleetApi:
     Every method raises `httpx.HTTPStatusError` for a refusal, `httpx.TransportError` where nothing answers, and
     `ValueError` for an answer that is not Flower's.
 
-    Args:
-        url: Of the server.
-        key: The node's.
-        headers: Returns fedsim's own headers of a request to a path.
-        verify: Checks the server's certificate; False: no TLS.
-        timeout: Of each request, in seconds.
+    `headers` returns fedsim's own headers of a request to a path; `verify` checks the server's certificate (False: no
+    TLS); `timeout` is each request's, in seconds.
     """
 
     def __init__(
@@ -56,11 +52,15 @@ class FleetApi:
         verify: ssl.SSLContext | bool,
         timeout: float,
     ) -> None:
-        interceptors = (_Headers(headers), NodeAuthHttpInterceptor(key, key.public_key()))
+        version = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+
+        def prepare(request: httpx.Request) -> None:
+            request.headers.update(version)
+            request.headers.update(headers(request.url.path))
+
+        interceptors = (Prepared(prepare), NodeAuthHttpInterceptor(key, key.public_key()))
         self._http = FleetHttpClient(url, interceptors=interceptors, verify=verify, timeout=timeout)
         self._public = public_pem(key)
-
-    # --- the node -------------------------------------------------------------------------------------------
 
     def register(self) -> None:
         """Make the node's key known to a server that takes any key."""
@@ -80,8 +80,6 @@ class FleetApi:
         request = SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_INTERVAL)
         return bool(self._http.SendNodeHeartbeat(request).success)
 
-    # --- runs -----------------------------------------------------------------------------------------------
-
     def run(self, node: int, run_id: int) -> Run:
         """Return a run."""
         return run_from_proto(self._http.GetRun(GetRunRequest(node=Node(node_id=node), run_id=run_id)).run)
@@ -91,24 +89,16 @@ class FleetApi:
         request = GetFabRequest(node=Node(node_id=node), hash_str=run.fab_hash, run_id=run.run_id)
         return fab_from_proto(self._http.GetFab(request).fab).content
 
-    # --- messages -------------------------------------------------------------------------------------------
-
     def take(self, node: int, last: str) -> WireMessage | None:
-        """Return the node's next message; None: there is none.
+        """Return the next message of a node; None: there is none.
 
-        Args:
-            node: Its id.
-            last: Id of the last message that has arrived, empty at first; the server repeats a message that was lost.
+        `last` is the id of the last message that has arrived, empty at first: the server repeats one that was lost.
         """
         request = PullMessagesRequest(node=Node(node_id=node), message_ids=[last])
         packed = self._http._unary_unary(
             path=TAKE, rpc_method="take", request=request, response_type=BytesList
         )
-        answer, contents = unpack(PullMessagesResponse, packed)
-        if not answer.messages_list:
-            return None
-        (head, *_), (tree, *_) = answer.messages_list, answer.message_object_trees
-        return WireMessage(head, tree, contents)
+        return next(iter(messages_in(PullMessagesResponse, packed)), None)
 
     def give(self, node: int, reply: WireMessage, seconds: float) -> None:
         """Send a reply that took the ClientApp `seconds`."""
@@ -124,17 +114,3 @@ class FleetApi:
             request=pack(request, reply.contents.values()),
             response_type=PushMessagesResponse,
         )
-
-
-class _Headers:
-    """Adds to each request the version of Flower, and fedsim's own headers."""
-
-    def __init__(self, headers: Callable[[str], Mapping[str, str]]) -> None:
-        self._version = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
-        self._headers = headers
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Add the headers, and send the request."""
-        context.request.headers.update(self._version)
-        context.request.headers.update(self._headers(context.request.url.path))
-        return call_next(context)

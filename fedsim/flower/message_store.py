@@ -34,11 +34,7 @@ NOT_RUNNING = [Status.PENDING, Status.STARTING, Status.FINISHED]
 
 @dataclass(frozen=True)
 class Pulled:
-    """A message that a node has pulled.
-
-    Attributes:
-        answer: Flower's answer to the pull, with one head and one tree of object ids.
-    """
+    """A message that a node has pulled: Flower's answer to the pull, with one head and one tree of object ids."""
 
     answer: PullMessagesResponse
 
@@ -60,12 +56,9 @@ class Pulled:
 
 
 class MessageStore:
-    """Messages from ServerApps to nodes, and replies.
+    """Messages from ServerApps to nodes, and replies, in Flower's state over its database.
 
     For one thread at a time. Every method is called inside `session()`, but for `push_reply` and `heartbeat`.
-
-    Args:
-        state: Flower's, over its database.
     """
 
     def __init__(self, state: LinkState) -> None:
@@ -75,8 +68,6 @@ class MessageStore:
         """Return a transaction: an exception in the block undoes what the block has changed."""
         session: AbstractContextManager[Any] = self._state.session()
         return session
-
-    # --- nodes ----------------------------------------------------------------------------------------------
 
     def pull_message(self, request: PullMessagesRequest) -> Pulled | None:
         """Return the next message to the node of a request; None: there is none."""
@@ -106,8 +97,6 @@ class MessageStore:
         """Note that a node is online; a transaction of its own."""
         return fleet_handlers.send_node_heartbeat(request, self._state)
 
-    # --- ServerApps -----------------------------------------------------------------------------------------
-
     def task(self, token: str) -> Any:
         """Return the task of a ServerApp, which has its `run_id`; None: no task that is under way has this token."""
         return self._state.get_task_by_token(token)
@@ -124,8 +113,6 @@ class MessageStore:
         """Return the heads of the replies to some messages, as far as there are any."""
         request = PullAppMessagesRequest(message_ids=message_ids)
         return runtime_handlers.pull_messages(request, self._state, task)
-
-    # --- runs and objects -----------------------------------------------------------------------------------
 
     def is_over(self, run_id: int) -> bool:
         """Say whether no message of a run is to be delivered any more."""

@@ -18,7 +18,7 @@ from flwr.superlink.grid import HttpGrid
 from google.protobuf.message import Message as Protobuf  # type: ignore[import-untyped]
 
 from fedsim.flower.paths import COLLECT, SEND
-from fedsim.flower.wire_message import WireMessage, pack, unpack
+from fedsim.flower.wire_message import WireMessage, messages_in, pack
 
 T = TypeVar("T", bound=Protobuf)
 
@@ -26,10 +26,8 @@ T = TypeVar("T", bound=Protobuf)
 class RuntimeApi:
     """Requests of a ServerApp; each carries the token of its task.
 
-    Every method raises `httpx.HTTPStatusError` for a refusal.
-
-    Args:
-        grid: The Grid that Flower gives to a ServerApp that a SuperLink has started; its connection is used.
+    Their connection is that of the Grid which Flower gives to a ServerApp that a SuperLink has started. Every method
+    raises `httpx.HTTPStatusError` for a refusal.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -49,11 +47,7 @@ class RuntimeApi:
         """Return the replies to some messages that the server has; `headers` stay for later requests."""
         self._http._client.headers.update(headers)
         packed = self._post(COLLECT, PullAppMessagesRequest(message_ids=message_ids), BytesList)
-        answer, contents = unpack(PullAppMessagesResponse, packed)
-        return [
-            WireMessage(head, tree, contents)
-            for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True)
-        ]
+        return messages_in(PullAppMessagesResponse, packed)
 
     @property
     def _http(self) -> RuntimeHttpClient:

@@ -1,14 +1,23 @@
-"""Flower's SuperLink as an ASGI app, over a database file."""
+"""Flower's SuperLink as an ASGI app, over a database file; and the nodes in it."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
+from flwr.common.constant import (
+    ISOLATION_MODE_PROCESS,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    TRANSPORT_TYPE_GRPC_RERE,
+    Status,
+    SubStatus,
+)
+from flwr.server.superlink.linkstate import LinkState
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
@@ -17,7 +26,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedsim.errors import Refused
 from fedsim.flower.message_store import MessageStore
-from fedsim.flower.nodes import Nodes
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,15 +35,32 @@ log = logging.getLogger("fedsim.server")
 CLEANUP_INTERVAL = 1.0  # seconds
 
 
+class Nodes:
+    """Nodes by their public keys (PEM), in Flower's state over its database."""
+
+    def __init__(self, state: LinkState) -> None:
+        self._state = state
+
+    def register(self, public_key: bytes, heartbeat: float) -> int:
+        """Return the node of a key, made where there is none; `heartbeat`: seconds between its first heartbeats."""
+        if (known := self._state.get_node_id_by_public_key(public_key)) is not None:
+            return known
+        return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, heartbeat)
+
+    def take_offline(self, public_key: bytes) -> None:
+        """Mark the node of a key as offline: Flower refuses a node that joins while it is online, as after a kill."""
+        if (node := self._state.get_node_id_by_public_key(public_key)) is not None:
+            self._state.deactivate_node(node)
+
+    def online(self, nodes: Collection[int] | None) -> dict[int, bool]:
+        """Return whether each node is online, by its id; None: all nodes that Flower knows."""
+        found = self._state.get_node_info(node_ids=None if nodes is None else list(nodes))
+        return {info.node_id: info.status == "online" for info in found}
+
+
 @dataclass(frozen=True)
 class SuperLink:
-    """Flower's server.
-
-    Attributes:
-        app: The ASGI app of its three APIs: Control, Fleet and Runtime.
-        messages: Its messages.
-        nodes: Its nodes.
-    """
+    """Flower's server: the ASGI app of its three APIs (Control, Fleet and Runtime), its messages, and its nodes."""
 
     app: FastAPI
     messages: MessageStore
@@ -45,10 +70,8 @@ class SuperLink:
 def open_superlink(database: Path, secret: bytes, has_keys: bool) -> SuperLink:
     """Open a SuperLink; runs that were under way when the server before this one ended are marked as failed.
 
-    Args:
-        database: Its file, which is made where there is none.
-        secret: SuperExec's, which alone may ask for runs to start.
-        has_keys: Whether clients are registered by their keys; else they register themselves.
+    The database's file is made where there is none; `secret` is SuperExec's, which alone may ask for runs to start;
+    clients with keys (`has_keys`) are registered by these, others register themselves.
 
     Raises:
         Refused: The file can't be used as a database.
@@ -56,8 +79,8 @@ def open_superlink(database: Path, secret: bytes, has_keys: bool) -> SuperLink:
     try:
         app = _app(database, secret, has_keys)
         state = app.state.linkstate_factory.state()
-        _end_lost_runs(app)
-        _limit_cleanups(app)
+        _end_lost_runs(state)
+        _limit_cleanups(state)
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise Refused(f"--state {str(database.parent)!r}: {database.name}: {reason}") from None
@@ -94,19 +117,14 @@ def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
     return create_app(config, SuperLinkLifespan)
 
 
-def _end_lost_runs(app: FastAPI) -> None:
-    state = app.state.linkstate_factory.state()
+def _end_lost_runs(state: LinkState) -> None:
     for task in state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
         state.finish_task(task.task_id, SubStatus.FAILED, "the server was restarted")
         log.warning("run %d was going on when the server before this one ended: it has failed", task.run_id)
 
 
-def _limit_cleanups(app: FastAPI) -> None:
-    """Have Flower look for expired task tokens once a second, and not in nearly every request.
-
-    The look takes half of the time of a request.
-    """
-    state = app.state.linkstate_factory.state()
+def _limit_cleanups(state: Any) -> None:
+    """Have Flower look for expired task tokens once a second, not in nearly every request: it takes half of its time."""
     clean_up, last = state._cleanup_expired_task_tokens, 0.0
 
     def limited() -> None:

@@ -32,17 +32,11 @@ T = TypeVar("T", bound=Protobuf)
 
 @dataclass(frozen=True)
 class WireMessage:
-    """A message in parts, as it is sent.
+    """A message in parts, as it is sent."""
 
-    Attributes:
-        head: The message without its content.
-        tree: The ids (SHA-256, hex) of the objects that it consists of.
-        contents: Objects by their ids: all of `tree`, and maybe others.
-    """
-
-    head: ProtoMessage
-    tree: ObjectTree
-    contents: dict[str, bytes]
+    head: ProtoMessage  # the message without its content
+    tree: ObjectTree  # the ids (SHA-256, hex) of the objects that it consists of
+    contents: dict[str, bytes]  # objects by their ids: all of `tree`, and maybe others
 
     @classmethod
     def encode(cls, messages: Iterable[Message]) -> list[Self]:
@@ -61,11 +55,7 @@ class WireMessage:
         return wire_messages
 
     def decode(self) -> Message:
-        """Return the message.
-
-        Raises:
-            ValueError: An object is missing or damaged.
-        """
+        """Return the message; raises `ValueError` if an object is missing or damaged."""
         try:
             message = inflate_object_from_contents(
                 self.tree.object_id, self.contents, keep_object_contents=True
@@ -90,6 +80,13 @@ class WireMessage:
     def metadata(self) -> Metadata:
         """The message's metadata, as the head has it."""
         return message_from_proto(self.head).metadata
+
+
+def messages_in(kind: type[T], packed: BytesList) -> list[WireMessage]:
+    """Return the messages in an answer for heads; raises `ValueError` as `unpack`."""
+    answer, contents = unpack(kind, packed)
+    heads = zip(answer.messages_list, answer.message_object_trees, strict=True)
+    return [WireMessage(head, tree, contents) for head, tree in heads]
 
 
 def pack(head: Protobuf, contents: Iterable[bytes] = ()) -> BytesList:

@@ -29,11 +29,16 @@ class Cnn(nn.Module):
     the result is the same and a quarter of the work is saved. On 28x28 images it has the paper's 1,663,370
     parameters. There is no batch norm: its running statistics would mix examples, which example-level privacy
     forbids, and clients, which differ in labels.
+
+    Raises:
+        Refused: The images are smaller than 4x4.
     """
 
     def __init__(self, task: Task, options: CnnOptions) -> None:
         super().__init__()
         channels, height, width = task.inputs.shape
+        if min(height, width) < 4:
+            raise Refused(f"model.name = 'cnn': images are {height}x{width}; at least 4x4 is needed")
         first, second, hidden = (max(round(size * options.width), 1) for size in (32, 64, 512))
         hidden = options.hidden or hidden
         self.block1 = _block(channels, first, options.group_norm)
@@ -53,17 +58,3 @@ def _block(inputs: int, outputs: int, group_norm: bool) -> nn.Sequential:
     if group_norm:
         layers.append(nn.GroupNorm(math.gcd(outputs, 8), outputs))
     return nn.Sequential(*layers, nn.ReLU())
-
-
-def cnn(task: Task, options: CnnOptions) -> nn.Module:
-    """Return McMahan's CNN for images of at least 4x4.
-
-    Raises:
-        Refused: The images are smaller.
-    """
-    if min(task.inputs.shape[1:]) < 4:
-        raise Refused(
-            f"model.name = 'cnn': images are {task.inputs.shape[1]}x{task.inputs.shape[2]}; at least 4x4 is needed"
-        )
-    # channels_last halves the time of a step on a CPU; it changes the order in memory, not the shapes.
-    return Cnn(task, options).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -35,8 +35,3 @@ class Lstm(nn.Module):
         states, _ = self.layers(self.embedding(x))
         logits: Tensor = self.output(states if self.per_token else states[:, -1])
         return logits
-
-
-def lstm(task: Task, options: LstmOptions) -> nn.Module:
-    """Return the LSTM for a task over text."""
-    return Lstm(task, options)

@@ -14,10 +14,9 @@ from typing import Any, Self, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedsim.flower.identity import set_identity
 from fedsim.flower.log import log
+from fedsim.flower.messages import no_node, no_reply, set_identity, unknown_message
 from fedsim.flower.runs import Run, simulated_run
-from fedsim.flower.unavailable import no_node, no_reply, unknown_message
 from fedsim.runtime.jobs import Fold, Groups, Job, Outcome
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id
 from fedsim.runtime.tree import PairTree, runs

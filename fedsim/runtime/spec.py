@@ -12,7 +12,7 @@ from flwr.app import Context, Error, Message, RecordDict, UserConfig
 
 from fedsim.errors import Refused
 from fedsim.flower.constants import ErrorCode
-from fedsim.flower.identity import identity
+from fedsim.flower.messages import identity
 from fedsim.references import load_reference
 from fedsim.threads import single_threaded
 

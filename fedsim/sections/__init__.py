@@ -1,21 +1,23 @@
-"""The tables of an experiment: data, task, model, algorithm, transforms, client, server, faults, runtime.
+"""The tables of an experiment; each is frozen and checks itself.
 
-Each is frozen and checks itself; `fedsim.checks` checks combinations of tables.
+`fedsim.checks` checks combinations of tables.
 """
 
 from fedsim.sections.client import ClientSection
-from fedsim.sections.data import DataSection
-from fedsim.sections.faults import FaultsSection
-from fedsim.sections.named import AlgorithmSection, ModelSection, TaskSection, TransformSection
-from fedsim.sections.runtime import RuntimeSection
+from fedsim.sections.experiment import ExperimentTables
+from fedsim.sections.named import AlgorithmSection, DataSection, ModelSection, TaskSection, TransformSection
+from fedsim.sections.privacy import PrivacySection
 from fedsim.sections.server import ServerSection
+from fedsim.sections.simulation import FaultsSection, RuntimeSection
 
 __all__ = [
     "AlgorithmSection",
     "ClientSection",
     "DataSection",
+    "ExperimentTables",
     "FaultsSection",
     "ModelSection",
+    "PrivacySection",
     "RuntimeSection",
     "ServerSection",
     "TaskSection",

@@ -7,14 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.catalogue import (
-    OPTIMIZERS,
-    SCHEDULES,
-    OptimizerEntry,
-    ScheduleEntry,
-    find_optimizer,
-    find_schedule,
-)
+from fedsim import catalogue
+from fedsim.catalogue import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
+from fedsim.options import keywords, snake
 from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import invalid
@@ -77,8 +72,7 @@ class ClientSection(Section):
             ("schedule", self.schedule_entry, SCHEDULES),
         ):
             for key in sorted({key for other in entries.values() for key in other.beside}):
-                name = key.replace("-", "_")
-                value, unused = getattr(self, name), type(self).model_fields[name].default
+                value, unused = getattr(self, snake(key)), type(self).model_fields[snake(key)].default
                 if value != unused and key not in entry.beside:
                     users = ", ".join(other.name for other in entries.values() if key in other.beside)
                     raise invalid(key, value, f"is for {what} {users}, not {entry.name!r}")
@@ -87,7 +81,7 @@ class ClientSection(Section):
         return self
 
     @property
-    def optimizer_entry(self) -> OptimizerEntry:
+    def optimizer_entry(self) -> catalogue.OptimizerEntry:
         """The optimizer's entry in the catalogue."""
         return find_optimizer("sgd" if self.optimizer is None else self.optimizer)
 
@@ -97,7 +91,7 @@ class ClientSection(Section):
         return self._arguments(self.optimizer_options, self.optimizer_entry.beside)
 
     @property
-    def schedule_entry(self) -> ScheduleEntry:
+    def schedule_entry(self) -> catalogue.ScheduleEntry:
         """The schedule's entry in the catalogue."""
         return find_schedule("exponential" if self.schedule is None else self.schedule)
 
@@ -106,10 +100,8 @@ class ClientSection(Section):
         """Keyword arguments of the schedule, without `round` and `rounds`."""
         return self._arguments(self.schedule_options, self.schedule_entry.beside)
 
-    def _arguments(self, options: Mapping[str, Any] | None, own_keys: Iterable[str]) -> dict[str, Any]:
-        arguments = {key.replace("-", "_"): value for key, value in (options or {}).items()}
-        names = [key.replace("-", "_") for key in sorted(own_keys)]
-        return arguments | {name: getattr(self, name) for name in names}
+    def _arguments(self, options: Mapping[str, Any] | None, beside: Iterable[str]) -> dict[str, Any]:
+        return keywords(options or {}) | {name: getattr(self, name) for name in map(snake, sorted(beside))}
 
     @property
     def work(self) -> LocalWork:

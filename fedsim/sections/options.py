@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
 
@@ -19,11 +19,13 @@ class WithOptions(Section):
     """A table with the options of its catalogue entries beside its own keys; `pick` returns them typed."""
 
     model_config = ConfigDict(extra="allow")
+    finders: ClassVar[Mapping[str, Callable[[str], catalogue.Entry]]]
+    """Finds the entries with options in this table, by the key that names each."""
 
     @classmethod
     def _entries(cls, raw: Mapping[str, Any]) -> list[catalogue.Entry]:
-        """Return the entries with options in this table."""
-        raise TypeError(f"{cls.__name__} names no entries")
+        names = {key: raw.get(key, cls.model_fields[key].default) for key in cls.finders}
+        return [entry for key, find in cls.finders.items() for entry in lookup(key, names[key], find)]
 
     @model_validator(mode="before")
     @classmethod
@@ -37,7 +39,7 @@ class WithOptions(Section):
         if not entries:
             return raw  # the name is missing: the type check reports it
         for entry in entries:
-            keys = set(extra) if issubclass(entry.options, FreeOptions) else option_keys(entry) & set(extra)
+            keys = set(extra) if _is_free(entry) else option_keys(entry) & set(extra)
             mine = {key: extra.pop(key) for key in sorted(keys)}
             filled |= entry.options.model_validate(mine).model_dump(by_alias=True)
         for key, value in extra.items():
@@ -51,17 +53,12 @@ class WithOptions(Section):
         extra = self.model_extra or {}
         keys = option_keys(entry)
         if _is_free(entry):
-            named = {
-                key: getattr(self, key.replace("-", "_"))
-                for key in ("source", "partition", "name")
-                if hasattr(self, key)
-            }
+            named = {key: getattr(self, key) for key in self.finders}
             keys = set(extra).difference(*(option_keys(e) for e in self._entries(named) if not _is_free(e)))
         return entry.options.model_validate({key: extra[key] for key in keys})
 
 
-def _is_free(entry: catalogue.Entry) -> bool:
-    """Return whether an entry takes any options, as the user's own does."""
+def _is_free(entry: catalogue.Entry) -> bool:  # the user's own takes any options
     return issubclass(entry.options, FreeOptions)
 
 
@@ -84,7 +81,7 @@ def fill(raw: dict[str, Any], where: str, entries: Iterable[catalogue.Entry]) ->
         allowed = option_keys(entry)
         with at_path(where):
             for key, value in given.items():
-                if kebab(str(key)) not in allowed and not issubclass(entry.options, FreeOptions):
+                if kebab(str(key)) not in allowed and not _is_free(entry):
                     keys = ", ".join(sorted(allowed)) or "none"
                     raise invalid(str(key), value, f"is no key here with {entry.name!r}; allowed: {keys}")
             raw[where] = entry.options.model_validate(dict(given)).model_dump(by_alias=True)

@@ -1,8 +1,7 @@
 """Tasks: targets, loss and metrics of a model."""
 
 from fedsim.catalogue import Targets
-from fedsim.tasks.column import Column, column_of
-from fedsim.tasks.metric import Direction, Format, Metric, Scoring
+from fedsim.tasks.metric import Column, Direction, Format, Metric, Scoring, column_of
 from fedsim.tasks.task import InputSpec, OutputSpec, Score, Task
 
 __all__ = [

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fedsim.catalogue import TaskEntry
 from fedsim.errors import Refused
-from fedsim.options import FreeOptions
+from fedsim.options import made
 from fedsim.tasks.metric import Metric, Scoring
-from fedsim.tasks.task import Task, names_of
+from fedsim.tasks.task import Task
 
 if TYPE_CHECKING:
     from fedsim.data.spec import DataSpec
@@ -62,11 +62,9 @@ def task_of(experiment: Experiment, data: DataSpec) -> Task:
             f"at least {data.classes} classes are needed"
         )
     data = replace(data, classes=wanted or data.classes)
-    make: Any = task_class(entry)
-    options = experiment.task_options
-    where = f"task.name = {entry.name!r}"
+    make, where = task_class(entry), f"task.name = {entry.name!r}"
     try:
-        task = make(data, **names_of(options)) if isinstance(options, FreeOptions) else make(data, options)
+        task = made(make, data, experiment.task_options)
     except TypeError as error:
         raise Refused(f"{where}: {error}") from None
     lacks = [name for name in METHODS if not callable(getattr(task, name, None))]

@@ -9,9 +9,8 @@ import numpy as np
 
 from fedsim.catalogue import Targets
 from fedsim.options import Options
-from fedsim.tasks.inputs import inputs_of, targets_of
 from fedsim.tasks.metric import ACCURACY, Metric
-from fedsim.tasks.task import InputSpec, OutputSpec, Score
+from fedsim.tasks.task import InputSpec, OutputSpec, Score, inputs_of, targets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,27 +38,27 @@ class Classification:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy (nats, a scalar) of logits `(..., classes)` at labels `(...)`."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(outputs.flatten(0, -2), targets.flatten())
+        return _cross_entropy(outputs, targets, "mean")
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's mean cross-entropy (nats) over its labels, `(examples,)`."""
-        from torch.nn.functional import cross_entropy
-
-        each = cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+        each = _cross_entropy(outputs, targets, "none").view(targets.shape)
         return each if each.dim() == 1 else each.mean(1)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of the losses, and how many labels are right, of how many."""
         import torch
-        from torch.nn.functional import cross_entropy
 
-        total = cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="sum")
-        correct = (outputs.argmax(-1) == targets).sum()
+        total, correct = _cross_entropy(outputs, targets, "sum"), (outputs.argmax(-1) == targets).sum()
         return torch.stack([total.double(), correct.double(), torch.tensor(targets.numel()).double()])
 
     def score(self, sums: Sequence[float]) -> Score:
         """Return mean cross-entropy and accuracy."""
         total, correct, count = sums
         return Score(loss=total / count, metrics={ACCURACY.name: correct / count}, predictions=int(count))
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction=reduction)

@@ -1,4 +1,4 @@
-"""Metrics of a task, as data: names, directions and formats. Nothing here needs PyTorch."""
+"""Metrics of a task, as data: names, directions and formats; and columns of rows. Nothing here needs PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ COLUMNS = frozenset(
         *("noise-multiplier", "sampling-rate", "dp-steps", "delta", "unit", "relation"),
     }
 )
-PREFIXES = ("client-", "train-", "initial-", "released-", "epsilon-", "secagg-")
+LOWER = ("loss", "seconds", "bytes", "failures")  # suffixes of columns of which less is better
+CLIENTS = "client-"
+PREFIXES = (CLIENTS, "train-", "initial-", "released-", "epsilon-", "secagg-")
 
 
 class Direction(StrEnum):
@@ -134,3 +136,64 @@ class Scoring:
             for metric in said["metrics"]
         ]
         return cls(task=said["name"], metrics=tuple(metrics), loss_unit=said["loss-unit"])
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of a round's row, or of a whole run."""
+
+    name: str  # its key in the row
+    lower_is_better: bool = False
+    percent: bool = False  # a share, from 0 to 1, printed in percent
+    axis: str = ""  # its name with its unit, for an axis
+
+    @property
+    def title(self) -> str:
+        """The axis without the unit."""
+        return self.axis.partition(" (")[0]
+
+    @property
+    def scale(self) -> float:
+        """Factor on its values on an axis."""
+        return 100.0 if self.percent else 1.0
+
+
+def column_of(name: str, scoring: Scoring) -> Column:
+    """Return a column by its name, given the run's `scoring`.
+
+    >>> column_of("client-accuracy", Scoring())
+    Column(name='client-accuracy', lower_is_better=False, percent=True, axis="accuracy on clients' held-out data (%)")
+    >>> column_of("train-loss", Scoring()).lower_is_better
+    True
+    """
+    metric = _metric_of(name, scoring)
+    if metric is None:
+        lower, percent = name.endswith(LOWER), False
+    else:
+        whole = name in (metric.name, CLIENTS + metric.name)
+        lower, percent = metric.lower_is_better, whole and Format(metric.format) is Format.PERCENT
+    return Column(name, lower, percent, _axis(name, metric, percent, scoring.loss_unit))
+
+
+def _metric_of(name: str, scoring: Scoring) -> Metric | None:
+    """Return the metric of a column: on the test set, or on clients, with quantiles over them."""
+    for metric in scoring.metrics:
+        if name in (metric.name, CLIENTS + metric.name) or name.startswith(f"{CLIENTS}{metric.name}-"):
+            return metric
+    return None
+
+
+def _axis(name: str, metric: Metric | None, percent: bool, loss_unit: str) -> str:
+    unit, share = f" ({loss_unit})" if loss_unit else "", " (%)" if percent else ""
+    axes = {
+        "seconds": "seconds of all rounds",
+        "bytes": "bytes of all rounds, both ways",
+        "loss": f"test loss{unit}",
+        "client-loss": f"loss on clients' held-out data{unit}",
+        "train-loss": f"training loss{unit}",
+        "released-train-loss": f"training loss as released, noised{unit}",
+    }
+    if metric is not None:
+        axes[metric.name] = f"test {metric.name}{share}"
+        axes[CLIENTS + metric.name] = f"{metric.name} on clients' held-out data{share}"
+    return axes.get(name, name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.catalogue import Targets
 from fedsim.tasks.classification import Classification
-from fedsim.tasks.inputs import inputs_of
+from fedsim.tasks.task import inputs_of
 
 if TYPE_CHECKING:
     from torch import Tensor

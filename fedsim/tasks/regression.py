@@ -10,9 +10,8 @@ import numpy as np
 
 from fedsim.catalogue import Targets
 from fedsim.options import RegressionOptions
-from fedsim.tasks.inputs import inputs_of, targets_of
 from fedsim.tasks.metric import Direction, Metric
-from fedsim.tasks.task import InputSpec, OutputSpec, Score
+from fedsim.tasks.task import InputSpec, OutputSpec, Score, inputs_of, targets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 
 RMSE = Metric(name="rmse", direction=Direction.LOWER)
 MAE = Metric(name="mae", direction=Direction.LOWER)
-R2 = Metric(
-    name="r2", by_client=False
-)  # relative to the variance of targets, which is undefined for few examples
+R2 = Metric(name="r2", by_client=False)  # the variance of the targets is undefined for few examples
 
 
 class Regression:
@@ -98,11 +95,7 @@ class Regression:
 
 
 def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return outputs less targets, `(examples, k)`.
-
-    Raises:
-        ValueError: Their shapes differ.
-    """
+    """Return outputs less targets, `(examples, k)`; raises `ValueError` if their shapes differ."""
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"the model's outputs have shape {tuple(outputs.shape)}, the targets {tuple(targets.shape)}; they must be "

@@ -23,13 +23,10 @@ def score(model: nn.Module, task: Task, examples: Examples, threads: int = 1) ->
     """Evaluate a model on all examples.
 
     The batches are fixed, each is computed by one thread, and their sums are added in order: the number of
-    threads leaves every bit of the result as it is.
+    threads, each with a batch at a time, leaves every bit of the result as it is. The model is put into evaluation mode.
 
-    Args:
-        model: Put into evaluation mode.
-        task: Measures and scores.
-        examples: At least one.
-        threads: Batches evaluated at the same time.
+    Raises:
+        ValueError: There are no examples.
     """
     if len(examples) == 0:
         raise ValueError("no examples to evaluate on")

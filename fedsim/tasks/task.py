@@ -1,10 +1,13 @@
-"""The interface of tasks: the loss to train, and the metrics that score a model."""
+"""The interface of tasks: the loss to train, and the metrics that score a model; with examples as tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.tasks.metric import Metric
@@ -104,6 +107,19 @@ class Task(Protocol):
         """Return the score of a set of examples from the total of its batches' sums."""
 
 
-def names_of(options: Any) -> dict[str, Any]:
-    """Return free options as keyword arguments."""
-    return {key.replace("-", "_"): value for key, value in (options.model_extra or {}).items()}
+def inputs_of(examples: Examples) -> Tensor:
+    """Return inputs: float32 `(examples, *shape)`, uint8 images divided by 255; text int64 `(examples, length)`."""
+    import torch
+
+    x = torch.from_numpy(examples.x)
+    if examples.kind is Kind.TEXT:
+        return x.long()
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def targets_of(examples: Examples, dtype: type[np.generic]) -> NDArray[Any]:
+    """Return the targets; raises `TypeError` if there are none, or they have another dtype."""
+    if examples.y is None or examples.y.dtype != dtype:
+        found = "none" if examples.y is None else examples.y.dtype
+        raise TypeError(f"{examples.kind} examples with targets of {np.dtype(dtype)} are needed, not {found}")
+    return examples.y

@@ -19,7 +19,7 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.catalogue import SOURCES, Kind, Targets
 from fedsim.data import Raw, prepare
-from fedsim.data.loading import load_raw
+from fedsim.data.raw import load_raw
 from fedsim.streams import numpy_stream
 from tests.support.tasks import task_of
 

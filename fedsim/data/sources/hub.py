@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.data.arrays import as_inputs, as_labels, as_values
-from fedsim.data.raw import Raw
-from fedsim.data.split import held_out_indices
+from fedsim.data.raw import Raw, held_out_indices
 from fedsim.data.tokens import VOCABULARY, tokens
 from fedsim.errors import Refused
 from fedsim.options import HuggingFaceOptions
@@ -137,7 +136,7 @@ def _targets(
 def _values(column: list[Any], where: str) -> NDArray[np.float32]:
     try:
         return as_values(np.asarray(column), f"{where}: the targets")
-    except ValueError as error:
-        if isinstance(error, Refused):
-            raise
+    except Refused:
+        raise
+    except ValueError:
         raise Refused(f"{where}: the targets are lists of several lengths; one is needed") from None

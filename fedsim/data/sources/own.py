@@ -27,17 +27,16 @@ def own(options: OwnOptions, generator: np.random.Generator, targets: Targets) -
         if not len(x):
             raise Refused(f"{where}: is shorter than data.sequence-length = {options.sequence_length}")
         return Raw(kind=Kind.TEXT, x_train=x[:0], y_train=None, x_test=x, y_test=None, vocabulary=VOCABULARY)
-    if targets is Targets.VALUES and options.classes is not None:
-        raise Refused(
-            f"data.classes = {options.classes}: real-valued targets have no classes; it must be unset"
-        )
     if targets is Targets.VALUES:
-        return Raw(kind=file.kind, x_train=file.x[:0], y_train=file.y[:0], x_test=file.x, y_test=file.y)
-    if options.classes is None:
+        if options.classes is not None:
+            raise Refused(
+                f"data.classes = {options.classes}: real-valued targets have no classes; it must be unset"
+            )
+    elif options.classes is None:
         raise Refused(
             f"data.classes: is not set; {where} has the labels 0 to {file.y.max()}, and clients may have more"
         )
-    if file.y.max() >= options.classes:
+    elif file.y.max() >= options.classes:
         raise Refused(f"data.classes = {options.classes}: {where} has label {file.y.max()}")
     return Raw(
         kind=file.kind,
@@ -45,5 +44,5 @@ def own(options: OwnOptions, generator: np.random.Generator, targets: Targets) -
         y_train=file.y[:0],
         x_test=file.x,
         y_test=file.y,
-        classes=options.classes,
+        classes=options.classes or 0,
     )

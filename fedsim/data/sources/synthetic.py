@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
+
 import numpy as np
 
 from fedsim.catalogue import Kind, Targets
-from fedsim.data.raw import Raw
-from fedsim.data.split import held_out_indices
+from fedsim.data.raw import Raw, held_out_indices
 from fedsim.options import SyntheticOptions
 
 
@@ -25,13 +27,7 @@ def synthetic(options: SyntheticOptions, generator: np.random.Generator, targets
     width, classes = options.features, options.classes
     deviation = np.arange(1, width + 1) ** -0.6  # the root of S
     weights, bias = generator.normal(size=(width, classes)), generator.normal(size=classes)
-    sides: dict[str, list[np.ndarray]] = {
-        "x_train": [],
-        "y_train": [],
-        "x_test": [],
-        "y_test": [],
-        "user": [],
-    }
+    parts = defaultdict[str, list[np.ndarray]](list)
     for user in range(options.users):
         centre = np.zeros(width)
         if not options.iid:
@@ -45,16 +41,8 @@ def synthetic(options: SyntheticOptions, generator: np.random.Generator, targets
         y = np.argmax(x @ weights + bias, axis=1)
         train, test = held_out_indices(count, options.test_share, generator)
         for side, chosen in (("train", train), ("test", test)):
-            sides[f"x_{side}"].append(x[chosen].astype(np.float32))
-            sides[f"y_{side}"].append(y[chosen])
-        sides["user"].append(np.full(len(train), user))
-    joined = {name: np.concatenate(parts) for name, parts in sides.items()}
-    return Raw(
-        kind=Kind.FEATURES,
-        x_train=joined["x_train"],
-        y_train=joined["y_train"],
-        x_test=joined["x_test"],
-        y_test=joined["y_test"],
-        user=joined["user"],
-        users=tuple(f"user-{k}" for k in range(options.users)),
-    )
+            parts[f"x_{side}"].append(x[chosen].astype(np.float32))
+            parts[f"y_{side}"].append(y[chosen])
+        parts["user"].append(np.full(len(train), user))
+    arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
+    return Raw(kind=Kind.FEATURES, users=tuple(f"user-{k}" for k in range(options.users)), **arrays)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.catalogue import Kind, Targets
-from fedsim.data.raw import Raw
-from fedsim.data.split import held_out_indices
+from fedsim.data.raw import Raw, held_out_indices
 from fedsim.data.tokens import VOCABULARY, windows
 from fedsim.errors import Refused
 from fedsim.options import TextJsonOptions, TextOptions

@@ -11,8 +11,7 @@ from flwr.app import UserConfig
 
 from fedsim.deployment.bundle import check_bundle, installed_code
 from fedsim.experiment import Experiment, own_code_in
-from fedsim.flower.run_config import fused_run_config
-from fedsim.flower.runs import Run
+from fedsim.flower.runs import Run, fused_run_config
 from fedsim.overrides import apply_overrides
 
 

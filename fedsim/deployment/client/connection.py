@@ -25,8 +25,8 @@ from fedsim.deployment.client.diagnosis import clock_difference, speaks_tls, tls
 from fedsim.deployment.content_codec import encode_content
 from fedsim.deployment.errors import ReplyDropped, ReplyTooLarge, reason_of
 from fedsim.errors import Refused
-from fedsim.flower.api_errors import is_not_activated, is_other_version
 from fedsim.flower.fleet import FleetApi
+from fedsim.flower.http import is_not_activated, is_other_version
 from fedsim.flower.paths import TAKE
 from fedsim.flower.runs import Run
 from fedsim.flower.wire_message import WireMessage

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedsim.deployment.errors import Disconnected, HttpDenied
 from fedsim.deployment.server.asgi import answer, header, read_body
 from fedsim.deployment.wire import INSTANCE, MANY, NODE, TASK
-from fedsim.flower.api_errors import error_answer
+from fedsim.flower.http import error_answer
 from fedsim.flower.message_store import MessageStore, Pulled
 from fedsim.flower.paths import COLLECT, GIVE, HEARTBEAT, SEND, TAKE
 from fedsim.flower.protocol import (

@@ -16,7 +16,7 @@ from fedsim.errors import Refused
 from fedsim.results.files import write_whole
 
 if TYPE_CHECKING:
-    from fedsim.flower.nodes import Nodes
+    from fedsim.flower.superlink import Nodes
 
 log = logging.getLogger("fedsim.server")
 

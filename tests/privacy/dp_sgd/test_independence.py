@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fedsim.catalogue import Kind
 from fedsim.data.spec import DataSpec
-from fedsim.models.cnn import cnn
+from fedsim.models.cnn import Cnn
 from fedsim.models.dense import mlp
-from fedsim.models.lstm import lstm
+from fedsim.models.lstm import Lstm
 from fedsim.options import CnnOptions, LstmOptions, MlpOptions
 from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.independence import Independence, check_independent
@@ -324,8 +324,8 @@ def _texts(size: int) -> tuple[Tensor, Tensor]:
 IMAGE = plain(DataSpec(kind=Kind.IMAGE, shape=(1, 8, 8), classes=10))
 TEXT = plain(DataSpec(kind=Kind.TEXT, shape=(7,), classes=11, vocabulary=11, per_token=True))
 GOOD: dict[str, Any] = {
-    "cnn": (lambda: cnn(IMAGE, CnnOptions(width=0.125)), _images),
-    "cnn with group norm": (lambda: cnn(IMAGE, CnnOptions(width=0.125, group_norm=True)), _images),
+    "cnn": (lambda: Cnn(IMAGE, CnnOptions(width=0.125)), _images),
+    "cnn with group norm": (lambda: Cnn(IMAGE, CnnOptions(width=0.125, group_norm=True)), _images),
     "mlp": (lambda: mlp(IMAGE, MlpOptions(hidden=[9])), _images),
     "mlp with dropout": (lambda: Meeting(nn.Identity(), 0.3), batch),
     "functional dropout": (lambda: Meeting(lambda h: F.dropout(h, 0.3)), batch),
@@ -343,7 +343,7 @@ GOOD: dict[str, Any] = {
         lambda n: (torch.randn(n, 2, 5), torch.randint(3, (n,))),
     ),
     "layer norm": (lambda: Meeting(nn.LayerNorm(8)), batch),
-    "lstm": (lambda: lstm(TEXT, LstmOptions(hidden=6, layers=2)), _texts),
+    "lstm": (lambda: Lstm(TEXT, LstmOptions(hidden=6, layers=2)), _texts),
     "lstm after the last": (
         lambda: Recurrent(11, 3, 5, every=False),
         lambda n: (_texts(n)[0], torch.randint(5, (n,))),

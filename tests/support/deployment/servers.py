@@ -149,9 +149,9 @@ def control(server: Server, keys: OperatorKeys, signed: bool = True) -> Any:
     from flwr.supercore.control.control_http_client import ControlHttpClient
 
     from fedsim.deployment.credential import sign_request
-    from fedsim.flower.control import Signing
+    from fedsim.flower.http import Prepared
 
-    interceptors = [Signing(partial(sign_request, keys.key))] if signed else []
+    interceptors = [Prepared(partial(sign_request, keys.key))] if signed else []
     client = ControlHttpClient.from_server_address(
         server.address, False, keys.root_certificates, interceptors
     )

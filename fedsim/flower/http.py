@@ -1,12 +1,26 @@
-"""Errors of Flower's HTTP APIs: reading and writing them."""
+"""Flower's HTTP APIs: changing a request before it is sent, and errors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+
+
+class Prepared:
+    """Has each request of one of Flower's HTTP clients prepared before it is sent: signed, or given headers."""
+
+    def __init__(self, prepare: Callable[[httpx.Request], None]) -> None:
+        self._prepare = prepare
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Prepare a request, and send it."""
+        self._prepare(context.request)
+        return call_next(context)
 
 
 def is_not_activated(response: httpx.Response) -> bool:

@@ -1,4 +1,4 @@
-"""Real-valued targets: the bundled diabetes data."""
+"""Data that scikit-learn brings along: digits, and diabetes with real-valued targets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import numpy as np
 from fedsim.catalogue import Kind, Targets
 from fedsim.data.arrays import as_targets
 from fedsim.data.raw import Raw
-from fedsim.data.split import held_out_indices
-from fedsim.options import DiabetesOptions
+from fedsim.options import DiabetesOptions, DigitsOptions
+
+
+def digits(options: DigitsOptions, generator: np.random.Generator, targets: Targets) -> Raw:
+    """Return scikit-learn's copy of the UCI optical digits: 1,797 images, 8x8, 17 grey levels, 10 labels.
+
+    Inputs are float32 `(1, 8, 8)` from 0 to 1. (Alpaydin and Kaynak 1998, test part.)
+    """
+    from sklearn.datasets import load_digits
+
+    bundle = load_digits()
+    x = (bundle.images / 16.0).astype(np.float32)[:, None]
+    y = as_targets(bundle.target, targets, "data.source = 'digits'")
+    return Raw.split(Kind.IMAGE, x, y, options.test_share, generator)
 
 
 def diabetes(options: DiabetesOptions, generator: np.random.Generator, targets: Targets) -> Raw:
@@ -22,5 +34,4 @@ def diabetes(options: DiabetesOptions, generator: np.random.Generator, targets: 
     bundle = load_diabetes()
     x = (bundle.data * len(bundle.data) ** 0.5).astype(np.float32)  # scikit-learn's columns have norm 1
     y = as_targets(bundle.target, targets, "data.source = 'diabetes'")
-    train, test = held_out_indices(len(x), options.test_share, generator)
-    return Raw(kind=Kind.FEATURES, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+    return Raw.split(Kind.FEATURES, x, y, options.test_share, generator)
