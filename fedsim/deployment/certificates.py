@@ -6,6 +6,7 @@ Keys are ECDSA over P-256. Only the server has a certificate: clients and the op
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -38,16 +39,9 @@ def make_server_certificate(
     hosts: Sequence[str],
     valid: timedelta,
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """Make a server's key and certificate.
+    """Make a server's key and certificate, for its hosts and for `LOCAL_NAMES`.
 
-    Args:
-        authority_key: The authority's private key.
-        authority: The authority's certificate.
-        hosts: Names and addresses at which clients reach the server, beside `LOCAL_NAMES`.
-        valid: How long the certificate is valid from now on; negative: it has expired.
-
-    Raises:
-        ValueError: A host is neither a name nor an address.
+    With a negative `valid` it has expired. Raises `ValueError` where a host is neither a name nor an address.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     names = [subject_name(host) for host in dict.fromkeys([*hosts, *LOCAL_NAMES])]
@@ -94,6 +88,15 @@ def check_issued(certificate: x509.Certificate, authority: x509.Certificate) -> 
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         raise ValueError("is not signed by the certificate authority in ca.pem") from None
+
+
+def trusting(authority: bytes | None) -> ssl.SSLContext | bool:
+    """Return the TLS context that trusts the certificates of an authority (PEM) alone; False: no TLS."""
+    if authority is None:
+        return False
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority.decode("ascii"))
+    return context
 
 
 def _builder(

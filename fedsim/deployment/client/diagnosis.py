@@ -38,10 +38,8 @@ def speaks_tls(address: str) -> bool:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with (
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5) as plain,
-            context.wrap_socket(plain),
-        ):
-            return True
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as plain:
+            context.wrap_socket(plain).close()
     except OSError:
         return False
+    return True

@@ -4,62 +4,65 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from flwr.app import UserConfig
+
 from fedsim.data.own import read_own
-from fedsim.deployment.address import Address
-from fedsim.deployment.client.client_loop import ClientLoop, Identity, Tell
-from fedsim.deployment.client.connection import Connection, ServerEndpoint
+from fedsim.deployment.client.client_loop import ClientLoop, Tell
+from fedsim.deployment.client.connection import Connection
 from fedsim.deployment.client.state import State
 from fedsim.deployment.keys import ClientKeys
+from fedsim.deployment.wire import Address
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.runtime.spec import AppSpec
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of `fedsim client`; see its help."""
-
-    address: str
-    state: Path
-    keys: Path | None
-    partition: int | None
-    of: int | None
-    data: Path | None
-    only: Sequence[Path]
-    insecure: bool
-    quiet: bool
-
-
-def run_client(options: Options) -> None:
-    """Join, and answer messages until the process is told to end.
+def run_client(
+    on: str,
+    state_folder: Path,
+    key_folder: Path | None,
+    partition: int | None,
+    of: int | None,
+    data: Path | None,
+    only: Sequence[Path],
+    insecure: bool,
+    quiet: bool,
+) -> None:
+    """Join, and answer messages until the process is told to end; the options are those of `fedsim client`.
 
     Raises:
         Refused: An option is invalid, or the server refuses this client.
     """
-    address = Address.parse(options.address)
-    if options.insecure and not address.is_loopback:
-        raise Refused(
-            f"--on {options.address!r}: --insecure is for a server on this machine (127.0.0.1, ::1)"
-        )
-    if options.insecure == (options.keys is not None):
+    address = Address.parse(on)
+    if insecure and not address.is_loopback:
+        raise Refused(f"--on {on!r}: --insecure is for a server on this machine (127.0.0.1, ::1)")
+    if insecure == (key_folder is not None):
         raise Refused("--keys: is missing; allowed: --keys DIR, or --insecure for a server without keys")
-    keys = None if options.keys is None else ClientKeys.load(options.keys)
-    identity = _identity(options, keys, address.is_loopback)
-    if options.data is not None:
-        read_own(options.data, f"--data {str(options.data)!r}")
-    only = [Experiment.load(path) for path in options.only]
-    state = State(options.state)
-    app = AppSpec(identity.clients, {}).load()
-    tell: Tell = (lambda line: None) if options.quiet else _tell
-    server = ServerEndpoint(str(address), None if keys is None else keys.root_certificates)
-    connection = Connection(server, state.node_key() if keys is None else keys.node_key, tell)
+    keys = None if key_folder is None else ClientKeys.load(key_folder)
+    client, clients = _place(keys, key_folder, partition, of)
+    if data is not None:
+        read_own(data, f"--data {str(data)!r}")
+    experiments = [Experiment.load(path) for path in only]
+    state = State(state_folder)
+    node_config: UserConfig = {
+        "partition-id": client,
+        "num-partitions": clients,
+        "deployed": True,
+        "state": str(state.folder),
+        "keys": "" if keys is None else str(keys.folder),
+        "data": "" if data is None else str(data.absolute()),
+        "loopback": address.is_loopback,
+    }
+    app = AppSpec(clients, {}).load()
+    tell: Tell = (lambda line: None) if quiet else _tell
+    root, key = (None, state.node_key()) if keys is None else (keys.root_certificates, keys.node_key)
+    connection = Connection(str(address), root, key, tell)
     try:
         connection.join()
-        tell(f"{identity.client} of {identity.clients} joined {address}")
-        ClientLoop(connection, app, identity, state, only, tell).serve()
+        tell(f"{client} of {clients} joined {address}")
+        ClientLoop(connection, app, node_config, state, experiments, tell).serve()
     finally:
         connection.leave()
 
@@ -69,20 +72,24 @@ def _tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def _identity(options: Options, keys: ClientKeys | None, loopback: bool) -> Identity:
-    """Return this client's identity; raises `Refused` where the options don't give it, or contradict the keys."""
+def _place(
+    keys: ClientKeys | None, folder: Path | None, partition: int | None, of: int | None
+) -> tuple[int, int]:
+    """Return this client's number and how many there are.
+
+    Raises:
+        Refused: The options don't give them, or contradict the keys.
+    """
     if keys is None:
-        if options.partition is None or options.of is None:
+        if partition is None or of is None:
             raise Refused(
                 "--partition and --of: are missing; without keys nothing else says which client this is"
             )
-        if options.partition >= options.of:
-            raise Refused(f"--partition {options.partition}: must be below --of {options.of}")
-        return Identity(options.partition, options.of, None, options.data, loopback)
+        if partition >= of:
+            raise Refused(f"--partition {partition}: must be below --of {of}")
+        return partition, of
     number, size = keys.number, len(keys.registry)
-    for option, given, theirs in (("--partition", options.partition, number), ("--of", options.of, size)):
+    for option, given, theirs in (("--partition", partition, number), ("--of", of, size)):
         if given not in (None, theirs):
-            raise Refused(
-                f"{option} {given}: the keys in {str(options.keys)!r} are client {number}'s of {size}"
-            )
-    return Identity(number, size, options.keys, options.data, loopback)
+            raise Refused(f"{option} {given}: the keys in {str(folder)!r} are client {number}'s of {size}")
+    return number, size

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, RecordDict
 
+from fedsim.deployment.keys import private_pem
 from fedsim.errors import Refused
 from fedsim.flower.records import decode_records, encode_records
 from fedsim.results.files import write_whole
@@ -57,8 +58,7 @@ class State:
         path = self.folder / NODE_KEY
         try:
             if not path.exists():
-                write_whole(path, _pem(ec.generate_private_key(ec.SECP384R1())))
-                path.chmod(0o600)
+                write_whole(path, private_pem(ec.generate_private_key(ec.SECP384R1())), private=True)
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError) as error:
             raise Refused(f"--state: {str(path)!r} can't be used: {error}") from None
@@ -142,9 +142,3 @@ def _read_notes(path: Path) -> set[tuple[int, int]]:
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     return notes
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -12,10 +11,11 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
 
-from fedsim.deployment.address import Address
+from fedsim.deployment.certificates import trusting
 from fedsim.deployment.credential import OperatorAuth, sign_request
 from fedsim.deployment.keys import OperatorKeys
 from fedsim.deployment.operator.run_copy import Listing
+from fedsim.deployment.wire import Address
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower.control import ControlApi, FlowerRun
 
@@ -43,11 +43,8 @@ class Remote:
         if keys is None and not address.is_loopback:
             raise Refused(f"--insecure: is for this machine alone; --on {address} needs --keys")
         self.address = address
-        verify: ssl.SSLContext | bool = True
-        if keys is not None:
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            verify.load_verify_locations(cadata=keys.root_certificates.decode("ascii"))
         base = f"{'http' if keys is None else 'https'}://{address}"
+        verify = trusting(None if keys is None else keys.root_certificates)
         sign = None if keys is None else partial(sign_request, keys.key)
         self._control = ControlApi(base, sign, verify, TIMEOUT)
         auth = None if keys is None else OperatorAuth(keys.key)
@@ -98,7 +95,7 @@ class Remote:
 
     def server(self) -> dict[str, Any]:
         """Return the server's version, the digest of its code, and its clients."""
-        tree: dict[str, Any] = self._call(lambda: self._checked(self._http.get("/fedsim/server"))).json()
+        tree: dict[str, Any] = self._call(lambda: self._http.get("/fedsim/server").raise_for_status()).json()
         return tree
 
     def listing(self, name: str) -> Listing | None:
@@ -106,7 +103,7 @@ class Remote:
         answer = self._call(lambda: self._http.get(f"/fedsim/runs/{name}"))
         if answer.status_code == HTTPStatus.NOT_FOUND:
             return None
-        tree = self._call(lambda: self._checked(answer)).json()
+        tree = self._call(answer.raise_for_status).json()
         return Listing(tree["manifest"], tree["files"]) if tree["manifest"] else None
 
     def fetch(self, name: str, file: str, offset: int, into: BinaryIO) -> None:
@@ -117,7 +114,7 @@ class Remote:
             with self._http.stream("GET", target, params=parameters) as answer:
                 if answer.is_error:
                     answer.read()
-                for chunk in self._checked(answer).iter_bytes():
+                for chunk in answer.raise_for_status().iter_bytes():
                     into.write(chunk)
 
         self._call(copy)
@@ -127,14 +124,10 @@ class Remote:
         answer = self._call(lambda: self._http.post(f"/fedsim/runs/{name}/stop"))
         if answer.status_code == HTTPStatus.NOT_FOUND:
             return False
-        self._call(lambda: self._checked(answer))
+        self._call(answer.raise_for_status)
         return True
 
     # --- errors -----------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _checked(answer: httpx.Response) -> httpx.Response:
-        return answer.raise_for_status()
 
     def _call(self, ask: Callable[[], Answer]) -> Answer:
         """Return an answer; raises `Refused` or `Unreachable`, with a message of one line."""

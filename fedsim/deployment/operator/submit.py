@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from fedsim.deployment.bundle import installed_code, make_bundle
 from fedsim.deployment.operator.remote import Remote, Unreachable
-from fedsim.deployment.operator.run_copy import Listing, RunCopy
+from fedsim.deployment.operator.run_copy import RunCopy
 from fedsim.deployment.wire import RUN_NAME
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
@@ -45,23 +45,14 @@ def experiment_for(file: Path, overrides: Iterable[str], *, loopback: bool) -> E
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run at a server.
-
-    Attributes:
-        remote: The connection to the server.
-        name: Of its run directory at the server.
-        flower: Flower's run that writes the directory, as of when this command began.
-        keys: The operator's key folder, for the commands in messages; None: `--insecure`.
-        sessions: How often the run directory had been resumed before.
-        stays: Whether the server keeps running after this command.
-    """
+    """A run at a server."""
 
     remote: Remote
-    name: str
-    flower: FlowerRun
-    keys: Path | None
-    sessions: int = -1
-    stays: bool = True
+    name: str  # of its run directory at the server
+    flower: FlowerRun  # that writes the directory, as of when this command began
+    keys: Path | None  # the operator's key folder, for the commands in messages; None: `--insecure`
+    sessions: int = -1  # how often the run directory had been resumed before
+    stays: bool = True  # whether the server keeps running after this command
 
     @property
     def deployment(self) -> dict[str, Any]:
@@ -90,9 +81,7 @@ def submit(remote: Remote, experiment: Experiment, keys: Path | None) -> Submitt
         Refused: The server can't be reached, has other code, or does not accept the key.
     """
     name = f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    config = {**experiment.to_run_config(), "run-name": name, "code": installed_code()}
-    _check_code(remote)
-    return Submitted(remote, name, _answer_of(remote, partial(remote.start_run, make_bundle(), config)), keys)
+    return Submitted(remote, name, _start(remote, {**experiment.to_run_config(), "run-name": name}), keys)
 
 
 def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
@@ -108,15 +97,12 @@ def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
             f"run {name!r}: has no run directory at {remote.address}; it ended before its first round"
         )
     if listing.manifest["status"] == "completed":
-        raise Refused(
-            f"run {name!r}: is completed; only a run that was killed, interrupted or failed can be resumed"
-        )
+        why = "is completed; only a run that was killed, interrupted or failed can be resumed"
+        raise Refused(f"run {name!r}: {why}")
     if not before.flower.is_finished:
         raise Refused(f"run {name!r}: is going on at {remote.address}; {before.command('follow')} shows it")
-    _check_code(remote)
-    config = {**before.flower.config, "resume": True, "code": installed_code()}
-    start = partial(remote.start_run, make_bundle(), config, before.flower.series_id)
-    return Submitted(remote, name, _answer_of(remote, start), keys, sessions_of(listing))
+    run = _start(remote, {**before.flower.config, "resume": True}, before.flower.series_id)
+    return Submitted(remote, name, run, keys, listing.sessions)
 
 
 def find(remote: Remote, name: str, keys: Path | None) -> Submitted:
@@ -142,14 +128,15 @@ def stop(run: Submitted, *, now: bool = False) -> str:
     return f"{run.name}: ends after the round in flight"
 
 
-def _check_code(remote: Remote) -> None:
-    """Check that the server has the same code as this command; raises `Refused`."""
-    there = _answer_of(remote, remote.server)
-    if there["code"] != installed_code():
+def _start(remote: Remote, config: Mapping[str, Any], series: int | None = None) -> FlowerRun:
+    """Start a run at a server, which must have the same code as this command; raises `Refused`."""
+    here, there = installed_code(), _answer_of(remote, remote.server)
+    if there["code"] != here:
         raise Refused(
             f"--on {remote.address}: the server has other code ({there['version']}, {there['code'][:12]}) than this "
-            f"command ({installed_code()[:12]}); install the same fedsim on both"
+            f"command ({here[:12]}); install the same fedsim on both"
         )
+    return _answer_of(remote, partial(remote.start_run, make_bundle(), {**config, "code": here}, series))
 
 
 def _answer_of(remote: Remote, ask: Callable[[], Answer]) -> Answer:
@@ -158,8 +145,3 @@ def _answer_of(remote: Remote, ask: Callable[[], Answer]) -> Answer:
         return ask()
     except Unreachable as error:
         raise Refused(f"--on {remote.address}: the server can't be reached: {error}") from None
-
-
-def sessions_of(listing: Listing) -> int:
-    """Return how often the run of a listing has been resumed."""
-    return len(listing.manifest.get("resumed", ()))

@@ -33,9 +33,8 @@ def start(address: str, root_certificates: Path | None, secret: Path) -> subproc
     """
     trust = ["--insecure"] if root_certificates is None else ["--root-certificates", str(root_certificates)]
     options = ["--runtime-api-address", address, "--superexec-auth-secret-file", str(secret), *trust]
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid()), *options], start_new_session=True
-    )
+    command = [sys.executable, "-m", __name__, str(os.getpid()), *options]
+    return subprocess.Popen(command, start_new_session=True)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
