@@ -52,19 +52,12 @@ def _anonymous_file(size: int) -> int:
 
 @dataclass(eq=False)
 class Loan:
-    """One use of a segment: its contents and its readers.
+    """One use of a segment: its contents and its readers."""
 
-    Attributes:
-        number: Names the loan to readers.
-        segment: The memory.
-        layout: Offset and length of the arrays' description.
-        sole: Whether there is one reader, which then owns the arrays and may change them.
-    """
-
-    number: int
+    number: int  # names the loan to readers
     segment: Segment
-    layout: tuple[int, int]
-    sole: bool
+    layout: tuple[int, int]  # offset and length of the arrays' description
+    sole: bool  # whether there is one reader, which then owns the arrays and may change them
     holders: int = 1  # in this process, that may still send it
     sent: dict[Channel, int] = field(default_factory=dict)  # frames that each reader has not returned yet
 
@@ -177,11 +170,10 @@ class Channel:
                 lent.append(None)
                 continue
             self._lender.note_sent(loan, self)
-            segment = loan.segment
-            if segment.id not in self._known:
-                self._known.add(segment.id)
-                new.append(segment)
-            lent.append((loan.number, segment.id, loan.layout, loan.sole))
+            if loan.segment.id not in self._known:
+                self._known.add(loan.segment.id)
+                new.append(loan.segment)
+            lent.append((loan.number, loan.segment.id, loan.layout, loan.sole))
         returns = [self._returns.popleft() for _ in range(len(self._returns))]
         sizes = {segment.id: segment.size for segment in new}
         self._connection.send_bytes(pickle.dumps((payload, lent, sizes, returns)))

@@ -39,22 +39,15 @@ def client_of(node: int) -> int:
 
 @dataclass(frozen=True)
 class AppSpec:
-    """A ClientApp by reference, the number of clients, and their run config; sent to every worker.
-
-    Attributes:
-        clients: Number of clients.
-        run_config: The run config in each client's context.
-        reference: The ClientApp, as `"module:attribute"`.
-        folder: First folder to search for its modules; empty: none.
-        second_try: Whether a client is retried once if its worker died. False if its release can't be repeated: it
-            may have noted one with unrepeatable noise, and would release twice.
-    """
+    """A ClientApp by reference, the number of clients, and their run config; sent to every worker."""
 
     clients: int
-    run_config: UserConfig
-    reference: str = CLIENT_APP
-    folder: str = ""
+    run_config: UserConfig  # in each client's context
+    reference: str = CLIENT_APP  # `"module:attribute"`
+    folder: str = ""  # first folder to search for its modules; empty: none
     second_try: bool = True
+    """Whether a client is retried once if its worker died. False if its release can't be repeated: it may have noted
+    one with unrepeatable noise, and would release twice."""
 
     def load(self) -> ClientApp:
         """Import the ClientApp; raises `Refused` if there is none."""
@@ -70,13 +63,9 @@ class AppSpec:
         return app
 
     def load_in_worker(self) -> ClientApp:
-        """As `load`, in a worker process.
-
-        The garbage collector then ignores existing objects: scanning those of hundreds of modules takes longer than a
-        client's training.
-        """
+        """As `load`, in a worker process."""
         app = self.load()
-        gc.freeze()
+        gc.freeze()  # scanning the objects of hundreds of modules takes longer than a client's training
         return app
 
     def context(self, client: int, state: RecordDict | None = None) -> Context:
