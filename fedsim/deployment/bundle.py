@@ -87,11 +87,7 @@ def _config() -> dict[str, Any]:
 
 
 def check_bundle(fab: bytes) -> None:
-    """Check that a bundle is one that the installed version submits.
-
-    Raises:
-        ValueError: It is not; the message says what differs.
-    """
+    """Check that a bundle is one that the installed version submits; raises `ValueError`, which says what differs."""
     config, expected = _config_of(fab), _config()
     for keys in (("project", "name"), ("project", "version"), ("tool", "flwr", "app", "components")):
         given, needed = _at(config, keys), _at(expected, keys)

@@ -12,7 +12,6 @@ of their `identity.key` (Ed25519, hex), which sign their messages of secure aggr
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -195,7 +194,7 @@ def _identity(content: bytes) -> bytes:
 def _node_public(text: str) -> bytes:
     try:
         content = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         content = b""
     if not isinstance(_public(content), ec.EllipticCurvePublicKey):
         raise ValueError("must hold EC public keys (PEM, as base64)")

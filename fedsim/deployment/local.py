@@ -143,17 +143,16 @@ def up(
 
 @contextmanager
 def started(folder: Path, clients: int) -> Iterator[LocalDeployment]:
-    """Start a server and so many clients, and end them after the block.
+    """Start a server and clients, which keep keys, states and logs in an empty folder; end them after the block.
 
-    Keys, states and logs are written to `folder`, which is empty. Raises `RunFailed` where one could not be started.
+    Raises `RunFailed` where one of them could not be started.
     """
     keys, logs = folder / "keys", folder / "logs"
     logs.mkdir()
     make_keys(keys, clients, [HOST], VALID)
     with Children(logs) as children:
-        server = children.start(
-            "server", "server", *_options(folder, "server"), "--host", HOST, "--port", "0"
-        )
+        where = ["--host", HOST, "--port", "0"]
+        server = children.start("server", "server", *_options(folder, "server"), *where)
         while (ready := next(filter(None, map(READY.search, server.lines)), None)) is None:
             _need([server])
             time.sleep(PAUSE)

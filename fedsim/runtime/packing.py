@@ -1,9 +1,8 @@
-"""Objects as bytes, with their arrays separate.
+"""Objects as bytes, with their arrays separate: a pickle would copy each array in and out again.
 
-Pickling a message copies each of its arrays into the pickle and out again. Here a pickle holds only an array's index
-in a list; the engine transports the list (not at all, by shared memory, by Ray's object store). An array shared by
-several messages is in the list once, and so is a shared content, as a separate pickle: each unpacked message gets its
-own copy.
+Here a pickle holds an array's index in a list, which the engine transports (not at all, by shared memory, by Ray's object
+store). An array shared by several messages is in the list once, and so is a shared content, as a separate pickle: each
+unpacked message gets its own copy.
 """
 
 from __future__ import annotations

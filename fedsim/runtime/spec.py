@@ -57,9 +57,8 @@ class AppSpec:
             sys.path.insert(0, self.folder)
         app = load_reference(self.reference)
         if not isinstance(app, ClientApp):
-            raise Refused(
-                f"clientapp = {self.reference!r}: is a {type(app).__name__}; a flwr ClientApp is needed"
-            )
+            kind = type(app).__name__
+            raise Refused(f"clientapp = {self.reference!r}: is a {kind}; a flwr ClientApp is needed")
         return app
 
     def load_in_worker(self) -> ClientApp:

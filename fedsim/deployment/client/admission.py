@@ -39,15 +39,9 @@ class Admitted:
 
 
 def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
-    """Return a run that a client may take part in, from its bundle (FAB).
+    """Return a run that a client may take part in; raises `ValueError`, which says why the client refuses it.
 
-    Args:
-        run: The run.
-        fab: Its bundle.
-        only: The experiments that the client takes part in; empty: all that name no code of the operator's choice.
-
-    Raises:
-        ValueError: The client refuses the run; the message says why.
+    The client takes part in the experiments of `only`; empty: in all that name no code of the operator's choice.
     """
     try:
         check_bundle(fab)
@@ -71,10 +65,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
 def _check_code(config: UserConfig) -> None:
     """Refuse code of the caller's choice, before the experiment is validated, which may load some of it.
 
-    Strategies and samplings run on the server alone.
-
-    Raises:
-        ValueError: The experiment names some, or can't be read.
+    Strategies and samplings run on the server alone. Raises `ValueError`.
     """
     try:
         tree = tomllib.loads(str(config["experiment"]))

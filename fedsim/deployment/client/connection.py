@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeVar
 
 import httpx
@@ -20,7 +23,6 @@ from flwr.app import Message, Metadata
 
 from fedsim.deployment import wire
 from fedsim.deployment.certificates import trusting
-from fedsim.deployment.client.diagnosis import clock_difference, speaks_tls, tls_problem
 from fedsim.deployment.content_codec import encode_content
 from fedsim.errors import Refused
 from fedsim.flower.api_errors import is_not_activated, is_other_version
@@ -137,8 +139,6 @@ class Connection:
         self._retried(lambda: self._give(reply.metadata, encoded, seconds))
         return sum(map(len, encoded.contents.values()))
 
-    # --- requests -------------------------------------------------------------------------------------------
-
     def _activate(self) -> None:
         try:
             self.node_id = self._fleet.activate()
@@ -217,15 +217,15 @@ class Connection:
         refusal = f"{self._address} refuses this client"
         if response.status_code != httpx.codes.UNAUTHORIZED and not is_not_activated(response):
             raise Refused(f"{refusal}: {reason}")
-        if (off := clock_difference(response)) > CLOCK_TOLERANCE:
+        if (off := _clock_difference(response)) > CLOCK_TOLERANCE:
             raise Refused(f"{refusal}: this machine's clock is {off:.0f} s off the server's")
         raise Refused(f"this client's key is not registered at {self._address} ({reason})")
 
     def _on_transport_error(self, error: httpx.TransportError, failures: int) -> None:
         """Wait for a server that can't be reached; raise `Refused` where TLS fails, or one side has TLS and the other not."""
-        if (problem := tls_problem(error)) is not None:
+        if (problem := _tls_problem(error)) is not None:
             raise Refused(f"{self._address}: {problem}")
-        if not self._has_tls and not isinstance(error, httpx.ConnectError) and speaks_tls(self._address):
+        if not self._has_tls and not isinstance(error, httpx.ConnectError) and _speaks_tls(self._address):
             raise Refused(f"{self._address} speaks TLS; --insecure is for a server without it")
         # The first failure may be a kept connection that the server has closed.
         self._wait(f"{self._address} is away ({error or type(error).__name__})" if failures else "", failures)
@@ -235,3 +235,38 @@ class Connection:
             self._tell(f"{why}; trying again")
             self._told = why
         time.sleep(pause or min(FIRST_PAUSE * 2 ** min(failures, 10), LAST_PAUSE))
+
+
+def _clock_difference(response: httpx.Response) -> float:
+    """Return by how many seconds this machine's clock and the server's differ; 0: the answer has no date."""
+    try:
+        return abs(parsedate_to_datetime(response.headers["date"]).timestamp() - time.time())
+    except (KeyError, ValueError, TypeError):
+        return 0.0
+
+
+def _tls_problem(error: BaseException | None) -> str | None:
+    """Return why a TLS handshake will always fail; None: the error has another cause, or may pass."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
+                return "it doesn't speak TLS"
+            if error.reason and "ALERT" in error.reason:
+                return f"it refuses TLS ({error.reason.replace('_', ' ').lower()})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _speaks_tls(address: str) -> bool:
+    """Return whether a server accepts a TLS connection."""
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as plain:
+            context.wrap_socket(plain).close()
+    except OSError:
+        return False
+    return True

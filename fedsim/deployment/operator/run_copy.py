@@ -47,12 +47,7 @@ Fetch = Callable[[str, int, BinaryIO], None]  # writes a file's bytes from an of
 
 
 class RunCopy:
-    """A copy that this process alone writes; leaving the context manager releases it.
-
-    Attributes:
-        path: The copy.
-        rows: The rows of its `metrics.jsonl`, so far.
-    """
+    """A copy that this process alone writes; leaving the context manager releases it."""
 
     def __init__(self, path: Path, deployment: Mapping[str, Any], fetch: Fetch) -> None:
         """Begin a copy in a new directory, or continue one of the same run.
@@ -63,7 +58,7 @@ class RunCopy:
             Refused: The path is no copy of this run, can't be written, or another process writes it.
         """
         self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []  # of its `metrics.jsonl`, so far
         self._deployment, self._fetch = dict(deployment), fetch
         self._sessions = -1  # how often the run had been resumed when the growing files were last read
         self._lock: Lock | None = None

@@ -10,13 +10,13 @@ import logging
 import sys
 from pathlib import Path
 
-STATE = "FEDSIM_DEPLOYED"  # environment variable: the server's state directory
-KEYS = "FEDSIM_KEYS"  # environment variable: the folder of the server's keys; empty: none
-LOOPBACK = (
-    "FEDSIM_LOOPBACK"  # environment variable: set if the server can be reached from its own machine only
-)
-APP_LOG = "apps.log"  # file: the log lines of ServerApps
-CLIENTS = "clients.json"  # file: the node of each registered client
+# Environment variables:
+STATE = "FEDSIM_DEPLOYED"  # the server's state directory
+KEYS = "FEDSIM_KEYS"  # the folder of the server's keys; empty: none
+LOOPBACK = "FEDSIM_LOOPBACK"  # empty unless the server can be reached from its own machine only
+# Files of the state directory:
+APP_LOG = "apps.log"  # the log lines of ServerApps
+CLIENTS = "clients.json"  # the node of each registered client
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"

@@ -31,12 +31,7 @@ def header(scope: Scope, name: str) -> str | None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: float) -> bytes:
-    """Return a request's whole body.
-
-    Raises:
-        HttpDenied: It is larger than `limit` bytes.
-        Disconnected: The other side has closed the connection.
-    """
+    """Return a request's whole body; raises `HttpDenied` if it is larger than `limit` bytes, and `Disconnected`."""
     declared = header(scope, "content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(int(declared), limit)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 from collections.abc import Callable
@@ -57,25 +56,16 @@ class Credentials:
 
 @dataclass
 class Auth:
-    """An ASGI app that authenticates requests and passes them on to Flower's app or to fedsim's own.
-
-    Attributes:
-        flower: Flower's app.
-        own: Serves `/fedsim/...`.
-        credentials: None: `--insecure`, where every process of this machine may do anything.
-        presence: Which processes use the clients' keys.
-        take_offline: Called with the key of a client before it joins, since its former process may not have left.
-        limit: Bytes of a request's body, at most.
-        is_ready: Returns whether the server can start runs.
-    """
+    """An ASGI app that authenticates requests and passes them on to Flower's app or to fedsim's own."""
 
     flower: ASGIApp
-    own: ASGIApp
-    credentials: Credentials | None
-    presence: Presence
+    own: ASGIApp  # serves `/fedsim/...`
+    credentials: Credentials | None  # None: `--insecure`, where every process of this machine may do anything
+    presence: Presence  # which processes use the clients' keys
     take_offline: Callable[[bytes], None]
-    limit: int
-    is_ready: Callable[[], bool]
+    """Called with the key of a client before it joins, since its former process may not have left."""
+    limit: int  # bytes of a request's body, at most
+    is_ready: Callable[[], bool]  # returns whether the server can start runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -233,9 +223,8 @@ def _check_signature(scope: Scope, key: bytes) -> None:
     public_key.verify(signature, timestamp.encode(), ec.ECDSA(hashes.SHA256()))
     age = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
     if not -CLOCKS_DIFFER < age < SIGNED_WITHIN + CLOCKS_DIFFER:
-        raise ValueError(
-            f"was signed {age:.0f} s ago, by the client's clock; {SIGNED_WITHIN:.0f} s are allowed"
-        )
+        allowed = f"{SIGNED_WITHIN:.0f} s are allowed"
+        raise ValueError(f"was signed {age:.0f} s ago, by the client's clock; {allowed}")
 
 
 def _target(scope: Scope) -> str:
@@ -247,5 +236,5 @@ def _target(scope: Scope) -> str:
 def _decoded(text: str | None) -> bytes:
     try:
         return base64.b64decode(text or "", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return b""

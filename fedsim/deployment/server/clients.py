@@ -101,10 +101,7 @@ class _Holder:
 class Presence:
     """Refuses a second process with the same key, too many clients at a time, and too many joins a minute.
 
-    Args:
-        max_nodes: Clients present at a time; None: no limit.
-        joins_per_minute: None: no limit.
-        now: A monotonic clock, in seconds.
+    `max_nodes` counts the clients present at a time; None: no limit. `now` is a monotonic clock, in seconds.
     """
 
     def __init__(

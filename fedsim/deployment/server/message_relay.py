@@ -77,8 +77,6 @@ class MessageRelay:
             return
         await respond(send, 200, b"application/protobuf", content)
 
-    # --- requests of clients --------------------------------------------------------------------------------
-
     def _take(self, scope: Scope, body: bytes) -> bytes:
         """Return a client's next message; empty: there is none.
 
@@ -120,8 +118,6 @@ class MessageRelay:
         _own_node(scope, request.node.node_id)
         with self._lock:
             return bytes(self._store.heartbeat(request).SerializeToString())
-
-    # --- requests of ServerApps -----------------------------------------------------------------------------
 
     def _send(self, scope: Scope, body: bytes) -> bytes:
         """Store a ServerApp's messages, until their clients pull them."""

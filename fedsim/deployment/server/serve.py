@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -175,6 +174,7 @@ class _Front:
 async def _serve(
     settings: Settings, superlink: SuperLink, sockets: list[socket.socket], secret: Path
 ) -> None:
+    """Serve until the server is told to end, or a process that it needs has ended; copy the ServerApps' log lines."""
     front, keys = _Front(settings, superlink), settings.keys
     server = _uvicorn(settings, front)
     ending = asyncio.Event()
@@ -192,7 +192,13 @@ async def _serve(
         scheme = "http" if keys is None else "https"
         address = Address(settings.host, sockets[0].getsockname()[1])
         print(f"fedsim server: ready on {scheme}://{address} ({front.clients})", flush=True)
-        await _until(ending, serving, process, settings.parent, app_log)
+        while not ending.is_set() and not serving.done() and process.poll() is None:
+            app_log.copy_lines()
+            if settings.parent is not None and os.getppid() != settings.parent:
+                log.warning("process %d, which started this server, is gone", settings.parent)
+                ending.set()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ending.wait(), PAUSE)
         ended = process.poll() is not None and not ending.is_set()
     finally:
         front.close()
@@ -209,7 +215,6 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install no signal handlers."""
         yield
 
 
@@ -230,20 +235,3 @@ def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
         folder = settings.keys.folder
         config.ssl = server_context(folder / SERVER_CERTIFICATE, folder / SERVER_KEY)
     return _Uvicorn(config)
-
-
-async def _until(
-    ending: asyncio.Event,
-    serving: asyncio.Task[None],
-    process: subprocess.Popen[bytes],
-    parent: int | None,
-    app_log: apps.AppLog,
-) -> None:
-    """Wait until the server is told to end, or a process that it needs has ended; copy the ServerApps' log lines."""
-    while not ending.is_set() and not serving.done() and process.poll() is None:
-        app_log.copy_lines()
-        if parent is not None and os.getppid() != parent:
-            log.warning("process %d, which started this server, is gone", parent)
-            ending.set()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(ending.wait(), PAUSE)
