@@ -52,8 +52,7 @@ class Verifier:
     def check(self, method: str, target: str, body: bytes, header: str | None) -> None:
         """Check a request, and mark its nonce as used.
 
-        Raises:
-            ValueError: The header is missing, malformed, expired or used before, or doesn't match the request.
+        Raises `ValueError` if the header is missing, malformed, expired or used before, or is of another request.
         """
         time, nonce, signature = self.read(header)
         try:

@@ -28,13 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from fedsim.deployment.certificates import (
-    check_certificate,
-    check_issued,
-    make_authority,
-    make_server_certificate,
-    subject_name,
-)
+from fedsim.deployment import certificates
 from fedsim.errors import Refused
 from fedsim.results.files import sync_folder, write_whole
 
@@ -63,7 +57,7 @@ class ServerKeys:
         certificate = _read(folder / SERVER_CERTIFICATE, _valid_certificate)
         key = _read(folder / SERVER_KEY, _elliptic_private)
         with _about(folder / SERVER_CERTIFICATE):
-            check_issued(certificate, authority)
+            certificates.check_issued(certificate, authority)
             if certificate.public_key() != key.public_key():
                 raise ValueError("is not the certificate of server.key")
         operator = _read(folder / OPERATOR_PUBLIC, _operator_public)
@@ -153,7 +147,7 @@ def _valid_certificate(content: bytes) -> x509.Certificate:
         certificate = x509.load_pem_x509_certificate(content)
     except ValueError:
         raise ValueError("is not a certificate (PEM)") from None
-    check_certificate(certificate)
+    certificates.check_certificate(certificate)
     return certificate
 
 
@@ -230,11 +224,7 @@ def _by_client(content: bytes, parse: Callable[[str], bytes]) -> dict[int, bytes
 def make_keys(folder: Path, clients: int, hosts: Sequence[str], valid: timedelta) -> None:
     """Make the key folders of a server, its operator and its clients, whole or not at all.
 
-    Args:
-        folder: Must not exist.
-        clients: Number of clients.
-        hosts: Names and addresses at which clients reach the server, beside those of its own machine.
-        valid: How long the certificates are valid.
+    Clients reach the server at its hosts, which are names and addresses, beside those of its own machine.
 
     Raises:
         Refused: The folder exists or can't be written, or a host is neither a name nor an address.
@@ -243,7 +233,7 @@ def make_keys(folder: Path, clients: int, hosts: Sequence[str], valid: timedelta
         raise Refused(f"DIR {str(folder)!r}: exists; a new folder is needed, or --add N for more clients")
     for host in hosts:
         try:
-            subject_name(host)
+            certificates.subject_name(host)
         except ValueError as error:
             raise Refused(f"--host {host!r}: {error}") from None
     draft = folder.absolute().with_name(f".{folder.name}.draft")
@@ -260,8 +250,8 @@ def make_keys(folder: Path, clients: int, hosts: Sequence[str], valid: timedelta
 
 
 def _make_all(draft: Path, clients: int, hosts: Sequence[str], valid: timedelta) -> None:
-    authority_key, authority = make_authority(valid)
-    server_key, certificate = make_server_certificate(authority_key, authority, hosts, valid)
+    authority_key, authority = certificates.make_authority(valid)
+    server_key, certificate = certificates.make_server_certificate(authority_key, authority, hosts, valid)
     operator = Ed25519PrivateKey.generate()
     operator_public = operator.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     ca = authority.public_bytes(Encoding.PEM)

@@ -114,14 +114,9 @@ def up(
 ) -> Run:
     """Run an experiment on a server and clients that are started for it and ended after it; return the completed run.
 
-    They connect over TLS, with keys that are made for this run.
-
-    Args:
-        experiment: The experiment.
-        out: The run directory, which must not exist; None: `runs/<name of the run>`.
-        keep: A new folder for keys, states and logs; None: a temporary one.
-        progress: Called with each round.
-        tell: Called with a line when all clients have joined, and when a client has ended.
+    They connect over TLS, with keys that are made for this run. The run directory `out` must not exist; None:
+    `runs/<name of the run>`. `keep` is a new folder for keys, states and logs; None: a temporary one. `tell` is called
+    with a line when all clients have joined, and when a client has ended.
 
     Raises:
         Refused: The experiment can't be run.

@@ -73,13 +73,8 @@ class ClientsGrid(Grid):
         summed by the workers. So the result's bits don't depend on the number of workers or their order, and at most
         about `log2(groups)` totals are held here, for any number of clients.
 
-        Args:
-            groups: The messages, at least one in a group.
-            fold: Sent to where the replies are.
-            timeout: Seconds to wait; a late job, a run of groups, is left out of the total.
-
-        Returns:
-            The total; None if all are late.
+        A group has at least one message. A job (a run of groups) that is later than `timeout` seconds is left out of
+        the total, which is None if all are late.
         """
         for message in itertools.chain.from_iterable(groups):
             self._number(message)

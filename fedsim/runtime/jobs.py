@@ -37,14 +37,10 @@ Groups = Sequence[Sequence[Message]]  # each group is a leaf of the tree over wh
 
 
 def fold_groups(fold: Fold[T], sizes: Sequence[int], replies: Iterable[Message | None]) -> T | None:
-    """Return the total of replies; None if all are missing.
+    """Return the total of replies in groups of these sizes, at least one each; None if all are missing.
 
-    A group's replies are added in order, and the groups' totals over a `PairTree`.
-
-    Args:
-        fold: Adds and merges.
-        sizes: Of the groups, at least one.
-        replies: In the order of their messages; None: missing. Each is released before the next is requested.
+    A group's replies are added in order, and the groups' totals over a `PairTree`. The replies come in the order of their
+    messages (None: missing); each is released before the next is requested.
     """
     tree: PairTree[T] = PairTree(len(sizes), fold.merge)
     coming = iter(replies)

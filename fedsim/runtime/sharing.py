@@ -157,10 +157,6 @@ class Channel:
         self._frames: dict[int, int] = {}  # frames with it since it was last returned
         self._returns: deque[tuple[int, int]] = deque()
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, to wait on."""
-        return self._connection.fileno()
-
     def send(self, payload: bytes, *loans: Loan | None) -> None:
         """Send bytes and loans; raises `OSError` if the peer is gone."""
         lent: list[tuple[int, int, tuple[int, int], bool] | None] = []
@@ -178,7 +174,7 @@ class Channel:
         sizes = {segment.id: segment.size for segment in new}
         self._connection.send_bytes(pickle.dumps((payload, lent, sizes, returns)))
         if new:
-            with socket.socket(fileno=os.dup(self.fileno())) as line:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 socket.send_fds(line, [b"\0"], [segment.fd for segment in new])
 
     def receive(self) -> tuple[bytes, list[list[Values]]]:
@@ -190,7 +186,7 @@ class Channel:
         for number, frames in returns:
             self._lender.note_returned(number, frames, self)
         if sizes:
-            with socket.socket(fileno=os.dup(self.fileno())) as line:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 _, fds, _, _ = socket.recv_fds(line, 1, len(sizes))
             if len(fds) < len(sizes):
                 raise EOFError("the peer was gone before it could pass its memory on")

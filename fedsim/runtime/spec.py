@@ -6,7 +6,7 @@ import gc
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SERVER_APP = "fedsim.server.app:app"
 CLIENT_APP = "fedsim.clients.app:app"
+App = TypeVar("App")
 
 RUN_ID = 1  # a simulation has one run
 SERVER_NODE_ID = 1  # as Flower's SuperLink has it; clients begin after it
@@ -55,11 +56,7 @@ class AppSpec:
 
         if self.folder and sys.path[0] != self.folder:
             sys.path.insert(0, self.folder)
-        app = load_reference(self.reference)
-        if not isinstance(app, ClientApp):
-            kind = type(app).__name__
-            raise Refused(f"clientapp = {self.reference!r}: is a {kind}; a flwr ClientApp is needed")
-        return app
+        return _load(self.reference, ClientApp)
 
     def load_in_worker(self) -> ClientApp:
         """As `load`, in a worker process."""
@@ -82,9 +79,14 @@ def load_server_app(reference: str) -> ServerApp:
     """Import a ServerApp; raises `Refused` if there is none."""
     from flwr.serverapp import ServerApp
 
-    app = load_reference(reference)
-    if not isinstance(app, ServerApp):
-        raise Refused(f"serverapp = {reference!r}: is a {type(app).__name__}; a flwr ServerApp is needed")
+    return _load(reference, ServerApp)
+
+
+def _load(reference: str, kind: type[App]) -> App:
+    app, name = load_reference(reference), kind.__name__
+    if not isinstance(app, kind):
+        found = type(app).__name__
+        raise Refused(f"{name.lower()} = {reference!r}: is a {found}; a flwr {name} is needed")
     return app
 
 

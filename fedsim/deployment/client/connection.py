@@ -50,16 +50,10 @@ class ReplyTooLarge(ReplyDropped):
 
 
 class Connection:
-    """The connection of one client process.
+    """The connection of one client process, which has a node key, to the server at `HOST:PORT`.
 
-    Attributes:
-        node_id: The node that the server has given to this client's key; 0 before it has joined.
-
-    Args:
-        address: The server's, as `HOST:PORT`.
-        root_certificates: The authority that the server's certificate is checked against (PEM); None: no TLS.
-        key: The client's node key.
-        tell: Called with a line when the server is lost or refuses this client for now, and when it answers again.
+    The server's certificate is checked against `root_certificates` (PEM); None: no TLS. `tell` is called with a line
+    when the server is lost or refuses this client for now, and when it answers again.
     """
 
     def __init__(
@@ -79,7 +73,7 @@ class Connection:
         self._fleet, self._poll, self._pulse = (
             FleetApi(url, key, headers, trusting(root_certificates), timeout) for timeout in TIMEOUTS
         )
-        self.node_id = 0
+        self.node_id = 0  # the node that the server has given to this client's key; 0 before it has joined
         self._last = ""  # id of the last message that has arrived
         self._told = ""
         self._ended = threading.Event()
@@ -99,9 +93,7 @@ class Connection:
     def pull(self) -> Message | None:
         """Return the next message with its content still encoded; None: none came within `HOLD` seconds.
 
-        Raises:
-            ReplyDropped: A message came, and can't be read.
-            Refused: The server refuses this client.
+        Raises `ReplyDropped` for a message that can't be read, and `Refused` if the server refuses this client.
         """
         before = time.monotonic()
         encoded = self._retried(lambda: self._poll.take(self.node_id, self._last))
@@ -139,15 +131,6 @@ class Connection:
         self._retried(lambda: self._give(reply.metadata, encoded, seconds))
         return sum(map(len, encoded.contents.values()))
 
-    def _activate(self) -> None:
-        try:
-            self.node_id = self._fleet.activate()
-        except httpx.HTTPStatusError as error:
-            if self._has_tls or not is_not_activated(error.response):
-                raise
-            self._fleet.register()
-            self.node_id = self._fleet.activate()
-
     def _rejoin(self) -> None:
         """Make sure that the server has this client online; a client that is online can't be activated again."""
         if self.node_id:
@@ -157,7 +140,13 @@ class Connection:
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != httpx.codes.UNAUTHORIZED:
                     raise
-        self._activate()
+        try:
+            self.node_id = self._fleet.activate()
+        except httpx.HTTPStatusError as error:
+            if self._has_tls or not is_not_activated(error.response):
+                raise
+            self._fleet.register()
+            self.node_id = self._fleet.activate()
 
     def _give(self, metadata: Metadata, reply: WireMessage, seconds: float) -> None:
         if metadata.src_node_id != self.node_id:

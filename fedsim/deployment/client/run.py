@@ -50,8 +50,7 @@ def run_client(
 ) -> None:
     """Join, and answer messages until the process is told to end; the options are those of `fedsim client`.
 
-    Raises:
-        Refused: An option is invalid, or the server refuses this client.
+    Raises `Refused` where an option is invalid, or the server refuses this client.
     """
     address = Address.parse(on)
     if insecure and not address.is_loopback:

@@ -24,8 +24,7 @@ from fedsim.flower.control import FlowerRun
 def experiment_for(file: Path, overrides: Iterable[str], *, loopback: bool) -> Experiment:
     """Read an experiment for a deployment: `privacy.noise` is `os` unless the file says otherwise.
 
-    Raises:
-        Refused: The experiment is invalid, or its noise is seeded and the server isn't on this machine.
+    Raises `Refused` if it is invalid, or its noise is seeded and the server isn't on this machine.
     """
     overrides = list(overrides)
     experiment = Experiment.load(file, overrides)
@@ -82,8 +81,7 @@ def submit(remote: Remote, experiment: Experiment, keys: Path | None) -> Submitt
 def resume(remote: Remote, name: str, keys: Path | None) -> Submitted:
     """Resume a run that was stopped, was killed or has failed: start a new run of the same series.
 
-    Raises:
-        Refused: There is no such run, it is completed, or it is running.
+    Raises `Refused` if there is no such run, it is completed, or it is running.
     """
     before = find(remote, name, keys)
     with _reaching(remote):

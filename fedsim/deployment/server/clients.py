@@ -33,22 +33,16 @@ MINUTE = 60.0
 
 
 class Registration:
-    """The registered clients; `fedsim keys --add` may add clients while the server runs.
+    """The registered clients, by the server's key folder; `fedsim keys --add` may add clients while the server runs.
 
-    Attributes:
-        nodes: The node of each client.
-
-    Args:
-        folder: The server's key folder.
-        database: Flower's nodes.
-        list_file: JSON file of the node of each client, for ServerApps.
+    The node of each client is written to `list_file` (JSON), for ServerApps.
     """
 
     def __init__(self, folder: Path, database: Nodes, list_file: Path) -> None:
         self._folder, self._database, self._list_file = folder, database, list_file
         self._clients: dict[bytes, int] = {}
         self._read_at = 0
-        self.nodes: dict[int, int] = {}
+        self.nodes: dict[int, int] = {}  # of each client
         self._read()
 
     def client(self, public_key: bytes) -> int | None:

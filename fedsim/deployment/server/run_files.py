@@ -16,7 +16,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,12 +127,10 @@ def _files(folder: Path) -> dict[str, int]:
     sizes, noise = {}, _manifest(folder).get("noise")
     for path in sorted(folder.iterdir()):
         if may_be_copied(path.name, noise):
-            try:
+            with suppress(OSError):  # it was renamed since the directory was listed
                 status = path.lstat()
-            except OSError:  # it was renamed since the directory was listed
-                continue
-            if stat.S_ISREG(status.st_mode):
-                sizes[path.name] = status.st_size
+                if stat.S_ISREG(status.st_mode):
+                    sizes[path.name] = status.st_size
     return sizes
 
 

@@ -36,12 +36,8 @@ REASONS = {
 def listen(host: str, port: int) -> list[socket.socket]:
     """Open the socket of a server, and a second one at 127.0.0.1 unless the first includes 127.0.0.1 or ::1.
 
-    Args:
-        host: A name or address of this machine; 0.0.0.0 and :: are all addresses.
-        port: 0: a free port.
-
-    Raises:
-        Refused: This machine has no such address, or the port is in use.
+    The host 0.0.0.0 or :: means all addresses of this machine, the port 0 a free one. Raises `Refused` where this
+    machine has no such address, or the port is in use.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
