@@ -1,7 +1,7 @@
 """Private output of simulated clients: with the operating system's noise, errors and warnings go to the private log.
 
 An exception or a warning may reveal data (the norm of a record's gradient, a label). A client process writes them to
-its own log (`fedsim.deployment.client.client_loop`).
+its own log (`fedsim.deployment.client.run`).
 """
 
 from __future__ import annotations

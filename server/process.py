@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.deployment.server.environment import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
+from fedsim.deployment.server.apps import APP_LOG, CLIENTS, KEYS, LOOPBACK, STATE
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -54,7 +54,7 @@ class ServerProcess:
 
     def log_to_server(self, run: str) -> None:
         """Send this process's log lines to the server's log, each with the run's name."""
-        from fedsim.deployment.server.app_log import log_to
+        from fedsim.deployment.server.apps import log_to
 
         log_to(self.state / APP_LOG, run)
 

@@ -59,6 +59,6 @@ def client(
     from fedsim.deployment.client.shutdown import until_shutdown
 
     with exit_codes(), until_shutdown(parent):
-        from fedsim.deployment.client.run import Options, run_client
+        from fedsim.deployment.client.run import run_client
 
-        run_client(Options(address, state, keys, partition, of, data, only or [], insecure, quiet))
+        run_client(address, state, keys, partition, of, data, only or [], insecure, quiet)

@@ -36,7 +36,7 @@ def keys(
     DIR/server, DIR/operator and DIR/client-0, client-1, ... each go to their own machine, over a channel that you
     trust. DIR/ca.key stays at home. After --add, take server/ and every registry.json to its machine again.
     """
-    from fedsim.deployment.key_making import add_clients, make_keys
+    from fedsim.deployment.keys import add_clients, make_keys
 
     with exit_codes():
         if add is not None:

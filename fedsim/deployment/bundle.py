@@ -52,15 +52,14 @@ def installed_code() -> str:
         RuntimeError: A package is not installed.
     """
     digest = hashlib.sha256()
-    for path, content in sorted(
-        {path: content for name in PACKAGES for path, content in _modules(name)}.items()
-    ):
+    modules = {path: content for name in PACKAGES for path, content in _modules(name).items()}
+    for path, content in sorted(modules.items()):
         digest.update(f"{path}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-def _modules(package: str) -> list[tuple[str, bytes]]:
-    """Return the path (from `fedsim/` on) and the bytes of each module of a package, without importing any of them.
+def _modules(package: str) -> dict[str, bytes]:
+    """Return the bytes of each module of a package by its path from `fedsim/` on, without importing any of them.
 
     In a wheel the other packages lie inside `fedsim/`; in a checkout they are links there, which `rglob` doesn't follow.
     """
@@ -70,7 +69,7 @@ def _modules(package: str) -> list[tuple[str, bytes]]:
     folder = Path(found.origin).parent
     root = package.replace(".", "/")
     files = ((f"{root}/{file.relative_to(folder).as_posix()}", file) for file in folder.rglob("*.py"))
-    return [(path, file.read_bytes()) for path, file in files if not path.startswith("fedsim/experiments/")]
+    return {path: file.read_bytes() for path, file in files if not path.startswith("fedsim/experiments/")}
 
 
 @functools.cache
@@ -82,20 +81,14 @@ def make_bundle() -> bytes:
 
 
 def _config() -> dict[str, Any]:
-    """Return the tables of the bundle's `pyproject.toml`."""
     components = {"serverapp": SERVER_APP, "clientapp": CLIENT_APP}
     app = {"publisher": NAME, "components": components, "config": RUN_CONFIG}
     return {"project": {"name": NAME, "version": version(NAME)}, "tool": {"flwr": {"app": app}}}
 
 
 def check_bundle(fab: bytes) -> None:
-    """Check that a bundle is one that the installed version submits.
-
-    Raises:
-        ValueError: It is not; the message says what differs.
-    """
-    config = _config_of(fab)
-    expected = _config()
+    """Check that a bundle is one that the installed version submits; raises `ValueError`, which says what differs."""
+    config, expected = _config_of(fab), _config()
     for keys in (("project", "name"), ("project", "version"), ("tool", "flwr", "app", "components")):
         given, needed = _at(config, keys), _at(expected, keys)
         if given != needed:
@@ -128,7 +121,6 @@ def _config_of(fab: bytes) -> dict[str, Any]:
 
 
 def _at(tree: Any, keys: tuple[str, ...]) -> Any:
-    """Return what a tree of tables has under keys; None where there is nothing."""
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

@@ -6,6 +6,7 @@ Keys are ECDSA over P-256. Only the server has a certificate: clients and the op
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -22,14 +23,8 @@ CLOCKS_DIFFER = timedelta(hours=1)  # so that a new certificate is valid on a ma
 def make_authority(valid: timedelta) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """Make a certificate authority that signs server certificates and nothing else."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedsim certificate authority")])
-    certificate = (
-        _builder(name, name, key.public_key(), key.public_key(), valid)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return key, certificate
+    name = _name("fedsim certificate authority")
+    return key, _builder(name, name, key, key, valid, is_authority=True).sign(key, hashes.SHA256())
 
 
 def make_server_certificate(
@@ -38,24 +33,15 @@ def make_server_certificate(
     hosts: Sequence[str],
     valid: timedelta,
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """Make a server's key and certificate.
+    """Make a server's key and certificate, for its hosts and for `LOCAL_NAMES`.
 
-    Args:
-        authority_key: The authority's private key.
-        authority: The authority's certificate.
-        hosts: Names and addresses at which clients reach the server, beside `LOCAL_NAMES`.
-        valid: How long the certificate is valid from now on; negative: it has expired.
-
-    Raises:
-        ValueError: A host is neither a name nor an address.
+    With a negative `valid` it has expired. Raises `ValueError` where a host is neither a name nor an address.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     names = [subject_name(host) for host in dict.fromkeys([*hosts, *LOCAL_NAMES])]
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedsim server")])
+    subject = _name("fedsim server")
     certificate = (
-        _builder(subject, authority.subject, key.public_key(), authority_key.public_key(), valid)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        _builder(subject, authority.subject, key, authority_key, valid, is_authority=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(authority_key, hashes.SHA256())
@@ -96,36 +82,49 @@ def check_issued(certificate: x509.Certificate, authority: x509.Certificate) -> 
         raise ValueError("is not signed by the certificate authority in ca.pem") from None
 
 
+def trusting(authority: bytes | None) -> ssl.SSLContext | bool:
+    """Return the TLS context that trusts the certificates of an authority (PEM) alone; False: no TLS."""
+    if authority is None:
+        return False
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority.decode("ascii"))
+    return context
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    issuer_key: ec.EllipticCurvePublicKey,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
     valid: timedelta,
+    is_authority: bool,
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, now + valid) - CLOCKS_DIFFER)
-        .not_valid_after(now + valid)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
-    )
-
-
-def _usage(signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
+    now, public, issuer_public = datetime.now(UTC), key.public_key(), issuer_key.public_key()
+    usage = x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
         encipher_only=False,
         decipher_only=False,
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(now, now + valid) - CLOCKS_DIFFER)
+        .not_valid_after(now + valid)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_public), critical=False)
+        .add_extension(x509.BasicConstraints(is_authority, 0 if is_authority else None), critical=True)
+        .add_extension(usage, critical=True)
     )

@@ -20,11 +20,7 @@ def encode_content(content: RecordDict) -> RecordDict:
 
 
 def decode_content(content: RecordDict) -> RecordDict:
-    """Return the content that `encode_content` has encoded.
-
-    Raises:
-        ValueError: It hasn't.
-    """
+    """Return the content that `encode_content` has encoded; raises `ValueError` where it hasn't."""
     body = config_in(content, NAME).get(NAME)
     if not isinstance(body, bytes) or len(content) != 1:
         raise ValueError("the message's content is not one encoded record")

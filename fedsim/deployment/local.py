@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,17 +14,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from fedsim import interruption
 from fedsim.data import prepare
-from fedsim.deployment.children import Child, Children
-from fedsim.deployment.key_making import make_keys
+from fedsim.deployment.keys import make_keys
 from fedsim.deployment.operator.follow import Follower
 from fedsim.deployment.operator.remote import Remote, Unreachable
 from fedsim.deployment.operator.submit import submit
 from fedsim.errors import Refused, RunFailed
 from fedsim.experiment import Experiment
-from fedsim.interruption import interruptible
+from fedsim.interruption import SIGNALS, interruptible
 from fedsim.progress import Progress
 from fedsim.results import Run
 from fedsim.results.directory import check_free
@@ -31,6 +34,75 @@ READY = re.compile(r"fedsim server: ready on https://(\S+)")
 VALID = timedelta(days=365)  # of keys, which --keep may leave for later runs
 LOGS = " (--keep DIR keeps the logs)"
 PAUSE = 0.1  # seconds between two checks whether server and clients are ready
+GRACE = 15.0  # seconds for a process to end when it is told to
+
+
+@dataclass(frozen=True)
+class Child:
+    """A `fedsim` process. It leads a process group of its own, so that Ctrl-C in the terminal doesn't reach it."""
+
+    name: str  # in messages
+    process: subprocess.Popen[bytes]
+    log: Path  # the file of its output
+
+    @property
+    def lines(self) -> list[str]:
+        """Its output so far."""
+        return self.log.read_text(errors="replace").splitlines()
+
+    @property
+    def end(self) -> str | None:
+        """Its exit code and last line of output, as a message; None while it runs."""
+        if (code := self.process.poll()) is None:
+            return None
+        last = next((line.strip() for line in reversed(self.lines) if line.strip()), "it said nothing")
+        return f"{self.name} ended with {code}: {last}"
+
+
+@dataclass
+class Children:
+    """Child processes, started one by one; leaving the context manager ends all of them.
+
+    If this process is killed, they notice it (`--parent-pid`) and end by themselves.
+    """
+
+    logs: Path  # the folder of their output
+    started: list[Child] = field(default_factory=list)  # in the order in which they were started
+
+    def start(self, name: str, *arguments: str) -> Child:
+        """Start `fedsim` with arguments."""
+        command = [sys.executable, "-P", "-m", "fedsim.cli", *arguments, "--parent-pid", str(os.getpid())]
+        log = self.logs / f"{name}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.started.append(Child(name, process, log))
+        return self.started[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, SIGNALS
+        )  # a second Ctrl-C must leave no process behind
+        try:
+            for child in self.started:
+                child.process.terminate()
+            deadline = time.monotonic() + GRACE
+            for child in self.started:
+                with suppress(subprocess.TimeoutExpired):
+                    child.process.wait(max(deadline - time.monotonic(), 0.0))
+                with suppress(ProcessLookupError):
+                    os.killpg(child.process.pid, signal.SIGKILL)  # and the rest of its group
+                child.process.wait()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def up(
@@ -40,19 +112,11 @@ def up(
     progress: Progress,
     tell: Callable[[str], None],
 ) -> Run:
-    """Run an experiment on a server and clients that are started for it and ended after it.
+    """Run an experiment on a server and clients that are started for it and ended after it; return the completed run.
 
-    They connect over TLS, with keys that are made for this run.
-
-    Args:
-        experiment: The experiment.
-        out: The run directory, which must not exist; None: `runs/<name of the run>`.
-        keep: A new folder for keys, states and logs; None: a temporary one.
-        progress: Called with each round.
-        tell: Called with a line when all clients have joined, and when a client has ended.
-
-    Returns:
-        The completed run.
+    They connect over TLS, with keys that are made for this run. The run directory `out` must not exist; None:
+    `runs/<name of the run>`. `keep` is a new folder for keys, states and logs; None: a temporary one. `tell` is called
+    with a line when all clients have joined, and when a client has ended.
 
     Raises:
         Refused: The experiment can't be run.
@@ -74,25 +138,21 @@ def up(
 
 @contextmanager
 def started(folder: Path, clients: int) -> Iterator[LocalDeployment]:
-    """Start a server and clients, and end them after the block.
+    """Start a server and clients, which keep keys, states and logs in an empty folder; end them after the block.
 
-    Args:
-        folder: Empty; for keys, states and logs.
-        clients: Number of clients.
-
-    Raises:
-        RunFailed: One of them could not be started.
+    Raises `RunFailed` where one of them could not be started.
     """
     keys, logs = folder / "keys", folder / "logs"
     logs.mkdir()
     make_keys(keys, clients, [HOST], VALID)
     with Children(logs) as children:
-        server = children.start("server", *_server(folder))
+        where = ["--host", HOST, "--port", "0"]
+        server = children.start("server", "server", *_options(folder, "server"), *where)
         while (ready := next(filter(None, map(READY.search, server.lines)), None)) is None:
             _need([server])
             time.sleep(PAUSE)
-        for client in range(clients):
-            children.start(f"client-{client}", *_client(folder, client, ready[1]))
+        for name in (f"client-{client}" for client in range(clients)):
+            children.start(name, "client", *_options(folder, name), "--on", ready[1])
         with Remote.connect(ready[1], keys / "operator") as remote:
             while _online(remote) < clients:
                 _need(children.started)
@@ -104,11 +164,8 @@ def started(folder: Path, clients: int) -> Iterator[LocalDeployment]:
 def _folder(keep: Path | None) -> Iterator[Path]:
     """Make the folder for all that the processes need, and remove it unless it is to be kept."""
     if keep is None:
-        folder = Path(tempfile.mkdtemp(prefix="fedsim-up-"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="fedsim-up-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
         return
     try:
         keep.mkdir(parents=True)
@@ -119,19 +176,12 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 @dataclass
 class LocalDeployment:
-    """A server and its clients, all of which have joined.
+    """A server and its clients, all of which have joined."""
 
-    Attributes:
-        remote: The operator's connection to the server.
-        keys: The operator's key folder.
-        children: The server's process, followed by the clients'.
-        gone: Names of the ended clients that were reported.
-    """
-
-    remote: Remote
-    keys: Path
-    children: Children
-    gone: set[str] = field(default_factory=set)
+    remote: Remote  # the operator's connection to the server
+    keys: Path  # the operator's
+    children: Children  # the server's process, followed by the clients'
+    gone: set[str] = field(default_factory=set)  # names of the ended clients that were reported
 
     def run(
         self, experiment: Experiment, out: Path | None, progress: Progress, tell: Callable[[str], None]
@@ -164,15 +214,8 @@ class LocalDeployment:
             raise RunFailed(f"all clients have ended{LOGS}")
 
 
-def _server(folder: Path) -> list[str]:
-    where = ["--keys", str(folder / "keys" / "server"), "--state", str(folder / "server")]
-    return ["server", *where, "--host", HOST, "--port", "0"]
-
-
-def _client(folder: Path, client: int, address: str) -> list[str]:
-    name = f"client-{client}"
-    where = ["--keys", str(folder / "keys" / name), "--state", str(folder / name)]
-    return ["client", *where, "--on", address]
+def _options(folder: Path, name: str) -> list[str]:
+    return ["--keys", str(folder / "keys" / name), "--state", str(folder / name)]
 
 
 def _need(children: Iterable[Child]) -> None:
@@ -182,7 +225,6 @@ def _need(children: Iterable[Child]) -> None:
 
 
 def _online(remote: Remote) -> int:
-    try:
+    with suppress(Unreachable):  # `_need` sees whether it has ended
         return sum(client["online"] for client in remote.server()["clients"])
-    except Unreachable:  # `_need` sees whether it has ended
-        return 0
+    return 0

@@ -1,4 +1,4 @@
-"""The Grid shared by all engines: messages in, replies out, with Flower's semantics."""
+"""The Grid shared by all engines: messages in, replies out, with Flower's semantics; and the reference engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from flwr.serverapp import Grid
 from fedsim.flower.log import log
 from fedsim.flower.messages import no_node, no_reply, set_identity, unknown_message
 from fedsim.flower.runs import Run, simulated_run
-from fedsim.runtime.jobs import Fold, Groups, Job, Outcome
+from fedsim.runtime.jobs import Fold, Groups, Job, Outcome, perform
+from fedsim.runtime.packing import Packer, unpack
 from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id
 from fedsim.runtime.tree import PairTree, runs
 
@@ -29,10 +30,6 @@ class ClientsGrid(Grid):
 
     An engine defines how messages are answered (`_submit`, `_abandon`); this class handles ids, waiting, and clients'
     states. As a context manager it ends its workers.
-
-    Args:
-        spec: The app and its run.
-        workers: Number of parallel workers.
     """
 
     def __init__(self, spec: AppSpec, workers: int = 1) -> None:
@@ -75,17 +72,11 @@ class ClientsGrid(Grid):
         summed by the workers. So the result's bits don't depend on the number of workers or their order, and at most
         about `log2(groups)` totals are held here, for any number of clients.
 
-        Args:
-            groups: The messages, at least one in a group.
-            fold: Sent to where the replies are.
-            timeout: Seconds to wait; a late job, a run of groups, is left out of the total.
-
-        Returns:
-            The total; None if all are late.
+        A group has at least one message. A job (a run of groups) that is later than `timeout` seconds is left out of
+        the total, which is None if all are late.
         """
         for message in itertools.chain.from_iterable(groups):
-            message.metadata.__dict__["_message_id"] = f"{next(self._ids)}"
-            _check(message)
+            self._number(message)
         tree: PairTree[T] = PairTree(len(groups), fold.merge)
         cut = runs(len(groups), self.workers)
         jobs = [groups[run.start : run.stop] for run in cut]
@@ -144,8 +135,7 @@ class ClientsGrid(Grid):
         """
         accepted = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = f"{next(self._ids)}"
-            _check(message)
+            self._number(message)
             node = message.metadata.dst_node_id
             if node != SERVER_NODE_ID and not 0 <= client_of(node) < self.spec.clients:
                 log(ERROR, "Invalid destination node ID for Message: %s", message)
@@ -154,12 +144,11 @@ class ClientsGrid(Grid):
             else:
                 accepted.append(message)
         to_clients = [message for message in accepted if message.metadata.dst_node_id != SERVER_NODE_ID]
-        futures: dict[str, Future[Outcome]] = {}
-        for message, future in zip(to_clients, self._submit([[[m]] for m in to_clients], None), strict=True):
+        futures = self._submit([[[m]] for m in to_clients], None)
+        self._pending |= {message.metadata.message_id: (message, None) for message in accepted}
+        for message, future in zip(to_clients, futures, strict=True):
             message.metadata.delivered_at = datetime.now(UTC).isoformat()
-            futures[message.metadata.message_id] = future
-        for message in accepted:
-            self._pending[message.metadata.message_id] = message, futures.get(message.metadata.message_id)
+            self._pending[message.metadata.message_id] = message, future
         return [message.metadata.message_id for message in accepted]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -170,8 +159,7 @@ class ClientsGrid(Grid):
         """
         replies = []
         for message_id in dict.fromkeys(message_ids):
-            reply = self._reply(message_id)
-            if reply is not None:
+            if (reply := self._reply(message_id)) is not None:
                 self._pending.pop(message_id, None)
                 replies.append(reply)
         return replies
@@ -199,6 +187,13 @@ class ClientsGrid(Grid):
         """Drop messages that are no longer awaited; a worker at one of them is replaced."""
         given_up = [self._pending.pop(m.metadata.message_id, (None, None))[1] for m in messages]
         self._abandon(future for future in given_up if future is not None)
+
+    def _number(self, message: Message) -> None:
+        """Give a message its id; raises `ValueError` unless it can be sent and was not sent before."""
+        metadata = message.metadata
+        metadata.__dict__["_message_id"] = f"{next(self._ids)}"
+        if metadata.reply_to_message_id or metadata.ttl <= 0 or metadata.delivered_at:
+            raise ValueError(f"Invalid message: {message}")
 
     def _reply(self, message_id: str) -> Message | None:
         """Return the result of a pull for an id: the reply, an error, or None for not yet."""
@@ -246,12 +241,24 @@ class ClientsGrid(Grid):
             yield from done
 
 
-def _check(message: Message) -> None:
-    """Raise `ValueError` unless a message can be sent and was not sent before."""
-    metadata = message.metadata
-    if metadata.reply_to_message_id or metadata.ttl <= 0 or metadata.delivered_at:
-        raise ValueError(f"Invalid message: {message}")
-
-
 def _is_over(message: Message) -> bool:
     return message.metadata.created_at + message.metadata.ttl <= time.time()
+
+
+class SequentialGrid(ClientsGrid):
+    """The reference engine: in this process, one client after another. The other engines are tested against it."""
+
+    def __init__(self, spec: AppSpec) -> None:
+        super().__init__(spec)
+        self._app = spec.load()
+
+    def _submit(self, jobs: Sequence[Groups], fold: Fold[Any] | None) -> list[Future[Outcome]]:
+        futures = []
+        for groups in jobs:
+            packer = Packer()
+            job = Job.of(groups, fold, packer)
+            states = unpack(packer.pack(self._states_of(job)), packer.arrays)
+            done: Future[Outcome] = Future()
+            done.set_result(self._note(perform(self._app, self.spec, job, packer.arrays, states)))
+            futures.append(done)
+        return futures

@@ -33,21 +33,14 @@ class Fold(Protocol, Generic[T]):
         """Return the total of two; may change either."""
 
 
-Groups = Sequence[
-    Sequence[Message]
-]  # messages; each group is a leaf of the tree over which replies are folded
+Groups = Sequence[Sequence[Message]]  # each group is a leaf of the tree over which replies are folded
 
 
 def fold_groups(fold: Fold[T], sizes: Sequence[int], replies: Iterable[Message | None]) -> T | None:
-    """Return the total of replies; None if all are missing.
+    """Return the total of replies in groups of these sizes, at least one each; None if all are missing.
 
-    A group's replies are added in order, and the groups' totals over a `PairTree`.
-
-    Args:
-        fold: Adds and merges.
-        sizes: Of the groups, at least one.
-        replies: In the order of their messages; None for a missing one. Each is released before the next is
-            requested.
+    A group's replies are added in order, and the groups' totals over a `PairTree`. The replies come in the order of their
+    messages (None: missing); each is released before the next is requested.
     """
     tree: PairTree[T] = PairTree(len(sizes), fold.merge)
     coming = iter(replies)
@@ -87,17 +80,13 @@ class Job:
 
 @dataclass
 class Outcome:
-    """Result of a job.
+    """Result of a job."""
 
-    Attributes:
-        replies: One for each message, in order; empty if they were folded.
-        folded: Their total.
-        states: The existing states of its clients.
-    """
-
-    replies: list[Message] = field(default_factory=list)
-    folded: Any = None
-    states: dict[int, RecordDict] = field(default_factory=dict)
+    replies: list[Message] = field(
+        default_factory=list
+    )  # one for each message, in order; empty if they were folded
+    folded: Any = None  # their total
+    states: dict[int, RecordDict] = field(default_factory=dict)  # the existing ones of its clients
 
 
 def perform(
@@ -105,22 +94,16 @@ def perform(
 ) -> Outcome:
     """Let the clients of a job answer, one after another.
 
-    Args:
-        app: Answers.
-        spec: Makes the clients' contexts.
-        job: The messages.
-        arrays: Their packed arrays.
-        states: The existing states of the clients, owned by this job.
+    The arrays are those of the packed messages; the clients' existing states are owned by this job.
     """
     outcome = Outcome()
 
     def reply_of(client: int, message: Message) -> Message:
         context = spec.context(client, states.get(client))
         reply = answer(app, message, context)
+        # A client that raised keeps its old state.
         raised = reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-        if not raised and (
-            client in states or len(context.state)
-        ):  # a client that raised keeps its old state
+        if not raised and (client in states or len(context.state)):
             outcome.states[client] = context.state
         return reply
 

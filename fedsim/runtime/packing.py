@@ -1,9 +1,8 @@
-"""Objects as bytes, with their arrays separate.
+"""Objects as bytes, with their arrays separate: a pickle would copy each array in and out again.
 
-Pickling a message copies each of its arrays into the pickle and out again. Here a pickle holds only an array's index
-in a list; the engine transports the list (not at all, by shared memory, by Ray's object store). An array shared by
-several messages is in the list once, and so is a shared content, as a separate pickle: each unpacked message gets its
-own copy.
+Here a pickle holds an array's index in a list, which the engine transports (not at all, by shared memory, by Ray's object
+store). An array shared by several messages is in the list once, and so is a shared content, as a separate pickle: each
+unpacked message gets its own copy.
 """
 
 from __future__ import annotations
@@ -23,14 +22,10 @@ LARGE = 1 << 16  # bytes objects from this size on are treated as arrays
 
 
 class Packer:
-    """Packs objects that travel together.
-
-    Attributes:
-        arrays: The arrays of all packed objects, each once.
-    """
+    """Packs objects that travel together."""
 
     def __init__(self) -> None:
-        self.arrays: list[Values] = []
+        self.arrays: list[Values] = []  # of all packed objects, each once
         self._places: dict[int, int] = {}
         self._kept: list[object] = []  # kept alive so that their ids stay unique
 
@@ -58,19 +53,15 @@ class _Pickler(pickle.Pickler):
         self._whole = whole
 
     def persistent_id(self, item: object) -> tuple[str, int] | None:
-        """Return the index of an array, None for other objects."""
-        if isinstance(item, Array):
-            if item.stype != NUMPY:
-                return None
-            return "Array", self._packer.place(item, lambda: values_of(item))
+        place, pack = self._packer.place, self._packer.pack
+        if isinstance(item, Array) and item.stype == NUMPY:
+            return "Array", place(item, lambda: values_of(item))
         if type(item) is np.ndarray and not item.dtype.hasobject:
-            return "ndarray", self._packer.place(item, lambda: item)
+            return "ndarray", place(item, lambda: item)
         if type(item) is bytes and len(item) >= LARGE:
-            return "bytes", self._packer.place(item, lambda: np.frombuffer(item, np.uint8))
+            return "bytes", place(item, lambda: np.frombuffer(item, np.uint8))
         if type(item) is RecordDict and item is not self._whole:
-            return "records", self._packer.place(
-                item, lambda: np.frombuffer(self._packer.pack(item), np.uint8)
-            )
+            return "records", place(item, lambda: np.frombuffer(pack(item), np.uint8))
         return None
 
 
@@ -80,7 +71,6 @@ class _Unpickler(pickle.Unpickler):
         self._arrays = arrays
 
     def persistent_load(self, place: tuple[str, int]) -> object:
-        """Return the object at an index."""
         kind, index = place
         values = self._arrays[index]
         if kind == "Array":

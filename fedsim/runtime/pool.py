@@ -1,8 +1,4 @@
-"""Base of the engines with workers: one thread dispatches jobs.
-
-An engine defines how to start a worker, give it a job, and receive its messages; this class assigns jobs and handles
-lost workers.
-"""
+"""Base of the engines with workers: one thread dispatches jobs, and handles lost workers."""
 
 from __future__ import annotations
 
@@ -44,16 +40,11 @@ class Ticket:
 
 
 class Worker(ABC):
-    """A worker that does one job at a time, after loading the app.
-
-    Attributes:
-        ready: Whether it has loaded the app.
-        ticket: Its current job.
-    """
+    """A worker that does one job at a time, after loading the app."""
 
     def __init__(self) -> None:
-        self.ready = False
-        self.ticket: Ticket | None = None
+        self.ready = False  # whether it has loaded the app
+        self.ticket: Ticket | None = None  # its current job
 
     @abstractmethod
     def give(self, job: Job, shared: Any, states: bytes, state_arrays: Sequence[Values]) -> None:
@@ -90,11 +81,7 @@ class PoolGrid(ClientsGrid):
     """Runs clients in workers.
 
     A worker that dies is replaced, and each client that lost its answer is retried once, in a job of its own; if that
-    is lost too, or the spec allows no second try, the client has failed.
-
-    Args:
-        spec: The app and its run.
-        workers: Number of workers, at least 1.
+    is lost too, or the spec allows no second try, the client has failed. There is at least one worker.
     """
 
     def __init__(self, spec: AppSpec, workers: int) -> None:
@@ -218,7 +205,6 @@ class PoolGrid(ClientsGrid):
         return None
 
     def _take_from(self, worker: Worker) -> Ticket | None:
-        """Take a worker's ticket from it."""
         ticket, worker.ticket = worker.ticket, None
         if ticket is not None:
             self._busy.difference_update(ticket.job.clients)
@@ -246,11 +232,9 @@ class PoolGrid(ClientsGrid):
     def _try_again(self, ticket: Ticket, reason: str) -> None:
         """Retry each client of a lost job in a job of its own; a client that is lost again has failed."""
         self._release(ticket.shared)
-        if ticket.second_of is not None:
-            ticket.future.set_result(_failure(ticket, f"{reason}, twice"))
-            return
-        if not self.spec.second_try:
-            ticket.future.set_result(_failure(ticket, reason))
+        if ticket.second_of is not None or not self.spec.second_try:
+            said = reason if ticket.second_of is None else f"{reason}, twice"
+            ticket.future.set_result(_failure(ticket, said))
             return
         again = []
         for message in itertools.chain.from_iterable(ticket.groups):
@@ -299,7 +283,6 @@ class PoolGrid(ClientsGrid):
 
 
 def _failure(ticket: Ticket, reason: str) -> Outcome:
-    """Return the outcome of a failed job."""
     error = Error(ErrorCode.CLIENT_APP_CRASHED, reason)
     messages = itertools.chain.from_iterable(ticket.groups)
     return _outcome(ticket, [Message(error, reply_to=message) for message in messages])

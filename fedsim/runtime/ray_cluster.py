@@ -8,7 +8,6 @@ import queue
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,7 @@ class WorkerProcess:
 
 
 class Actor(Worker):
-    """An actor of the cluster.
-
-    Args:
-        ray: The module.
-        spec: The app and its run.
-        heard: Receives its messages.
-    """
+    """An actor of the cluster; `heard` receives its messages."""
 
     def __init__(
         self, ray: Any, spec: AppSpec, heard: queue.SimpleQueue[tuple[Actor, Future[Any]] | None]
@@ -95,8 +88,8 @@ class RayGrid(PoolGrid):
     Args:
         spec: The app and its run.
         workers: Number of actors, of one core each; 0: as many as the cluster has cores.
-        address: Of a cluster, as `ray.init` takes it (`"auto"`: the one this machine is in); empty: Ray is
-            started on this machine, and ended with the grid.
+        address: Of a cluster, as `ray.init` takes it (`"auto"`: the one this machine is in); empty: Ray is started
+            on this machine, and ended with the grid.
 
     Raises:
         Refused: Ray is not installed, or no cluster answers at the address.
@@ -111,13 +104,14 @@ class RayGrid(PoolGrid):
         self._ray: Any = ray
         self._ours = not ray.is_initialized()
         if self._ours:
-            connect = (
-                partial(ray.init, address)
-                if address
-                else partial(ray.init, "local", num_cpus=workers or cores())
-            )
             try:
-                connect(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=None)
+                ray.init(
+                    address or "local",
+                    num_cpus=None if address else workers or cores(),
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    include_dashboard=None,
+                )
             except (ConnectionError, ValueError, RuntimeError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise Refused(f"runtime.address = {address!r}: {first}") from None

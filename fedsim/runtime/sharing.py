@@ -52,19 +52,12 @@ def _anonymous_file(size: int) -> int:
 
 @dataclass(eq=False)
 class Loan:
-    """One use of a segment: its contents and its readers.
+    """One use of a segment: its contents and its readers."""
 
-    Attributes:
-        number: Names the loan to readers.
-        segment: The memory.
-        layout: Offset and length of the arrays' description.
-        sole: Whether there is one reader, which then owns the arrays and may change them.
-    """
-
-    number: int
+    number: int  # names the loan to readers
     segment: Segment
-    layout: tuple[int, int]
-    sole: bool
+    layout: tuple[int, int]  # offset and length of the arrays' description
+    sole: bool  # whether there is one reader, which then owns the arrays and may change them
     holders: int = 1  # in this process, that may still send it
     sent: dict[Channel, int] = field(default_factory=dict)  # frames that each reader has not returned yet
 
@@ -164,10 +157,6 @@ class Channel:
         self._frames: dict[int, int] = {}  # frames with it since it was last returned
         self._returns: deque[tuple[int, int]] = deque()
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, to wait on."""
-        return self._connection.fileno()
-
     def send(self, payload: bytes, *loans: Loan | None) -> None:
         """Send bytes and loans; raises `OSError` if the peer is gone."""
         lent: list[tuple[int, int, tuple[int, int], bool] | None] = []
@@ -177,16 +166,15 @@ class Channel:
                 lent.append(None)
                 continue
             self._lender.note_sent(loan, self)
-            segment = loan.segment
-            if segment.id not in self._known:
-                self._known.add(segment.id)
-                new.append(segment)
-            lent.append((loan.number, segment.id, loan.layout, loan.sole))
+            if loan.segment.id not in self._known:
+                self._known.add(loan.segment.id)
+                new.append(loan.segment)
+            lent.append((loan.number, loan.segment.id, loan.layout, loan.sole))
         returns = [self._returns.popleft() for _ in range(len(self._returns))]
         sizes = {segment.id: segment.size for segment in new}
         self._connection.send_bytes(pickle.dumps((payload, lent, sizes, returns)))
         if new:
-            with socket.socket(fileno=os.dup(self.fileno())) as line:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 socket.send_fds(line, [b"\0"], [segment.fd for segment in new])
 
     def receive(self) -> tuple[bytes, list[list[Values]]]:
@@ -198,7 +186,7 @@ class Channel:
         for number, frames in returns:
             self._lender.note_returned(number, frames, self)
         if sizes:
-            with socket.socket(fileno=os.dup(self.fileno())) as line:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 _, fds, _, _ = socket.recv_fds(line, 1, len(sizes))
             if len(fds) < len(sizes):
                 raise EOFError("the peer was gone before it could pass its memory on")

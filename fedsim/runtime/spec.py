@@ -6,7 +6,7 @@ import gc
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SERVER_APP = "fedsim.server.app:app"
 CLIENT_APP = "fedsim.clients.app:app"
+App = TypeVar("App")
 
 RUN_ID = 1  # a simulation has one run
 SERVER_NODE_ID = 1  # as Flower's SuperLink has it; clients begin after it
@@ -39,22 +40,15 @@ def client_of(node: int) -> int:
 
 @dataclass(frozen=True)
 class AppSpec:
-    """A ClientApp by reference, the number of clients, and their run config; sent to every worker.
-
-    Attributes:
-        clients: Number of clients.
-        run_config: The run config in each client's context.
-        reference: The ClientApp, as `"module:attribute"`.
-        folder: First folder to search for its modules; empty: none.
-        second_try: Whether a client is retried once if its worker died. False if its release can't be repeated: it
-            may have noted one with unrepeatable noise, and would release twice.
-    """
+    """A ClientApp by reference, the number of clients, and their run config; sent to every worker."""
 
     clients: int
-    run_config: UserConfig
-    reference: str = CLIENT_APP
-    folder: str = ""
+    run_config: UserConfig  # in each client's context
+    reference: str = CLIENT_APP  # `"module:attribute"`
+    folder: str = ""  # first folder to search for its modules; empty: none
     second_try: bool = True
+    """Whether a client is retried once if its worker died. False if its release can't be repeated: it may have noted
+    one with unrepeatable noise, and would release twice."""
 
     def load(self) -> ClientApp:
         """Import the ClientApp; raises `Refused` if there is none."""
@@ -62,21 +56,12 @@ class AppSpec:
 
         if self.folder and sys.path[0] != self.folder:
             sys.path.insert(0, self.folder)
-        app = load_reference(self.reference)
-        if not isinstance(app, ClientApp):
-            raise Refused(
-                f"clientapp = {self.reference!r}: is a {type(app).__name__}; a flwr ClientApp is needed"
-            )
-        return app
+        return _load(self.reference, ClientApp)
 
     def load_in_worker(self) -> ClientApp:
-        """As `load`, in a worker process.
-
-        The garbage collector then ignores existing objects: scanning those of hundreds of modules takes longer than a
-        client's training.
-        """
+        """As `load`, in a worker process."""
         app = self.load()
-        gc.freeze()
+        gc.freeze()  # scanning the objects of hundreds of modules takes longer than a client's training
         return app
 
     def context(self, client: int, state: RecordDict | None = None) -> Context:
@@ -94,9 +79,14 @@ def load_server_app(reference: str) -> ServerApp:
     """Import a ServerApp; raises `Refused` if there is none."""
     from flwr.serverapp import ServerApp
 
-    app = load_reference(reference)
-    if not isinstance(app, ServerApp):
-        raise Refused(f"serverapp = {reference!r}: is a {type(app).__name__}; a flwr ServerApp is needed")
+    return _load(reference, ServerApp)
+
+
+def _load(reference: str, kind: type[App]) -> App:
+    app, name = load_reference(reference), kind.__name__
+    if not isinstance(app, kind):
+        found = type(app).__name__
+        raise Refused(f"{name.lower()} = {reference!r}: is a {found}; a flwr {name} is needed")
     return app
 
 

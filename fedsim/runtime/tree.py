@@ -14,12 +14,8 @@ class PairTree(Generic[T]):
     A merge happens as soon as both of its sides are there, so when `n` parts come in order, about `log2(n)`
     are held at a time.
 
-    Args:
-        leaves: How many parts there will be.
-        merge: Returns the sum of a left and a right part; may change either.
-
-    Attributes:
-        total: The sum of all parts; None before the last has come, and if all are None.
+    `merge` returns the sum of a left and a right part, and may change either. `total` is the sum of all parts; None
+    before the last has come, and if all are None.
 
     >>> tree = PairTree(5, lambda left, right: f"({left}{right})")
     >>> for leaf, part in [(4, "e"), (2, "c"), (0, "a"), (3, None), (1, "b")]:
@@ -40,10 +36,8 @@ class PairTree(Generic[T]):
     def add(self, leaf: int, part: T | None, leaves: int = 1) -> None:
         """Put a part, or None where there is none, at its leaf; each leaf once.
 
-        Args:
-            leaf: Where it stands, or the first of the leaves that it is the total of.
-            part: The part.
-            leaves: How many those are: a power of two, of which `leaf` is a multiple, as `runs` cuts them.
+        A part may be the total of `leaves` leaves, a power of two, of which the first, `leaf`, is a multiple, as `runs`
+        cuts them.
         """
         height = leaves.bit_length() - 1
         index = leaf >> height

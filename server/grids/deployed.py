@@ -12,8 +12,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedsim.deployment.content_codec import decode_content, encode_content
-from fedsim.deployment.errors import reason_of
-from fedsim.deployment.wire import HOLD, MANY
+from fedsim.deployment.wire import HOLD, MANY, reason_of
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
 from fedsim.flower.wire_message import WireMessage

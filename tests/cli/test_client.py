@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from fedsim.deployment.key_making import make_keys
+from fedsim.deployment.keys import make_keys
 
 INSECURE = ["--on", "localhost:1", "--insecure", "--partition", "0", "--of", "3"]
 SAYINGS = [

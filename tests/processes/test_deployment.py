@@ -12,7 +12,7 @@ import fedsim.clients.app
 import fedsim.clients.mods.secagg
 from fedsim import Experiment
 from fedsim.data import prepare
-from fedsim.deployment.children import Child
+from fedsim.deployment.local import Child
 from tests.support.federation import Cable, Federation, federation
 from tests.support.planted import found, planted
 from tests.support.waiting import wait_for

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import Experiment, Run
-from fedsim.deployment.children import Child, Children
-from fedsim.deployment.key_making import make_keys
+from fedsim.deployment.keys import make_keys
+from fedsim.deployment.local import Child, Children
 from fedsim.deployment.operator import submit
 from fedsim.deployment.operator.follow import follow
 from fedsim.deployment.operator.remote import Remote, Unreachable

@@ -17,19 +17,12 @@ from fedsim.overrides import apply_overrides
 
 @dataclass(frozen=True)
 class Admitted:
-    """A run that a client takes part in.
+    """A run that a client takes part in."""
 
-    Attributes:
-        series: Id of its series: a run and those that resume it.
-        name: Its name, or its id if it has none.
-        run_config: Its run config.
-        experiment: The experiment in its run config.
-    """
-
-    series: int
-    name: str
+    series: int  # id of its series: a run and those that resume it
+    name: str  # or its id if it has none
     run_config: UserConfig
-    experiment: Experiment
+    experiment: Experiment  # in its run config
 
     @property
     def is_private(self) -> bool:
@@ -45,15 +38,9 @@ class Admitted:
 
 
 def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
-    """Return a run that a client may take part in.
+    """Return a run that a client may take part in; raises `ValueError`, which says why the client refuses it.
 
-    Args:
-        run: The run.
-        fab: The run's bundle.
-        only: The experiments that the client takes part in; empty: all that name no code of the operator's choice.
-
-    Raises:
-        ValueError: The client refuses the run; the message says why.
+    The client takes part in the experiments of `only`; empty: in all that name no code of the operator's choice.
     """
     try:
         check_bundle(fab)
@@ -69,7 +56,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
     if not only:
         _check_code(config)
     experiment = Experiment.from_run_config(config)
-    if only and not any(_same(experiment, one) for one in only):
+    if only and _without_noise(experiment) not in map(_without_noise, only):
         raise ValueError("its experiment is none of those that this client was started with (--only)")
     return Admitted(run.series_id, str(config["run-name"]) or str(run.run_id), config, experiment)
 
@@ -77,10 +64,7 @@ def admit(run: Run, fab: bytes, only: Sequence[Experiment]) -> Admitted:
 def _check_code(config: UserConfig) -> None:
     """Refuse code of the caller's choice, before the experiment is validated, which may load some of it.
 
-    Strategies and samplings run on the server alone.
-
-    Raises:
-        ValueError: The experiment names some, or can't be read.
+    Strategies and samplings run on the server alone. Raises `ValueError`.
     """
     try:
         tree = tomllib.loads(str(config["experiment"]))
@@ -95,11 +79,7 @@ def _check_code(config: UserConfig) -> None:
             )
 
 
-def _same(one: Experiment, other: Experiment) -> bool:
-    """Return whether two experiments are equal except for `privacy.noise`, which a deployment sets."""
-    return _without_noise(one) == _without_noise(other)
-
-
 def _without_noise(experiment: Experiment) -> Experiment:
+    """Return an experiment without its `privacy.noise`, which a deployment sets."""
     privacy = experiment.privacy.model_copy(update={"noise": "seeded"})
     return experiment.model_copy(update={"privacy": privacy})

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeVar
 
 import httpx
@@ -21,9 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, Metadata
 
 from fedsim.deployment import wire
-from fedsim.deployment.client.diagnosis import clock_difference, speaks_tls, tls_problem
+from fedsim.deployment.certificates import trusting
 from fedsim.deployment.content_codec import encode_content
-from fedsim.deployment.errors import ReplyDropped, ReplyTooLarge, reason_of
 from fedsim.errors import Refused
 from fedsim.flower.fleet import FleetApi
 from fedsim.flower.http import is_not_activated, is_other_version
@@ -41,59 +41,39 @@ CLOCK_TOLERANCE = 60.0  # seconds; Flower's server takes signatures up to 300 s 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class ServerEndpoint:
-    """A server's address, and the authority that its certificate is checked against.
+class ReplyDropped(Exception):
+    """A message or its reply is of no use any more: the run has ended, or the message is gone. Says why."""
 
-    Attributes:
-        address: HOST:PORT.
-        root_certificates: The authority's certificate (PEM); None: no TLS.
-    """
 
-    address: str
-    root_certificates: bytes | None
-
-    @property
-    def url(self) -> str:
-        """The URL of the server."""
-        return f"{'http' if self.root_certificates is None else 'https'}://{self.address}"
-
-    def verify(self) -> ssl.SSLContext | bool:
-        """Return the TLS context that checks the server's certificate; False: no TLS."""
-        if self.root_certificates is None:
-            return False
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=self.root_certificates.decode("ascii"))
-        return context
+class ReplyTooLarge(ReplyDropped):
+    """The server takes no messages of this size."""
 
 
 class Connection:
-    """The connection of one client process.
+    """The connection of one client process, which has a node key, to the server at `HOST:PORT`.
 
-    Attributes:
-        node_id: The node that the server has given to this client's key; 0 before it has joined.
-
-    Args:
-        server: The server.
-        key: The client's node key.
-        tell: Called with a line when the server is lost or refuses this client for now, and when it answers again.
+    The server's certificate is checked against `root_certificates` (PEM); None: no TLS. `tell` is called with a line
+    when the server is lost or refuses this client for now, and when it answers again.
     """
 
     def __init__(
-        self, server: ServerEndpoint, key: ec.EllipticCurvePrivateKey, tell: Callable[[str], None]
+        self,
+        address: str,
+        root_certificates: bytes | None,
+        key: ec.EllipticCurvePrivateKey,
+        tell: Callable[[str], None],
     ) -> None:
-        self._server = server
-        self._tell = tell
-        instance = secrets.token_hex(8)
+        self._address, self._has_tls, self._tell = address, root_certificates is not None, tell
+        url, instance = f"{'https' if self._has_tls else 'http'}://{address}", secrets.token_hex(8)
 
         def headers(path: str) -> dict[str, str]:
             hold = {wire.HOLD: str(HOLD)} if path == TAKE else {}
             return {wire.INSTANCE: instance, **hold}
 
         self._fleet, self._poll, self._pulse = (
-            FleetApi(server.url, key, headers, server.verify(), timeout) for timeout in TIMEOUTS
+            FleetApi(url, key, headers, trusting(root_certificates), timeout) for timeout in TIMEOUTS
         )
-        self.node_id = 0
+        self.node_id = 0  # the node that the server has given to this client's key; 0 before it has joined
         self._last = ""  # id of the last message that has arrived
         self._told = ""
         self._ended = threading.Event()
@@ -106,17 +86,14 @@ class Connection:
     def leave(self) -> None:
         """Take this client offline, if it has joined and the server can be reached."""
         self._ended.set()
-        if not self.node_id:
-            return
-        with suppress(httpx.HTTPError, ValueError):
-            self._pulse.deactivate(self.node_id)
+        if self.node_id:
+            with suppress(httpx.HTTPError, ValueError):
+                self._pulse.deactivate(self.node_id)
 
     def pull(self) -> Message | None:
         """Return the next message with its content still encoded; None: none came within `HOLD` seconds.
 
-        Raises:
-            ReplyDropped: A message came, and can't be read.
-            Refused: The server refuses this client.
+        Raises `ReplyDropped` for a message that can't be read, and `Refused` if the server refuses this client.
         """
         before = time.monotonic()
         encoded = self._retried(lambda: self._poll.take(self.node_id, self._last))
@@ -154,17 +131,6 @@ class Connection:
         self._retried(lambda: self._give(reply.metadata, encoded, seconds))
         return sum(map(len, encoded.contents.values()))
 
-    # --- requests -------------------------------------------------------------------------------------------
-
-    def _activate(self) -> None:
-        try:
-            self.node_id = self._fleet.activate()
-        except httpx.HTTPStatusError as error:
-            if self._server.root_certificates is not None or not is_not_activated(error.response):
-                raise
-            self._fleet.register()
-            self.node_id = self._fleet.activate()
-
     def _rejoin(self) -> None:
         """Make sure that the server has this client online; a client that is online can't be activated again."""
         if self.node_id:
@@ -174,7 +140,13 @@ class Connection:
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != httpx.codes.UNAUTHORIZED:
                     raise
-        self._activate()
+        try:
+            self.node_id = self._fleet.activate()
+        except httpx.HTTPStatusError as error:
+            if self._has_tls or not is_not_activated(error.response):
+                raise
+            self._fleet.register()
+            self.node_id = self._fleet.activate()
 
     def _give(self, metadata: Metadata, reply: WireMessage, seconds: float) -> None:
         if metadata.src_node_id != self.node_id:
@@ -201,19 +173,19 @@ class Connection:
             except httpx.TransportError as error:
                 self._on_transport_error(error, failures)
             except ValueError as error:  # Flower's client raises it for an answer that is not Flower's
-                self._wait(f"{self._server.address} answers with something else ({error})", failures)
+                self._wait(f"{self._address} answers with something else ({error})", failures)
             else:
                 if self._told:
-                    self._tell(f"{self._server.address} answers again")
+                    self._tell(f"{self._address} answers again")
                 self._told = ""
                 return result
         raise AssertionError
 
     def _on_refusal(self, error: httpx.HTTPStatusError, failures: int) -> None:
         """Wait if the server may answer a refused request later; else raise `Refused` or `ReplyDropped`."""
-        response, reason = error.response, reason_of(error.response)
+        response, reason = error.response, wire.reason_of(error.response)
         joining = error.request.url.path.endswith(("activate-node", "register-node"))
-        code, address = response.status_code, self._server.address
+        code, address = response.status_code, self._address
         if is_other_version(response):
             raise Refused(f"{address} has another version of Flower: {reason}")
         if code >= 500 or (code == httpx.codes.UNAUTHORIZED and not joining):
@@ -221,11 +193,8 @@ class Connection:
         elif code in (httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS):
             self._wait(f"{address} refuses this client for now: {reason}", failures, PAUSE_IF_TURNED_AWAY)
         elif joining and is_not_activated(response) and failures < MOST_ACTIVATIONS:
-            self._wait(
-                f"{address} refuses this client for now: its key is, or was until now, in use",
-                failures,
-                PAUSE_IF_TURNED_AWAY,
-            )
+            why = f"{address} refuses this client for now: its key is, or was until now, in use"
+            self._wait(why, failures, PAUSE_IF_TURNED_AWAY)
         elif joining:
             self._raise_not_admitted(response, reason)
         elif code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
@@ -234,28 +203,59 @@ class Connection:
             raise ReplyDropped(reason)
 
     def _raise_not_admitted(self, response: httpx.Response, reason: str) -> NoReturn:
-        address = self._server.address
+        refusal = f"{self._address} refuses this client"
         if response.status_code != httpx.codes.UNAUTHORIZED and not is_not_activated(response):
-            raise Refused(f"{address} refuses this client: {reason}")
-        if (off := clock_difference(response)) > CLOCK_TOLERANCE:
-            raise Refused(
-                f"{address} refuses this client: this machine's clock is {off:.0f} s off the server's"
-            )
-        raise Refused(f"this client's key is not registered at {address} ({reason})")
+            raise Refused(f"{refusal}: {reason}")
+        if (off := _clock_difference(response)) > CLOCK_TOLERANCE:
+            raise Refused(f"{refusal}: this machine's clock is {off:.0f} s off the server's")
+        raise Refused(f"this client's key is not registered at {self._address} ({reason})")
 
     def _on_transport_error(self, error: httpx.TransportError, failures: int) -> None:
         """Wait for a server that can't be reached; raise `Refused` where TLS fails, or one side has TLS and the other not."""
-        address, secure = self._server.address, self._server.root_certificates is not None
-        problem = tls_problem(error)
-        if problem is not None:
-            raise Refused(f"{address}: {problem}")
-        if not secure and not isinstance(error, httpx.ConnectError) and speaks_tls(address):
-            raise Refused(f"{address} speaks TLS; --insecure is for a server without it")
+        if (problem := _tls_problem(error)) is not None:
+            raise Refused(f"{self._address}: {problem}")
+        if not self._has_tls and not isinstance(error, httpx.ConnectError) and _speaks_tls(self._address):
+            raise Refused(f"{self._address} speaks TLS; --insecure is for a server without it")
         # The first failure may be a kept connection that the server has closed.
-        self._wait(f"{address} is away ({error or type(error).__name__})" if failures else "", failures)
+        self._wait(f"{self._address} is away ({error or type(error).__name__})" if failures else "", failures)
 
     def _wait(self, why: str, failures: int, pause: float = 0.0) -> None:
         if why and not self._told:
             self._tell(f"{why}; trying again")
             self._told = why
         time.sleep(pause or min(FIRST_PAUSE * 2 ** min(failures, 10), LAST_PAUSE))
+
+
+def _clock_difference(response: httpx.Response) -> float:
+    """Return by how many seconds this machine's clock and the server's differ; 0: the answer has no date."""
+    try:
+        return abs(parsedate_to_datetime(response.headers["date"]).timestamp() - time.time())
+    except (KeyError, ValueError, TypeError):
+        return 0.0
+
+
+def _tls_problem(error: BaseException | None) -> str | None:
+    """Return why a TLS handshake will always fail; None: the error has another cause, or may pass."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
+                return "it doesn't speak TLS"
+            if error.reason and "ALERT" in error.reason:
+                return f"it refuses TLS ({error.reason.replace('_', ' ').lower()})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _speaks_tls(address: str) -> bool:
+    """Return whether a server accepts a TLS connection."""
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as plain:
+            context.wrap_socket(plain).close()
+    except OSError:
+        return False
+    return True

@@ -10,31 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from fedsim.deployment.errors import Shutdown
 from fedsim.interruption import SIGNALS
 
 PAUSE = 0.5  # seconds between checks whether the parent still runs
 
 
+class _Shutdown(BaseException):
+    """The process is to end at once."""
+
+
 @contextmanager
 def until_shutdown(parent: int | None) -> Iterator[None]:
-    """End the block at a signal or when the parent ends; a second signal ends the process at once.
-
-    Args:
-        parent: Process id of the parent; None: only signals end the block.
-    """
+    """End the block at a signal or when the parent, a process id, ends; a second signal ends the process at once."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        raise Shutdown
+        raise _Shutdown
 
     before = {number: signal.signal(number, end) for number in SIGNALS}
     if parent is not None:
         threading.Thread(target=_watch, args=[parent], daemon=True).start()
     try:
         yield
-    except Shutdown:
+    except _Shutdown:
         return
     finally:
         for number, handler in before.items():

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, RecordDict
 
+from fedsim.deployment.keys import private_pem
 from fedsim.errors import Refused
 from fedsim.flower.records import decode_records, encode_records
 from fedsim.results.files import write_whole
@@ -44,9 +45,8 @@ class State:
             self._lock = Lock(self.folder)
             self._noted = _read_notes(self.folder / NOTES)
         except Refused:
-            raise Refused(
-                f"--state {str(folder)!r}: another process uses it; each client has its own"
-            ) from None
+            why = "another process uses it; each client has its own"
+            raise Refused(f"--state {str(folder)!r}: {why}") from None
         except ValueError as error:
             raise Refused(f"--state {str(folder)!r}: {error}") from None
         except OSError as error:
@@ -57,8 +57,7 @@ class State:
         path = self.folder / NODE_KEY
         try:
             if not path.exists():
-                write_whole(path, _pem(ec.generate_private_key(ec.SECP384R1())))
-                path.chmod(0o600)
+                write_whole(path, private_pem(ec.generate_private_key(ec.SECP384R1())), private=True)
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError) as error:
             raise Refused(f"--state: {str(path)!r} can't be used: {error}") from None
@@ -66,15 +65,8 @@ class State:
             raise Refused(f"--state: {str(path)!r} is not an EC private key")
         return key
 
-    # --- states of series -----------------------------------------------------------------------------------
-
     def load(self, series: int) -> RecordDict:
-        """Return the state of a series; empty at first.
-
-        Raises:
-            OSError: It can't be read.
-            ValueError: It is damaged.
-        """
+        """Return the state of a series, empty at first; raises `OSError`, and `ValueError` if it is damaged."""
         path = self._path(series)
         if self._newest[0] != series:
             self._newest = series, path.read_bytes() if path.exists() else b""
@@ -89,8 +81,7 @@ class State:
     def save(self, series: int, state: RecordDict) -> None:
         """Write the state of a series to the disk, durably; an open session is kept in memory.
 
-        Raises:
-            OSError: It can't be written. The former state stays; an open session is lost.
+        Where this raises `OSError`, the former state stays, and an open session is lost.
         """
         self._sessions.pop(series, None)
         kept = RecordDict({name: record for name, record in state.items() if name != SESSION})
@@ -104,8 +95,6 @@ class State:
 
     def _path(self, series: int) -> Path:
         return self.folder / CONTEXTS / str(series)
-
-    # --- rounds ---------------------------------------------------------------------------------------------
 
     def has_noted(self, series: int, round_: int) -> bool:
         """Return whether this client may have sent an update in a round of a series."""
@@ -142,9 +131,3 @@ def _read_notes(path: Path) -> set[tuple[int, int]]:
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     return notes
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedsim.deployment.operator.remote import Unreachable
 from fedsim.deployment.operator.run_copy import Listing, RunCopy
-from fedsim.deployment.operator.submit import Submitted, sessions_of
+from fedsim.deployment.operator.submit import Submitted
 from fedsim.errors import Interrupted, RunFailed
 from fedsim.flower.control import FlowerRun
 from fedsim.interruption import interruptible
@@ -23,23 +23,15 @@ LONGEST_WAIT = 5.0  # seconds between two tries to reach a server that doesn't a
 
 @dataclass
 class Follower:
-    """Follows a run to its end.
-
-    Attributes:
-        run: The run.
-        copy: The copy of its directory.
-        progress: Called with its rounds.
-        tell: Called with a line when the server is lost, and when it answers again.
-        done: Number of rounds not to report; None: those that were over when following began.
-        watch: Called at every request, with whether the run has begun; before its rounds are reported.
-    """
+    """Follows a run to its end."""
 
     run: Submitted
-    copy: RunCopy
-    progress: Progress
-    tell: Callable[[str], None]
-    done: int | None = None
+    copy: RunCopy  # of its directory
+    progress: Progress  # called with its rounds
+    tell: Callable[[str], None]  # called with a line when the server is lost, and when it answers again
+    done: int | None = None  # number of rounds not to report; None: those that were over when following began
     watch: Callable[[bool], None] = lambda has_begun: None
+    """Called at every request, with whether the run has begun; before its rounds are reported."""
     _told: int = field(default=0, init=False)
     _has_started: bool = field(default=False, init=False)
 
@@ -93,7 +85,7 @@ class Follower:
     def _end(self, flower: FlowerRun, listing: Listing | None) -> None:
         """Complete the copy of a run that has ended; raises unless the run is completed."""
         run = self.run
-        if listing is None or sessions_of(listing) <= run.sessions:
+        if listing is None or listing.sessions <= run.sessions:
             raise RunFailed(flower.details or f"the run was {flower.outcome} before its first round")
         status, error = _ending(flower, listing.manifest)
         self.copy.complete(listing, status, error)
@@ -116,14 +108,9 @@ class Follower:
 def follow(
     run: Submitted, out: Path, progress: Progress, tell: Callable[[str], None], done: int | None = None
 ) -> Run:
-    """Follow a run to its end. A signal only ends the following.
+    """Follow a run to its end, as `Follower` does. A signal only ends the following.
 
-    Args:
-        run: The run.
-        out: The copy: a new directory, or a copy that was begun before.
-        progress: Called with its rounds.
-        tell: Called with a line when the server is lost, and when it answers again.
-        done: Number of rounds not to report; None: those that are over already.
+    The copy at `out` is a new directory, or a copy that was begun before.
 
     Raises:
         Refused: The copy can't be written.
@@ -134,9 +121,8 @@ def follow(
         try:
             Follower(run, copy, progress, tell, done).follow()
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped following the run, which goes on; {run.command('follow')} follows it"
-            ) from None
+            how = f"{run.command('follow')} follows it"
+            raise Interrupted(f"stopped following the run, which goes on; {how}") from None
     return Run(copy.path)
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Self
 
 import httpx
 
-from fedsim.deployment.address import Address
+from fedsim.deployment.certificates import trusting
 from fedsim.deployment.credential import OperatorAuth, sign_request
 from fedsim.deployment.keys import OperatorKeys
 from fedsim.deployment.operator.run_copy import Listing
+from fedsim.deployment.wire import Address
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower.control import ControlApi, FlowerRun
 
 TIMEOUT = 30.0  # seconds without an answer after which a server counts as unreachable
 RUNS = 1000  # how many of the latest runs are searched for a name
-Answer = TypeVar("Answer")
 
 
 class Unreachable(Exception):
@@ -32,22 +32,15 @@ class Remote:
     """A connection to a server, with the operator's key.
 
     Every method raises `Refused` where the server refuses the request, and `Unreachable` where nothing answers or the
-    server has an internal error.
-
-    Args:
-        address: Of the server.
-        keys: The operator's; None: a server on this machine that was started with `--insecure`.
+    server has an internal error. Without keys, it must be on this machine and have been started with `--insecure`.
     """
 
     def __init__(self, address: Address, keys: OperatorKeys | None) -> None:
         if keys is None and not address.is_loopback:
             raise Refused(f"--insecure: is for this machine alone; --on {address} needs --keys")
         self.address = address
-        verify: ssl.SSLContext | bool = True
-        if keys is not None:
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            verify.load_verify_locations(cadata=keys.root_certificates.decode("ascii"))
         base = f"{'http' if keys is None else 'https'}://{address}"
+        verify = trusting(None if keys is None else keys.root_certificates)
         sign = None if keys is None else partial(sign_request, keys.key)
         self._control = ControlApi(base, sign, verify, TIMEOUT)
         auth = None if keys is None else OperatorAuth(keys.key)
@@ -69,77 +62,73 @@ class Remote:
         self._control.close()
         self._http.close()
 
-    # --- runs in Flower's database ----------------------------------------------------------------------
-
     def start_run(self, bundle: bytes, config: Mapping[str, Any], series_id: int | None = None) -> FlowerRun:
         """Start a run of a bundle, in a new series or in one that exists."""
-        run = self._call(lambda: self._control.start_run(bundle, config, series_id))
+        with self._asking():
+            run = self._control.start_run(bundle, config, series_id)
         if run is None:
             raise Refused(f"{self.address}: the server did not start the run; its log says why")
         return run
 
     def stop_run(self, run_id: int) -> None:
         """Stop a run at once."""
-        if not self._call(lambda: self._control.stop_run(run_id)):
+        with self._asking():
+            has_stopped = self._control.stop_run(run_id)
+        if not has_stopped:
             raise RunFailed(f"{self.address}: the server could not stop run {run_id}")
 
     def flower_run(self, run_id: int) -> FlowerRun:
         """Return a run of Flower's."""
-        return self._call(lambda: self._control.run(run_id))
+        with self._asking():
+            return self._control.run(run_id)
 
     def latest(self, name: str) -> FlowerRun:
         """Return the latest of the runs that write the run directory `name`: the run itself, or one that resumes it."""
-        for run in self._call(lambda: self._control.runs(RUNS)):
+        with self._asking():
+            runs = self._control.runs(RUNS)
+        for run in runs:
             if run.config.get("run-name") == name:
                 return run
         raise Refused(f"run {name!r}: there is none at {self.address}")
 
-    # --- run directories --------------------------------------------------------------------------------
-
     def server(self) -> dict[str, Any]:
         """Return the server's version, the digest of its code, and its clients."""
-        tree: dict[str, Any] = self._call(lambda: self._checked(self._http.get("/fedsim/server"))).json()
+        with self._asking():
+            tree: dict[str, Any] = self._http.get("/fedsim/server").raise_for_status().json()
         return tree
 
     def listing(self, name: str) -> Listing | None:
         """Return the files of a run's directory; None: it doesn't exist yet."""
-        answer = self._call(lambda: self._http.get(f"/fedsim/runs/{name}"))
-        if answer.status_code == HTTPStatus.NOT_FOUND:
-            return None
-        tree = self._call(lambda: self._checked(answer)).json()
+        with self._asking():
+            answer = self._http.get(f"/fedsim/runs/{name}")
+            if answer.status_code == HTTPStatus.NOT_FOUND:
+                return None
+            tree = answer.raise_for_status().json()
         return Listing(tree["manifest"], tree["files"]) if tree["manifest"] else None
 
     def fetch(self, name: str, file: str, offset: int, into: BinaryIO) -> None:
         """Write the bytes of a run's file from `offset` on into an open file."""
-
-        def copy() -> None:
-            target, parameters = f"/fedsim/runs/{name}/files/{file}", {"offset": str(offset)}
-            with self._http.stream("GET", target, params=parameters) as answer:
-                if answer.is_error:
-                    answer.read()
-                for chunk in self._checked(answer).iter_bytes():
-                    into.write(chunk)
-
-        self._call(copy)
+        target, parameters = f"/fedsim/runs/{name}/files/{file}", {"offset": str(offset)}
+        with self._asking(), self._http.stream("GET", target, params=parameters) as answer:
+            if answer.is_error:
+                answer.read()
+            for chunk in answer.raise_for_status().iter_bytes():
+                into.write(chunk)
 
     def ask_to_stop(self, name: str) -> bool:
         """Have a run end after its current round; False: it has no directory yet."""
-        answer = self._call(lambda: self._http.post(f"/fedsim/runs/{name}/stop"))
-        if answer.status_code == HTTPStatus.NOT_FOUND:
-            return False
-        self._call(lambda: self._checked(answer))
+        with self._asking():
+            answer = self._http.post(f"/fedsim/runs/{name}/stop")
+            if answer.status_code == HTTPStatus.NOT_FOUND:
+                return False
+            answer.raise_for_status()
         return True
 
-    # --- errors -----------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _checked(answer: httpx.Response) -> httpx.Response:
-        return answer.raise_for_status()
-
-    def _call(self, ask: Callable[[], Answer]) -> Answer:
-        """Return an answer; raises `Refused` or `Unreachable`, with a message of one line."""
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn an error of a request into `Refused` or `Unreachable`, with a message of one line."""
         try:
-            return ask()
+            yield
         except httpx.HTTPStatusError as error:
             reason = _reason(error.response)
             if error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -12,12 +12,11 @@ import os
 import secrets
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Self
 
 from fedsim.errors import Refused
 from fedsim.results.directory import DRAFT, check_free
@@ -38,39 +37,30 @@ class Listing:
     manifest: dict[str, Any]
     files: dict[str, int]
 
+    @property
+    def sessions(self) -> int:
+        """How often the run has been resumed."""
+        return len(self.manifest.get("resumed", ()))
 
-class Fetch(Protocol):
-    """Fetches a file of the run directory."""
 
-    def __call__(self, file: str, offset: int, into: BinaryIO) -> None:
-        """Write the file's bytes from `offset` on into an open file."""
+Fetch = Callable[[str, int, BinaryIO], None]  # writes a file's bytes from an offset on into an open file
 
 
 class RunCopy:
-    """A copy that this process alone writes; leaving the context manager releases it.
-
-    Attributes:
-        path: The copy.
-        rows: The rows of its `metrics.jsonl`, so far.
-    """
+    """A copy that this process alone writes; leaving the context manager releases it."""
 
     def __init__(self, path: Path, deployment: Mapping[str, Any], fetch: Fetch) -> None:
-        """Begin a copy, or continue one.
+        """Begin a copy in a new directory, or continue one of the same run.
 
-        Args:
-            path: A new directory, or a copy of the same run.
-            deployment: Value of the manifest's `deployment`; its `run` is the run's name.
-            fetch: Fetches its files.
+        `deployment` is the value of that key in the copy's manifest; its `run` is the run's name.
 
         Raises:
             Refused: The path is no copy of this run, can't be written, or another process writes it.
         """
         self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []  # of its `metrics.jsonl`, so far
         self._deployment, self._fetch = dict(deployment), fetch
-        self._sessions: int | None = (
-            None  # how often the run had been resumed when the growing files were last read
-        )
+        self._sessions = -1  # how often the run had been resumed when the growing files were last read
         self._lock: Lock | None = None
         if not path.exists():
             check_free(path)
@@ -82,9 +72,7 @@ class RunCopy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._lock is not None:
             # With a lock file, a copy of a running run would look killed.
             (self.path / LOCK).unlink(missing_ok=True)
@@ -110,10 +98,7 @@ class RunCopy:
     def complete(self, listing: Listing, status: str, error: str | None) -> None:
         """Copy all files of a run that has ended that may be copied (`fedsim.results.disclosure`).
 
-        Args:
-            listing: Of the run, from after its end.
-            status: Of the run; the manifest of a ServerApp that was killed still has `running`.
-            error: Why it isn't completed; None: it is.
+        The status is that of the run: the manifest of a ServerApp that was killed still has `running`.
         """
         self.update(listing)
         for name in listing.files:
@@ -142,17 +127,14 @@ class RunCopy:
         self._lock = lock
 
     def _fill(self, folder: Path, listing: Listing) -> None:
-        sessions = len(listing.manifest.get("resumed", ()))
         for name in FIRST:
             if name not in listing.files or not may_be_copied(name, listing.manifest.get("noise")):
                 continue
-            if name in GROWING:
-                self._grow(
-                    folder / name, afresh=sessions != self._sessions
-                )  # a resumed run cuts its files first
+            if name in GROWING:  # a resumed run cuts these first
+                self._grow(folder / name, afresh=listing.sessions != self._sessions)
             elif not (folder / name).exists():
                 self._whole(name, folder)
-        self._sessions = sessions
+        self._sessions = listing.sessions
         self._write_manifest(folder, listing.manifest)
 
     def _grow(self, path: Path, *, afresh: bool) -> None:

@@ -1,4 +1,4 @@
-"""Helpers of the ASGI apps around Flower's: whole request bodies, and JSON answers."""
+"""Helpers of the ASGI apps around Flower's: whole request bodies, JSON answers, refusals."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fedsim.deployment.errors import Disconnected, HttpDenied
-
 MIB = 2**20
+
+
+class HttpDenied(Exception):
+    """The server refuses a request by an HTTP status; the message is one line that says why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Disconnected(Exception):
+    """The other side has closed the connection before its request was answered."""
 
 
 def header(scope: Scope, name: str) -> str | None:
@@ -21,27 +31,20 @@ def header(scope: Scope, name: str) -> str | None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: float) -> bytes:
-    """Return a request's whole body.
-
-    Raises:
-        HttpDenied: It is larger than `limit` bytes.
-        Disconnected: The other side has closed the connection.
-    """
+    """Return a request's whole body; raises `HttpDenied` if it is larger than `limit` bytes, and `Disconnected`."""
     declared = header(scope, "content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(int(declared), limit)
-    parts, size = [], 0
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise Disconnected
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(size, limit)
-        parts.append(part)
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(len(body), limit)
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return bytes(body)
 
 
 def _too_large(size: int, limit: float) -> HttpDenied:
@@ -64,8 +67,12 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 async def answer(send: Send, status: int, tree: dict[str, Any]) -> None:
     """Answer a request with JSON."""
-    content = json.dumps(tree).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    await respond(send, status, b"application/json", json.dumps(tree).encode())
+
+
+async def respond(send: Send, status: int, media_type: bytes, content: bytes) -> None:
+    """Answer a request with bytes of a media type."""
+    headers = [(b"content-type", media_type), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 

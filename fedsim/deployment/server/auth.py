@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 from collections.abc import Callable
@@ -29,12 +28,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedsim.deployment.credential import HEADER as OPERATOR
 from fedsim.deployment.credential import Verifier
-from fedsim.deployment.errors import Disconnected, HttpDenied
-from fedsim.deployment.server.asgi import MIB, answer, header, read_body, replay
-from fedsim.deployment.server.listening import is_loopback
-from fedsim.deployment.server.presence import Presence
-from fedsim.deployment.server.registration import Registration, fingerprint
-from fedsim.deployment.wire import INSTANCE, MANY, NODE
+from fedsim.deployment.server.asgi import MIB, Disconnected, HttpDenied, answer, header, read_body, replay
+from fedsim.deployment.server.clients import Presence, Registration, fingerprint
+from fedsim.deployment.wire import INSTANCE, MANY, NODE, is_loopback
 from fedsim.flower.paths import SEND
 
 log = logging.getLogger("fedsim.server")
@@ -52,61 +48,35 @@ LOGGED = 300  # characters of a refusal by Flower
 
 @dataclass(frozen=True)
 class Credentials:
-    """What requests are authenticated against.
-
-    Attributes:
-        operator: Checks the operator's credential.
-        clients: The clients' keys.
-    """
+    """What requests are authenticated against."""
 
     operator: Verifier
     clients: Registration
 
 
+@dataclass
 class Auth:
-    """An ASGI app that authenticates requests and passes them on to Flower's app or to fedsim's own.
+    """An ASGI app that authenticates requests and passes them on to Flower's app or to fedsim's own."""
 
-    Args:
-        flower: Flower's app.
-        own: Serves `/fedsim/...`.
-        credentials: None: `--insecure`, where every process of this machine may do anything.
-        presence: Which processes use the clients' keys.
-        take_offline: Called with the key of a client before it joins, since its former process may not have left.
-        limit: Bytes of a request's body, at most.
-        is_ready: Returns whether the server can start runs.
-    """
-
-    def __init__(
-        self,
-        flower: ASGIApp,
-        own: ASGIApp,
-        credentials: Credentials | None,
-        presence: Presence,
-        take_offline: Callable[[bytes], None],
-        limit: int,
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._flower = flower
-        self._own = own
-        self._credentials = credentials
-        self._presence = presence
-        self._take_offline = take_offline
-        self._limit = limit
-        self._is_ready = is_ready
+    flower: ASGIApp
+    own: ASGIApp  # serves `/fedsim/...`
+    credentials: Credentials | None  # None: `--insecure`, where every process of this machine may do anything
+    presence: Presence  # which processes use the clients' keys
+    take_offline: Callable[[bytes], None]
+    """Called with the key of a client before it joins, since its former process may not have left."""
+    limit: int  # bytes of a request's body, at most
+    is_ready: Callable[[], bool]  # returns whether the server can start runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
         if scope["type"] != "http":
-            await self._flower(scope, receive, send)
+            await self.flower(scope, receive, send)
         elif scope["path"] in (HEALTH, READY):
-            await self._answer_health(scope["path"], send)
+            ready = scope["path"] == HEALTH or self.is_ready()
+            status = {"status": "ok" if ready else "starting", "version": version("fedsim")}
+            await answer(send, 200 if ready else 503, status)
         else:
             await self._serve(_Request(scope), receive, send)
-
-    async def _answer_health(self, path: str, send: Send) -> None:
-        ready = path == HEALTH or self._is_ready()
-        status = {"status": "ok" if ready else "starting", "version": version("fedsim")}
-        await answer(send, 200 if ready else 503, status)
 
     async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
         try:
@@ -116,7 +86,7 @@ class Auth:
                 body = await self._check_client(request, receive)
             else:
                 _check_own_machine(request.scope)
-                limit = max(self._limit, MANY) if request.path == SEND else self._limit
+                limit = max(self.limit, MANY) if request.path == SEND else self.limit
                 body = await read_body(request.scope, receive, limit)
         except HttpDenied as denied:
             log.warning("refused %s: %s: %s", request.who, request.what, denied)
@@ -124,19 +94,19 @@ class Auth:
             return
         except Disconnected:
             return
-        app = self._own if request.path.startswith(OWN) else self._flower
+        app = self.own if request.path.startswith(OWN) else self.flower
         await app(request.scope, replay(body, receive), self._watching(request, send))
-        if request.status >= HTTPStatus.BAD_REQUEST and app is self._flower:
+        if request.status >= HTTPStatus.BAD_REQUEST and app is self.flower:
             log.warning("refused %s: %s: %d %s", request.who, request.what, request.status, request.reason)
 
     async def _check_operator(self, request: _Request, receive: Receive) -> bytes:
         """Return the body of a request with the operator's credential; raises `HttpDenied` and `Disconnected`."""
-        scope, limit = request.scope, min(self._limit, OPERATOR_LIMIT)
-        if self._credentials is None:
+        scope, limit = request.scope, min(self.limit, OPERATOR_LIMIT)
+        if self.credentials is None:
             return await read_body(scope, receive, limit)
-        verifier, credential = self._credentials.operator, header(scope, OPERATOR)
+        verifier, credential = self.credentials.operator, header(scope, OPERATOR)
         try:
-            verifier.check_time(credential)
+            verifier.read(credential)  # its time, for which the body isn't needed
             body = await read_body(scope, receive, limit)
             verifier.check(scope["method"], _target(scope), body, credential)
         except ValueError as error:
@@ -145,20 +115,19 @@ class Auth:
 
     async def _check_client(self, request: _Request, receive: Receive) -> bytes:
         """Return the body of a client's request; raises `HttpDenied` and `Disconnected`."""
-        if self._credentials is not None:
+        if self.credentials is not None:
             if request.path in CLOSED:
-                raise HttpDenied(
-                    403, "registration is closed; clients are registered in the server's nodes.json"
-                )
-            self._authenticate(request, self._credentials.clients)
+                why = "registration is closed; clients are registered in the server's nodes.json"
+                raise HttpDenied(403, why)
+            self._authenticate(request, self.credentials.clients)
         if request.path in IN_PARTS:
             raise HttpDenied(403, "a reply in parts is not accepted; `fedsim client` sends replies whole")
-        self._presence.check(request.key, request.instance)
+        self.presence.check(request.key, request.instance)
         if request.path == JOIN:
-            self._presence.check_join(request.key)
-        body = await read_body(request.scope, receive, self._limit)
+            self.presence.check_join(request.key)
+        body = await read_body(request.scope, receive, self.limit)
         if request.path == JOIN:
-            await asyncio.to_thread(self._take_offline, request.key)
+            await asyncio.to_thread(self.take_offline, request.key)
         return body
 
     def _authenticate(self, request: _Request, clients: Registration) -> None:
@@ -179,20 +148,19 @@ class Auth:
 
         async def watched(message: Message) -> None:
             request.note(message)
-            if message["type"] == "http.response.start" and request.status < HTTPStatus.BAD_REQUEST:
+            is_served = message["type"] == "http.response.start" and request.status < HTTPStatus.BAD_REQUEST
+            if is_served and request.path.startswith(FLEET) and request.key:
                 self._note_served(request)
             await send(message)
 
         return watched
 
     def _note_served(self, request: _Request) -> None:
-        if not request.path.startswith(FLEET) or not request.key:
-            return
         if request.path == LEAVE:
-            self._presence.left(request.key)
+            self.presence.left(request.key)
             log.info("%s has left", request.who)
             return
-        self._presence.served(request.key, request.instance)
+        self.presence.served(request.key, request.instance)
         if request.path == JOIN:
             log.info("%s has joined", request.who)
 
@@ -223,14 +191,14 @@ class _Request:
 
     @property
     def reason(self) -> str:
-        """The answer's reason, on one line."""
+        """The reason of a refusal, on one line."""
         text = self._answer.decode("utf-8", "replace")
         with suppress(ValueError, KeyError, TypeError):  # Flower's refusals aren't JSON with `error`
             text = json.loads(text)["error"]
         return " ".join(text.split())[:LOGGED]
 
     def note(self, message: Message) -> None:
-        """Note a part of the answer."""
+        """Note the status of the answer, or the beginning of a refusal."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif self.status >= HTTPStatus.BAD_REQUEST and len(self._answer) < LOGGED:
@@ -255,22 +223,18 @@ def _check_signature(scope: Scope, key: bytes) -> None:
     public_key.verify(signature, timestamp.encode(), ec.ECDSA(hashes.SHA256()))
     age = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
     if not -CLOCKS_DIFFER < age < SIGNED_WITHIN + CLOCKS_DIFFER:
-        raise ValueError(
-            f"was signed {age:.0f} s ago, by the client's clock; {SIGNED_WITHIN:.0f} s are allowed"
-        )
+        allowed = f"{SIGNED_WITHIN:.0f} s are allowed"
+        raise ValueError(f"was signed {age:.0f} s ago, by the client's clock; {allowed}")
 
 
 def _target(scope: Scope) -> str:
     """Return a request's path and query, as they were sent (still percent-encoded)."""
-    path, query = (
-        scope["raw_path"].decode("ascii", "replace"),
-        scope["query_string"].decode("ascii", "replace"),
-    )
+    path, query = (scope[key].decode("ascii", "replace") for key in ("raw_path", "query_string"))
     return f"{path}?{query}" if query else path
 
 
 def _decoded(text: str | None) -> bytes:
     try:
         return base64.b64decode(text or "", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return b""

@@ -14,15 +14,14 @@ from typing import Any
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fedsim.deployment.errors import Disconnected
-from fedsim.deployment.server.asgi import Response, ask, header, read_body
+from fedsim.deployment.server.asgi import Disconnected, Response, ask, header, read_body
 from fedsim.deployment.wire import HOLD
 from fedsim.flower.paths import COLLECT, GIVE, SEND, TAKE
 from fedsim.flower.protocol import BytesList, PullMessagesRequest, PushAppMessagesRequest
 
 LONGEST = 20.0  # seconds that a pull waits, at most
 APP_INTERVAL = (
-    1.0  # seconds after which a ServerApp's pull is tried again: no push announces Flower's error replies
+    1.0  # seconds after which a ServerApp's pull is repeated: no push announces Flower's error replies
 )
 PATHS = {TAKE, GIVE, SEND, COLLECT}
 
@@ -33,9 +32,6 @@ class LongPoll:
     """An ASGI app that holds the pulls to another one.
 
     It sees each push, and repeats the waiting pulls that the push may answer.
-
-    Args:
-        app: Serves pushes and pulls.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -79,8 +75,9 @@ class LongPoll:
                 if left <= 0 or self._is_closed or response.status != 200 or response.body:
                     return response
                 waiting = asyncio.ensure_future(news.wait())
+                seconds = min(left, interval)
                 await asyncio.wait(
-                    {waiting, disconnect}, timeout=min(left, interval), return_when=asyncio.FIRST_COMPLETED
+                    {waiting, disconnect}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                 )
                 waiting.cancel()
                 if disconnect.done():

@@ -15,15 +15,13 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Protobuf
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fedsim.deployment.errors import Disconnected, HttpDenied
-from fedsim.deployment.server.asgi import answer, header, read_body
+from fedsim.deployment.server.asgi import Disconnected, HttpDenied, answer, header, read_body, respond
 from fedsim.deployment.wire import INSTANCE, MANY, NODE, TASK
 from fedsim.flower.http import error_answer
 from fedsim.flower.message_store import MessageStore, Pulled
@@ -41,37 +39,18 @@ from fedsim.flower.wire_message import pack, unpack
 
 log = logging.getLogger("fedsim.server")
 
-MEDIA_TYPE = b"application/protobuf"
-
 T = TypeVar("T", bound=Protobuf)
 
 
-@dataclass(frozen=True)
-class _Delivery:
-    """A message that was sent to a client; its receipt is not confirmed.
-
-    Attributes:
-        instance: Names the client's process.
-        message: The message.
-    """
-
-    instance: str
-    message: Pulled
-
-
 class MessageRelay:
-    """An ASGI app that serves the paths of whole messages, and passes all other requests on.
-
-    Args:
-        app: Flower's app.
-        store: Flower's messages.
-    """
+    """An ASGI app that serves the paths of whole messages, and passes all other requests on to Flower's app."""
 
     def __init__(self, app: ASGIApp, store: MessageStore) -> None:
         self._app = app
         self._store = store
         self._lock = threading.Lock()  # SQLite has one writer at a time; others would wait by sleeping
-        self._deliveries: dict[int, _Delivery] = {}  # the last one, by node
+        # By node: the process that its last message was sent to, and the message, whose receipt isn't confirmed yet.
+        self._deliveries: dict[int, tuple[str, Pulled]] = {}
         self._sizes: dict[str, int] = {}  # bytes of each reply in the database, by the id of its message
         self._routes: dict[str, Callable[[Scope, bytes], bytes]] = {
             TAKE: self._take,
@@ -96,11 +75,7 @@ class MessageRelay:
         except Exception as error:
             await answer(send, *_refusal(error))
             return
-        headers = [(b"content-type", MEDIA_TYPE), (b"content-length", str(len(content)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-
-    # --- requests of clients --------------------------------------------------------------------------------
+        await respond(send, 200, b"application/protobuf", content)
 
     def _take(self, scope: Scope, body: bytes) -> bytes:
         """Return a client's next message; empty: there is none.
@@ -110,17 +85,17 @@ class MessageRelay:
         request = _parsed(PullMessagesRequest, body)
         node, instance = _own_node(scope, request.node.node_id), header(scope, INSTANCE) or ""
         with self._lock, self._store.session():
-            last = self._deliveries.pop(node, None)
-            if last is not None and (last.instance != instance or last.message.id in request.message_ids):
-                self._store.delete(last.message.id)
-                last = None
-            message = self._store.pull_message(request) if last is None else last.message
+            process, message = self._deliveries.pop(node, (instance, None))
+            if message is not None and (process != instance or message.id in request.message_ids):
+                self._store.delete(message.id)
+                message = None
+            message = message or self._store.pull_message(request)
             if message is None or self._store.is_over(message.run_id):
                 return b""
             contents = self._contents(message.run_id, message.tree)
             if contents is None:
                 return b""
-            self._deliveries[node] = _Delivery(instance, message)
+            self._deliveries[node] = instance, message
             return _packed(message.answer, contents)
 
     def _give(self, scope: Scope, body: bytes) -> bytes:
@@ -143,8 +118,6 @@ class MessageRelay:
         _own_node(scope, request.node.node_id)
         with self._lock:
             return bytes(self._store.heartbeat(request).SerializeToString())
-
-    # --- requests of ServerApps -----------------------------------------------------------------------------
 
     def _send(self, scope: Scope, body: bytes) -> bytes:
         """Store a ServerApp's messages, until their clients pull them."""
@@ -215,11 +188,8 @@ def _parsed(kind: type[T], body: bytes) -> T:
 
 
 def _unpacked(kind: type[T], body: bytes) -> tuple[T, dict[str, bytes]]:
-    """Return a body's request and objects; raises `HttpDenied`."""
-    try:
-        return unpack(kind, _parsed(BytesList, body))
-    except ValueError as error:
-        raise HttpDenied(400, str(error)) from None
+    """Return a body's request, and its objects by id; raises `HttpDenied` and `ValueError`."""
+    return unpack(kind, _parsed(BytesList, body))
 
 
 def _packed(head: Protobuf, contents: Mapping[str, bytes]) -> bytes:

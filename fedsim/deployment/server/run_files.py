@@ -16,6 +16,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,12 +37,7 @@ TAIL = 1 << 16  # bytes: the last line of metrics.jsonl is shorter
 
 
 def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIApp:
-    """Return the app.
-
-    Args:
-        runs: The folder of run directories.
-        clients: Returns a list of the clients.
-    """
+    """Return the app over the folder of run directories; `clients` lists the server's clients."""
 
     def show_server(request: Request) -> Response:
         from fedsim.deployment.bundle import installed_code  # imports Flower, which reads the environment
@@ -101,24 +97,21 @@ def _offset(request: Request) -> int:
 def _open(folder: Path, path: str) -> BinaryIO:
     """Open a file of a run; symbolic links are followed nowhere in the path."""
     *parents, name = path.split("/")
-    at = -1
     try:
         if not may_be_copied(path, _manifest(folder).get("noise")):
             raise FileNotFoundError
-        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        for parent in parents:
-            deeper = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
-            os.close(at)
-            at = deeper
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+        with ExitStack() as opened:
+            at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, at)
+            for parent in parents:
+                at = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+                opened.callback(os.close, at)
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise FileNotFoundError
     except (OSError, ValueError):  # of a null byte
         raise HTTPException(404, f"the run {folder.name!r} has no file {path!r}") from None
-    finally:
-        if at >= 0:
-            os.close(at)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise HTTPException(404, f"the run {folder.name!r} has no file {path!r}")
     return os.fdopen(file, "rb")
 
 
@@ -134,12 +127,10 @@ def _files(folder: Path) -> dict[str, int]:
     sizes, noise = {}, _manifest(folder).get("noise")
     for path in sorted(folder.iterdir()):
         if may_be_copied(path.name, noise):
-            try:
+            with suppress(OSError):  # it was renamed since the directory was listed
                 status = path.lstat()
-            except OSError:  # it was renamed since the directory was listed
-                continue
-            if stat.S_ISREG(status.st_mode):
-                sizes[path.name] = status.st_size
+                if stat.S_ISREG(status.st_mode):
+                    sizes[path.name] = status.st_size
     return sizes
 
 
@@ -179,7 +170,5 @@ def _rounds(path: Path) -> int | None:
 
 
 def _refuse(request: Request, error: Exception) -> Response:
-    status, reason = (
-        (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
-    )
-    return JSONResponse({"error": reason}, status_code=status)
+    reason = getattr(error, "detail", str(error))
+    return JSONResponse({"error": reason}, status_code=getattr(error, "status_code", 500))

@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,16 +22,15 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from fedsim.deployment.credential import Verifier
-from fedsim.deployment.keys import ServerKeys
-from fedsim.deployment.server import environment, superexec
-from fedsim.deployment.server.app_log import FORMAT, TIME_FORMAT, AppLog
+from fedsim.deployment.keys import CA, SERVER_CERTIFICATE, SERVER_KEY, ServerKeys
+from fedsim.deployment.server import apps, superexec
 from fedsim.deployment.server.auth import Auth, Credentials
-from fedsim.deployment.server.listening import is_loopback, listen, own_address
-from fedsim.deployment.server.presence import Presence
-from fedsim.deployment.server.registration import Registration, client_list
+from fedsim.deployment.server.clients import Presence, Registration, client_list
 from fedsim.deployment.server.run_files import run_files
-from fedsim.deployment.server.tls import Loop, server_context
+from fedsim.deployment.server.sockets import Loop, listen, own_address, server_context
+from fedsim.deployment.wire import Address, is_loopback
 from fedsim.errors import Refused, RunFailed
+from fedsim.results.files import write_whole
 from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
 
@@ -50,27 +48,16 @@ TASK_POLL = "0.3"  # seconds between SuperExec's polls for a new run
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of `fedsim server`.
+    """The options of `fedsim server`."""
 
-    Attributes:
-        keys: Its keys; None: no TLS, no keys, no credential, on loopback only.
-        state: The folder of its runs and its database.
-        host: The address that it listens on.
-        port: 0: a free port.
-        max_message: Bytes of a request's body, at most.
-        max_nodes: Clients present at a time; None: all that are registered.
-        joins_per_minute: None: no limit.
-        parent: Id of the process with which it ends; None: it ends by a signal only.
-    """
-
-    keys: ServerKeys | None
-    state: Path
-    host: str
-    port: int
-    max_message: int
-    max_nodes: int | None = None
-    joins_per_minute: int | None = None
-    parent: int | None = None
+    keys: ServerKeys | None  # None: no TLS, no keys, no credential, on loopback only
+    state: Path  # the folder of its runs and its database
+    host: str  # the address that it listens on
+    port: int  # 0: a free port
+    max_message: int  # bytes of a request's body, at most
+    max_nodes: int | None = None  # clients present at a time; None: all that are registered
+    joins_per_minute: int | None = None  # None: no limit
+    parent: int | None = None  # id of the process with which it ends; None: it ends by a signal only
 
     def __post_init__(self) -> None:
         if self.keys is None and not is_loopback(self.host):
@@ -122,12 +109,10 @@ def _set_environment(settings: Settings) -> None:
         "FLWR_LOG_LEVEL": "WARNING",
         "FLWR_HOME": str(settings.state / FLOWER_HOME),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": TASK_POLL,
-        environment.STATE: str(settings.state),
-        environment.KEYS: "" if settings.keys is None else str(settings.keys.folder),
+        apps.STATE: str(settings.state),
+        apps.KEYS: "" if settings.keys is None else str(settings.keys.folder),
+        apps.LOOPBACK: "1" if is_loopback(settings.host) else "",
     }
-    os.environ.pop(environment.LOOPBACK, None)
-    if is_loopback(settings.host):
-        os.environ[environment.LOOPBACK] = "1"
 
 
 def _set_logging() -> None:
@@ -135,9 +120,9 @@ def _set_logging() -> None:
     from fedsim.flower.log import take_over_log
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORMAT, TIME_FORMAT))
+    handler.setFormatter(logging.Formatter(apps.FORMAT, apps.TIME_FORMAT))
     take_over_log()
-    for name, level in (("fedsim", logging.INFO), ("uvicorn", logging.WARNING), ("flwr", logging.WARNING)):
+    for name, level in {**apps.LEVELS, "uvicorn": logging.WARNING}.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
@@ -147,36 +132,26 @@ def _write_secret(state: Path) -> Path:
     """Make a new secret, by which SuperExec authenticates when it asks for runs to start."""
     path = state / SECRET
     try:
-        path.unlink(missing_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(secrets.token_bytes(32))
+        write_whole(path, secrets.token_bytes(32), private=True)
     except OSError as error:
         raise Refused(f"--state {str(state)!r}: {SECRET}: {error.strerror}") from None
     return path
 
 
 class _Front:
-    """The ASGI apps around Flower's: authentication, long polling, the message relay, run directories.
-
-    Attributes:
-        app: The outermost app.
-        is_ready: Whether runs can start; `/health/ready` answers it.
-        clients: How many clients are registered, for the log.
-    """
+    """The ASGI apps around Flower's: authentication, long polling, the message relay, run directories."""
 
     def __init__(self, settings: Settings, superlink: SuperLink) -> None:
+        # These import Flower, which reads the environment.
         from fedsim.deployment.server.long_poll import LongPoll
-        from fedsim.deployment.server.message_relay import (
-            MessageRelay,  # these import Flower, which reads the environment
-        )
+        from fedsim.deployment.server.message_relay import MessageRelay
 
         nodes = superlink.nodes
-        self.is_ready = False
-        self.clients = "any client"
+        self.is_ready = False  # whether runs can start; `/health/ready` answers it
+        self.clients = "any client"  # for the log
         credentials = registration = None
         if settings.keys is not None:
-            registration = Registration(settings.keys.folder, nodes, settings.state / environment.CLIENTS)
+            registration = Registration(settings.keys.folder, nodes, settings.state / apps.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
         self._long_poll = LongPoll(MessageRelay(superlink.app, superlink.messages))
@@ -199,7 +174,8 @@ class _Front:
 async def _serve(
     settings: Settings, superlink: SuperLink, sockets: list[socket.socket], secret: Path
 ) -> None:
-    front = _Front(settings, superlink)
+    """Serve until the server is told to end, or a process that it needs has ended; copy the ServerApps' log lines."""
+    front, keys = _Front(settings, superlink), settings.keys
     server = _uvicorn(settings, front)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -209,14 +185,20 @@ async def _serve(
         if serving.done():
             raise RunFailed("Flower's SuperLink didn't start; its reason is above")
         await asyncio.sleep(0.01)
-    port = sockets[0].getsockname()[1]
-    keys = settings.keys
-    app_log = AppLog(settings.state / environment.APP_LOG)
-    process = superexec.start(own_address(sockets), None if keys is None else keys.authority, secret)
+    app_log = apps.AppLog(settings.state / apps.APP_LOG)
+    process = superexec.start(own_address(sockets), None if keys is None else keys.folder / CA, secret)
     try:
         front.is_ready = True
-        print(_ready_line(settings, port, front.clients), flush=True)
-        await _until(ending, serving, process, settings.parent, app_log)
+        scheme = "http" if keys is None else "https"
+        address = Address(settings.host, sockets[0].getsockname()[1])
+        print(f"fedsim server: ready on {scheme}://{address} ({front.clients})", flush=True)
+        while not ending.is_set() and not serving.done() and process.poll() is None:
+            app_log.copy_lines()
+            if settings.parent is not None and os.getppid() != settings.parent:
+                log.warning("process %d, which started this server, is gone", settings.parent)
+                ending.set()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ending.wait(), PAUSE)
         ended = process.poll() is not None and not ending.is_set()
     finally:
         front.close()
@@ -233,7 +215,6 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install no signal handlers."""
         yield
 
 
@@ -251,28 +232,6 @@ def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
     )
     config.load()
     if settings.keys is not None:
-        config.ssl = server_context(settings.keys.certificate, settings.keys.private_key)
+        folder = settings.keys.folder
+        config.ssl = server_context(folder / SERVER_CERTIFICATE, folder / SERVER_KEY)
     return _Uvicorn(config)
-
-
-def _ready_line(settings: Settings, port: int, clients: str) -> str:
-    scheme = "http" if settings.keys is None else "https"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"fedsim server: ready on {scheme}://{host}:{port} ({clients})"
-
-
-async def _until(
-    ending: asyncio.Event,
-    serving: asyncio.Task[None],
-    process: subprocess.Popen[bytes],
-    parent: int | None,
-    app_log: AppLog,
-) -> None:
-    """Wait until the server is told to end, or a process that it needs has ended; copy the ServerApps' log lines."""
-    while not ending.is_set() and not serving.done() and process.poll() is None:
-        app_log.copy_lines()
-        if parent is not None and os.getppid() != parent:
-            log.warning("process %d, which started this server, is gone", parent)
-            ending.set()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(ending.wait(), PAUSE)

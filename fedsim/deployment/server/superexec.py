@@ -26,16 +26,13 @@ RUN = "from fedsim.flower.superexec import main; main()"
 def start(address: str, root_certificates: Path | None, secret: Path) -> subprocess.Popen[bytes]:
     """Start the supervisor; SuperExec and ServerApps inherit this process's environment.
 
-    Args:
-        address: Of the server, as `HOST:PORT`.
-        root_certificates: File of the authority's certificate; None: no TLS.
-        secret: File of the secret that SuperExec and server share.
+    The server's address is `HOST:PORT`; the paths are the files of the authority's certificate (None: no TLS), and of
+    the secret that SuperExec and server share.
     """
     trust = ["--insecure"] if root_certificates is None else ["--root-certificates", str(root_certificates)]
     options = ["--runtime-api-address", address, "--superexec-auth-secret-file", str(secret), *trust]
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid()), *options], start_new_session=True
-    )
+    command = [sys.executable, "-m", __name__, str(os.getpid()), *options]
+    return subprocess.Popen(command, start_new_session=True)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -12,8 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from fedsim.cli import app
-from fedsim.deployment.key_making import add_clients, make_keys
-from fedsim.deployment.keys import ClientKeys, OperatorKeys, ServerKeys
+from fedsim.deployment.keys import (
+    CA,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    ClientKeys,
+    OperatorKeys,
+    ServerKeys,
+    add_clients,
+    make_keys,
+)
 from fedsim.errors import Refused
 
 YEAR = timedelta(days=365)
@@ -51,12 +59,13 @@ def test_the_parts_fit(folder: Path) -> None:
     for number in (0, 1):
         client = ClientKeys.load(folder / f"client-{number}")
         assert client.number == number
-        assert client.root_certificates == operator.root_certificates == server.authority.read_bytes()
+        assert client.root_certificates == operator.root_certificates == (server.folder / CA).read_bytes()
         assert public_key_to_bytes(client.node_key.public_key()) == server.nodes[number]
         signed = Ed25519PrivateKey.from_private_bytes(client.identity).public_key().public_bytes_raw()
         assert client.registry == server.registry
         assert client.registry[number] == signed
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.certificate, server.private_key)
+    chain = server.folder / SERVER_CERTIFICATE, server.folder / SERVER_KEY
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*chain)
 
 
 def test_the_certificate_names_the_hosts_and_this_machine(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fedsim import Experiment
-from fedsim.deployment.key_making import make_keys
+from fedsim.deployment.keys import make_keys
 from fedsim.deployment.operator.remote import Remote
 from fedsim.flower.control import FlowerRun
 from tests.support.deployment.bundles import files_of, with_toml, zipped

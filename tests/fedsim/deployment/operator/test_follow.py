@@ -11,11 +11,11 @@ import pytest
 
 import fedsim
 from fedsim import Experiment, Interrupted, Refused, RunFailed
-from fedsim.deployment.address import Address
 from fedsim.deployment.operator.follow import Follower, follow
 from fedsim.deployment.operator.remote import Remote
 from fedsim.deployment.operator.run_copy import deployment_of
 from fedsim.deployment.operator.submit import Submitted, experiment_for, find, resume, stop, submit
+from fedsim.deployment.wire import Address
 from tests.support.deployment.directories import files_of
 from tests.support.deployment.serving import Server, served
 from tests.support.stopping import Listener, change, stopped

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedsim.deployment.server.auth import Auth
-from fedsim.deployment.server.presence import Presence
+from fedsim.deployment.server.clients import Presence
 
 
 async def flower(scope: Any, receive: Any, send: Any) -> None:

@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from fedsim.deployment.server.listening import is_loopback, listen, own_address
+from fedsim.deployment.server.sockets import listen, own_address
+from fedsim.deployment.wire import is_loopback
 from fedsim.errors import Refused
 
 

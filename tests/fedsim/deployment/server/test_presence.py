@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedsim.deployment.errors import HttpDenied
-from fedsim.deployment.server.presence import Presence
+from fedsim.deployment.server.asgi import HttpDenied
+from fedsim.deployment.server.clients import Presence
 
 
 class Clock:

@@ -23,8 +23,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fedsim.deployment.credential import sign
-from fedsim.deployment.key_making import add_clients, make_keys
-from fedsim.deployment.keys import ClientKeys, OperatorKeys
+from fedsim.deployment.keys import ClientKeys, OperatorKeys, add_clients, make_keys
 from fedsim.flower.paths import GIVE
 from fedsim.flower.wire_message import pack
 from tests.support.deployment.servers import (

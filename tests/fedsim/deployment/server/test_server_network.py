@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.deployment.key_making import make_keys
+from fedsim.deployment.keys import make_keys
 from tests.support.deployment.servers import environment, serving
 
 SERVER, CLIENT = "10.231.77.1", "10.231.77.2"

@@ -16,8 +16,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, Regis
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 
-from fedsim.deployment.key_making import make_keys
-from fedsim.deployment.keys import ClientKeys, OperatorKeys
+from fedsim.deployment.keys import ClientKeys, OperatorKeys, make_keys
 from tests.support.deployment.servers import (
     COMMAND,
     LONGEST,

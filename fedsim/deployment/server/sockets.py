@@ -1,4 +1,4 @@
-"""The server's TLS. Each failed handshake is logged, with the peer's address.
+"""A server's sockets, and TLS over them. Each failed handshake is logged, with the peer's address.
 
 asyncio drops such a connection silently: an operator would not learn of a client with another authority, or of one that
 speaks plain HTTP. `do_handshake` has the error, and the event loop the address.
@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.deployment.wire import Address
+from fedsim.errors import Refused
+
 log = logging.getLogger("fedsim.server")
 
+NAMED = {"127.0.0.1", "::1"}  # in every server's certificate
+OWN_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+BACKLOG = 2048
 REASONS = {
     "HTTP_REQUEST": "it spoke plain HTTP; TLS is needed (https://)",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not trust this server's certificate authority",
@@ -24,13 +33,45 @@ REASONS = {
 }
 
 
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Open the socket of a server, and a second one at 127.0.0.1 unless the first includes 127.0.0.1 or ::1.
+
+    The host 0.0.0.0 or :: means all addresses of this machine, the port 0 a free one. Raises `Refused` where this
+    machine has no such address, or the port is in use.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        first = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Refused(f"--host {host!r} --port {port}: {_reason(error)}") from None
+    if first.getsockname()[0] in NAMED | OWN_OF_ALL.keys():
+        return [first]
+    taken = first.getsockname()[1]
+    try:
+        return [first, socket.create_server(("127.0.0.1", taken), backlog=BACKLOG)]
+    except OSError as error:
+        first.close()
+        raise Refused(f"--port {taken}: on 127.0.0.1: {_reason(error)}") from None
+
+
+def own_address(sockets: Sequence[socket.socket]) -> str:
+    """Return the address at which processes of this machine reach the server, as `HOST:PORT`."""
+    host, port = sockets[-1].getsockname()[:2]
+    return str(Address(OWN_OF_ALL.get(host, host), port))
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error)
+    return os.strerror(error.errno)  # without the address, which the caller's message has
+
+
 class _Handshake(ssl.SSLObject):
     """A connection's TLS, which logs why its handshake failed."""
 
     peer = "an unknown address"
 
     def do_handshake(self) -> None:
-        """Continue the handshake; raises as `ssl.SSLObject.do_handshake`."""
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -49,7 +90,6 @@ class _Named:
         self._peer = peer
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Do as `ssl.SSLContext.wrap_bio`."""
         wrapped = self._context.wrap_bio(*arguments, **options)
         if isinstance(wrapped, _Handshake):
             wrapped.peer = self._peer

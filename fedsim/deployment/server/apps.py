@@ -1,6 +1,7 @@
-"""The log lines of ServerApps, in the server's log. Flower discards the output of the ServerApps that it starts.
+"""What a server shares with its ServerApps: environment variables, files of its state directory, and its log.
 
-ServerApps append lines to a file in the server's state directory; the server copies them to its own log.
+Flower discards the output of the ServerApps that it starts. So they append their log lines to a file, from which the server
+copies them to its own log.
 """
 
 from __future__ import annotations
@@ -8,6 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+
+# Environment variables:
+STATE = "FEDSIM_DEPLOYED"  # the server's state directory
+KEYS = "FEDSIM_KEYS"  # the folder of the server's keys; empty: none
+LOOPBACK = "FEDSIM_LOOPBACK"  # empty unless the server can be reached from its own machine only
+# Files of the state directory:
+APP_LOG = "apps.log"  # the log lines of ServerApps
+CLIENTS = "clients.json"  # the node of each registered client
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -17,9 +26,8 @@ LEVELS = {"fedsim": logging.INFO, "flwr": logging.WARNING}  # of a ServerApp's l
 def log_to(file: Path, run: str) -> None:
     """Have this process, a ServerApp of a run, append its log lines to the file."""
     handler = logging.FileHandler(file)
-    handler.setFormatter(
-        logging.Formatter(FORMAT.replace("%(message)s", f"run {run}: %(message)s"), TIME_FORMAT)
-    )
+    text = FORMAT.replace("%(message)s", f"run {run}: %(message)s")
+    handler.setFormatter(logging.Formatter(text, TIME_FORMAT))
     for name, level in LEVELS.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
@@ -27,11 +35,7 @@ def log_to(file: Path, run: str) -> None:
 
 
 class AppLog:
-    """Reads ServerApps' log lines.
-
-    Args:
-        file: Emptied at first.
-    """
+    """Reads ServerApps' log lines from a file, which is emptied at first."""
 
     def __init__(self, file: Path) -> None:
         file.write_bytes(b"")
@@ -40,8 +44,7 @@ class AppLog:
 
     def copy_lines(self) -> None:
         """Write the lines that are new to the server's log (stderr)."""
-        lines = (self._half + self._stream.read()).split(b"\n")
-        self._half = lines.pop()
+        *lines, self._half = (self._half + self._stream.read()).split(b"\n")
         for line in lines:
             sys.stderr.write(line.decode("utf-8", "replace") + "\n")
 
