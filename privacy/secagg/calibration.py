@@ -14,10 +14,9 @@ from functools import lru_cache
 import numpy as np
 
 from fedsim.privacy.secagg import merkle
-from fedsim.privacy.secagg.choice import commitment_to
 from fedsim.privacy.secagg.costs import Operations
 from fedsim.privacy.secagg.encoding import Encoding
-from fedsim.privacy.secagg.graph import permutation
+from fedsim.privacy.secagg.graph import commitment_to, permutation
 from fedsim.privacy.secagg.primitives import (
     KEY,
     SIGNATURE,

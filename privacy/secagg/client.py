@@ -14,31 +14,24 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.choice import commitment_to, part_of
 from fedsim.privacy.secagg.client_state import Secrets, State
+from fedsim.privacy.secagg.graph import commitment_to, part_of
 from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
-from fedsim.privacy.secagg.primitives import (
-    KEY,
-    PROTOCOL,
-    SIGNATURE,
-    AgreementKey,
-    Entropy,
-    SigningKey,
-    is_signed,
-    joined,
-)
+from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, Entropy, SigningKey, is_signed
 from fedsim.privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
 from fedsim.privacy.secagg.shamir import split_key
 from fedsim.privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
 from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
-from fedsim.privacy.secagg.topology import ATTEMPTS, Adversary
-from fedsim.privacy.secagg.transcript import extended, hash_of, initial_transcript, is_signed_by, signed
+from fedsim.privacy.secagg.topology import ATTEMPTS
+from fedsim.privacy.secagg.transcript import (
+    alive_statement,
+    extended,
+    hash_of,
+    initial_transcript,
+    is_signed_by,
+    signed,
+)
 from fedsim.privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
-
-
-def alive_statement(session: bytes, alive: bytes) -> bytes:
-    """Return the statement that clients sign in stage `confirm`: these have uploaded."""
-    return joined(PROTOCOL, b"alive", session, alive)
 
 
 class ClientSession:
@@ -95,7 +88,7 @@ class ClientSession:
         state = State(agreed, me, secrets, list(agreed.stages), initial_transcript(agreed, me), keys)
         session = cls(state, policy, entropy)
         reply = session._signed(Stage.ADVERTISE, spec, keys.advertised)
-        if session._is_against_server:
+        if agreed.malicious:
             state.advertised = replace(keys, signature=reply[-SIGNATURE:])
         return session, reply
 
@@ -120,9 +113,16 @@ class ClientSession:
             raise ValueError("the session is closed")
         try:
             self.check_due(stage)
-            body = (
-                self._upload(request, vector, task) if stage is Stage.UPLOAD else self._body(stage, request)
-            )
+            if stage is Stage.UPLOAD:
+                body = self._upload(request, vector, task)
+            else:
+                answers = {
+                    Stage.REVEAL: self._reveal,
+                    Stage.SHARE: self._share,
+                    Stage.CONFIRM: self._confirm,
+                    Stage.UNMASK: self._unmask,
+                }
+                body = answers[stage](request)
             reply = self._signed(stage, request, body)
         except ValueError:
             self.close()
@@ -142,7 +142,7 @@ class ClientSession:
 
     def dumps(self) -> bytes:
         """Return the session as JSON, with its secrets, but without an identity key."""
-        return self._state.dumps(without_signing_key=self._is_against_server)
+        return self._state.dumps(without_signing_key=self.spec.malicious)
 
     @classmethod
     def loads(
@@ -152,16 +152,6 @@ class ClientSession:
         return cls(State.loads(text, signing=identity or b""), policy, entropy)
 
     # --- stage by stage ---------------------------------------------------------------------------------
-
-    def _body(self, stage: Stage, request: bytes) -> bytes:
-        """Return the answer to a stage other than `upload`."""
-        if stage is Stage.REVEAL:
-            return self._reveal(request)
-        if stage is Stage.SHARE:
-            return self._share(request)
-        if stage is Stage.CONFIRM:
-            return self._confirm(request)
-        return self._unmask(request)
 
     def _reveal(self, request: bytes) -> bytes:
         """Reveal one's part of the graph's seed, once all are committed to; commit to that of the next attempt."""
@@ -191,7 +181,7 @@ class ClientSession:
             part=part_of(bytes(secrets.graph), max(state.attempts, 1)),
             fingerprint=state.fingerprint,
         )
-        if self._is_against_server:
+        if self.spec.malicious:
             self._check_identities(place)
         channel = AgreementKey(bytes(secrets.channel))
         for client, (_, keys) in place.neighbours.items():
@@ -257,7 +247,7 @@ class ClientSession:
         reader, secrets = Reader(request), self._state.secrets
         alive = reader.take(-(-self._place.size // 8))
         around = self._alive_around(alive)
-        if self._is_against_server:
+        if self.spec.malicious:
             self._check_confirmed(reader, alive)
         reader.end()
         chosen = (
@@ -266,11 +256,7 @@ class ClientSession:
         )
         return b"".join((*chosen, secrets.own_share))
 
-    # --- checks ----------- -----------------------------------------------------------------------------
-
-    @property
-    def _is_against_server(self) -> bool:
-        return self._state.spec.adversary is Adversary.MALICIOUS_SERVER
+    # --- checks -----------------------------------------------------------------------------------------
 
     @property
     def _place(self) -> Place:
@@ -343,7 +329,7 @@ class ClientSession:
 
 def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None) -> bytes | None:
     """Return the identity key for signatures against a malicious server; None: a fresh key suffices."""
-    if spec.adversary is not Adversary.MALICIOUS_SERVER:
+    if not spec.malicious:
         return None
     if identity is None or policy.registry.get(me) != SigningKey(identity).public:
         raise ValueError(f"client {me} is not registered with its identity key")
@@ -352,10 +338,9 @@ def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | Non
 
 def _public(secrets: Secrets, spec: RoundSpec, me: int) -> Keys:
     """Return a client's advertisement."""
-    reveals = Stage.REVEAL in spec.stages
     return Keys(
         channel=AgreementKey(bytes(secrets.channel)).public,
         masks=AgreementKey(bytes(secrets.masks)).public,
         signing=SigningKey(bytes(secrets.signing)).public,
-        commitment=commitment_to(me, part_of(bytes(secrets.graph), 1)) if reveals else b"",
+        commitment=commitment_to(me, part_of(bytes(secrets.graph), 1)) if spec.reveals else b"",
     )

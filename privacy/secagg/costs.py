@@ -18,7 +18,6 @@ from fedsim.privacy.secagg.roster import KEYS
 from fedsim.privacy.secagg.shamir import SHARE
 from fedsim.privacy.secagg.shares import SEALED
 from fedsim.privacy.secagg.spec import RoundSpec, Stage
-from fedsim.privacy.secagg.topology import Adversary
 from fedsim.privacy.secagg.wire import ID, INDEX
 
 
@@ -152,38 +151,30 @@ class _Shape:
     survivors: int
 
     @property
-    def malicious(self) -> bool:
-        return self.spec.adversary is Adversary.MALICIOUS_SERVER
-
-    @property
-    def reveals(self) -> bool:
-        return Stage.REVEAL in self.spec.stages
-
-    @property
     def degree(self) -> int:
         return min(self.spec.degree, self.spec.clients - 1)
 
     @property
     def confirmed(self) -> int:
         """Signatures of the list of uploads that each survivor receives."""
-        return min(self.spec.quorum, self.survivors) if self.malicious else 0
+        return min(self.spec.quorum, self.survivors) if self.spec.malicious else 0
 
     @property
     def entry(self) -> int:
         """Bytes of a client in the roster."""
-        return ID + KEYS + KEY * self.reveals + SIGNATURE * self.malicious
+        return ID + KEYS + KEY * self.spec.reveals + SIGNATURE * self.spec.malicious
 
     def message(self, stage: Stage) -> Message:
         clients, degree, encoding = self.spec.clients, self.degree, self.spec.encoding
         bitmap = -(-clients // 8)
         signatures = self.confirmed * (INDEX + SIGNATURE)
         with_proof = INDEX + self.entry + 1 + HASH_BYTES * depth(clients)
-        whole = self.spec.complete or self.reveals
+        whole = self.spec.complete or self.spec.reveals
         down, body = {
-            Stage.ADVERTISE: (len(self.spec.dumps()), KEYS + KEY * self.reveals),
+            Stage.ADVERTISE: (len(self.spec.dumps()), KEYS + KEY * self.spec.reveals),
             Stage.REVEAL: (1 + INDEX + clients * (self.entry + KEY), 2 * KEY),
             Stage.SHARE: (
-                INDEX + clients * (self.entry + 2 * KEY * self.reveals)
+                INDEX + clients * (self.entry + 2 * KEY * self.spec.reveals)
                 if whole
                 else 2 * KEY + INDEX + (degree + 1) * with_proof,
                 degree * SEALED + KEY,
@@ -197,24 +188,24 @@ class _Shape:
     def client(self, messages: Mapping[Stage, Message]) -> Operations:
         spec, clients, degree = self.spec, self.spec.clients, self.degree
         length = spec.encoding.length
-        by_proof = not (spec.complete or self.reveals)
+        by_proof = not (spec.complete or self.spec.reveals)
         confirms = Stage.CONFIRM in spec.stages
         signatures = len(spec.stages) + confirms
         return Operations(
             key_pairs=4,
             agreements=2 * degree,  # for the channel, for the mask
-            derivations=2 * degree + 2 + 3 * self.reveals,
+            derivations=2 * degree + 2 + 3 * self.spec.reveals,
             seals=2 * degree,
-            signing_keys=signatures + 1 + self.malicious,
+            signing_keys=signatures + 1 + self.spec.malicious,
             signatures=signatures,
-            verifications=degree * self.malicious + self.confirmed,
+            verifications=degree * self.spec.malicious + self.confirmed,
             multiplications=2 * (degree + 1) * (spec.threshold - 1),
             coefficients=2 * (spec.threshold - 1),
             bytes=math.fsum(m.down + m.up for m in messages.values()),
-            digests=2 + len(spec.stages) + degree * self.malicious,
+            digests=2 + len(spec.stages) + degree * self.spec.malicious,
             nodes=(degree + 1) * depth(clients) * by_proof,
             entries=clients * spec.complete + (degree + 1) * by_proof,
-            choosers=clients * self.reveals,
+            choosers=clients * self.spec.reveals,
             places=0 if spec.complete else clients,
             members=self.survivors * (1 + confirms),
             fields=2 * degree,
@@ -231,7 +222,7 @@ class _Shape:
         pairs = lost * degree * left / (clients - 1)  # of a lost client and a surviving one
         sets = 1 if spec.complete else clients  # of points: Lagrange weights are computed once for each
         traffic = math.fsum(came[s] * (m.down + m.up) for s, m in messages.items())
-        by_proof = not (spec.complete or self.reveals)
+        by_proof = not (spec.complete or self.spec.reveals)
         return Operations(
             key_pairs=lost,
             agreements=pairs,
@@ -240,8 +231,8 @@ class _Shape:
             multiplications=clients * spec.threshold + sets * 2 * spec.threshold**2,
             inversions=sets * spec.threshold,
             bytes=traffic,
-            digests=sum(came[stage] for stage in spec.stages) + left + 2 * clients * self.reveals,
-            nodes=2 * clients * (1 + self.reveals) + clients * depth(clients) * by_proof,
+            digests=sum(came[stage] for stage in spec.stages) + left + 2 * clients * self.spec.reveals,
+            nodes=2 * clients * (1 + self.spec.reveals) + clients * depth(clients) * by_proof,
             written=clients * (degree + 1) * by_proof,
             places=0 if spec.complete else 2 * clients,
             fields=3 * clients * degree,

@@ -3,16 +3,24 @@
 The order follows from a public seed of 32 bytes, so that every party can verify the graph. An extendable hash
 (SHAKE-256) draws it: the order must look random even to parties that know the seed, which a keyed cipher does not
 guarantee.
+
+A malicious server can't bias a seed that the clients choose: they commit, then reveal. Each client commits to a random
+part before it knows any other. Once the roster is fixed, all parts are revealed and make the seed. If a client is lost
+in between, the others start again with their next parts. A server that feigns losses gains one more graph to choose
+from with each of at most `topology.ATTEMPTS` attempts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedsim.privacy.secagg.primitives import derive, digest
+from fedsim.privacy.secagg.wire import id_bytes
 
 SEED_BYTES = 32
 _PURPOSE = b"fedsim/secagg/graph/1"
@@ -110,6 +118,21 @@ def _words(seed: bytes) -> Iterator[int]:
     """Yield the seed's words: the little-endian 64-bit words of its SHAKE-256 blocks, one hash a block."""
     block = 0
     while True:
-        digest = hashlib.shake_256(_PURPOSE + seed + block.to_bytes(8, "little")).digest(1024 * _WORD)
-        yield from np.frombuffer(digest, dtype="<u8").tolist()
+        drawn = hashlib.shake_256(_PURPOSE + seed + block.to_bytes(8, "little")).digest(1024 * _WORD)
+        yield from np.frombuffer(drawn, dtype="<u8").tolist()
         block += 1
+
+
+def part_of(secret: bytes, attempt: int) -> bytes:
+    """Return the part (32 bytes) of a client with a secret (32 bytes) in an attempt, from 1."""
+    return derive(secret, b"graph-part", bytes([attempt]))
+
+
+def commitment_to(client: int, part: bytes) -> bytes:
+    """Return a commitment (32 bytes) to a client's part."""
+    return digest(b"graph-commitment", id_bytes(client), part)
+
+
+def joint_seed(parts: Mapping[int, bytes]) -> bytes:
+    """Return the graph's seed (32 bytes) from the parts of all clients, by client."""
+    return digest(b"graph", *(id_bytes(client) + parts[client] for client in sorted(parts)))

@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.choice import joint_seed, part_of
+from fedsim.privacy.secagg.graph import part_of
 from fedsim.privacy.secagg.primitives import KEY, Entropy
-from fedsim.privacy.secagg.progress import Progress, Total
+from fedsim.privacy.secagg.progress import Progress, Total, Uploads
 from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 
 
@@ -102,45 +102,20 @@ class IdealClient:
 
 
 @dataclass(frozen=True)
-class IdealUploads:
+class IdealUploads(Uploads):
     """Adds unmasked vectors."""
 
-    spec: RoundSpec
-
-    def add(self, total: Total | None, client: int, reply: bytes) -> Total:
-        """Add a client's vector; as `progress.Uploads`."""
-        encoding = self.spec.encoding
-        total = Total(encoding.ring.zeros(encoding.length)) if total is None else total
-        try:
-            encoding.ring.add(total.values, encoding.ring.unpack(reply, encoding.length))
-            total.clients.append(client)
-        except ValueError as error:
-            total.refused[client] = str(error)
-        return total
-
-    def merge(self, left: Total, right: Total) -> Total:
-        """Add one total to another; as `progress.Uploads`."""
-        return left.merged(self.spec.encoding.ring, right)
+    def _checked(self, total: Total, client: int, reply: bytes) -> bytes:
+        return reply
 
 
 class IdealServer(Progress):
     """A server that sees every vector; otherwise as `server.ServerSession`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._parts: dict[int, bytes] = {}
-        self._sum: NDArray[Any] | None = None
-
     @property
     def uploads(self) -> IdealUploads:
         """The adder of uploads, in stage `upload`."""
         return IdealUploads(self.spec)
-
-    def total(self) -> NDArray[Any]:
-        """Return the sum, when the round is over."""
-        if self._sum is None or self.stage is not None:
-            raise ValueError("there is no sum")
-        return self._sum
 
     def _request(self, client: int) -> bytes:
         return self.spec.dumps() if self.stage is Stage.ADVERTISE else b""
@@ -150,22 +125,8 @@ class IdealServer(Progress):
             if len(reply) != KEY:
                 raise ValueError(f"sent {len(reply)} bytes for the graph, not {KEY}")
             self._parts[client] = reply
-        elif self.stage is Stage.UPLOAD:
-            total = self.uploads.add(None, client, reply)
-            if total.refused:
-                raise ValueError(total.refused[client])
-            self._take(total)
         elif reply:
             raise ValueError("sent an unrequested reply")
 
-    def _take(self, total: Total) -> None:
-        if self._sum is None:
-            self._sum = total.values
-        else:
-            self.spec.encoding.ring.add(self._sum, total.values)
-
-    def _joint_seed(self) -> bytes:
-        return joint_seed({client: self._parts[client] for client in self.roster})
-
-    def _forget(self) -> None:
-        self._sum = None
+    def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values

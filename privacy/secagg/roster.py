@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsim.privacy.secagg import merkle
-from fedsim.privacy.secagg.choice import commitment_to, joint_seed
-from fedsim.privacy.secagg.graph import neighbours_of
+from fedsim.privacy.secagg.graph import commitment_to, joint_seed, neighbours_of
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, digest
-from fedsim.privacy.secagg.spec import RoundSpec, Stage
-from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.spec import RoundSpec
 from fedsim.privacy.secagg.wire import ID, INDEX, Reader, id_bytes, index_bytes, must_ascend
 
 KEYS = 3 * KEY  # bytes
@@ -46,7 +44,7 @@ class Keys:
     def read(cls, reader: Reader, spec: RoundSpec, *, signed: bool) -> Keys:
         """Read a client's advertisement, with its signature if there is one."""
         channel, masks, signing = (reader.take(KEY) for _ in range(3))
-        commitment = reader.take(KEY) if Stage.REVEAL in spec.stages else b""
+        commitment = reader.take(KEY) if spec.reveals else b""
         signature = reader.take(SIGNATURE) if signed else b""
         return cls(channel, masks, signing, commitment, signature)
 
@@ -73,11 +71,6 @@ class Place:
 def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
     """Return the session's id (32 bytes) from the round, the roster's root and the graph."""
     return digest(b"session", spec.dumps(), root, graph_seed)
-
-
-def _is_signed(spec: RoundSpec) -> bool:
-    """Say whether the roster holds signatures: against a malicious server."""
-    return spec.adversary is Adversary.MALICIOUS_SERVER
 
 
 def _entry(client: int, keys: Keys) -> bytes:
@@ -143,7 +136,7 @@ class Whole:
             ValueError: It is out of order, or has too many or too few clients.
         """
         size = _checked_size(reader, spec)
-        keys = KEYS + (KEY if Stage.REVEAL in spec.stages else 0) + (SIGNATURE if _is_signed(spec) else 0)
+        keys = KEYS + (KEY if spec.reveals else 0) + (SIGNATURE if spec.malicious else 0)
         rows = [(reader.take(ID + keys), reader.take(extra)) for _ in range(size)]
         reader.end()
         clients = [int.from_bytes(entry[:ID], "big") for entry, _ in rows]
@@ -161,7 +154,7 @@ class Whole:
         """Return the keys at a place."""
         reader = Reader(self.entries[index])
         reader.take(ID)
-        return Keys.read(reader, self.spec, signed=_is_signed(self.spec))
+        return Keys.read(reader, self.spec, signed=self.spec.malicious)
 
     @functools.cached_property
     def root(self) -> bytes:
@@ -214,7 +207,7 @@ def read_place(
     Raises:
         ValueError: The request is invalid.
     """
-    if spec.complete or Stage.REVEAL in spec.stages:
+    if spec.complete or spec.reveals:
         place = _place_in_whole(request, spec, me, own, part, fingerprint)
     else:
         place = _place_by_proofs(request, spec, me, own)
@@ -253,7 +246,7 @@ def _place_by_proofs(request: bytes, spec: RoundSpec, me: int, own: Keys) -> Pla
     found: list[tuple[int, int, Keys]] = []
     while reader.left:
         index = reader.number(INDEX)
-        client, keys = reader.number(ID), Keys.read(reader, spec, signed=_is_signed(spec))
+        client, keys = reader.number(ID), Keys.read(reader, spec, signed=spec.malicious)
         proof = [reader.take(KEY) for _ in range(reader.number(1))]
         if not merkle.verify(root, _entry(client, keys), index, size, proof):
             raise ValueError(f"client {client} is not in the roster at place {index}")

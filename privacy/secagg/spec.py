@@ -82,14 +82,20 @@ class RoundSpec:
         """Whether everyone is everyone's neighbour."""
         return self.degree >= self.clients - 1
 
+    @property
+    def malicious(self) -> bool:
+        """Whether the server may lie."""
+        return self.adversary is Adversary.MALICIOUS_SERVER
+
+    @property
+    def reveals(self) -> bool:
+        """Whether the clients choose the graph: against a malicious server, if it is sparse."""
+        return self.malicious and not self.complete
+
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a round, in order; `REVEAL` may repeat."""
-        malicious = self.adversary is Adversary.MALICIOUS_SERVER
-        needed = {
-            Stage.REVEAL: malicious and not self.complete,
-            Stage.CONFIRM: malicious,
-        }
+        needed = {Stage.REVEAL: self.reveals, Stage.CONFIRM: self.malicious}
         return tuple(stage for stage in Stage if needed.get(stage, True))
 
     def dumps(self) -> bytes:

@@ -64,3 +64,8 @@ def checked_body(
     if not is_signed_by(public, signature, after):
         raise ValueError("its signature does not match the messages: one was altered in transit")
     return body, after
+
+
+def alive_statement(session: bytes, alive: bytes) -> bytes:
+    """Return the statement that clients sign in stage `confirm`: these have uploaded."""
+    return joined(PROTOCOL, b"alive", session, alive)
