@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from fedsim.mechanisms import metrics_of_sums
 from fedsim.privacy.events import Noise
-from fedsim.privacy.secagg.policy import make_policy
 from fedsim.privacy.secagg.primitives import Entropy, SigningKey
 from fedsim.privacy.secagg.settings import SecaggSettings
-from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.secagg.spec import Policy, make_policy
 from fedsim.privacy.secagg.topology import Adversary
 from fedsim.privacy_sections import PrivacySection
 from fedsim.sections import ServerSection

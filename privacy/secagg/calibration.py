@@ -105,7 +105,7 @@ def _of_messages(clock: Clock) -> dict[str, float]:
     parts = [os.urandom(KEY) for _ in range(CLIENTS)]
     words = [int.from_bytes(part[:8], "little") for part in parts]
     alive, message = bitmap(range(CLIENTS), CLIENTS), b"".join(parts)
-    proof = merkle.prove(parts, 0)
+    proof = merkle.prove(parts, [0])[0]
 
     def read_fields() -> None:
         reader, found = Reader(message), {}

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.secagg.client_state import Secrets, State
 from fedsim.privacy.secagg.graph import commitment_to, part_of
-from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
+from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_key, pair_masks
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, Entropy, SigningKey, is_signed
 from fedsim.privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
-from fedsim.privacy.secagg.shamir import split_key
-from fedsim.privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
+from fedsim.privacy.secagg.shamir import SEALED, seal_shares, split_key, unseal_shares
 from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 from fedsim.privacy.secagg.topology import ATTEMPTS
 from fedsim.privacy.secagg.transcript import (
@@ -185,7 +184,7 @@ class ClientSession:
             self._check_identities(place)
         channel = AgreementKey(bytes(secrets.channel))
         for client, (_, keys) in place.neighbours.items():
-            sealing = sealing_key(channel, state.me, keys.channel, client, place.session)
+            sealing = pair_key(b"shares", channel, state.me, keys.channel, client, place.session)
             secrets.sealing[client] = bytearray(sealing)
         masks, own = (self._split(bytes(secret), place) for secret in (secrets.masks, secrets.own))
         secrets.own_share = bytearray(own[state.me])

@@ -15,8 +15,7 @@ from dataclasses import dataclass, fields
 from fedsim.privacy.secagg.merkle import HASH_BYTES, depth
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE
 from fedsim.privacy.secagg.roster import KEYS
-from fedsim.privacy.secagg.shamir import SHARE
-from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.shamir import SEALED, SHARE
 from fedsim.privacy.secagg.spec import RoundSpec, Stage
 from fedsim.privacy.secagg.wire import ID, INDEX
 

@@ -19,10 +19,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.primitives import derive, digest
+from fedsim.privacy.secagg.primitives import KEY, derive, digest
 from fedsim.privacy.secagg.wire import id_bytes
 
-SEED_BYTES = 32
 _PURPOSE = b"fedsim/secagg/graph/1"
 _WORD = 8  # bytes of a draw; one in 2^64 / clients is redrawn
 
@@ -67,8 +66,8 @@ def neighbours_of(seed: bytes, clients: int, degree: int, index: int) -> tuple[i
 
 
 def _check(seed: bytes, clients: int, degree: int) -> None:
-    if len(seed) != SEED_BYTES:
-        raise ValueError(f"a graph's seed of {len(seed)} bytes: must have {SEED_BYTES}")
+    if len(seed) != KEY:
+        raise ValueError(f"a graph's seed of {len(seed)} bytes: must have {KEY}")
     if clients < 1:
         raise ValueError(f"a graph of {clients} clients: must have 1 or more")
     if degree < clients - 1 and (degree < 2 or degree % 2):

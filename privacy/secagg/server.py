@@ -18,8 +18,7 @@ from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, is_signed
 from fedsim.privacy.secagg.progress import Progress, Total, Uploads
 from fedsim.privacy.secagg.roster import Keys, Roster, session_id
-from fedsim.privacy.secagg.shamir import PRIME, SHARE, combine_key
-from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.shamir import PRIME, SEALED, SHARE, combine_key
 from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
 from fedsim.privacy.secagg.transcript import (
     alive_statement,

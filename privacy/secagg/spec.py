@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology, topology
 
 VERSION = 1
@@ -27,9 +28,7 @@ class Stage(StrEnum):
     SHARE = "share"  # shares of the secrets, for the neighbours
     UPLOAD = "upload"  # the masked vector
     CONFIRM = "confirm"  # a signature of the list of uploads
-    UNMASK = (
-        "unmask"  # for each neighbour one share: of its masks' key if it is lost, of its own mask's if not
-    )
+    UNMASK = "unmask"  # for each neighbour one share: of its masks' key if lost, of its own mask's if not
 
 
 def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
@@ -198,3 +197,37 @@ class Policy:
 def _flat(spec: RoundSpec) -> dict[str, Any]:
     tree = asdict(spec)
     return {key: value for key, value in tree.items() if key != "encoding"} | spec.encoding.to_dict()
+
+
+def make_policy(
+    settings: SecaggSettings,
+    *,
+    dimension: int,
+    max_weight: int,
+    metrics: tuple[str, ...],
+    registry: Mapping[int, bytes],
+) -> Policy:
+    """Return the policy of the settings.
+
+    Args:
+        settings: The table `[privacy.secagg]`.
+        dimension: Numbers in the model.
+        max_weight: Largest weight of a client.
+        metrics: Names of the averaged metrics.
+        registry: Each client's public identity key (32 bytes).
+    """
+    return Policy(
+        assumptions=Assumptions(settings.corrupt, settings.dropout, Adversary(settings.adversary)),
+        encoding=Encoding(
+            dimension,
+            cohort=1,  # each round has its own
+            input_bits=settings.input_bits,
+            clip=settings.clip,
+            max_weight=max_weight,
+            metrics=metrics,
+        ),
+        graph=settings.graph,
+        mode=settings.mode,
+        minimum=settings.minimum,
+        registry=registry,
+    )
