@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -48,29 +49,16 @@ def calibrate(encoding: Encoding, *, clock: Clock = time.thread_time) -> Operati
         encoding: Of the vectors; at most `ELEMENTS` of its dimension are timed.
         clock: Seconds since any moment; by default this thread's CPU time.
     """
-    few = Encoding(
-        min(encoding.dimension, ELEMENTS),
-        cohort=encoding.cohort,
-        input_bits=encoding.input_bits,
-        clip=encoding.clip,
-        max_weight=encoding.max_weight,
-    )
+    few = replace(encoding, dimension=min(encoding.dimension, ELEMENTS), metrics=())
     return Operations(**_of_keys(clock), **_of_messages(clock), **_of_vectors(few, clock))
 
 
 def seconds_of(call: Callable[[], object], clock: Clock) -> float:
     """Return the duration of a call: the median of a few repeats of enough calls."""
-    calls = 1
-    while (took := _repeated(call, calls, clock)) < LEAST_SECONDS:
+    timer, calls = timeit.Timer(call, timer=clock), 1
+    while (took := timer.timeit(calls)) < LEAST_SECONDS:
         calls *= 2 if took <= 0 else max(2, min(64, math.ceil(LEAST_SECONDS / took)))
-    return statistics.median(_repeated(call, calls, clock) for _ in range(REPEATS)) / calls
-
-
-def _repeated(call: Callable[[], object], calls: int, clock: Clock) -> float:
-    begun = clock()
-    for _ in range(calls):
-        call()
-    return clock() - begun
+    return statistics.median(timer.repeat(REPEATS, calls)) / calls
 
 
 @lru_cache(maxsize=1)
@@ -78,10 +66,9 @@ def _of_keys(clock: Clock) -> dict[str, float]:
     secret, message = os.urandom(KEY), os.urandom(2 * KEY)
     key, other, signing = AgreementKey(secret), AgreementKey(os.urandom(KEY)), SigningKey(os.urandom(KEY))
     signature = signing.sign(message)
-    shares, nonce = os.urandom(2 * SHARE), bytes(12)
-    sealed = seal(secret, nonce, shares, message)
+    nonce = bytes(12)
+    sealed = seal(secret, nonce, os.urandom(2 * SHARE), message)
     number = int.from_bytes(secret, "big") | 1
-
     points = range(1, 65)
     coefficient = seconds_of(lambda: int.from_bytes(os.urandom(SHARE), "big"), clock)
     splitting = seconds_of(lambda: split(1, len(points), points, os.urandom), clock)
@@ -124,20 +111,31 @@ def _of_messages(clock: Clock) -> dict[str, float]:
 
 def _of_rosters(clock: Clock) -> dict[str, float]:
     """Time whole rosters, of the complete graph and of one chosen by the clients."""
-    complete = _spec(CLIENTS - 1, Adversary.SEMI_HONEST)
+    complete = RoundSpec(
+        run="",
+        round=1,
+        session="",
+        mode="real",
+        clients=CLIENTS,
+        degree=CLIENTS - 1,
+        threshold=2,
+        least=2,
+        quorum=2,
+        adversary=Adversary.SEMI_HONEST,
+        task="",
+        encoding=Encoding(1, cohort=CLIENTS),
+    )
     keys = {client: Keys(*(os.urandom(KEY) for _ in range(3))) for client in range(CLIENTS)}
     roster = Roster(complete, keys)
     share = roster.whole()
 
-    chosen = _spec(6, Adversary.MALICIOUS_SERVER)
+    chosen = replace(complete, degree=6, adversary=Adversary.MALICIOUS_SERVER)
     parts = {client: os.urandom(KEY) for client in keys}
     commitments = {client: commitment_to(client, part) for client, part in parts.items()}
     signed = {c: replace(k, commitment=commitments[c], signature=bytes(SIGNATURE)) for c, k in keys.items()}
     choosing = Roster(chosen, signed)
     reveal = choosing.to_reveal(1, commitments)
     revealed = choosing.whole({c: commitments[c] + parts[c] for c in keys})
-
-    others = range(1, CLIENTS)
 
     def choose() -> None:
         own = signed[0]
@@ -150,25 +148,8 @@ def _of_rosters(clock: Clock) -> dict[str, float]:
     return {
         "entries": seconds_of(read, clock) / CLIENTS,
         "choosers": seconds_of(choose, clock) / CLIENTS,
-        "written": seconds_of(lambda: roster.around(0, parts[0], others), clock) / CLIENTS,
+        "written": seconds_of(lambda: roster.around(0, parts[0], range(1, CLIENTS)), clock) / CLIENTS,
     }
-
-
-def _spec(degree: int, adversary: Adversary) -> RoundSpec:
-    return RoundSpec(
-        run="",
-        round=1,
-        session="",
-        mode="real",
-        clients=CLIENTS,
-        degree=degree,
-        threshold=2,
-        least=2,
-        quorum=2,
-        adversary=adversary,
-        task="",
-        encoding=Encoding(1, cohort=CLIENTS),
-    )
 
 
 def _of_vectors(encoding: Encoding, clock: Clock) -> dict[str, float]:
@@ -184,11 +165,9 @@ def _of_vectors(encoding: Encoding, clock: Clock) -> dict[str, float]:
     def unpack() -> None:
         ring.add(total, ring.unpack(packed, len(vector)))
 
-    def check() -> None:
-        hashlib.sha256(packed[:-1]).digest()  # the reply's body is copied and hashed
-
     return {
-        "bytes": seconds_of(check, clock) / len(packed),
+        "bytes": seconds_of(lambda: hashlib.sha256(packed[:-1]).digest(), clock)
+        / len(packed),  # a body, copied and hashed
         "masked": seconds_of(lambda: ring.add_mask(vector, seed), clock) / len(vector),
         "encoded": seconds_of(encode, clock) / len(vector),
         "packed": seconds_of(lambda: ring.pack(vector), clock) / len(vector),
