@@ -8,7 +8,7 @@ fewer clients than the round's specification requires.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sized
 from dataclasses import replace
 from typing import Any, Self
 
@@ -36,11 +36,8 @@ from fedsim.privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
 class ClientSession:
     """A client in one round: `begin`, then an `answer` to each request, and finally `closed`.
 
-    Between requests a session can be stored, with its secrets (`dumps`, `loads`).
-
-    Attributes:
-        spec: The round's specification.
-        closed: Whether it has ended: all requests are answered, or one was refused.
+    Between requests a session can be stored, with its secrets (`dumps`, `loads`). It is closed once all requests are
+    answered, or one was refused.
     """
 
     def __init__(self, state: State, policy: Policy, entropy: Entropy) -> None:
@@ -97,8 +94,8 @@ class ClientSession:
         """Answer a request.
 
         Args:
-            stage: The stage.
-            request: The server's request.
+            stage: Of the request.
+            request: The server's.
             vector: In stage `upload`, the encoded vector, which is masked in place.
             task: In stage `upload`, SHA-256 (hex) of the model and the settings that the client trained on.
 
@@ -141,7 +138,7 @@ class ClientSession:
 
     def dumps(self) -> bytes:
         """Return the session as JSON, with its secrets, but without an identity key."""
-        return self._state.dumps(without_signing_key=self.spec.malicious)
+        return self._state.dumps()
 
     @classmethod
     def loads(
@@ -291,9 +288,9 @@ class ClientSession:
         self._check_enough(around, "have uploaded")
         return around
 
-    def _check_enough(self, neighbours: Iterable[int], did: str) -> None:
+    def _check_enough(self, neighbours: Sized, did: str) -> None:
         """Refuse to continue with fewer clients, this one included, than the threshold."""
-        around, threshold = len(set(neighbours)) + 1, self._state.spec.threshold
+        around, threshold = len(neighbours) + 1, self._state.spec.threshold
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
 
@@ -311,8 +308,7 @@ class ClientSession:
             if known is None or not is_signed(known, signature, statement):
                 raise ValueError(f"the client at place {signers[-1]} has not signed this list of uploads")
         must_ascend(signers, "signatures of the list of uploads")
-        confirmed = len({*signers, place.index})
-        if confirmed < quorum:
+        if (confirmed := len({*signers, place.index})) < quorum:
             raise ValueError(
                 f"{confirmed} clients have signed the list of uploads: allowed: {quorum} at least"
             )

@@ -41,17 +41,9 @@ def derive(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
 
 
 class AgreementKey:
-    """A private X25519 key.
-
-    Args:
-        private: 32 bytes, any.
-
-    Attributes:
-        public: The public key (32 bytes), for others' `agree`.
-    """
+    """A private X25519 key, made from any 32 bytes; `public` (32 bytes) is for others' `agree`."""
 
     def __init__(self, private: bytes) -> None:
-        self.private = private
         self._key = X25519PrivateKey.from_private_bytes(private)
         self.public: bytes = self._key.public_key().public_bytes_raw()
 
@@ -71,7 +63,6 @@ class SigningKey:
     """A private Ed25519 key, made from 32 bytes; `public` (32 bytes) checks what it signs."""
 
     def __init__(self, private: bytes) -> None:
-        self.private = private
         self._key = Ed25519PrivateKey.from_private_bytes(private)
         self.public: bytes = self._key.public_key().public_bytes_raw()
 

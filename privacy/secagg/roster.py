@@ -22,18 +22,13 @@ KEYS = 3 * KEY  # bytes
 
 @dataclass(frozen=True)
 class Keys:
-    """A client's advertised public keys: of its channel, its masks and its signatures.
-
-    Attributes:
-        commitment: To its part of the graph's seed, if the clients choose the graph; else empty.
-        signature: Of the advertisement, against a malicious server; else empty.
-    """
+    """A client's advertised public keys."""
 
     channel: bytes
     masks: bytes
     signing: bytes
-    commitment: bytes = b""
-    signature: bytes = b""
+    commitment: bytes = b""  # to its part of the graph's seed, if the clients choose the graph
+    signature: bytes = b""  # of the advertisement, against a malicious server
 
     @property
     def advertised(self) -> bytes:
@@ -51,21 +46,13 @@ class Keys:
 
 @dataclass(frozen=True)
 class Place:
-    """A client's place among the others, computed by itself.
+    """A client's place among the others, computed by itself."""
 
-    Attributes:
-        session: The session's id: 32 bytes.
-        size: Clients in the roster.
-        index: Its own place in the roster.
-        neighbours: Place and keys of each neighbour, by client.
-        roster: All clients in order; empty if it does not know all.
-    """
-
-    session: bytes
-    size: int
-    index: int
-    neighbours: Mapping[int, tuple[int, Keys]]
-    roster: tuple[int, ...] = ()
+    session: bytes  # the session's id: 32 bytes
+    size: int  # clients in the roster
+    index: int  # its own place there
+    neighbours: Mapping[int, tuple[int, Keys]]  # place and keys of each, by client
+    roster: tuple[int, ...] = ()  # all clients in order; empty if it does not know all
 
 
 def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
@@ -89,7 +76,6 @@ class Roster:
 
     @functools.cached_property
     def _proofs(self) -> list[list[bytes]]:
-        """The proof of each entry."""
         return merkle.prove(self._entries, range(len(self._entries)))
 
     def index(self, client: int) -> int:
@@ -102,9 +88,8 @@ class Roster:
 
     def around(self, client: int, graph_seed: bytes, neighbours: Sequence[int]) -> bytes:
         """Return a sparse graph's request to share for a client: the graph's seed, and its neighbours' entries."""
-        size = len(self._entries)
         indices = [self._index[client], *sorted(self._index[neighbour] for neighbour in neighbours)]
-        parts = [graph_seed, self.root, index_bytes(size)]
+        parts = [graph_seed, self.root, index_bytes(len(self._entries))]
         for index in indices:
             proof = self._proofs[index]
             parts += [index_bytes(index), self._entries[index], bytes([len(proof)]), *proof]
@@ -218,7 +203,6 @@ def read_place(
 def _place_in_whole(
     request: bytes, spec: RoundSpec, me: int, own: Keys, part: bytes, fingerprint: bytes
 ) -> Place:
-    """Find one's place in a whole roster."""
     whole = Whole.read(Reader(request), spec, 0 if spec.complete else 2 * KEY)
     index = whole.index(me, own)
     seed = b"" if spec.complete else _chosen_seed(whole, index, part, fingerprint)

@@ -44,37 +44,21 @@ def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSpec:
-    """All public values of a round before it begins.
+    """All public values of a round before it begins."""
 
-    Attributes:
-        run: The run's id.
-        round: From 1; a client uploads once in a round of a run.
-        session: A fresh random number, in hex: every attempt differs.
-        mode: `real`, or `ideal`: the same sum without any protection.
-        clients: Number of invited clients.
-        degree: Neighbours of each; all others on the complete graph.
-        threshold: Shares needed to reconstruct a secret.
-        least: Fewest clients in the sum.
-        quorum: Signatures of the list of uploads needed against a malicious server, of all clients.
-        adversary: Adversary that the protocol withstands.
-        task: SHA-256 (hex) of the clients' task: the global model and its settings.
-        encoding: Of a client's vector.
-        version: Of the protocol.
-    """
-
-    run: str
-    round: int
-    session: str
-    mode: Literal["real", "ideal"]
-    clients: int
-    degree: int
-    threshold: int
-    least: int
-    quorum: int
-    adversary: Adversary
-    task: str
-    encoding: Encoding
-    version: int = VERSION
+    run: str  # its id
+    round: int  # from 1; a client uploads once in a round of a run
+    session: str  # a fresh random number, in hex: every attempt differs
+    mode: Literal["real", "ideal"]  # ideal: the same sum without any protection
+    clients: int  # number of invited clients
+    degree: int  # neighbours of each; all others on the complete graph
+    threshold: int  # shares needed to reconstruct a secret
+    least: int  # fewest clients in the sum
+    quorum: int  # signatures of the list of uploads needed against a malicious server, of all clients
+    adversary: Adversary  # that the protocol withstands
+    task: str  # SHA-256 (hex) of the clients' task: the global model and its settings
+    encoding: Encoding  # of a client's vector
+    version: int = VERSION  # of the protocol
 
     @property
     def complete(self) -> bool:
@@ -133,24 +117,15 @@ class RoundSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What each party knows of a run in advance, independently; a client refuses rounds that differ.
+    """What each party knows of a run in advance, independently; a client refuses rounds that differ."""
 
-    Attributes:
-        assumptions: On corruption, dropout and adversary; they determine the graph.
-        encoding: Of a vector; its number of clients is ignored.
-        graph: Which graph.
-        mode: Whether it is real.
-        minimum: Fewest clients in a sum.
-        registry: Each client's public identity key (32 bytes), not chosen by the server; for use against a malicious
-            server.
-    """
-
-    assumptions: Assumptions
-    encoding: Encoding
+    assumptions: Assumptions  # they determine the graph
+    encoding: Encoding  # of a vector; its number of clients is ignored
     graph: Literal["auto", "complete", "k-regular"] = "auto"
     mode: Literal["real", "ideal"] = "real"
-    minimum: int = 3
+    minimum: int = 3  # fewest clients in a sum
     registry: Mapping[int, bytes] = field(default_factory=dict)
+    """Each client's public identity key (32 bytes), not chosen by the server; for use against a malicious server."""
 
     def topology(self, clients: int) -> Topology:
         """Return graph and threshold for a number of invited clients; raises `ValueError` if there are none."""
@@ -190,8 +165,8 @@ class Policy:
         if spec == allowed:
             return
         asked, may_be = _flat(spec), _flat(allowed)
-        for key in (key for key in asked if asked[key] != may_be[key]):
-            raise ValueError(f"{key} = {asked[key]}: allowed: {may_be[key]}")
+        key = next(key for key in asked if asked[key] != may_be[key])
+        raise ValueError(f"{key} = {asked[key]}: allowed: {may_be[key]}")
 
 
 def _flat(spec: RoundSpec) -> dict[str, Any]:
@@ -207,15 +182,7 @@ def make_policy(
     metrics: tuple[str, ...],
     registry: Mapping[int, bytes],
 ) -> Policy:
-    """Return the policy of the settings.
-
-    Args:
-        settings: The table `[privacy.secagg]`.
-        dimension: Numbers in the model.
-        max_weight: Largest weight of a client.
-        metrics: Names of the averaged metrics.
-        registry: Each client's public identity key (32 bytes).
-    """
+    """Return the policy of `[privacy.secagg]`; `dimension` is the model's, the others as in `Encoding` and `Policy`."""
     return Policy(
         assumptions=Assumptions(settings.corrupt, settings.dropout, Adversary(settings.adversary)),
         encoding=Encoding(
