@@ -43,11 +43,9 @@ Clock = Callable[[], float]
 
 
 def calibrate(encoding: Encoding, *, clock: Clock = time.thread_time) -> Operations:
-    """Return the seconds of each operation, in about half a second, on one core.
+    """Return the seconds of each operation, in about half a second, on one core, by this thread's CPU time.
 
-    Args:
-        encoding: Of the vectors; at most `ELEMENTS` of its dimension are timed.
-        clock: Seconds since any moment; by default this thread's CPU time.
+    At most `ELEMENTS` of the encoding's dimension are timed.
     """
     few = replace(encoding, dimension=min(encoding.dimension, ELEMENTS), metrics=())
     return Operations(**_of_keys(clock), **_of_messages(clock), **_of_vectors(few, clock))

@@ -11,13 +11,7 @@ from fedsim.privacy.secagg.settings import SecaggSettings
 
 
 def problems(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...]) -> Iterator[Problem]:
-    """Yield problems, the most important first.
-
-    Args:
-        settings: The table `[privacy.secagg]`.
-        intent: The experiment's settings.
-        metrics: Names of the averaged metrics.
-    """
+    """Yield problems, the most important first; `metrics` are the averaged ones."""
     yield from checks.needs_sums_only(intent, "and secure aggregation shows only their sum; allowed")
     if intent.client_evaluation != "none":
         yield Problem(

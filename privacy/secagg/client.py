@@ -273,8 +273,7 @@ class ClientSession:
     def _alive_around(self, alive: bytes) -> set[int]:
         """Return which neighbours have uploaded, from the list of all that have.
 
-        Raises:
-            ValueError: The list is impossible: too short, without oneself, or with a client that never shared.
+        Refuses an impossible list: too short, without oneself, or with a client that never shared.
         """
         place, least = self._place, self._state.spec.least
         members = members_of(alive, place.size)

@@ -94,14 +94,9 @@ class Costs:
 
 
 def round_costs(spec: RoundSpec, *, dropped: int) -> Costs:
-    """Return the costs of a round.
+    """Return the costs of a round in which all invited clients take part.
 
-    Args:
-        spec: The round; all invited clients take part.
-        dropped: Clients lost between sharing and uploading; below the number of clients.
-
-    Raises:
-        ValueError: `dropped` is out of its range.
+    `dropped` are lost between sharing and uploading; raises `ValueError` unless they are fewer than the clients.
     """
     if not 0 <= dropped < spec.clients:
         raise ValueError(f"dropped = {dropped}: must be from 0 to {spec.clients - 1}")

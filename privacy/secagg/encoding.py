@@ -204,11 +204,7 @@ class Encoding:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the encoding that `to_dict` wrote.
-
-        Raises:
-            ValueError: A field is missing, unknown or out of range.
-        """
+        """Return the encoding that `to_dict` wrote; raises `ValueError` if a field is missing, unknown or invalid."""
         names = {field.name for field in fields(cls)}
         if not isinstance(data, Mapping) or set(data) != names:
             raise ValueError(f"encoding = {data!r}: must have {', '.join(sorted(names))}")

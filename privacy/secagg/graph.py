@@ -13,7 +13,7 @@ from with each of at most `topology.ATTEMPTS` attempts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,28 +41,15 @@ def neighbours(seed: bytes, clients: int, degree: int) -> tuple[tuple[int, ...],
         ValueError: The seed has another length, or there is no such graph.
     """
     _check(seed, clients, degree)
-    if degree >= clients - 1:
-        everyone = tuple(range(clients))
-        return tuple(everyone[:i] + everyone[i + 1 :] for i in range(clients))
-    order, place = _ring(seed, clients)
-    beside = order[(place[:, None] + _steps(degree)) % clients]
-    beside.sort(axis=1)
-    return tuple(tuple(row) for row in beside.tolist())
+    return _rows(seed, clients, degree, range(clients))
 
 
 def neighbours_of(seed: bytes, clients: int, degree: int, index: int) -> tuple[int, ...]:
-    """Return one client's neighbours. As `neighbours`.
-
-    Raises:
-        ValueError: As there, or the index is out of range.
-    """
+    """Return the neighbours of the client at an index; raises `ValueError` if it is out of range, or as `neighbours`."""
     _check(seed, clients, degree)
     if not 0 <= index < clients:
         raise ValueError(f"index {index}: must be from 0 to {clients - 1}")
-    if degree >= clients - 1:
-        return tuple(i for i in range(clients) if i != index)
-    order, place = _ring(seed, clients)
-    return tuple(np.sort(order[(place[index] + _steps(degree)) % clients]).tolist())
+    return _rows(seed, clients, degree, [index])[0]
 
 
 def _check(seed: bytes, clients: int, degree: int) -> None:
@@ -76,10 +63,16 @@ def _check(seed: bytes, clients: int, degree: int) -> None:
         )
 
 
-def _steps(degree: int) -> NDArray[np.int64]:
-    """Return the neighbours' distances along the ring."""
+def _rows(seed: bytes, clients: int, degree: int, indices: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return the neighbours of some clients."""
+    if degree >= clients - 1:
+        everyone = tuple(range(clients))
+        return tuple(everyone[:i] + everyone[i + 1 :] for i in indices)
+    order, place = _ring(seed, clients)
     half = np.arange(1, degree // 2 + 1)
-    return np.concatenate([-half, half])
+    beside = order[(place[indices, None] + np.concatenate([-half, half])) % clients]
+    beside.sort(axis=1)
+    return tuple(map(tuple, beside.tolist()))
 
 
 @lru_cache(maxsize=4)  # one process may run many of a round's clients
@@ -94,13 +87,10 @@ def _ring(seed: bytes, clients: int) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def permutation(words: Iterator[int], count: int, bits: int) -> list[int]:
-    """Return a permutation of 0 to `count - 1`, all equally likely (Fisher and Yates), given uniform words.
+    """Return a permutation of 0 to `count - 1`, all equally likely (Fisher and Yates).
 
-    Args:
-        words: Independent and uniform, of `bits` bits. Words above the largest multiple of the current range are
-            skipped.
-        count: At most 2^bits.
-        bits: Bits of a word.
+    The words are independent and uniform, of `bits` bits; those above the largest multiple of the current range are
+    skipped. `count` is at most 2^bits.
     """
     order = list(range(count))
     for last in range(count - 1, 0, -1):

@@ -32,13 +32,7 @@ def pair_masks(
     """Return the masks that a client shares with others, for `Ring.add_masks`: seeds and signs.
 
     The sign is plus for others with smaller numbers, minus for greater ones. Added to a sum of the others' vectors
-    without the client's, the masks cancel.
-
-    Args:
-        key: The client's.
-        client: Its number.
-        others: Their public keys, by number.
-        session: The session's id.
+    without the client's, the masks cancel. `others` are public keys, by client.
     """
     return [
         (pair_key(b"pair-mask", key, client, public, other, session), 1 if other < client else -1)

@@ -31,19 +31,14 @@ def depth(size: int) -> int:
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """Return the root over leaves, in their order: 32 bytes.
-
-    Raises:
-        ValueError: There is no leaf.
-    """
+    """Return the root (32 bytes) over leaves, in their order; raises `ValueError` if there are none."""
     return _bind(_levels(leaves)[-1][0], len(leaves))
 
 
 def prove(leaves: Sequence[bytes], indices: Iterable[int]) -> list[list[bytes]]:
-    """Return the proof that a leaf is at an index, for each index: `depth(len(leaves))` hashes of 32 bytes.
+    """Return for each index the proof that its leaf is there: `depth(len(leaves))` hashes of 32 bytes.
 
-    Raises:
-        ValueError: There is no leaf at an index.
+    Raises `ValueError` if there is no leaf at an index.
     """
     levels, proofs = _levels(leaves), []
     for index in indices:
@@ -54,14 +49,9 @@ def prove(leaves: Sequence[bytes], indices: Iterable[int]) -> list[list[bytes]]:
 
 
 def verify(root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bool:
-    """Return whether a proof shows that a leaf is at an index of a tree of `size` leaves with a root.
+    """Return whether a proof from `prove` shows that a leaf is at an index, from 0, of a tree of `size` leaves.
 
-    Args:
-        root: 32 bytes, from a trusted source.
-        leaf: Any bytes.
-        index: From 0.
-        size: The number of leaves.
-        proof: From `prove`.
+    The root, 32 bytes, is from a trusted source.
     """
     if not 0 <= index < size or len(proof) != depth(size) or any(len(part) != HASH_BYTES for part in proof):
         return False

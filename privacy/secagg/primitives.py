@@ -50,8 +50,7 @@ class AgreementKey:
     def agree(self, public: bytes) -> bytes:
         """Return the 32 bytes shared with the owner of another key.
 
-        Raises:
-            ValueError: The other key is invalid or of small order, so that the secret would be public.
+        Raises `ValueError` if that key is invalid or of small order, so that the secret would be public.
         """
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
@@ -86,11 +85,7 @@ def seal(key: bytes, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
 
 
 def unseal(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
-    """Decrypt the result of `seal`.
-
-    Raises:
-        ValueError: The key, the nonce or the associated data differ, or it was altered.
-    """
+    """Decrypt the result of `seal`; raises `ValueError` if it was altered, or any other argument differs."""
     try:
         return AESGCM(key).decrypt(nonce, sealed, associated)
     except InvalidTag:

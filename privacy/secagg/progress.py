@@ -146,11 +146,7 @@ class Progress(ABC):
         self._received = total if self._received is None else self.uploads.merge(self._received, total)
 
     def close_stage(self) -> None:
-        """Go on with the clients that have answered.
-
-        Raises:
-            TooFew: They are not enough; the round is over, and nothing is revealed.
-        """
+        """Go on with the clients that have answered; if they are too few, the round is over: `TooFew`."""
         stage, came = self.stage, frozenset(self._came)
         if stage is None:
             raise ValueError("the round is over")
@@ -172,8 +168,7 @@ class Progress(ABC):
     def total(self) -> NDArray[Any]:
         """Return the sum of the vectors of `uploaded`, once the round is over, and erase the messages behind it.
 
-        Raises:
-            ValueError: There is no sum, or some shares of a secret are wrong.
+        Raises `ValueError` if there is none, or shares of a secret are wrong.
         """
         if self._sum is None:
             if self._received is None or self.stage is not None:

@@ -117,8 +117,7 @@ class Whole:
     def read(cls, reader: Reader, spec: RoundSpec, extra: int) -> Whole:
         """Read a whole roster with `extra` bytes after each entry.
 
-        Raises:
-            ValueError: It is out of order, or has too many or too few clients.
+        Raises `ValueError` if it is out of order, or has too many or too few clients.
         """
         size = _checked_size(reader, spec)
         keys = KEYS + (KEY if spec.reveals else 0) + (SIGNATURE if spec.malicious else 0)
@@ -164,8 +163,7 @@ def read_to_reveal(
 ) -> bytes:
     """Check a request to reveal, and return the fingerprint of the commitments that it fixes.
 
-    Raises:
-        ValueError: It is for another attempt, or lacks one's own keys or commitment.
+    Raises `ValueError` if it is for another attempt, or lacks one's own keys or commitment.
     """
     reader = Reader(request)
     if (asked := reader.number(1)) != attempt:
@@ -179,18 +177,10 @@ def read_to_reveal(
 def read_place(
     request: bytes, spec: RoundSpec, *, me: int, own: Keys, part: bytes, fingerprint: bytes
 ) -> Place:
-    """Find one's place from a request to share.
+    """Find one's place from a request to share; raises `ValueError` if it is invalid.
 
-    Args:
-        request: The request.
-        spec: The round.
-        me: The client's number.
-        own: Its advertised keys.
-        part: Its part of the graph's seed, if clients choose the graph.
-        fingerprint: Of the roster and the commitments to which that part was revealed, likewise.
-
-    Raises:
-        ValueError: The request is invalid.
+    `own` are one's advertised keys. If clients choose the graph, `part` is one's part of its seed, and `fingerprint`
+    that of the roster and the commitments to which it was revealed.
     """
     if spec.complete or spec.reveals:
         place = _place_in_whole(request, spec, me, own, part, fingerprint)

@@ -88,11 +88,7 @@ def split_key(secret: bytes, threshold: int, points: Sequence[int], entropy: Ent
 
 
 def combine_key(shares: Mapping[int, bytes]) -> bytes:
-    """Return the secret of 32 bytes that `split_key` split.
-
-    Raises:
-        ValueError: The shares give no such secret.
-    """
+    """Return the secret of 32 bytes that `split_key` split; raises `ValueError` if the shares give none."""
     secret = combine({point: int.from_bytes(share, "big") for point, share in shares.items()})
     if secret >> (8 * KEY):
         raise ValueError("shares give no secret of 32 bytes: at least one of them is wrong")
@@ -111,8 +107,7 @@ def seal_shares(sealing: bytes, me: int, other: int, session: bytes, shares: tup
 def unseal_shares(sealing: bytes, me: int, other: int, session: bytes, sealed: bytes) -> tuple[bytes, bytes]:
     """Decrypt a neighbour's shares.
 
-    Raises:
-        ValueError: They were altered, are from another session or sender or for another client, or are invalid.
+    Raises `ValueError` if they were altered, are from another session or sender or for another client, or are invalid.
     """
     nonce, meant_for = _envelope(other, me, session)
     plain = unseal(sealing, nonce, sealed, meant_for)

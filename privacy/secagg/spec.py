@@ -92,11 +92,7 @@ class RoundSpec:
 
     @classmethod
     def loads(cls, text: bytes) -> RoundSpec:
-        """Read what `dumps` wrote.
-
-        Raises:
-            ValueError: It is invalid, not canonical, or of another version.
-        """
+        """Read what `dumps` wrote; raises `ValueError` if it is invalid, not canonical, or of another version."""
         try:
             tree = dict(json.loads(text))
         except (ValueError, TypeError):
@@ -132,11 +128,7 @@ class Policy:
         return topology(clients, self.assumptions, graph=self.graph, minimum=self.minimum)
 
     def spec(self, *, run: str, round_: int, session: str, clients: int, task: str) -> RoundSpec:
-        """Return the round that this policy allows.
-
-        Raises:
-            ValueError: There is none for this number of clients.
-        """
+        """Return the round that this policy allows; raises `ValueError` if none has this number of clients."""
         shape = self.topology(clients)
         return RoundSpec(
             run=run,
@@ -154,11 +146,7 @@ class Policy:
         )
 
     def check(self, spec: RoundSpec) -> None:
-        """Refuse a round that differs from the policy.
-
-        Raises:
-            ValueError: It differs; the message names the key, its value and the allowed one.
-        """
+        """Raise `ValueError` for a round that differs; the message names the key, its value and the allowed one."""
         allowed = self.spec(
             run=spec.run, round_=spec.round, session=spec.session, clients=spec.clients, task=spec.task
         )

@@ -47,17 +47,10 @@ def body_of(reply: bytes) -> tuple[memoryview, bytes]:
 def checked_body(
     reply: bytes, public: bytes, transcript: bytes, stage: Stage, asked: bytes
 ) -> tuple[memoryview, bytes]:
-    """Return the body of a reply and the transcript after it.
+    """Return the body of a client's reply and the transcript after it.
 
-    Args:
-        reply: A client's reply.
-        public: The client's signing key.
-        transcript: Before the stage.
-        stage: The stage.
-        asked: Hash of the request.
-
-    Raises:
-        ValueError: It is not signed, or a message was altered in transit, now or before.
+    `public` is the client's signing key, `transcript` that before the stage, `asked` the hash of the request. Raises
+    `ValueError` if the reply is not signed, or a message was altered in transit, now or before.
     """
     body, signature = body_of(reply)
     after = extended(transcript, stage, asked, body)
