@@ -146,7 +146,7 @@ class Progress(ABC):
         self._received = total if self._received is None else self.uploads.merge(self._received, total)
 
     def close_stage(self) -> None:
-        """Go on with the clients that have answered; if they are too few, the round is over: `TooFew`."""
+        """Go on with the clients that have answered; if too few (`TooFew`), the round is over, and nothing revealed."""
         stage, came = self.stage, frozenset(self._came)
         if stage is None:
             raise ValueError("the round is over")

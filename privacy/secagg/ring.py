@@ -30,7 +30,7 @@ _U8 = np.dtype("<u8")
 class Ring:
     """The integers modulo 2^bits, with 2 to 62 bits, and operations on vectors of them.
 
-    Every operation raises `ValueError` for a vector of another dtype or more dimensions than one.
+    Other numbers of bits, and vectors of another dtype or of more dimensions than one, raise `ValueError`.
 
     >>> ring = Ring(5)
     >>> ring.pack(np.array([1, 3, 7, 15], dtype=ring.dtype)).hex(" ")
