@@ -124,14 +124,14 @@ def _of_rosters(clock: Clock) -> dict[str, float]:
         encoding=Encoding(1, cohort=CLIENTS),
     )
     keys = {client: Keys(*(os.urandom(KEY) for _ in range(3))) for client in range(CLIENTS)}
-    roster = Roster(complete, keys)
+    roster = Roster(keys)
     share = roster.whole()
 
     chosen = replace(complete, degree=6, adversary=Adversary.MALICIOUS_SERVER)
     parts = {client: os.urandom(KEY) for client in keys}
     commitments = {client: commitment_to(client, part) for client, part in parts.items()}
     signed = {c: replace(k, commitment=commitments[c], signature=bytes(SIGNATURE)) for c, k in keys.items()}
-    choosing = Roster(chosen, signed)
+    choosing = Roster(signed)
     reveal = choosing.to_reveal(1, commitments)
     revealed = choosing.whole({c: commitments[c] + parts[c] for c in keys})
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields
 
 from fedsim.privacy.secagg.merkle import HASH_BYTES, depth
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE
-from fedsim.privacy.secagg.roster import KEYS
+from fedsim.privacy.secagg.roster import KEYS, entry_size
 from fedsim.privacy.secagg.shamir import SEALED, SHARE
 from fedsim.privacy.secagg.spec import RoundSpec, Stage
-from fedsim.privacy.secagg.wire import ID, INDEX
+from fedsim.privacy.secagg.wire import INDEX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,27 +120,22 @@ class _Shape:
         return min(self.spec.quorum, self.survivors) if self.spec.malicious else 0
 
     @property
-    def entry(self) -> int:
-        """Bytes of a client in the roster."""
-        return ID + KEYS + KEY * self.spec.reveals + SIGNATURE * self.spec.malicious
-
-    @property
     def by_proof(self) -> bool:
         """Whether clients see their neighbours' entries of the roster alone."""
         return not (self.spec.complete or self.spec.reveals)
 
     def message(self, stage: Stage) -> Message:
         clients, degree, encoding = self.spec.clients, self.degree, self.spec.encoding
-        bitmap = -(-clients // 8)
+        bitmap, entry = -(-clients // 8), entry_size(self.spec)
         signatures = self.confirmed * (INDEX + SIGNATURE)
-        with_proof = INDEX + self.entry + 1 + HASH_BYTES * depth(clients)
+        with_proof = INDEX + entry + 1 + HASH_BYTES * depth(clients)
         down, body = {
             Stage.ADVERTISE: (len(self.spec.dumps()), KEYS + KEY * self.spec.reveals),
-            Stage.REVEAL: (1 + INDEX + clients * (self.entry + KEY), 2 * KEY),
+            Stage.REVEAL: (1 + INDEX + clients * (entry + KEY), 2 * KEY),
             Stage.SHARE: (
                 2 * KEY + INDEX + (degree + 1) * with_proof
                 if self.by_proof
-                else INDEX + clients * (self.entry + 2 * KEY * self.spec.reveals),
+                else INDEX + clients * (entry + 2 * KEY * self.spec.reveals),
                 degree * SEALED + KEY,
             ),
             Stage.UPLOAD: (degree * (INDEX + SEALED), encoding.ring.packed_size(encoding.length)),

@@ -8,7 +8,7 @@ depend: clients that received different rosters, rounds or global models share n
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsim.privacy.secagg import merkle
@@ -60,6 +60,11 @@ def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
     return digest(b"session", spec.dumps(), root, graph_seed)
 
 
+def entry_size(spec: RoundSpec) -> int:
+    """Return the bytes of a client in the roster: its number, its keys, and what else it advertises."""
+    return ID + KEYS + KEY * spec.reveals + SIGNATURE * spec.malicious
+
+
 def _entry(client: int, keys: Keys) -> bytes:
     return id_bytes(client) + keys.advertised + keys.signature
 
@@ -67,8 +72,7 @@ def _entry(client: int, keys: Keys) -> bytes:
 class Roster:
     """All clients with their keys, as the server writes them into its requests."""
 
-    def __init__(self, spec: RoundSpec, keys: Mapping[int, Keys]) -> None:
-        self._spec = spec
+    def __init__(self, keys: Mapping[int, Keys]) -> None:
         self.clients = sorted(keys)
         self._index = {client: index for index, client in enumerate(self.clients)}
         self._entries = [_entry(client, keys[client]) for client in self.clients]
@@ -86,7 +90,7 @@ class Roster:
         """Return the request for the clients' parts of the graph's seed, with all commitments."""
         return bytes([attempt]) + self.whole(commitments)
 
-    def around(self, client: int, graph_seed: bytes, neighbours: Sequence[int]) -> bytes:
+    def around(self, client: int, graph_seed: bytes, neighbours: Iterable[int]) -> bytes:
         """Return a sparse graph's request to share for a client: the graph's seed, and its neighbours' entries."""
         indices = [self._index[client], *sorted(self._index[neighbour] for neighbour in neighbours)]
         parts = [graph_seed, self.root, index_bytes(len(self._entries))]
@@ -120,8 +124,7 @@ class Whole:
         Raises `ValueError` if it is out of order, or has too many or too few clients.
         """
         size = _checked_size(reader, spec)
-        keys = KEYS + (KEY if spec.reveals else 0) + (SIGNATURE if spec.malicious else 0)
-        rows = [(reader.take(ID + keys), reader.take(extra)) for _ in range(size)]
+        rows = [(reader.take(entry_size(spec)), reader.take(extra)) for _ in range(size)]
         reader.end()
         clients = [int.from_bytes(entry[:ID], "big") for entry, _ in rows]
         must_ascend(clients, "clients of the roster")

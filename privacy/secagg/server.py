@@ -109,7 +109,7 @@ class ServerSession(Progress):
         if self._to_all is not None:
             return self._to_all
         if self.stage is Stage.SHARE:
-            return self._roster.around(client, self._graph_seed, sorted(self._neighbours[client]))
+            return self._roster.around(client, self._graph_seed, self._neighbours[client])
         if self.stage is Stage.UPLOAD:
             return self._at_places(self._sealed.get(client, {}))
         raise ValueError(f"stage {self._present.value!r} has one request for all")
@@ -133,7 +133,7 @@ class ServerSession(Progress):
     def _roster(self) -> Roster:
         """The current roster, with keys."""
         if self._known_roster is None or len(self._known_roster.clients) != len(self.roster):
-            self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
+            self._known_roster = Roster({client: self._keys[client] for client in self.roster})
         return self._known_roster
 
     # --- replies ----------------------------------------------------------------------------------------
