@@ -41,11 +41,7 @@ def refusal(message: Message) -> Message:
 
 
 def record_of_stage(message: Message) -> tuple[int, Stage, bytes] | None:
-    """Return the round, the stage and the bytes of a request; None if it is not of secure aggregation.
-
-    Raises:
-        ValueError: The record is malformed.
-    """
+    """Return a request's round, stage and bytes; None if it has no such record, `ValueError` for a malformed one."""
     record = find_record(message.content, ConfigRecord, RECORD)
     if record is None:
         return None
@@ -56,11 +52,7 @@ def record_of_stage(message: Message) -> tuple[int, Stage, bytes] | None:
 
 
 def body_of(message: Message) -> bytes:
-    """Return the bytes of a reply.
-
-    Raises:
-        ValueError: The client has failed, or sent other records.
-    """
+    """Return the bytes of a reply; raises `ValueError` if the client has failed, or sent other records."""
     if message.has_error():
         raise ValueError(message.error.reason or f"error {message.error.code}")
     record = find_record(message.content, ConfigRecord, RECORD)

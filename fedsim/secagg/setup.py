@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.experiment import Experiment
 from fedsim.privacy.events import Noise
-from fedsim.privacy.secagg.policy import make_policy
 from fedsim.privacy.secagg.primitives import Entropy, SigningKey
 from fedsim.privacy.secagg.settings import SecaggSettings
-from fedsim.privacy.secagg.spec import Policy
+from fedsim.privacy.secagg.spec import Policy, make_policy
 from fedsim.privacy.secagg.topology import Adversary
 from fedsim.sections import ServerSection
 from fedsim.sections.privacy import PrivacySection, metrics_of_sums
@@ -31,23 +31,7 @@ NOT_CLAIMED = (
 )
 
 
-class SecaggTables(Protocol):
-    """The parts of an experiment that secure aggregation needs."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of all seeded draws."""
-
-    @property
-    def server(self) -> ServerSection:
-        """`[server]`."""
-
-    @property
-    def privacy(self) -> PrivacySection:
-        """`[privacy]`."""
-
-
-def policy_of(experiment: SecaggTables, dimension: int, records: NDArray[np.int64]) -> Policy | None:
+def policy_of(experiment: Experiment, dimension: int, records: NDArray[np.int64]) -> Policy | None:
     """Return the policy that all parties of an experiment agree on; None without secure aggregation.
 
     Args:
@@ -74,7 +58,7 @@ def policy_of(experiment: SecaggTables, dimension: int, records: NDArray[np.int6
 
 
 def graph_entropy(
-    experiment: SecaggTables, round_: int, client: int | None = None, *, secret: bool = False
+    experiment: Experiment, round_: int, client: int | None = None, *, secret: bool = False
 ) -> Entropy:
     """Return the source of a party's part in the choice of the graph; `client` is None for the server.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fedsim.privacy.budget import Budget, Table
 from fedsim.privacy.secagg.calibration import calibrate
-from fedsim.privacy.secagg.costs import Costs, Operations, bonawitz_expansion, round_costs
+from fedsim.privacy.secagg.costs import Costs, bonawitz_expansion, round_costs
 from fedsim.privacy.secagg.encoding import Encoding
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology
@@ -32,30 +32,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A cohort: its topology, its costs, and the time of each operation on this machine."""
+    """A cohort: its topology, its costs, and seconds on one core of this machine."""
 
     topology: Topology
     costs: Costs
-    unit: Operations
-
-    @property
-    def client_seconds(self) -> float:
-        """Seconds of a client that stays to the end."""
-        return self.costs.client.seconds(self.unit)
-
-    @property
-    def server_seconds(self) -> float:
-        """Seconds of the server, on one core."""
-        return self.costs.server.seconds(self.unit)
-
-    @property
-    def bits(self) -> int:
-        """Bits of the modulus."""
-        return self.costs.spec.encoding.ring.bits
+    client_seconds: float  # of a client that stays to the end
+    server_seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the cohort's values for JSON; bytes are means over clients that stay to the end."""
         shape, costs = self.topology, self.costs
+        encoding = costs.spec.encoding
         return {
             "cohort": shape.clients,
             "graph": "complete" if shape.complete else "k-regular",
@@ -65,7 +52,7 @@ class Row:
             "dropped-clients": shape.dropped,
             "least-survivors": costs.spec.least,
             "honest-minimum": shape.honest_minimum,
-            "modulus-bits": self.bits,
+            "modulus-bits": encoding.ring.bits,
             "upload-bytes": round(costs.upload),
             "extra-download-bytes": round(costs.extra_download),
             "model-bytes": costs.model,
@@ -77,7 +64,7 @@ class Row:
             "server-core-seconds": self.server_seconds,
             "expansion": costs.expansion,
             "expansion-bonawitz-2017": bonawitz_expansion(
-                shape.clients, costs.spec.encoding.dimension, costs.spec.encoding.input_bits
+                shape.clients, encoding.dimension, encoding.input_bits
             ),
             "claim": shape.claim,
         }
@@ -89,7 +76,7 @@ class Row:
             f"{shape.clients:,}",
             f"{shape.degree:,}" + (" (all)" if shape.complete else ""),
             f"{shape.threshold:,}",
-            str(self.bits),
+            str(costs.spec.encoding.ring.bits),
             size_of(costs.upload),
             size_of(costs.extra_download),
             f"{costs.expansion:.2f}x",
@@ -136,20 +123,22 @@ class SecaggBudget(Budget):
         """The cohorts, in the given order."""
         sizes = [_whole(part) for value in self.cohort for part in value.split(",")]
         policy = Policy(
-            assumptions=Assumptions(
-                corrupt=self.corrupt, dropout=self.dropout, adversary=Adversary(self.adversary)
-            ),
+            assumptions=Assumptions(self.corrupt, self.dropout, Adversary(self.adversary)),
             encoding=Encoding(
                 self.parameters, cohort=1, input_bits=self.input_bits, max_weight=self.max_weight
             ),
             graph=self.graph,
             minimum=self.minimum,
         )
-        planned = [(policy.topology(size), _costs(policy, size)) for size in sizes]
-        unit = {
-            costs.spec.encoding.ring.dtype: calibrate(costs.spec.encoding) for _, costs in reversed(planned)
-        }
-        return [Row(shape, costs, unit[costs.spec.encoding.ring.dtype]) for shape, costs in planned]
+        specs = [policy.spec(run=RUN, round_=1, session=SESSION, clients=size, task=TASK) for size in sizes]
+        units = {spec.encoding.ring.dtype: calibrate(spec.encoding) for spec in reversed(specs)}
+        rows = []
+        for spec in specs:
+            costs = round_costs(spec, dropped=policy.assumptions.dropped_of(spec.clients))
+            unit = units[spec.encoding.ring.dtype]
+            seconds = costs.client.seconds(unit), costs.server.seconds(unit)
+            rows.append(Row(policy.topology(spec.clients), costs, *seconds))
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Return the inputs, and the cohorts with their costs."""
@@ -172,8 +161,10 @@ class SecaggBudget(Budget):
         rows = self._rows
         yield Table("", COLUMNS, [row.texts() for row in rows], gap=1)
         if len(rows) == 1:
+            messages = rows[0].costs.messages.items()
+            texts = [(stage.value, size_of(each.down), size_of(each.up)) for stage, each in messages]
             yield ""
-            yield _messages(rows[0].costs)
+            yield Table("", ("stage", "to a client", "from it"), texts, gap=2, named=True)
         yield (
             "\nUpload, extra download: of a client; beside the model, which is "
             f"{size_of(rows[0].costs.model)} in float32. "
@@ -194,16 +185,6 @@ def _whole(text: str) -> int:
     if size > MOST_COHORT:
         raise ValueError(f"--cohort {size}: must be at most {MOST_COHORT:,}")
     return size
-
-
-def _costs(policy: Policy, clients: int) -> Costs:
-    spec = policy.spec(run=RUN, round_=1, session=SESSION, clients=clients, task=TASK)
-    return round_costs(spec, dropped=policy.assumptions.dropped_of(clients))
-
-
-def _messages(costs: Costs) -> Table:
-    rows = [(stage.value, size_of(each.down), size_of(each.up)) for stage, each in costs.messages.items()]
-    return Table("", ("stage", "to a client", "from it"), rows, gap=2, named=True)
 
 
 def size_of(count: float) -> str:

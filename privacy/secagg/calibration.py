@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -14,10 +15,9 @@ from functools import lru_cache
 import numpy as np
 
 from fedsim.privacy.secagg import merkle
-from fedsim.privacy.secagg.choice import commitment_to
 from fedsim.privacy.secagg.costs import Operations
 from fedsim.privacy.secagg.encoding import Encoding
-from fedsim.privacy.secagg.graph import permutation
+from fedsim.privacy.secagg.graph import commitment_to, permutation
 from fedsim.privacy.secagg.primitives import (
     KEY,
     SIGNATURE,
@@ -43,35 +43,20 @@ Clock = Callable[[], float]
 
 
 def calibrate(encoding: Encoding, *, clock: Clock = time.thread_time) -> Operations:
-    """Return the seconds of each operation, in about half a second, on one core.
+    """Return the seconds of each operation, in about half a second, on one core, by this thread's CPU time.
 
-    Args:
-        encoding: Of the vectors; at most `ELEMENTS` of its dimension are timed.
-        clock: Seconds since any moment; by default this thread's CPU time.
+    At most `ELEMENTS` of the encoding's dimension are timed.
     """
-    few = Encoding(
-        min(encoding.dimension, ELEMENTS),
-        cohort=encoding.cohort,
-        input_bits=encoding.input_bits,
-        clip=encoding.clip,
-        max_weight=encoding.max_weight,
-    )
+    few = replace(encoding, dimension=min(encoding.dimension, ELEMENTS), metrics=())
     return Operations(**_of_keys(clock), **_of_messages(clock), **_of_vectors(few, clock))
 
 
 def seconds_of(call: Callable[[], object], clock: Clock) -> float:
     """Return the duration of a call: the median of a few repeats of enough calls."""
-    calls = 1
-    while (took := _repeated(call, calls, clock)) < LEAST_SECONDS:
+    timer, calls = timeit.Timer(call, timer=clock), 1
+    while (took := timer.timeit(calls)) < LEAST_SECONDS:
         calls *= 2 if took <= 0 else max(2, min(64, math.ceil(LEAST_SECONDS / took)))
-    return statistics.median(_repeated(call, calls, clock) for _ in range(REPEATS)) / calls
-
-
-def _repeated(call: Callable[[], object], calls: int, clock: Clock) -> float:
-    begun = clock()
-    for _ in range(calls):
-        call()
-    return clock() - begun
+    return statistics.median(timer.repeat(REPEATS, calls)) / calls
 
 
 @lru_cache(maxsize=1)
@@ -79,10 +64,9 @@ def _of_keys(clock: Clock) -> dict[str, float]:
     secret, message = os.urandom(KEY), os.urandom(2 * KEY)
     key, other, signing = AgreementKey(secret), AgreementKey(os.urandom(KEY)), SigningKey(os.urandom(KEY))
     signature = signing.sign(message)
-    shares, nonce = os.urandom(2 * SHARE), bytes(12)
-    sealed = seal(secret, nonce, shares, message)
+    nonce = bytes(12)
+    sealed = seal(secret, nonce, os.urandom(2 * SHARE), message)
     number = int.from_bytes(secret, "big") | 1
-
     points = range(1, 65)
     coefficient = seconds_of(lambda: int.from_bytes(os.urandom(SHARE), "big"), clock)
     splitting = seconds_of(lambda: split(1, len(points), points, os.urandom), clock)
@@ -106,7 +90,7 @@ def _of_messages(clock: Clock) -> dict[str, float]:
     parts = [os.urandom(KEY) for _ in range(CLIENTS)]
     words = [int.from_bytes(part[:8], "little") for part in parts]
     alive, message = bitmap(range(CLIENTS), CLIENTS), b"".join(parts)
-    proof = merkle.prove(parts, 0)
+    proof = merkle.prove(parts, [0])[0]
 
     def read_fields() -> None:
         reader, found = Reader(message), {}
@@ -125,20 +109,31 @@ def _of_messages(clock: Clock) -> dict[str, float]:
 
 def _of_rosters(clock: Clock) -> dict[str, float]:
     """Time whole rosters, of the complete graph and of one chosen by the clients."""
-    complete = _spec(CLIENTS - 1, Adversary.SEMI_HONEST)
+    complete = RoundSpec(
+        run="",
+        round=1,
+        session="",
+        mode="real",
+        clients=CLIENTS,
+        degree=CLIENTS - 1,
+        threshold=2,
+        least=2,
+        quorum=2,
+        adversary=Adversary.SEMI_HONEST,
+        task="",
+        encoding=Encoding(1, cohort=CLIENTS),
+    )
     keys = {client: Keys(*(os.urandom(KEY) for _ in range(3))) for client in range(CLIENTS)}
-    roster = Roster(complete, keys)
+    roster = Roster(keys)
     share = roster.whole()
 
-    chosen = _spec(6, Adversary.MALICIOUS_SERVER)
+    chosen = replace(complete, degree=6, adversary=Adversary.MALICIOUS_SERVER)
     parts = {client: os.urandom(KEY) for client in keys}
     commitments = {client: commitment_to(client, part) for client, part in parts.items()}
     signed = {c: replace(k, commitment=commitments[c], signature=bytes(SIGNATURE)) for c, k in keys.items()}
-    choosing = Roster(chosen, signed)
+    choosing = Roster(signed)
     reveal = choosing.to_reveal(1, commitments)
     revealed = choosing.whole({c: commitments[c] + parts[c] for c in keys})
-
-    others = range(1, CLIENTS)
 
     def choose() -> None:
         own = signed[0]
@@ -151,25 +146,8 @@ def _of_rosters(clock: Clock) -> dict[str, float]:
     return {
         "entries": seconds_of(read, clock) / CLIENTS,
         "choosers": seconds_of(choose, clock) / CLIENTS,
-        "written": seconds_of(lambda: roster.around(0, parts[0], others), clock) / CLIENTS,
+        "written": seconds_of(lambda: roster.around(0, parts[0], range(1, CLIENTS)), clock) / CLIENTS,
     }
-
-
-def _spec(degree: int, adversary: Adversary) -> RoundSpec:
-    return RoundSpec(
-        run="",
-        round=1,
-        session="",
-        mode="real",
-        clients=CLIENTS,
-        degree=degree,
-        threshold=2,
-        least=2,
-        quorum=2,
-        adversary=adversary,
-        task="",
-        encoding=Encoding(1, cohort=CLIENTS),
-    )
 
 
 def _of_vectors(encoding: Encoding, clock: Clock) -> dict[str, float]:
@@ -185,11 +163,9 @@ def _of_vectors(encoding: Encoding, clock: Clock) -> dict[str, float]:
     def unpack() -> None:
         ring.add(total, ring.unpack(packed, len(vector)))
 
-    def check() -> None:
-        hashlib.sha256(packed[:-1]).digest()  # the reply's body is copied and hashed
-
     return {
-        "bytes": seconds_of(check, clock) / len(packed),
+        "bytes": seconds_of(lambda: hashlib.sha256(packed[:-1]).digest(), clock)
+        / len(packed),  # a body, copied and hashed
         "masked": seconds_of(lambda: ring.add_mask(vector, seed), clock) / len(vector),
         "encoded": seconds_of(encode, clock) / len(vector),
         "packed": seconds_of(lambda: ring.pack(vector), clock) / len(vector),

@@ -11,13 +11,7 @@ from fedsim.privacy.secagg.settings import SecaggSettings
 
 
 def problems(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...]) -> Iterator[Problem]:
-    """Yield problems, the most important first.
-
-    Args:
-        settings: The table `[privacy.secagg]`.
-        intent: The experiment's settings.
-        metrics: Names of the averaged metrics.
-    """
+    """Yield problems, the most important first; `metrics` are the averaged ones."""
     yield from checks.needs_sums_only(intent, "and secure aggregation shows only their sum; allowed")
     if intent.client_evaluation != "none":
         yield Problem(
@@ -48,7 +42,7 @@ def problems_of_own_data(settings: SecaggSettings, intent: Intent) -> Iterator[P
 
 def _cohort(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...]) -> Iterator[Problem]:
     """Refuse a cohort without a graph or a ring."""
-    from fedsim.privacy.secagg.policy import make_policy  # loads cryptography, which few experiments need
+    from fedsim.privacy.secagg.spec import make_policy  # loads cryptography, which few experiments need
 
     largest = 1 if intent.weighting == "uniform" else settings.max_weight or 1
     policy = make_policy(settings, dimension=1, max_weight=largest, metrics=metrics, registry={})

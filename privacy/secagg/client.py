@@ -8,47 +8,36 @@ fewer clients than the round's specification requires.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sized
 from dataclasses import replace
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.choice import commitment_to, part_of
 from fedsim.privacy.secagg.client_state import Secrets, State
-from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
-from fedsim.privacy.secagg.primitives import (
-    KEY,
-    PROTOCOL,
-    SIGNATURE,
-    AgreementKey,
-    Entropy,
-    SigningKey,
-    is_signed,
-    joined,
-)
+from fedsim.privacy.secagg.graph import commitment_to, part_of
+from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_key, pair_masks
+from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, Entropy, SigningKey, is_signed
 from fedsim.privacy.secagg.roster import Keys, Place, read_place, read_to_reveal
-from fedsim.privacy.secagg.shamir import split_key
-from fedsim.privacy.secagg.shares import SEALED, seal_shares, sealing_key, unseal_shares
+from fedsim.privacy.secagg.shamir import SEALED, seal_shares, split_key, unseal_shares
 from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
-from fedsim.privacy.secagg.topology import ATTEMPTS, Adversary
-from fedsim.privacy.secagg.transcript import extended, hash_of, initial_transcript, is_signed_by, signed
+from fedsim.privacy.secagg.topology import ATTEMPTS
+from fedsim.privacy.secagg.transcript import (
+    alive_statement,
+    extended,
+    hash_of,
+    initial_transcript,
+    is_signed_by,
+    signed,
+)
 from fedsim.privacy.secagg.wire import INDEX, Reader, members_of, must_ascend
-
-
-def alive_statement(session: bytes, alive: bytes) -> bytes:
-    """Return the statement that clients sign in stage `confirm`: these have uploaded."""
-    return joined(PROTOCOL, b"alive", session, alive)
 
 
 class ClientSession:
     """A client in one round: `begin`, then an `answer` to each request, and finally `closed`.
 
-    Between requests a session can be stored, with its secrets (`dumps`, `loads`).
-
-    Attributes:
-        spec: The round's specification.
-        closed: Whether it has ended: all requests are answered, or one was refused.
+    Between requests a session can be stored, with its secrets (`dumps`, `loads`). It is closed once all requests are
+    answered, or one was refused.
     """
 
     def __init__(self, state: State, policy: Policy, entropy: Entropy) -> None:
@@ -95,7 +84,7 @@ class ClientSession:
         state = State(agreed, me, secrets, list(agreed.stages), initial_transcript(agreed, me), keys)
         session = cls(state, policy, entropy)
         reply = session._signed(Stage.ADVERTISE, spec, keys.advertised)
-        if session._is_against_server:
+        if agreed.malicious:
             state.advertised = replace(keys, signature=reply[-SIGNATURE:])
         return session, reply
 
@@ -105,8 +94,8 @@ class ClientSession:
         """Answer a request.
 
         Args:
-            stage: The stage.
-            request: The server's request.
+            stage: Of the request.
+            request: The server's.
             vector: In stage `upload`, the encoded vector, which is masked in place.
             task: In stage `upload`, SHA-256 (hex) of the model and the settings that the client trained on.
 
@@ -120,9 +109,16 @@ class ClientSession:
             raise ValueError("the session is closed")
         try:
             self.check_due(stage)
-            body = (
-                self._upload(request, vector, task) if stage is Stage.UPLOAD else self._body(stage, request)
-            )
+            if stage is Stage.UPLOAD:
+                body = self._upload(request, vector, task)
+            else:
+                answers = {
+                    Stage.REVEAL: self._reveal,
+                    Stage.SHARE: self._share,
+                    Stage.CONFIRM: self._confirm,
+                    Stage.UNMASK: self._unmask,
+                }
+                body = answers[stage](request)
             reply = self._signed(stage, request, body)
         except ValueError:
             self.close()
@@ -142,7 +138,7 @@ class ClientSession:
 
     def dumps(self) -> bytes:
         """Return the session as JSON, with its secrets, but without an identity key."""
-        return self._state.dumps(without_signing_key=self._is_against_server)
+        return self._state.dumps()
 
     @classmethod
     def loads(
@@ -152,16 +148,6 @@ class ClientSession:
         return cls(State.loads(text, signing=identity or b""), policy, entropy)
 
     # --- stage by stage ---------------------------------------------------------------------------------
-
-    def _body(self, stage: Stage, request: bytes) -> bytes:
-        """Return the answer to a stage other than `upload`."""
-        if stage is Stage.REVEAL:
-            return self._reveal(request)
-        if stage is Stage.SHARE:
-            return self._share(request)
-        if stage is Stage.CONFIRM:
-            return self._confirm(request)
-        return self._unmask(request)
 
     def _reveal(self, request: bytes) -> bytes:
         """Reveal one's part of the graph's seed, once all are committed to; commit to that of the next attempt."""
@@ -191,11 +177,11 @@ class ClientSession:
             part=part_of(bytes(secrets.graph), max(state.attempts, 1)),
             fingerprint=state.fingerprint,
         )
-        if self._is_against_server:
+        if self.spec.malicious:
             self._check_identities(place)
         channel = AgreementKey(bytes(secrets.channel))
         for client, (_, keys) in place.neighbours.items():
-            sealing = sealing_key(channel, state.me, keys.channel, client, place.session)
+            sealing = pair_key(b"shares", channel, state.me, keys.channel, client, place.session)
             secrets.sealing[client] = bytearray(sealing)
         masks, own = (self._split(bytes(secret), place) for secret in (secrets.masks, secrets.own))
         secrets.own_share = bytearray(own[state.me])
@@ -257,7 +243,7 @@ class ClientSession:
         reader, secrets = Reader(request), self._state.secrets
         alive = reader.take(-(-self._place.size // 8))
         around = self._alive_around(alive)
-        if self._is_against_server:
+        if self.spec.malicious:
             self._check_confirmed(reader, alive)
         reader.end()
         chosen = (
@@ -266,11 +252,7 @@ class ClientSession:
         )
         return b"".join((*chosen, secrets.own_share))
 
-    # --- checks ----------- -----------------------------------------------------------------------------
-
-    @property
-    def _is_against_server(self) -> bool:
-        return self._state.spec.adversary is Adversary.MALICIOUS_SERVER
+    # --- checks -----------------------------------------------------------------------------------------
 
     @property
     def _place(self) -> Place:
@@ -291,8 +273,7 @@ class ClientSession:
     def _alive_around(self, alive: bytes) -> set[int]:
         """Return which neighbours have uploaded, from the list of all that have.
 
-        Raises:
-            ValueError: The list is impossible: too short, without oneself, or with a client that never shared.
+        Refuses an impossible list: too short, without oneself, or with a client that never shared.
         """
         place, least = self._place, self._state.spec.least
         members = members_of(alive, place.size)
@@ -306,9 +287,9 @@ class ClientSession:
         self._check_enough(around, "have uploaded")
         return around
 
-    def _check_enough(self, neighbours: Iterable[int], did: str) -> None:
+    def _check_enough(self, neighbours: Sized, did: str) -> None:
         """Refuse to continue with fewer clients, this one included, than the threshold."""
-        around, threshold = len(set(neighbours)) + 1, self._state.spec.threshold
+        around, threshold = len(neighbours) + 1, self._state.spec.threshold
         if around < threshold:
             raise ValueError(f"{around} clients around here {did}: allowed: {threshold} at least")
 
@@ -326,8 +307,7 @@ class ClientSession:
             if known is None or not is_signed(known, signature, statement):
                 raise ValueError(f"the client at place {signers[-1]} has not signed this list of uploads")
         must_ascend(signers, "signatures of the list of uploads")
-        confirmed = len({*signers, place.index})
-        if confirmed < quorum:
+        if (confirmed := len({*signers, place.index})) < quorum:
             raise ValueError(
                 f"{confirmed} clients have signed the list of uploads: allowed: {quorum} at least"
             )
@@ -343,7 +323,7 @@ class ClientSession:
 
 def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | None) -> bytes | None:
     """Return the identity key for signatures against a malicious server; None: a fresh key suffices."""
-    if spec.adversary is not Adversary.MALICIOUS_SERVER:
+    if not spec.malicious:
         return None
     if identity is None or policy.registry.get(me) != SigningKey(identity).public:
         raise ValueError(f"client {me} is not registered with its identity key")
@@ -352,10 +332,9 @@ def _signing_key(spec: RoundSpec, policy: Policy, me: int, identity: bytes | Non
 
 def _public(secrets: Secrets, spec: RoundSpec, me: int) -> Keys:
     """Return a client's advertisement."""
-    reveals = Stage.REVEAL in spec.stages
     return Keys(
         channel=AgreementKey(bytes(secrets.channel)).public,
         masks=AgreementKey(bytes(secrets.masks)).public,
         signing=SigningKey(bytes(secrets.signing)).public,
-        commitment=commitment_to(me, part_of(bytes(secrets.graph), 1)) if reveals else b"",
+        commitment=commitment_to(me, part_of(bytes(secrets.graph), 1)) if spec.reveals else b"",
     )

@@ -16,28 +16,17 @@ class Secrets:
 
     `bytearray`s, so that their memory can be overwritten. Copies made by Python, the libraries and the JSON of a
     stored session can't be wiped: they stay until their memory is reused.
-
-    Attributes:
-        channel: Private key of the channel to each neighbour.
-        masks: Private key of the masks shared with each neighbour.
-        own: The secret behind the own mask.
-        graph: The secret behind the parts of the graph's seed.
-        signing: Private key of the signatures.
-        own_share: One's own share of `own`.
-        sealing: The key to each neighbour's channel.
-        masks_shares: A share of each neighbour's `masks`.
-        own_shares: A share of each neighbour's `own`.
     """
 
-    channel: bytearray
-    masks: bytearray
-    own: bytearray
-    graph: bytearray
-    signing: bytearray
-    own_share: bytearray = field(default_factory=bytearray)
-    sealing: dict[int, bytearray] = field(default_factory=dict)
-    masks_shares: dict[int, bytearray] = field(default_factory=dict)
-    own_shares: dict[int, bytearray] = field(default_factory=dict)
+    channel: bytearray  # private key of the channel to each neighbour
+    masks: bytearray  # private key of the masks shared with each neighbour
+    own: bytearray  # the secret behind the own mask
+    graph: bytearray  # the secret behind the parts of the graph's seed
+    signing: bytearray  # private key of the signatures
+    own_share: bytearray = field(default_factory=bytearray)  # one's own share of `own`
+    sealing: dict[int, bytearray] = field(default_factory=dict)  # the key to each neighbour's channel
+    masks_shares: dict[int, bytearray] = field(default_factory=dict)  # a share of each neighbour's `masks`
+    own_shares: dict[int, bytearray] = field(default_factory=dict)  # a share of each neighbour's `own`
 
     def wipe(self) -> None:
         """Overwrite everything with zeros."""
@@ -49,38 +38,25 @@ class Secrets:
 
 @dataclass
 class State:
-    """A session's stored state.
-
-    Attributes:
-        spec: The round's specification.
-        me: The client's number.
-        secrets: Its secrets.
-        due: The stages that are not over.
-        transcript: Hash of all received and sent messages.
-        advertised: Its public keys.
-        attempts: Attempts to agree on the graph.
-        fingerprint: Of the roster to which its part of the graph's seed was revealed.
-        place: Its place among the others, once known.
-        alive: The list of uploads that it has confirmed.
-    """
+    """A session's stored state."""
 
     spec: RoundSpec
-    me: int
+    me: int  # the client's number
     secrets: Secrets
-    due: list[Stage]
-    transcript: bytes
-    advertised: Keys
-    attempts: int = 0
-    fingerprint: bytes = b""
-    place: Place | None = None
-    alive: bytes = b""
+    due: list[Stage]  # the stages that are not over
+    transcript: bytes  # hash of all received and sent messages
+    advertised: Keys  # its public keys
+    attempts: int = 0  # to agree on the graph
+    fingerprint: bytes = b""  # of the roster to which its part of the graph's seed was revealed
+    place: Place | None = None  # among the others, once known
+    alive: bytes = b""  # the list of uploads that it has confirmed
 
-    def dumps(self, *, without_signing_key: bool) -> bytes:
+    def dumps(self) -> bytes:
         """Return the state as JSON, with its secrets but without an identity key."""
         tree = asdict(self) | {"spec": self.spec.dumps().decode()}
-        if without_signing_key:
+        if self.spec.malicious:
             del tree["secrets"]["signing"]
-        return json.dumps(tree, default=_hex).encode()
+        return json.dumps(tree, default=lambda value: value.hex()).encode()
 
     @classmethod
     def loads(cls, text: bytes, *, signing: bytes) -> State:
@@ -107,13 +83,6 @@ class State:
             ),
             alive=bytes.fromhex(tree["alive"]),
         )
-
-
-def _hex(value: Any) -> str:
-    """Return bytes for JSON."""
-    if isinstance(value, bytes | bytearray):
-        return value.hex()
-    raise TypeError(f"{type(value).__name__} can't be stored")
 
 
 def _secret(value: str | dict[str, str]) -> Any:

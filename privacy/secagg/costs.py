@@ -14,67 +14,39 @@ from dataclasses import dataclass, fields
 
 from fedsim.privacy.secagg.merkle import HASH_BYTES, depth
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE
-from fedsim.privacy.secagg.roster import KEYS
-from fedsim.privacy.secagg.shamir import SHARE
-from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.roster import KEYS, entry_size
+from fedsim.privacy.secagg.shamir import SEALED, SHARE
 from fedsim.privacy.secagg.spec import RoundSpec, Stage
-from fedsim.privacy.secagg.topology import Adversary
-from fedsim.privacy.secagg.wire import ID, INDEX
+from fedsim.privacy.secagg.wire import INDEX
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operations:
-    """Number of each operation; or, as unit costs, its duration in seconds.
+    """Number of each operation; or, as unit costs, its duration in seconds."""
 
-    Attributes:
-        key_pairs: X25519 keys made usable from their 32 bytes.
-        agreements: X25519 agreements.
-        derivations: HKDF.
-        seals: AES-256-GCM of two shares, encryption or decryption.
-        signing_keys: Ed25519 keys made usable from their 32 bytes.
-        signatures: Ed25519 signatures.
-        verifications: Ed25519 signatures checked.
-        multiplications: Modulo Shamir's prime.
-        inversions: Modulo Shamir's prime.
-        coefficients: Drawn uniformly modulo Shamir's prime.
-        bytes: Hashed by SHA-256.
-        digests: Short SHA-256 hashes over a few parts.
-        nodes: Of a Merkle tree, hashed.
-        entries: Of a roster, read, hashed and checked by a client.
-        choosers: The same if the clients choose the graph: read twice, with commitments and parts.
-        written: Entries of a roster, written into a request with their proofs.
-        places: Of the ring, drawn.
-        members: Of a list of uploads, read.
-        fields: Of a message, read and kept.
-        masked: Elements to which a mask is added or subtracted.
-        encoded: Elements that are clipped, scaled and rounded.
-        packed: Elements packed into bits.
-        unpacked: Elements unpacked and added up.
-    """
-
-    key_pairs: float = 0
-    agreements: float = 0
-    derivations: float = 0
-    seals: float = 0
-    signing_keys: float = 0
-    signatures: float = 0
-    verifications: float = 0
-    multiplications: float = 0
-    inversions: float = 0
-    coefficients: float = 0
-    bytes: float = 0
-    digests: float = 0
-    nodes: float = 0
-    entries: float = 0
-    choosers: float = 0
-    written: float = 0
-    places: float = 0
-    members: float = 0
-    fields: float = 0
-    masked: float = 0
-    encoded: float = 0
-    packed: float = 0
-    unpacked: float = 0
+    key_pairs: float = 0  # X25519 keys made usable from their 32 bytes
+    agreements: float = 0  # X25519 agreements
+    derivations: float = 0  # HKDF
+    seals: float = 0  # AES-256-GCM of two shares, encryption or decryption
+    signing_keys: float = 0  # Ed25519 keys made usable from their 32 bytes
+    signatures: float = 0  # Ed25519 signatures
+    verifications: float = 0  # Ed25519 signatures checked
+    multiplications: float = 0  # modulo Shamir's prime
+    inversions: float = 0  # modulo Shamir's prime
+    coefficients: float = 0  # drawn uniformly modulo Shamir's prime
+    bytes: float = 0  # hashed by SHA-256
+    digests: float = 0  # short SHA-256 hashes over a few parts
+    nodes: float = 0  # of a Merkle tree, hashed
+    entries: float = 0  # of a roster, read, hashed and checked by a client
+    choosers: float = 0  # the same if the clients choose the graph: read twice, with commitments and parts
+    written: float = 0  # entries of a roster, written into a request with their proofs
+    places: float = 0  # of the ring, drawn
+    members: float = 0  # of a list of uploads, read
+    fields: float = 0  # of a message, read and kept
+    masked: float = 0  # elements to which a mask is added or subtracted
+    encoded: float = 0  # elements that are clipped, scaled and rounded
+    packed: float = 0  # elements packed into bits
+    unpacked: float = 0  # elements unpacked and added up
 
     def seconds(self, unit: Operations) -> float:
         """Return the total duration on one core, given the seconds of each."""
@@ -91,20 +63,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a round.
-
-    Attributes:
-        spec: The round.
-        survivors: Clients that upload.
-        messages: By stage, in order.
-        client: Operations of a client that stays to the end.
-        server: Operations of the server.
-    """
+    """Costs of a round."""
 
     spec: RoundSpec
-    survivors: int
-    messages: Mapping[Stage, Message]
-    client: Operations
+    survivors: int  # clients that upload
+    messages: Mapping[Stage, Message]  # in order
+    client: Operations  # of one that stays to the end
     server: Operations
 
     @property
@@ -130,14 +94,9 @@ class Costs:
 
 
 def round_costs(spec: RoundSpec, *, dropped: int) -> Costs:
-    """Return the costs of a round.
+    """Return the costs of a round in which all invited clients take part.
 
-    Args:
-        spec: The round; all invited clients take part.
-        dropped: Clients lost between sharing and uploading; below the number of clients.
-
-    Raises:
-        ValueError: `dropped` is out of its range.
+    `dropped` are lost between sharing and uploading; raises `ValueError` unless they are fewer than the clients.
     """
     if not 0 <= dropped < spec.clients:
         raise ValueError(f"dropped = {dropped}: must be from 0 to {spec.clients - 1}")
@@ -152,40 +111,31 @@ class _Shape:
     survivors: int
 
     @property
-    def malicious(self) -> bool:
-        return self.spec.adversary is Adversary.MALICIOUS_SERVER
-
-    @property
-    def reveals(self) -> bool:
-        return Stage.REVEAL in self.spec.stages
-
-    @property
     def degree(self) -> int:
         return min(self.spec.degree, self.spec.clients - 1)
 
     @property
     def confirmed(self) -> int:
         """Signatures of the list of uploads that each survivor receives."""
-        return min(self.spec.quorum, self.survivors) if self.malicious else 0
+        return min(self.spec.quorum, self.survivors) if self.spec.malicious else 0
 
     @property
-    def entry(self) -> int:
-        """Bytes of a client in the roster."""
-        return ID + KEYS + KEY * self.reveals + SIGNATURE * self.malicious
+    def by_proof(self) -> bool:
+        """Whether clients see their neighbours' entries of the roster alone."""
+        return not (self.spec.complete or self.spec.reveals)
 
     def message(self, stage: Stage) -> Message:
         clients, degree, encoding = self.spec.clients, self.degree, self.spec.encoding
-        bitmap = -(-clients // 8)
+        bitmap, entry = -(-clients // 8), entry_size(self.spec)
         signatures = self.confirmed * (INDEX + SIGNATURE)
-        with_proof = INDEX + self.entry + 1 + HASH_BYTES * depth(clients)
-        whole = self.spec.complete or self.reveals
+        with_proof = INDEX + entry + 1 + HASH_BYTES * depth(clients)
         down, body = {
-            Stage.ADVERTISE: (len(self.spec.dumps()), KEYS + KEY * self.reveals),
-            Stage.REVEAL: (1 + INDEX + clients * (self.entry + KEY), 2 * KEY),
+            Stage.ADVERTISE: (len(self.spec.dumps()), KEYS + KEY * self.spec.reveals),
+            Stage.REVEAL: (1 + INDEX + clients * (entry + KEY), 2 * KEY),
             Stage.SHARE: (
-                INDEX + clients * (self.entry + 2 * KEY * self.reveals)
-                if whole
-                else 2 * KEY + INDEX + (degree + 1) * with_proof,
+                2 * KEY + INDEX + (degree + 1) * with_proof
+                if self.by_proof
+                else INDEX + clients * (entry + 2 * KEY * self.spec.reveals),
                 degree * SEALED + KEY,
             ),
             Stage.UPLOAD: (degree * (INDEX + SEALED), encoding.ring.packed_size(encoding.length)),
@@ -197,24 +147,23 @@ class _Shape:
     def client(self, messages: Mapping[Stage, Message]) -> Operations:
         spec, clients, degree = self.spec, self.spec.clients, self.degree
         length = spec.encoding.length
-        by_proof = not (spec.complete or self.reveals)
         confirms = Stage.CONFIRM in spec.stages
         signatures = len(spec.stages) + confirms
         return Operations(
             key_pairs=4,
             agreements=2 * degree,  # for the channel, for the mask
-            derivations=2 * degree + 2 + 3 * self.reveals,
+            derivations=2 * degree + 2 + 3 * self.spec.reveals,
             seals=2 * degree,
-            signing_keys=signatures + 1 + self.malicious,
+            signing_keys=signatures + 1 + self.spec.malicious,
             signatures=signatures,
-            verifications=degree * self.malicious + self.confirmed,
+            verifications=degree * self.spec.malicious + self.confirmed,
             multiplications=2 * (degree + 1) * (spec.threshold - 1),
             coefficients=2 * (spec.threshold - 1),
             bytes=math.fsum(m.down + m.up for m in messages.values()),
-            digests=2 + len(spec.stages) + degree * self.malicious,
-            nodes=(degree + 1) * depth(clients) * by_proof,
-            entries=clients * spec.complete + (degree + 1) * by_proof,
-            choosers=clients * self.reveals,
+            digests=2 + len(spec.stages) + degree * self.spec.malicious,
+            nodes=(degree + 1) * depth(clients) * self.by_proof,
+            entries=clients * spec.complete + (degree + 1) * self.by_proof,
+            choosers=clients * self.spec.reveals,
             places=0 if spec.complete else clients,
             members=self.survivors * (1 + confirms),
             fields=2 * degree,
@@ -231,7 +180,6 @@ class _Shape:
         pairs = lost * degree * left / (clients - 1)  # of a lost client and a surviving one
         sets = 1 if spec.complete else clients  # of points: Lagrange weights are computed once for each
         traffic = math.fsum(came[s] * (m.down + m.up) for s, m in messages.items())
-        by_proof = not (spec.complete or self.reveals)
         return Operations(
             key_pairs=lost,
             agreements=pairs,
@@ -240,9 +188,9 @@ class _Shape:
             multiplications=clients * spec.threshold + sets * 2 * spec.threshold**2,
             inversions=sets * spec.threshold,
             bytes=traffic,
-            digests=sum(came[stage] for stage in spec.stages) + left + 2 * clients * self.reveals,
-            nodes=2 * clients * (1 + self.reveals) + clients * depth(clients) * by_proof,
-            written=clients * (degree + 1) * by_proof,
+            digests=sum(came[stage] for stage in spec.stages) + left + 2 * clients * self.spec.reveals,
+            nodes=2 * clients * (1 + self.spec.reveals) + clients * depth(clients) * self.by_proof,
+            written=clients * (degree + 1) * self.by_proof,
             places=0 if spec.complete else 2 * clients,
             fields=3 * clients * degree,
             masked=length * (left + pairs),
@@ -252,11 +200,6 @@ class _Shape:
 
 def bonawitz_expansion(users: int, dimension: int, input_bits: int = 16) -> float:
     """Return the expansion factor that Bonawitz et al. (2017) state for their protocol, with keys and shares of 256 bits.
-
-    Args:
-        users: n.
-        dimension: Numbers in a vector.
-        input_bits: Of a number.
 
     >>> [round(bonawitz_expansion(1 << n, 1 << d), 2) for n, d in ((10, 20), (14, 20), (14, 24))]
     [1.73, 3.62, 1.98]

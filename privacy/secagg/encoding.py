@@ -26,27 +26,17 @@ _PIECE = 1 << 15  # coordinates: intermediate results stay in the cache
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded sum: all that the server learns.
-
-    Attributes:
-        coordinates: Of the sum of the clipped, weighted and rounded updates, whole numbers, `(dimension,)`.
-        unit: What a coordinate counts in that sum.
-        mean_unit: What it counts in the weighted mean.
-        weight: Sum of the weights.
-        clients: Number of summands.
-        clipped: Coordinates that were clipped, over all clients.
-        metrics: Weighted means, by name.
-        metric_totals: Weighted sums, by name.
-    """
+    """A decoded sum: all that the server learns."""
 
     coordinates: NDArray[np.int64]
-    unit: float
-    mean_unit: float
-    weight: int
-    clients: int
-    clipped: int
-    metrics: dict[str, float]
-    metric_totals: dict[str, float]
+    """Of the sum of the clipped, weighted and rounded updates, whole numbers, `(dimension,)`."""
+    unit: float  # what a coordinate counts in that sum
+    mean_unit: float  # what it counts in the weighted mean
+    weight: int  # sum of the weights
+    clients: int  # number of summands
+    clipped: int  # coordinates that were clipped, over all clients
+    metrics: dict[str, float]  # weighted means, by name
+    metric_totals: dict[str, float]  # weighted sums, by name
 
     @property
     def total(self) -> NDArray[np.float64]:
@@ -161,7 +151,10 @@ class Encoding:
         Raises:
             ValueError: An argument is invalid.
         """
-        self._check_update(update)
+        if update.dtype not in (np.float16, np.float32, np.float64):
+            raise ValueError(f"update: dtype {update.dtype}, must be float16, float32 or float64")
+        if update.shape != (self.dimension,):
+            raise ValueError(f"update: shape {update.shape}, must be ({self.dimension},)")
         weight = _whole("weight", weight, 1, self.max_weight)
         weighted = [weight * _fixed(name, metrics) for name in self.metrics]
         vector = np.empty(self.length, dtype=self.ring.dtype)
@@ -211,23 +204,13 @@ class Encoding:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the encoding that `to_dict` wrote.
-
-        Raises:
-            ValueError: A field is missing, unknown or out of range.
-        """
+        """Return the encoding that `to_dict` wrote; raises `ValueError` if a field is missing, unknown or invalid."""
         names = {field.name for field in fields(cls)}
         if not isinstance(data, Mapping) or set(data) != names:
             raise ValueError(f"encoding = {data!r}: must have {', '.join(sorted(names))}")
         if not isinstance(data["metrics"], list):
             raise ValueError(f"metrics = {data['metrics']!r}: must be a list of names")
         return cls(**{**data, "metrics": tuple(data["metrics"])})
-
-    def _check_update(self, update: NDArray[Any]) -> None:
-        if update.dtype not in (np.float16, np.float32, np.float64):
-            raise ValueError(f"update: dtype {update.dtype}, must be float16, float32 or float64")
-        if update.shape != (self.dimension,):
-            raise ValueError(f"update: shape {update.shape}, must be ({self.dimension},)")
 
     def _round(
         self, update: NDArray[Any], weight: int, rounding: np.random.Generator, out: NDArray[Any]

@@ -16,17 +16,11 @@ _NEGLIGIBLE = 1e-17  # relative to the sum so far: a tail is cut here, since its
 
 @dataclass(frozen=True)
 class Hypergeometric:
-    """Number of marked clients among `drawn`, without replacement.
+    """Number of marked clients among `drawn`, without replacement."""
 
-    Attributes:
-        population: At least 1.
-        marked: 0 to `population`.
-        drawn: 0 to `population`.
-    """
-
-    population: int
-    marked: int
-    drawn: int
+    population: int  # at least 1
+    marked: int  # 0 to `population`
+    drawn: int  # 0 to `population`
 
     @property
     def least(self) -> int:

@@ -8,47 +8,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.choice import joint_seed, part_of
+from fedsim.privacy.secagg.graph import part_of
 from fedsim.privacy.secagg.primitives import KEY, Entropy
-from fedsim.privacy.secagg.progress import Progress, Total
+from fedsim.privacy.secagg.progress import Progress, Total, Uploads
 from fedsim.privacy.secagg.spec import Policy, RoundSpec, Stage, check_due
 
 
+@dataclass
 class IdealClient:
-    """A client without secrets, with the methods of `client.ClientSession`.
+    """A client without secrets, with the methods of `client.ClientSession`."""
 
-    Args:
-        spec: The round.
-        me: Its number.
-        graph_secret: Secret behind its parts of the graph's seed (32 bytes).
-        due: Stages that are not over; unset: all but the first.
-        attempts: Attempts to agree on the graph.
-    """
-
-    def __init__(
-        self,
-        spec: RoundSpec,
-        me: int,
-        graph_secret: bytes,
-        due: Sequence[Stage] | None = None,
-        attempts: int = 0,
-    ) -> None:
-        self.spec = spec
-        self.me = me
-        self._graph_secret = graph_secret
-        self._due = list(spec.stages[1:] if due is None else due)
-        self._attempts = attempts
+    spec: RoundSpec
+    me: int  # its number
+    graph_secret: bytes  # behind its parts of the graph's seed (32 bytes)
+    due: list[Stage]  # stages that are not over
+    attempts: int = 0  # to agree on the graph
 
     @property
     def closed(self) -> bool:
         """Whether all requests are answered."""
-        return not self._due
+        return not self.due
 
     @classmethod
     def begin(
@@ -64,18 +48,18 @@ class IdealClient:
         """Begin a round and return the reply to stage `advertise`; as `client.ClientSession.begin`."""
         agreed = RoundSpec.loads(spec)
         policy.check(agreed)
-        return cls(agreed, me, graph_entropy(KEY)), b""
+        return cls(agreed, me, graph_entropy(KEY), list(agreed.stages[1:])), b""
 
     def answer(
         self, stage: Stage, request: bytes, *, vector: NDArray[Any] | None = None, task: str | None = None
     ) -> bytes:
         """Answer a stage; as `client.ClientSession.answer`."""
         self.check_due(stage)
-        if stage is self._due[0]:
-            del self._due[0]
+        if stage is self.due[0]:
+            del self.due[0]
         if stage is Stage.REVEAL:
-            self._attempts += 1
-            return part_of(self._graph_secret, self._attempts)
+            self.attempts += 1
+            return part_of(self.graph_secret, self.attempts)
         if stage is not Stage.UPLOAD:
             return b""
         if vector is None or task != self.spec.task:
@@ -84,11 +68,11 @@ class IdealClient:
 
     def check_due(self, stage: Stage) -> None:
         """Raise `ValueError` for a stage that is not the next; as `client.ClientSession.check_due`."""
-        check_due(stage, self._due, self._attempts)
+        check_due(stage, self.due, self.attempts)
 
     def dumps(self) -> bytes:
         """Return the session as bytes."""
-        state = [self.spec.dumps().decode(), self.me, self._graph_secret.hex(), self._due, self._attempts]
+        state = [self.spec.dumps().decode(), self.me, self.graph_secret.hex(), self.due, self.attempts]
         return json.dumps(state).encode()
 
     @classmethod
@@ -102,45 +86,20 @@ class IdealClient:
 
 
 @dataclass(frozen=True)
-class IdealUploads:
+class IdealUploads(Uploads):
     """Adds unmasked vectors."""
 
-    spec: RoundSpec
-
-    def add(self, total: Total | None, client: int, reply: bytes) -> Total:
-        """Add a client's vector; as `progress.Uploads`."""
-        encoding = self.spec.encoding
-        total = Total(encoding.ring.zeros(encoding.length)) if total is None else total
-        try:
-            encoding.ring.add(total.values, encoding.ring.unpack(reply, encoding.length))
-            total.clients.append(client)
-        except ValueError as error:
-            total.refused[client] = str(error)
-        return total
-
-    def merge(self, left: Total, right: Total) -> Total:
-        """Add one total to another; as `progress.Uploads`."""
-        return left.merged(self.spec.encoding.ring, right)
+    def _checked(self, total: Total, client: int, reply: bytes) -> bytes:
+        return reply
 
 
 class IdealServer(Progress):
     """A server that sees every vector; otherwise as `server.ServerSession`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._parts: dict[int, bytes] = {}
-        self._sum: NDArray[Any] | None = None
-
     @property
     def uploads(self) -> IdealUploads:
         """The adder of uploads, in stage `upload`."""
         return IdealUploads(self.spec)
-
-    def total(self) -> NDArray[Any]:
-        """Return the sum, when the round is over."""
-        if self._sum is None or self.stage is not None:
-            raise ValueError("there is no sum")
-        return self._sum
 
     def _request(self, client: int) -> bytes:
         return self.spec.dumps() if self.stage is Stage.ADVERTISE else b""
@@ -150,22 +109,8 @@ class IdealServer(Progress):
             if len(reply) != KEY:
                 raise ValueError(f"sent {len(reply)} bytes for the graph, not {KEY}")
             self._parts[client] = reply
-        elif self.stage is Stage.UPLOAD:
-            total = self.uploads.add(None, client, reply)
-            if total.refused:
-                raise ValueError(total.refused[client])
-            self._take(total)
         elif reply:
             raise ValueError("sent an unrequested reply")
 
-    def _take(self, total: Total) -> None:
-        if self._sum is None:
-            self._sum = total.values
-        else:
-            self.spec.encoding.ring.add(self._sum, total.values)
-
-    def _joint_seed(self) -> bytes:
-        return joint_seed({client: self._parts[client] for client in self.roster})
-
-    def _forget(self) -> None:
-        self._sum = None
+    def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values

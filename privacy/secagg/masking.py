@@ -1,4 +1,4 @@
-"""The masks: each client's own, and one shared by each pair of neighbours, with opposite signs."""
+"""The masks: each client's own, and one that each pair of neighbours derives, with opposite signs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def own_commitment(client: int, secret: bytes, session: bytes) -> bytes:
     return digest(b"own-mask", session, id_bytes(client), secret)
 
 
-def pair_seed(key: AgreementKey, client: int, public: bytes, other: int, session: bytes) -> bytes:
-    """Return the seed of a pair's mask, the same from either client's private and the other's public key."""
+def pair_key(
+    purpose: bytes, key: AgreementKey, client: int, public: bytes, other: int, session: bytes
+) -> bytes:
+    """Return a pair's key (32 bytes) for a purpose, the same from either's private and the other's public key."""
     first, second = sorted((client, other))
-    return derive(key.agree(public), b"pair-mask", session, id_bytes(first), id_bytes(second))
+    return derive(key.agree(public), purpose, session, id_bytes(first), id_bytes(second))
 
 
 def pair_masks(
@@ -30,15 +32,9 @@ def pair_masks(
     """Return the masks that a client shares with others, for `Ring.add_masks`: seeds and signs.
 
     The sign is plus for others with smaller numbers, minus for greater ones. Added to a sum of the others' vectors
-    without the client's, the masks cancel.
-
-    Args:
-        key: The client's.
-        client: Its number.
-        others: Their public keys, by number.
-        session: The session's id.
+    without the client's, the masks cancel. `others` are public keys, by client.
     """
     return [
-        (pair_seed(key, client, public, other, session), 1 if other < client else -1)
+        (pair_key(b"pair-mask", key, client, public, other, session), 1 if other < client else -1)
         for other, public in others.items()
     ]

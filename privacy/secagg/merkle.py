@@ -31,42 +31,27 @@ def depth(size: int) -> int:
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """Return the root over leaves, in their order: 32 bytes.
-
-    Raises:
-        ValueError: There is no leaf.
-    """
+    """Return the root (32 bytes) over leaves, in their order; raises `ValueError` if there are none."""
     return _bind(_levels(leaves)[-1][0], len(leaves))
 
 
-def prove(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return the proof that a leaf is at an index: `depth(len(leaves))` hashes of 32 bytes.
+def prove(leaves: Sequence[bytes], indices: Iterable[int]) -> list[list[bytes]]:
+    """Return for each index the proof that its leaf is there: `depth(len(leaves))` hashes of 32 bytes.
 
-    Raises:
-        ValueError: There is no leaf at the index.
+    Raises `ValueError` if there is no leaf at an index.
     """
-    return prove_all(leaves, [index])[0]
-
-
-def prove_all(leaves: Sequence[bytes], indices: Iterable[int]) -> list[list[bytes]]:
-    """Return the proofs for several indices, in their order; the tree is built once.
-
-    Raises:
-        ValueError: There is no leaf at an index.
-    """
-    levels = _levels(leaves)
-    return [_proof(levels, index, len(leaves)) for index in indices]
+    levels, proofs = _levels(leaves), []
+    for index in indices:
+        if not 0 <= index < len(leaves):
+            raise ValueError(f"index {index}: must be from 0 to {len(leaves) - 1}")
+        proofs.append([level[index >> height ^ 1] for height, level in enumerate(levels[:-1])])
+    return proofs
 
 
 def verify(root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bool:
-    """Return whether a proof shows that a leaf is at an index of a tree of `size` leaves with a root.
+    """Return whether a proof from `prove` shows that a leaf is at an index, from 0, of a tree of `size` leaves.
 
-    Args:
-        root: 32 bytes, from a trusted source.
-        leaf: Any bytes.
-        index: From 0.
-        size: The number of leaves.
-        proof: From `prove`.
+    The root, 32 bytes, is from a trusted source.
     """
     if not 0 <= index < size or len(proof) != depth(size) or any(len(part) != HASH_BYTES for part in proof):
         return False
@@ -82,22 +67,12 @@ def _bind(top: bytes, size: int) -> bytes:
 
 
 def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
-    """Return the hashes of the leaves, of the pairs above them, and so on to a single one."""
+    """Return the hashes of the leaves, of the pairs above them, and so on to a single one; `EMPTY` completes a pair."""
     if not leaves:
         raise ValueError("a Merkle tree of no leaves: there must be 1 or more")
     levels = [[_hash(_LEAF, leaf) for leaf in leaves]]
-    while len(levels[-1]) > 1:
-        below = levels[-1] + [EMPTY] * (len(levels[-1]) % 2)
-        levels.append([_hash(_NODE, below[i], below[i + 1]) for i in range(0, len(below), 2)])
+    while len(level := levels[-1]) > 1:
+        if len(level) % 2:
+            level.append(EMPTY)
+        levels.append([_hash(_NODE, *pair) for pair in zip(level[::2], level[1::2], strict=True)])
     return levels
-
-
-def _proof(levels: Sequence[Sequence[bytes]], index: int, size: int) -> list[bytes]:
-    if not 0 <= index < size:
-        raise ValueError(f"index {index}: must be from 0 to {size - 1}")
-    proof = []
-    for level in levels[:-1]:
-        sibling = index ^ 1
-        proof.append(level[sibling] if sibling < len(level) else EMPTY)
-        index >>= 1
-    return proof

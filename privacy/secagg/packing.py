@@ -20,11 +20,9 @@ _U8 = np.dtype("<u8")
 
 
 def pack(values: NDArray[Any], bits: int) -> bytes:
-    """Return the low bits of each value, `ceil(len(values) * bits / 8)` bytes, padded with zero bits.
+    """Return the low bits (1 to 64) of each value, `ceil(len(values) * bits / 8)` bytes, padded with zero bits.
 
-    Args:
-        values: Little-endian uint32 for up to 32 bits, uint64 for more, `(length,)`.
-        bits: 1 to 64.
+    The values, `(length,)`, are little-endian uint32 for up to 32 bits, uint64 for more.
     """
     groups = -(-len(values) // _GROUP)
     packing = _Packing(bits, min(groups, _STEP))
@@ -39,14 +37,7 @@ def pack(values: NDArray[Any], bits: int) -> bytes:
 
 
 def unpack(data: bytes | memoryview, bits: int, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the values, `(length,)`, that `pack` packed into `data`.
-
-    Args:
-        data: `ceil(length * bits / 8)` bytes.
-        bits: 1 to 64.
-        length: Number of values.
-        dtype: Their dtype: little-endian uint32 for up to 32 bits, uint64 for more.
-    """
+    """Return the values, `(length,)`, that `pack` packed into `data`; `dtype` is theirs."""
     groups = -(-length // _GROUP)
     values = np.empty(groups * _GROUP, dtype=dtype)
     packing = _Packing(bits, min(groups, _STEP))
@@ -66,11 +57,8 @@ class _Packing:
     *row* of the fewest 64-bit words without gaps, and the row's first `bits` bytes are the result. A lane begins in
     one word of the row and may spill into the next.
 
-    Scratch memory is not cleared: leftovers of earlier calls are above a value's bits, and are masked.
-
-    Args:
-        bits: Bits of a value.
-        groups: Most groups in a call; at most a step.
+    Scratch memory, for at most `groups` groups in a call, is not cleared: leftovers of earlier calls are above a
+    value's bits, and are masked.
     """
 
     def __init__(self, bits: int, groups: int) -> None:

@@ -41,25 +41,16 @@ def derive(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
 
 
 class AgreementKey:
-    """A private X25519 key.
-
-    Args:
-        private: 32 bytes, any.
-
-    Attributes:
-        public: The public key (32 bytes), for others' `agree`.
-    """
+    """A private X25519 key, made from any 32 bytes; `public` (32 bytes) is for others' `agree`."""
 
     def __init__(self, private: bytes) -> None:
-        self.private = private
         self._key = X25519PrivateKey.from_private_bytes(private)
         self.public: bytes = self._key.public_key().public_bytes_raw()
 
     def agree(self, public: bytes) -> bytes:
         """Return the 32 bytes shared with the owner of another key.
 
-        Raises:
-            ValueError: The other key is invalid or of small order, so that the secret would be public.
+        Raises `ValueError` if that key is invalid or of small order, so that the secret would be public.
         """
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
@@ -71,7 +62,6 @@ class SigningKey:
     """A private Ed25519 key, made from 32 bytes; `public` (32 bytes) checks what it signs."""
 
     def __init__(self, private: bytes) -> None:
-        self.private = private
         self._key = Ed25519PrivateKey.from_private_bytes(private)
         self.public: bytes = self._key.public_key().public_bytes_raw()
 
@@ -95,11 +85,7 @@ def seal(key: bytes, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
 
 
 def unseal(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
-    """Decrypt the result of `seal`.
-
-    Raises:
-        ValueError: The key, the nonce or the associated data differ, or it was altered.
-    """
+    """Decrypt the result of `seal`; raises `ValueError` if it was altered, or any other argument differs."""
     try:
         return AESGCM(key).decrypt(nonce, sealed, associated)
     except InvalidTag:

@@ -8,50 +8,56 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Set
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.graph import neighbours
+from fedsim.privacy.secagg.graph import joint_seed, neighbours
 from fedsim.privacy.secagg.primitives import KEY, Entropy
-from fedsim.privacy.secagg.ring import Ring
 from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
 from fedsim.privacy.secagg.topology import ATTEMPTS
 
 
+@dataclass
 class Total:
-    """A sum of uploads.
+    """A sum of uploads."""
 
-    Attributes:
-        values: Ring elements, as many as the encoding has.
-        clients: Clients with vectors in it.
-        refused: Reasons for refused vectors, by client.
-        transcripts: Transcripts of its clients, after the upload.
-    """
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self.values = values
-        self.clients: list[int] = []
-        self.refused: dict[int, str] = {}
-        self.transcripts: dict[int, bytes] = {}
-
-    def merged(self, ring: Ring, other: Total) -> Total:
-        """Add another sum to this one."""
-        ring.add(self.values, other.values)
-        self.clients += other.clients
-        self.refused |= other.refused
-        self.transcripts |= other.transcripts
-        return self
+    values: NDArray[Any]  # ring elements, as many as the encoding has
+    clients: list[int] = field(default_factory=list)  # with vectors in it
+    refused: dict[int, str] = field(default_factory=dict)  # reasons for refused vectors, by client
+    transcripts: dict[int, bytes] = field(default_factory=dict)  # of its clients, after the upload
 
 
-class Uploads(Protocol):
+@dataclass(frozen=True)
+class Uploads(ABC):
     """Adds uploads in any process; can be pickled."""
+
+    spec: RoundSpec
 
     def add(self, total: Total | None, client: int, reply: bytes) -> Total:
         """Add a client's reply to a total (None: the first), or note why it is refused."""
+        encoding = self.spec.encoding
+        total = Total(encoding.ring.zeros(encoding.length)) if total is None else total
+        try:
+            packed = self._checked(total, client, reply)
+            encoding.ring.add(total.values, encoding.ring.unpack(packed, encoding.length))
+            total.clients.append(client)
+        except ValueError as error:
+            total.refused[client] = str(error)
+        return total
+
+    @abstractmethod
+    def _checked(self, total: Total, client: int, reply: bytes) -> bytes | memoryview:
+        """Return a reply's packed vector; raises `ValueError` to refuse it."""
 
     def merge(self, left: Total, right: Total) -> Total:
         """Add one total to another, in the memory of the left one."""
+        self.spec.encoding.ring.add(left.values, right.values)
+        left.clients += right.clients
+        left.refused |= right.refused
+        left.transcripts |= right.transcripts
+        return left
 
 
 class Progress(ABC):
@@ -97,6 +103,9 @@ class Progress(ABC):
         self._came: set[int] = set()
         self._shared: frozenset[int] = frozenset()
         self._neighbours: dict[int, frozenset[int]] = {}
+        self._parts: dict[int, bytes] = {}  # of the graph's seed
+        self._received: Total | None = None
+        self._sum: NDArray[Any] | None = None
 
     # --- one stage --------------------------------------------------------------------------------------
 
@@ -114,7 +123,12 @@ class Progress(ABC):
         if client not in self._asked or client in self._came or client in self.lost:
             raise ValueError(f"client {client} was not asked, or has answered already")
         try:
-            self._accept(client, reply)
+            if self.stage is Stage.UPLOAD:
+                self._received = self.uploads.add(self._received, client, reply)
+                if client in self._received.refused:
+                    raise ValueError(self._received.refused[client])
+            else:
+                self._accept(client, reply)
         except ValueError as error:
             self.lost[client] = str(error)
             raise
@@ -129,14 +143,10 @@ class Progress(ABC):
             raise ValueError("a sum holds vectors that were not asked for")
         self._came |= set(total.clients)
         self.lost.update(total.refused)
-        self._take(total)
+        self._received = total if self._received is None else self.uploads.merge(self._received, total)
 
     def close_stage(self) -> None:
-        """Go on with the clients that have answered.
-
-        Raises:
-            TooFew: They are not enough; the round is over, and nothing is revealed.
-        """
+        """Go on with the clients that have answered; if too few (`TooFew`), the round is over, and nothing revealed."""
         stage, came = self.stage, frozenset(self._came)
         if stage is None:
             raise ValueError("the round is over")
@@ -152,8 +162,27 @@ class Progress(ABC):
 
     def close(self) -> None:
         """End the round and erase secrets."""
-        self.stage = None
-        self._forget()
+        self.stage = self._sum = None
+        self._forget_messages()
+
+    def total(self) -> NDArray[Any]:
+        """Return the sum of the vectors of `uploaded`, once the round is over, and erase the messages behind it.
+
+        Raises `ValueError` if there is none, or shares of a secret are wrong.
+        """
+        if self._sum is None:
+            if self._received is None or self.stage is not None:
+                raise ValueError("there is no sum")
+            try:
+                self._sum = self._unmasked(self._received.values)
+            finally:
+                self._forget_messages()
+        return self._sum
+
+    def _forget_messages(self) -> None:
+        """Drop all client messages; copies in freed memory can't be wiped."""
+        self._parts.clear()
+        self._received = None
 
     # --- the next requests ------------------------------------------------------------------------------
 
@@ -163,7 +192,7 @@ class Progress(ABC):
             self._check_enough(stage, came)
         if stage is Stage.ADVERTISE:
             self.roster = sorted(came)
-            if Stage.REVEAL not in self.spec.stages:
+            if not self.spec.reveals:
                 self._draw_graph(self._graph_seed)
             return came
         if stage is Stage.REVEAL:
@@ -185,7 +214,7 @@ class Progress(ABC):
         If a seed could omit parts, a server that knows them all could choose which to leave out.
         """
         if len(came) == len(self.roster):
-            self._draw_graph(self._joint_seed())
+            self._draw_graph(joint_seed({client: self._parts[client] for client in self.roster}))
         elif self._attempt == ATTEMPTS:
             raise TooFew(f"clients were lost in each of {ATTEMPTS} attempts to agree on the graph")
         else:
@@ -241,25 +270,13 @@ class Progress(ABC):
         """The adder of uploads, in stage `upload`."""
 
     @abstractmethod
-    def total(self) -> NDArray[Any]:
-        """Return the sum of the vectors of those in `uploaded`, when the round is over."""
-
-    @abstractmethod
     def _request(self, client: int) -> bytes:
         """Return the request to a client in the current stage."""
 
     @abstractmethod
     def _accept(self, client: int, reply: bytes) -> None:
-        """Check and keep a client's reply; raises `ValueError` to refuse it."""
+        """Check and keep a client's reply, other than an upload; raises `ValueError` to refuse it."""
 
     @abstractmethod
-    def _take(self, total: Total) -> None:
-        """Keep the sum of the uploads."""
-
-    @abstractmethod
-    def _joint_seed(self) -> bytes:
-        """Return the graph's seed from the parts of all clients in the roster."""
-
-    @abstractmethod
-    def _forget(self) -> None:
-        """Erase secrets."""
+    def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum of the uploads without its masks; may change it in place."""

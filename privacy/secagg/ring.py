@@ -28,13 +28,9 @@ _U8 = np.dtype("<u8")
 
 @dataclass(frozen=True)
 class Ring:
-    """The integers modulo 2^bits.
+    """The integers modulo 2^bits, with 2 to 62 bits, and operations on vectors of them.
 
-    Attributes:
-        bits: 2 to 62.
-
-    Raises:
-        ValueError: `bits` is out of range.
+    Other numbers of bits, and vectors of another dtype or of more dimensions than one, raise `ValueError`.
 
     >>> ring = Ring(5)
     >>> ring.pack(np.array([1, 3, 7, 15], dtype=ring.dtype)).hex(" ")
@@ -63,22 +59,14 @@ class Ring:
         return -(-length * self.bits // 8)
 
     def pack(self, values: NDArray[Any]) -> bytes:
-        """Return the low `bits` of each word without gaps, the lowest bit first, padded with zero bits.
-
-        Args:
-            values: Words, `(length,)`.
-
-        Raises:
-            ValueError: The shape or dtype is wrong.
-        """
+        """Return the low `bits` of each word, `(length,)`, without gaps, the lowest bit first, padded with zero bits."""
         self._check(values)
         return pack(values, self.bits)
 
     def unpack(self, data: bytes | memoryview, length: int) -> NDArray[Any]:
         """Return the vector, `(length,)`, that `pack` packed into `data`; no word has a bit above `bits`.
 
-        Raises:
-            ValueError: `data` has another size, or its padding is not zero.
+        Raises `ValueError` if `data` has another size, or its padding is not zero.
         """
         size = self.packed_size(length)
         if len(data) != size:
@@ -98,7 +86,7 @@ class Ring:
         return (signed >> above).astype(np.int64, copy=False)
 
     def add_mask(self, values: NDArray[Any], seed: bytes | bytearray, sign: int = 1) -> None:
-        """Add the mask of a seed to a vector, in place, or subtract it: as `add_masks`."""
+        """Add the mask of a seed to a vector, or subtract it; as `add_masks`."""
         self.add_masks(values, [(seed, sign)])
 
     def add_masks(self, values: NDArray[Any], masks: Iterable[tuple[bytes | bytearray, int]]) -> None:
@@ -129,11 +117,7 @@ class Ring:
                 apply(piece, buffer[: piece.nbytes].view(self.dtype), out=piece)
 
     def add(self, total: NDArray[Any], values: NDArray[Any]) -> None:
-        """Add a vector to a total, in place.
-
-        Raises:
-            ValueError: A shape or dtype is wrong.
-        """
+        """Add a vector to a total of the same length, in place."""
         self._check(total)
         self._check(values)
         if len(total) != len(values):

@@ -8,15 +8,13 @@ depend: clients that received different rosters, rounds or global models share n
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsim.privacy.secagg import merkle
-from fedsim.privacy.secagg.choice import commitment_to, joint_seed
-from fedsim.privacy.secagg.graph import neighbours_of
+from fedsim.privacy.secagg.graph import commitment_to, joint_seed, neighbours_of
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, digest
-from fedsim.privacy.secagg.spec import RoundSpec, Stage
-from fedsim.privacy.secagg.topology import Adversary
+from fedsim.privacy.secagg.spec import RoundSpec
 from fedsim.privacy.secagg.wire import ID, INDEX, Reader, id_bytes, index_bytes, must_ascend
 
 KEYS = 3 * KEY  # bytes
@@ -24,18 +22,13 @@ KEYS = 3 * KEY  # bytes
 
 @dataclass(frozen=True)
 class Keys:
-    """A client's advertised public keys: of its channel, its masks and its signatures.
-
-    Attributes:
-        commitment: To its part of the graph's seed, if the clients choose the graph; else empty.
-        signature: Of the advertisement, against a malicious server; else empty.
-    """
+    """A client's advertised public keys."""
 
     channel: bytes
     masks: bytes
     signing: bytes
-    commitment: bytes = b""
-    signature: bytes = b""
+    commitment: bytes = b""  # to its part of the graph's seed, if the clients choose the graph
+    signature: bytes = b""  # of the advertisement, against a malicious server
 
     @property
     def advertised(self) -> bytes:
@@ -46,28 +39,20 @@ class Keys:
     def read(cls, reader: Reader, spec: RoundSpec, *, signed: bool) -> Keys:
         """Read a client's advertisement, with its signature if there is one."""
         channel, masks, signing = (reader.take(KEY) for _ in range(3))
-        commitment = reader.take(KEY) if Stage.REVEAL in spec.stages else b""
+        commitment = reader.take(KEY) if spec.reveals else b""
         signature = reader.take(SIGNATURE) if signed else b""
         return cls(channel, masks, signing, commitment, signature)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A client's place among the others, computed by itself.
+    """A client's place among the others, computed by itself."""
 
-    Attributes:
-        session: The session's id: 32 bytes.
-        size: Clients in the roster.
-        index: Its own place in the roster.
-        neighbours: Place and keys of each neighbour, by client.
-        roster: All clients in order; empty if it does not know all.
-    """
-
-    session: bytes
-    size: int
-    index: int
-    neighbours: Mapping[int, tuple[int, Keys]]
-    roster: tuple[int, ...] = ()
+    session: bytes  # the session's id: 32 bytes
+    size: int  # clients in the roster
+    index: int  # its own place there
+    neighbours: Mapping[int, tuple[int, Keys]]  # place and keys of each, by client
+    roster: tuple[int, ...] = ()  # all clients in order; empty if it does not know all
 
 
 def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
@@ -75,9 +60,9 @@ def session_id(spec: RoundSpec, root: bytes, graph_seed: bytes) -> bytes:
     return digest(b"session", spec.dumps(), root, graph_seed)
 
 
-def _is_signed(spec: RoundSpec) -> bool:
-    """Say whether the roster holds signatures: against a malicious server."""
-    return spec.adversary is Adversary.MALICIOUS_SERVER
+def entry_size(spec: RoundSpec) -> int:
+    """Return the bytes of a client in the roster: its number, its keys, and what else it advertises."""
+    return ID + KEYS + KEY * spec.reveals + SIGNATURE * spec.malicious
 
 
 def _entry(client: int, keys: Keys) -> bytes:
@@ -87,8 +72,7 @@ def _entry(client: int, keys: Keys) -> bytes:
 class Roster:
     """All clients with their keys, as the server writes them into its requests."""
 
-    def __init__(self, spec: RoundSpec, keys: Mapping[int, Keys]) -> None:
-        self._spec = spec
+    def __init__(self, keys: Mapping[int, Keys]) -> None:
         self.clients = sorted(keys)
         self._index = {client: index for index, client in enumerate(self.clients)}
         self._entries = [_entry(client, keys[client]) for client in self.clients]
@@ -96,8 +80,7 @@ class Roster:
 
     @functools.cached_property
     def _proofs(self) -> list[list[bytes]]:
-        """The proof of each entry."""
-        return merkle.prove_all(self._entries, range(len(self._entries)))
+        return merkle.prove(self._entries, range(len(self._entries)))
 
     def index(self, client: int) -> int:
         """Return a client's place."""
@@ -107,11 +90,10 @@ class Roster:
         """Return the request for the clients' parts of the graph's seed, with all commitments."""
         return bytes([attempt]) + self.whole(commitments)
 
-    def around(self, client: int, graph_seed: bytes, neighbours: Sequence[int]) -> bytes:
+    def around(self, client: int, graph_seed: bytes, neighbours: Iterable[int]) -> bytes:
         """Return a sparse graph's request to share for a client: the graph's seed, and its neighbours' entries."""
-        size = len(self._entries)
         indices = [self._index[client], *sorted(self._index[neighbour] for neighbour in neighbours)]
-        parts = [graph_seed, self.root, index_bytes(size)]
+        parts = [graph_seed, self.root, index_bytes(len(self._entries))]
         for index in indices:
             proof = self._proofs[index]
             parts += [index_bytes(index), self._entries[index], bytes([len(proof)]), *proof]
@@ -139,12 +121,10 @@ class Whole:
     def read(cls, reader: Reader, spec: RoundSpec, extra: int) -> Whole:
         """Read a whole roster with `extra` bytes after each entry.
 
-        Raises:
-            ValueError: It is out of order, or has too many or too few clients.
+        Raises `ValueError` if it is out of order, or has too many or too few clients.
         """
         size = _checked_size(reader, spec)
-        keys = KEYS + (KEY if Stage.REVEAL in spec.stages else 0) + (SIGNATURE if _is_signed(spec) else 0)
-        rows = [(reader.take(ID + keys), reader.take(extra)) for _ in range(size)]
+        rows = [(reader.take(entry_size(spec)), reader.take(extra)) for _ in range(size)]
         reader.end()
         clients = [int.from_bytes(entry[:ID], "big") for entry, _ in rows]
         must_ascend(clients, "clients of the roster")
@@ -161,7 +141,7 @@ class Whole:
         """Return the keys at a place."""
         reader = Reader(self.entries[index])
         reader.take(ID)
-        return Keys.read(reader, self.spec, signed=_is_signed(self.spec))
+        return Keys.read(reader, self.spec, signed=self.spec.malicious)
 
     @functools.cached_property
     def root(self) -> bytes:
@@ -186,8 +166,7 @@ def read_to_reveal(
 ) -> bytes:
     """Check a request to reveal, and return the fingerprint of the commitments that it fixes.
 
-    Raises:
-        ValueError: It is for another attempt, or lacks one's own keys or commitment.
+    Raises `ValueError` if it is for another attempt, or lacks one's own keys or commitment.
     """
     reader = Reader(request)
     if (asked := reader.number(1)) != attempt:
@@ -201,20 +180,12 @@ def read_to_reveal(
 def read_place(
     request: bytes, spec: RoundSpec, *, me: int, own: Keys, part: bytes, fingerprint: bytes
 ) -> Place:
-    """Find one's place from a request to share.
+    """Find one's place from a request to share; raises `ValueError` if it is invalid.
 
-    Args:
-        request: The request.
-        spec: The round.
-        me: The client's number.
-        own: Its advertised keys.
-        part: Its part of the graph's seed, if clients choose the graph.
-        fingerprint: Of the roster and the commitments to which that part was revealed, likewise.
-
-    Raises:
-        ValueError: The request is invalid.
+    `own` are one's advertised keys. If clients choose the graph, `part` is one's part of its seed, and `fingerprint`
+    that of the roster and the commitments to which it was revealed.
     """
-    if spec.complete or Stage.REVEAL in spec.stages:
+    if spec.complete or spec.reveals:
         place = _place_in_whole(request, spec, me, own, part, fingerprint)
     else:
         place = _place_by_proofs(request, spec, me, own)
@@ -225,7 +196,6 @@ def read_place(
 def _place_in_whole(
     request: bytes, spec: RoundSpec, me: int, own: Keys, part: bytes, fingerprint: bytes
 ) -> Place:
-    """Find one's place in a whole roster."""
     whole = Whole.read(Reader(request), spec, 0 if spec.complete else 2 * KEY)
     index = whole.index(me, own)
     seed = b"" if spec.complete else _chosen_seed(whole, index, part, fingerprint)
@@ -253,7 +223,7 @@ def _place_by_proofs(request: bytes, spec: RoundSpec, me: int, own: Keys) -> Pla
     found: list[tuple[int, int, Keys]] = []
     while reader.left:
         index = reader.number(INDEX)
-        client, keys = reader.number(ID), Keys.read(reader, spec, signed=_is_signed(spec))
+        client, keys = reader.number(ID), Keys.read(reader, spec, signed=spec.malicious)
         proof = [reader.take(KEY) for _ in range(reader.number(1))]
         if not merkle.verify(root, _entry(client, keys), index, size, proof):
             raise ValueError(f"client {client} is not in the roster at place {index}")

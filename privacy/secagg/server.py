@@ -8,62 +8,41 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.secagg.choice import commitment_to, joint_seed
-from fedsim.privacy.secagg.client import alive_statement
+from fedsim.privacy.secagg.graph import commitment_to
 from fedsim.privacy.secagg.masking import own_commitment, own_seed, pair_masks
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE, AgreementKey, is_signed
-from fedsim.privacy.secagg.progress import Progress, Total
+from fedsim.privacy.secagg.progress import Progress, Total, Uploads
 from fedsim.privacy.secagg.roster import Keys, Roster, session_id
-from fedsim.privacy.secagg.shamir import PRIME, SHARE, combine_key
-from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.shamir import PRIME, SEALED, SHARE, combine_key
 from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
-from fedsim.privacy.secagg.topology import Adversary
 from fedsim.privacy.secagg.transcript import (
+    alive_statement,
     body_of,
     checked_body,
-    extended,
     hash_of,
     initial_transcript,
-    is_signed_by,
 )
 from fedsim.privacy.secagg.wire import Reader, bitmap, index_bytes
 
 
 @dataclass(frozen=True)
-class MaskedUploads:
-    """Adds masked vectors after checking their clients' signatures.
+class MaskedUploads(Uploads):
+    """Adds masked vectors after checking their clients' signatures."""
 
-    Attributes:
-        spec: The round's specification.
-        known: For each asked client: its signing key, its transcript, and the hash of the request.
-    """
-
-    spec: RoundSpec
     known: Mapping[int, tuple[bytes, bytes, bytes]]
+    """For each asked client: its signing key, its transcript, and the hash of the request."""
 
-    def add(self, total: Total | None, client: int, reply: bytes) -> Total:
-        """Add a client's vector; as `progress.Uploads`."""
-        encoding = self.spec.encoding
-        total = Total(encoding.ring.zeros(encoding.length)) if total is None else total
-        try:
-            if client not in self.known or client in total.clients:
-                raise ValueError("was not asked, or has answered already")
-            signing, transcript, asked = self.known[client]
-            body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, asked)
-            encoding.ring.add(total.values, encoding.ring.unpack(body, encoding.length))
-            total.clients.append(client)
-        except ValueError as error:
-            total.refused[client] = str(error)
-        return total
-
-    def merge(self, left: Total, right: Total) -> Total:
-        """Add one total to another; as `progress.Uploads`."""
-        return left.merged(self.spec.encoding.ring, right)
+    def _checked(self, total: Total, client: int, reply: bytes) -> memoryview:
+        if client not in self.known or client in total.clients:
+            raise ValueError("was not asked, or has answered already")
+        signing, transcript, asked = self.known[client]
+        body, total.transcripts[client] = checked_body(reply, signing, transcript, Stage.UPLOAD, asked)
+        return body
 
 
 class ServerSession(Progress):
@@ -92,15 +71,12 @@ class ServerSession(Progress):
         self._keys: dict[int, Keys] = {}
         self._commitments: dict[int, bytes] = {}  # to the current part of the graph's seed
         self._next_commitments: dict[int, bytes] = {}
-        self._parts: dict[int, bytes] = {}
         self._known_roster: Roster | None = None
         self._sealed: dict[int, dict[int, bytes]] = {}  # by receiver, by sender
         self._own_commitments: dict[int, bytes] = {}
         self._confirmations: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}  # by owner, by the point of its holder
         self._uploads: MaskedUploads | None = None
-        self._received: Total | None = None
-        self._sum: NDArray[Any] | None = None
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -109,11 +85,8 @@ class ServerSession(Progress):
         self._to_all = self._same_for_all()
         requests = super().requests()
         self._uploads = None
-        same = None if self._to_all is None else hash_of(self._to_all)
-        self._asked_hashes = {
-            client: same if same is not None and request is self._to_all else hash_of(request)
-            for client, request in requests.items()
-        }
+        hashed = functools.lru_cache(maxsize=1)(hash_of)  # most stages have one request for all
+        self._asked_hashes = {client: hashed(request) for client, request in requests.items()}
         return requests
 
     def _same_for_all(self) -> bytes | None:
@@ -124,7 +97,7 @@ class ServerSession(Progress):
             return self._roster.to_reveal(self._attempt, self._commitments)
         if self.stage is Stage.SHARE and self.spec.complete:
             return self._roster.whole()
-        if self.stage is Stage.SHARE and Stage.REVEAL in self.spec.stages:
+        if self.stage is Stage.SHARE and self.spec.reveals:
             return self._roster.whole({c: self._commitments[c] + self._parts[c] for c in self.roster})
         if self.stage is Stage.CONFIRM:
             return self._alive
@@ -136,21 +109,20 @@ class ServerSession(Progress):
         if self._to_all is not None:
             return self._to_all
         if self.stage is Stage.SHARE:
-            return self._roster.around(client, self._graph_seed, sorted(self._neighbours[client]))
+            return self._roster.around(client, self._graph_seed, self._neighbours[client])
         if self.stage is Stage.UPLOAD:
-            senders = sorted(self._sealed.get(client, {}))  # in the order of the roster too
-            return b"".join(
-                index_bytes(self._roster.index(sender)) + self._sealed[client][sender] for sender in senders
-            )
+            return self._at_places(self._sealed.get(client, {}))
         raise ValueError(f"stage {self._present.value!r} has one request for all")
 
     @property
     def _confirmed(self) -> bytes:
         """The signatures of the list of uploads that clients need."""
         signers = sorted(self._confirmations)[: self.spec.quorum]
-        return b"".join(
-            index_bytes(self._roster.index(signer)) + self._confirmations[signer] for signer in signers
-        )
+        return self._at_places({signer: self._confirmations[signer] for signer in signers})
+
+    def _at_places(self, parts: Mapping[int, bytes]) -> bytes:
+        """Return clients' parts in the order of the roster, each after its client's place there."""
+        return b"".join(index_bytes(self._roster.index(client)) + parts[client] for client in sorted(parts))
 
     @property
     def _alive(self) -> bytes:
@@ -161,17 +133,12 @@ class ServerSession(Progress):
     def _roster(self) -> Roster:
         """The current roster, with keys."""
         if self._known_roster is None or len(self._known_roster.clients) != len(self.roster):
-            self._known_roster = Roster(self.spec, {client: self._keys[client] for client in self.roster})
+            self._known_roster = Roster({client: self._keys[client] for client in self.roster})
         return self._known_roster
 
     # --- replies ----------------------------------------------------------------------------------------
 
     def _accept(self, client: int, reply: bytes) -> None:
-        if self.stage is Stage.UPLOAD:
-            self._received = self.uploads.add(self._received, client, reply)
-            if client in self._received.refused:
-                raise ValueError(self._received.refused[client])
-            return
         if self.stage is Stage.ADVERTISE:
             self._accept_keys(client, reply)
             return
@@ -182,14 +149,13 @@ class ServerSession(Progress):
             self._present,
             self._asked_hashes[client],
         )
-        reader = Reader(bytes(body))
         accept = {
             Stage.REVEAL: self._accept_part,
             Stage.SHARE: self._accept_shares,
             Stage.CONFIRM: self._accept_confirmation,
             Stage.UNMASK: self._accept_unmasking,
         }[self._present]
-        accept(client, reader)
+        accept(client, Reader(bytes(body)))
         self._transcripts[client] = after
 
     @property
@@ -203,13 +169,13 @@ class ServerSession(Progress):
         reader = Reader(bytes(body))
         keys = Keys.read(reader, self.spec, signed=False)
         reader.end()
-        after = extended(self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client], body)
-        if not is_signed_by(keys.signing, signature, after):
-            raise ValueError("its signature does not match the messages: one was altered in transit")
-        if self.spec.adversary is Adversary.MALICIOUS_SERVER:
+        _, after = checked_body(
+            reply, keys.signing, self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client]
+        )
+        if self.spec.malicious:
             if self._registry.get(client) != keys.signing:
                 raise ValueError("its keys are not signed by its registered identity")
-            keys = Keys(keys.channel, keys.masks, keys.signing, keys.commitment, signature)
+            keys = replace(keys, signature=signature)
         self._keys[client], self._transcripts[client] = keys, after
         self._commitments[client] = keys.commitment
 
@@ -257,17 +223,11 @@ class ServerSession(Progress):
             self._uploads = MaskedUploads(self.spec, known)
         return self._uploads
 
-    def _take(self, total: Total) -> None:
-        self._received = total if self._received is None else self.uploads.merge(self._received, total)
-
     def close_stage(self) -> None:
         """Go on with the clients that have answered; raises `TooFew`."""
         if self.stage is Stage.UPLOAD and self._received is not None:
             self._transcripts.update(self._received.transcripts)
         super().close_stage()
-
-    def _joint_seed(self) -> bytes:
-        return joint_seed({client: self._parts[client] for client in self.roster})
 
     def _revealed(self, came: frozenset[int]) -> frozenset[int]:
         asked = super()._revealed(came)
@@ -282,23 +242,7 @@ class ServerSession(Progress):
         """The session's id, once the graph is drawn."""
         return session_id(self.spec, self._roster.root, b"" if self.spec.complete else self._graph_seed)
 
-    def total(self) -> NDArray[Any]:
-        """Return the sum of the vectors of `uploaded`, once the round is over, and erase the messages behind it.
-
-        Raises:
-            ValueError: There is no sum, or some shares of a secret are wrong.
-        """
-        if self._sum is None:
-            if self._received is None or self.stage is not None:
-                raise ValueError("there is no sum")
-            try:
-                self._sum = self._unmasked(self._received.values)
-            finally:
-                self._forget_messages()
-        return self._sum
-
     def _unmasked(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Remove all masks from the sum, in place."""
         session = self._session
         masks: list[tuple[bytes, int]] = []
         for client in sorted(self.uploaded):
@@ -327,12 +271,8 @@ class ServerSession(Progress):
         except ValueError as error:
             raise TooFew(f"client {client}: {error}") from None
 
-    def _forget(self) -> None:
-        self._sum = None
-        self._forget_messages()
-
     def _forget_messages(self) -> None:
-        """Drop all client messages; copies in freed memory can't be wiped."""
-        for kept in (self._sealed, self._shares, self._parts, self._confirmations):
+        super()._forget_messages()
+        for kept in (self._sealed, self._shares, self._confirmations):
             kept.clear()
-        self._received = self._uploads = None
+        self._uploads = None

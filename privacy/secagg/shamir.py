@@ -1,14 +1,19 @@
-"""Shamir's secret sharing (1979): any `threshold` shares give the secret, fewer reveal nothing about it."""
+"""Shamir's secret sharing (1979): any `threshold` shares give the secret, fewer reveal nothing about it.
+
+A client's shares of its two secrets are encrypted for each neighbour.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 
-from fedsim.privacy.secagg.primitives import KEY, Entropy
+from fedsim.privacy.secagg.primitives import KEY, TAG, Entropy, joined, seal, unseal
+from fedsim.privacy.secagg.wire import id_bytes
 
 PRIME = 2**256 + 297  # the smallest above every secret of 32 bytes
 SHARE = 33  # bytes of an element of that field
+SEALED = 2 * SHARE + TAG  # bytes of two encrypted shares
 
 
 def split(
@@ -83,12 +88,35 @@ def split_key(secret: bytes, threshold: int, points: Sequence[int], entropy: Ent
 
 
 def combine_key(shares: Mapping[int, bytes]) -> bytes:
-    """Return the secret of 32 bytes that `split_key` split.
-
-    Raises:
-        ValueError: The shares give no such secret.
-    """
+    """Return the secret of 32 bytes that `split_key` split; raises `ValueError` if the shares give none."""
     secret = combine({point: int.from_bytes(share, "big") for point, share in shares.items()})
     if secret >> (8 * KEY):
         raise ValueError("shares give no secret of 32 bytes: at least one of them is wrong")
     return secret.to_bytes(KEY, "big")
+
+
+def seal_shares(sealing: bytes, me: int, other: int, session: bytes, shares: tuple[bytes, bytes]) -> bytes:
+    """Encrypt a neighbour's shares of the key of one's pair masks, and of the secret of one's own mask.
+
+    `sealing` is the key of the two clients' channel (32 bytes).
+    """
+    nonce, meant_for = _envelope(me, other, session)
+    return seal(sealing, nonce, b"".join(shares), meant_for)
+
+
+def unseal_shares(sealing: bytes, me: int, other: int, session: bytes, sealed: bytes) -> tuple[bytes, bytes]:
+    """Decrypt a neighbour's shares.
+
+    Raises `ValueError` if they were altered, are from another session or sender or for another client, or are invalid.
+    """
+    nonce, meant_for = _envelope(other, me, session)
+    plain = unseal(sealing, nonce, sealed, meant_for)
+    shares = plain[:SHARE], plain[SHARE:]
+    if any(len(share) != SHARE or int.from_bytes(share, "big") >= PRIME for share in shares):
+        raise ValueError(f"client {other} sent invalid shares")
+    return shares
+
+
+def _envelope(sender: int, receiver: int, session: bytes) -> tuple[bytes, bytes]:
+    """Return nonce and associated data of a direction; a pair's key encrypts one message in each."""
+    return bytes(11) + bytes([sender > receiver]), joined(session, id_bytes(sender), id_bytes(receiver))

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from fedsim.privacy.secagg.encoding import Encoding
+from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.secagg.topology import Adversary, Assumptions, Topology, topology
 
 VERSION = 1
@@ -27,9 +28,7 @@ class Stage(StrEnum):
     SHARE = "share"  # shares of the secrets, for the neighbours
     UPLOAD = "upload"  # the masked vector
     CONFIRM = "confirm"  # a signature of the list of uploads
-    UNMASK = (
-        "unmask"  # for each neighbour one share: of its masks' key if it is lost, of its own mask's if not
-    )
+    UNMASK = "unmask"  # for each neighbour one share: of its masks' key if lost, of its own mask's if not
 
 
 def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
@@ -45,51 +44,41 @@ def check_due(stage: Stage, due: Sequence[Stage], attempts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSpec:
-    """All public values of a round before it begins.
+    """All public values of a round before it begins."""
 
-    Attributes:
-        run: The run's id.
-        round: From 1; a client uploads once in a round of a run.
-        session: A fresh random number, in hex: every attempt differs.
-        mode: `real`, or `ideal`: the same sum without any protection.
-        clients: Number of invited clients.
-        degree: Neighbours of each; all others on the complete graph.
-        threshold: Shares needed to reconstruct a secret.
-        least: Fewest clients in the sum.
-        quorum: Signatures of the list of uploads needed against a malicious server, of all clients.
-        adversary: Adversary that the protocol withstands.
-        task: SHA-256 (hex) of the clients' task: the global model and its settings.
-        encoding: Of a client's vector.
-        version: Of the protocol.
-    """
-
-    run: str
-    round: int
-    session: str
-    mode: Literal["real", "ideal"]
-    clients: int
-    degree: int
-    threshold: int
-    least: int
-    quorum: int
-    adversary: Adversary
-    task: str
-    encoding: Encoding
-    version: int = VERSION
+    run: str  # its id
+    round: int  # from 1; a client uploads once in a round of a run
+    session: str  # a fresh random number, in hex: every attempt differs
+    mode: Literal["real", "ideal"]  # ideal: the same sum without any protection
+    clients: int  # number of invited clients
+    degree: int  # neighbours of each; all others on the complete graph
+    threshold: int  # shares needed to reconstruct a secret
+    least: int  # fewest clients in the sum
+    quorum: int  # signatures of the list of uploads needed against a malicious server, of all clients
+    adversary: Adversary  # that the protocol withstands
+    task: str  # SHA-256 (hex) of the clients' task: the global model and its settings
+    encoding: Encoding  # of a client's vector
+    version: int = VERSION  # of the protocol
 
     @property
     def complete(self) -> bool:
         """Whether everyone is everyone's neighbour."""
         return self.degree >= self.clients - 1
 
+    @property
+    def malicious(self) -> bool:
+        """Whether the server may lie."""
+        return self.adversary is Adversary.MALICIOUS_SERVER
+
+    @property
+    def reveals(self) -> bool:
+        """Whether the clients choose the graph: against a malicious server, if it is sparse."""
+        return self.malicious and not self.complete
+
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a round, in order; `REVEAL` may repeat."""
-        malicious = self.adversary is Adversary.MALICIOUS_SERVER
-        needed = {
-            Stage.REVEAL: malicious and not self.complete,
-            Stage.CONFIRM: malicious,
-        }
+        needed = {Stage.REVEAL: self.reveals, Stage.CONFIRM: self.malicious}
         return tuple(stage for stage in Stage if needed.get(stage, True))
 
     def dumps(self) -> bytes:
@@ -103,11 +92,7 @@ class RoundSpec:
 
     @classmethod
     def loads(cls, text: bytes) -> RoundSpec:
-        """Read what `dumps` wrote.
-
-        Raises:
-            ValueError: It is invalid, not canonical, or of another version.
-        """
+        """Read what `dumps` wrote; raises `ValueError` if it is invalid, not canonical, or of another version."""
         try:
             tree = dict(json.loads(text))
         except (ValueError, TypeError):
@@ -128,35 +113,22 @@ class RoundSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What each party knows of a run in advance, independently; a client refuses rounds that differ.
+    """What each party knows of a run in advance, independently; a client refuses rounds that differ."""
 
-    Attributes:
-        assumptions: On corruption, dropout and adversary; they determine the graph.
-        encoding: Of a vector; its number of clients is ignored.
-        graph: Which graph.
-        mode: Whether it is real.
-        minimum: Fewest clients in a sum.
-        registry: Each client's public identity key (32 bytes), not chosen by the server; for use against a malicious
-            server.
-    """
-
-    assumptions: Assumptions
-    encoding: Encoding
+    assumptions: Assumptions  # they determine the graph
+    encoding: Encoding  # of a vector; its number of clients is ignored
     graph: Literal["auto", "complete", "k-regular"] = "auto"
     mode: Literal["real", "ideal"] = "real"
-    minimum: int = 3
+    minimum: int = 3  # fewest clients in a sum
     registry: Mapping[int, bytes] = field(default_factory=dict)
+    """Each client's public identity key (32 bytes), not chosen by the server; for use against a malicious server."""
 
     def topology(self, clients: int) -> Topology:
         """Return graph and threshold for a number of invited clients; raises `ValueError` if there are none."""
         return topology(clients, self.assumptions, graph=self.graph, minimum=self.minimum)
 
     def spec(self, *, run: str, round_: int, session: str, clients: int, task: str) -> RoundSpec:
-        """Return the round that this policy allows.
-
-        Raises:
-            ValueError: There is none for this number of clients.
-        """
+        """Return the round that this policy allows; raises `ValueError` if none has this number of clients."""
         shape = self.topology(clients)
         return RoundSpec(
             run=run,
@@ -174,21 +146,43 @@ class Policy:
         )
 
     def check(self, spec: RoundSpec) -> None:
-        """Refuse a round that differs from the policy.
-
-        Raises:
-            ValueError: It differs; the message names the key, its value and the allowed one.
-        """
+        """Raise `ValueError` for a round that differs; the message names the key, its value and the allowed one."""
         allowed = self.spec(
             run=spec.run, round_=spec.round, session=spec.session, clients=spec.clients, task=spec.task
         )
         if spec == allowed:
             return
         asked, may_be = _flat(spec), _flat(allowed)
-        for key in (key for key in asked if asked[key] != may_be[key]):
-            raise ValueError(f"{key} = {asked[key]}: allowed: {may_be[key]}")
+        key = next(key for key in asked if asked[key] != may_be[key])
+        raise ValueError(f"{key} = {asked[key]}: allowed: {may_be[key]}")
 
 
 def _flat(spec: RoundSpec) -> dict[str, Any]:
     tree = asdict(spec)
     return {key: value for key, value in tree.items() if key != "encoding"} | spec.encoding.to_dict()
+
+
+def make_policy(
+    settings: SecaggSettings,
+    *,
+    dimension: int,
+    max_weight: int,
+    metrics: tuple[str, ...],
+    registry: Mapping[int, bytes],
+) -> Policy:
+    """Return the policy of `[privacy.secagg]`; `dimension` is the model's, the others as in `Encoding` and `Policy`."""
+    return Policy(
+        assumptions=Assumptions(settings.corrupt, settings.dropout, Adversary(settings.adversary)),
+        encoding=Encoding(
+            dimension,
+            cohort=1,  # each round has its own
+            input_bits=settings.input_bits,
+            clip=settings.clip,
+            max_weight=max_weight,
+            metrics=metrics,
+        ),
+        graph=settings.graph,
+        mode=settings.mode,
+        minimum=settings.minimum,
+        registry=registry,
+    )

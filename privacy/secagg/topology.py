@@ -28,9 +28,7 @@ ATTEMPTS = 4  # graph seeds a malicious server may see revealed in a round: cost
 LEAST_DEGREE = 6  # fewest neighbours, whatever the fractions of a small cohort
 LEAST_REGULAR_COHORT = 65  # below it, "auto" takes the complete graph, as Google's implementation does
 MOST_CLIENTS = 10**9
-MOST_BAD = Fraction(
-    9, 10
-)  # corrupt + dropped (malicious server: + dropped again), as in the published finder
+MOST_BAD = Fraction(9, 10)  # corrupt + dropped (malicious: + dropped again), as in the published finder
 _ROUNDING = 1e-9  # relative: far above the error of the tails, far below what a threshold changes
 
 Graph = Literal["auto", "complete", "k-regular"]
@@ -90,26 +88,16 @@ def counted_up(fraction: float, clients: int) -> int:
 
 @dataclass(frozen=True)
 class Topology:
-    """Graph and threshold for secret sharing.
+    """Graph and threshold for secret sharing."""
 
-    Attributes:
-        clients: In the cohort.
-        degree: Neighbours of a client, without itself; `clients - 1` on the complete graph, else even.
-        threshold: Shares that open a secret, of `degree + 1`.
-        adversary: Adversary that it withstands.
-        corrupt: Most corrupt clients of the cohort.
-        dropped: Most lost clients of the cohort.
-        corrupt_neighbours: Most corrupt neighbours of a client; on a k-regular graph except with probability 2^-41
-            over all clients.
-    """
-
-    clients: int
-    degree: int
-    threshold: int
-    adversary: Adversary
-    corrupt: int
-    dropped: int
+    clients: int  # in the cohort
+    degree: int  # neighbours of a client, without itself; `clients - 1` on the complete graph, else even
+    threshold: int  # shares that open a secret, of `degree + 1`
+    adversary: Adversary  # that it withstands
+    corrupt: int  # most corrupt clients of the cohort
+    dropped: int  # most lost clients of the cohort
     corrupt_neighbours: int
+    """Most corrupt neighbours of a client; on a k-regular graph except with probability 2^-41 over all clients."""
 
     @property
     def complete(self) -> bool:
@@ -210,12 +198,9 @@ def topology(clients: int, assumptions: Assumptions, *, graph: Graph = "auto", m
         return _complete(clients, assumptions)
     found = _k_regular(clients, assumptions)
     if graph == "auto":
-        small = found is not None and 2 * (found.degree + 1) <= clients
-        return (
-            found
-            if found is not None and small and clients >= LEAST_REGULAR_COHORT
-            else _complete(clients, assumptions)
-        )
+        if found is not None and clients >= LEAST_REGULAR_COHORT and 2 * (found.degree + 1) <= clients:
+            return found
+        return _complete(clients, assumptions)
     if found is None:
         raise ValueError(
             f"a k-regular graph of {clients:,} clients with corrupt = {assumptions.corrupt:g} and dropout = "
@@ -266,13 +251,12 @@ def _remedy(clients: int, assumptions: Assumptions) -> str:
 
 def _k_regular(clients: int, assumptions: Assumptions) -> Topology | None:
     corrupt, dropped = assumptions.corrupt_of(clients), assumptions.dropped_of(clients)
-    malicious = assumptions.malicious
     found = k_regular(
         clients,
         corrupt,
         dropped,
-        malicious=malicious,
-        privacy_bits=PRIVACY_BITS + (math.ceil(math.log2(ATTEMPTS)) if malicious else 0),
+        malicious=assumptions.malicious,
+        privacy_bits=PRIVACY_BITS + (math.ceil(math.log2(ATTEMPTS)) if assumptions.malicious else 0),
         one_sum=True,
         least_degree=LEAST_DEGREE,
         lost_before=dropped,
@@ -292,7 +276,7 @@ def _k_regular(clients: int, assumptions: Assumptions) -> Topology | None:
 
 @dataclass(frozen=True)
 class Regular:
-    """Result of `k_regular`: degree, threshold, and most corrupt neighbours."""
+    """Result of `k_regular`; as in `Topology`."""
 
     degree: int
     threshold: int

@@ -47,20 +47,18 @@ def body_of(reply: bytes) -> tuple[memoryview, bytes]:
 def checked_body(
     reply: bytes, public: bytes, transcript: bytes, stage: Stage, asked: bytes
 ) -> tuple[memoryview, bytes]:
-    """Return the body of a reply and the transcript after it.
+    """Return the body of a client's reply and the transcript after it.
 
-    Args:
-        reply: A client's reply.
-        public: The client's signing key.
-        transcript: Before the stage.
-        stage: The stage.
-        asked: Hash of the request.
-
-    Raises:
-        ValueError: It is not signed, or a message was altered in transit, now or before.
+    `public` is the client's signing key, `transcript` that before the stage, `asked` the hash of the request. Raises
+    `ValueError` if the reply is not signed, or a message was altered in transit, now or before.
     """
     body, signature = body_of(reply)
     after = extended(transcript, stage, asked, body)
     if not is_signed_by(public, signature, after):
         raise ValueError("its signature does not match the messages: one was altered in transit")
     return body, after
+
+
+def alive_statement(session: bytes, alive: bytes) -> bytes:
+    """Return the statement that clients sign in stage `confirm`: these have uploaded."""
+    return joined(PROTOCOL, b"alive", session, alive)

@@ -58,11 +58,7 @@ def bitmap(members: Iterable[int], size: int) -> bytes:
 
 
 def members_of(bits: bytes, size: int) -> frozenset[int]:
-    """Return the places in a bitmap.
-
-    Raises:
-        ValueError: It has another length, or a place beyond `size`.
-    """
+    """Return the places in a bitmap; raises `ValueError` if it has another length, or a place beyond `size`."""
     members = frozenset(8 * i + j for i, byte in enumerate(bits) if byte for j in range(8) if byte >> j & 1)
     if len(bits) != -(-size // 8) or max(members, default=-1) >= size:
         raise ValueError(f"a list of uploads does not fit a roster of {size}")

@@ -107,7 +107,7 @@ def test_of_two_releases_that_never_agree_the_bound_is_the_closed_form() -> None
 
 
 def test_intervals_are_clopper_and_pearsons() -> None:
-    from fedsim.privacy.audit.one_dimensional import _bound
+    from fedsim.privacy.audit import _bound
 
     likely, rare = np.array([900, 40, 0, 1000]), np.array([10, 0, 0, 1000])
     least = [beta.ppf(0.01, k, 1000 - k + 1) if k else 0.0 for k in likely]

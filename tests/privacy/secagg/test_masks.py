@@ -12,7 +12,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from fedsim.privacy.secagg.masking import own_seed, pair_masks, pair_seed
+from fedsim.privacy.secagg.masking import own_seed, pair_key, pair_masks
 from fedsim.privacy.secagg.primitives import AgreementKey
 from fedsim.privacy.secagg.ring import Ring
 
@@ -21,7 +21,7 @@ CLIENTS = (0, 1, 2)
 KEYS = {c: AgreementKey(bytes([c + 1]) * 32) for c in CLIENTS}
 OWN = {c: own_seed(bytes([c + 9]) * 32, SESSION) for c in CLIENTS}
 PAIRS = list(itertools.combinations(CLIENTS, 2))
-PAIR = {(a, b): pair_seed(KEYS[a], a, KEYS[b].public, b, SESSION) for a, b in PAIRS}
+PAIR = {(a, b): pair_key(b"pair-mask", KEYS[a], a, KEYS[b].public, b, SESSION) for a, b in PAIRS}
 SEEDS = [*OWN.values(), *PAIR.values()]
 MASKS = np.indices([2**BITS] * len(SEEDS)).reshape(len(SEEDS), -1).astype(np.uint32)  # a column a choice
 

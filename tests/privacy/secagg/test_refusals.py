@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from fedsim.privacy.secagg.client import ClientSession
 from fedsim.privacy.secagg.primitives import KEY, SIGNATURE
 from fedsim.privacy.secagg.roster import KEYS
-from fedsim.privacy.secagg.shamir import SHARE
-from fedsim.privacy.secagg.shares import SEALED
+from fedsim.privacy.secagg.shamir import SEALED, SHARE
 from fedsim.privacy.secagg.spec import RoundSpec, Stage, TooFew
 from fedsim.privacy.secagg.wire import ID, INDEX, bitmap, members_of
 from tests.privacy.secagg.rounds import TASK, Round, identity, policy_of, spec_of, sum_of, vectors_of

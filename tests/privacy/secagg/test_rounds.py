@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from fedsim.privacy.secagg.choice import joint_seed, part_of
 from fedsim.privacy.secagg.encoding import Encoding
-from fedsim.privacy.secagg.graph import neighbours
+from fedsim.privacy.secagg.graph import joint_seed, neighbours, part_of
 from fedsim.privacy.secagg.primitives import KEY
 from fedsim.privacy.secagg.spec import Stage, TooFew
 from tests.privacy.secagg.rounds import Round, policy_of, seeded, spec_of, sum_of, vectors_of
