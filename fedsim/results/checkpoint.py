@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from fedsim.errors import Refused
 from fedsim.results.files import Position, drafted, make_private_folder
-from fedsim.results.trees import Tree, put_together, take_apart
 
 FORMAT = 1
 FOLDER = "checkpoint"
 FILE = "last-round.safetensors"
+Tree = Any  # nested dicts with string keys and lists of arrays and JSON scalars
 BEGIN_AGAIN = f"without the folder {FOLDER} the run begins again at round 1"
 
 
@@ -116,3 +116,61 @@ def _sha256(text: str, arrays: dict[str, NDArray[Any]]) -> str:
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+# --- trees ----------------------------------------------------------------------------------------------
+
+
+def take_apart(tree: Tree, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return a tree as JSON that refers to arrays by name, and the arrays.
+
+    Args:
+        tree: Order, dtypes and bits are kept, but not the memory layout of arrays; a tuple becomes a list, a NumPy
+            scalar a 0-d array.
+        name: Prefix of the arrays' names.
+
+    Raises:
+        ValueError: A value can't be stored; the message says where.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    return _take(tree, name, arrays), arrays
+
+
+def _take(node: Tree, name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    if isinstance(node, dict):
+        for key in node:
+            if not isinstance(key, str):
+                raise ValueError(f"{name} has the key {key!r}; strings are needed")
+        return {"dict": {key: _take(value, f"{name}/{key}", arrays) for key, value in node.items()}}
+    if isinstance(node, list | tuple):
+        return {"list": [_take(value, f"{name}/{i}", arrays) for i, value in enumerate(node)]}
+    if isinstance(node, np.ndarray | np.generic):
+        if node.dtype.kind not in "biuf" or node.dtype.itemsize > 8:
+            raise ValueError(
+                f"{name} has dtype {node.dtype}; bool, integers or floats of up to 64 bits are needed"
+            )
+        while name in arrays:  # {"a/b": ...} beside {"a": {"b": ...}}
+            name += "'"
+        arrays[name] = np.asarray(node)
+        return {"array": name}
+    if node is None or isinstance(node, bool | int | float | str):
+        return {"value": node}
+    raise ValueError(
+        f"{name} is a {type(node).__name__}; arrays, numbers, strings, dicts and lists are needed"
+    )
+
+
+def put_together(json: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Tree:
+    """Return the tree of `take_apart`."""
+    ((kind, content),) = json.items()
+    match kind:
+        case "dict":
+            return {key: put_together(value, arrays) for key, value in content.items()}
+        case "list":
+            return [put_together(value, arrays) for value in content]
+        case "array":
+            return arrays[content]
+        case "value":
+            return content
+        case _:
+            raise ValueError(f"there is no {kind!r} in a tree")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
+
+DRAFT = ".fedsim-draft-"
+STALE = 3600.0  # seconds after which a draft must be a leftover of a kill
 
 
 @contextmanager
@@ -63,6 +69,48 @@ def make_private_folder(path: Path) -> None:
 def sync_folder(path: Path) -> None:
     """Sync the names in a folder to the disk."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@contextmanager
+def drafted_folder(path: Path, option: str) -> Iterator[Path]:
+    """Have a folder made under another name and renamed, so that a kill leaves none or a complete one.
+
+    Args:
+        path: The folder; its parents are made, too.
+        option: Who asked for it, for the refusal.
+
+    Raises:
+        Refused: The block, or this, can't write.
+    """
+    draft = path.absolute().parent / f"{DRAFT}{secrets.token_hex(16)}"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        draft.rename(path)
+        sync_folder(draft.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Refused(f"{option} {str(path)!r}: {error.strerror}") from None
+        raise
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove drafts of folders left by kills."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - draft.stat().st_mtime > STALE:
+                shutil.rmtree(draft)
+
+
+def json_document(tree: Mapping[str, Any]) -> bytes:
+    """Return a manifest's content: indented JSON."""
+    return json.dumps(tree, indent=2).encode() + b"\n"
+
+
+def rows_in(content: bytes) -> list[dict[str, Any]]:
+    """Return the lines of JSON in a file's content, except a last one that is incomplete."""
+    return [json.loads(line) for line in content.split(b"\n")[:-1]]
 
 
 def _sync(path: Path, flags: int) -> None:
@@ -124,17 +172,25 @@ class LineFile:
             )
         with self.path.open("rb") as file:
             content = file.read(self.position.bytes)
-        lines = content.split(b"\n")
         try:
-            rows = [json.loads(line) for line in lines[:-1]]
+            rows = rows_in(content)
         except ValueError:
             rows = []
-        if lines[-1] or len(rows) != self.position.lines:
+        if content.rpartition(b"\n")[2] or len(rows) != self.position.lines:
             raise Refused(
                 f"{self.path.name}: was changed; its first {self.position.bytes} bytes must be "
                 f"{self.position.lines} rows of JSON"
             )
         return rows
+
+    def news(self) -> list[dict[str, Any]]:
+        """Move the position past the last whole line, and return the lines that it passes; raises `ValueError`."""
+        with self.path.open("rb") as file:
+            file.seek(self.position.bytes)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self.position = Position(self.position.bytes + len(whole), self.position.lines + whole.count(b"\n"))
+        return rows_in(whole)
 
     def cut(self) -> None:
         """Cut off everything after the position: rounds without a checkpoint, or half a line."""

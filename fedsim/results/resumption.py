@@ -10,7 +10,7 @@ from typing import Any
 from fedsim.errors import Refused
 from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
 from fedsim.results.disclosure import METRICS, is_restricted
-from fedsim.results.files import START, LineFile, Position
+from fedsim.results.files import START, LineFile
 from fedsim.results.manifest import experiment_sha256
 from fedsim.results.private import read_private_manifest
 from fedsim.results.secret_state import check_there, state_of
@@ -24,28 +24,21 @@ class Resumption:
         manifest: As the last session left it.
         state: The state folder.
         checkpoint: The last whole round; None: the run begins again at round 1.
-        rows: The rows of `metrics.jsonl` up to there.
+        metrics: The file of rows, at the position of that round.
+        rows: The rows up to there.
         data_sha256: Hash of the run's data.
     """
 
     manifest: dict[str, Any]
     state: Path
     checkpoint: Checkpoint | None
+    metrics: LineFile
     rows: list[dict[str, Any]]
     data_sha256: str
 
-    @property
-    def position(self) -> Position:
-        """Position at which `metrics.jsonl` continues."""
-        return self.checkpoint.files[METRICS] if self.checkpoint else START
-
 
 def examine(path: Path, home: Path | None = None) -> Resumption:
-    """Find where a run directory resumes.
-
-    Args:
-        path: The run directory.
-        home: The folder of secret states; None: this user's.
+    """Find where a run directory resumes; `home` is the folder of secret states, None: this user's.
 
     Raises:
         Refused: It is no run directory or a copy, its run is completed or can't be resumed, the experiment has
@@ -73,31 +66,21 @@ def examine(path: Path, home: Path | None = None) -> Resumption:
         state = state_of(path, manifest, home)
         if state != path:
             check_there(state)
-        data_sha256 = _data_sha256(path, manifest)
+        began_with = read_private_manifest(path) if is_restricted(manifest["noise"]) else manifest
+        data_sha256 = str(began_with["data-sha256"])
         checkpoint = _checkpoint_in(state, path, manifest, data_sha256)
-        found = Resumption(manifest, state, checkpoint, [], data_sha256)
-        rows = LineFile(path / METRICS, found.position).rows()
+        metrics = LineFile(path / METRICS, checkpoint.files[METRICS] if checkpoint else START)
+        return Resumption(manifest, state, checkpoint, metrics, metrics.rows(), data_sha256)
     except Refused as refused:
         raise Refused(f"{run}: {refused}") from None
-    return Resumption(manifest, state, checkpoint, rows, data_sha256)
 
 
 def check_data(path: Path, found: Resumption, sha256: str) -> None:
-    """Refuse to resume with other data than the run began with.
-
-    Raises:
-        Refused: The hash differs.
-    """
+    """Refuse to resume with other data than the run began with; raises `Refused`."""
     if sha256 != found.data_sha256:
         hashes = f": data-sha256 was {found.data_sha256} and is {sha256}"
         said = "" if is_restricted(found.manifest["noise"]) else hashes
         raise Refused(f"run {str(path)!r}: the data has changed since the run began{said}")
-
-
-def _data_sha256(path: Path, manifest: dict[str, Any]) -> str:
-    """Return the hash of a run's data; raises `Refused` if it should be in the private files and is missing."""
-    tree = read_private_manifest(path) if is_restricted(manifest["noise"]) else manifest
-    return str(tree["data-sha256"])
 
 
 def _manifest(path: Path, run: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
 from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE
+from fedsim.results.files import rows_in
 from fedsim.results.lock import is_held
 from fedsim.tasks.metric import Scoring
 
@@ -76,8 +77,7 @@ class Run:
         """
         if self.kind != "experiment":
             return []
-        lines = (self.path / METRICS).read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        return rows_in((self.path / METRICS).read_bytes())
 
     @property
     def private_rows(self) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ class Run:
         file = self.path / PRIVATE / METRICS
         if not file.is_file():
             raise Refused(f"run {str(self.path)!r}: has no {PRIVATE}/{METRICS}")
-        return [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+        return rows_in(file.read_bytes())
 
     @property
     def ledger(self) -> Path:
