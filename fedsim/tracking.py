@@ -104,13 +104,6 @@ class _Importable(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield a row's numbers, except the round."""
-    for name, value in row.items():
-        if name != "round" and isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, float(value)
-
-
 @contextmanager
 def tracked(path: Path, progress: Progress, trackers: Iterable[Tracker]) -> Iterator[Progress]:
     """Yield a listener that calls `progress` and the trackers for the run at `path`, and the trackers at its end."""

@@ -18,6 +18,23 @@ BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # varied a
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A column over rounds and a group's seeds; all lists have one length.
+
+    Attributes:
+        rounds: Rounds in which every counted run has the column, in order.
+        mean: Over seeds.
+        low: The lowest seed.
+        high: The highest seed.
+    """
+
+    rounds: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
 class Group:
     """Runs of the same settings.
 
@@ -98,6 +115,21 @@ class Group:
         """Return a metric's mean over seeds, with its spread; None: no counted run has it."""
         values = self.values(metric)
         return summarise(list(values.values())) if values else None
+
+    def curve(self, column: str) -> Curve:
+        """Return a column's curve; it is empty if no round has the column in every run."""
+        by_round: dict[int, list[float]] = {}
+        for member in self.counted.values():
+            for row in member.rows:
+                if column in row:
+                    by_round.setdefault(row["round"], []).append(float(row[column]))
+        whole = {r: values for r, values in sorted(by_round.items()) if len(values) == len(self.counted)}
+        return Curve(
+            rounds=list(whole),
+            mean=[sum(values) / len(values) for values in whole.values()],
+            low=[min(values) for values in whole.values()],
+            high=[max(values) for values in whole.values()],
+        )
 
     def cost(self, adversary: str) -> Cost | None:
         """Return the largest cost of counted runs against an adversary (data may differ by seed)."""

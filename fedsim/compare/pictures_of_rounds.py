@@ -6,11 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fedsim.compare.comparison import Comparison
-from fedsim.compare.curves import Curve, curve_of
 from fedsim.compare.frontier import Point
-from fedsim.compare.groups import Group
-from fedsim.compare.panels import COLUMNS, explain, log_epsilon, panels_of, privacy_said
-from fedsim.compare.styles import COLOURS, DASHES, DASHES_OF_NONE, GREY
+from fedsim.compare.groups import Curve, Group
+from fedsim.compare.styles import (
+    COLOURS,
+    COLUMNS,
+    DASHES,
+    DASHES_OF_NONE,
+    GREY,
+    explain,
+    log_epsilon,
+    panels_of,
+    privacy_said,
+)
 from fedsim.tasks import column_of
 
 if TYPE_CHECKING:
@@ -30,8 +38,8 @@ def metric_figure(comparison: Comparison) -> Figure:
     def draw(axes: Axes, points: Sequence[Point]) -> None:
         for place, point in enumerate(baselines):
             dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
-            _line(axes, curve_of(point.group, metric), scale, GREY, dash, point.group.label)
-        _lines(axes, points, lambda point: curve_of(point.group, metric), scale)
+            _line(axes, point.group.curve(metric), scale, GREY, dash, point.group.label)
+        _lines(axes, points, lambda point: point.group.curve(metric), scale)
         axes.legend(frameon=False, fontsize=8)
 
     figure = _over_rounds(comparison, draw, column.axis)
@@ -68,7 +76,7 @@ def _against(comparison: Comparison) -> str:
 def _spending(point: Point) -> Curve:
     """Return the epsilon spent over rounds; the logarithmic axis leaves out zeros."""
     bound_by = "" if point.cost is None else point.cost.bound_by
-    return curve_of(point.group, f"epsilon-{bound_by}")
+    return point.group.curve(f"epsilon-{bound_by}")
 
 
 def _over_rounds(comparison: Comparison, draw: Callable[[Axes, Sequence[Point]], None], label: str) -> Figure:

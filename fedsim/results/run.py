@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,13 @@ class Run:
         model = build(self.experiment.model, task_of(self.experiment, prepare(self.experiment).spec))
         model.load_state_dict(load_file(weights))
         return model.eval()
+
+
+def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield a row's numbers, except the round."""
+    for name, value in row.items():
+        if name != "round" and isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
 
 
 def load_run(path: str | Path) -> Run:

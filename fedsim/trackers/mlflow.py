@@ -12,8 +12,7 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.results.frames import settings_of
-from fedsim.results.run import Run
-from fedsim.tracking import numbers_of
+from fedsim.results.run import Run, numbers_of
 
 LOCAL = "sqlite:///mlflow.db"
 RUN_ID = "fedsim.run-id"  # the tag by which a resumed run is found

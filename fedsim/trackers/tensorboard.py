@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.run import Run
-from fedsim.tracking import numbers_of
+from fedsim.results.run import Run, numbers_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
