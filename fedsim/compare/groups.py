@@ -157,7 +157,10 @@ def grouped(members: Iterable[ComparedRun]) -> list[Group]:
         tried = [of_group for of_group in side_by_side if any(map(_is_tried, of_group))]
         of_all, of_tried = _names_of_differences(side_by_side), _names_of_differences(tried)
         made = [
-            Group(tuple(sorted(of_group, key=_order)), of_tried if of_group in tried else of_all)
+            Group(
+                tuple(sorted(of_group, key=lambda member: (member.seed, str(member.path)))),
+                of_tried if of_group in tried else of_all,
+            )
             for of_group in side_by_side
         ]
         groups += sorted(made, key=lambda group: group.budgets)
@@ -173,10 +176,6 @@ def _names_of_differences(side_by_side: Sequence[Sequence[ComparedRun]]) -> dict
 def _is_tried(member: ComparedRun) -> bool:
     """Return whether a run says something about its setting: completed or pruned."""
     return member.counts or member.status == PRUNED
-
-
-def _order(member: ComparedRun) -> tuple[int, str]:
-    return member.seed, str(member.path)
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -203,11 +202,7 @@ def shortened(keys: Sequence[str]) -> dict[str, str]:
 
 
 def check_one_task(members: Sequence[ComparedRun]) -> str:
-    """Return the task of all runs.
-
-    Raises:
-        Refused: There are several tasks, with different test sets.
-    """
+    """Return the task of all runs; raises `Refused` for several tasks, with different test sets."""
     tasks: dict[str, list[ComparedRun]] = {}
     for member in members:
         tasks.setdefault(member.task, []).append(member)
@@ -221,10 +216,6 @@ def check_one_task(members: Sequence[ComparedRun]) -> str:
 
 def text_of(value: Any) -> str:
     """Format a setting's value; different values give different texts."""
-    return (
-        "unset"
-        if value is None
-        else repr(value).removesuffix(".0")
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return "unset" if value is None else str(value)

@@ -77,13 +77,13 @@ def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
     there = [tuple(scale * axes.transData.transform((point.x, point.y))) for point in points]
     taken = [Box.around(x, y, MARKER, MARKER) for x, y in there]
     if (legend := axes.get_legend()) is not None:
-        extent = legend.get_window_extent()
-        taken.append(Box(*(scale * edge for edge in (extent.x0, extent.y0, extent.x1, extent.y1))))
-    frame = Box(*(scale * edge for edge in (axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1)))
+        taken.append(Box(*(scale * edge for edge in legend.get_window_extent().extents)))
+    frame = Box(*(scale * edge for edge in axes.bbox.extents))
     labels = [point for point in points if point.text]
     places = [place for place, point in zip(there, points, strict=True) if point.text]
     for label, (right, up) in zip(labels, placed(labels, places, taken, frame), strict=True):
         leads = math.hypot(right, up) > NEAR + len(label.text) * WIDTH
+        line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         axes.annotate(
             label.text,
             (label.x, label.y),
@@ -93,15 +93,7 @@ def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
             color=_darker(label.colour),
             ha="center",
             va="center",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": label.colour,
-                "linewidth": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            }
-            if leads
-            else None,
+            arrowprops=line if leads else None,
         )
 
 

@@ -38,24 +38,18 @@ def frontier_figure(comparison: Comparison) -> Figure:
     for axes, frontier in zip(panels, comparison.frontiers, strict=True):
         _draw_frontier(axes, frontier, styles)
     panels[0].set_ylabel(comparison.column.axis)
-    hollow = " Hollow: another setting does better at this epsilon." if _has_hollow(comparison) else ""
-    said = ". ".join(text for frontier in comparison.frontiers if (text := privacy_said(frontier)))
-    explain(
-        figure,
-        f"What privacy costs: {comparison.task}",
-        f"{interval_said(comparison)}{hollow} {said}{'.' if said else ''}",
-    )
+    lines = [points for frontier in comparison.frontiers for points in frontier.series.values()]
+    said = interval_said(comparison)
+    if any(len(_best(points, comparison.column)) < len(points) for points in lines):
+        said += " Hollow: another setting does better at this epsilon."
+    terms = ". ".join(text for frontier in comparison.frontiers if (text := privacy_said(frontier)))
+    explain(figure, f"What privacy costs: {comparison.task}", f"{said} {terms}{'.' if terms else ''}")
     return figure
 
 
 def _best(points: Sequence[Point], column: Column) -> list[Point]:
     """Return a line's best points at each epsilon, in order."""
     return sorted(best_of_levels(points, column).values(), key=lambda point: point.epsilon or 0.0)
-
-
-def _has_hollow(comparison: Comparison) -> bool:
-    lines = [points for frontier in comparison.frontiers for points in frontier.series.values()]
-    return any(len(_best(points, comparison.column)) < len(points) for points in lines)
 
 
 def _draw_frontier(axes: Axes, frontier: Frontier, styles: dict[str, Style]) -> None:
@@ -122,11 +116,9 @@ def cost_figure(comparison: Comparison) -> Figure | None:
         return None
     styles = styles_of(comparison)
     figure, panels = panels_of(len(there), 6.2, 4.4)
-    labels = [
-        _draw_costs(axes, name, points, comparison.column.scale, styles)
-        for axes, name in zip(panels, there, strict=True)
-    ]
+    labels = []
     for axes, name in zip(panels, there, strict=True):
+        labels.append(_draw_costs(axes, name, points, comparison.column.scale, styles))
         axes.set_xscale("log")
         axes.set_xlabel(said[name])
         axes.margins(x=0.15)

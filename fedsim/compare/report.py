@@ -35,11 +35,7 @@ DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 
 
 def page_of(comparison: Comparison) -> str:
-    """Return the page.
-
-    Raises:
-        Refused: Jinja or Plotly is not installed.
-    """
+    """Return the page; raises `Refused` if Jinja or Plotly is not installed."""
     try:
         from jinja2 import Environment, StrictUndefined
         from plotly.offline import get_plotlyjs
@@ -117,8 +113,7 @@ def _view(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
         }
 
     return {
-        "adversary": frontier.view.adversary,
-        "unit": frontier.view.unit,
+        **vars(frontier.view),
         "said": view_of(frontier.view),
         "points": [place(point) for point in frontier.points],
         "baselines": [place(point) for point in frontier.baselines],
@@ -178,8 +173,7 @@ def _run_anchor(comparison: Comparison, member: Any) -> str:
 
 def _frontier_rows(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
     return {
-        "adversary": frontier.view.adversary,
-        "unit": frontier.view.unit,
+        **vars(frontier.view),
         "said": view_of(frontier.view),
         "rows": [
             {

@@ -144,13 +144,9 @@ class ComparedRun:
 
 
 def find_runs(patterns: Iterable[str | Path]) -> list[Path]:
-    """Return run directories, each once, in order.
+    """Return run directories, each once, in order; raises `Refused` for a pattern without a run.
 
-    Args:
-        patterns: Run directories; folders of them, as `runs` or a sweep's; or globs.
-
-    Raises:
-        Refused: One names no run.
+    A pattern is a run directory, a folder of them (as `runs` or a sweep's), or a glob.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.frontier import Frontier
@@ -27,33 +26,24 @@ DASHES_OF_NONE = ("--", ":", "-.")  # the same
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
-@dataclass(frozen=True)
-class Style:
-    """A line's style, by its position among the lines, or among the groups without noise."""
+class Style(NamedTuple):
+    """A line's style: its colour as `#rrggbb`, marker and dash as Matplotlib takes them."""
 
-    place: int | None
+    colour: str
+    marker: str
+    dash: str | tuple[int, tuple[int, ...]]
 
-    @property
-    def colour(self) -> str:
-        """As `#rrggbb`."""
-        return GREY if self.place is None else COLOURS[self.place % len(COLOURS)]
-
-    @property
-    def marker(self) -> str:
-        """As Matplotlib names it."""
-        return "*" if self.place is None else MARKERS[self.place % len(MARKERS)]
-
-    @property
-    def dash(self) -> str | tuple[int, tuple[int, ...]]:
-        """As Matplotlib takes it."""
-        return DASHES[(self.place or 0) % len(DASHES)]
+    @classmethod
+    def at(cls, place: int) -> Style:
+        """Return the style of a line by its position."""
+        return cls(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)])
 
 
 def styles_of(comparison: Comparison) -> dict[str, Style]:
     """Return each line's style by its name, the same in all pictures."""
     private = dict.fromkeys(comparison.series[group.label] for group in comparison.groups if group.costs)
-    styles = {name: Style(place) for place, name in enumerate(private)}
-    return {name: styles.get(name, Style(None)) for name in comparison.series.values()}
+    styles = {name: Style.at(place) for place, name in enumerate(private)}
+    return {name: styles.get(name, Style(GREY, "*", DASHES[0])) for name in comparison.series.values()}
 
 
 def panels_of(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

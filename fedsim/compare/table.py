@@ -38,15 +38,10 @@ def show(comparison: Comparison, console: Console) -> None:
 def remarks(comparison: Comparison) -> list[str]:
     """Return the lines below the tables: explanations, incomplete runs, and paths left out."""
     lines = []
-    if any(
-        point.summary.half_width is not None for f in comparison.frontiers for point in f.points + f.baselines
-    ):
+    points = [point for frontier in comparison.frontiers for point in (*frontier.points, *frontier.baselines)]
+    if any(point.summary.half_width is not None for point in points):
         lines.append("± is half a 95 % interval over seeds (Student's t), of each mean or difference alone.")
-    if any(
-        point.price_p is not None or point.behind_p is not None
-        for f in comparison.frontiers
-        for point in f.points
-    ):
+    if any(p.cost is not None and (p.price_p is not None or p.behind_p is not None) for p in points):
         lines.append(
             "p: paired t test where seeds are the same, else Welch's; adjusted for all tests of a column (Holm)."
         )

@@ -52,11 +52,7 @@ class Checkpoint:
     state: Tree
 
     def write(self, state: Path) -> None:
-        """Replace the former checkpoint in the state folder.
-
-        Raises:
-            ValueError: The state can't be stored.
-        """
+        """Replace the former checkpoint; raises `ValueError` for a state that can't be stored."""
         from safetensors.numpy import save_file
 
         fields = {name: value for name, value in vars(self).items() if name not in ("files", "state")}
@@ -70,11 +66,7 @@ class Checkpoint:
 
 
 def read_checkpoint(state: Path) -> Checkpoint | None:
-    """Return the checkpoint in a state folder (`secret_state`), or None.
-
-    Raises:
-        Refused: It is damaged, or in an unknown format.
-    """
+    """Return a state folder's checkpoint, or None; raises `Refused` if damaged, or of an unknown format."""
     path = state / FOLDER / FILE
     if not path.exists():
         return None

@@ -33,9 +33,6 @@ class ClientStates:
     """The states of a run's clients, as bytes; a client without one has none (`b""`).
 
     The file is made when the first client has a state, in the state folder (`secret_state`).
-
-    Attributes:
-        sha256: A hash of all states, independent of their order.
     """
 
     def __init__(self, state: Path) -> None:
@@ -47,7 +44,7 @@ class ClientStates:
 
     @property
     def sha256(self) -> str:
-        """A hash of all states together: the sum of theirs."""
+        """A hash of all states, independent of their order: the sum of theirs."""
         return f"{self._sum:064x}"
 
     def keep(self, round_: int, states: Mapping[int, bytes]) -> None:
@@ -66,11 +63,7 @@ class ClientStates:
         self._note(changed)
 
     def load(self, round_: int) -> dict[int, bytes]:
-        """Return the states as they were after a round.
-
-        Raises:
-            Refused: The file is damaged.
-        """
+        """Return the states as they were after a round; raises `Refused` if the file is damaged."""
         if not self._path.exists():
             return {}
         try:

@@ -27,6 +27,7 @@ from fedsim.results.disclosure import (
     METRICS,
     MODEL,
     PRIVATE,
+    ROWS,
     is_restricted,
     mechanisms_of,
     public_manifest,
@@ -44,7 +45,7 @@ from fedsim.results.files import (
 from fedsim.results.ledger import LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
-from fedsim.results.private import ROWS, PrivateFiles
+from fedsim.results.private import PrivateFiles
 from fedsim.results.resumption import Resumption, check_data, examine
 from fedsim.tasks.metric import Scoring
 
@@ -317,12 +318,7 @@ class RunDirectory:
         return secret_state.cohorts_in(self._state)
 
     def noise_key(self) -> bytes:
-        """Return the secret key of the run's noise, the same in all of its sessions.
-
-        Raises:
-            Refused: It is damaged.
-            ValueError: There is no secret folder to keep it in.
-        """
+        """Return the run's secret noise key, the same in all sessions; raises `Refused` for a damaged one."""
         if not self.has_secrets:
             raise ValueError(f"{self.path}: its state is not secret, so a key in it would not be either")
         return secret_state.key_in(self._state)
@@ -364,9 +360,13 @@ class RunDirectory:
     ) -> None:
         try:
             self._states.close()
-            self._manifest["status"] = _status(raised)
+            self._manifest["status"] = "completed"
             if raised is not None:
-                self._manifest["error"] = self._reason(raised)
+                stopped = isinstance(raised, Interrupted | KeyboardInterrupt)
+                self._manifest |= {
+                    "status": "interrupted" if stopped else "failed",
+                    "error": self._reason(raised),
+                }
             wall_seconds = round(self._wall_seconds(), 3)
             if self.private is not None:
                 self.private.end(wall_seconds)
@@ -393,9 +393,3 @@ class RunDirectory:
     def _write_manifest(self) -> None:
         tree = self._manifest if self.private is None else public_manifest(self._manifest, self._mechanisms)
         write_whole(self.path / MANIFEST, json_document(tree))
-
-
-def _status(raised: BaseException | None) -> str:
-    if raised is None:
-        return "completed"
-    return "interrupted" if isinstance(raised, Interrupted | KeyboardInterrupt) else "failed"

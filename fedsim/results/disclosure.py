@@ -25,6 +25,7 @@ PUBLIC = {"public": True}  # `extra` of a public log record
 EXPERIMENT, MANIFEST = "experiment.toml", "manifest.json"
 METRICS, MODEL = "metrics.jsonl", "model.safetensors"
 LEDGER, LOG = "ledger.jsonl", "log.txt"
+ROWS = f"{PRIVATE}/{METRICS}"  # all of a row, and its name in a checkpoint
 SCORES = "the task's metrics"  # stands for the metrics' keys in rows
 
 
@@ -52,77 +53,23 @@ class Item:
 ITEMS = (
     Item(EXPERIMENT, (), Kind.PLAN),
     Item(MODEL, (), Kind.MODELS),
-    Item(
-        METRICS,
-        (
-            "round",
-            "epsilon-*",
-            "noise-multiplier",
-            "sampling-rate",
-            "dp-steps",
-            "delta",
-            "unit",
-            "relation",
-        ),
-        Kind.PLAN,
-    ),
+    Item(METRICS, ("round", "epsilon-*"), Kind.PLAN),
+    Item(METRICS, ("noise-multiplier", "sampling-rate", "dp-steps", "delta", "unit", "relation"), Kind.PLAN),
     Item(METRICS, (SCORES, "loss"), Kind.MODELS),
     Item(METRICS, ("released-*",), Kind.NOISED),
-    Item(
-        MANIFEST,
-        (
-            "kind",
-            "name",
-            "status",
-            "seed",
-            "experiment-sha256",
-            "mechanism",  # a user's own
-            "task",  # its metrics
-            "noise",
-            "arithmetic",  # of adding the noise
-            "versions",
-            "epsilon",
-            "secure-aggregation",
-            "fields",
-            "final",  # its rows' keys are those of metrics.jsonl
-        ),
-        Kind.PLAN,
-    ),
-    Item(
-        MANIFEST,
-        (
-            "run-id",
-            "resumable",
-            "not-resumable",
-            "commit",
-            "host",
-            "started",
-            "modules",
-            "resumed",
-            "error",  # never the exception, which is in private/
-            "pruned-after",
-            "deployment",
-        ),
-        Kind.PLAN,
-        published=False,
-    ),
+    Item(MANIFEST, ("kind", "name", "status", "seed", "experiment-sha256"), Kind.PLAN),
+    # A user's own mechanism, the task's metrics, the arithmetic of adding the noise.
+    Item(MANIFEST, ("mechanism", "task", "noise", "arithmetic", "versions"), Kind.PLAN),
+    # The keys of `final` are those of rows.
+    Item(MANIFEST, ("epsilon", "secure-aggregation", "fields", "final"), Kind.PLAN),
+    Item(MANIFEST, ("run-id", "resumable", "not-resumable", "commit", "host"), Kind.PLAN, published=False),
+    # `error` is never the exception, which is in private/.
+    Item(MANIFEST, ("started", "modules", "resumed", "error", "pruned-after"), Kind.PLAN, published=False),
+    Item(MANIFEST, ("deployment",), Kind.PLAN, published=False),
     Item(f"{PRIVATE}/{LEDGER}", (), Kind.COHORTS, published=False),
-    Item(f"{PRIVATE}/{METRICS}", ("clients",), Kind.COHORTS, published=False),
-    Item(
-        f"{PRIVATE}/{METRICS}",
-        (
-            "failures",
-            "failure-reasons",
-            "abandoned",
-            "seconds",
-            "train-loss",
-            "client-*",
-            "secagg-*",
-            "*",
-        ),
-        Kind.REST,
-        published=False,
-    ),
+    Item(ROWS, ("clients",), Kind.COHORTS, published=False),
+    Item(ROWS, ("failures", "failure-reasons", "abandoned", "seconds"), Kind.REST, published=False),
+    Item(ROWS, ("train-loss", "client-*", "secagg-*", "*"), Kind.REST, published=False),
     Item(f"{PRIVATE}/{MANIFEST}", ("data-sha256", "error", "wall-seconds", "*"), Kind.REST, published=False),
     Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),
 )

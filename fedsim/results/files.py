@@ -75,12 +75,7 @@ def sync_folder(path: Path) -> None:
 def drafted_folder(path: Path, option: str) -> Iterator[Path]:
     """Have a folder made under another name and renamed, so that a kill leaves none or a complete one.
 
-    Args:
-        path: The folder; its parents are made, too.
-        option: Who asked for it, for the refusal.
-
-    Raises:
-        Refused: The block, or this, can't write.
+    Its parents are made, too. An `OSError` of the block, or of this, becomes a `Refused` that begins with `option`.
     """
     draft = path.absolute().parent / f"{DRAFT}{secrets.token_hex(16)}"
     try:
@@ -159,11 +154,7 @@ class LineFile:
         self.position = Position(self.position.bytes + len(lines), self.position.lines + len(values))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the lines up to the position.
-
-        Raises:
-            Refused: The file is missing, shorter than the position, or damaged.
-        """
+        """Return the lines to the position; raises `Refused` for a missing, shorter or damaged file."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self.position.bytes:
             raise Refused(

@@ -24,19 +24,8 @@ Places = str | Path | Iterable[str | Path]
 SWEEP = "sweep.json"
 RUNS = "runs"
 # Columns for all runs, null if a run lacks them.
-SAID = (
-    "path",
-    "kind",
-    "name",
-    "status",
-    "error",
-    "sweep",
-    "arm",
-    "point",
-    "seed",
-    "rounds-done",
-    "wall-seconds",
-)
+PLANNED = ("sweep", "arm", "point", "seed")
+SAID = ("path", "kind", "name", "status", "error", *PLANNED, "rounds-done", "wall-seconds")
 PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
 ADVERSARIES = ("server", "known-cohort", "released-models")
 EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
@@ -69,7 +58,7 @@ def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
     rows = [row for found in every for row in (_rounds_of(found) if long else [_row_of(found)])]
     scores = _scores_of(every)
     if long:
-        said = ("path", "name", "status", "sweep", "arm", "point", "seed", "round")
+        said = ("path", "name", "status", *PLANNED, "round")
         return _frame(rows, (*said, *scores), scores)
     return _frame(rows, (*SAID, *scores, *PRIVACY, *EPSILONS), scores)
 
@@ -88,7 +77,7 @@ def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
         for line in rows_in(run.ledger.read_bytes()):
             noise = getattr(event_or_raw(line, own), "noise_multiplier", None)
             rows.append({**said, **line, "noise-multiplier": noise})
-    return _frame(rows, ("path", "name", "sweep", "arm", "point", "seed", "round", "noise-multiplier"))
+    return _frame(rows, ("path", "name", *PLANNED, "round", "noise-multiplier"))
 
 
 @dataclass(frozen=True)

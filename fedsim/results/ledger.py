@@ -38,11 +38,7 @@ class LedgerFile:
         return self._file.position
 
     def resume(self, position: Position) -> list[Event]:
-        """Return the events of a run that resumes from a checkpoint at `position`.
-
-        Raises:
-            Refused: The file is damaged.
-        """
+        """Return the events of a run that resumes at `position`; raises `Refused` for a damaged file."""
         self._file.position = position
         events = self._parsed(self._file.rows())
         if self.lasting:

@@ -13,10 +13,8 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.private_log import note
-from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE
+from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE, ROWS
 from fedsim.results.files import LineFile, Position, json_document, make_private_folder, write_whole
-
-ROWS = f"{PRIVATE}/{METRICS}"  # the rows' name in a checkpoint
 
 
 class PrivateFiles:

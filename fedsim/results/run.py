@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE
+from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE, ROWS
 from fedsim.results.files import rows_in
 from fedsim.results.lock import is_held
 from fedsim.tasks.metric import Scoring
@@ -87,9 +87,9 @@ class Run:
         Raises:
             Refused: There are none: noise is seeded, so that `rows` are complete; or this is a copy or an export.
         """
-        file = self.path / PRIVATE / METRICS
+        file = self.path / ROWS
         if not file.is_file():
-            raise Refused(f"run {str(self.path)!r}: has no {PRIVATE}/{METRICS}")
+            raise Refused(f"run {str(self.path)!r}: has no {ROWS}")
         return rows_in(file.read_bytes())
 
     @property

@@ -44,11 +44,7 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def default_home() -> Path:
-    """Return the folder of this user's secret states.
-
-    Raises:
-        Refused: No variable names one, and the user has no home.
-    """
+    """Return the folder of this user's secret states; raises `Refused` without a home or a variable for it."""
     if own := os.environ.get(VARIABLE):
         return Path(own).absolute() / "runs"
     try:
@@ -59,15 +55,9 @@ def default_home() -> Path:
 
 
 def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -> Path:
-    """Return a run's state folder: its directory, or a secret one; a run that can't be resumed keeps no secrets.
+    """Return a run's state folder: its directory, or a secret one in `home` (None: this user's).
 
-    Args:
-        run: The run directory.
-        manifest: Its manifest.
-        home: The folder of secret states; None: this user's.
-
-    Raises:
-        Refused: A secret folder is impossible.
+    A run that can't be resumed keeps no secrets. Raises `Refused` if a secret folder is impossible.
     """
     if manifest.get("noise") != Noise.SYSTEM or not manifest["resumable"]:
         return run
@@ -77,14 +67,9 @@ def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -
 
 
 def make(folder: Path, run: Path) -> None:
-    """Make the secret folder of a new run, and erase leftover ones of completed runs.
+    """Make the secret folder (of `state_of`) of a future run directory, and erase leftover ones of completed runs.
 
-    Args:
-        folder: From `state_of`.
-        run: The future run directory.
-
-    Raises:
-        Refused: It can't be made.
+    Raises `Refused` if it can't be made.
     """
     home = folder.parent
     try:
@@ -112,11 +97,7 @@ def check_there(folder: Path) -> None:
 
 
 def key_in(folder: Path) -> bytes:
-    """Return the key of a run's noise, the same in all sessions: 32 bytes, on the disk when this returns.
-
-    Raises:
-        Refused: It is damaged.
-    """
+    """Return a run's noise key, 32 bytes, on the disk when this returns; raises `Refused` if damaged."""
     path = folder / KEY
     if not path.exists():
         write_whole(path, os.urandom(KEY_BYTES), private=True)
@@ -140,10 +121,9 @@ def note_cohort(folder: Path, round_: int, clients: Sequence[int]) -> None:
 
 
 def cohorts_in(folder: Path) -> dict[int, list[int]]:
-    """Return the noted cohorts by round. An incomplete last line, of a cohort that was not asked, is cut off.
+    """Return the noted cohorts by round; raises `Refused` if they are damaged.
 
-    Raises:
-        Refused: They are damaged.
+    An incomplete last line, of a cohort that was not asked, is cut off.
     """
     file = LineFile(folder / COHORTS)
     if not file.path.exists():
@@ -170,7 +150,7 @@ def erase(folder: Path) -> None:
 
 
 def _is_of_completed(folder: Path) -> bool:
-    """Return whether a secret folder belongs to a completed run; a moved run, which may be resumed, does not count."""
+    """Return whether a secret folder belongs to a completed run; a moved run, which may be resumed, doesn't count."""
     try:
         run = Path((folder / RUN).read_text().rstrip("\n"))
         manifest = json.loads((run / "manifest.json").read_text())

@@ -62,10 +62,9 @@ class TensorBoardTracker:
 
 
 def _let_a_second_pass(folder: Path) -> None:
-    """Wait until no earlier session's file has this second in its name.
+    """Wait until no earlier session's file has this second in its name, so that this session is read after it.
 
-    Files are read in the order of their names, which have the second of creation and then the process id: otherwise a
-    session might be read before its predecessor.
+    Files are read in the order of their names, which have the second of creation and then the process id.
     """
     while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
         time.sleep(0.05)
