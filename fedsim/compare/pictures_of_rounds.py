@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedsim.compare.comparison import Comparison
 from fedsim.compare.frontier import Point
@@ -119,12 +119,13 @@ def fairness_figure(comparison: Comparison) -> Figure:
     axes = figure.subplots()
     axes.set_yticks(range(len(groups)), [group.label for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    range_, black = {"linewidth": 5, "solid_capstyle": "butt", "alpha": 0.6}, "#000000"
+    bar: dict[str, Any] = {"linewidth": 5, "solid_capstyle": "butt", "alpha": 0.6}
+    black = "#000000"
     for place, group in enumerate(groups):
         worst, tenth, median, ninetieth = (column.scale * mean for mean in spread_of(comparison, group))
         names = ["", "", ""] if place else ["worst client", "tenth to ninetieth percentile", "median"]
         axes.plot([worst], [place], marker="x", color=COLOURS[1], label=names[0])
-        axes.plot([tenth, ninetieth], [place, place], color=COLOURS[0], label=names[1], **range_)
+        axes.plot([tenth, ninetieth], [place, place], color=COLOURS[0], label=names[1], **bar)
         axes.plot([median], [place], marker="|", markersize=14, color=black, linestyle="", label=names[2])
     axes.set_xlabel(column.axis)
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
