@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# The adversary that sees most comes first. An epsilon against one holds against all after it, which see less
-# (post-processing).
-STRENGTH = ("server", "known-cohort", "released-models")
+from fedsim.results.disclosure import ADVERSARIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ def costs_of(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     unit = next((entry["unit"] for entry in report.values() if "unit" in entry), "")
     own = {name: _cost(name, entry, unit) for name, entry in report.items()}
     stronger = None  # the cost with an epsilon against the weakest adversary that sees more
-    for name in STRENGTH:
+    for name in ADVERSARIES:
         if name in own and own[name].epsilon is not None:
             stronger = own[name]
         elif stronger is not None:

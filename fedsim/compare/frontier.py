@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedsim.compare.costs import STRENGTH, Cost
+from fedsim.compare.costs import Cost
 from fedsim.compare.groups import Group
 from fedsim.compare.statistics import Difference, Summary, difference, holm
+from fedsim.results.disclosure import ADVERSARIES
 from fedsim.tasks import Column, Scoring, column_of
 
 SAME = 1.01  # calibration ends a little below the target epsilon
@@ -111,8 +112,8 @@ def _views(group: Group) -> list[View]:
 
 def _weakness(adversary: str) -> tuple[int, str]:
     """Sort key: adversaries that see least come first."""
-    known = adversary in STRENGTH
-    return (len(STRENGTH) - STRENGTH.index(adversary) if known else len(STRENGTH) + 1), adversary
+    known = adversary in ADVERSARIES
+    return (len(ADVERSARIES) - ADVERSARIES.index(adversary) if known else len(ADVERSARIES) + 1), adversary
 
 
 def default_adversary(groups: Sequence[Group]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +21,7 @@ DARK = 0.6
 ANGLES = (0, 180, 45, -45, 135, -135, 90, -90, 22, -22, 158, -158)  # degrees, the first that fits
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A point, in the axes' coordinates, and its number."""
 
     x: float
@@ -32,8 +30,7 @@ class Label:
     colour: str
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A rectangle: two corners, in points."""
 
     left: float

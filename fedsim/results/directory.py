@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from fedsim.errors import Interrupted, Refused, Withheld
 from fedsim.privacy.events import Event, Noise
 from fedsim.results import secret_state
-from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint, Tree
-from fedsim.results.client_states import ClientStates
+from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint, ClientStates, Tree
 from fedsim.results.disclosure import (
     EXPERIMENT,
     LEDGER,

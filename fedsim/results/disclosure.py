@@ -81,6 +81,9 @@ TERMS = frozenset(
         *("noise", "noise-multiplier", "clip", "rounds", "participations", "sampling", "client-rate"),
     }
 )
+# The adversary that sees most comes first. An epsilon against one holds against all after it, which see less
+# (post-processing).
+ADVERSARIES = ("server", "known-cohort", "released-models")
 POPULATION = "population"  # the epsilon of a represented deployment: a function of the plan
 
 COVERS = (*(cover for entry in MECHANISMS.values() for cover in entry.load().covers), *secagg.COVERS)

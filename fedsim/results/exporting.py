@@ -16,6 +16,7 @@ import tomli_w
 from fedsim.errors import Refused
 from fedsim.privacy.events import Relation
 from fedsim.results.disclosure import (
+    ADVERSARIES,
     EXPERIMENT,
     MANIFEST,
     METRICS,
@@ -33,8 +34,6 @@ from fedsim.tasks.metric import Scoring
 SEEDED = "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
 UNPROTECTED = "nothing is noised, so nothing is covered"
 UNCOVERED = "no theorem covers private/, which is its owner's alone"
-# An epsilon against an adversary that sees more holds here, too.
-WEAKEST_FIRST = ("released-models", "known-cohort", "server")
 
 
 def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run:
@@ -67,7 +66,7 @@ def covered_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the epsilon that covers the public files of a manifest's run, with its terms, or why there is none."""
     report: Mapping[str, Any] = manifest.get("epsilon", {})
     said: dict[str, Any] = {} if is_restricted(manifest["noise"]) or not report else {"but": SEEDED}
-    for adversary in WEAKEST_FIRST:
+    for adversary in reversed(ADVERSARIES):  # the weakest first
         entry = report.get(adversary, {})
         if isinstance(entry.get("epsilon"), float | int):
             terms = {key: entry[key] for key in ("epsilon", "delta", "unit", "relation") if key in entry}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
 from fedsim.mechanisms import event_or_raw
-from fedsim.results.disclosure import MANIFEST
+from fedsim.results.disclosure import ADVERSARIES, MANIFEST
 from fedsim.results.files import rows_in
 from fedsim.results.run import Run
 from fedsim.tables import dotted
@@ -27,7 +27,6 @@ RUNS = "runs"
 PLANNED = ("sweep", "arm", "point", "seed")
 SAID = ("path", "kind", "name", "status", "error", *PLANNED, "rounds-done", "wall-seconds")
 PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
-ADVERSARIES = ("server", "known-cohort", "released-models")
 EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
 OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # columns that don't describe a whole run
 INTEGERS = ("seed", "rounds-done", "round", "dp-steps")

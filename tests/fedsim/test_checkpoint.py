@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedsim import Refused
-from fedsim.results.checkpoint import FILE, FOLDER, Checkpoint, put_together, read_checkpoint, take_apart
-from fedsim.results.client_states import ClientStates
+from fedsim.results.checkpoint import (
+    FILE,
+    FOLDER,
+    Checkpoint,
+    ClientStates,
+    put_together,
+    read_checkpoint,
+    take_apart,
+)
 from fedsim.results.files import LineFile, Position, write_whole
 from fedsim.streams import numpy_stream
 

@@ -12,8 +12,7 @@ import pytest
 
 from fedsim import Refused
 from fedsim.results import secret_state
-from fedsim.results.checkpoint import Checkpoint, read_checkpoint
-from fedsim.results.client_states import ClientStates
+from fedsim.results.checkpoint import Checkpoint, ClientStates, read_checkpoint
 from fedsim.results.directory import RunDirectory
 from fedsim.results.files import Position, write_whole
 
