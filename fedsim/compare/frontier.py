@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.compare.costs import Cost
-from fedsim.compare.groups import Group
+from fedsim.compare.groups import Group, by_key
 from fedsim.compare.statistics import Difference, Summary, difference, holm
 from fedsim.results.disclosure import ADVERSARIES
 from fedsim.tasks import Column, Scoring, column_of
@@ -94,10 +94,7 @@ class Frontier:
     @property
     def series(self) -> dict[str, list[Point]]:
         """The points by line, in the order of epsilon."""
-        lines: dict[str, list[Point]] = {}
-        for point in self.points:
-            lines.setdefault(point.series, []).append(point)
-        return lines
+        return by_key(self.points, lambda point: point.series)
 
 
 def views_of(groups: Iterable[Group]) -> list[View]:
@@ -112,8 +109,7 @@ def _views(group: Group) -> list[View]:
 
 def _weakness(adversary: str) -> tuple[int, str]:
     """Sort key: adversaries that see least come first."""
-    known = adversary in ADVERSARIES
-    return (len(ADVERSARIES) - ADVERSARIES.index(adversary) if known else len(ADVERSARIES) + 1), adversary
+    return -ADVERSARIES.index(adversary) if adversary in ADVERSARIES else 1, adversary
 
 
 def default_adversary(groups: Sequence[Group]) -> str:
@@ -150,8 +146,7 @@ def frontier(
         elif view.unit in {other.unit for other in group.costs.values()}:
             absent.append((group, cost.why if cost is not None else f"has no entry for {view.adversary}"))
     column = column_of(metric, scoring)
-    sign = -1 if column.lower_is_better else 1
-    baselines.sort(key=lambda point: -sign * point.summary.mean)
+    baselines.sort(key=lambda point: point.summary.mean * (1 if column.lower_is_better else -1))
     levelled = sorted(_levelled(points), key=lambda point: (point.series, point.level, point.group.label))
     first, rest = baselines[:1], baselines[1:]
     priced = _priced(rest + levelled, first[0] if first else None, metric)
@@ -185,13 +180,9 @@ def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Po
 
 def best_of_levels(points: Iterable[Point], column: Column) -> dict[int, Point]:
     """Return the point with the best mean of each level; of equal ones, the first."""
-    sign = -1 if column.lower_is_better else 1
-    best: dict[int, Point] = {}
-    for point in points:
-        leader = best.setdefault(point.level, point)
-        if sign * (point.summary.mean - leader.summary.mean) > 0:
-            best[point.level] = point
-    return best
+    choose = min if column.lower_is_better else max
+    levels = by_key(points, lambda point: point.level)
+    return {level: choose(rivals, key=lambda point: point.summary.mean) for level, rivals in levels.items()}
 
 
 def _ranked(points: list[Point], column: Column) -> list[Point]:

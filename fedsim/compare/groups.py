@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from fedsim.compare.costs import Cost
 from fedsim.compare.runs import ComparedRun, key_of
 from fedsim.compare.statistics import Summary, summarise
 from fedsim.errors import Refused
 
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 PRUNED = "pruned"
 BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # varied along a frontier
 
@@ -146,36 +148,30 @@ class Group:
 
 def grouped(members: Iterable[ComparedRun]) -> list[Group]:
     """Return the groups: those without noise first, then by mechanism in the order of their first runs, and budget."""
-    sets: dict[str, list[ComparedRun]] = {}
-    for member in members:
-        sets.setdefault(key_of(member.settings), []).append(member)
-    by_mechanism: dict[str, list[list[ComparedRun]]] = {}
-    for of_group in sets.values():
-        by_mechanism.setdefault(of_group[0].mechanism, []).append(of_group)
+    by_settings = by_key(members, lambda member: key_of(member.settings)).values()
+    sets = [sorted(runs, key=lambda member: (member.seed, str(member.path))) for runs in by_settings]
     groups = []
-    for side_by_side in by_mechanism.values():
-        tried = [of_group for of_group in side_by_side if any(map(_is_tried, of_group))]
+    for side_by_side in by_key(sets, lambda runs: runs[0].mechanism).values():
+        # Only a completed or pruned run says something about its setting.
+        tried = [runs for runs in side_by_side if any(run.counts or run.status == PRUNED for run in runs)]
         of_all, of_tried = _names_of_differences(side_by_side), _names_of_differences(tried)
-        made = [
-            Group(
-                tuple(sorted(of_group, key=lambda member: (member.seed, str(member.path)))),
-                of_tried if of_group in tried else of_all,
-            )
-            for of_group in side_by_side
-        ]
+        made = [Group(tuple(runs), of_tried if runs in tried else of_all) for runs in side_by_side]
         groups += sorted(made, key=lambda group: group.budgets)
     return sorted(groups, key=lambda group: bool(group.budgets))
+
+
+def by_key(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return the items by their keys, in the order of the first of each."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def _names_of_differences(side_by_side: Sequence[Sequence[ComparedRun]]) -> dict[str, str]:
     """Return the keys in which groups differ, except their budgets, with short names."""
     keys = differences([of_group[0].settings for of_group in side_by_side])
     return shortened([key for key in keys if not BUDGET.fullmatch(key)])
-
-
-def _is_tried(member: ComparedRun) -> bool:
-    """Return whether a run says something about its setting: completed or pruned."""
-    return member.counts or member.status == PRUNED
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -203,9 +199,7 @@ def shortened(keys: Sequence[str]) -> dict[str, str]:
 
 def check_one_task(members: Sequence[ComparedRun]) -> str:
     """Return the task of all runs; raises `Refused` for several tasks, with different test sets."""
-    tasks: dict[str, list[ComparedRun]] = {}
-    for member in members:
-        tasks.setdefault(member.task, []).append(member)
+    tasks = by_key(members, lambda member: member.task)
     if len(tasks) == 1:
         return next(iter(tasks))
     said = "; ".join(f"{task!r} ({len(runs)}, as {runs[0].path})" for task, runs in tasks.items())
