@@ -37,18 +37,14 @@ UNCOVERED = "no theorem covers private/, which is its owner's alone"
 
 
 def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run:
-    """Make a publishable folder of a run.
+    """Make a publishable folder of a run, and return it as a run.
 
-    Its manifest names the covering epsilon under `covered-by`: adversary, unit, relation, delta. It can be read as a
-    run (`fedsim.load_run`).
+    Its manifest names the covering epsilon under `covered-by`: adversary, unit, relation, delta.
 
     Args:
         run: A completed run, its directory, or a copy.
         out: The folder, which must not exist.
         private: Also copy private files, for the owner's use.
-
-    Returns:
-        The folder, as a run.
 
     Raises:
         Refused: There is no such completed run, there are no private files, a protected value can't be left out, or

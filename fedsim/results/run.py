@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run directory, finished or under way.
-
-    Attributes:
-        path: The directory.
-    """
+    """The run directory at `path`, finished or under way."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
