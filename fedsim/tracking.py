@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,8 +77,7 @@ def tracker_of(text: str) -> Tracker:
 def packed(trackers: Iterable[Tracker]) -> bytes:
     """Return trackers as bytes (a pickle), for copies in another process.
 
-    Raises:
-        Refused: One can't be pickled, or is of a class that other processes do not find.
+    Raises `Refused` for one that can't be pickled, or is of a class that other processes do not find.
     """
     listed = list(trackers)
     for tracker in listed:
@@ -96,7 +95,6 @@ class _Importable(pickle.Unpickler):
     """Refuses classes of the main program's file, which another process can't import."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a class by its name."""
         if module == "__main__":
             raise Refused(
                 f"tracker {name}: is of the program's own file; put it into a module, which workers can import"
@@ -104,44 +102,34 @@ class _Importable(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield a row's numbers, except the round."""
-    for name, value in row.items():
-        if name != "round" and isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, float(value)
-
-
 @contextmanager
 def tracked(path: Path, progress: Progress, trackers: Iterable[Tracker]) -> Iterator[Progress]:
     """Yield a listener that calls `progress` and the trackers for the run at `path`, and the trackers at its end."""
-    telling = _Tracking(path, progress, list(trackers))
+    listener = _Tracking(path, progress, trackers)
     try:
-        yield telling
+        yield listener
     finally:
-        telling.end()
+        listener.end()
 
 
 class _Tracking:
     """Calls a progress for everything, and trackers for rounds and the end."""
 
-    def __init__(self, path: Path, progress: Progress, trackers: Sequence[Tracker]) -> None:
+    def __init__(self, path: Path, progress: Progress, trackers: Iterable[Tracker]) -> None:
         self._path = path
         self._progress = progress
         self._trackers = list(trackers)
         self._begun = False
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Pass it on."""
         self._begun = True
         self._progress.started(path, rounds, done)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Forward it, and call the trackers."""
         self._progress.round_done(row)
         self._tell(lambda tracker: tracker.on_round(Run(self._path), row))
 
     def stopping(self) -> None:
-        """Pass it on."""
         self._progress.stopping()
 
     def end(self) -> None:
@@ -155,8 +143,6 @@ class _Tracking:
                 what(tracker)
             except Exception as error:  # an unavailable server must not end a run
                 self._trackers.remove(tracker)
-                name = type(tracker).__name__
-                said = "%s is told nothing more: %s: %s"
-                log.warning(
-                    said, name, type(error).__name__, error, extra=PUBLIC
-                )  # trackers receive only public values
+                names = type(tracker).__name__, type(error).__name__
+                # Public, as trackers receive only public values.
+                log.warning("%s is told nothing more: %s: %s", *names, error, extra=PUBLIC)

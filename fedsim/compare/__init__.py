@@ -9,8 +9,7 @@ from fedsim.compare.costs import Cost
 from fedsim.compare.files import write
 from fedsim.compare.frontier import Frontier, Point, View
 from fedsim.compare.groups import Group
-from fedsim.compare.picture_of_costs import cost_figure
-from fedsim.compare.picture_of_frontier import frontier_figure
+from fedsim.compare.pictures_of_costs import cost_figure, frontier_figure
 from fedsim.compare.pictures_of_rounds import epsilon_figure, fairness_figure, metric_figure
 from fedsim.compare.records import frame_of
 from fedsim.compare.report import page_of

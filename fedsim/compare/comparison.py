@@ -59,8 +59,12 @@ class Comparison:
     @cached_property
     def frontiers(self) -> list[Frontier]:
         """The frontiers of the chosen adversary, one for each unit; without noised runs, one of baselines only."""
-        mine = [view for view in self.views if view.adversary == self.adversary] or [View("", "")]
-        return [self.frontier(view) for view in mine]
+        return [frontier for frontier in self.all_frontiers if frontier.view.adversary == self.adversary]
+
+    @cached_property
+    def all_frontiers(self) -> list[Frontier]:
+        """The frontiers of all views; without noised runs, one of baselines only."""
+        return [self.frontier(view) for view in self.views or [View("", "")]]
 
     def frontier(self, view: View) -> Frontier:
         """Return the frontier of any view."""
@@ -87,8 +91,7 @@ class Comparison:
         notes = []
         if repeated := sum(group.repeated for group in self.groups):
             notes.append(f"{repeated} completed runs repeat a seed of their group, and count once.")
-        names = [group.label for group in self.groups if not group.counted and not group.pruned]
-        if names:
+        if names := [group.label for group in self.groups if not group.counted and not group.pruned]:
             notes.append(f"Without a completed run, and so without a mean: {'; '.join(names)}.")
         if pruned := sum(len(group.pruned) for group in self.groups):
             what = f"{pruned} run{' was' if pruned == 1 else 's were'}"
@@ -100,8 +103,7 @@ class Comparison:
             notes.append("The runs are of several versions of fedsim.")
         if others := [key for key in self.differing if not key.startswith("privacy.")]:
             notes.append(f"Besides privacy, the groups differ in: {', '.join(others)}.")
-        variants = {group.mechanism for group in self.groups if group.variant and group.costs}
-        if variants:
+        if variants := {group.mechanism for group in self.groups if group.variant and group.costs}:
             notes.append(
                 "The best of several settings is chosen by the test set that it is scored on, so its score is somewhat "
                 f"too good: {', '.join(sorted(variants))}."

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# The adversary that sees most comes first. An epsilon against one holds against all after it, which see less
-# (post-processing).
-STRENGTH = ("server", "known-cohort", "released-models")
+from fedsim.results.disclosure import ADVERSARIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +50,13 @@ def costs_of(report: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     # An adversary without a theorem has only `why`: unit and relation are those of the others.
     unit = next((entry["unit"] for entry in report.values() if "unit" in entry), "")
     own = {name: _cost(name, entry, unit) for name, entry in report.items()}
-    for name in STRENGTH if own else ():
-        if (name not in own or own[name].epsilon is None) and (stronger := _stronger(own, name)) is not None:
-            own[name] = stronger
+    stronger = None  # the cost with an epsilon against the weakest adversary that sees more
+    for name in ADVERSARIES:
+        if name in own and own[name].epsilon is not None:
+            stronger = own[name]
+        elif stronger is not None:
+            own[name] = replace(stronger, adversary=name)
     return own
-
-
-def _stronger(own: Mapping[str, Cost], name: str) -> Cost | None:
-    """Return the cost against the weakest adversary that sees more, or None."""
-    more = [own[other] for other in STRENGTH[: STRENGTH.index(name)] if other in own]
-    found = next((cost for cost in reversed(more) if cost.epsilon is not None), None)
-    return None if found is None else replace(found, adversary=name)
 
 
 def _cost(adversary: str, entry: Mapping[str, Any], unit: str) -> Cost:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from fedsim.compare.costs import Cost
 from fedsim.compare.frontier import Point, View
 from fedsim.compare.statistics import Difference, Summary
 from fedsim.tasks import Column
 
-UNITS = {
-    "example": "one record of one client",
-    "client": "all data of one client",
-}
+UNITS = {"example": "one record of one client", "client": "all data of one client"}
 
 
 def value_of(column: Column, value: float) -> str:
@@ -20,9 +18,15 @@ def value_of(column: Column, value: float) -> str:
     >>> value_of(accuracy, 0.8765), value_of(loss, 1.23456), value_of(sent, 2421000.0)
     ('87.65 %', '1.235', '2.421 MB')
     """
-    if column.name.endswith("bytes"):
-        return f"{value / 1e6:.4g} MB"
-    return f"{value:.2%}".replace("%", " %") if column.percent else f"{value:.4g}"
+    scale, form, _, unit = _format_of(column)
+    return f"{scale * value:{form}}{unit}"
+
+
+def _format_of(column: Column) -> tuple[float, str, str, str]:
+    """Return the factor on a column's values, the formats of values and of half-widths, and the unit."""
+    if column.percent:
+        return 100.0, ".2f", ".2f", " %"
+    return (1e-6, ".4g", ".2g", " MB") if column.name.endswith("bytes") else (1.0, ".4g", ".2g", "")
 
 
 def summary_of(column: Column, summary: Summary) -> str:
@@ -34,10 +38,8 @@ def summary_of(column: Column, summary: Summary) -> str:
     """
     if summary.half_width is None:
         return value_of(column, summary.mean)
-    if column.percent:
-        return f"{100 * summary.mean:.2f} ± {100 * summary.half_width:.2f} %"
-    scale, unit = (1e-6, " MB") if column.name.endswith("bytes") else (1.0, "")
-    return f"{scale * summary.mean:.4g} ± {scale * summary.half_width:.2g}{unit}"
+    scale, form, half, unit = _format_of(column)
+    return f"{scale * summary.mean:{form}} ± {scale * summary.half_width:{half}}{unit}"
 
 
 def difference_of(column: Column, difference: Difference | None) -> str:
@@ -49,12 +51,10 @@ def difference_of(column: Column, difference: Difference | None) -> str:
     """
     if difference is None:
         return ""
-    half = difference.half_width
-    if column.percent:
-        spread = "" if half is None else f" ± {100 * half:.2f}"
-        return f"{100 * difference.mean:+.2f}{spread} pp"
-    scale, unit = (1e-6, " MB") if column.name.endswith("bytes") else (1.0, "")
-    return f"{scale * difference.mean:+.4g}{'' if half is None else f' ± {scale * half:.2g}'}{unit}"
+    scale, form, half, unit = _format_of(column)
+    width = difference.half_width
+    spread = "" if width is None else f" ± {scale * width:{half}}"
+    return f"{scale * difference.mean:+{form}}{spread}{' pp' if column.percent else unit}"
 
 
 def p_of(p: float | None) -> str:
@@ -76,6 +76,18 @@ def standing_of(column: Column, point: Point) -> str:
     if not point.best:
         return ""
     return "best" if point.rivals else "only one"
+
+
+def terms_of(cost: Cost) -> dict[str, str]:
+    """Format an epsilon and its terms; empty texts stand for missing ones."""
+    return {
+        "epsilon": "" if cost.epsilon is None else f"{cost.epsilon:.4g}",
+        "delta": "" if cost.delta is None else f"{cost.delta:g}",
+        "sigma": "" if cost.noise_multiplier is None else f"{cost.noise_multiplier:.4g}",
+        "q": cost.sampling,
+        "T": cost.steps,
+        "relation": cost.relation,
+    }
 
 
 def view_of(view: View) -> str:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedsim.compare.costs import STRENGTH, Cost
-from fedsim.compare.groups import Group
+from fedsim.compare.costs import Cost
+from fedsim.compare.groups import Group, by_key
 from fedsim.compare.statistics import Difference, Summary, difference, holm
+from fedsim.results.disclosure import ADVERSARIES
 from fedsim.tasks import Column, Scoring, column_of
 
 SAME = 1.01  # calibration ends a little below the target epsilon
@@ -93,37 +94,28 @@ class Frontier:
     @property
     def series(self) -> dict[str, list[Point]]:
         """The points by line, in the order of epsilon."""
-        lines: dict[str, list[Point]] = {}
-        for point in self.points:
-            lines.setdefault(point.series, []).append(point)
-        return lines
+        return by_key(self.points, lambda point: point.series)
 
 
 def views_of(groups: Iterable[Group]) -> list[View]:
     """Return the views with an epsilon of some group, those of most groups first."""
-    counts: dict[View, int] = {}
-    for group in groups:
-        for name, cost in group.costs.items():
-            if cost.epsilon is not None:
-                counts[View(name, cost.unit)] = counts.get(View(name, cost.unit), 0) + 1
+    counts = Counter(view for group in groups for view in _views(group))
     return sorted(counts, key=lambda view: (-counts[view], _weakness(view.adversary), view.unit))
+
+
+def _views(group: Group) -> list[View]:
+    return [View(name, cost.unit) for name, cost in group.costs.items() if cost.epsilon is not None]
 
 
 def _weakness(adversary: str) -> tuple[int, str]:
     """Sort key: adversaries that see least come first."""
-    known = adversary in STRENGTH
-    return (len(STRENGTH) - STRENGTH.index(adversary) if known else len(STRENGTH) + 1), adversary
+    return -ADVERSARIES.index(adversary) if adversary in ADVERSARIES else 1, adversary
 
 
 def default_adversary(groups: Sequence[Group]) -> str:
     """Return the adversary with epsilons of most groups (of several, the one that sees least), or ''."""
-    counts: dict[str, int] = {}
-    for group in groups:
-        for name, cost in group.costs.items():
-            counts[name] = counts.get(name, 0) + (cost.epsilon is not None)
-    return min(
-        (name for name in counts if counts[name]), key=lambda n: (-counts[n], _weakness(n)), default=""
-    )
+    counts = Counter(view.adversary for group in groups for view in _views(group))
+    return min(counts, key=lambda name: (-counts[name], _weakness(name)), default="")
 
 
 def frontier(
@@ -154,18 +146,12 @@ def frontier(
         elif view.unit in {other.unit for other in group.costs.values()}:
             absent.append((group, cost.why if cost is not None else f"has no entry for {view.adversary}"))
     column = column_of(metric, scoring)
-    sign = -1 if column.lower_is_better else 1
-    baselines.sort(key=lambda point: -sign * point.summary.mean)
+    baselines.sort(key=lambda point: point.summary.mean * (1 if column.lower_is_better else -1))
     levelled = sorted(_levelled(points), key=lambda point: (point.series, point.level, point.group.label))
-    priced = _priced(baselines[1:] + levelled, baselines[0] if baselines else None, metric)
-    rest = len(baselines[1:])
-    return Frontier(
-        view,
-        column,
-        tuple(_ranked(priced[rest:], metric, sign)),
-        tuple(baselines[:1] + priced[:rest]),
-        tuple(absent),
-    )
+    first, rest = baselines[:1], baselines[1:]
+    priced = _priced(rest + levelled, first[0] if first else None, metric)
+    ranked = _ranked(priced[len(rest) :], column)
+    return Frontier(view, column, tuple(ranked), (*first, *priced[: len(rest)]), tuple(absent))
 
 
 def _levelled(points: list[Point]) -> list[Point]:
@@ -192,18 +178,21 @@ def _priced(points: list[Point], baseline: Point | None, metric: str) -> list[Po
     ]
 
 
-def _ranked(points: list[Point], metric: str, sign: int) -> list[Point]:
+def best_of_levels(points: Iterable[Point], column: Column) -> dict[int, Point]:
+    """Return the point with the best mean of each level; of equal ones, the first."""
+    choose = min if column.lower_is_better else max
+    levels = by_key(points, lambda point: point.level)
+    return {level: choose(rivals, key=lambda point: point.summary.mean) for level, rivals in levels.items()}
+
+
+def _ranked(points: list[Point], column: Column) -> list[Point]:
     """Return the points with the best of each epsilon marked, and the others' distances to it."""
     levels = Counter(point.level for point in points)
-    best: dict[int, Point] = {}
-    for point in points:
-        leader = best.setdefault(point.level, point)
-        if sign * (point.summary.mean - leader.summary.mean) > 0:
-            best[point.level] = point
+    best = best_of_levels(points, column)
     behind = [
         None
         if point.summary.mean == best[point.level].summary.mean
-        else difference(point.group.values(metric), best[point.level].group.values(metric))
+        else difference(point.group.values(column.name), best[point.level].group.values(column.name))
         for point in points
     ]
     adjusted = holm([None if gap is None else gap.p for gap in behind])

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from fedsim.compare.costs import Cost
 from fedsim.compare.runs import ComparedRun, key_of
 from fedsim.compare.statistics import Summary, summarise
 from fedsim.errors import Refused
 
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 PRUNED = "pruned"
 BUDGET = re.compile(r"privacy\.[a-z-]+\.(epsilon|noise-multiplier)")  # varied along a frontier
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A column over rounds and a group's seeds; all lists have one length.
+
+    Attributes:
+        rounds: Rounds in which every counted run has the column, in order.
+        mean: Over seeds.
+        low: The lowest seed.
+        high: The highest seed.
+    """
+
+    rounds: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,21 @@ class Group:
         values = self.values(metric)
         return summarise(list(values.values())) if values else None
 
+    def curve(self, column: str) -> Curve:
+        """Return a column's curve; it is empty if no round has the column in every run."""
+        by_round: dict[int, list[float]] = {}
+        for member in self.counted.values():
+            for row in member.rows:
+                if column in row:
+                    by_round.setdefault(row["round"], []).append(float(row[column]))
+        whole = {r: values for r, values in sorted(by_round.items()) if len(values) == len(self.counted)}
+        return Curve(
+            rounds=list(whole),
+            mean=[sum(values) / len(values) for values in whole.values()],
+            low=[min(values) for values in whole.values()],
+            high=[max(values) for values in whole.values()],
+        )
+
     def cost(self, adversary: str) -> Cost | None:
         """Return the largest cost of counted runs against an adversary (data may differ by seed)."""
         costs = [m.costs[adversary] for m in self.counted.values() if adversary in m.costs]
@@ -114,37 +148,30 @@ class Group:
 
 def grouped(members: Iterable[ComparedRun]) -> list[Group]:
     """Return the groups: those without noise first, then by mechanism in the order of their first runs, and budget."""
-    sets: dict[str, list[ComparedRun]] = {}
-    for member in members:
-        sets.setdefault(key_of(member.settings), []).append(member)
-    by_mechanism: dict[str, list[list[ComparedRun]]] = {}
-    for of_group in sets.values():
-        by_mechanism.setdefault(of_group[0].mechanism, []).append(of_group)
+    by_settings = by_key(members, lambda member: key_of(member.settings)).values()
+    sets = [sorted(runs, key=lambda member: (member.seed, str(member.path))) for runs in by_settings]
     groups = []
-    for side_by_side in by_mechanism.values():
-        tried = [of_group for of_group in side_by_side if any(map(_is_tried, of_group))]
+    for side_by_side in by_key(sets, lambda runs: runs[0].mechanism).values():
+        # Only a completed or pruned run says something about its setting.
+        tried = [runs for runs in side_by_side if any(run.counts or run.status == PRUNED for run in runs)]
         of_all, of_tried = _names_of_differences(side_by_side), _names_of_differences(tried)
-        made = [
-            Group(tuple(sorted(of_group, key=_order)), of_tried if of_group in tried else of_all)
-            for of_group in side_by_side
-        ]
+        made = [Group(tuple(runs), of_tried if runs in tried else of_all) for runs in side_by_side]
         groups += sorted(made, key=lambda group: group.budgets)
     return sorted(groups, key=lambda group: bool(group.budgets))
+
+
+def by_key(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return the items by their keys, in the order of the first of each."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def _names_of_differences(side_by_side: Sequence[Sequence[ComparedRun]]) -> dict[str, str]:
     """Return the keys in which groups differ, except their budgets, with short names."""
     keys = differences([of_group[0].settings for of_group in side_by_side])
     return shortened([key for key in keys if not BUDGET.fullmatch(key)])
-
-
-def _is_tried(member: ComparedRun) -> bool:
-    """Return whether a run says something about its setting: completed or pruned."""
-    return member.counts or member.status == PRUNED
-
-
-def _order(member: ComparedRun) -> tuple[int, str]:
-    return member.seed, str(member.path)
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -171,14 +198,8 @@ def shortened(keys: Sequence[str]) -> dict[str, str]:
 
 
 def check_one_task(members: Sequence[ComparedRun]) -> str:
-    """Return the task of all runs.
-
-    Raises:
-        Refused: There are several tasks, with different test sets.
-    """
-    tasks: dict[str, list[ComparedRun]] = {}
-    for member in members:
-        tasks.setdefault(member.task, []).append(member)
+    """Return the task of all runs; raises `Refused` for several tasks, with different test sets."""
+    tasks = by_key(members, lambda member: member.task)
     if len(tasks) == 1:
         return next(iter(tasks))
     said = "; ".join(f"{task!r} ({len(runs)}, as {runs[0].path})" for task, runs in tasks.items())
@@ -189,10 +210,6 @@ def check_one_task(members: Sequence[ComparedRun]) -> str:
 
 def text_of(value: Any) -> str:
     """Format a setting's value; different values give different texts."""
-    return (
-        "unset"
-        if value is None
-        else repr(value).removesuffix(".0")
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return "unset" if value is None else str(value)

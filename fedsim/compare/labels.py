@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +21,7 @@ DARK = 0.6
 ANGLES = (0, 180, 45, -45, 135, -135, 90, -90, 22, -22, 158, -158)  # degrees, the first that fits
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A point, in the axes' coordinates, and its number."""
 
     x: float
@@ -32,8 +30,7 @@ class Label:
     colour: str
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A rectangle: two corners, in points."""
 
     left: float
@@ -77,13 +74,13 @@ def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
     there = [tuple(scale * axes.transData.transform((point.x, point.y))) for point in points]
     taken = [Box.around(x, y, MARKER, MARKER) for x, y in there]
     if (legend := axes.get_legend()) is not None:
-        extent = legend.get_window_extent()
-        taken.append(Box(*(scale * edge for edge in (extent.x0, extent.y0, extent.x1, extent.y1))))
-    frame = Box(*(scale * edge for edge in (axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1)))
+        taken.append(Box(*(scale * edge for edge in legend.get_window_extent().extents)))
+    frame = Box(*(scale * edge for edge in axes.bbox.extents))
     labels = [point for point in points if point.text]
     places = [place for place, point in zip(there, points, strict=True) if point.text]
     for label, (right, up) in zip(labels, placed(labels, places, taken, frame), strict=True):
         leads = math.hypot(right, up) > NEAR + len(label.text) * WIDTH
+        line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         axes.annotate(
             label.text,
             (label.x, label.y),
@@ -93,15 +90,7 @@ def write_labels(figure: Figure, axes: Axes, points: Sequence[Label]) -> None:
             color=_darker(label.colour),
             ha="center",
             va="center",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": label.colour,
-                "linewidth": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            }
-            if leads
-            else None,
+            arrowprops=line if leads else None,
         )
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedsim.compare.comparison import Comparison
-from fedsim.compare.curves import Curve, curve_of
 from fedsim.compare.frontier import Point
-from fedsim.compare.groups import Group
-from fedsim.compare.panels import COLUMNS, explain, log_epsilon, panels_of, privacy_said
-from fedsim.compare.styles import COLOURS, DASHES, DASHES_OF_NONE, GREY
+from fedsim.compare.groups import Curve, Group
+from fedsim.compare.styles import (
+    COLOURS,
+    COLUMNS,
+    DASHES,
+    DASHES_OF_NONE,
+    GREY,
+    explain,
+    log_epsilon,
+    panels_of,
+    privacy_said,
+)
 from fedsim.tasks import column_of
 
 if TYPE_CHECKING:
@@ -30,17 +38,14 @@ def metric_figure(comparison: Comparison) -> Figure:
     def draw(axes: Axes, points: Sequence[Point]) -> None:
         for place, point in enumerate(baselines):
             dash = DASHES_OF_NONE[place % len(DASHES_OF_NONE)]
-            _line(axes, curve_of(point.group, metric), scale, GREY, dash, point.group.label)
-        _lines(axes, points, lambda point: curve_of(point.group, metric), scale)
+            _line(axes, point.group.curve(metric), scale, GREY, dash, point.group.label)
+        _lines(axes, points, lambda point: point.group.curve(metric), scale)
         axes.legend(frameon=False, fontsize=8)
 
     figure = _over_rounds(comparison, draw, column.axis)
-    title = f"{column.title.capitalize()} over rounds: {comparison.task}"
-    explain(
-        figure,
-        title,
-        f"Lines: means over seeds; bands: from the lowest seed to the highest. {_against(comparison)}",
-    )
+    against = f"Epsilon is against {comparison.adversary}." if comparison.adversary else ""
+    said = f"Lines: means over seeds; bands: from the lowest seed to the highest. {against}"
+    explain(figure, f"{column.title.capitalize()} over rounds: {comparison.task}", said)
     return figure
 
 
@@ -61,14 +66,10 @@ def epsilon_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _against(comparison: Comparison) -> str:
-    return f"Epsilon is against {comparison.adversary}." if comparison.adversary else ""
-
-
 def _spending(point: Point) -> Curve:
     """Return the epsilon spent over rounds; the logarithmic axis leaves out zeros."""
     bound_by = "" if point.cost is None else point.cost.bound_by
-    return curve_of(point.group, f"epsilon-{bound_by}")
+    return point.group.curve(f"epsilon-{bound_by}")
 
 
 def _over_rounds(comparison: Comparison, draw: Callable[[Axes, Sequence[Point]], None], label: str) -> Figure:
@@ -101,16 +102,9 @@ def _lines(axes: Axes, points: Sequence[Point], curve: Callable[[Point], Curve],
 def _line(axes: Axes, curve: Curve, scale: float, colour: str, dash: object, label: str) -> None:
     if not curve.rounds:
         return
-    axes.plot(
-        curve.rounds,
-        [scale * value for value in curve.mean],
-        color=colour,
-        linestyle=dash,
-        linewidth=1.6,
-        marker="." if len(curve.rounds) < 3 else "",
-        label=label,
-    )
-    low, high = [scale * value for value in curve.low], [scale * value for value in curve.high]
+    mean, low, high = ([scale * value for value in values] for values in (curve.mean, curve.low, curve.high))
+    marker = "." if len(curve.rounds) < 3 else ""
+    axes.plot(curve.rounds, mean, color=colour, linestyle=dash, linewidth=1.6, marker=marker, label=label)
     axes.fill_between(curve.rounds, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
@@ -125,37 +119,21 @@ def fairness_figure(comparison: Comparison) -> Figure:
     axes = figure.subplots()
     axes.set_yticks(range(len(groups)), [group.label for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
+    bar: dict[str, Any] = {"linewidth": 5, "solid_capstyle": "butt", "alpha": 0.6}
+    black = "#000000"
     for place, group in enumerate(groups):
         worst, tenth, median, ninetieth = (column.scale * mean for mean in spread_of(comparison, group))
-        axes.plot([worst], [place], marker="x", color=COLOURS[1], label="" if place else "worst client")
-        axes.plot(
-            [tenth, ninetieth],
-            [place, place],
-            color=COLOURS[0],
-            linewidth=5,
-            solid_capstyle="butt",
-            alpha=0.6,
-            label="" if place else "tenth to ninetieth percentile",
-        )
-        axes.plot(
-            [median],
-            [place],
-            marker="|",
-            markersize=14,
-            color="#000000",
-            linestyle="",
-            label="" if place else "median",
-        )
+        names = ["", "", ""] if place else ["worst client", "tenth to ninetieth percentile", "median"]
+        axes.plot([worst], [place], marker="x", color=COLOURS[1], label=names[0])
+        axes.plot([tenth, ninetieth], [place, place], color=COLOURS[0], label=names[1], **bar)
+        axes.plot([median], [place], marker="|", markersize=14, color=black, linestyle="", label=names[2])
     axes.set_xlabel(column.axis)
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
-    explain(
-        figure,
-        f"How {headline} is spread over clients: {comparison.task}",
-        "Over the clients of the last evaluation; means over seeds.",
-    )
+    said = "Over the clients of the last evaluation; means over seeds."
+    explain(figure, f"How {headline} is spread over clients: {comparison.task}", said)
     return figure
 
 

@@ -7,7 +7,6 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from fedsim.compare.comparison import Comparison
-from fedsim.compare.costs import Cost
 from fedsim.compare.frontier import Frontier, Point
 from fedsim.compare.runs import ComparedRun
 
@@ -88,19 +87,17 @@ def tree_of(comparison: Comparison) -> dict[str, Any]:
         "adversary": comparison.adversary or None,
         "rows": rows_of(comparison),
         "absent": [
-            {
-                "label": group.label,
-                "adversary": frontier.view.adversary,
-                "unit": frontier.view.unit,
-                "why": why,
-            }
+            {"label": group.label, **vars(frontier.view), "why": why}
             for frontier in comparison.frontiers
             for group, why in frontier.absent
         ],
         "groups": [
             {
                 "label": group.label,
-                "costs": [vars_of(cost) for cost in group.costs.values()],
+                "costs": [
+                    {name.replace("_", "-"): value for name, value in vars(cost).items()}
+                    for cost in group.costs.values()
+                ],
                 "runs": [_run(member, comparison.metric) for member in group.members],
             }
             for group in comparison.groups
@@ -109,11 +106,6 @@ def tree_of(comparison: Comparison) -> dict[str, Any]:
         "left-out": [{"path": str(path), "why": why} for path, why in comparison.left_out],
         "notes": comparison.notes,
     }
-
-
-def vars_of(cost: Cost) -> dict[str, Any]:
-    """Return a cost's values under their names in files."""
-    return {name.replace("_", "-"): value for name, value in vars(cost).items()}
 
 
 def _run(member: ComparedRun, metric: str) -> dict[str, Any]:

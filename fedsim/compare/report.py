@@ -12,13 +12,13 @@ from importlib import resources
 from typing import Any
 
 from fedsim.compare.comparison import Comparison
-from fedsim.compare.curves import curve_of
 from fedsim.compare.format import (
     UNITS,
     difference_of,
     p_of,
     standing_of,
     summary_of,
+    terms_of,
     value_of,
     view_of,
 )
@@ -29,25 +29,13 @@ from fedsim.compare.table import remarks
 from fedsim.errors import Refused
 from fedsim.tasks import Column
 
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-    "*": "star",
-}
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down"}
+SYMBOLS |= {"P": "cross", "X": "x", "*": "star"}
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 
 
 def page_of(comparison: Comparison) -> str:
-    """Return the page.
-
-    Raises:
-        Refused: Jinja or Plotly is not installed.
-    """
+    """Return the page; raises `Refused` if Jinja or Plotly is not installed."""
     try:
         from jinja2 import Environment, StrictUndefined
         from plotly.offline import get_plotlyjs
@@ -86,20 +74,19 @@ def _numbers(comparison: Comparison) -> dict[str, Any]:
         "axis": comparison.column.axis,
         "scale": comparison.column.scale,
         "groups": {anchors[group.label]: _group(comparison, group, styles) for group in comparison.groups},
-        "views": [_view(comparison.frontier(view), anchors) for view in comparison.views]
-        or [_view(comparison.frontiers[0], anchors)],
+        "views": [_view(frontier, anchors) for frontier in comparison.all_frontiers],
     }
 
 
 def _group(comparison: Comparison, group: Group, styles: dict[str, Style]) -> dict[str, Any]:
     series = comparison.series[group.label]
-    spent = {name: curve_of(group, f"epsilon-{cost.bound_by}") for name, cost in group.costs.items()}
+    spent = {name: group.curve(f"epsilon-{cost.bound_by}") for name, cost in group.costs.items()}
     return {
         "label": group.label,
         "mechanism": group.mechanism,
         "series": series,
         "style": _style(styles[series]),
-        "curve": asdict(curve_of(group, comparison.metric)),
+        "curve": asdict(group.curve(comparison.metric)),
         "spent": {name: asdict(curve) for name, curve in spent.items() if curve.rounds},
         "runs": [
             {"anchor": _run_anchor(comparison, m), "seed": seed, "value": m.finals[comparison.metric]}
@@ -126,8 +113,7 @@ def _view(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
         }
 
     return {
-        "adversary": frontier.view.adversary,
-        "unit": frontier.view.unit,
+        **vars(frontier.view),
         "said": view_of(frontier.view),
         "points": [place(point) for point in frontier.points],
         "baselines": [place(point) for point in frontier.baselines],
@@ -155,7 +141,6 @@ def _terms(point: Point) -> list[str]:
 def _texts(comparison: Comparison) -> dict[str, Any]:
     """Return the template's texts."""
     anchors = _anchors(comparison)
-    frontiers = [comparison.frontier(view) for view in comparison.views] or comparison.frontiers
     return {
         "task": comparison.task,
         "metric": comparison.metric,
@@ -166,12 +151,10 @@ def _texts(comparison: Comparison) -> dict[str, Any]:
         "adversaries": list(dict.fromkeys(view.adversary for view in comparison.views)),
         "units": {view.unit: UNITS.get(view.unit, view.unit) for view in comparison.views},
         "mechanisms": list(dict.fromkeys(group.mechanism for group in comparison.groups)),
-        "frontiers": [_frontier_rows(frontier, anchors) for frontier in frontiers],
-        "epsilons": [
-            row for group in comparison.groups for row in _epsilon_rows(group, anchors[group.label])
-        ],
+        "frontiers": [_frontier_rows(frontier, anchors) for frontier in comparison.all_frontiers],
+        "epsilons": [row for group in comparison.groups for row in _epsilon_rows(group, anchors)],
         "differences": _differences(comparison, anchors),
-        "groups": [_section(comparison, group, anchors[group.label]) for group in comparison.groups],
+        "groups": [_section(comparison, group, anchors) for group in comparison.groups],
     }
 
 
@@ -180,20 +163,21 @@ def _anchors(comparison: Comparison) -> dict[str, str]:
     return {group.label: f"group-{place}" for place, group in enumerate(comparison.groups, 1)}
 
 
+def _named(group: Group, anchors: dict[str, str]) -> dict[str, str]:
+    return {"anchor": anchors[group.label], "label": group.label, "mechanism": group.mechanism}
+
+
 def _run_anchor(comparison: Comparison, member: Any) -> str:
     return f"run-{comparison.members.index(member) + 1}"
 
 
 def _frontier_rows(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any]:
     return {
-        "adversary": frontier.view.adversary,
-        "unit": frontier.view.unit,
+        **vars(frontier.view),
         "said": view_of(frontier.view),
         "rows": [
             {
-                "anchor": anchors[point.group.label],
-                "mechanism": point.group.mechanism,
-                "label": point.group.label,
+                **_named(point.group, anchors),
                 "epsilon": "none spent" if point.epsilon is None else f"{point.epsilon:.4g}",
                 "seeds": point.summary.n,
                 "score": summary_of(frontier.column, point.summary),
@@ -206,21 +190,14 @@ def _frontier_rows(frontier: Frontier, anchors: dict[str, str]) -> dict[str, Any
     }
 
 
-def _epsilon_rows(group: Group, anchor: str) -> list[dict[str, Any]]:
+def _epsilon_rows(group: Group, anchors: dict[str, str]) -> list[dict[str, Any]]:
     """Return a row for each adversary of a group."""
     return [
         {
-            "anchor": anchor,
-            "label": group.label,
-            "mechanism": group.mechanism,
+            **_named(group, anchors),
             "adversary": name,
             "unit": cost.unit,
-            "epsilon": "none" if cost.epsilon is None else f"{cost.epsilon:.4g}",
-            "sigma": "" if cost.noise_multiplier is None else f"{cost.noise_multiplier:.4g}",
-            "q": cost.sampling,
-            "steps": cost.steps,
-            "delta": "" if cost.delta is None else f"{cost.delta:g}",
-            "relation": cost.relation,
+            **terms_of(cost),
             "remark": cost.why
             or ("" if cost.bound_by == name else f"the epsilon against {cost.bound_by}, which sees more"),
         }
@@ -236,9 +213,7 @@ def _differences(comparison: Comparison, anchors: dict[str, str]) -> dict[str, A
         "keys": shared,
         "rows": [
             {
-                "anchor": anchors[group.label],
-                "label": group.label,
-                "mechanism": group.mechanism,
+                **_named(group, anchors),
                 "values": [_said(group.settings.get(key)) for key in shared],
                 "privacy": [
                     f"{key.removeprefix('privacy.')} = {_said(group.settings[key])}"
@@ -251,14 +226,12 @@ def _differences(comparison: Comparison, anchors: dict[str, str]) -> dict[str, A
     }
 
 
-def _section(comparison: Comparison, group: Group, anchor: str) -> dict[str, Any]:
+def _section(comparison: Comparison, group: Group, anchors: dict[str, str]) -> dict[str, Any]:
     """Return the texts of a group's section."""
     summary = group.summary(comparison.metric)
     scores = {"bytes": group.summary("bytes"), "seconds": group.summary("seconds")}
     return {
-        "anchor": anchor,
-        "label": group.label,
-        "mechanism": group.mechanism,
+        **_named(group, anchors),
         "score": ("pruned" if group.pruned else "no completed run")
         if summary is None
         else summary_of(comparison.column, summary),

@@ -5,20 +5,25 @@ from __future__ import annotations
 import glob
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedsim.compare.costs import Cost, costs_of
-from fedsim.compare.ideal_bytes import protocol_bytes
 from fedsim.errors import Refused
-from fedsim.results.run import Run
+from fedsim.experiment import Experiment
+from fedsim.results.disclosure import MODEL
+from fedsim.results.run import Run, numbers_of
 from fedsim.tables import dotted
 from fedsim.tasks import Scoring
 
 NOT_SETTINGS = frozenset({"name", "seed"})  # and [runtime], which changes no result
+HASH = "0" * 64  # as long as in the messages of a simulation's rounds
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class ComparedRun:
         costs: By adversary.
         update_bytes: Bytes of the model's arrays and of the algorithm's fields; None: there are no final weights.
         ideal_bytes: Bytes that its ideal secure aggregation would have sent with the real protocol; None: there is
-        none, or they are unknown.
+            none, or they are unknown.
         wall_seconds: Of all its sessions.
         commit: Of fedsim, if known.
         scoring: The metrics of its task.
@@ -69,10 +74,10 @@ class ComparedRun:
             raise
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
-        arrays = _arrays(run.path / "model.safetensors", manifest.get("fields", {}))
+        size = _update_size(run.path / MODEL, manifest.get("fields", {}))
         secagg, ideal_bytes = experiment.privacy.secagg, None
-        if secagg is not None and secagg.mode == "ideal" and arrays is not None:
-            ideal_bytes = protocol_bytes(experiment, manifest, rows, arrays.numbers)
+        if secagg is not None and secagg.mode == "ideal" and size is not None:
+            ideal_bytes = _protocol_bytes(experiment, manifest, rows, size[0])
         settings = dotted(experiment.model_dump(by_alias=True, mode="json", exclude={"runtime"}))
         settings.setdefault("algorithm.name", experiment.algorithm_entry.name)
         source = experiment.data.pick(experiment.data.source_entry).model_dump(by_alias=True, mode="json")
@@ -89,7 +94,7 @@ class ComparedRun:
             },
             rows=rows,
             costs=costs_of(manifest.get("epsilon", {})),
-            update_bytes=None if arrays is None else arrays.bytes,
+            update_bytes=None if size is None else size[1],
             wall_seconds=manifest.get("wall-seconds"),
             commit=manifest.get("commit"),
             ideal_bytes=ideal_bytes,
@@ -104,14 +109,7 @@ class ComparedRun:
     @cached_property
     def finals(self) -> Mapping[str, float]:
         """The last value of each numeric column; `seconds` and `bytes` are totals over rounds."""
-        last: dict[str, float] = {}
-        for row in self.rows:
-            last |= {
-                key: float(value)
-                for key, value in row.items()
-                if isinstance(value, int | float) and not isinstance(value, bool)
-            }
-        last.pop("round", None)
+        last = {name: value for row in self.rows for name, value in numbers_of(row)}
         if any("seconds" in row for row in self.rows):
             last["seconds"] = sum(float(row.get("seconds", 0.0)) for row in self.rows)
         if self.transferred is not None:
@@ -127,9 +125,9 @@ class ComparedRun:
     def transferred(self) -> int | None:
         """Bytes of models and updates in all rounds, both ways, without Flower's envelopes; None: unknown.
 
-        Each asked client received the model, with the algorithm's fields, and returned an update of the same size. With secure aggregation the
-        protocol's bytes were counted or, in ideal mode, follow from its cost model. With the operating system's noise
-        none of this is public.
+        Each asked client received the model, with the algorithm's fields, and returned an update of the same size.
+        With secure aggregation the protocol's bytes were counted or, in ideal mode, follow from its cost model. With
+        the operating system's noise none of this is public.
         """
         if self.update_bytes is None or (self.is_ideal and self.ideal_bytes is None):
             return None
@@ -146,13 +144,9 @@ class ComparedRun:
 
 
 def find_runs(patterns: Iterable[str | Path]) -> list[Path]:
-    """Return run directories, each once, in order.
+    """Return run directories, each once, in order; raises `Refused` for a pattern without a run.
 
-    Args:
-        patterns: Run directories; folders of them, as `runs` or a sweep's; or globs.
-
-    Raises:
-        Refused: One names no run.
+    A pattern is a run directory, a folder of them (as `runs` or a sweep's), or a glob.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -194,16 +188,43 @@ def _mechanism(mechanisms: Sequence[str], secagg: bool) -> str:
     return " + ".join([*mechanisms, *(["secagg"] if secagg else [])]) or "no privacy"
 
 
-@dataclass(frozen=True)
-class _Arrays:
-    """Size of a model: its number of parameters, and their bytes."""
+def _protocol_bytes(
+    experiment: Experiment, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], numbers: int
+) -> int | None:
+    """Return the bytes that rounds of ideal secure aggregation would have sent with the real protocol, both ways.
 
-    numbers: int
-    bytes: int
+    They are by its cost model (`fedsim.privacy.secagg.costs`). Failed clients are assumed lost before their uploads.
+
+    Args:
+        experiment: Of the run, with `[privacy.secagg]`.
+        manifest: Has the largest weight that the run's parties agreed on.
+        rows: The rounds.
+        numbers: Of an update.
+
+    Returns:
+        The bytes, exact if no client failed; None: the manifest or the rows lack the values.
+    """
+    from fedsim.privacy.secagg.costs import round_costs
+    from fedsim.secagg.setup import policy_of  # loads cryptography, which few comparisons need
+
+    weight = manifest.get("secure-aggregation", {}).get("max-weight")
+    ideal = None if weight is None else policy_of(experiment, numbers, np.full(1, weight, np.int64))
+    if ideal is None or not all("clients" in row for row in rows):
+        return None
+    policy = replace(ideal, mode="real")
+    total = 0.0
+    rounds = Counter((int(row["clients"]), int(row["failures"])) for row in rows)
+    for (came, lost), count in rounds.items():
+        try:
+            spec = policy.spec(run="0", round_=1, session=HASH, clients=came + lost, task=HASH)
+        except ValueError:  # there is no such round
+            continue
+        total += count * round_costs(spec, dropped=min(lost, came + lost - 1)).server.bytes
+    return round(total)
 
 
-def _arrays(weights: Path, fields: Mapping[str, int]) -> _Arrays | None:
-    """Return the size of an update: of the arrays in a safetensors file, from its header, and of the fields.
+def _update_size(weights: Path, fields: Mapping[str, int]) -> tuple[int, int] | None:
+    """Return the numbers and bytes of an update: of a safetensors file, by its header, and of the algorithm's fields.
 
     None without a file.
     """
@@ -214,7 +235,7 @@ def _arrays(weights: Path, fields: Mapping[str, int]) -> _Arrays | None:
         header = json.loads(file.read(length))
     numbers = sum(math.prod(array["shape"]) for name, array in header.items() if name != "__metadata__")
     size = weights.stat().st_size - 8 - length
-    return _Arrays(numbers + fields.get("numbers", 0), size + fields.get("bytes", 0))
+    return numbers + fields.get("numbers", 0), size + fields.get("bytes", 0)
 
 
 def key_of(settings: Mapping[str, Any]) -> str:

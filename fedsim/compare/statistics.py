@@ -50,31 +50,29 @@ class Difference:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Summarise a group's values.
+    """Summarise a group's values; raises `ValueError` if there are none.
 
     >>> summary = summarise([0.90, 0.92, 0.94])
     >>> f"{summary.mean:.2f} +- {summary.half_width:.4f}"  # t(0.975; 2) 0.02 / sqrt(3) = 4.3027 * 0.011547
     '0.92 +- 0.0497'
-
-    Raises:
-        ValueError: There are none.
     """
+    from scipy import stats
+
     if not values:
         raise ValueError("there are no values")
     n, mean = len(values), float(np.mean(values))
     if n == 1:
         return Summary(1, mean, None, None)
     sd = float(np.std(values, ddof=1))
-    return Summary(n, mean, sd, _t(n - 1) * sd / math.sqrt(n))
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    return Summary(n, mean, sd, t * sd / math.sqrt(n))
 
 
 def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
     """Compare two groups' values by seed.
 
-    With the same seeds the test is paired, since a seed fixes the partition and the first model of both.
-
-    Raises:
-        ValueError: One has no values.
+    With the same seeds the test is paired, since a seed fixes the partition and the first model of both. A group
+    without values raises `ValueError`.
     """
     if not first or not second:
         raise ValueError("there are no values")
@@ -109,12 +107,6 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 def _is_flat(values: Sequence[float]) -> bool:
     """Return whether values have no spread beyond rounding."""
     return float(np.ptp(values)) <= 1e-12 * max(1.0, float(np.max(np.abs(values))))
-
-
-def _t(freedom: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

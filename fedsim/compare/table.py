@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.compare.comparison import Comparison
-from fedsim.compare.format import difference_of, p_of, standing_of, summary_of, value_of, view_of
+from fedsim.compare.format import difference_of, p_of, standing_of, summary_of, terms_of, value_of, view_of
 from fedsim.compare.frontier import Frontier, Point
 from fedsim.tasks import Column
 
@@ -38,25 +38,18 @@ def show(comparison: Comparison, console: Console) -> None:
 def remarks(comparison: Comparison) -> list[str]:
     """Return the lines below the tables: explanations, incomplete runs, and paths left out."""
     lines = []
-    if any(
-        point.summary.half_width is not None for f in comparison.frontiers for point in f.points + f.baselines
-    ):
+    points = [point for frontier in comparison.frontiers for point in (*frontier.points, *frontier.baselines)]
+    if any(point.summary.half_width is not None for point in points):
         lines.append("± is half a 95 % interval over seeds (Student's t), of each mean or difference alone.")
-    if any(
-        point.price_p is not None or point.behind_p is not None
-        for f in comparison.frontiers
-        for point in f.points
-    ):
+    if any(p.cost is not None and (p.price_p is not None or p.behind_p is not None) for p in points):
         lines.append(
             "p: paired t test where seeds are the same, else Welch's; adjusted for all tests of a column (Holm)."
         )
     lines += comparison.notes
     for group in comparison.groups:
         # A setting is pruned with all its seeds.
-        reasons = Counter(m.error for m in group.pruned)
-        lines += [
-            f"pruned: {group.label} ({count} run{'s' * (count > 1)}): {why}" for why, count in reasons.items()
-        ]
+        reasons = Counter(m.error for m in group.pruned).items()
+        lines += [f"pruned: {group.label} ({count} run{'s' * (count > 1)}): {why}" for why, count in reasons]
         lines += [
             f"not counted: {m.path}: {m.status} after {len(m.rows)} rounds{f': {m.error}' if m.error else ''}"
             for m in group.pending
@@ -65,12 +58,11 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def _scores(frontier: Frontier, narrow: bool) -> Table:
-    points = [*frontier.baselines, *frontier.points]
     table = _table(f"{frontier.column.title}; {view_of(frontier.view)}")
     shown = [name for name in _columns(frontier) if not (narrow and name in DETAILS)]
     for name in shown:
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "settings")
-    for point in points:
+    for point in (*frontier.baselines, *frontier.points):
         cells = _cells(point, frontier.column)
         table.add_row(*(cells[name] for name in shown), style="bold" if point.best and point.rivals else "")
     return table
@@ -106,21 +98,9 @@ def _epsilons(frontier: Frontier) -> Table:
     table = _table("what each epsilon is")
     rows = []
     for point in frontier.points:
-        cost = point.cost
-        if cost is None:
-            continue
-        rows.append(
-            {
-                "mechanism": ", ".join(part for part in (point.group.mechanism, point.group.variant) if part),
-                "epsilon": f"{point.epsilon:.4g}",
-                "delta": "" if cost.delta is None else f"{cost.delta:g}",
-                "sigma": "" if cost.noise_multiplier is None else f"{cost.noise_multiplier:.4g}",
-                "q": cost.sampling,
-                "T": cost.steps,
-                "relation": cost.relation,
-                "bound by": _bound(point),
-            }
-        )
+        if point.cost is not None:
+            name = ", ".join(part for part in (point.group.mechanism, point.group.variant) if part)
+            rows.append({"mechanism": name, **terms_of(point.cost), "bound by": _bound(point)})
     shown = [name for name in rows[0] if any(row[name] for row in rows)]
     for name in shown:
         table.add_column(name, justify="left" if name in (*LEFT, "q", "T") else "right")
@@ -153,27 +133,19 @@ def _latex_table(comparison: Comparison, frontier: Frontier) -> str:
     for point in (*frontier.baselines, *frontier.points):
         cells = _cells(point, frontier.column)
         lines.append(_latex_row([cells[name] for name in shown], bold=point.best and point.rivals > 0))
-    deltas = sorted(
-        {p.cost.delta for p in frontier.points if p.cost is not None and p.cost.delta is not None}
-    )
-    relations = sorted({p.cost.relation for p in frontier.points if p.cost is not None})
-    said = (
-        f"; delta {', '.join(f'{d:g}' for d in deltas)}; neighbours: {', '.join(relations)}" if deltas else ""
-    )
+    costs = [point.cost for point in frontier.points if point.cost is not None]
+    deltas = ", ".join(f"{delta:g}" for delta in sorted({c.delta for c in costs if c.delta is not None}))
+    relations = ", ".join(sorted({cost.relation for cost in costs}))
+    said = f"; delta {deltas}; neighbours: {relations}" if deltas else ""
     caption = f"{comparison.task}: {frontier.column.axis}; {view_of(frontier.view)}{said}."
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{escaped(caption)}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    head = [
+        r"\begin{table}",
+        rf"\caption{{{escaped(caption)}}}",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+    ]
+    foot = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join([*head, *lines, *foot])
 
 
 def _latex_row(cells: Sequence[str], bold: bool = False) -> str:
@@ -187,12 +159,7 @@ def escaped(text: str) -> str:
     >>> escaped("50 % ± 2_a")
     '50 \\% $\\pm$ 2\\_a'
     """
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "<": "$<$",
-    }
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {"±": r"$\pm$", "<": "$<$"}
     special |= {char: "\\" + char for char in "&%$#_{}"}
     return "".join(special.get(char, char) for char in text)

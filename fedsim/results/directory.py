@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,25 +18,34 @@ from numpy.typing import NDArray
 from fedsim.errors import Interrupted, Refused, Withheld
 from fedsim.privacy.events import Event, Noise
 from fedsim.results import secret_state
-from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint
-from fedsim.results.client_states import ClientStates
-from fedsim.results.cohort_notes import CohortNotes
+from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint, ClientStates, Tree
 from fedsim.results.disclosure import (
+    EXPERIMENT,
     LEDGER,
+    MANIFEST,
     METRICS,
+    MODEL,
     PRIVATE,
+    ROWS,
     is_restricted,
     mechanisms_of,
     public_manifest,
     public_row,
 )
-from fedsim.results.files import START, LineFile, Position, drafted, sync_folder, write_whole
+from fedsim.results.files import (
+    START,
+    LineFile,
+    drafted,
+    drafted_folder,
+    json_document,
+    sweep_drafts,
+    write_whole,
+)
 from fedsim.results.ledger import LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
-from fedsim.results.private import ROWS, PrivateFiles
+from fedsim.results.private import PrivateFiles
 from fedsim.results.resumption import Resumption, check_data, examine
-from fedsim.results.trees import Tree
 from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
@@ -47,10 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DRAFT = ".fedsim-draft-"
 BEGUN = "round-begun"
 STOP = "stop"
-STALE = 3600.0  # seconds after which a draft must be a leftover of a kill
 
 
 def default_run_path(experiment: Experiment) -> Path:
@@ -74,11 +78,7 @@ def from_here(path: Path) -> Path:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a run directory that exists or can't be made; nothing is written.
-
-    Raises:
-        Refused: The path is taken, or its nearest existing folder can't be written to.
-    """
+    """Raise `Refused` for a run directory that exists or can't be made; nothing is written."""
     if path.exists() or path.is_symlink():
         raise Refused(f"--out {str(path)!r}: exists; a new directory is needed")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
@@ -104,13 +104,13 @@ class RunDirectory:
 
     def __init__(self, path: Path, lock: Lock, manifest: dict[str, Any], state: Path) -> None:
         self.path = path
-        self._state = state  # the state folder: outside the directory if secret
         self.resumed_from: Checkpoint | None = None
         self.client_states: dict[int, bytes] = {}
+        self.events: list[Event] = []
         self._lock = lock
         self._manifest = manifest
-        self.events: list[Event] = []
-        self.private = PrivateFiles.of(path) if is_restricted(manifest.get("noise", Noise.SEEDED)) else None
+        self._state = state  # the state folder: outside the directory if secret
+        self.private = PrivateFiles(path) if is_restricted(manifest.get("noise", Noise.SEEDED)) else None
         self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None
         ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
@@ -120,7 +120,6 @@ class RunDirectory:
             )
         self._metrics = LineFile(path / METRICS)
         self._states = ClientStates(state)
-        self._cohorts = CohortNotes(state)
         self._started = time.perf_counter()
         self._wall_before = 0.0  # seconds of the sessions before this one
         self._last: dict[str, Any] = {}
@@ -138,17 +137,9 @@ class RunDirectory:
     ) -> RunDirectory:
         """Make the directory of an experiment's run, with `experiment.toml` and empty metrics.
 
-        Args:
-            path: Must not exist.
-            experiment: What is run.
-            data_sha256: Hash of its data.
-            not_resumable: Why no checkpoints can be written, if so.
-            home: The folder of secret states; None: this user's.
-
-        Raises:
-            Refused: The path exists or can't be written.
+        `not_resumable` says why no checkpoints can be written, if so; `home` and errors are as in `begin`.
         """
-        files = {"experiment.toml": experiment.to_toml().encode(), METRICS: b""}
+        files = {EXPERIMENT: experiment.to_toml().encode(), METRICS: b""}
         manifest = experiment_manifest(experiment, data_sha256, not_resumable)
         if is_restricted(experiment.privacy.noise):
             public = public_manifest(manifest, experiment.privacy.mechanisms)
@@ -169,40 +160,37 @@ class RunDirectory:
     ) -> RunDirectory:
         """Make the directory with some files and a manifest that says `running`.
 
-        It is made under another name and renamed, so that a kill leaves none or a complete one. With `held_back`,
-        values that the manifest omits, it has private files too. Secret state (`secret_state`) is outside, in `home`
-        or this user's folder.
+        A kill leaves none or a complete one.
+
+        Args:
+            path: Must not exist.
+            manifest: Without its status and `run-id`.
+            files: Contents by name.
+            held_back: Values that the manifest omits; with them the run has private files, too.
+            home: The folder of secret states (`secret_state`); None: this user's.
 
         Raises:
             Refused: The path exists or can't be written.
         """
         check_free(path)
-        run_id = secrets.token_hex(16)
-        whole = {"status": "running", "run-id": run_id, **manifest}
-        draft = path.parent / f"{DRAFT}{run_id}"
+        whole = {"status": "running", "run-id": secrets.token_hex(16), **manifest}
         state = secret_state.state_of(path, whole, home)
         lock = None
         try:
             if state != path:
                 secret_state.make(state, path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(path.parent)
-            draft.mkdir()
-            lock = Lock(draft)
-            for name, content in {**files, "manifest.json": _json(whole)}.items():
-                write_whole(draft / name, content)
-            if held_back is not None:
-                PrivateFiles.begin(draft, held_back)
-            draft.rename(path)
-            sync_folder(path.parent)
-        except BaseException as error:
-            shutil.rmtree(draft, ignore_errors=True)
+            sweep_drafts(path.parent)
+            with drafted_folder(path, "--out") as draft:
+                lock = Lock(draft)
+                for name, content in {**files, MANIFEST: json_document(whole)}.items():
+                    write_whole(draft / name, content)
+                if held_back is not None:
+                    PrivateFiles.begin(draft, held_back)
+        except BaseException:
             if lock is not None:
                 lock.release()
             if state != path and not path.exists():
                 secret_state.erase(state)
-            if isinstance(error, OSError):
-                raise Refused(f"--out {str(path)!r}: {error.strerror}") from None
             raise
         return cls(path, lock, whole, state)
 
@@ -210,12 +198,7 @@ class RunDirectory:
     def reopen(cls, path: Path, data_sha256: str, home: Path | None = None) -> RunDirectory:
         """Resume a run that was killed, interrupted or failed, from its last checkpoint.
 
-        Later lines are cut off: the rounds will write them again.
-
-        Args:
-            path: A run directory.
-            data_sha256: Hash of the current data.
-            home: The folder of secret states; None: this user's.
+        Later lines are cut off: the rounds will write them again. `data_sha256` is that of the current data.
 
         Raises:
             Refused: It can't be resumed, or another process writes it; nothing was changed.
@@ -238,20 +221,21 @@ class RunDirectory:
     def _resume(self, found: Resumption) -> None:
         checkpoint = self.resumed_from = found.checkpoint
         done = checkpoint.round if checkpoint else 0
+        files = checkpoint.files if checkpoint else dict.fromkeys((LEDGER, ROWS), START)
         try:
             self.client_states = self._states.load(done)
             if checkpoint is not None and self._states.sha256 != checkpoint.client_states:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
             if self.ledger is not None:
-                self.events = self.ledger.resume(checkpoint.files[LEDGER] if checkpoint else START)
+                self.events = self.ledger.resume(files[LEDGER])
             if self.private is not None:
-                self.private.resume(checkpoint.files[ROWS] if checkpoint else START)
+                self.private.resume(files[ROWS])
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None
         self._wall_before = checkpoint.wall_seconds if checkpoint else 0.0
         self._states.cut(done)
-        self._metrics = LineFile(self.path / METRICS, found.position)
+        self._metrics = found.metrics
         self._metrics.cut()
         for row in found.rows:
             self._last |= row
@@ -259,10 +243,8 @@ class RunDirectory:
 
     def _note_session(self, done: int) -> None:
         """Note the session and its versions in the manifest; log changed versions."""
-        if changes := changed_versions(self._manifest):
-            log.warning(
-                "%s is resumed with other versions than it began with: %s", self.path, ", ".join(changes)
-            )
+        if changes := ", ".join(changed_versions(self._manifest)):
+            log.warning("%s is resumed with other versions than it began with: %s", self.path, changes)
         self._manifest.setdefault("resumed", []).append({"from-round": done + 1, **session()})
         self._manifest["status"] = "running"
         (self.path / STOP).unlink(missing_ok=True)
@@ -273,12 +255,10 @@ class RunDirectory:
     # --- rounds -----------------------------------------------------------------------------------------
 
     def append_round(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Append a round's row to `metrics.jsonl`, without unmeasured values.
-
-        Return its public part, as written to the file.
-        """
-        public = self._public(row)
+        """Append a round's row to `metrics.jsonl`, without unmeasured values, and return its public part."""
+        public = row
         if self.private is not None:
+            public = public_row(row, self._mechanisms, Scoring.of(self._manifest))
             self.private.append_round(row)
         self._metrics.append(public)
         self._last |= public
@@ -287,18 +267,20 @@ class RunDirectory:
     def write_checkpoint(
         self, round_: int, over: bool, state: Tree, client_states: Mapping[int, bytes]
     ) -> None:
-        """Write the checkpoint of a whole round, after its row was appended.
+        """Write the checkpoint of a whole round, after its row was appended; raises `ValueError` for a foreign state.
 
         Args:
             round_: The round.
             over: Whether the run ends with it, before the last.
-            state: The server's state: nested dicts and lists of arrays and JSON scalars.
+            state: The server's state.
             client_states: Possibly changed states of clients, as bytes.
-
-        Raises:
-            ValueError: The state can't be stored.
         """
         self._states.keep(round_, client_states)
+        files = {METRICS: self._metrics.position}
+        if self.ledger is not None:
+            files[LEDGER] = self.ledger.position
+        if self.private is not None:
+            files[ROWS] = self.private.position
         Checkpoint(
             run_id=self._manifest["run-id"],
             experiment_sha256=self._manifest["experiment-sha256"],
@@ -306,16 +288,10 @@ class RunDirectory:
             round=round_,
             over=over,
             wall_seconds=self._wall_seconds(),
-            files=self._positions(),
+            files=files,
             client_states=self._states.sha256,
             state=state,
         ).write(self._state)
-
-    def _positions(self) -> dict[str, Position]:
-        """Return the position of each growing file."""
-        ledger = {} if self.ledger is None else {LEDGER: self.ledger.position}
-        private = {} if self.private is None else {ROWS: self.private.position}
-        return {METRICS: self._metrics.position, **ledger, **private}
 
     def note_begun(self, round_: int) -> None:
         """Note, durably, that clients are about to be asked to train in an unrepeatable round."""
@@ -334,18 +310,14 @@ class RunDirectory:
 
     def note_cohort(self, round_: int, clients: Sequence[int]) -> None:
         """Note, durably, the secretly drawn cohort of a round before its clients are asked."""
-        self._cohorts.note(round_, clients)
+        secret_state.note_cohort(self._state, round_, clients)
 
     def cohorts(self) -> dict[int, list[int]]:
         """Return the noted cohorts by round; raises `Refused` if they are damaged."""
-        return self._cohorts.load()
+        return secret_state.cohorts_in(self._state)
 
     def noise_key(self) -> bytes:
-        """Return the secret key of the run's noise, the same in all of its sessions; raises `Refused`.
-
-        Raises:
-            ValueError: There is no secret folder to keep it in.
-        """
+        """Return the run's secret noise key, the same in all sessions; raises `Refused` for a damaged one."""
         if not self.has_secrets:
             raise ValueError(f"{self.path}: its state is not secret, so a key in it would not be either")
         return secret_state.key_in(self._state)
@@ -356,17 +328,18 @@ class RunDirectory:
 
     def note_privacy(self, report: Mapping[str, Any]) -> None:
         """Write the run's cost by adversary, and the epsilon spent so far, into the manifest."""
-        self._manifest["epsilon"] = dict(report)
-        self._write_manifest()
+        self._note("epsilon", dict(report))
 
     def note_secure_aggregation(self, report: Mapping[str, Any]) -> None:
         """Write secure aggregation's guarantee and assumptions into the manifest."""
-        self._manifest["secure-aggregation"] = dict(report)
-        self._write_manifest()
+        self._note("secure-aggregation", dict(report))
 
     def note_fields(self, numbers: int, size: int) -> None:
         """Write how much of an update the algorithm's fields are, in numbers and bytes, into the manifest."""
-        self._manifest["fields"] = {"numbers": numbers, "bytes": size}
+        self._note("fields", {"numbers": numbers, "bytes": size})
+
+    def _note(self, key: str, value: dict[str, Any]) -> None:
+        self._manifest[key] = value
         self._write_manifest()
 
     # --- ending -----------------------------------------------------------------------------------------
@@ -375,7 +348,7 @@ class RunDirectory:
         """Write the final weights to `model.safetensors`, under the names of the model's state."""
         from safetensors.numpy import save_file
 
-        with drafted(self.path / "model.safetensors") as draft:
+        with drafted(self.path / MODEL) as draft:
             save_file({name: np.require(array, requirements="C") for name, array in arrays.items()}, draft)
 
     def __enter__(self) -> Self:
@@ -386,17 +359,19 @@ class RunDirectory:
     ) -> None:
         try:
             self._states.close()
-            self._manifest["status"] = _status(raised)
+            self._manifest["status"] = "completed"
             if raised is not None:
-                self._manifest["error"] = self._reason(raised)
+                stopped = isinstance(raised, Interrupted | KeyboardInterrupt)
+                self._manifest |= {
+                    "status": "interrupted" if stopped else "failed",
+                    "error": self._reason(raised),
+                }
             wall_seconds = round(self._wall_seconds(), 3)
             if self.private is not None:
                 self.private.end(wall_seconds)
             self._manifest["wall-seconds"] = wall_seconds
-            self._manifest["final"] = {
-                k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")
-            }
-            self._write_manifest()
+            final = {k: v for k, v in self._last.items() if k not in ("seconds", "failure-reasons")}
+            self._note("final", final)
             if self.has_secrets and raised is None:
                 secret_state.erase(self._state)
         finally:
@@ -416,25 +391,4 @@ class RunDirectory:
 
     def _write_manifest(self) -> None:
         tree = self._manifest if self.private is None else public_manifest(self._manifest, self._mechanisms)
-        write_whole(self.path / "manifest.json", _json(tree))
-
-    def _public(self, row: dict[str, Any]) -> dict[str, Any]:
-        return row if self.private is None else public_row(row, self._mechanisms, Scoring.of(self._manifest))
-
-
-def _status(raised: BaseException | None) -> str:
-    if raised is None:
-        return "completed"
-    return "interrupted" if isinstance(raised, Interrupted | KeyboardInterrupt) else "failed"
-
-
-def _json(tree: dict[str, Any]) -> bytes:
-    return json.dumps(tree, indent=2).encode() + b"\n"
-
-
-def _sweep(folder: Path) -> None:
-    """Remove drafts of run directories left by kills."""
-    for draft in folder.glob(f"{DRAFT}*"):
-        with suppress(OSError):  # another process was faster
-            if time.time() - draft.stat().st_mtime > STALE:
-                shutil.rmtree(draft)
+        write_whole(self.path / MANIFEST, json_document(tree))

@@ -4,8 +4,7 @@ Printing is releasing. So under `noise = "os"` the rows, the log, the terminal, 
 values covered by a theorem for every adversary; all others go to the folder `private/`, readable only by its owner,
 or nowhere. `ITEMS` lists what each value depends on and where it is written; `COVERS` lists the theorems of each
 mechanism, from its package. What may be published, and what a server hands out, follows from both. They are allow
-lists: an unlisted key is private, and an unlisted file stays where it is. `fedsim.results.disclosure_table` generates
-the documentation's table.
+lists: an unlisted key is private, and an unlisted file stays where it is.
 """
 
 from __future__ import annotations
@@ -23,13 +22,10 @@ from fedsim.tasks.metric import Scoring
 
 PRIVATE = "private"
 PUBLIC = {"public": True}  # `extra` of a public log record
-EXPERIMENT, MANIFEST, METRICS, MODEL = (
-    "experiment.toml",
-    "manifest.json",
-    "metrics.jsonl",
-    "model.safetensors",
-)
+EXPERIMENT, MANIFEST = "experiment.toml", "manifest.json"
+METRICS, MODEL = "metrics.jsonl", "model.safetensors"
 LEDGER, LOG = "ledger.jsonl", "log.txt"
+ROWS = f"{PRIVATE}/{METRICS}"  # all of a row, and its name in a checkpoint
 SCORES = "the task's metrics"  # stands for the metrics' keys in rows
 
 
@@ -57,77 +53,23 @@ class Item:
 ITEMS = (
     Item(EXPERIMENT, (), Kind.PLAN),
     Item(MODEL, (), Kind.MODELS),
-    Item(
-        METRICS,
-        (
-            "round",
-            "epsilon-*",
-            "noise-multiplier",
-            "sampling-rate",
-            "dp-steps",
-            "delta",
-            "unit",
-            "relation",
-        ),
-        Kind.PLAN,
-    ),
+    Item(METRICS, ("round", "epsilon-*"), Kind.PLAN),
+    Item(METRICS, ("noise-multiplier", "sampling-rate", "dp-steps", "delta", "unit", "relation"), Kind.PLAN),
     Item(METRICS, (SCORES, "loss"), Kind.MODELS),
     Item(METRICS, ("released-*",), Kind.NOISED),
-    Item(
-        MANIFEST,
-        (
-            "kind",
-            "name",
-            "status",
-            "seed",
-            "experiment-sha256",
-            "mechanism",  # a user's own
-            "task",  # its metrics
-            "noise",
-            "arithmetic",  # of adding the noise
-            "versions",
-            "epsilon",
-            "secure-aggregation",
-            "fields",
-            "final",  # its rows' keys are those of metrics.jsonl
-        ),
-        Kind.PLAN,
-    ),
-    Item(
-        MANIFEST,
-        (
-            "run-id",
-            "resumable",
-            "not-resumable",
-            "commit",
-            "host",
-            "started",
-            "modules",
-            "resumed",
-            "error",  # never the exception, which is in private/
-            "pruned-after",
-            "deployment",
-        ),
-        Kind.PLAN,
-        published=False,
-    ),
+    Item(MANIFEST, ("kind", "name", "status", "seed", "experiment-sha256"), Kind.PLAN),
+    # A user's own mechanism, the task's metrics, the arithmetic of adding the noise.
+    Item(MANIFEST, ("mechanism", "task", "noise", "arithmetic", "versions"), Kind.PLAN),
+    # The keys of `final` are those of rows.
+    Item(MANIFEST, ("epsilon", "secure-aggregation", "fields", "final"), Kind.PLAN),
+    Item(MANIFEST, ("run-id", "resumable", "not-resumable", "commit", "host"), Kind.PLAN, published=False),
+    # `error` is never the exception, which is in private/.
+    Item(MANIFEST, ("started", "modules", "resumed", "error", "pruned-after"), Kind.PLAN, published=False),
+    Item(MANIFEST, ("deployment",), Kind.PLAN, published=False),
     Item(f"{PRIVATE}/{LEDGER}", (), Kind.COHORTS, published=False),
-    Item(f"{PRIVATE}/{METRICS}", ("clients",), Kind.COHORTS, published=False),
-    Item(
-        f"{PRIVATE}/{METRICS}",
-        (
-            "failures",
-            "failure-reasons",
-            "abandoned",
-            "seconds",
-            "train-loss",
-            "client-*",
-            "secagg-*",
-            "*",
-        ),
-        Kind.REST,
-        published=False,
-    ),
+    Item(ROWS, ("clients",), Kind.COHORTS, published=False),
+    Item(ROWS, ("failures", "failure-reasons", "abandoned", "seconds"), Kind.REST, published=False),
+    Item(ROWS, ("train-loss", "client-*", "secagg-*", "*"), Kind.REST, published=False),
     Item(f"{PRIVATE}/{MANIFEST}", ("data-sha256", "error", "wall-seconds", "*"), Kind.REST, published=False),
     Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),
 )
@@ -139,19 +81,17 @@ TERMS = frozenset(
         *("noise", "noise-multiplier", "clip", "rounds", "participations", "sampling", "client-rate"),
     }
 )
+# The adversary that sees most comes first. An epsilon against one holds against all after it, which see less
+# (post-processing).
+ADVERSARIES = ("server", "known-cohort", "released-models")
 POPULATION = "population"  # the epsilon of a represented deployment: a function of the plan
 
-
-COVERS: tuple[Cover, ...] = (
-    *(cover for entry in MECHANISMS.values() for cover in entry.load().covers),
-    *secagg.COVERS,
-)
+COVERS = (*(cover for entry in MECHANISMS.values() for cover in entry.load().covers), *secagg.COVERS)
 
 
 def mechanisms_of(run: Path) -> tuple[str, ...]:
     """Return the mechanisms in a run's `experiment.toml`; a user's own by its reference."""
-    tree = tomllib.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
-    tables = tree.get("privacy", {})
+    tables = tomllib.loads((run / EXPERIMENT).read_text(encoding="utf-8")).get("privacy", {})
     known = dict.fromkeys(cover.mechanism for cover in COVERS)
     own = [tables["own"]["use"]] if "own" in tables else []
     return (*(name for name in known if name in tables), *own)
@@ -174,9 +114,6 @@ def is_restricted(noise: object) -> bool:
     return noise != "seeded"
 
 
-# --- public values ------------------------------------------------------------------------------------------
-
-
 def is_public(file: str, key: str, mechanisms: Collection[str], scores: Collection[str] = ()) -> bool:
     """Return whether a key of a public file is public: a theorem of the run's mechanism must cover its kind.
 
@@ -187,8 +124,7 @@ def is_public(file: str, key: str, mechanisms: Collection[str], scores: Collecti
         scores: Names of the task's metrics.
     """
     key = SCORES if file == METRICS and key in scores else key
-    kinds = {kind for cover in covers_of(mechanisms) for kind in cover.kinds}
-    kinds |= {Kind.PLAN, Kind.MODELS}
+    kinds = {Kind.PLAN, Kind.MODELS}.union(*(cover.kinds for cover in covers_of(mechanisms)))
     return any(item.file == file and item.kind in kinds and item.has(key) for item in ITEMS)
 
 
@@ -230,22 +166,14 @@ def _public_report(report: Mapping[str, Mapping[str, Any]], mechanisms: Collecti
     }
 
 
-# --- files --------------------------------------------------------------------------------------------------
-
 PUBLISHED = tuple(dict.fromkeys(item.file for item in ITEMS if item.published))
-PRIVATE_FILES = tuple(
-    dict.fromkeys(item.file for item in ITEMS if item.file.startswith(f"{PRIVATE}/"))
-)  # all that `private/` holds
+PRIVATE_FILES = tuple(dict.fromkeys(item.file for item in ITEMS if item.file.startswith(f"{PRIVATE}/")))
 
 
 def may_be_copied(file: str, noise: object) -> bool:
-    """Return whether a server hands a file of a run directory to its operator.
+    """Return whether a server hands a file (with `/` between folders) of a run directory to its operator.
 
     Never a run's state (it may hold keys and cohorts), never hidden files, and with the operating system's noise no
-    private files.
-
-    Args:
-        file: With `/` between folders.
-        noise: The run's manifest's.
+    private files. `noise` is the run's manifest's.
     """
     return file in PUBLISHED or (file == LEDGER and not is_restricted(noise))

@@ -24,11 +24,7 @@ def table() -> str:
 
 
 def documented(text: str, made: Callable[[], str] = table) -> str:
-    """Return a document with the table between its marks replaced.
-
-    Raises:
-        ValueError: It has no marks.
-    """
+    """Return a document with the table between its marks replaced; raises `ValueError` if it has no marks."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

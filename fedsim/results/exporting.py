@@ -6,8 +6,6 @@ It holds what `fedsim.results.disclosure` allows; runs that released the same mo
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +15,8 @@ import tomli_w
 
 from fedsim.errors import Refused
 from fedsim.privacy.events import Relation
-from fedsim.results.directory import DRAFT
 from fedsim.results.disclosure import (
+    ADVERSARIES,
     EXPERIMENT,
     MANIFEST,
     METRICS,
@@ -29,33 +27,24 @@ from fedsim.results.disclosure import (
     public_row,
     published_manifest,
 )
-from fedsim.results.files import make_private_folder, sync_folder, write_whole
+from fedsim.results.files import drafted_folder, json_document, make_private_folder, write_whole
 from fedsim.results.run import Run
 from fedsim.tasks.metric import Scoring
 
 SEEDED = "the seed is in it, and whoever has the seed has the noise: epsilon is the mechanism's, and not this folder's"
 UNPROTECTED = "nothing is noised, so nothing is covered"
 UNCOVERED = "no theorem covers private/, which is its owner's alone"
-WEAKEST_FIRST = (
-    "released-models",
-    "known-cohort",
-    "server",
-)  # an epsilon against an adversary that sees more holds here too
 
 
 def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run:
-    """Make a publishable folder of a run.
+    """Make a publishable folder of a run, and return it as a run.
 
-    Its manifest names the covering epsilon under `covered-by`: adversary, unit, relation, delta. It can be read as a
-    run (`fedsim.load_run`).
+    Its manifest names the covering epsilon under `covered-by`: adversary, unit, relation, delta.
 
     Args:
         run: A completed run, its directory, or a copy.
         out: The folder, which must not exist.
         private: Also copy private files, for the owner's use.
-
-    Returns:
-        The folder, as a run.
 
     Raises:
         Refused: There is no such completed run, there are no private files, a protected value can't be left out, or
@@ -70,14 +59,10 @@ def export(run: Run | str | Path, out: str | Path, private: bool = False) -> Run
 
 
 def covered_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the epsilon that covers a run's public files, with its terms, or why there is none.
-
-    Args:
-        manifest: The run's.
-    """
+    """Return the epsilon that covers the public files of a manifest's run, with its terms, or why there is none."""
     report: Mapping[str, Any] = manifest.get("epsilon", {})
     said: dict[str, Any] = {} if is_restricted(manifest["noise"]) or not report else {"but": SEEDED}
-    for adversary in WEAKEST_FIRST:
+    for adversary in reversed(ADVERSARIES):  # the weakest first
         entry = report.get(adversary, {})
         if isinstance(entry.get("epsilon"), float | int):
             terms = {key: entry[key] for key in ("epsilon", "delta", "unit", "relation") if key in entry}
@@ -96,9 +81,8 @@ def _check(run: Run, private: bool) -> None:
             raise Refused(f"{said}: has no {name}")
     for name in PRIVATE_FILES if private else ():
         if not (run.path / name).is_file():
-            raise Refused(
-                f"--private: {said} has no {name}: its noise is seeded, or it is a copy or an export itself"
-            )
+            why = "its noise is seeded, or it is a copy or an export itself"
+            raise Refused(f"--private: {said} has no {name}: {why}")
     for adversary, entry in run.manifest.get("epsilon", {}).items():
         counted = entry.get("unit") == "client" and entry.get("relation") == Relation.ADD_OR_REMOVE_ONE
         if counted and is_restricted(run.manifest["noise"]):
@@ -117,28 +101,18 @@ def _public_files(run: Run) -> dict[str, bytes]:
     experiment.pop("runtime", None)  # it changes no result
     return {
         EXPERIMENT: tomli_w.dumps(experiment).encode(),
-        MANIFEST: json.dumps(tree, indent=2).encode() + b"\n",
+        MANIFEST: json_document(tree),
         METRICS: b"".join(json.dumps(row).encode() + b"\n" for row in rows),
         MODEL: (run.path / MODEL).read_bytes(),
     }
 
 
 def _write(out: Path, files: Mapping[str, bytes], secret: Mapping[str, bytes]) -> None:
-    """Make the folder under another name and rename it: a kill leaves none, or a whole one."""
     if out.exists() or out.is_symlink():
         raise Refused(f"export {str(out)!r}: exists; a new folder is needed")
-    draft = out.absolute().parent / f"{DRAFT}{secrets.token_hex(16)}"
-    try:
-        draft.mkdir(parents=True)
+    with drafted_folder(out, "export") as draft:
         for name, content in files.items():
             write_whole(draft / name, content)
         for name, content in secret.items():
             make_private_folder((draft / name).parent)
             write_whole(draft / name, content, private=True)
-        draft.rename(out)
-        sync_folder(draft.parent)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise Refused(f"export {str(out)!r}: {error.strerror}") from None
-        raise

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
+
+DRAFT = ".fedsim-draft-"
+STALE = 3600.0  # seconds after which a draft must be a leftover of a kill
 
 
 @contextmanager
@@ -65,6 +71,43 @@ def sync_folder(path: Path) -> None:
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
+@contextmanager
+def drafted_folder(path: Path, option: str) -> Iterator[Path]:
+    """Have a folder made under another name and renamed, so that a kill leaves none or a complete one.
+
+    Its parents are made, too. An `OSError` of the block, or of this, becomes a `Refused` that begins with `option`.
+    """
+    draft = path.absolute().parent / f"{DRAFT}{secrets.token_hex(16)}"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        draft.rename(path)
+        sync_folder(draft.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Refused(f"{option} {str(path)!r}: {error.strerror}") from None
+        raise
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove drafts of folders left by kills."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - draft.stat().st_mtime > STALE:
+                shutil.rmtree(draft)
+
+
+def json_document(tree: Mapping[str, Any]) -> bytes:
+    """Return a manifest's content: indented JSON."""
+    return json.dumps(tree, indent=2).encode() + b"\n"
+
+
+def rows_in(content: bytes) -> list[dict[str, Any]]:
+    """Return the lines of JSON in a file's content, except a last one that is incomplete."""
+    return [json.loads(line) for line in content.split(b"\n")[:-1]]
+
+
 def _sync(path: Path, flags: int) -> None:
     file = os.open(path, flags)
     try:
@@ -111,11 +154,7 @@ class LineFile:
         self.position = Position(self.position.bytes + len(lines), self.position.lines + len(values))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the lines up to the position.
-
-        Raises:
-            Refused: The file is missing, shorter than the position, or damaged.
-        """
+        """Return the lines to the position; raises `Refused` for a missing, shorter or damaged file."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self.position.bytes:
             raise Refused(
@@ -124,17 +163,25 @@ class LineFile:
             )
         with self.path.open("rb") as file:
             content = file.read(self.position.bytes)
-        lines = content.split(b"\n")
         try:
-            rows = [json.loads(line) for line in lines[:-1]]
+            rows = rows_in(content)
         except ValueError:
             rows = []
-        if lines[-1] or len(rows) != self.position.lines:
+        if content.rpartition(b"\n")[2] or len(rows) != self.position.lines:
             raise Refused(
                 f"{self.path.name}: was changed; its first {self.position.bytes} bytes must be "
                 f"{self.position.lines} rows of JSON"
             )
         return rows
+
+    def news(self) -> list[dict[str, Any]]:
+        """Move the position past the last whole line, and return the lines that it passes; raises `ValueError`."""
+        with self.path.open("rb") as file:
+            file.seek(self.position.bytes)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self.position = Position(self.position.bytes + len(whole), self.position.lines + whole.count(b"\n"))
+        return rows_in(whole)
 
     def cut(self) -> None:
         """Cut off everything after the position: rounds without a checkpoint, or half a line."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
 from fedsim.mechanisms import event_or_raw
+from fedsim.results.disclosure import ADVERSARIES, MANIFEST
+from fedsim.results.files import rows_in
 from fedsim.results.run import Run
 from fedsim.tables import dotted
 from fedsim.tasks.metric import Scoring
@@ -22,21 +24,9 @@ Places = str | Path | Iterable[str | Path]
 SWEEP = "sweep.json"
 RUNS = "runs"
 # Columns for all runs, null if a run lacks them.
-SAID = (
-    "path",
-    "kind",
-    "name",
-    "status",
-    "error",
-    "sweep",
-    "arm",
-    "point",
-    "seed",
-    "rounds-done",
-    "wall-seconds",
-)
+PLANNED = ("sweep", "arm", "point", "seed")
+SAID = ("path", "kind", "name", "status", "error", *PLANNED, "rounds-done", "wall-seconds")
 PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
-ADVERSARIES = ("server", "known-cohort", "released-models")
 EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
 OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # columns that don't describe a whole run
 INTEGERS = ("seed", "rounds-done", "round", "dp-steps")
@@ -67,7 +57,7 @@ def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
     rows = [row for found in every for row in (_rounds_of(found) if long else [_row_of(found)])]
     scores = _scores_of(every)
     if long:
-        said = ("path", "name", "status", "sweep", "arm", "point", "seed", "round")
+        said = ("path", "name", "status", *PLANNED, "round")
         return _frame(rows, (*said, *scores), scores)
     return _frame(rows, (*SAID, *scores, *PRIVACY, *EPSILONS), scores)
 
@@ -80,14 +70,13 @@ def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
     """
     rows = []
     for found in _found(places):
-        said = _said(found)
-        if not found.begun:
+        if (run := found.run) is None or not run.ledger.is_file():
             continue
-        run = Run(found.path)
-        for line in _lines(run.ledger):
-            event = event_or_raw(line, run.manifest.get("mechanism", ""))
-            rows.append({**said, **line, "noise-multiplier": getattr(event, "noise_multiplier", None)})
-    return _frame(rows, ("path", "name", "sweep", "arm", "point", "seed", "round", "noise-multiplier"))
+        said, own = _said(found), run.manifest.get("mechanism", "")
+        for line in rows_in(run.ledger.read_bytes()):
+            noise = getattr(event_or_raw(line, own), "noise_multiplier", None)
+            rows.append({**said, **line, "noise-multiplier": noise})
+    return _frame(rows, ("path", "name", *PLANNED, "round", "noise-multiplier"))
 
 
 @dataclass(frozen=True)
@@ -96,11 +85,11 @@ class _Found:
 
     path: Path
     sweep: str | None = None
-    planned: Mapping[str, Any] | None = None
+    planned: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def begun(self) -> bool:
-        return (self.path / "manifest.json").is_file()
+    def run(self) -> Run | None:
+        return Run(self.path) if (self.path / MANIFEST).is_file() else None
 
 
 def _found(places: Places) -> Iterator[_Found]:
@@ -128,29 +117,30 @@ def _at(place: str) -> Iterator[_Found]:
 
 
 def _is_one(path: Path) -> bool:
-    return (path / "manifest.json").is_file() or (path / SWEEP).is_file()
+    return (path / MANIFEST).is_file() or (path / SWEEP).is_file()
 
 
 def _in_its_sweep(path: Path) -> _Found:
     """Return a run with the information of its sweep, if there is one."""
     file = path.absolute().parent.parent / SWEEP
-    if path.absolute().parent.name != RUNS or not file.is_file():
-        return _Found(path)
-    tree = json.loads(file.read_text())
-    planned = next((run for run in tree["runs"] if run["name"] == path.name), None)
-    return _Found(path, tree["name"] if planned else None, planned)
+    if path.absolute().parent.name == RUNS and file.is_file():
+        tree = json.loads(file.read_text())
+        for run in tree["runs"]:
+            if run["name"] == path.name:
+                return _Found(path, tree["name"], run)
+    return _Found(path)
 
 
 def _scores_of(every: Iterable[_Found]) -> tuple[str, ...]:
     """Return the runs' columns of losses and metrics; if none has begun, those of classification."""
-    scorings = [Run(found.path).scoring for found in every if found.begun] or [Scoring()]
+    scorings = [run.scoring for found in every if (run := found.run)] or [Scoring()]
     metrics = (metric.name for scoring in scorings for metric in scoring.metrics)
     return (*dict.fromkeys(metrics), "loss", "train-loss")
 
 
 def _said(found: _Found) -> dict[str, Any]:
     """Return a run's identifying columns."""
-    planned, run = found.planned or {}, Run(found.path) if found.begun else None
+    planned, run = found.planned, found.run
     manifest = {} if run is None else run.manifest
     point = planned.get("point")
     return {
@@ -166,10 +156,9 @@ def _said(found: _Found) -> dict[str, Any]:
 
 def _row_of(found: _Found) -> dict[str, Any]:
     """Return a run's row of the wide frame."""
-    row = _said(found) | {"kind": "experiment", "error": (found.planned or {}).get("reason")}
-    if not found.begun:
+    row = _said(found) | {"kind": "experiment", "error": found.planned.get("reason")}
+    if (run := found.run) is None:
         return row
-    run = Run(found.path)
     manifest, rounds = run.manifest, run.rows
     row |= {
         "kind": run.kind,
@@ -178,8 +167,7 @@ def _row_of(found: _Found) -> dict[str, Any]:
         "wall-seconds": manifest.get("wall-seconds"),
     }
     if run.kind != "experiment":
-        final: dict[str, Any] = manifest.get("final", {})
-        return row | final
+        return row | dict(manifest.get("final", {}))
     for round_ in rounds:
         row |= {name: value for name, value in round_.items() if name not in OF_ONE_ROUND}
     mechanisms = run.experiment.privacy.mechanisms
@@ -198,18 +186,8 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 def _rounds_of(found: _Found) -> list[dict[str, Any]]:
     """Return a run's rows of the long frame."""
-    if not found.begun:
-        return []
-    said = _said(found)
-    return [said | row for row in Run(found.path).rows]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file of JSON; none without a file."""
-    if not path.is_file():
-        return []
-    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-    return lines
+    said, run = _said(found), found.run
+    return [said | row for row in run.rows] if run else []
 
 
 def _frame(rows: list[dict[str, Any]], first: Iterable[str], floats: Iterable[str] = ()) -> pl.DataFrame:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.mechanisms import event_of
@@ -25,10 +24,6 @@ class LedgerFile:
         path: The file.
         lasting: Whether events are never removed.
         own: Reference of the run's mechanism, if it is a user's own.
-
-    Attributes:
-        path: The file.
-        lasting: Whether events are never removed.
     """
 
     def __init__(self, path: Path, *, lasting: bool, own: str = "") -> None:
@@ -43,18 +38,13 @@ class LedgerFile:
         return self._file.position
 
     def resume(self, position: Position) -> list[Event]:
-        """Return the events of a run that resumes from a checkpoint at `position`.
-
-        Raises:
-            Refused: The file is damaged.
-        """
+        """Return the events of a run that resumes at `position`; raises `Refused` for a damaged file."""
         self._file.position = position
         events = self._parsed(self._file.rows())
-        if not self.lasting:
-            self._file.cut()
-            return events
-        self._drop_half_a_line()
-        return events + self._news()
+        if self.lasting:
+            events += self._news()
+        self._file.cut()  # a killed client had not sent the value of half a line yet
+        return events
 
     def take(self, events: Sequence[Event]) -> list[Event]:
         """Note a round's events, or return those that its clients noted, including late ones."""
@@ -67,27 +57,14 @@ class LedgerFile:
         """Note events; they are on the disk when this returns."""
         self._file.extend([event.to_json() for event in events])
 
-    def _drop_half_a_line(self) -> None:
-        """Cut off an incomplete line of a killed client, which had not sent its value yet."""
-        content = self.path.read_bytes()
-        with self.path.open("ab") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-            os.fsync(file.fileno())
-
     def _news(self) -> list[Event]:
-        """Read new whole lines."""
-        before = self._file.position
-        with self.path.open("rb") as file:
-            file.seek(before.bytes)
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._file.position = Position(before.bytes + len(whole), before.lines + whole.count(b"\n"))
         try:
-            return self._parsed([json.loads(line) for line in whole.splitlines()])
+            rows = self._file.news()
         except ValueError as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None
+        return self._parsed(rows)
 
-    def _parsed(self, rows: list[dict[str, object]]) -> list[Event]:
+    def _parsed(self, rows: list[dict[str, Any]]) -> list[Event]:
         try:
             return [event_of(row, self._own) for row in rows]
         except ValueError as error:

@@ -34,9 +34,11 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if not _take(self._file, folder):
+        try:
+            _take(self._file, folder)
+        except BaseException:
             os.close(self._file)
-            raise _refusal(folder)
+            raise
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
@@ -45,25 +47,23 @@ class Lock:
         os.close(self._file)
 
 
-def _take(file: int, folder: Path) -> bool:
-    for attempt in range(ATTEMPTS):
+def _take(file: int, folder: Path) -> None:
+    for _ in range(ATTEMPTS):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(PAUSE if attempt + 1 < ATTEMPTS else 0)
+            time.sleep(PAUSE)
+            continue
         except OSError as error:
             if error.errno not in UNSUPPORTED:
-                os.close(file)
                 raise
             log.warning("%s: this file system has no locks; let one process at a time write there", folder)
-            return True
-        else:
-            return True
-    return False
+        return
+    raise _refusal(folder)
 
 
 def refuse_if_held(folder: Path) -> None:
-    """Refuse a run directory that a process writes; raises `Refused`."""
+    """Raise `Refused` for a run directory that a process writes."""
     if is_held(folder):
         raise _refusal(folder)
 

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,10 +45,7 @@ def experiment_manifest(
 ) -> dict[str, Any]:
     """Return the manifest of an experiment's run, without its status and `run-id`.
 
-    Args:
-        experiment: The experiment.
-        data_sha256: Hash of its data.
-        not_resumable: Why the run can't be resumed after a kill; None: it can.
+    `not_resumable` says why the run can't be resumed after a kill; None: it can.
     """
     own = experiment.privacy.own
     return {
@@ -79,21 +77,16 @@ def session() -> dict[str, Any]:
 
 
 def experiment_sha256(text: str) -> str:
-    """Return the hash of an experiment file without `[runtime]`, which changes no result.
-
-    It covers the values, not the layout.
-    """
+    """Return the hash of an experiment file's values, without `[runtime]`, which changes no result."""
     tree = {key: value for key, value in tomllib.loads(text).items() if key != "runtime"}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def changed_versions(manifest: dict[str, Any]) -> list[str]:
     """Return a phrase for each package with another version than at the run's beginning."""
-    here = _versions()
+    here, before = _versions(), manifest["versions"]
     return [
-        f"{name} {here.get(name)} (was {then})"
-        for name, then in manifest["versions"].items()
-        if here.get(name) != then
+        f"{name} {here.get(name)} (was {then})" for name, then in before.items() if here.get(name) != then
     ]
 
 
@@ -102,22 +95,20 @@ def _users_modules(experiment: Experiment) -> dict[str, str]:
     folders = {}
     for reference in experiment.own_code.values():
         top = reference.partition(":")[0].partition(".")[0]
-        paths = list(getattr(sys.modules.get(top), "__path__", []))
-        file = getattr(sys.modules.get(top), "__file__", None)
-        if paths or file:
-            folders[top] = str(Path(paths[0] if paths else str(file)).absolute().parent)
+        module = sys.modules.get(top)
+        places = [*getattr(module, "__path__", []), getattr(module, "__file__", None)]
+        if places[0]:
+            folders[top] = str(Path(places[0]).absolute().parent)
     return folders
 
 
 def _versions() -> dict[str, str | None]:
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = None
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _commit() -> str | None:

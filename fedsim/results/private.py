@@ -13,10 +13,8 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.private_log import note
-from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE
-from fedsim.results.files import LineFile, Position, make_private_folder, write_whole
-
-ROWS = f"{PRIVATE}/{METRICS}"  # the rows' name in a checkpoint
+from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE, ROWS
+from fedsim.results.files import LineFile, Position, json_document, make_private_folder, write_whole
 
 
 class PrivateFiles:
@@ -25,11 +23,14 @@ class PrivateFiles:
     Attributes:
         log: `private/log.txt`.
         manifest: `private/manifest.json`: values omitted from the public one.
+
+    Raises:
+        Refused: The run directory has none.
     """
 
-    def __init__(self, run: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path) -> None:
         self.log = run / PRIVATE / LOG
-        self.manifest = dict(manifest)
+        self.manifest = read_private_manifest(run)
         self._path = run / PRIVATE
         self._rows = LineFile(run / ROWS)
         self._last: dict[str, Any] = {}
@@ -38,34 +39,20 @@ class PrivateFiles:
     def begin(run: Path, manifest: Mapping[str, Any]) -> None:
         """Make the folder, in a run directory that is being made."""
         make_private_folder(run / PRIVATE)
-        write_whole(run / PRIVATE / MANIFEST, _json(manifest), private=True)
+        write_whole(run / PRIVATE / MANIFEST, json_document(manifest), private=True)
         for name in (METRICS, LEDGER, LOG):
             write_whole(run / PRIVATE / name, b"", private=True)
 
-    @classmethod
-    def of(cls, run: Path) -> PrivateFiles:
-        """Return the private files of a run directory.
-
-        Raises:
-            Refused: There are none.
-        """
-        return cls(run, read_private_manifest(run))
-
     def resume(self, position: Position) -> None:
-        """Go on after the rows of a checkpoint.
-
-        Raises:
-            Refused: They are missing or damaged.
-        """
-        rows = LineFile(self._rows.path, position)
+        """Go on after the rows of a checkpoint; raises `Refused` if they are missing or damaged."""
+        self._rows.position = position
         try:
-            known = rows.rows()
+            known = self._rows.rows()
         except Refused:  # its message reveals their length
             raise Refused(f"{ROWS}: is not what the checkpoint was made with") from None
         for row in known:
             self._last |= row
-        rows.cut()
-        self._rows = rows
+        self._rows.cut()
         for key in ("error", "final", "wall-seconds"):
             self.manifest.pop(key, None)
         self.write()
@@ -96,15 +83,11 @@ class PrivateFiles:
 
     def write(self) -> None:
         """Write the manifest."""
-        write_whole(self._path / MANIFEST, _json(self.manifest), private=True)
+        write_whole(self._path / MANIFEST, json_document(self.manifest), private=True)
 
 
 def read_private_manifest(run: Path) -> dict[str, Any]:
-    """Return a run's private manifest.
-
-    Raises:
-        Refused: It is missing, or no JSON.
-    """
+    """Return a run's private manifest; raises `Refused` if it is missing or no JSON."""
     try:
         tree: dict[str, Any] = json.loads((run / PRIVATE / MANIFEST).read_text())
     except OSError:
@@ -112,7 +95,3 @@ def read_private_manifest(run: Path) -> dict[str, Any]:
     except ValueError:
         raise Refused(f"{PRIVATE}/{MANIFEST}: is not JSON") from None
     return tree
-
-
-def _json(tree: Mapping[str, Any]) -> bytes:
-    return json.dumps(tree, indent=2).encode() + b"\n"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
-from fedsim.results.disclosure import METRICS, is_restricted
-from fedsim.results.files import START, LineFile, Position
+from fedsim.results.disclosure import EXPERIMENT, MANIFEST, METRICS, is_restricted
+from fedsim.results.files import START, LineFile
 from fedsim.results.manifest import experiment_sha256
 from fedsim.results.private import read_private_manifest
 from fedsim.results.secret_state import check_there, state_of
@@ -24,99 +25,75 @@ class Resumption:
         manifest: As the last session left it.
         state: The state folder.
         checkpoint: The last whole round; None: the run begins again at round 1.
-        rows: The rows of `metrics.jsonl` up to there.
+        metrics: The file of rows, at the position of that round.
+        rows: The rows up to there.
         data_sha256: Hash of the run's data.
     """
 
     manifest: dict[str, Any]
     state: Path
     checkpoint: Checkpoint | None
+    metrics: LineFile
     rows: list[dict[str, Any]]
     data_sha256: str
 
-    @property
-    def position(self) -> Position:
-        """Position at which `metrics.jsonl` continues."""
-        return self.checkpoint.files[METRICS] if self.checkpoint else START
-
 
 def examine(path: Path, home: Path | None = None) -> Resumption:
-    """Find where a run directory resumes.
-
-    Args:
-        path: The run directory.
-        home: The folder of secret states; None: this user's.
+    """Find where a run directory resumes; `home` is the folder of secret states, None: this user's.
 
     Raises:
         Refused: It is no run directory or a copy, its run is completed or can't be resumed, the experiment has
             changed, or its files don't belong together.
     """
-    run = f"run {str(path)!r}"
-    manifest = _manifest(path, run)
-    if manifest.get("kind", "experiment") != "experiment":
-        raise Refused(f"{run}: is the run of a {manifest['kind']}; only an experiment's can be resumed")
-    if manifest["status"] == "completed":
-        raise Refused(
-            f"{run}: is completed; only a run that was killed, interrupted or failed can be resumed"
-        )
-    if not manifest["resumable"]:
-        raise Refused(f"{run}: can't be resumed: {manifest['not-resumable']}")
-    if _experiment_sha256(path) != manifest["experiment-sha256"]:
-        raise Refused(f"{run}: experiment.toml has changed since the run began; only [runtime] may change")
-    if "deployment" in manifest:
-        there = manifest["deployment"]
-        raise Refused(
-            f"{run}: is the copy of a run at {there['address']}; fedsim resume {there['run']} --on "
-            f"{there['address']} goes on with it"
-        )
     try:
+        manifest = _resumable(path)
         state = state_of(path, manifest, home)
         if state != path:
             check_there(state)
-        data_sha256 = _data_sha256(path, manifest)
+        began_with = read_private_manifest(path) if is_restricted(manifest["noise"]) else manifest
+        data_sha256 = str(began_with["data-sha256"])
         checkpoint = _checkpoint_in(state, path, manifest, data_sha256)
-        found = Resumption(manifest, state, checkpoint, [], data_sha256)
-        rows = LineFile(path / METRICS, found.position).rows()
+        metrics = LineFile(path / METRICS, checkpoint.files[METRICS] if checkpoint else START)
+        return Resumption(manifest, state, checkpoint, metrics, metrics.rows(), data_sha256)
     except Refused as refused:
-        raise Refused(f"{run}: {refused}") from None
-    return Resumption(manifest, state, checkpoint, rows, data_sha256)
+        raise Refused(f"run {str(path)!r}: {refused}") from None
 
 
 def check_data(path: Path, found: Resumption, sha256: str) -> None:
-    """Refuse to resume with other data than the run began with.
-
-    Raises:
-        Refused: The hash differs.
-    """
+    """Refuse to resume with other data than the run began with; raises `Refused`."""
     if sha256 != found.data_sha256:
         hashes = f": data-sha256 was {found.data_sha256} and is {sha256}"
         said = "" if is_restricted(found.manifest["noise"]) else hashes
         raise Refused(f"run {str(path)!r}: the data has changed since the run began{said}")
 
 
-def _data_sha256(path: Path, manifest: dict[str, Any]) -> str:
-    """Return the hash of a run's data; raises `Refused` if it should be in the private files and is missing."""
-    tree = read_private_manifest(path) if is_restricted(manifest["noise"]) else manifest
-    return str(tree["data-sha256"])
-
-
-def _manifest(path: Path, run: str) -> dict[str, Any]:
+def _resumable(path: Path) -> dict[str, Any]:
+    """Return the manifest of a run that can be resumed; raises `Refused` for others."""
     try:
-        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
     except OSError:
-        raise Refused(f"{run}: has no manifest.json; a run directory is needed") from None
+        raise Refused("has no manifest.json; a run directory is needed") from None
     except ValueError:
-        raise Refused(f"{run}: manifest.json is not JSON; a run directory is needed") from None
+        raise Refused("manifest.json is not JSON; a run directory is needed") from None
     if "run-id" not in manifest:
-        raise Refused(f"{run}: was written by a version of fedsim that kept no checkpoints")
+        raise Refused("was written by a version of fedsim that kept no checkpoints")
+    if manifest.get("kind", "experiment") != "experiment":
+        raise Refused(f"is the run of a {manifest['kind']}; only an experiment's can be resumed")
+    if manifest["status"] == "completed":
+        raise Refused("is completed; only a run that was killed, interrupted or failed can be resumed")
+    if not manifest["resumable"]:
+        raise Refused(f"can't be resumed: {manifest['not-resumable']}")
+    sha256 = None
+    with suppress(OSError, ValueError):
+        sha256 = experiment_sha256((path / EXPERIMENT).read_text(encoding="utf-8"))
+    if sha256 != manifest["experiment-sha256"]:
+        raise Refused("experiment.toml has changed since the run began; only [runtime] may change")
+    if "deployment" in manifest:
+        run, address = manifest["deployment"]["run"], manifest["deployment"]["address"]
+        raise Refused(
+            f"is the copy of a run at {address}; fedsim resume {run} --on {address} goes on with it"
+        )
     return manifest
-
-
-def _experiment_sha256(path: Path) -> str | None:
-    try:
-        return experiment_sha256((path / "experiment.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _checkpoint_in(state: Path, path: Path, manifest: dict[str, Any], data_sha256: str) -> Checkpoint | None:
@@ -136,11 +113,10 @@ def _check(checkpoint: Checkpoint, manifest: dict[str, Any], data_sha256: str) -
     """Refuse a checkpoint of another run."""
     if checkpoint.run_id != manifest["run-id"]:
         raise Refused(f"{FOLDER}: belongs to run {checkpoint.run_id}, and this is run {manifest['run-id']}")
-    expected = {"experiment_sha256": manifest["experiment-sha256"], "data_sha256": data_sha256}
-    for name, sha256 in expected.items():
-        key, theirs = name.replace("_", "-"), getattr(checkpoint, name)
-        if theirs != sha256:
-            secret = name == "data_sha256" and is_restricted(manifest["noise"])
-            raise Refused(
-                f"{FOLDER}: was made with {f'another {key}' if secret else f'{key} {theirs}, not {sha256}'}"
-            )
+    then, now = checkpoint.experiment_sha256, manifest["experiment-sha256"]
+    if then != now:
+        raise Refused(f"{FOLDER}: was made with experiment-sha256 {then}, not {now}")
+    if checkpoint.data_sha256 != data_sha256:
+        hashes = f"data-sha256 {checkpoint.data_sha256}, not {data_sha256}"
+        said = "another data-sha256" if is_restricted(manifest["noise"]) else hashes
+        raise Refused(f"{FOLDER}: was made with {said}")

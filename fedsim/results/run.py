@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE
+from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE, ROWS
+from fedsim.results.files import rows_in
 from fedsim.results.lock import is_held
 from fedsim.tasks.metric import Scoring
 
@@ -20,11 +22,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run directory, finished or under way.
-
-    Attributes:
-        path: The directory.
-    """
+    """The run directory at `path`, finished or under way."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -76,8 +74,7 @@ class Run:
         """
         if self.kind != "experiment":
             return []
-        lines = (self.path / METRICS).read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        return rows_in((self.path / METRICS).read_bytes())
 
     @property
     def private_rows(self) -> list[dict[str, Any]]:
@@ -86,10 +83,10 @@ class Run:
         Raises:
             Refused: There are none: noise is seeded, so that `rows` are complete; or this is a copy or an export.
         """
-        file = self.path / PRIVATE / METRICS
+        file = self.path / ROWS
         if not file.is_file():
-            raise Refused(f"run {str(self.path)!r}: has no {PRIVATE}/{METRICS}")
-        return [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+            raise Refused(f"run {str(self.path)!r}: has no {ROWS}")
+        return rows_in(file.read_bytes())
 
     @property
     def ledger(self) -> Path:
@@ -146,6 +143,13 @@ class Run:
         model = build(self.experiment.model, task_of(self.experiment, prepare(self.experiment).spec))
         model.load_state_dict(load_file(weights))
         return model.eval()
+
+
+def numbers_of(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield a row's numbers, except the round."""
+    for name, value in row.items():
+        if name != "round" and isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
 
 
 def load_run(path: str | Path) -> Run:

@@ -7,7 +7,7 @@ counts. All of it is then outside, in a folder of the run's own:
     HOME/<run-id>/          mode 0700; HOME: $FEDSIM_STATE_HOME/runs, else $XDG_STATE_HOME/fedsim/runs, else
                             ~/.local/state/fedsim/runs; of a server process: STATE/secrets
       checkpoint/           the last whole round, and the clients' states
-      cohorts.jsonl         DP-FTRL's cohorts, each before anyone of it is asked (`cohort_notes`)
+      cohorts.jsonl         DP-FTRL's cohorts, each before anyone of it is asked (`note_cohort`)
       key                   of DP-FTRL's noise
       round-begun           the last round that clients have begun and that can't be run again
       run                   the path of the run directory
@@ -26,29 +26,25 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.privacy.events import Noise
-from fedsim.results.files import make_private_folder, sync_folder, write_whole
+from fedsim.results.files import LineFile, create_private, make_private_folder, sync_folder, write_whole
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "FEDSIM_STATE_HOME"
-KEY, RUN = "key", "run"
+KEY, RUN, COHORTS = "key", "run", "cohorts.jsonl"
 KEY_BYTES = 32
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def default_home() -> Path:
-    """Return the folder of this user's secret states.
-
-    Raises:
-        Refused: No variable names one, and the user has no home.
-    """
+    """Return the folder of this user's secret states; raises `Refused` without a home or a variable for it."""
     if own := os.environ.get(VARIABLE):
         return Path(own).absolute() / "runs"
     try:
@@ -59,15 +55,9 @@ def default_home() -> Path:
 
 
 def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -> Path:
-    """Return a run's state folder: its directory, or a secret one; a run that can't be resumed keeps no secrets.
+    """Return a run's state folder: its directory, or a secret one in `home` (None: this user's).
 
-    Args:
-        run: The run directory.
-        manifest: Its manifest.
-        home: The folder of secret states; None: this user's.
-
-    Raises:
-        Refused: A secret folder is impossible.
+    A run that can't be resumed keeps no secrets. Raises `Refused` if a secret folder is impossible.
     """
     if manifest.get("noise") != Noise.SYSTEM or not manifest["resumable"]:
         return run
@@ -77,14 +67,9 @@ def state_of(run: Path, manifest: Mapping[str, Any], home: Path | None = None) -
 
 
 def make(folder: Path, run: Path) -> None:
-    """Make the secret folder of a new run, and erase leftover ones of completed runs.
+    """Make the secret folder (of `state_of`) of a future run directory, and erase leftover ones of completed runs.
 
-    Args:
-        folder: From `state_of`.
-        run: The future run directory.
-
-    Raises:
-        Refused: It can't be made.
+    Raises `Refused` if it can't be made.
     """
     home = folder.parent
     try:
@@ -93,13 +78,13 @@ def make(folder: Path, run: Path) -> None:
             make_private_folder(each)
         write_whole(folder / RUN, f"{run.absolute()}\n".encode(), private=True)
         sync_folder(home)
+        for other in home.iterdir():
+            if _is_of_completed(other):
+                erase(other)
     except OSError as error:
         raise Refused(
             f"state folder {str(folder)!r}: {error.strerror}; {VARIABLE} may name another"
         ) from None
-    for other in home.iterdir():
-        if _is_of_completed(other):
-            erase(other)
 
 
 def check_there(folder: Path) -> None:
@@ -112,11 +97,7 @@ def check_there(folder: Path) -> None:
 
 
 def key_in(folder: Path) -> bytes:
-    """Return the key of a run's noise, the same in all sessions: 32 bytes, on the disk when this returns.
-
-    Raises:
-        Refused: It is damaged.
-    """
+    """Return a run's noise key, 32 bytes, on the disk when this returns; raises `Refused` if damaged."""
     path = folder / KEY
     if not path.exists():
         write_whole(path, os.urandom(KEY_BYTES), private=True)
@@ -124,6 +105,39 @@ def key_in(folder: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise Refused(f"{str(path)!r}: is damaged; {KEY_BYTES} bytes are needed")
     return key
+
+
+def note_cohort(folder: Path, round_: int, clients: Sequence[int]) -> None:
+    """Note the cohort of a round; it is on the disk when this returns, before its clients are asked.
+
+    Its participations count from then on, whatever becomes of the round. A checkpoint has only those of whole rounds:
+    after a kill the others would be forgotten, and clients could take part more often than the noise allows.
+    """
+    file = LineFile(folder / COHORTS)
+    if not file.path.exists():
+        create_private(file.path)
+        sync_folder(folder)
+    file.append({"round": round_, "clients": list(clients)})
+
+
+def cohorts_in(folder: Path) -> dict[int, list[int]]:
+    """Return the noted cohorts by round; raises `Refused` if they are damaged.
+
+    An incomplete last line, of a cohort that was not asked, is cut off.
+    """
+    file = LineFile(folder / COHORTS)
+    if not file.path.exists():
+        return {}
+    damaged = f"{str(file.path)!r}: is damaged;"
+    try:
+        lines = file.news()
+        cohorts = {int(line["round"]): [int(client) for client in line["clients"]] for line in lines}
+    except (ValueError, KeyError, TypeError):
+        raise Refused(f"{damaged} a line of JSON for each round is needed") from None
+    if len(cohorts) < len(lines):
+        raise Refused(f"{damaged} a round has two cohorts")
+    file.cut()
+    return cohorts
 
 
 def erase(folder: Path) -> None:
@@ -136,7 +150,7 @@ def erase(folder: Path) -> None:
 
 
 def _is_of_completed(folder: Path) -> bool:
-    """Return whether a secret folder belongs to a completed run; a moved run, which may be resumed, does not count."""
+    """Return whether a secret folder belongs to a completed run; a moved run, which may be resumed, doesn't count."""
     try:
         run = Path((folder / RUN).read_text().rstrip("\n"))
         manifest = json.loads((run / "manifest.json").read_text())

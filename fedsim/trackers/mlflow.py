@@ -12,8 +12,7 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.results.frames import settings_of
-from fedsim.results.run import Run
-from fedsim.tracking import numbers_of
+from fedsim.results.run import Run, numbers_of
 
 LOCAL = "sqlite:///mlflow.db"
 RUN_ID = "fedsim.run-id"  # the tag by which a resumed run is found
@@ -48,7 +47,7 @@ class MLflowTracker:
             return
         with _one_at_a_time():
             self._client = self._make(tracking_uri=self._uri)
-            self._run = self._found(run) or self._created(run)
+            self._run = self._begun(run)
         told = self._told(run)
         for each in run.rows:
             if each["round"] > told:
@@ -70,21 +69,15 @@ class MLflowTracker:
             self._client.set_terminated(self._run, ENDS.get(run.status, "KILLED"))
             self._client = None
 
-    def _found(self, run: Run) -> str | None:
-        """Return MLflow's run of an earlier session, set to running again."""
-        experiment = self._client.get_experiment_by_name(run.manifest["name"])
-        if experiment is None:
-            return None
-        wanted = f"tags.`{RUN_ID}` = '{run.manifest['run-id']}'"
-        for found in self._client.search_runs([experiment.experiment_id], filter_string=wanted):
-            self._client.update_run(found.info.run_id, status="RUNNING")
-            return str(found.info.run_id)
-        return None
-
-    def _created(self, run: Run) -> str:
+    def _begun(self, run: Run) -> str:
+        """Return MLflow's run of an earlier session, set to running again, or a new one."""
         manifest = run.manifest
         experiment = self._client.get_experiment_by_name(manifest["name"])
         place = experiment.experiment_id if experiment else self._client.create_experiment(manifest["name"])
+        wanted = f"tags.`{RUN_ID}` = '{manifest['run-id']}'"
+        for found in self._client.search_runs([place], filter_string=wanted):
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            return str(found.info.run_id)
         tags = {
             RUN_ID: manifest["run-id"],
             "fedsim.path": str(run.path),

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.run import Run
-from fedsim.tracking import numbers_of
+from fedsim.results.run import Run, numbers_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -63,10 +62,9 @@ class TensorBoardTracker:
 
 
 def _let_a_second_pass(folder: Path) -> None:
-    """Wait until no earlier session's file has this second in its name.
+    """Wait until no earlier session's file has this second in its name, so that this session is read after it.
 
-    Files are read in the order of their names, which have the second of creation and then the process id: otherwise a
-    session might be read before its predecessor.
+    Files are read in the order of their names, which have the second of creation and then the process id.
     """
     while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
         time.sleep(0.05)

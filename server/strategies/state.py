@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.arrays import arrays_in, record_of
 from fedsim.catalogue import StrategyEntry
-from fedsim.results.trees import Tree
+from fedsim.results.checkpoint import Tree
 
 METHODS = ("state_dict", "load_state_dict")
 

@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedsim import Refused
-from fedsim.results.checkpoint import FILE, FOLDER, Checkpoint, read_checkpoint
-from fedsim.results.client_states import ClientStates
+from fedsim.results.checkpoint import (
+    FILE,
+    FOLDER,
+    Checkpoint,
+    ClientStates,
+    put_together,
+    read_checkpoint,
+    take_apart,
+)
 from fedsim.results.files import LineFile, Position, write_whole
-from fedsim.results.trees import put_together, take_apart
 from fedsim.streams import numpy_stream
 
 ARRAYS = hnp.arrays(

@@ -12,9 +12,7 @@ import pytest
 
 from fedsim import Refused
 from fedsim.results import secret_state
-from fedsim.results.checkpoint import Checkpoint, read_checkpoint
-from fedsim.results.client_states import ClientStates
-from fedsim.results.cohort_notes import CohortNotes
+from fedsim.results.checkpoint import Checkpoint, ClientStates, read_checkpoint
 from fedsim.results.directory import RunDirectory
 from fedsim.results.files import Position, write_whole
 
@@ -41,7 +39,7 @@ def fill(folder: Path, run: Path) -> None:
     """Write all that a run keeps in its secret folder."""
     secret_state.make(folder, run)
     secret_state.key_in(folder)
-    CohortNotes(folder).note(1, [0, 4])
+    secret_state.note_cohort(folder, 1, [0, 4])
     states = ClientStates(folder)
     states.keep(1, {0: b"state", 4: b"state"})
     position = {"metrics.jsonl": Position(0, 0)}
@@ -166,18 +164,16 @@ def test_what_a_kill_kept_from_being_erased_is_erased_by_the_next_run_and_nothin
 
 
 def test_cohorts_come_back_and_half_a_line_is_cut(tmp_path: Path) -> None:
-    assert CohortNotes(tmp_path).load() == {}
-    notes = CohortNotes(tmp_path)
-    notes.note(1, [0, 4])
-    notes.note(2, [])
+    assert secret_state.cohorts_in(tmp_path) == {}
+    secret_state.note_cohort(tmp_path, 1, [0, 4])
+    secret_state.note_cohort(tmp_path, 2, [])
     file = tmp_path / "cohorts.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"round": 3, "clients": [1, 2')
-    later = CohortNotes(tmp_path)
-    assert later.load() == {1: [0, 4], 2: []}
+    assert secret_state.cohorts_in(tmp_path) == {1: [0, 4], 2: []}
     assert file.read_bytes() == whole
-    later.note(3, [7])
-    assert CohortNotes(tmp_path).load() == {1: [0, 4], 2: [], 3: [7]}
+    secret_state.note_cohort(tmp_path, 3, [7])
+    assert secret_state.cohorts_in(tmp_path) == {1: [0, 4], 2: [], 3: [7]}
 
 
 @pytest.mark.parametrize(
@@ -190,9 +186,8 @@ def test_cohorts_come_back_and_half_a_line_is_cut(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_cohorts_are_refused(tmp_path: Path, line: str, saying: str) -> None:
-    notes = CohortNotes(tmp_path)
-    notes.note(1, [0])
+    secret_state.note_cohort(tmp_path, 1, [0])
     with (tmp_path / "cohorts.jsonl").open("a") as file:
         file.write(f"{line}\n")
     with pytest.raises(Refused, match=saying):
-        notes.load()
+        secret_state.cohorts_in(tmp_path)

@@ -13,10 +13,11 @@ import fedsim
 from fedsim import Experiment, Refused, Run, RunFailed
 from fedsim.cli import app
 from fedsim.progress import Silent
+from fedsim.results.run import numbers_of
 from fedsim.sweeps import Pruning, State
 from fedsim.sweeps.messages import Ended, Order
 from fedsim.sweeps.worker import play
-from fedsim.tracking import numbers_of, packed, tracker_of
+from fedsim.tracking import packed, tracker_of
 from tests.conftest import experiment
 from tests.support.runs import bits
 from tests.support.stopping import stopped

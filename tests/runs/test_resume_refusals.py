@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.cli import app
-from fedsim.results.client_states import ClientStates
+from fedsim.results.checkpoint import ClientStates
 from fedsim.results.lock import Lock
 from tests.conftest import experiment
 from tests.support.stopping import Killed, Listener, change, die, rewrite, stopped

@@ -19,7 +19,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = -1
-        for name in ("os.fsync", "os.rename", "fedsim.results.client_states.ClientStates.keep"):
+        for name in ("os.fsync", "os.rename", "fedsim.results.checkpoint.ClientStates.keep"):
             self._guard(monkeypatch, name)
 
     def _guard(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -8,9 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from fedsim.flower.records import decode_records
-from fedsim.results.checkpoint import read_checkpoint
-from fedsim.results.client_states import ClientStates
-from fedsim.results.trees import Tree
+from fedsim.results.checkpoint import ClientStates, Tree, read_checkpoint
 
 Values = dict[str, np.ndarray]
 

@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
-from fedsim.results.trees import Tree
+from fedsim.results.checkpoint import Tree
 
 
 class Averaging(FedAvg):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from fedsim.errors import Refused
-from fedsim.results.directory import DRAFT, check_free
+from fedsim.results.directory import check_free
 from fedsim.results.disclosure import EXPERIMENT, LEDGER, MANIFEST, METRICS, may_be_copied
-from fedsim.results.files import drafted, sync_folder, write_whole
+from fedsim.results.files import DRAFT, drafted, sync_folder, write_whole
 from fedsim.results.lock import NAME as LOCK
 from fedsim.results.lock import Lock
 
