@@ -15,8 +15,8 @@ from flwr.clientapp import ClientApp
 from fedsim.algorithms import Job
 from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
-from fedsim.clients.fields import checked_changes, own_values, received_fields
 from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod, transform_mod
+from fedsim.clients.mods.fields import checked_changes, own_values, received_fields
 from fedsim.clients.private_output import private_output_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import Trained, train

@@ -23,7 +23,7 @@ from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
-from fedsim.layout import Layout
+from fedsim.layout import Layout, check_float
 from fedsim.mechanisms import refused
 from fedsim.models import initial_model
 from fedsim.models.made_up import made_up
@@ -39,21 +39,18 @@ from fedsim.results.disclosure import PUBLIC
 from fedsim.schedules.rate import check_schedule
 from fedsim.server.aggregation.folded import Folded
 from fedsim.server.aggregation.gathered import Gathered
-from fedsim.server.aggregation.protection import described_policy, policy_for, secure_grid
-from fedsim.server.aggregation.secure import Secure
+from fedsim.server.aggregation.replies import own_mechanism
+from fedsim.server.aggregation.secure import policy_for, secure_aggregator
 from fedsim.server.aggregation.updates import Aggregator
 from fedsim.server.checkpoint import restore_checkpoint, why_not_resumable, write_checkpoint
+from fedsim.server.deployed_grid import DeployedGrid
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.evaluation import Evaluation
+from fedsim.server.evaluation import Evaluation, check_target
 from fedsim.server.federation import Federation
 from fedsim.server.fields import ServerFields
-from fedsim.server.float_model import check_float
-from fedsim.server.grids.deployed import DeployedGrid
-from fedsim.server.own_sampling import own_sampling
 from fedsim.server.private_output import private_output
 from fedsim.server.process import ServerProcess
-from fedsim.server.schedules.build import build_schedule
-from fedsim.server.stopping import check_target
+from fedsim.server.sampling import build_schedule, own_sampling
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
@@ -171,7 +168,7 @@ def _federation(
     check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if mechanism.unit is Unit.CLIENT or experiment.transforms:
-        check_float(experiment, arrays)
+        check_float(experiment.model.name, arrays)
     algorithm = algorithm_of(experiment)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     fields = first_fields(algorithm, arrays_in(arrays), trained)
@@ -202,8 +199,7 @@ def _federation(
     enrolment = _enrol(experiment, data, grid, deployment)
     aggregator: Aggregator
     if policy is not None:
-        secured = secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment)
-        aggregator = Secure(secured, described_policy(experiment, policy))
+        aggregator = secure_aggregator(grid, experiment, policy, enrolment.nodes, label, deployment)
     else:
         aggregator = schedule or _aggregator(experiment, half)
     return Federation(
@@ -232,7 +228,7 @@ def _federation(
 def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
     """Return the aggregator without secure aggregation: a linear strategy gets the mean, any other one each update."""
     uniform = experiment.server.weighting == "uniform"
-    own = "" if experiment.privacy.own is None else experiment.privacy.own.use
+    own = own_mechanism(experiment)
     if experiment.server.strategy_entry.linear:
         return Folded(uniform=uniform, clipped=half.noises, own=own)
     return Gathered(uniform=uniform, own=own)

@@ -18,8 +18,8 @@ from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import RECORD
+from fedsim.server.evaluation import Stopping
 from fedsim.server.federation import Federation
-from fedsim.server.stopping import Stopping
 from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
 
 

@@ -1,7 +1,8 @@
-"""Evaluates the global model on the central test set and on clients' held-out examples."""
+"""Evaluates the global model, centrally and on clients; early stopping; a warning when the model collapses."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,16 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.cohorts.draw import draw
+from fedsim.sections import ServerSection
 from fedsim.server.aggregation.replies import metrics_of
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 from fedsim.streams import numpy_stream
 from fedsim.tasks import Metric, Score, Scoring
+from fedsim.tasks.metric import ACCURACY
 
 # Quantiles over clients of the headline metric, for a round's row: the worst client's and three more.
 SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}
@@ -98,3 +102,83 @@ def spread(metric: Metric, records: Sequence[Mapping[str, Any]]) -> dict[str, fl
     names = SPREAD_OF_LOWER if metric.lower_is_better else SPREAD
     quantiles = np.quantile(values, list(names.values()))
     return {f"client-{metric.name}-{n}": float(q) for n, q in zip(names, quantiles, strict=True)}
+
+
+def check_target(server: ServerSection, scoring: Scoring) -> None:
+    """Refuse a `target-accuracy` where the task has no accuracy."""
+    if server.target_accuracy is not None and ACCURACY.name not in scoring.names:
+        raise Refused(
+            f"server.target-accuracy = {server.target_accuracy}: the task {scoring.task!r} has no accuracy; allowed: "
+            f"server.target, of its headline metric, {scoring.headline.name}"
+        )
+
+
+@dataclass
+class Stopping:
+    """State of `server.patience`; part of the checkpoint.
+
+    Attributes:
+        best_loss: Lowest test loss so far.
+        evaluations_since_best: Evaluations without a lower loss since.
+    """
+
+    best_loss: float = float("inf")
+    evaluations_since_best: int = 0
+
+    def is_enough(self, server: ServerSection, headline: Metric, scores: Mapping[str, float]) -> bool:
+        """Record an evaluation, and return whether a target or `patience` ends the run.
+
+        Args:
+            server: Sets the targets and the patience.
+            headline: The task's headline metric.
+            scores: On the central test set, by column.
+        """
+        if scores["loss"] < self.best_loss:
+            self.best_loss, self.evaluations_since_best = scores["loss"], 0
+        else:
+            self.evaluations_since_best += 1
+        reached = server.target_accuracy is not None and scores[ACCURACY.name] >= server.target_accuracy
+        if server.target is not None and headline.name in scores:
+            score = scores[headline.name]
+            reached = score <= server.target if headline.lower_is_better else score >= server.target
+        return reached or (server.patience is not None and self.evaluations_since_best >= server.patience)
+
+
+@dataclass
+class Collapse:
+    """Compares each evaluation on the test set with the first one and the best one.
+
+    Attributes:
+        first: Headline metric and loss of the first evaluation; None before it.
+        best_loss: Lowest loss so far.
+        reported: Whether a collapse was reported and the model has not recovered since.
+    """
+
+    first: tuple[float, float] | None = None
+    best_loss: float = math.inf
+    reported: bool = False
+
+    def warning(self, metric: Metric, scores: Mapping[str, float]) -> str:
+        """Return a warning at the first evaluation of a collapse, else an empty string.
+
+        The model has collapsed if its loss is not finite; or if it scores no better than the first one, and the loss
+        had fallen by a fifth or has doubled.
+
+        Args:
+            metric: The task's headline metric.
+            scores: Of the model, with the metric and `loss`.
+        """
+        value, loss = scores[metric.name], scores["loss"]
+        self.first = self.first or (value, loss)
+        self.best_loss = min(self.best_loss, loss)
+        first_value, first_loss = self.first
+        no_better = metric.best([value, first_value]) == first_value and loss > first_loss
+        far_off = self.best_loss < 0.8 * first_loss or loss > 2 * first_loss
+        collapsed = not math.isfinite(loss) or (no_better and far_off)
+        is_news, self.reported = collapsed and not self.reported, collapsed
+        if not is_news:
+            return ""
+        return (
+            f"the model has collapsed: {metric.name} {value:.4g} and loss {loss:.4g} after {first_value:.4g} and "
+            f"{first_loss:.4g} at first; a smaller client.learning-rate or fewer local steps may help"
+        )

@@ -18,7 +18,7 @@ from fedsim.algorithms.protocol import Fields
 from fedsim.arrays import record_of, values_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
-from fedsim.layout import Layout
+from fedsim.layout import Layout, plus
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
@@ -26,13 +26,10 @@ from fedsim.privacy.server_half import ServerHalf
 from fedsim.results.disclosure import PUBLIC
 from fedsim.server.aggregation.replies import AWAY
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
-from fedsim.server.collapse import Collapse
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.evaluation import Evaluation
+from fedsim.server.evaluation import Collapse, Evaluation, Stopping
 from fedsim.server.fields import ServerFields
-from fedsim.server.grids.cohort import CohortGrid
-from fedsim.server.stopping import Stopping
-from fedsim.vectors import plus
+from fedsim.server.grids import CohortGrid
 
 RELEASED = "released-"  # prefix of a noised metric's column
 

@@ -13,7 +13,7 @@ from fedsim.arrays import record_of
 from fedsim.errors import RunFailed
 from fedsim.layout import Layout
 from fedsim.messages import OWN
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 
 
 class ServerFields:

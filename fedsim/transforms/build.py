@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
+from fedsim.making import made
+from fedsim.sections import TransformSection
 from fedsim.streams import numpy_stream
 from fedsim.threads import single_threaded
 from fedsim.transforms.protocol import Transform, Values
@@ -23,22 +25,17 @@ def transforms_of(experiment: Experiment) -> tuple[Transform, ...]:
     Raises:
         Refused: The callable is missing, doesn't take the options, or returns no transform.
     """
-    transforms = []
-    for index, section in enumerate(experiment.transforms or ()):
-        where = f"transforms.{index}.name = {section.name!r}"
-        try:
-            make: Any = section.entry.load()
-            made = make(**section.arguments)
-        except Refused as refused:
-            raise Refused(f"{where}: {refused}") from None
-        except (TypeError, ValueError) as error:
-            raise Refused(f"{where}: {error}") from None
-        if not isinstance(made, Transform):
-            raise Refused(
-                f"{where}: returned {type(made).__name__}; an object with apply(update, draws) is needed"
-            )
-        transforms.append(made)
-    return tuple(transforms)
+
+    def transform_of(index: int, section: TransformSection) -> Transform:
+        transform: Transform = made(
+            lambda: section.entry.load()(**section.arguments),
+            Transform,
+            f"transforms.{index}.name = {section.name!r}",
+            "an object with apply(update, draws)",
+        )
+        return transform
+
+    return tuple(itertools.starmap(transform_of, enumerate(experiment.transforms or ())))
 
 
 def transformed(

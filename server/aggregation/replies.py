@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
+from fedsim.experiment import Experiment
 from fedsim.layout import Expected
 from fedsim.mechanisms import loads
 from fedsim.privacy.events import Event
@@ -21,6 +22,11 @@ LATE = "did not answer in time"  # reason for failure of a client without a repl
 AWAY = "is away"  # of an offline client
 
 Records = Mapping[str, Expected]  # the arrays of a reply, by record
+
+
+def own_mechanism(experiment: Experiment) -> str:
+    """Return the reference of the user's own mechanism; empty: the run's mechanism is fedsim's."""
+    return "" if experiment.privacy.own is None else experiment.privacy.own.use
 
 
 def metrics_of(reply: Message) -> MetricRecord:

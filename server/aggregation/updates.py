@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -14,7 +14,7 @@ from fedsim.algorithms.protocol import Fields
 from fedsim.layout import Layout
 from fedsim.privacy.events import Event
 from fedsim.privacy.server_half import Sums
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 
 
 class Updates(ABC):
@@ -27,28 +27,32 @@ class Updates(ABC):
     """
 
     count: int = 0
-    reported: Mapping[str, float]
-    reported_sums: Mapping[str, float]
+    reported: Mapping[str, float] = {}
+    reported_sums: Mapping[str, float] = {}
 
     @abstractmethod
     def messages(self) -> list[Message]:
-        """Return the messages that the strategy aggregates, in the order of the clients."""
-
-    @abstractmethod
-    def changes(self) -> Fields:
-        """Return the unweighted mean changes of an algorithm's fields, float64.
+        """Return the messages that the strategy aggregates, in the order of the clients.
 
         Raises:
             TypeError: Clients sent clipped differences.
         """
 
-    @abstractmethod
+    def changes(self) -> Fields:
+        """Return the unweighted mean changes of an algorithm's fields, float64; none, unless overridden.
+
+        Raises:
+            TypeError: Clients sent clipped differences.
+        """
+        return {}
+
     def sums(self) -> Sums:
         """Return the sum of the clients' clipped differences, float64, by the layout's names.
 
         Raises:
             TypeError: Clients sent models.
         """
+        raise TypeError("clients sent models, not clipped differences")
 
 
 class NoUpdates(Updates):
@@ -58,19 +62,12 @@ class NoUpdates(Updates):
         layout: Of an update.
     """
 
-    reported: Mapping[str, float] = {}
-    reported_sums: Mapping[str, float] = {}
-
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     def messages(self) -> list[Message]:
         """Return none."""
         return []
-
-    def changes(self) -> Fields:
-        """Return none."""
-        return {}
 
     def sums(self) -> Sums:
         """Return zeros."""
@@ -123,7 +120,7 @@ class Ask:
     timeout: float
 
 
-class Aggregator(Protocol):
+class Aggregator(ABC):
     """Trains a cohort and collects its updates.
 
     Attributes:
@@ -131,12 +128,12 @@ class Aggregator(Protocol):
             their events to themselves, and a round may have no sum.
     """
 
-    @property
-    def secure(self) -> bool:
-        """Whether secure aggregation sums updates."""
+    secure: ClassVar[bool] = False
 
+    @abstractmethod
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort."""
 
     def report(self) -> dict[str, Any]:
         """Return the manifest's entry on secure aggregation; empty without it."""
+        return {}

@@ -13,16 +13,14 @@ import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedsim.algorithms.protocol import Fields
 from fedsim.arrays import values_of
+from fedsim.layout import plus
 from fedsim.messages import ARRAYS, METRICS
 from fedsim.privacy.cohorts.sampling import Coins
-from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.gathered import gather
 from fedsim.server.aggregation.replies import Update
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
-from fedsim.server.schedules.protocol import Schedule
-from fedsim.vectors import plus
+from fedsim.server.schedules import Schedule
 
 MEAN = math.sqrt(math.pi / 2)  # makes the mean of a half-normal time 1
 Training = tuple[int, int]  # a client, and the round of its model
@@ -75,14 +73,6 @@ class BufferedMean(Updates):
         metrics: dict[str, Any] = {**self.reported, "num-examples": self._examples}
         content = RecordDict({ARRAYS: plus(self._ask.model, self._mean), METRICS: MetricRecord(metrics)})
         return [Message(content, reply_to=self._ask.requests[0])]
-
-    def changes(self) -> Fields:
-        """Return no fields: they need synchronous rounds."""
-        return {}
-
-    def sums(self) -> Sums:
-        """Raise `TypeError`: there are no clipped differences."""
-        raise TypeError("clients sent models, not clipped differences")
 
 
 class Buffered(Schedule):

@@ -21,7 +21,7 @@ from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
 from fedsim.server.fields import ServerFields
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Scoring
 from fedsim.training import plan_of, training_of

@@ -1,13 +1,16 @@
-"""A user's own cohort sampling: loads it by reference, and checks each cohort."""
+"""A user's own cohort sampling, and an experiment's schedule of rounds: loaded by reference, and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from fedsim.errors import Refused, RunFailed
+from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
+from fedsim.making import keywords, made
 from fedsim.privacy.cohorts.sampling import CohortSampling, Coins
+from fedsim.server.aggregation.replies import own_mechanism
+from fedsim.server.schedules import Schedule
 
 
 class OwnSampling(CohortSampling):
@@ -15,13 +18,13 @@ class OwnSampling(CohortSampling):
 
     Args:
         own: The user's sampling.
-        name: Its reference, for messages.
+        where: Its key and its reference, for messages.
     """
 
-    def __init__(self, own: CohortSampling, name: str) -> None:
+    def __init__(self, own: CohortSampling, where: str) -> None:
         super().__init__()
         self._own = own
-        self._name = name
+        self._where = where
 
     def draw(self, round_: int, clients: int) -> list[int]:
         """Return the user's cohort, in ascending order. As `CohortSampling` says.
@@ -29,7 +32,7 @@ class OwnSampling(CohortSampling):
         Raises:
             RunFailed: The sampling raised an error, drew a client twice, or drew an unknown client.
         """
-        where = f"round {round_}: server.sampling = {self._name!r}"
+        where = f"round {round_}: {self._where}"
         try:
             cohort = sorted(int(client) for client in self._own.draw(round_, clients))
         except Exception as error:
@@ -66,13 +69,36 @@ def own_sampling(experiment: Experiment, clients: int, coins: Coins) -> OwnSampl
     """
     server = experiment.server
     where = f"server.sampling = {server.sampling!r}"
-    options = {key.replace("-", "_"): value for key, value in (server.sampling_options or {}).items()}
-    try:
-        made = server.sampling_entry.load()(server.cohort, clients, coins, **options)
-    except (TypeError, ValueError) as error:  # a `Refused` is one
-        raise Refused(f"{where}: {error}") from None
-    if not isinstance(made, CohortSampling):
-        raise Refused(
-            f"{where}: returned {type(made).__name__}; a fedsim.privacy.cohorts.sampling.CohortSampling is needed"
-        )
-    return OwnSampling(made, server.sampling)
+    options = keywords(server.sampling_options)
+    sampling = made(
+        lambda: server.sampling_entry.load()(server.cohort, clients, coins, **options),
+        CohortSampling,
+        where,
+        "a fedsim.privacy.cohorts.sampling.CohortSampling",
+    )
+    return OwnSampling(sampling, where)
+
+
+def build_schedule(experiment: Experiment, clients: int, coins: Coins) -> Schedule | None:
+    """Return an experiment's schedule; None if rounds are synchronous.
+
+    The catalogue's reference is called as `make(cohort, clients, coins, uniform=..., own=..., **options)`:
+    `server.cohort`, the number of clients, a function that returns a round's generator, whether clients have equal
+    weights, the reference of the user's own mechanism (or an empty string), and `[server.schedule-options]`.
+
+    Raises:
+        Refused: The reference can't be loaded, doesn't take the options, or returns no `Schedule`.
+    """
+    server = experiment.server
+    if server.schedule_entry is None:
+        return None
+    make = server.schedule_entry.load()
+    uniform, own = server.weighting == "uniform", own_mechanism(experiment)
+    options = keywords(server.schedule_options)
+    schedule: Schedule = made(
+        lambda: make(server.cohort, clients, coins, uniform=uniform, own=own, **options),
+        Schedule,
+        f"server.schedule = {server.schedule_entry.name!r}",
+        "a fedsim.server.schedules.Schedule",
+    )
+    return schedule

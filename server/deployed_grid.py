@@ -17,7 +17,7 @@ from fedsim.deployment.wire import HOLD, MANY
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
 from fedsim.flower.wire_message import WireMessage
-from fedsim.server.grids.wrapper import GridWrapper
+from fedsim.server.grids import GridWrapper
 
 LONG_POLL = 10.0  # seconds
 SHORT_POLL = 1.0  # seconds, for callers with a timeout of their own

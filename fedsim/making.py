@@ -1,0 +1,34 @@
+"""Makes what an experiment names by reference, from its options: a strategy, an algorithm, a transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedsim.errors import Refused
+
+
+def made(make: Callable[[], object], kind: type[Any], where: str, needed: str) -> Any:
+    """Return the result of `make`, an instance of `kind`.
+
+    Args:
+        make: Calls the referenced object with its arguments.
+        kind: A class, or a protocol that can be checked.
+        where: The key and its value, for messages.
+        needed: Says what the result must be, for messages.
+
+    Raises:
+        Refused: The object doesn't take the arguments, or returned something else.
+    """
+    try:
+        result = make()
+    except (TypeError, ValueError) as error:  # a `Refused` is one
+        raise Refused(f"{where}: {error}") from None
+    if not isinstance(result, kind):
+        raise Refused(f"{where}: returned {type(result).__name__}; {needed} is needed")
+    return result
+
+
+def keywords(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a table's options as keyword arguments."""
+    return {key.replace("-", "_"): value for key, value in (options or {}).items()}
