@@ -49,15 +49,7 @@ class Evaluation:
     def scores(
         self, round_: int, arrays: ArrayRecord, grid: Grid, enrolment: Enrolment, strategy: Strategy
     ) -> dict[str, float]:
-        """Return the scores of a model, for the round's row.
-
-        Args:
-            round_: From 1.
-            arrays: The model.
-            grid: Reaches the clients.
-            enrolment: Knows the online clients.
-            strategy: Makes the requests, and averages the replies.
-        """
+        """Return the scores of a model after a round, for its row; the strategy averages those of clients."""
         central = self.central(arrays)
         scores = {**central.metrics, "loss": central.loss}
         return scores | self._on_clients(round_, arrays, grid, enrolment, strategy)
@@ -86,10 +78,8 @@ class Evaluation:
     def _cohort(self, round_: int, online: list[int]) -> list[int]:
         """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all online ones."""
         server = self.experiment.server
-        if server.client_evaluation == "none":
-            return []
-        if server.client_evaluation == "all":
-            return online
+        if server.client_evaluation != "cohort":
+            return online if server.client_evaluation == "all" else []
         generator = numpy_stream(self.experiment.seed, "evaluation-cohort", round_=round_)
         return draw("fixed", server.cohort, len(online), generator)
 
@@ -126,13 +116,7 @@ class Stopping:
     evaluations_since_best: int = 0
 
     def is_enough(self, server: ServerSection, headline: Metric, scores: Mapping[str, float]) -> bool:
-        """Record an evaluation, and return whether a target or `patience` ends the run.
-
-        Args:
-            server: Sets the targets and the patience.
-            headline: The task's headline metric.
-            scores: On the central test set, by column.
-        """
+        """Record the scores of an evaluation, by column, and return whether a target or `patience` ends the run."""
         if scores["loss"] < self.best_loss:
             self.best_loss, self.evaluations_since_best = scores["loss"], 0
         else:
@@ -163,10 +147,6 @@ class Collapse:
 
         The model has collapsed if its loss is not finite; or if it scores no better than the first one, and the loss
         had fallen by a fifth or has doubled.
-
-        Args:
-            metric: The task's headline metric.
-            scores: Of the model, with the metric and `loss`.
         """
         value, loss = scores[metric.name], scores["loss"]
         self.first = self.first or (value, loss)

@@ -65,7 +65,6 @@ def federation(
             Scoring(),
             lambda arrays: Score(loss=losses(next(evaluations)), metrics={"accuracy": 0.5}, predictions=10),
         ),
-        mechanism="none",
         account=Account(plan, Noise.SEEDED, charges_ahead=False),
         half=ServerHalf(),
         sampling=plan.sampling(ServerDraws(setting)) if cohort is None else Given(cohort),
