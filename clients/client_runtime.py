@@ -39,13 +39,10 @@ class ClientRuntime:
     """Data, model and settings of a process, used by one client at a time; each client loads its weights first.
 
     Attributes:
-        experiment: The experiment.
         data: All clients' examples, or a single client's own.
-        task: The model's task.
         model: Trained in place; its tensors keep their memory.
         half: The client's part of the privacy mechanism.
         kernel: Computes the gradients of local training.
-        algorithm: The federated learning algorithm.
         trained: The model's trainable parameters, by name.
         first_fields: The algorithm's fields before the first round.
         layout: Of an update.
@@ -72,11 +69,7 @@ class ClientRuntime:
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
-        """Load the weights of a message into the model.
-
-        Raises:
-            ValueError: The weights don't fit the model.
-        """
+        """Load the weights of a message into the model. Raises `ValueError`: the weights don't fit the model."""
         if arrays.keys() != self._memory.keys():
             odd = sorted(arrays.keys() ^ self._memory.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
@@ -137,11 +130,7 @@ def _client_runtime(experiment: str, overrides: str, own: str, spec: str) -> Cli
 
 
 def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
-    """Return the examples in a client's own file.
-
-    Raises:
-        Refused: The client has no file but needs one, or has one that the experiment does not use.
-    """
+    """Return the examples in a client's own file; `Refused` if one is missing, or not what the experiment uses."""
     data = experiment.data
     if not path:
         raise Refused(
@@ -154,11 +143,7 @@ def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
 
 
 def client_runtime(context: Context) -> ClientRuntime:
-    """Return this process's runtime for the experiment in a context's run config; built on first use.
-
-    Raises:
-        ValueError: The client process refuses the experiment.
-    """
+    """Return this process's runtime for a context's experiment; `ValueError` if the client process refuses that."""
     config = context.run_config
     process, own, spec = ClientProcess.of(context), "", ""
     if process is not None and process.data is not None:

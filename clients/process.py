@@ -44,11 +44,7 @@ class ClientProcess:
         return cls(Path(str(config["state"])), keys, data, bool(config.get("loopback")))
 
     def own_keys(self) -> ClientKeys:
-        """Return the client's keys.
-
-        Raises:
-            ValueError: There are none, or they can't be read.
-        """
+        """Return the client's keys. Raises `ValueError`: there are none, or they can't be read."""
         if self.keys is None:
             raise ValueError(
                 "this client has no keys; privacy.secagg.adversary = 'malicious-server' needs them"
@@ -56,11 +52,7 @@ class ClientProcess:
         return _keys(self.keys)
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse an experiment whose noise the server could compute, unless the server is on this machine.
-
-        Raises:
-            ValueError: The noise is derived from the seed, which the server knows.
-        """
+        """Raise `ValueError` if the server, on another machine, knows the seed that the noise is derived from."""
         if experiment.privacy.releases and experiment.privacy.noise == "seeded" and not self.loopback:
             raise ValueError(
                 "privacy.noise = 'seeded': the seed reveals the noise; allowed with a server on another machine: 'os'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -79,8 +80,6 @@ class Layout:
         """Dtype of an update as one vector: the widest."""
         return np.result_type(*(d for arrays in self.records.values() for _, d in arrays.values()))
 
-    # --- between arrays and one vector ------------------------------------------------------------------
-
     def to_vector(self, update: Values, changes: Fields) -> Values:
         """Return an update of the model, `(numbers,)`, and changes of the fields as one vector."""
         if not self.fields:
@@ -104,8 +103,6 @@ class Layout:
             for field_, expected in self.fields.items()
         }
         return model, fields
-
-    # --- of a reply -------------------------------------------------------------------------------------
 
     def update_in(self, content: RecordDict, received: ArrayRecord) -> Values:
         """Return the update of a reply to a client that received a model as one vector, `(dimension,)`."""
@@ -137,8 +134,6 @@ class Layout:
             content.pop(name, None)
         content[VECTOR] = record_of({VECTOR: update})
 
-    # --- fields -----------------------------------------------------------------------------------------
-
     def mismatch(self, fields: Fields, *, any_dtype: bool = False) -> str:
         """Return how values or changes of the fields differ from this layout; empty if they don't."""
         if wrong := _name_mismatch(fields, self.fields):
@@ -164,13 +159,9 @@ class Layout:
 
 def _name_mismatch(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Return a missing or an unknown name; empty if there is none."""
-    for name in expected:
-        if name not in got:
-            return f"{name!r} is missing"
-    for name in got:
-        if name not in expected:
-            return f"{name!r} is unknown"
-    return ""
+    missing = (f"{name!r} is missing" for name in expected if name not in got)
+    unknown = (f"{name!r} is unknown" for name in got if name not in expected)
+    return next(itertools.chain(missing, unknown), "")
 
 
 def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:

@@ -9,16 +9,11 @@ from fedsim.errors import Refused
 
 
 def made(make: Callable[[], object], kind: type[Any], where: str, needed: str) -> Any:
-    """Return the result of `make`, an instance of `kind`.
-
-    Args:
-        make: Calls the referenced object with its arguments.
-        kind: A class, or a protocol that can be checked.
-        where: The key and its value, for messages.
-        needed: Says what the result must be, for messages.
+    """Return the result of `make`, which calls the referenced object: an instance of a class or checkable protocol.
 
     Raises:
-        Refused: The object doesn't take the arguments, or returned something else.
+        Refused: The object doesn't take the arguments, or returned something else; the message begins with `where`, the
+            key and its value, and says what is `needed`.
     """
     try:
         result = make()

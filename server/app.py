@@ -139,11 +139,7 @@ def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProc
 
 
 def _federation(
-    experiment: Experiment,
-    data: FederatedData,
-    grid: Grid,
-    label: int,
-    deployment: ServerProcess | None,
+    experiment: Experiment, data: FederatedData, grid: Grid, label: int, deployment: ServerProcess | None
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` identifies the run in secure aggregation."""
     mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings

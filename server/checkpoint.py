@@ -42,11 +42,7 @@ def why_not_resumable(federation: Federation) -> str | None:
 
 
 def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
-    """Write the checkpoint of the last completed round.
-
-    Raises:
-        RunFailed: A checkpoint can't hold the strategy's state.
-    """
+    """Write the checkpoint of the last completed round; `RunFailed` if it can't hold the strategy's state."""
     grid, entry = _stateful_grid(federation), federation.experiment.server.strategy_entry
     state = {
         "model": arrays_in(federation.arrays),

@@ -30,13 +30,7 @@ SPREAD_OF_LOWER = {"p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores the global model after some rounds.
-
-    Attributes:
-        experiment: Sets the rounds, and the clients that evaluate.
-        scoring: The task's metrics.
-        central: Scores a model on the central test set.
-    """
+    """Scores the global model after some rounds; `central` scores a model on the central test set."""
 
     experiment: Experiment
     scoring: Scoring
@@ -52,14 +46,9 @@ class Evaluation:
         """Return the scores of a model after a round, for its row; the strategy averages those of clients."""
         central = self.central(arrays)
         scores = {**central.metrics, "loss": central.loss}
-        return scores | self._on_clients(round_, arrays, grid, enrolment, strategy)
-
-    def _on_clients(
-        self, round_: int, arrays: ArrayRecord, grid: Grid, enrolment: Enrolment, strategy: Strategy
-    ) -> dict[str, float]:
         cohort = self._cohort(round_, list(enrolment.nodes))
         if not cohort:
-            return {}
+            return scores
         view = CohortGrid(grid, {client: enrolment.nodes[client] for client in cohort})
         config = ConfigRecord({"server-round": round_})
         messages = view.checked(strategy.configure_evaluate(round_, arrays, config, view))
@@ -70,10 +59,10 @@ class Evaluation:
         scored = [reply for reply in replies if reply.has_content() and "loss" in metrics_of(reply)]
         metrics = strategy.aggregate_evaluate(round_, scored) if scored else None
         if not metrics:
-            return {}
+            return scores
         names = [metric.name for metric in self.scoring.metrics if metric.by_client] + ["loss"]
         means = {f"client-{name}": float(metrics[name]) for name in names}  # type: ignore[arg-type]
-        return means | spread(self.scoring.headline, [metrics_of(reply) for reply in scored])
+        return scores | means | spread(self.scoring.headline, [metrics_of(reply) for reply in scored])
 
     def _cohort(self, round_: int, online: list[int]) -> list[int]:
         """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all online ones."""
@@ -105,14 +94,9 @@ def check_target(server: ServerSection, scoring: Scoring) -> None:
 
 @dataclass
 class Stopping:
-    """State of `server.patience`; part of the checkpoint.
+    """State of `server.patience`; part of the checkpoint."""
 
-    Attributes:
-        best_loss: Lowest test loss so far.
-        evaluations_since_best: Evaluations without a lower loss since.
-    """
-
-    best_loss: float = float("inf")
+    best_loss: float = math.inf  # lowest test loss so far
     evaluations_since_best: int = 0
 
     def is_enough(self, server: ServerSection, headline: Metric, scores: Mapping[str, float]) -> bool:
@@ -130,17 +114,11 @@ class Stopping:
 
 @dataclass
 class Collapse:
-    """Compares each evaluation on the test set with the first one and the best one.
+    """Detects a model that collapses in training, as with some algorithms on very uneven clients."""
 
-    Attributes:
-        first: Headline metric and loss of the first evaluation; None before it.
-        best_loss: Lowest loss so far.
-        reported: Whether a collapse was reported and the model has not recovered since.
-    """
-
-    first: tuple[float, float] | None = None
+    first: tuple[float, float] | None = None  # headline metric and loss
     best_loss: float = math.inf
-    reported: bool = False
+    reported: bool = False  # and the model has not recovered since
 
     def warning(self, metric: Metric, scores: Mapping[str, float]) -> str:
         """Return a warning at the first evaluation of a collapse, else an empty string.

@@ -43,16 +43,9 @@ class Federation:
     """A run's model, its state and its parts.
 
     Attributes:
-        experiment: The experiment.
-        grid: Reaches the clients.
-        enrolment: Knows the clients, and the nodes of online ones.
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
-        evaluation: Scores the model.
-        account: Privacy account of the rounds.
         half: The server's part of the mechanism.
-        sampling: Draws the cohorts.
-        aggregator: Trains a cohort and collects its updates.
         layout: Of an update.
         fields: The algorithm's, beside the model.
         share: Expected share of the clients in a cohort.
@@ -62,8 +55,6 @@ class Federation:
             abandoned.
         tried: The last round that was begun.
         over: Whether early stopping has ended the run.
-        stopping: The rule for early stopping.
-        collapse: Detects a collapse of the model.
     """
 
     experiment: Experiment
@@ -105,11 +96,7 @@ class Federation:
         return max(self.done, self.released, self.tried)
 
     def run(self, write: Callable[[dict[str, Any]], None], stop: Callable[[], bool] = lambda: False) -> None:
-        """Run the remaining rounds.
-
-        Args:
-            write: Called with each completed round's row.
-            stop: Called before each round; if it returns True, the run ends there.
+        """Run the remaining rounds, until `stop()` before one of them is true; `write` gets each completed round's row.
 
         Raises:
             RunFailed: All clients of a round failed (with secure aggregation the run continues), or the strategy
@@ -147,8 +134,6 @@ class Federation:
             self.sampling.abandon(round_, self.enrolment.clients)
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
         return row | (self.account.row(round_) if self.evaluation.is_due(round_) else {})
-
-    # --- training ---------------------------------------------------------------------------------------
 
     def _train(self, round_: int) -> dict[str, Any]:
         """Train one round, update the global model, and return training's part of the row."""
@@ -189,8 +174,8 @@ class Federation:
         metrics = self._aggregate(round_, messages, len(messages) and max(updates, 1))
         if metrics is not None:
             self.fields.update(round_, changes, in_sum, share)
-        if metrics is not None and "train-loss" in metrics:
-            row["train-loss"] = metrics["train-loss"]
+            if "train-loss" in metrics:
+                row["train-loss"] = metrics["train-loss"]
         return row
 
     def _online(self, cohort: list[int]) -> list[int]:
@@ -277,11 +262,7 @@ def _failing(where: str) -> Iterator[None]:
 
 
 def _validated_model(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
-    """Return a strategy's arrays in the model's dtypes (server optimisers compute in float64).
-
-    Raises:
-        RunFailed: A name is missing, a shape differs from the model's, or a value is NaN or infinite.
-    """
+    """Return a strategy's arrays, checked, in the model's dtypes (server optimisers compute in float64)."""
     made = arrays_in(arrays)
     result = {}
     for name, old in model.items():

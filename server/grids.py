@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedsim.flower.runs import Run
@@ -39,13 +39,9 @@ def blocks(messages: Sequence[Message]) -> list[Sequence[Message]]:
 
 
 def send_and_fold(grid: Grid, messages: Sequence[Message], fold: Fold[Any], timeout: float | None) -> Any:
-    """Send a cohort's messages and return the total of the replies; None if none came in time.
+    """Send a cohort's messages, in the order of the clients, and return the total of the replies that come in time.
 
-    Args:
-        grid: A `FoldingGrid` folds in its workers; with another Grid, replies are folded here.
-        messages: In the order of the clients.
-        fold: Combines the replies.
-        timeout: Seconds to wait.
+    A `FoldingGrid` folds in its workers; the replies of another Grid are folded here. Without replies: None.
     """
     groups = blocks(messages)
     if isinstance(grid, FoldingGrid):
@@ -93,16 +89,9 @@ class GridWrapper(Grid):
         """The run of the wrapped Grid."""
         return self._grid.run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
+    def create_message(self, *arguments: Any, **options: Any) -> Message:
         """Create a message."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+        return self._grid.create_message(*arguments, **options)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes of the wrapped Grid."""
@@ -135,11 +124,7 @@ class CohortGrid(GridWrapper):
         return self._client[node]
 
     def checked(self, messages: Iterable[Message]) -> list[Message]:
-        """Return messages in the order of their clients.
-
-        Raises:
-            ValueError: One goes to a node outside the cohort.
-        """
+        """Return messages in the order of their clients. Raises `ValueError`: one goes to a node outside the cohort."""
         listed = list(messages)
         for message in listed:
             if message.metadata.dst_node_id not in self._client:

@@ -14,12 +14,7 @@ from fedsim.server.schedules import Schedule
 
 
 class OwnSampling(CohortSampling):
-    """Checks the cohorts of a user's own sampling.
-
-    Args:
-        own: The user's sampling.
-        where: Its key and its reference, for messages.
-    """
+    """Checks the cohorts of a user's own sampling; `where` is its key and its reference, for messages."""
 
     def __init__(self, own: CohortSampling, where: str) -> None:
         super().__init__()

@@ -44,11 +44,7 @@ def fields_mod(message: Message, context: Context, call_next: ClientAppCallable)
 
 
 def received_fields(content: RecordDict, layout: Layout) -> Fields:
-    """Return the fields of a message, read-only.
-
-    Raises:
-        ValueError: A field is missing, or does not fit the layout.
-    """
+    """Return the fields of a message, read-only; `ValueError` if one is missing, or does not fit the layout."""
     fields = {name: _read_only(arrays_in(record_in(content, ArrayRecord, name))) for name in layout.fields}
     if odd := layout.mismatch(fields):
         raise ValueError(f"the message's fields don't fit this algorithm: {odd}")
@@ -80,11 +76,7 @@ def checked_changes(changes: Fields, algorithm: Algorithm, layout: Layout) -> Fi
 def settle(context: Context, algorithm: Algorithm, first: Fields, in_sum: int) -> None:
     """Add pending changes to a client's kept values if they were in a sum, else discard them.
 
-    Args:
-        context: The client's.
-        algorithm: Names the kept fields.
-        first: The fields before the first round.
-        in_sum: The last round with this client's changes in its sum, from the server; 0: none.
+    The server says which round was the last with this client's changes `in_sum`; 0: none.
     """
     round_ = config_in(context.state, PENDING).get("round")
     confirmed = round_ is not None and round_ == in_sum

@@ -41,7 +41,6 @@ class Participant:
 
     Attributes:
         policy: The policy that it accepts.
-        number: The client's number.
         run: Label of the run of accepted rounds.
         uniform: Whether its weight is 1, else its `num-examples`.
         identity: Its private identity key (32 bytes); needed against a malicious server.

@@ -16,7 +16,6 @@ from fedsim.messages import ARRAYS, CONFIG, LEDGER, METRICS
 from fedsim.privacy.events import Noise
 from fedsim.privacy_sections import PARTICIPATIONS
 from fedsim.records import config_in, record_in
-from fedsim.streams import numpy_stream
 from fedsim.transforms.build import transformed
 
 
@@ -42,12 +41,7 @@ def transform_mod(message: Message, context: Context, call_next: ClientAppCallab
         return reply
     update = runtime.layout.update_in(reply.content, received)
     if np.isfinite(update).all():
-        seed = runtime.experiment.seed
-        update = transformed(
-            runtime.transforms,
-            update,
-            lambda index: numpy_stream(seed, f"transform-{index}", round_=round_, client=client),
-        )
+        update = transformed(runtime.transforms, update, runtime.experiment.seed, round_, client)
         runtime.layout.put_in_clear(reply.content, received, update)
     return reply
 

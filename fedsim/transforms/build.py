@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,30 +39,22 @@ def transforms_of(experiment: Experiment) -> tuple[Transform, ...]:
 
 
 def transformed(
-    transforms: Sequence[Transform], update: Values, draws: Callable[[int], np.random.Generator]
+    transforms: Sequence[Transform], update: Values, seed: int, round_: int, client: int
 ) -> Values:
-    """Return an update, `(dimension,)`, after all transforms; it may be overwritten.
-
-    Args:
-        transforms: In their order.
-        update: Finite floating-point numbers.
-        draws: The generator of a transform, by its index.
+    """Return a client's update, `(dimension,)` finite numbers, after all transforms; it may be overwritten.
 
     Raises:
         ValueError: A transform returns no vector of the same shape and dtype.
     """
     with single_threaded():
         for index, transform in enumerate(transforms):
-            update = _applied(transform, update, draws(index))
+            draws = numpy_stream(seed, f"transform-{index}", round_=round_, client=client)
+            update = _applied(transform, update, draws)
     return update
 
 
 def check_transforms(experiment: Experiment, transforms: Sequence[Transform], layout: Layout) -> None:
-    """Try an experiment's transforms on a random update, before the run.
-
-    Raises:
-        Refused: One fails, or returns no vector of the same shape and dtype.
-    """
+    """Refuse a transform that fails on a random update, or returns no vector of the same shape and dtype."""
     draws = numpy_stream(experiment.seed, "transform-check")
     for index, transform in enumerate(transforms):
         update = draws.standard_normal(layout.dimension).astype(layout.dtype)

@@ -32,9 +32,7 @@ class Total:
     Attributes:
         records: Sums, float64, by record and array: of weight times array, but for an algorithm's fields, which count
             the same for all clients, of the arrays.
-        metrics: Sum of weight times metric, by name.
-        weight: Sum of the weights.
-        examples: Sum of the clients' numbers of examples.
+        metrics: Sums of weight times metric, by name.
         nodes: Nodes with an update in the sum.
         failures: Reasons for failure of other nodes, by node.
         events: Privacy events of all clients, in the sum or not.
@@ -157,25 +155,19 @@ class Summed(Updates):
             raise TypeError("a sum of clipped differences must be noised first")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Folded(Aggregator):
-    """Sums updates in the engine.
+    """Sums updates in the engine, `clipped` differences or models; the other attributes are those of `WeightedSum`."""
 
-    Args:
-        uniform: Whether each update has weight 1, else its number of examples.
-        clipped: Whether clients send clipped differences, else models.
-        own: Reference of the run's mechanism, if it is a user's own.
-    """
-
-    def __init__(self, *, uniform: bool, clipped: bool, own: str = "") -> None:
-        self._own = own
-        self._uniform = uniform
-        self._clipped = clipped
+    uniform: bool
+    clipped: bool
+    own: str = ""
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
-        expected = ask.layout.vector if self._clipped else ask.layout.records
-        fold = WeightedSum(expected, uniform=self._uniform, own=self._own)
+        expected = ask.layout.vector if self.clipped else ask.layout.records
+        fold = WeightedSum(expected, uniform=self.uniform, own=self.own)
         total = ask.grid.send_and_fold(ask.requests, fold, timeout=ask.timeout) or Total()
         arrived = {ask.grid.client(node) for node in total.nodes}
         failures = {ask.grid.client(node): why for node, why in total.failures.items()}

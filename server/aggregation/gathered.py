@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flwr.app import Message
 
 from fedsim.privacy.events import Event
@@ -46,24 +48,19 @@ def gather(ask: Ask, own: str = "") -> tuple[dict[int, tuple[Update, Message]], 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Gathered(Aggregator):
-    """Passes each update to the strategy, as a message with its weight.
+    """Passes each update to the strategy, as a message with its weight: 1, if `uniform`, or its number of examples."""
 
-    Args:
-        uniform: Whether each update has weight 1, else its number of examples.
-        own: Reference of the run's mechanism, if it is a user's own.
-    """
-
-    def __init__(self, *, uniform: bool, own: str = "") -> None:
-        self._own = own
-        self._uniform = uniform
+    uniform: bool
+    own: str = ""
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
-        updates, failures, events = gather(ask, self._own)
+        updates, failures, events = gather(ask, self.own)
         messages = [message for _, message in updates.values()]
-        if self._uniform:
+        if self.uniform:
             for message in messages:
                 metrics_of(message)["num-examples"] = 1
         return Collected(Each(messages), failures, events)

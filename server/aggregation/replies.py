@@ -43,12 +43,7 @@ class Update:
 
 
 def events_of(message: Message, own: str = "") -> list[Event]:
-    """Return the privacy events in a reply; none if it has no content.
-
-    Args:
-        message: The reply.
-        own: Reference of the run's mechanism, if it is a user's own.
-    """
+    """Return the privacy events in a reply, of a user's `own` mechanism or fedsim's; none if it has no content."""
     ledger = find_record(message.content, ConfigRecord, "ledger") if message.has_content() else None
     return [] if ledger is None else [loads(str(text), own) for text in ledger["events"]]  # type: ignore[union-attr]
 

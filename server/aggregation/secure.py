@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
@@ -54,23 +54,18 @@ class SecureMean(Updates):
         return layout.separate(layout.split(self._decoded.update))
 
 
+@dataclass(frozen=True)
 class Secure(Aggregator):
-    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues.
+    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues."""
 
-    Args:
-        grid: Runs the protocol.
-        described: The manifest's entry.
-    """
+    secure: ClassVar[bool] = True
 
-    secure = True
-
-    def __init__(self, grid: SecureGrid, described: dict[str, Any]) -> None:
-        self._grid = grid
-        self._described = described
+    grid: SecureGrid
+    described: dict[str, Any]
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
-        result = self._grid.aggregate(ask.requests, timeout=ask.timeout, before_upload=ask.charge)
+        result = self.grid.aggregate(ask.requests, timeout=ask.timeout, before_upload=ask.charge)
         columns: dict[str, Any] = {"secagg-bytes-up": result.bytes_up, "secagg-bytes-down": result.bytes_down}
         if result.decoded is None:
             nothing = NoUpdates(ask.layout)
@@ -82,19 +77,13 @@ class Secure(Aggregator):
 
     def report(self) -> dict[str, Any]:
         """Return the manifest's entry."""
-        return self._described
+        return self.described
 
 
 def policy_for(
     experiment: Experiment, arrays: ArrayRecord, dimension: int, data: FederatedData
 ) -> Policy | None:
     """Return the policy that server and clients of a run agree on; None without secure aggregation.
-
-    Args:
-        experiment: The experiment.
-        arrays: Of the model.
-        dimension: Numbers in an update.
-        data: Has the clients' numbers of examples.
 
     Raises:
         Refused: The model's updates can't be summed, or a client exceeds the largest weight.

@@ -80,19 +80,12 @@ class Aggregate:
 
 @dataclass
 class StageReplies:
-    """Replies of a stage.
-
-    Attributes:
-        bodies: Protocol bytes by client, in all stages but the upload.
-        total: Sum of the uploads, in the upload stage.
-        failed: Reasons for failure, by client.
-        size: Bytes received.
-    """
+    """Replies of a stage: the sum of the uploads in the upload stage, protocol bytes by client in the others."""
 
     bodies: dict[int, bytes] = field(default_factory=dict)
     total: Total | None = None
-    failed: dict[int, str] = field(default_factory=dict)
-    size: int = 0
+    failed: dict[int, str] = field(default_factory=dict)  # reasons, by client
+    size: int = 0  # bytes received
 
     @property
     def clients(self) -> set[int]:
@@ -102,15 +95,10 @@ class StageReplies:
 
 @dataclass(frozen=True)
 class StageFold:
-    """The fold of a stage.
+    """The fold of a stage."""
 
-    Attributes:
-        clients: The client of each node.
-        uploads: Sums uploads; None in other stages.
-    """
-
-    clients: Mapping[int, int]
-    uploads: Uploads | None = None
+    clients: Mapping[int, int]  # of each node
+    uploads: Uploads | None = None  # None in all stages but the upload
 
     def add(self, replies: StageReplies | None, reply: Message) -> StageReplies:
         """Add a reply, or record its failure."""
@@ -247,15 +235,9 @@ class SecureGrid(GridWrapper):
         for client in requests.keys() - (replies.clients - session.lost.keys()):
             why = session.lost.get(client) or replies.failed.get(client, LATE)
             result.lost.setdefault(client, f"lost at stage {stage.value!r}: {why}")
+        sent, seconds = sum(map(len, requests.values())), time.perf_counter() - started
         result.stages.append(
-            StageReport(
-                stage,
-                len(requests),
-                len(replies.clients),
-                sum(map(len, requests.values())),
-                replies.size,
-                time.perf_counter() - started,
-            )
+            StageReport(stage, len(requests), len(replies.clients), sent, replies.size, seconds)
         )
         session.close_stage()
 
@@ -301,11 +283,7 @@ class SecureGrid(GridWrapper):
         return replies
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push messages other than train messages, which need `send_and_receive`.
-
-        Raises:
-            ValueError: One is a train message.
-        """
+        """Push messages; raises `ValueError` for a train message, which needs `send_and_receive`."""
         listed = list(messages)
         if any(map(_trains, listed)):
             raise ValueError("train messages go by send_and_receive: a reply to one would be an update")
@@ -332,11 +310,7 @@ def _trains(message: Message) -> bool:
 
 
 def _common(messages: Sequence[Message]) -> tuple[RecordDict, str]:
-    """Return the content of the first message, and the hash of the common content.
-
-    Raises:
-        ValueError: The messages differ in more than the record for the single client, or hold the protocol's record.
-    """
+    """Return the content of the first message, and the hash of what must be the same in all of them."""
     content = messages[0].content
     task = task_of(content)
     others = {id(message.content): message.content for message in messages}

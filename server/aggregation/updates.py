@@ -32,38 +32,22 @@ class Updates(ABC):
 
     @abstractmethod
     def messages(self) -> list[Message]:
-        """Return the messages that the strategy aggregates, in the order of the clients.
-
-        Raises:
-            TypeError: Clients sent clipped differences.
-        """
+        """Return the messages for the strategy, in the order of the clients; `TypeError` for clipped differences."""
 
     def changes(self) -> Fields:
-        """Return the unweighted mean changes of an algorithm's fields, float64; none, unless overridden.
-
-        Raises:
-            TypeError: Clients sent clipped differences.
-        """
+        """Return the unweighted mean changes of an algorithm's fields, float64; `TypeError` as `messages`."""
         return {}
 
     def sums(self) -> Sums:
-        """Return the sum of the clients' clipped differences, float64, by the layout's names.
-
-        Raises:
-            TypeError: Clients sent models.
-        """
+        """Return the sum of the clients' clipped differences, float64, by the layout's names; `TypeError` for models."""
         raise TypeError("clients sent models, not clipped differences")
 
 
+@dataclass(frozen=True)
 class NoUpdates(Updates):
-    """The updates of a cohort without updates.
+    """The updates of a cohort without updates."""
 
-    Args:
-        layout: Of an update.
-    """
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    layout: Layout
 
     def messages(self) -> list[Message]:
         """Return none."""
@@ -71,7 +55,7 @@ class NoUpdates(Updates):
 
     def sums(self) -> Sums:
         """Return zeros."""
-        return {name: np.zeros(shape) for name, shape in self._layout.shapes.items()}
+        return {name: np.zeros(shape) for name, shape in self.layout.shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,6 @@ class Collected:
     """Result of a cohort's training.
 
     Attributes:
-        updates: The valid updates.
         failures: Reasons for failure, by client.
         events: The clients' privacy events, also of updates that can't be used.
         no_sum: Reason why secure aggregation has no sum; empty: it has one.
