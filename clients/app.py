@@ -25,6 +25,7 @@ from fedsim.experiment import Experiment
 from fedsim.privacy.client_half import ClientRound
 from fedsim.privacy.events import Noise
 from fedsim.records import find_record, record_in
+from fedsim.schedules.rate import learning_rate
 from fedsim.streams import torch_draws_from, torch_draws_from_system
 from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
@@ -57,7 +58,7 @@ def on_train(message: Message, context: Context) -> Message:
     at = client_round(context, config, len(examples))
     steps = runtime.kernel.steps(*runtime.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", runtime.experiment.client.proximal_mu))  # type: ignore[arg-type]
-    rate = runtime.learning_rate(at.round)
+    rate = learning_rate(runtime.experiment.client, runtime.experiment.rounds, at.round)
     reports: list[Trained] = []
 
     def run_steps(after_step: Callable[[], None]) -> int:

@@ -27,7 +27,6 @@ from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.client_half import ClientRound
 from fedsim.records import config_in, record_in
-from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
 from fedsim.tasks.build import task_of
@@ -69,7 +68,7 @@ class ClientRuntime:
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
-        """Load the weights of a message into the model. Raises `ValueError`: the weights don't fit the model."""
+        """Load the weights of a message into the model; `ValueError` if they don't fit it."""
         if arrays.keys() != self._memory.keys():
             odd = sorted(arrays.keys() ^ self._memory.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
@@ -82,10 +81,6 @@ class ClientRuntime:
             if values.shape != memory.shape:
                 raise ValueError(f"the message's {name} has shape {values.shape}, the model's {memory.shape}")
             np.copyto(memory, values)
-
-    def learning_rate(self, round_: int) -> float:
-        """Return the learning rate of a round, from 1."""
-        return learning_rate(self.experiment.client, self.experiment.rounds, round_)
 
     def optimizer(self, rate: float) -> Optimizer:
         """Return an optimizer of the model's parameters at a learning rate, with fresh state."""

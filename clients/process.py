@@ -44,7 +44,7 @@ class ClientProcess:
         return cls(Path(str(config["state"])), keys, data, bool(config.get("loopback")))
 
     def own_keys(self) -> ClientKeys:
-        """Return the client's keys. Raises `ValueError`: there are none, or they can't be read."""
+        """Return the client's keys; `ValueError` if there are none, or they can't be read."""
         if self.keys is None:
             raise ValueError(
                 "this client has no keys; privacy.secagg.adversary = 'malicious-server' needs them"

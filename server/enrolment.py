@@ -64,7 +64,7 @@ class Enrolment:
             self.refresh()
 
     def refresh(self) -> None:
-        """Update `nodes`. Raises `RunFailed`: two nodes claim to be the same client."""
+        """Update `nodes`; `RunFailed` if two nodes claim to be the same client."""
         if isinstance(self._grid, KnowsClients):
             return
         online = list(self._grid.get_node_ids())

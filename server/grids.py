@@ -103,14 +103,13 @@ class GridWrapper(Grid):
 
 
 class CohortGrid(GridWrapper):
-    """A view of a Grid in which only a round's cohort exists.
+    """A view of a Grid in which only a round's cohort exists: the clients of `nodes`, which has the node of each.
 
     A Flower strategy samples from the Grid's nodes. Here these are the drawn clients, and with fractions of 1 it takes
     all of them.
     """
 
     def __init__(self, grid: Grid, nodes: Mapping[int, int]) -> None:
-        """Make a view; `nodes` maps the cohort's clients to their nodes."""
         super().__init__(grid)
         self._client = {node: client for client, node in nodes.items()}
 
@@ -124,7 +123,7 @@ class CohortGrid(GridWrapper):
         return self._client[node]
 
     def checked(self, messages: Iterable[Message]) -> list[Message]:
-        """Return messages in the order of their clients. Raises `ValueError`: one goes to a node outside the cohort."""
+        """Return messages in the order of their clients; `ValueError` if one goes to a node outside the cohort."""
         listed = list(messages)
         for message in listed:
             if message.metadata.dst_node_id not in self._client:

@@ -22,11 +22,7 @@ class OwnSampling(CohortSampling):
         self._where = where
 
     def draw(self, round_: int, clients: int) -> list[int]:
-        """Return the user's cohort, in ascending order. As `CohortSampling` says.
-
-        Raises:
-            RunFailed: The sampling raised an error, drew a client twice, or drew an unknown client.
-        """
+        """Return the user's cohort, in ascending order; `RunFailed` if that sampling fails, or the cohort is invalid."""
         where = f"round {round_}: {self._where}"
         try:
             cohort = sorted(int(client) for client in self._own.draw(round_, clients))

@@ -52,12 +52,9 @@ def stage_of_fault(seed: int, round_: int, client: int) -> Stage:
 
 
 def faults_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Make a client drop out, come late or crash as in `[faults]`; delays are in virtual time.
+    """Make a client drop out, come late or crash (`RuntimeError`) as in `[faults]`; delays are in virtual time.
 
     With secure aggregation it fails from a random stage on.
-
-    Raises:
-        RuntimeError: The client crashes.
     """
     fault = _fault(message, context)
     if fault in (Fault.DROPOUT, Fault.LATE):

@@ -61,11 +61,7 @@ def own_values(context: Context, algorithm: Algorithm, first: Fields) -> Fields:
 
 
 def checked_changes(changes: Fields, algorithm: Algorithm, layout: Layout) -> Fields:
-    """Return copies of the changes that an algorithm's training returned, which may be views of the model.
-
-    Raises:
-        ValueError: The changes don't fit the layout.
-    """
+    """Return copies of a training's changes, which may be views of the model; `ValueError` if they don't fit."""
     if odd := layout.mismatch(changes):
         raise ValueError(f"algorithm {type(algorithm).__name__}: train(): {odd}")
     return {

@@ -189,9 +189,6 @@ def _kept(context: Context, name: str) -> ConfigRecord:
     return record
 
 
-# --- fedsim's clients ---------------------------------------------------------------------------------------
-
-
 def _participant(context: Context) -> Participant | None:
     """Return the settings of a client of an experiment."""
     runtime = client_runtime(context)

@@ -27,9 +27,6 @@ def transform_mod(message: Message, context: Context, call_next: ClientAppCallab
     """Transform the update of a reply, in place of the original.
 
     An update with NaN or infinity stays unchanged: the server or the mechanism handles it.
-
-    Raises:
-        ValueError: A transform returns a vector of another shape or dtype.
     """
     runtime = client_runtime(context)
     if not runtime.transforms:

@@ -38,10 +38,7 @@ def build_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter], r
 def check_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter]) -> None:
     """Refuse an optimizer that can't train these parameters, before a run.
 
-    A user's own optimizer takes a step with copies of the parameters.
-
-    Raises:
-        Refused: As `build_optimizer`; or the step failed, or did not change the parameters in place.
+    A user's own optimizer takes a step with copies of the parameters, and must change these in place.
     """
     entry = client.optimizer_entry
     if not issubclass(entry.options, FreeOptions):
