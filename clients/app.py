@@ -15,15 +15,17 @@ from flwr.clientapp import ClientApp
 from fedsim.algorithms import Job
 from fedsim.arrays import record_of
 from fedsim.clients.client_runtime import client_index, client_round, client_runtime
-from fedsim.clients.fields import checked_changes, own_values, received_fields
 from fedsim.clients.mods import faults_mod, fields_mod, nan_mod, protect_mod, secagg_mod, transform_mod
+from fedsim.clients.mods.fields import checked_changes, own_values, received_fields
 from fedsim.clients.private_output import private_output_mod
 from fedsim.clients.process import note_released
 from fedsim.clients.training import Trained, train
 from fedsim.data.spec import SPEC
 from fedsim.experiment import Experiment
+from fedsim.privacy.client_half import ClientRound
 from fedsim.privacy.events import Noise
 from fedsim.records import find_record, record_in
+from fedsim.schedules.rate import learning_rate
 from fedsim.streams import torch_draws_from, torch_draws_from_system
 from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
@@ -56,7 +58,7 @@ def on_train(message: Message, context: Context) -> Message:
     at = client_round(context, config, len(examples))
     steps = runtime.kernel.steps(*runtime.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", runtime.experiment.client.proximal_mu))  # type: ignore[arg-type]
-    rate = runtime.learning_rate(at.round)
+    rate = learning_rate(runtime.experiment.client, runtime.experiment.rounds, at.round)
     reports: list[Trained] = []
 
     def run_steps(after_step: Callable[[], None]) -> int:
@@ -72,10 +74,7 @@ def on_train(message: Message, context: Context) -> Message:
         learning_rate=rate,
         steps=run_steps,
     )
-    with (
-        single_threaded(),
-        _training_randomness(runtime.experiment, at.round, at.client),
-    ):  # the same bits under any engine
+    with single_threaded(), _training_randomness(runtime.experiment, at):  # the same bits under any engine
         changes = runtime.algorithm.train(job)
     if not reports:
         raise ValueError(f"algorithm {type(runtime.algorithm).__name__}: train() has not called job.train()")
@@ -91,7 +90,7 @@ def on_train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def _training_randomness(experiment: Experiment, round_: int, client: int) -> AbstractContextManager[None]:
+def _training_randomness(experiment: Experiment, at: ClientRound) -> AbstractContextManager[None]:
     """Return the context in which a model's dropout, and an optimizer, draw: from a stream of the seed, or secretly.
 
     Dropout masks depend on a record's position in its batch, and a missing record shifts the others. So an adversary
@@ -101,7 +100,7 @@ def _training_randomness(experiment: Experiment, round_: int, client: int) -> Ab
         return nullcontext()
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
         return torch_draws_from_system()
-    return torch_draws_from(experiment.seed, "dropout", round_=round_, client=client)
+    return torch_draws_from(experiment.seed, "dropout", round_=at.round, client=at.client)
 
 
 @app.evaluate()
@@ -129,6 +128,5 @@ def on_query(message: Message, context: Context) -> Message:
     if spec is not None:
         context.state[SPEC] = spec
     client_runtime(context)
-    return Message(
-        RecordDict({"identity": ConfigRecord({"client": client_index(context)})}), reply_to=message
-    )
+    identity = ConfigRecord({"client": client_index(context)})
+    return Message(RecordDict({"identity": identity}), reply_to=message)

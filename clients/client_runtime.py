@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
 from fedsim.algorithms.build import algorithm_of, first_fields
 from fedsim.arrays import LiveArray, record_of, values_of
@@ -22,12 +22,12 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
 from fedsim.mechanisms import client_half_of
+from fedsim.messages import CONFIG
 from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.client_half import ClientRound
-from fedsim.records import config_in
-from fedsim.schedules.rate import learning_rate
+from fedsim.records import config_in, record_in
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
 from fedsim.tasks.build import task_of
@@ -38,13 +38,10 @@ class ClientRuntime:
     """Data, model and settings of a process, used by one client at a time; each client loads its weights first.
 
     Attributes:
-        experiment: The experiment.
         data: All clients' examples, or a single client's own.
-        task: The model's task.
         model: Trained in place; its tensors keep their memory.
         half: The client's part of the privacy mechanism.
         kernel: Computes the gradients of local training.
-        algorithm: The federated learning algorithm.
         trained: The model's trainable parameters, by name.
         first_fields: The algorithm's fields before the first round.
         layout: Of an update.
@@ -57,14 +54,13 @@ class ClientRuntime:
         self.data = data
         self.task = task_of(experiment, data.spec)
         self.model = initial_model(experiment, self.task)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        check_optimizer(experiment.client, self._parameters)
+        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        check_optimizer(experiment.client, list(self.trained.values()))
         self.half = client_half_of(experiment)
         plain = PlainKernel(self.model, self.task.loss, experiment.client.work, self._shuffle)
         self.kernel = self.half.kernel(self.model, self.task.losses, plain)
         self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         self.algorithm = algorithm_of(experiment)
-        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.first_fields = first_fields(self.algorithm, self._memory, self.trained)
         self.layout = Layout.of(record_of(self._memory), self.algorithm, self.first_fields)
         self.transforms = transforms_of(experiment)
@@ -72,28 +68,23 @@ class ClientRuntime:
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
-        """Load the weights of a message into the model.
-
-        Raises:
-            ValueError: The weights don't fit the model.
-        """
+        """Load the weights of a message into the model; `ValueError` if they don't fit it."""
         if arrays.keys() != self._memory.keys():
             odd = sorted(arrays.keys() ^ self._memory.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
-        self._detach_lent()
+        for reference in self._lent:
+            if (array := reference()) is not None:
+                array.detach()
+        self._lent.clear()
         for name, memory in self._memory.items():
             values = values_of(arrays[name])
             if values.shape != memory.shape:
                 raise ValueError(f"the message's {name} has shape {values.shape}, the model's {memory.shape}")
             np.copyto(memory, values)
 
-    def learning_rate(self, round_: int) -> float:
-        """Return a round's learning rate."""
-        return learning_rate(self.experiment.client, self.experiment.rounds, round_)
-
     def optimizer(self, rate: float) -> Optimizer:
         """Return an optimizer of the model's parameters at a learning rate, with fresh state."""
-        return build_optimizer(self.experiment.client, self._parameters, rate)
+        return build_optimizer(self.experiment.client, list(self.trained.values()), rate)
 
     def arrays(self) -> ArrayRecord:
         """Return the model's current weights, unaffected by later changes of the model.
@@ -108,27 +99,19 @@ class ClientRuntime:
     def _shuffle(self, at: ClientRound) -> np.random.Generator:
         return numpy_stream(self.experiment.seed, "batches", round_=at.round, client=at.client)
 
-    def _detach_lent(self) -> None:
-        """Copy the memory of returned arrays that are still in use."""
-        for reference in self._lent:
-            if (array := reference()) is not None:
-                array.detach()
-        self._lent.clear()
-
 
 def client_index(context: Context) -> int:
     """Return a context's client number."""
     return int(context.node_config["partition-id"])
 
 
-def client_round(context: Context, config: Mapping[str, Any], records: int) -> ClientRound:
-    """Return the client's round of a train message.
+def server_round(message: Message) -> int:
+    """Return the round of a train message."""
+    return int(record_in(message.content, ConfigRecord, CONFIG)["server-round"])  # type: ignore[arg-type]
 
-    Args:
-        context: The client's.
-        config: The message's.
-        records: The client's training records.
-    """
+
+def client_round(context: Context, config: Mapping[str, Any], records: int) -> ClientRound:
+    """Return a client's round, from the config of its train message and its number of training records."""
     return ClientRound(
         round=int(config["server-round"]), client=client_index(context), records=records, instructions=config
     )
@@ -137,17 +120,12 @@ def client_round(context: Context, config: Mapping[str, Any], records: int) -> C
 @functools.lru_cache(maxsize=2)
 def _client_runtime(experiment: str, overrides: str, own: str, spec: str) -> ClientRuntime:
     known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
-    return ClientRuntime(
-        known, _own_data(known, own, spec) if own or known.data.source_entry.by_clients else prepare(known)
-    )
+    brought = own or known.data.source_entry.by_clients
+    return ClientRuntime(known, _own_data(known, own, spec) if brought else prepare(known))
 
 
 def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
-    """Return the examples in a client's own file.
-
-    Raises:
-        Refused: The client has no file but needs one, or has one that the experiment does not use.
-    """
+    """Return the examples in a client's own file; `Refused` if one is missing, or not what the experiment uses."""
     data = experiment.data
     if not path:
         raise Refused(
@@ -160,11 +138,7 @@ def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
 
 
 def client_runtime(context: Context) -> ClientRuntime:
-    """Return this process's runtime for the experiment in a context's run config; built on first use.
-
-    Raises:
-        ValueError: The client process refuses the experiment.
-    """
+    """Return this process's runtime for a context's experiment; `ValueError` if the client process refuses that."""
     config = context.run_config
     process, own, spec = ClientProcess.of(context), "", ""
     if process is not None and process.data is not None:

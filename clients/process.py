@@ -44,11 +44,7 @@ class ClientProcess:
         return cls(Path(str(config["state"])), keys, data, bool(config.get("loopback")))
 
     def own_keys(self) -> ClientKeys:
-        """Return the client's keys.
-
-        Raises:
-            ValueError: There are none, or they can't be read.
-        """
+        """Return the client's keys; `ValueError` if there are none, or they can't be read."""
         if self.keys is None:
             raise ValueError(
                 "this client has no keys; privacy.secagg.adversary = 'malicious-server' needs them"
@@ -56,11 +52,7 @@ class ClientProcess:
         return _keys(self.keys)
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse an experiment whose noise the server could compute, unless the server is on this machine.
-
-        Raises:
-            ValueError: The noise is derived from the seed, which the server knows.
-        """
+        """Raise `ValueError` if the server, on another machine, knows the seed that the noise is derived from."""
         if experiment.privacy.releases and experiment.privacy.noise == "seeded" and not self.loopback:
             raise ValueError(
                 "privacy.noise = 'seeded': the seed reveals the noise; allowed with a server on another machine: 'os'"
@@ -85,18 +77,16 @@ def note_released(event: Event, context: Context, config: Mapping[str, Any]) -> 
     A client process keeps a ledger for each series of runs, `ledgers/<series>.jsonl` in its state directory; no message
     can change that path. A simulated client writes to the `ledger` that the message's config names, if it names one.
     """
-    process = ClientProcess.of(context)
+    process, flags = ClientProcess.of(context), os.O_WRONLY | os.O_APPEND
     if process is not None:
-        file = process.state / "ledgers" / f"{context.series_id}.jsonl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _append(event, file, os.O_CREAT)
+        ledger = process.state / "ledgers" / f"{context.series_id}.jsonl"
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        flags |= os.O_CREAT
     elif "ledger" in config:
-        _append(event, Path(str(config["ledger"])))
-
-
-def _append(event: Event, ledger: Path, flags: int = 0) -> None:
-    """Append an event durably to a ledger that several clients may write."""
-    file = os.open(ledger, os.O_WRONLY | os.O_APPEND | flags, 0o600)
+        ledger = Path(str(config["ledger"]))
+    else:
+        return
+    file = os.open(ledger, flags, 0o600)
     try:
         os.write(file, event.dumps().encode() + b"\n")  # one write: clients' lines do not mix
         os.fsync(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,10 +49,12 @@ def train(
     """
     if not model.training:
         model.train()
-    received = received_weights(model, proximal_mu)
+    received = [(p, p.detach().clone()) for p in _trainable(model)] if proximal_mu > 0 else []
     losses: list[float | None] = []
     for value in steps:
-        pull_to(received, proximal_mu)
+        for parameter, anchor in received:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - anchor, alpha=proximal_mu)
         optimizer.step()
         after_step()
         steps.stepped()
@@ -59,60 +62,47 @@ def train(
     return Trained(loss=steps.mean(losses), steps=len(losses))
 
 
+@dataclass(frozen=True)
 class PlainKernel:
     """Mean gradients over batches of a fresh permutation of the examples in each pass.
 
-    Args:
+    Attributes:
         model: Trained in place.
         loss: Maps `(outputs, targets)` to a batch's mean loss.
         work: Passes or steps, and batch size.
         shuffle: Returns the generator that orders a client's examples in a round.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        work: LocalWork,
-        shuffle: Callable[[ClientRound], np.random.Generator],
-    ) -> None:
-        self._model = model
-        self._loss = loss
-        self._work = work
-        self._shuffle = shuffle
+    model: nn.Module
+    loss: Loss
+    work: LocalWork
+    shuffle: Callable[[ClientRound], np.random.Generator]
 
     def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> PlainSteps:
         """Return the steps of a client's training: `Kernel`."""
-        batches = _batches(at.records, self._work, self._shuffle(at))
-        return PlainSteps(self._model, self._loss, inputs, targets, batches)
+        batches = _batches(at.records, self.work, self.shuffle(at))
+        return PlainSteps(self.model, self.loss, inputs, targets, batches)
 
 
+@dataclass(frozen=True)
 class PlainSteps:
     """Steps of a local training without privacy."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        inputs: Tensor,
-        targets: Tensor,
-        batches: Iterator[NDArray[np.int64]],
-    ) -> None:
-        self._model = model
-        self._loss = loss
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._inputs = inputs
-        self._targets = targets
-        self._batches = batches
+    model: nn.Module
+    loss: Loss
+    inputs: Tensor
+    targets: Tensor
+    batches: Iterator[NDArray[np.int64]]
 
     def __iter__(self) -> Iterator[float]:
         """Yield the mean loss of each step's batch: `Steps`."""
-        for batch in self._batches:
-            for parameter in self._parameters:
+        parameters = _trainable(self.model)
+        for batch in self.batches:
+            for parameter in parameters:
                 parameter.grad = None
             chosen = torch.from_numpy(batch)
-            inputs, targets = self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen)
-            value = self._loss(self._model(inputs), targets)
+            inputs, targets = self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen)
+            value = self.loss(self.model(inputs), targets)
             value.backward()  # type: ignore[no-untyped-call]
             yield value.item()
 
@@ -130,27 +120,13 @@ class PlainSteps:
         """Return None: there is no private release."""
 
 
-def received_weights(model: nn.Module, mu: float) -> list[tuple[Tensor, Tensor]]:
-    """Return the trainable parameters, each with a copy of its weights for the proximal term; none if `mu` is 0."""
-    return [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad] if mu > 0 else []
-
-
-def pull_to(received: list[tuple[Tensor, Tensor]], mu: float) -> None:
-    """Add the gradient of the proximal term, `mu (w - w_t)`."""
-    for parameter, anchor in received:
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def _batches(examples: int, work: LocalWork, shuffle: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield the indices of each step's examples."""
+    """Return the indices of each step's examples."""
     size = min(work.batch_size, examples)
-    steps = work.steps or work.epochs * -(-examples // size)
-    done = 0
-    while True:
-        order = shuffle.permutation(examples)
-        for start in range(0, examples, size):
-            if done == steps:
-                return
-            yield order[start : start + size]
-            done += 1
+    orders = (shuffle.permutation(examples) for _ in itertools.count())
+    batches = (order[start : start + size] for order in orders for start in range(0, examples, size))
+    return itertools.islice(batches, work.steps or work.epochs * -(-examples // size))

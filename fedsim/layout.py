@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedsim.arrays import Values
+from fedsim.arrays import Values, arrays_in, record_of, values_of
+from fedsim.errors import Refused
 from fedsim.messages import ARRAYS, VECTOR
 from fedsim.privacy.vectors import dimension_of, split_like
+from fedsim.records import find_record, record_in
 
 if TYPE_CHECKING:
     from fedsim.algorithms.protocol import Algorithm, Arrays, Fields
@@ -72,6 +75,11 @@ class Layout:
         """Numbers in an update."""
         return dimension_of(self.shapes.values())
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of an update as one vector: the widest."""
+        return np.result_type(*(d for arrays in self.records.values() for _, d in arrays.values()))
+
     def to_vector(self, update: Values, changes: Fields) -> Values:
         """Return an update of the model, `(numbers,)`, and changes of the fields as one vector."""
         if not self.fields:
@@ -96,6 +104,36 @@ class Layout:
         }
         return model, fields
 
+    def update_in(self, content: RecordDict, received: ArrayRecord) -> Values:
+        """Return the update of a reply to a client that received a model as one vector, `(dimension,)`."""
+        joined = find_record(content, ArrayRecord, VECTOR)
+        if joined is not None:
+            return values_of(joined[VECTOR])
+        return self.to_vector(
+            difference(record_in(content, ArrayRecord, ARRAYS), received), self.changes_in(content)
+        )
+
+    def changes_in(self, content: RecordDict) -> dict[str, Arrays]:
+        """Return the changes of the fields in a reply, in clear or as one vector."""
+        joined = find_record(content, ArrayRecord, VECTOR)
+        if joined is None:
+            return {name: arrays_in(record_in(content, ArrayRecord, name)) for name in self.fields}
+        _, changes = self.separate(self.split(values_of(joined[VECTOR])))
+        return self.typed(changes)
+
+    def put_in_clear(self, content: RecordDict, received: ArrayRecord, update: Values) -> None:
+        """Write an update, `(dimension,)`, into a reply: received model plus update, and the changes of the fields."""
+        model, changes = self.separate(self.split(update))
+        content[ARRAYS] = plus(received, model)
+        for name, arrays in self.typed(changes).items():
+            content[name] = record_of(arrays)
+
+    def put_as_vector(self, content: RecordDict, update: Values) -> None:
+        """Write an update, `(dimension,)`, into a reply as one vector, in the place of model and changes."""
+        for name in self.records:
+            content.pop(name, None)
+        content[VECTOR] = record_of({VECTOR: update})
+
     def mismatch(self, fields: Fields, *, any_dtype: bool = False) -> str:
         """Return how values or changes of the fields differ from this layout; empty if they don't."""
         if wrong := _name_mismatch(fields, self.fields):
@@ -118,20 +156,61 @@ class Layout:
             for field_, arrays in changes.items()
         }
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of an update as one vector: the widest."""
-        return np.result_type(
-            *(d for arrays in (self.model, *self.fields.values()) for _, d in arrays.values())
-        )
-
 
 def _name_mismatch(got: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Return a missing or an unknown name; empty if there is none."""
-    for name in expected:
-        if name not in got:
-            return f"{name!r} is missing"
-    for name in got:
-        if name not in expected:
-            return f"{name!r} is unknown"
-    return ""
+    missing = (f"{name!r} is missing" for name in expected if name not in got)
+    unknown = (f"{name!r} is unknown" for name in got if name not in expected)
+    return next(itertools.chain(missing, unknown), "")
+
+
+def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
+    """Return why a model's updates can't be clipped, summed or transformed, or None."""
+    for name, dtype in dtypes.items():
+        if dtype.kind != "f":
+            return f"{name} is {dtype}: only floating-point updates can be clipped, summed or transformed"
+    return None
+
+
+def check_float(model: str, arrays: ArrayRecord) -> None:
+    """Raise `Refused` for a model, of that name, with arrays that are not floating-point."""
+    why = why_not_float({name: np.dtype(array.dtype) for name, array in arrays.items()})
+    if why is not None:
+        raise Refused(f"model.name = {model!r}: {why}")
+
+
+def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
+    """Return the trained minus the received arrays, `(dimension,)`, in the widest of their dtypes.
+
+    Raises:
+        ValueError: Names, shapes or dtypes differ, or the arrays are not floating-point.
+    """
+    if trained.keys() != received.keys():
+        raise ValueError("training returned other arrays than it received")
+    before = arrays_in(received)
+    if (why := why_not_float({name: old.dtype for name, old in before.items()})) is not None:
+        raise ValueError(why)
+    vector = np.empty(sum(old.size for old in before.values()), np.result_type(*before.values()))
+    start = 0
+    for name, old in before.items():
+        new = values_of(trained[name])
+        if (new.shape, new.dtype) != (old.shape, old.dtype):
+            raise ValueError(f"training returned {name} with another shape or dtype than it received")
+        np.subtract(new, old, out=vector[start : start + old.size].reshape(old.shape))
+        start += old.size
+    return vector
+
+
+def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return arrays plus an update, by name; added in float64, in the arrays' dtypes."""
+    return record_of(
+        {
+            name: np.asarray(np.add(old, update[name], dtype=np.float64)).astype(old.dtype)
+            for name, old in arrays_in(arrays).items()
+        }
+    )
+
+
+def plus_vector(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:
+    """Return arrays plus an update, `(dimension,)`, in the arrays' dtypes."""
+    return plus(arrays, split_like(update, {name: tuple(array.shape) for name, array in arrays.items()}))

@@ -5,8 +5,6 @@ algorithm, and `own` (keys for this client only). A reply has `metrics`, and eit
 change to each field, or `clipped-update`, both as one vector; also `ledger`, the events of what the client has released.
 """
 
-from __future__ import annotations
-
 ARRAYS = "arrays"
 CONFIG = "config"
 METRICS = "metrics"

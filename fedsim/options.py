@@ -39,7 +39,7 @@ class FreeOptions(Options):
     model_config = ConfigDict(extra="allow")
 
 
-def made(make: Callable[..., Any], first: Any, options: Options) -> Any:
+def make_with(make: Callable[..., Any], first: Any, options: Options) -> Any:
     """Call what has these options: with them as one object, or as keyword arguments if it is a user's own."""
     if isinstance(options, FreeOptions):
         return make(first, **keywords(options.model_extra or {}))

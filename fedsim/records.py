@@ -25,11 +25,7 @@ def find_record(content: RecordDict, kind: type[R], name: str) -> R | None:
 
 
 def record_in(content: RecordDict, kind: type[R], name: str) -> R:
-    """Return a record.
-
-    Raises:
-        ValueError: There is none of that kind and name.
-    """
+    """Return the record of a kind and name; `ValueError` if there is none."""
     record = find_record(content, kind, name)
     if record is None:
         raise ValueError(f"no {kind.__name__} {name!r} among the records: {', '.join(content) or 'none'}")

@@ -95,9 +95,8 @@ def resume(
     """
     path = Path(path).absolute()
     found = examine(path)
-    manifest = found.manifest
     refuse_if_held(path)
-    see_folders(manifest["modules"].values())
+    see_folders(found.manifest["modules"].values())
     changes = {"runtime.engine": engine, "runtime.workers": workers, "runtime.address": address}
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     experiment = Experiment.load(path / "experiment.toml", overrides)
@@ -115,9 +114,7 @@ def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progr
         if is_restricted(experiment.privacy.noise):
             private = {private_log.KEY: str(Path(str(server_config["run-dir"])) / PRIVATE / LOG)}
         spec = AppSpec(
-            prepare(experiment).clients,
-            run_config | private,
-            second_try=experiment.privacy.noise == "seeded",
+            prepare(experiment).clients, run_config | private, second_try=experiment.privacy.noise == "seeded"
         )
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), run_config | server_config)
         with make_grid(experiment, spec) as grid, _quiet_flower(), listeners.listening(listener):

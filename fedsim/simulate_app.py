@@ -107,11 +107,7 @@ def experiment_of(
 
 
 def _play(server_app: ServerApp, grid: Grid, context: Context, log: Log) -> None:
-    """Call the ServerApp.
-
-    Raises:
-        RunFailed: It raised, or left with an exit code other than 0.
-    """
+    """Call the ServerApp; `RunFailed` if that raises, or leaves with an exit code other than 0."""
     try:
         server_app(grid, context)
     except (Exception, SystemExit) as error:  # it is someone else's code

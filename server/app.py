@@ -23,7 +23,7 @@ from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
-from fedsim.layout import Layout
+from fedsim.layout import Layout, check_float
 from fedsim.mechanisms import plan_of, refused, training_of
 from fedsim.models import initial_model
 from fedsim.models.build import made_up
@@ -39,21 +39,18 @@ from fedsim.results.disclosure import PUBLIC
 from fedsim.schedules.rate import check_schedule
 from fedsim.server.aggregation.folded import Folded
 from fedsim.server.aggregation.gathered import Gathered
-from fedsim.server.aggregation.protection import described_policy, policy_for, secure_grid
-from fedsim.server.aggregation.secure import Secure
+from fedsim.server.aggregation.replies import own_mechanism
+from fedsim.server.aggregation.secure import policy_for, secure_aggregator
 from fedsim.server.aggregation.updates import Aggregator
 from fedsim.server.checkpoint import restore_checkpoint, why_not_resumable, write_checkpoint
+from fedsim.server.deployed_grid import DeployedGrid
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.evaluation import Evaluation
+from fedsim.server.evaluation import Evaluation, check_target
 from fedsim.server.federation import Federation
 from fedsim.server.fields import ServerFields
-from fedsim.server.float_model import check_float
-from fedsim.server.grids.deployed import DeployedGrid
-from fedsim.server.own_sampling import own_sampling
 from fedsim.server.private_output import private_output
 from fedsim.server.process import ServerProcess
-from fedsim.server.schedules.build import build_schedule
-from fedsim.server.stopping import check_target
+from fedsim.server.sampling import build_schedule, own_sampling
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
@@ -96,13 +93,12 @@ def main(grid: Grid, context: Context) -> None:
     deployment = ServerProcess.current()
     path = _run_path(experiment, config, deployment)
     data = prepare(experiment)
-    if deployment is None:
-        federation = _federation(experiment, data, grid, label=context.run_id)
-    else:
-        deployed = DeployedGrid(grid, ttl=experiment.server.timeout)
-        federation = _federation(experiment, data, deployed, label=context.series_id, deployment=deployment)
+    label, home = context.run_id, None
+    if deployment is not None:
+        grid = DeployedGrid(grid, ttl=experiment.server.timeout)
+        label, home = context.series_id, deployment.secrets
+    federation = _federation(experiment, data, grid, label, deployment)
     not_resumable = why_not_resumable(federation)
-    home = None if deployment is None else deployment.secrets
     if config.get("resume"):
         if not_resumable is not None:
             raise Refused(f"run {str(path)!r}: can't be resumed: {not_resumable}")
@@ -111,7 +107,9 @@ def main(grid: Grid, context: Context) -> None:
         opened = RunDirectory.create(path, experiment, data.sha256, not_resumable, home)
     with opened as directory, private_output(directory):
         restore_checkpoint(federation, directory)
-        if deployment is not None and _begins_once(federation):
+        if deployment is not None and (federation.aggregator.secure or federation.account.charges_ahead):
+            # A round that clients have begun is never repeated: they may have sent noise that can't be drawn again, or
+            # shares of secrets, even if the server released nothing.
             federation.begin = directory.note_begun
         _note_privacy(federation, directory)
         if federation.fields:
@@ -139,21 +137,8 @@ def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProc
     return path
 
 
-def _begins_once(federation: Federation) -> bool:
-    """Return whether a round that clients have begun must not be repeated, even if the server released nothing.
-
-    Clients may have sent noise that can't be drawn again, or shares of secrets.
-    """
-    return federation.aggregator.secure or federation.account.charges_ahead
-
-
 def _federation(
-    experiment: Experiment,
-    data: FederatedData,
-    grid: Grid,
-    *,
-    label: int,
-    deployment: ServerProcess | None = None,
+    experiment: Experiment, data: FederatedData, grid: Grid, label: int, deployment: ServerProcess | None
 ) -> Federation:
     """Return the experiment's federation before its first round; `label` identifies the run in secure aggregation."""
     mechanism, settings = experiment.privacy.mechanism, experiment.privacy.settings
@@ -167,12 +152,12 @@ def _federation(
     model = initial_model(experiment, task)
     _check_privacy_of(model, task, data, experiment)
     check_schedule(experiment.client, experiment.rounds)
-    check_optimizer(experiment.client, [p for p in model.parameters() if p.requires_grad])
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    check_optimizer(experiment.client, list(trained.values()))
     arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
     if mechanism.unit is Unit.CLIENT or experiment.transforms:
-        check_float(experiment, arrays)
+        check_float(experiment.model.name, arrays)
     algorithm = algorithm_of(experiment)
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     fields = first_fields(algorithm, arrays_in(arrays), trained)
     layout = Layout.of(arrays, algorithm, fields)
     check_transforms(experiment, transforms_of(experiment), layout)
@@ -199,12 +184,11 @@ def _federation(
         name = experiment.algorithm_entry.name
         logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
     enrolment = _enrol(experiment, data, grid, deployment)
-    aggregator: Aggregator
+    aggregator: Aggregator = schedule or _aggregator(experiment, half)
     if policy is not None:
-        secured = secure_grid(grid, experiment, policy, enrolment.nodes, label, deployment)
-        aggregator = Secure(secured, described_policy(experiment, policy))
-    else:
-        aggregator = schedule or _aggregator(experiment, half)
+        aggregator = secure_aggregator(grid, experiment, policy, enrolment.nodes, label, deployment)
+    lasting = deployment is not None and noise is Noise.SYSTEM
+    account = Account(plan, noise, charges_ahead=policy is not None or lasting)
     return Federation(
         experiment=experiment,
         grid=grid,
@@ -212,26 +196,19 @@ def _federation(
         strategy=strategy,
         arrays=arrays,
         evaluation=Evaluation(experiment, scoring, lambda arrays: _score(model, task, arrays, data)),
-        mechanism=mechanism.name,
-        account=Account(
-            plan,
-            noise,
-            charges_ahead=policy is not None or (deployment is not None and noise is Noise.SYSTEM),
-        ),
+        account=account,
         half=half,
         sampling=sampling,
         aggregator=aggregator,
         layout=layout,
         fields=ServerFields(algorithm, layout, fields),
         share=plan.cohorts.share,
-        metric_terms=mechanism.metric_terms(settings),
     )
 
 
 def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
     """Return the aggregator without secure aggregation: a linear strategy gets the mean, any other one each update."""
-    uniform = experiment.server.weighting == "uniform"
-    own = "" if experiment.privacy.own is None else experiment.privacy.own.use
+    uniform, own = experiment.server.weighting == "uniform", own_mechanism(experiment)
     if experiment.server.strategy_entry.linear:
         return Folded(uniform=uniform, clipped=half.noises, own=own)
     return Gathered(uniform=uniform, own=own)
@@ -266,14 +243,10 @@ def _check_privacy_of(model: nn.Module, task: Task, data: FederatedData, experim
 
 
 def _note_privacy(federation: Federation, directory: RunDirectory) -> None:
-    """Write planned and spent privacy costs, and the protection by secure aggregation, to the manifest.
-
-    Raises:
-        RunFailed: The ledger belongs to another mechanism.
-    """
+    """Write planned and spent privacy costs, and the protection by secure aggregation, to the manifest."""
     try:
         cost = federation.account.report(federation.charged)
-    except ValueError as error:
+    except ValueError as error:  # the ledger belongs to another mechanism
         raise RunFailed(f"ledger.jsonl: {error}") from None
     if cost:
         directory.note_privacy(cost)

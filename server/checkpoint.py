@@ -18,8 +18,8 @@ from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import RECORD
 from fedsim.sections.privacy import PARTICIPATIONS
+from fedsim.server.evaluation import Stopping
 from fedsim.server.federation import Federation
-from fedsim.server.stopping import Stopping
 from fedsim.server.strategies import load_strategy_state, strategy_state, why_not_kept
 
 
@@ -42,19 +42,17 @@ def why_not_resumable(federation: Federation) -> str | None:
 
 
 def write_checkpoint(federation: Federation, directory: RunDirectory) -> None:
-    """Write the checkpoint of the last completed round.
-
-    Raises:
-        RunFailed: A checkpoint can't hold the strategy's state.
-    """
+    """Write the checkpoint of the last completed round; `RunFailed` if it can't hold the strategy's state."""
     grid, entry = _stateful_grid(federation), federation.experiment.server.strategy_entry
     state = {
         "model": arrays_in(federation.arrays),
         "strategy": strategy_state(federation.strategy, entry),
         "stopping": asdict(federation.stopping),
+        "mechanism": federation.half.state(),
+        "cohorts": federation.sampling.state(),
     }
-    state |= {"mechanism": federation.half.state(), "cohorts": federation.sampling.state()}
-    state |= {"fields": federation.fields.state()} if federation.fields else {}
+    if federation.fields:
+        state["fields"] = federation.fields.state()
     clients = {
         client: encode_records(_without_secrets(record)) for client, record in grid.changed_states().items()
     }
@@ -89,7 +87,6 @@ def _without_secrets(state: RecordDict) -> RecordDict:
 
 
 def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapping[int, bytes]) -> None:
-    """Restore a federation from a checkpoint."""
     grid, entry = _stateful_grid(federation), federation.experiment.server.strategy_entry
     federation.done, federation.over = checkpoint.round, checkpoint.over
     federation.arrays = record_of(checkpoint.state["model"])
@@ -107,10 +104,8 @@ def _restore(federation: Federation, checkpoint: Checkpoint, client_states: Mapp
 
 def _check_cohorts_known(federation: Federation) -> None:
     """Refuse to resume if an interrupted round's cohort, and so the remaining participations, are unknown."""
-    if not federation.sampling.stateful:
-        return
     for round_ in range(federation.done + 1, federation.released + 1):
-        if round_ not in federation.sampling.noted:
+        if federation.sampling.stateful and round_ not in federation.sampling.noted:
             raise Refused(
                 f"privacy.{federation.mechanism}: round {round_} has begun, but its cohort was not recorded: "
                 "the clients' remaining participations are unknown"

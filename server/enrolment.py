@@ -33,15 +33,14 @@ class KnowsClients(Protocol):
 class Enrolment:
     """The clients of a run.
 
-    Attributes:
-        clients: Number of clients, online or not: cohorts are drawn from all of them.
-        nodes: The node of each online client.
-
     Args:
         grid: Knows its clients, or has nodes that answer a query.
-        clients: Number of clients.
+        clients: Number of clients, online or not: cohorts are drawn from all of them.
         query: Content of the query.
         registered: The client of each registered node; other nodes can't enrol. None: nodes are not registered.
+
+    Attributes:
+        nodes: The node of each online client.
     """
 
     def __init__(
@@ -65,11 +64,7 @@ class Enrolment:
             self.refresh()
 
     def refresh(self) -> None:
-        """Update `nodes`.
-
-        Raises:
-            RunFailed: Two nodes claim to be the same client.
-        """
+        """Update `nodes`; `RunFailed` if two nodes claim to be the same client."""
         if isinstance(self._grid, KnowsClients):
             return
         online = list(self._grid.get_node_ids())
@@ -79,16 +74,7 @@ class Enrolment:
         self.nodes.update(sorted(nodes.items()))
 
     def wait(self, timeout: float, *, hoped: int, least: int) -> None:
-        """Wait until `hoped` clients are online or refused, at most `timeout` seconds.
-
-        Args:
-            timeout: In seconds.
-            hoped: Number of clients to wait for.
-            least: Smallest number of online clients afterwards.
-
-        Raises:
-            RunFailed: Fewer than `least` are online.
-        """
+        """Wait at most `timeout` seconds for `hoped` clients; `RunFailed` if fewer than `least` are online then."""
         end, logged = time.monotonic() + timeout, -1
         while len(self.nodes) + len(self._refused) < hoped and time.monotonic() < end:
             if len(self.nodes) != logged:
@@ -106,9 +92,8 @@ class Enrolment:
     def _ask(self, nodes: Iterable[int]) -> None:
         """Query nodes for their clients."""
         queries = [Message(self._query, node, MessageType.QUERY) for node in nodes]
-        if not queries:
-            return
-        for reply in self._grid.send_and_receive(queries, timeout=QUERY_TIMEOUT):
+        replies = self._grid.send_and_receive(queries, timeout=QUERY_TIMEOUT) if queries else ()
+        for reply in replies:
             node = reply.metadata.src_node_id
             if reply.has_error():
                 self._refuse(node, reply.error.reason or f"error {reply.error.code}")
@@ -117,9 +102,8 @@ class Enrolment:
             if not 0 <= client < self.clients:
                 self._refuse(node, f"claims to be client {client} of {self.clients}")
             elif self._registered is not None and self._registered.get(node) != client:
-                self._refuse(
-                    node, f"claims to be client {client}, but its key is not registered for that client"
-                )
+                why = f"claims to be client {client}, but its key is not registered for that client"
+                self._refuse(node, why)
             elif client in self._client_of.values():
                 raise RunFailed(f"enrolment: two nodes claim to be client {client}")
             else:

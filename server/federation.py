@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +15,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.algorithms.protocol import Fields
-from fedsim.arrays import record_of, values_of
+from fedsim.arrays import arrays_in, record_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
-from fedsim.layout import Layout
+from fedsim.layout import Layout, plus
+from fedsim.mechanisms import metric_terms
+from fedsim.messages import ARRAYS, METRICS
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
@@ -26,13 +28,10 @@ from fedsim.privacy.server_half import ServerHalf
 from fedsim.results.disclosure import PUBLIC
 from fedsim.server.aggregation.replies import AWAY
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
-from fedsim.server.collapse import Collapse
 from fedsim.server.enrolment import Enrolment
-from fedsim.server.evaluation import Evaluation
+from fedsim.server.evaluation import Collapse, Evaluation, Stopping
 from fedsim.server.fields import ServerFields
-from fedsim.server.grids.cohort import CohortGrid
-from fedsim.server.stopping import Stopping
-from fedsim.vectors import plus
+from fedsim.server.grids import CohortGrid
 
 RELEASED = "released-"  # prefix of a noised metric's column
 
@@ -44,29 +43,18 @@ class Federation:
     """A run's model, its state and its parts.
 
     Attributes:
-        experiment: The experiment.
-        grid: Reaches the clients.
-        enrolment: Knows the clients, and the nodes of online ones.
         strategy: Turns a round's updates into the next model.
         arrays: The global model.
-        evaluation: Scores the model.
-        mechanism: The privacy mechanism's name, for messages.
-        account: Privacy account of the rounds.
         half: The server's part of the mechanism.
-        sampling: Draws the cohorts.
-        aggregator: Trains a cohort and collects its updates.
         layout: Of an update.
         fields: The algorithm's, beside the model.
         share: Expected share of the clients in a cohort.
-        metric_terms: Names of the metrics of noised sums in replies, by their names in the ledger.
         begin: Called with a round before any of its clients is asked to train.
         done: The last completed round.
         released: The last round with a release that can't be repeated. Rounds up to it that are not completed are
             abandoned.
         tried: The last round that was begun.
         over: Whether early stopping has ended the run.
-        stopping: The rule for early stopping.
-        collapse: Detects a collapse of the model.
     """
 
     experiment: Experiment
@@ -75,7 +63,6 @@ class Federation:
     strategy: Strategy
     arrays: ArrayRecord
     evaluation: Evaluation
-    mechanism: str
     account: Account
     half: ServerHalf
     sampling: CohortSampling
@@ -83,7 +70,6 @@ class Federation:
     layout: Layout
     fields: ServerFields
     share: float
-    metric_terms: Mapping[str, str] = field(default_factory=dict)
     begin: Callable[[int], None] = lambda round_: None
     done: int = 0
     released: int = 0
@@ -91,6 +77,11 @@ class Federation:
     over: bool = False
     stopping: Stopping = field(default_factory=Stopping)
     collapse: Collapse = field(default_factory=Collapse)
+
+    @property
+    def mechanism(self) -> str:
+        """The privacy mechanism's name, for messages."""
+        return self.experiment.privacy.mechanism.name
 
     @property
     def finished(self) -> bool:
@@ -105,11 +96,7 @@ class Federation:
         return max(self.done, self.released, self.tried)
 
     def run(self, write: Callable[[dict[str, Any]], None], stop: Callable[[], bool] = lambda: False) -> None:
-        """Run the remaining rounds.
-
-        Args:
-            write: Called with each completed round's row.
-            stop: Called before each round; if it returns True, the run ends there.
+        """Run the remaining rounds, until `stop()` before one of them is true; `write` gets each completed round's row.
 
         Raises:
             RunFailed: All clients of a round failed (with secure aggregation the run continues), or the strategy
@@ -126,45 +113,44 @@ class Federation:
         started = time.perf_counter()
         try:
             row = {"round": round_} | self._train(round_)
-            due = self.evaluation.is_due(round_)
-            scores = self._evaluate(round_) if due else {}
-            cost = self._cost(round_) if due else {}
+            scores: dict[str, float] = {}
+            if self.evaluation.is_due(round_):
+                scores = self.evaluation.scores(round_, self.arrays, self.grid, self.enrolment, self.strategy)
+                row |= scores | self.account.row(round_)
         except Exception as error:
             error.add_note(f"in round {round_} with strategy {self.experiment.server.strategy}")
             raise
-        if scores and (warning := self.collapse.warning(self.evaluation.scoring.headline, scores)):
-            log.warning("round %d: %s", round_, warning, extra=PUBLIC)
-        self.over = bool(scores) and self.stopping.is_enough(
-            self.experiment.server, self.evaluation.scoring.headline, scores
-        )
-        return row | scores | cost | {"seconds": round(time.perf_counter() - started, 4)}
+        if scores:
+            headline = self.evaluation.scoring.headline
+            if warning := self.collapse.warning(headline, scores):
+                log.warning("round %d: %s", round_, warning, extra=PUBLIC)
+            self.over = self.stopping.is_enough(self.experiment.server, headline, scores)
+        return row | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
         """Return the row of a round that a kill interrupted: it counts as spent, and the model stays unchanged."""
         log.warning("round %d: abandoned: its clients had begun it when the run was interrupted", round_)
-        with self._fails_with_mechanism():
+        with _failing(f"privacy.{self.mechanism}"):
             self.sampling.abandon(round_, self.enrolment.clients)
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
-        return row | (self._cost(round_) if self.evaluation.is_due(round_) else {})
-
-    # --- training ---------------------------------------------------------------------------------------
+        return row | (self.account.row(round_) if self.evaluation.is_due(round_) else {})
 
     def _train(self, round_: int) -> dict[str, Any]:
         """Train one round, update the global model, and return training's part of the row."""
-        with self._fails_with_mechanism():
+        with _failing(f"privacy.{self.mechanism}"):
             cohort = self.sampling.draw(round_, self.enrolment.clients)
         if not cohort and not self.half.noises:
             return {"clients": 0, "failures": 0}
         online = self._online(cohort)
         spent = self.account.exhausted(online)
         asked = [client for client in online if client not in spent]
-        self._check_room(round_, asked)
+        with _failing(f"round {round_}"):
+            self.account.check_room(round_, asked)
         grid, requests = self._requests(round_, asked)
         got = self._collect(round_, grid, requests) if asked else Collected(NoUpdates(self.layout))
         got.failures.update((client, AWAY) for client in cohort if client not in online)
         got.failures.update(spent)
-        updates = got.updates.count
-        failures = len(cohort) if got.no_sum else len(got.failures)
+        updates, failures = got.updates.count, len(cohort) if got.no_sum else len(got.failures)
         if online and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
             client, reason = next(iter(got.failures.items()))
             raise RunFailed(
@@ -188,24 +174,9 @@ class Federation:
         metrics = self._aggregate(round_, messages, len(messages) and max(updates, 1))
         if metrics is not None:
             self.fields.update(round_, changes, in_sum, share)
-        if metrics is not None and "train-loss" in metrics:
-            row["train-loss"] = metrics["train-loss"]
+            if "train-loss" in metrics:
+                row["train-loss"] = metrics["train-loss"]
         return row
-
-    def _check_room(self, round_: int, asked: list[int]) -> None:
-        """Raise `RunFailed` if the round would exceed the planned budget."""
-        try:
-            self.account.check_room(round_, asked)
-        except ValueError as error:
-            raise RunFailed(f"round {round_}: {error}") from None
-
-    @contextmanager
-    def _fails_with_mechanism(self) -> Iterator[None]:
-        """Turn the mechanism's `ValueError` into `RunFailed`."""
-        try:
-            yield
-        except ValueError as error:
-            raise RunFailed(f"privacy.{self.mechanism}: {error}") from None
 
     def _online(self, cohort: list[int]) -> list[int]:
         """Return the online clients of a cohort, once `min-clients` clients of any cohort are online."""
@@ -221,7 +192,8 @@ class Federation:
         For an empty cohort the strategy makes a request to another client, which is not sent: some strategies store
         the model when they make requests, and Flower's sampling would wait forever for a client.
         """
-        grid = self._view(cohort or [next(iter(self.enrolment.nodes))])
+        nodes = self.enrolment.nodes
+        grid = CohortGrid(self.grid, {client: nodes[client] for client in cohort or [next(iter(nodes))]})
         config = ConfigRecord({"server-round": round_})
         if self.experiment.server.strategy_entry.needs_initial_loss:
             config["initial-loss"] = True
@@ -234,16 +206,15 @@ class Federation:
         """Train the cohort, and record its clients' releases."""
         self.begin(round_)
         self.half.prefetch(round_)
-        got = self.aggregator.collect(
-            Ask(
-                grid=grid,
-                requests=requests,
-                model=self.arrays,
-                layout=self.layout,
-                charge=lambda clients: self.account.charge(round_, clients),
-                timeout=self.experiment.server.timeout,
-            )
+        ask = Ask(
+            grid=grid,
+            requests=requests,
+            model=self.arrays,
+            layout=self.layout,
+            charge=lambda clients: self.account.charge(round_, clients),
+            timeout=self.experiment.server.timeout,
         )
+        got = self.aggregator.collect(ask)
         self.account.note_reported(got.events)
         return got
 
@@ -252,20 +223,17 @@ class Federation:
 
         Return one message with the mean update, the fields' mean changes, and the columns of released metrics.
         """
-        self._check_room(round_, [])
-        terms = self.metric_terms
+        with _failing(f"round {round_}"):
+            self.account.check_room(round_)
+        terms = metric_terms(self.experiment.privacy)
         reported = {name: updates.reported_sums.get(term, 0.0) for name, term in terms.items()}
-        with self._fails_with_mechanism():
+        with _failing(f"privacy.{self.mechanism}"):
             mean, released, event = self.half.release(updates.sums(), round_, reported)
         self.account.note_released(event)
         model, changes = self.layout.separate(mean)
         others = {name: value for name, value in updates.reported.items() if name not in terms.values()}
-        content = RecordDict(
-            {
-                "arrays": plus(self.arrays, model),
-                "metrics": MetricRecord({**others, "num-examples": self.experiment.server.cohort}),
-            }
-        )
+        metrics = MetricRecord({**others, "num-examples": self.experiment.server.cohort})
+        content = RecordDict({ARRAYS: plus(self.arrays, model), METRICS: metrics})
         columns = {f"{RELEASED}{name}": value for name, value in released.items()}
         return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], changes, columns
 
@@ -283,27 +251,19 @@ class Federation:
             self.arrays = _validated_model(arrays, self.arrays, round_)
         return metrics
 
-    # --- evaluation -------------------------------------------------------------------------------------
 
-    def _evaluate(self, round_: int) -> dict[str, float]:
-        """Return the scores of the model after a round."""
-        return self.evaluation.scores(round_, self.arrays, self.grid, self.enrolment, self.strategy)
-
-    def _cost(self, round_: int) -> dict[str, Any]:
-        """Return the privacy columns of an evaluated round's row."""
-        return self.account.row(round_)
-
-    def _view(self, cohort: list[int]) -> CohortGrid:
-        return CohortGrid(self.grid, {client: self.enrolment.nodes[client] for client in cohort})
+@contextmanager
+def _failing(where: str) -> Iterator[None]:
+    """Turn a `ValueError` into `RunFailed`."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunFailed(f"{where}: {error}") from None
 
 
 def _validated_model(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> ArrayRecord:
-    """Return a strategy's arrays in the model's dtypes (server optimisers compute in float64).
-
-    Raises:
-        RunFailed: A name is missing, a shape differs from the model's, or a value is NaN or infinite.
-    """
-    made = {name: values_of(array) for name, array in arrays.items()}
+    """Return a strategy's arrays, checked, in the model's dtypes (server optimisers compute in float64)."""
+    made = arrays_in(arrays)
     result = {}
     for name, old in model.items():
         if name not in made or made[name].shape != tuple(old.shape):

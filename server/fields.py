@@ -13,16 +13,11 @@ from fedsim.arrays import record_of
 from fedsim.errors import RunFailed
 from fedsim.layout import Layout
 from fedsim.messages import OWN
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 
 
 class ServerFields:
     """The fields of a run, and the last round with each client's changes in its sum.
-
-    Args:
-        algorithm: Computes the next values from a round's changes.
-        layout: Of an update.
-        values: Before the first round.
 
     Attributes:
         values: Current values, by field and name.
@@ -59,22 +54,13 @@ class ServerFields:
             request.content = content
 
     def update(self, round_: int, change: Fields, clients: Sequence[int], share: float) -> None:
-        """Compute the next values.
-
-        Args:
-            round_: From 1.
-            change: Mean of the changes, float64.
-            clients: Clients in the mean.
-            share: Share of all clients in the mean.
+        """Compute the next values from the mean `change`, float64, of `clients`, a share of all clients.
 
         Raises:
             RunFailed: The algorithm raised an error, or returned invalid values.
         """
-        if self and change:
-            self.values = self._next(round_, change, share)
-            self.in_sum.update(dict.fromkeys(clients, round_))
-
-    def _next(self, round_: int, change: Fields, share: float) -> Fields:
+        if not (self and change):
+            return
         where = f"round {round_}: algorithm {type(self._algorithm).__name__}: update()"
         try:
             made = self._algorithm.update(self.values, change, share)
@@ -88,7 +74,8 @@ class ServerFields:
             for name, array in arrays.items():
                 if not np.isfinite(array).all():
                     raise RunFailed(f"{where}: field {field!r}: {name} holds NaN or infinity")
-        return values
+        self.values = values
+        self.in_sum.update(dict.fromkeys(clients, round_))
 
     def state(self) -> dict[str, Any]:
         """Return the state that the next rounds depend on, as a tree for the checkpoint."""

@@ -45,12 +45,7 @@ def private_output(directory: RunDirectory) -> Iterator[None]:
 
 
 class _PrivateHandler(logging.Handler):
-    """Writes records to a private log, and passes public ones on.
-
-    Args:
-        logger: Its handlers get the public records.
-        note: Adds a text to the private log.
-    """
+    """Writes records to a private log by `note`, and passes public ones on to the logger's handlers."""
 
     def __init__(self, logger: logging.Logger, note: Callable[[str], None]) -> None:
         super().__init__()
@@ -73,7 +68,6 @@ class _PrivateHandler(logging.Handler):
 
 @contextmanager
 def _redirected(logger: logging.Logger, note: Callable[[str], None]) -> Iterator[None]:
-    """Redirect a logger to a private log inside the block."""
     handlers, propagate = list(logger.handlers), logger.propagate
     logger.handlers, logger.propagate = [_PrivateHandler(logger, note)], False
     try:

@@ -38,11 +38,7 @@ class ServerProcess:
         return cls(Path(state), Path(keys) if keys else None, bool(os.environ.get(LOOPBACK)))
 
     def run_path(self, name: str) -> Path:
-        """Return the directory of a run.
-
-        Raises:
-            Refused: The name is invalid; it may not lead out of the folder of runs.
-        """
+        """Return the directory of a run; `Refused` for a name that is invalid: none may lead out of the folder of runs."""
         if not RUN_NAME.fullmatch(name):
             raise Refused(f"run-name = {name!r}: letters, digits, dot, hyphen and underscore are allowed")
         return self.state / "runs" / name
@@ -66,11 +62,7 @@ class ServerProcess:
         return {int(node): int(client) for client, node in numbers.items()}
 
     def identities(self) -> dict[int, bytes]:
-        """Return the public identity key of each client, for signed secure aggregation.
-
-        Raises:
-            Refused: There are no keys.
-        """
+        """Return the public identity key of each client, for signed secure aggregation; `Refused` without keys."""
         if self.keys is None:
             raise Refused(
                 "privacy.secagg.adversary = 'malicious-server': clients sign with keys that are registered, and "
@@ -81,14 +73,10 @@ class ServerProcess:
         return load_registry(self.keys)
 
     def check(self, experiment: Experiment, code: str) -> None:
-        """Refuse an experiment that this server can't run as the submitter meant it.
-
-        Args:
-            experiment: The submitted experiment.
-            code: The digest (SHA-256, hex) of the submitter's fedsim.
+        """Refuse an experiment that this server can't run as the submitter, with a fedsim of digest `code`, meant it.
 
         Raises:
-            Refused: The code differs from this server's; or noise is seeded, and clients may be on other machines.
+            Refused: The code (SHA-256, hex) is not this server's; or noise is seeded, and clients may be on other machines.
         """
         from fedsim.deployment.bundle import installed_code
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
+from flwr.app import ArrayRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.arrays import record_of, values_of
-from fedsim.clients.client_runtime import client_index, client_runtime
+from fedsim.arrays import arrays_in, record_of
+from fedsim.clients.client_runtime import client_index, client_runtime, server_round
 from fedsim.flower.constants import ErrorCode
 from fedsim.privacy.secagg.spec import Stage
-from fedsim.records import record_in, records_in
+from fedsim.records import records_in
 from fedsim.secagg.messages import record_of_stage
 from fedsim.sections import FaultsSection
 from fedsim.streams import numpy_stream
@@ -52,12 +52,9 @@ def stage_of_fault(seed: int, round_: int, client: int) -> Stage:
 
 
 def faults_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Make a client drop out, come late or crash as in `[faults]`; delays are in virtual time.
+    """Make a client drop out, come late or crash (`RuntimeError`) as in `[faults]`; delays are in virtual time.
 
     With secure aggregation it fails from a random stage on.
-
-    Raises:
-        RuntimeError: The client crashes.
     """
     fault = _fault(message, context)
     if fault in (Fault.DROPOUT, Fault.LATE):
@@ -84,8 +81,7 @@ def _fault(message: Message, context: Context) -> Fault:
     client, seed = client_index(context), experiment.seed
     asked = record_of_stage(message)
     if asked is None:
-        round_ = int(record_in(message.content, ConfigRecord, "config")["server-round"])  # type: ignore[arg-type]
-        return fault_of(experiment.faults, seed, round_, client)
+        return fault_of(experiment.faults, seed, server_round(message), client)
     round_, stage, _ = asked
     stages = list(Stage)
     if stages.index(stage) < stages.index(stage_of_fault(seed, round_, client)):
@@ -96,10 +92,9 @@ def _fault(message: Message, context: Context) -> Fault:
 def _fill_with_nan(reply: Message) -> None:
     """Replace every floating-point number of a reply by NaN."""
     for name, record in records_in(reply.content, ArrayRecord).items():
-        arrays = {key: values_of(array) for key, array in record.items()}
         reply.content[name] = record_of(
             {
                 key: np.full_like(values, np.nan) if values.dtype.kind == "f" else values
-                for key, values in arrays.items()
+                for key, values in arrays_in(record).items()
             }
         )

@@ -19,6 +19,7 @@ from fedsim.arrays import Values, values_of
 from fedsim.clients.client_runtime import client_index, client_runtime
 from fedsim.clients.private_output import has_private_output, note
 from fedsim.clients.process import ClientProcess, run_label
+from fedsim.layout import difference
 from fedsim.messages import LEDGER, VECTOR
 from fedsim.privacy.secagg.client import ClientSession
 from fedsim.privacy.secagg.ideal import IdealClient
@@ -28,7 +29,6 @@ from fedsim.records import config_in, find_record, records_in
 from fedsim.secagg.messages import RECORD, ROUNDS, record_of_stage, refusal, reply, task_of
 from fedsim.secagg.setup import graph_entropy, identity_of
 from fedsim.streams import numpy_stream
-from fedsim.vectors import difference
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ class Participant:
 
     Attributes:
         policy: The policy that it accepts.
-        number: The client's number.
         run: Label of the run of accepted rounds.
         uniform: Whether its weight is 1, else its `num-examples`.
         identity: Its private identity key (32 bytes); needed against a malicious server.
@@ -55,12 +54,10 @@ class Participant:
     run: str
     uniform: bool = False
     identity: bytes | None = None
-    rounding: Callable[[int], np.random.Generator] = lambda round_: _system_generator()
+    rounding: Callable[[int], np.random.Generator] = lambda round_: np.random.Generator(
+        np.random.Philox(key=int.from_bytes(os.urandom(16)))
+    )
     graph_entropy: Callable[[int], Entropy] = lambda round_: os.urandom
-
-
-def _system_generator() -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16))))
 
 
 def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
@@ -87,11 +84,7 @@ def secure(participant_of: Callable[[Context], Participant | None]) -> Mod:
 def _answer(
     participant: Participant, message: Message, context: Context, call_next: ClientAppCallable
 ) -> bytes:
-    """Answer a stage, and store the session for the next one.
-
-    Raises:
-        Exception: The client refuses, or has failed.
-    """
+    """Answer a stage, and store the session for the next one; any exception means that the client refuses."""
     asked = record_of_stage(message)
     if asked is None:
         raise ValueError(
@@ -103,8 +96,9 @@ def _answer(
     else:
         session = _session(participant, context, round_)
         session.check_due(stage)
-        upload = stage is Stage.UPLOAD
-        vector, task = _trained(participant, session, message, context, call_next) if upload else (None, None)
+        vector, task = None, None
+        if stage is Stage.UPLOAD:
+            vector, task = _trained(participant, session, message, context, call_next)
         body = session.answer(stage, request, vector=vector, task=task)
     if session.closed:
         context.state.pop(RECORD, None)
@@ -118,8 +112,7 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
 
     A second start, even before an upload, would let a malicious server try another graph.
     """
-    kind = ClientSession if participant.policy.mode == "real" else IdealClient
-    session, body = kind.begin(
+    session, body = _kind(participant).begin(
         request,
         participant.policy,
         participant.number,
@@ -129,7 +122,7 @@ def _begin(participant: Participant, context: Context, round_: int, request: byt
     if (session.spec.run, session.spec.round) != (participant.run, round_):
         raise ValueError(f"round {session.spec.round} of run {session.spec.run}: not the one of the message")
     _check_new(context, session)
-    _kept(context, ROUNDS)[session.spec.run] = session.spec.round
+    _kept(context, ROUNDS)[participant.run] = round_
     return session, body
 
 
@@ -140,15 +133,18 @@ def _check_new(context: Context, session: Session) -> None:
         raise ValueError(f"round {session.spec.round}: this client has begun round {last!r}")
 
 
+def _kind(participant: Participant) -> type[ClientSession] | type[IdealClient]:
+    return ClientSession if participant.policy.mode == "real" else IdealClient
+
+
 def _session(participant: Participant, context: Context, round_: int) -> Session:
     """Take the open session out of the state."""
     record = find_record(context.state, ConfigRecord, RECORD)
     if record is None:
         raise ValueError("no session is open")
     del context.state[RECORD]
-    kind = ClientSession if participant.policy.mode == "real" else IdealClient
     stored = bytes(record["session"])  # type: ignore[arg-type]
-    session = kind.loads(stored, participant.policy, identity=participant.identity)
+    session = _kind(participant).loads(stored, participant.policy, identity=participant.identity)
     if session.spec.round != round_:
         raise ValueError(f"round {round_}: the open session is of round {session.spec.round}")
     return session
@@ -162,7 +158,6 @@ def _trained(
     call_next: ClientAppCallable,
 ) -> tuple[Values, str]:
     """Train, and return the encoded update and the hash of the train message."""
-    spec = session.spec
     message.content.pop(RECORD)
     task = task_of(message.content)
     received = records_in(message.content, ArrayRecord)
@@ -174,8 +169,8 @@ def _trained(
     (metrics,) = records_in(trained.content, MetricRecord).values()
     weight = 1 if participant.uniform else int(metrics["num-examples"])  # type: ignore[arg-type]
     update = values_of(arrays[VECTOR]) if name == VECTOR else difference(arrays, received[name])
-    vector = spec.encoding.encode(update, weight, metrics, participant.rounding(spec.round))  # type: ignore[arg-type]
-    return vector, task
+    rounding = participant.rounding(session.spec.round)
+    return session.spec.encoding.encode(update, weight, metrics, rounding), task  # type: ignore[arg-type]
 
 
 def _keep_events(context: Context, content: RecordDict) -> None:
@@ -194,9 +189,6 @@ def _kept(context: Context, name: str) -> ConfigRecord:
     return record
 
 
-# --- fedsim's clients ---------------------------------------------------------------------------------------
-
-
 def _participant(context: Context) -> Participant | None:
     """Return the settings of a client of an experiment."""
     runtime = client_runtime(context)
@@ -204,11 +196,12 @@ def _participant(context: Context) -> Participant | None:
         return None
     experiment, client, policy = runtime.experiment, client_index(context), runtime.policy
     identity, process = None, ClientProcess.of(context)
-    if policy.assumptions.malicious and process is not None:  # the server can't choose these keys
-        keys = process.own_keys()
-        policy, identity = replace(policy, registry=keys.registry), keys.identity
-    elif policy.assumptions.malicious:
-        identity = identity_of(experiment.seed, client)
+    if policy.assumptions.malicious:
+        if process is None:
+            identity = identity_of(experiment.seed, client)
+        else:  # the server can't choose these keys
+            keys = process.own_keys()
+            policy, identity = replace(policy, registry=keys.registry), keys.identity
     return Participant(
         policy=policy,
         number=client,

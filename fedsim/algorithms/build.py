@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from fedsim.algorithms.protocol import Algorithm, Arrays, Field, Fields
 from fedsim.errors import Refused
+from fedsim.making import made
 from fedsim.messages import NAMES
+from fedsim.options import keywords
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
@@ -27,34 +29,33 @@ def algorithm_of(experiment: Experiment) -> Algorithm:
     """
     entry = experiment.algorithm_entry
     where = f"algorithm.name = {entry.name!r}"
-    try:
-        make: Any = entry.load()
-    except Refused as refused:
-        raise Refused(f"{where}: {refused}") from None
-    arguments = {key.replace("-", "_"): value for key, value in experiment.algorithm_options.items()}
-    try:
-        made = make(**arguments)
-    except (TypeError, ValueError) as error:
-        raise Refused(f"{where}: {error}") from None
-    if not isinstance(made, Algorithm):
-        raise Refused(f"{where}: returned {type(made).__name__}; a fedsim.algorithms.Algorithm is needed")
-    if not isinstance(made.fields, Mapping):
-        raise Refused(f"{where}: fields is {type(made.fields).__name__}; a dict is needed, of Field by name")
-    for name, field in made.fields.items():
-        if not (_is_name(name) and isinstance(field, Field) and _is_scale(field.scale)):
+    algorithm: Algorithm = made(
+        lambda: entry.load()(**keywords(experiment.algorithm_options)),
+        Algorithm,
+        where,
+        "a fedsim.algorithms.Algorithm",
+    )
+    if not isinstance(algorithm.fields, Mapping):
+        kind = type(algorithm.fields).__name__
+        raise Refused(f"{where}: fields is {kind}; a dict is needed, of Field by name")
+    for name, field in algorithm.fields.items():
+        if not _is_valid(name, field):
             raise Refused(
                 f"{where}: field {name!r} = {field}: must be a fedsim.algorithms.Field of a scale above 0, by a name "
                 f"without '/' that is none of {', '.join(sorted(NAMES))}"
             )
-    return made
+    return algorithm
 
 
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name != "" and name not in NAMES and "/" not in name
-
-
-def _is_scale(scale: object) -> bool:
-    return isinstance(scale, int | float) and 0 < scale < math.inf
+def _is_valid(name: object, field: object) -> bool:
+    return (
+        isinstance(name, str)
+        and name not in {"", *NAMES}
+        and "/" not in name
+        and isinstance(field, Field)
+        and isinstance(field.scale, int | float)
+        and 0 < field.scale < math.inf
+    )
 
 
 def first_fields(algorithm: Algorithm, model: Arrays, trained: Iterable[str]) -> Fields:
@@ -63,16 +64,16 @@ def first_fields(algorithm: Algorithm, model: Arrays, trained: Iterable[str]) ->
     Raises:
         Refused: They are not the fields that the algorithm declares, or have values other than finite floating-point numbers.
     """
-    made: Any = algorithm.init({name: model[name].copy() for name in trained})
+    first: Any = algorithm.init({name: model[name].copy() for name in trained})
     where = f"algorithm {type(algorithm).__name__}: init()"
-    if not isinstance(made, Mapping) or not all(isinstance(arrays, Mapping) for arrays in made.values()):
+    if not isinstance(first, Mapping) or not all(isinstance(arrays, Mapping) for arrays in first.values()):
         raise Refused(f"{where}: must return a dict of fields, each a dict of arrays")
-    if made.keys() != algorithm.fields.keys():
-        odd = ", ".join(sorted(map(str, made.keys() ^ algorithm.fields.keys())))
+    if first.keys() != algorithm.fields.keys():
+        odd = ", ".join(sorted(map(str, first.keys() ^ algorithm.fields.keys())))
         raise Refused(f"{where}: must return a value of each of its fields, and of no other: {odd}")
     return {
         field: {name: _numbers(array, f"{where}: field {field!r}: {name}") for name, array in arrays.items()}
-        for field, arrays in made.items()
+        for field, arrays in first.items()
     }
 
 

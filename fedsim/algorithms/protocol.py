@@ -53,10 +53,8 @@ class Job:
     def train(self, after_step: Callable[[], None] = lambda: None) -> int:
         """Train the parameters, once, and return the number of steps, 1 or more.
 
-        The loss is not told: under DP-SGD it has no noise, and no field may depend on it.
-
-        Args:
-            after_step: Called after each step of the optimizer; may change the parameters.
+        `after_step` is called after each step of the optimizer, and may change the parameters. The loss is not told:
+        under DP-SGD it has no noise, and no field may depend on it.
         """
         return self.steps(after_step)
 
@@ -76,20 +74,12 @@ class Algorithm(ABC):
     fields: Mapping[str, Field] = {}
 
     def init(self, parameters: Arrays) -> Fields:
-        """Return each field before the first round.
-
-        Args:
-            parameters: The model's trained parameters before the first round, by name.
-        """
+        """Return each field before the first round, from the model's trained parameters then, by name."""
         return {}
 
     @abstractmethod
     def train(self, job: Job) -> Fields:
-        """Train, by one call of `job.train`; return a change to each field.
-
-        Args:
-            job: The client's round.
-        """
+        """Train, by one call of `job.train`; return a change to each field."""
 
     def update(self, fields: Fields, change: Fields, share: float) -> Fields:
         """Return the fields after a round.
@@ -104,9 +94,5 @@ class Algorithm(ABC):
         return fields
 
     def warning(self, share: float) -> str:
-        """Return why a run may collapse, or an empty string.
-
-        Args:
-            share: Fraction of all clients that take part in a round; above 0, at most 1.
-        """
+        """Return why a run with a fraction of all clients, above 0, at most 1, in a round may collapse; else ""."""
         return ""

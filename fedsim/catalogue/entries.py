@@ -145,7 +145,7 @@ class ScheduleEntry(Entry):
 class RoundScheduleEntry(Entry):
     """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
 
-    It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.schedules.build` documents the arguments.
+    It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.sampling.build_schedule` documents the arguments.
     """
 
 

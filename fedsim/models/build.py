@@ -9,7 +9,7 @@ from fedsim.catalogue import Kind, Targets
 from fedsim.data import DataSpec, Examples
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.options import FreeOptions, made
+from fedsim.options import FreeOptions, make_with
 from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from
 from fedsim.tasks import Task
@@ -30,7 +30,7 @@ def build(section: ModelSection, task: Task) -> nn.Module:
         raise Refused(f"model.name = {section.name!r}: is for {kinds}, and the data is {task.inputs.kind}")
     options = section.pick(entry)
     try:
-        model = made(entry.load(), task, options)
+        model = make_with(entry.load(), task, options)
     except TypeError as error:
         if not isinstance(options, FreeOptions):
             raise

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedsim.errors import Refused
+from fedsim.making import made
 from fedsim.optimizers.protocol import Optimizer
 from fedsim.options import FreeOptions
 from fedsim.sections import ClientSection
@@ -20,35 +21,24 @@ def build_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter], r
     A user's own `"module:callable"` is called as `make(parameters, lr=rate, **options)`, with
     `[client.optimizer-options]` as keyword arguments.
 
-    Args:
-        client: Names the optimizer and its options.
-        parameters: The model's trainable ones.
-        rate: Learning rate of the round.
-
     Raises:
         Refused: The callable is missing, doesn't take the options, or returns no optimizer.
     """
     entry = client.optimizer_entry
     make = entry.load()
-    try:
-        made = make(list(parameters), lr=rate, **client.optimizer_arguments)
-    except (TypeError, ValueError) as error:
-        raise Refused(f"client.optimizer = {entry.name!r}: {error}") from None
-    if not isinstance(made, Optimizer):
-        raise Refused(
-            f"client.optimizer = {entry.name!r}: returned {type(made).__name__}; "
-            "an object with zero_grad() and step() is needed"
-        )
-    return made
+    optimizer: Optimizer = made(
+        lambda: make(list(parameters), lr=rate, **client.optimizer_arguments),
+        Optimizer,
+        f"client.optimizer = {entry.name!r}",
+        "an object with zero_grad() and step()",
+    )
+    return optimizer
 
 
 def check_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter]) -> None:
     """Refuse an optimizer that can't train these parameters, before a run.
 
-    A user's own optimizer takes a step with copies of the parameters.
-
-    Raises:
-        Refused: As `build_optimizer`; or the step failed, or did not change the parameters in place.
+    A user's own optimizer takes a step with copies of the parameters, and must change these in place.
     """
     entry = client.optimizer_entry
     if not issubclass(entry.options, FreeOptions):

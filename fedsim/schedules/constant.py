@@ -1,7 +1,5 @@
 """The same rate in all rounds."""
 
-from __future__ import annotations
-
 
 def constant(round_: int, rounds: int) -> float:
     """Return the factor on the learning rate: 1."""

@@ -9,17 +9,12 @@ from fedsim.sections import ClientSection
 
 
 def learning_rate(client: ClientSection, rounds: int, round_: int) -> float:
-    """Return the learning rate of a round.
+    """Return the learning rate of a round, from 1 to `rounds`.
 
     With `warmup-rounds = k` the rate rises linearly over the first k rounds, `r / (k + 1)` of `learning-rate` in
     round r (Goyal et al. 2017); round k + 1 is the first of the schedule, over the rounds that are left. A user's
     own `"module:callable"` is called as `schedule(round, rounds, **options)`, with `[client.schedule-options]` as
     keyword arguments.
-
-    Args:
-        client: Names the schedule and its options.
-        rounds: Of the experiment.
-        round_: From 1 to `rounds`.
 
     Raises:
         Refused: The callable is missing, doesn't take the options, or returns no finite number of at least 0.

@@ -16,8 +16,7 @@ from fedsim.privacy.secagg.primitives import Entropy, SigningKey
 from fedsim.privacy.secagg.settings import SecaggSettings
 from fedsim.privacy.secagg.spec import Policy, make_policy
 from fedsim.privacy.secagg.topology import Adversary
-from fedsim.sections import ServerSection
-from fedsim.sections.privacy import PrivacySection, metrics_of_sums
+from fedsim.sections.privacy import metrics_of_sums
 from fedsim.streams import numpy_stream
 
 UNPROTECTED = "unprotected: the ideal functionality, in which the server sees every client's vector"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
+from fedsim.making import made
+from fedsim.sections import TransformSection
 from fedsim.streams import numpy_stream
 from fedsim.threads import single_threaded
 from fedsim.transforms.protocol import Transform, Values
@@ -23,49 +25,36 @@ def transforms_of(experiment: Experiment) -> tuple[Transform, ...]:
     Raises:
         Refused: The callable is missing, doesn't take the options, or returns no transform.
     """
-    transforms = []
-    for index, section in enumerate(experiment.transforms or ()):
-        where = f"transforms.{index}.name = {section.name!r}"
-        try:
-            make: Any = section.entry.load()
-            made = make(**section.arguments)
-        except Refused as refused:
-            raise Refused(f"{where}: {refused}") from None
-        except (TypeError, ValueError) as error:
-            raise Refused(f"{where}: {error}") from None
-        if not isinstance(made, Transform):
-            raise Refused(
-                f"{where}: returned {type(made).__name__}; an object with apply(update, draws) is needed"
-            )
-        transforms.append(made)
-    return tuple(transforms)
+
+    def transform_of(index: int, section: TransformSection) -> Transform:
+        transform: Transform = made(
+            lambda: section.entry.load()(**section.arguments),
+            Transform,
+            f"transforms.{index}.name = {section.name!r}",
+            "an object with apply(update, draws)",
+        )
+        return transform
+
+    return tuple(itertools.starmap(transform_of, enumerate(experiment.transforms or ())))
 
 
 def transformed(
-    transforms: Sequence[Transform], update: Values, draws: Callable[[int], np.random.Generator]
+    transforms: Sequence[Transform], update: Values, seed: int, round_: int, client: int
 ) -> Values:
-    """Return an update, `(dimension,)`, after all transforms; it may be overwritten.
-
-    Args:
-        transforms: In their order.
-        update: Finite floating-point numbers.
-        draws: The generator of a transform, by its index.
+    """Return a client's update, `(dimension,)` finite numbers, after all transforms; it may be overwritten.
 
     Raises:
         ValueError: A transform returns no vector of the same shape and dtype.
     """
     with single_threaded():
         for index, transform in enumerate(transforms):
-            update = _applied(transform, update, draws(index))
+            draws = numpy_stream(seed, f"transform-{index}", round_=round_, client=client)
+            update = _applied(transform, update, draws)
     return update
 
 
 def check_transforms(experiment: Experiment, transforms: Sequence[Transform], layout: Layout) -> None:
-    """Try an experiment's transforms on a random update, before the run.
-
-    Raises:
-        Refused: One fails, or returns no vector of the same shape and dtype.
-    """
+    """Refuse a transform that fails on a random update, or returns no vector of the same shape and dtype."""
     draws = numpy_stream(experiment.seed, "transform-check")
     for index, transform in enumerate(transforms):
         update = draws.standard_normal(layout.dimension).astype(layout.dtype)

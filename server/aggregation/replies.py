@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedsim.arrays import values_of
+from fedsim.experiment import Experiment
 from fedsim.layout import Expected
 from fedsim.mechanisms import loads
 from fedsim.privacy.events import Event
@@ -21,6 +22,11 @@ LATE = "did not answer in time"  # reason for failure of a client without a repl
 AWAY = "is away"  # of an offline client
 
 Records = Mapping[str, Expected]  # the arrays of a reply, by record
+
+
+def own_mechanism(experiment: Experiment) -> str:
+    """Return the reference of the user's own mechanism; empty: the run's mechanism is fedsim's."""
+    return "" if experiment.privacy.own is None else experiment.privacy.own.use
 
 
 def metrics_of(reply: Message) -> MetricRecord:
@@ -37,12 +43,7 @@ class Update:
 
 
 def events_of(message: Message, own: str = "") -> list[Event]:
-    """Return the privacy events in a reply; none if it has no content.
-
-    Args:
-        message: The reply.
-        own: Reference of the run's mechanism, if it is a user's own.
-    """
+    """Return the privacy events in a reply, of a user's `own` mechanism or fedsim's; none if it has no content."""
     ledger = find_record(message.content, ConfigRecord, "ledger") if message.has_content() else None
     return [] if ledger is None else [loads(str(text), own) for text in ledger["events"]]  # type: ignore[union-attr]
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
 
 from fedsim.algorithms.protocol import Arrays, Fields
+from fedsim.data import FederatedData
+from fedsim.errors import Refused
+from fedsim.experiment import Experiment
+from fedsim.layout import check_float, plus
 from fedsim.privacy.secagg.encoding import Decoded
+from fedsim.privacy.secagg.spec import Policy
 from fedsim.privacy.server_half import Sums
+from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid, mean_of
-from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
-from fedsim.vectors import plus
+from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
+from fedsim.server.process import ServerProcess
 
 
 class SecureMean(Updates):
@@ -45,23 +54,18 @@ class SecureMean(Updates):
         return layout.separate(layout.split(self._decoded.update))
 
 
-class Secure:
-    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues.
+@dataclass(frozen=True)
+class Secure(Aggregator):
+    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues."""
 
-    Args:
-        grid: Runs the protocol.
-        described: The manifest's entry.
-    """
+    secure: ClassVar[bool] = True
 
-    secure = True
-
-    def __init__(self, grid: SecureGrid, described: dict[str, Any]) -> None:
-        self._grid = grid
-        self._described = described
+    grid: SecureGrid
+    described: dict[str, Any]
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
-        result = self._grid.aggregate(ask.requests, timeout=ask.timeout, before_upload=ask.charge)
+        result = self.grid.aggregate(ask.requests, timeout=ask.timeout, before_upload=ask.charge)
         columns: dict[str, Any] = {"secagg-bytes-up": result.bytes_up, "secagg-bytes-down": result.bytes_down}
         if result.decoded is None:
             nothing = NoUpdates(ask.layout)
@@ -73,4 +77,55 @@ class Secure:
 
     def report(self) -> dict[str, Any]:
         """Return the manifest's entry."""
-        return self._described
+        return self.described
+
+
+def policy_for(
+    experiment: Experiment, arrays: ArrayRecord, dimension: int, data: FederatedData
+) -> Policy | None:
+    """Return the policy that server and clients of a run agree on; None without secure aggregation.
+
+    Raises:
+        Refused: The model's updates can't be summed, or a client exceeds the largest weight.
+    """
+    section = experiment.privacy.secagg
+    if section is None:
+        return None
+    check_float(experiment.model.name, arrays)
+    records = data.training_sizes()
+    if section.max_weight is not None and section.max_weight < records.max():
+        raise Refused(
+            f"privacy.secagg.max-weight = {section.max_weight}: must be at least {records.max()}, the most examples "
+            "of a client"
+        )
+    return policy_of(experiment, dimension, records)
+
+
+def secure_aggregator(
+    grid: Grid,
+    experiment: Experiment,
+    policy: Policy,
+    nodes: Mapping[int, int],
+    label: int,
+    deployment: ServerProcess | None,
+) -> Secure:
+    """Return the aggregator of a run with secure aggregation; `label` identifies the run in the protocol.
+
+    Raises:
+        Refused: The adversary is a malicious server, and the server process has no keys of its clients.
+    """
+    section = experiment.privacy.secagg
+    if section is None:
+        raise TypeError("the experiment has no [privacy.secagg]")
+    registered = policy
+    if deployment is not None and policy.assumptions.malicious:
+        registered = replace(policy, registry=deployment.identities())
+    secret = deployment is not None and not deployment.loopback
+    secured = SecureGrid(
+        grid,
+        registered,
+        nodes=nodes,
+        run=str(label),
+        graph_seed=lambda round_: graph_entropy(experiment, round_, secret=secret)(32),
+    )
+    return Secure(secured, described(policy, section, experiment.server.cohort))

@@ -11,29 +11,26 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from fedsim.layout import plus_vector
 from fedsim.messages import ARRAYS, METRICS, SECAGG
 from fedsim.privacy.secagg.encoding import Decoded
 from fedsim.privacy.secagg.ideal import IdealServer
+from fedsim.privacy.secagg.progress import Total, Uploads
 from fedsim.privacy.secagg.server import ServerSession
 from fedsim.privacy.secagg.spec import Policy, Stage, TooFew
 from fedsim.records import records_in
-from fedsim.secagg.messages import request, task_of
+from fedsim.secagg.messages import body_of, request, task_of
 from fedsim.server.aggregation.replies import LATE
-from fedsim.server.aggregation.secure_fold import StageFold, StageReplies
-from fedsim.server.grids.folding import FoldingGrid, send_and_fold
-from fedsim.server.grids.wrapper import GridWrapper
-from fedsim.vectors import plus_vector
+from fedsim.server.grids import FoldingGrid, GridWrapper, as_they_come, send_and_fold
 
 log = logging.getLogger(__name__)
-
-PAUSES = (0.01, 1.0)  # seconds between two polls for replies: at first, and at most
 
 Session = ServerSession | IdealServer
 
@@ -79,6 +76,56 @@ class Aggregate:
     def bytes_up(self) -> int:
         """Bytes that clients sent."""
         return sum(stage.bytes_up for stage in self.stages)
+
+
+@dataclass
+class StageReplies:
+    """Replies of a stage: the sum of the uploads in the upload stage, protocol bytes by client in the others."""
+
+    bodies: dict[int, bytes] = field(default_factory=dict)
+    total: Total | None = None
+    failed: dict[int, str] = field(default_factory=dict)  # reasons, by client
+    size: int = 0  # bytes received
+
+    @property
+    def clients(self) -> set[int]:
+        """Clients with a reply."""
+        return self.bodies.keys() | set(self.total.clients if self.total else ())
+
+
+@dataclass(frozen=True)
+class StageFold:
+    """The fold of a stage."""
+
+    clients: Mapping[int, int]  # of each node
+    uploads: Uploads | None = None  # None in all stages but the upload
+
+    def add(self, replies: StageReplies | None, reply: Message) -> StageReplies:
+        """Add a reply, or record its failure."""
+        replies = StageReplies() if replies is None else replies
+        client = self.clients[reply.metadata.src_node_id]
+        try:
+            body = body_of(reply)
+        except ValueError as error:
+            replies.failed[client] = str(error)
+            return replies
+        replies.size += len(body)
+        if self.uploads is None:
+            replies.bodies[client] = body
+        else:
+            replies.total = self.uploads.add(replies.total, client, body)
+        return replies
+
+    def merge(self, left: StageReplies, right: StageReplies) -> StageReplies:
+        """Merge two sets of replies, in the memory of the left one."""
+        if self.uploads is not None and left.total is not None and right.total is not None:
+            left.total = self.uploads.merge(left.total, right.total)
+        else:
+            left.total = left.total or right.total
+        left.bodies |= right.bodies
+        left.failed |= right.failed
+        left.size += right.size
+        return left
 
 
 class SecureGrid(GridWrapper):
@@ -188,15 +235,9 @@ class SecureGrid(GridWrapper):
         for client in requests.keys() - (replies.clients - session.lost.keys()):
             why = session.lost.get(client) or replies.failed.get(client, LATE)
             result.lost.setdefault(client, f"lost at stage {stage.value!r}: {why}")
+        sent, seconds = sum(map(len, requests.values())), time.perf_counter() - started
         result.stages.append(
-            StageReport(
-                stage,
-                len(requests),
-                len(replies.clients),
-                sum(map(len, requests.values())),
-                replies.size,
-                time.perf_counter() - started,
-            )
+            StageReport(stage, len(requests), len(replies.clients), sent, replies.size, seconds)
         )
         session.close_stage()
 
@@ -205,7 +246,7 @@ class SecureGrid(GridWrapper):
         if isinstance(self._grid, FoldingGrid):
             return send_and_fold(self._grid, messages, fold, timeout) or StageReplies()
         replies = StageReplies()
-        for reply in _as_they_come(self._grid, messages, timeout):
+        for reply in as_they_come(self._grid, messages, timeout):
             replies = fold.add(replies, reply)
         return replies
 
@@ -242,11 +283,7 @@ class SecureGrid(GridWrapper):
         return replies
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push messages other than train messages, which need `send_and_receive`.
-
-        Raises:
-            ValueError: One is a train message.
-        """
+        """Push messages; raises `ValueError` for a train message, which needs `send_and_receive`."""
         listed = list(messages)
         if any(map(_trains, listed)):
             raise ValueError("train messages go by send_and_receive: a reply to one would be an update")
@@ -273,11 +310,7 @@ def _trains(message: Message) -> bool:
 
 
 def _common(messages: Sequence[Message]) -> tuple[RecordDict, str]:
-    """Return the content of the first message, and the hash of the common content.
-
-    Raises:
-        ValueError: The messages differ in more than the record for the single client, or hold the protocol's record.
-    """
+    """Return the content of the first message, and the hash of what must be the same in all of them."""
     content = messages[0].content
     task = task_of(content)
     others = {id(message.content): message.content for message in messages}
@@ -298,24 +331,3 @@ def _message(original: Message, round_: int, stage: Stage, body: bytes) -> Messa
         ttl=metadata.ttl,
         group_id=metadata.group_id,
     )
-
-
-def _as_they_come(grid: Grid, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
-    """Send messages and yield the replies, for at most `timeout` seconds.
-
-    Flower's `send_and_receive` keeps all replies, and polls every three seconds.
-    """
-    waiting = set(grid.push_messages(messages))
-    nodes = {message.metadata.dst_node_id for message in messages}
-    end = float("inf") if timeout is None else time.monotonic() + timeout
-    pause, longest = PAUSES
-    while waiting and time.monotonic() < end:
-        arrived = list(grid.pull_messages(waiting))
-        waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-        pause = PAUSES[0] if arrived else min(2 * pause, longest)
-        while arrived:
-            reply = arrived.pop()
-            if reply.metadata.src_node_id in nodes:  # else Flower reports an expired message
-                yield reply
-        if waiting:
-            time.sleep(max(min(pause, end - time.monotonic()), 0))

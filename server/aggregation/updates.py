@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -14,7 +14,7 @@ from fedsim.algorithms.protocol import Fields
 from fedsim.layout import Layout
 from fedsim.privacy.events import Event
 from fedsim.privacy.server_half import Sums
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 
 
 class Updates(ABC):
@@ -27,54 +27,35 @@ class Updates(ABC):
     """
 
     count: int = 0
-    reported: Mapping[str, float]
-    reported_sums: Mapping[str, float]
-
-    @abstractmethod
-    def messages(self) -> list[Message]:
-        """Return the messages that the strategy aggregates, in the order of the clients."""
-
-    @abstractmethod
-    def changes(self) -> Fields:
-        """Return the unweighted mean changes of an algorithm's fields, float64.
-
-        Raises:
-            TypeError: Clients sent clipped differences.
-        """
-
-    @abstractmethod
-    def sums(self) -> Sums:
-        """Return the sum of the clients' clipped differences, float64, by the layout's names.
-
-        Raises:
-            TypeError: Clients sent models.
-        """
-
-
-class NoUpdates(Updates):
-    """The updates of a cohort without updates.
-
-    Args:
-        layout: Of an update.
-    """
-
     reported: Mapping[str, float] = {}
     reported_sums: Mapping[str, float] = {}
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    @abstractmethod
+    def messages(self) -> list[Message]:
+        """Return the messages for the strategy, in the order of the clients; `TypeError` for clipped differences."""
+
+    def changes(self) -> Fields:
+        """Return the unweighted mean changes of an algorithm's fields, float64; `TypeError` as `messages`."""
+        return {}
+
+    def sums(self) -> Sums:
+        """Return the sum of the clients' clipped differences, float64, by the layout's names; `TypeError` for models."""
+        raise TypeError("clients sent models, not clipped differences")
+
+
+@dataclass(frozen=True)
+class NoUpdates(Updates):
+    """The updates of a cohort without updates."""
+
+    layout: Layout
 
     def messages(self) -> list[Message]:
         """Return none."""
         return []
 
-    def changes(self) -> Fields:
-        """Return none."""
-        return {}
-
     def sums(self) -> Sums:
         """Return zeros."""
-        return {name: np.zeros(shape) for name, shape in self._layout.shapes.items()}
+        return {name: np.zeros(shape) for name, shape in self.layout.shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -82,7 +63,6 @@ class Collected:
     """Result of a cohort's training.
 
     Attributes:
-        updates: The valid updates.
         failures: Reasons for failure, by client.
         events: The clients' privacy events, also of updates that can't be used.
         no_sum: Reason why secure aggregation has no sum; empty: it has one.
@@ -123,7 +103,7 @@ class Ask:
     timeout: float
 
 
-class Aggregator(Protocol):
+class Aggregator(ABC):
     """Trains a cohort and collects its updates.
 
     Attributes:
@@ -131,12 +111,12 @@ class Aggregator(Protocol):
             their events to themselves, and a round may have no sum.
     """
 
-    @property
-    def secure(self) -> bool:
-        """Whether secure aggregation sums updates."""
+    secure: ClassVar[bool] = False
 
+    @abstractmethod
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort."""
 
     def report(self) -> dict[str, Any]:
         """Return the manifest's entry on secure aggregation; empty without it."""
+        return {}

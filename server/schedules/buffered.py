@@ -13,16 +13,13 @@ import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedsim.algorithms.protocol import Fields
-from fedsim.arrays import values_of
+from fedsim.arrays import arrays_in
+from fedsim.layout import plus
 from fedsim.messages import ARRAYS, METRICS
 from fedsim.privacy.cohorts.sampling import Coins
-from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.gathered import gather
-from fedsim.server.aggregation.replies import Update
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
-from fedsim.server.schedules.protocol import Schedule
-from fedsim.vectors import plus
+from fedsim.server.schedules import Schedule
 
 MEAN = math.sqrt(math.pi / 2)  # makes the mean of a half-normal time 1
 Training = tuple[int, int]  # a client, and the round of its model
@@ -30,42 +27,32 @@ Training = tuple[int, int]  # a client, and the round of its model
 
 @dataclass(frozen=True)
 class Arrived:
-    """A client's update.
+    """A client's update and its metrics."""
 
-    Attributes:
-        change: Trained model minus received model, float64, by name.
-        metrics: The client's metrics.
-    """
-
-    change: dict[str, NDArray[np.float64]]
+    change: dict[str, NDArray[np.float64]]  # trained model minus received model, by name
     metrics: Mapping[str, float]
 
 
 class BufferedMean(Updates):
-    """Mean of a buffer's changes, discounted by staleness.
-
-    Args:
-        arrived: Each update, with its staleness factor.
-        uniform: Whether each update has weight 1, else its number of examples.
-        ask: The round's request.
-    """
+    """Mean of a buffer's changes, each with its staleness factor, and with weight 1 or its number of examples."""
 
     def __init__(self, arrived: list[tuple[Arrived, float]], uniform: bool, ask: Ask) -> None:
         self.count = len(arrived)
-        weights = [1.0 if uniform else float(update.metrics["num-examples"]) for update, _ in arrived]
-        names = set.intersection(*(set(update.metrics) for update, _ in arrived))
+        updates, factors = [update for update, _ in arrived], [factor for _, factor in arrived]
+        weights = [1.0 if uniform else float(update.metrics["num-examples"]) for update in updates]
+        weight = sum(weights)
+        names = set.intersection(*(set(update.metrics) for update in updates))
         self.reported_sums = {
-            name: sum(w * update.metrics[name] for w, (update, _) in zip(weights, arrived, strict=True))
+            name: sum(w * update.metrics[name] for w, update in zip(weights, updates, strict=True))
             for name in sorted(names)
         }
-        self.reported = {name: value / sum(weights) for name, value in self.reported_sums.items()}
-        self._examples = sum(int(update.metrics["num-examples"]) for update, _ in arrived)
+        self.reported = {name: value / weight for name, value in self.reported_sums.items()}
+        self._examples = sum(int(update.metrics["num-examples"]) for update in updates)
         self._ask = ask
-        shares = [w * factor / sum(weights) for w, (_, factor) in zip(weights, arrived, strict=True)]
+        shares = [w * factor / weight for w, factor in zip(weights, factors, strict=True)]
         self._mean = {
             name: functools.reduce(
-                np.add,
-                (share * update.change[name] for share, (update, _) in zip(shares, arrived, strict=True)),
+                np.add, (share * update.change[name] for share, update in zip(shares, updates, strict=True))
             )
             for name in ask.layout.model
         }
@@ -75,14 +62,6 @@ class BufferedMean(Updates):
         metrics: dict[str, Any] = {**self.reported, "num-examples": self._examples}
         content = RecordDict({ARRAYS: plus(self._ask.model, self._mean), METRICS: MetricRecord(metrics)})
         return [Message(content, reply_to=self._ask.requests[0])]
-
-    def changes(self) -> Fields:
-        """Return no fields: they need synchronous rounds."""
-        return {}
-
-    def sums(self) -> Sums:
-        """Raise `TypeError`: there are no clipped differences."""
-        raise TypeError("clients sent models, not clipped differences")
 
 
 class Buffered(Schedule):
@@ -161,20 +140,22 @@ class Buffered(Schedule):
         ask.charge(ask.grid.clients)
         round_ = self._round
         updates, failures, events = gather(ask, self._own)
-        received = {name: values_of(array) for name, array in ask.model.items()}
+        received = arrays_in(ask.model)
         for client, (update, _) in updates.items():
-            self._done[client, round_] = _arrived(update, received)
+            change = {
+                name: np.subtract(array, received[name], dtype=np.float64)
+                for name, array in update.records[ARRAYS].items()
+            }
+            metrics = {name: float(value) for name, value in update.metrics.items()}
+            self._done[client, round_] = Arrived(change, metrics)
         self._failed |= {(client, round_): why for client, why in failures.items()}
-        due = [training for training in self._due if training in self._done]
-        failed = {
-            training[0]: self._failed.pop(training) for training in self._due if training in self._failed
-        }
-        staleness = [round_ - began for _, began in due]
-        self._due = []
-        arrived = [
-            (self._done.pop(training), (1.0 + s) ** -self._exponent)
-            for training, s in zip(due, staleness, strict=True)
-        ]
+        due, self._due = self._due, []
+        failed = {training[0]: self._failed.pop(training) for training in due if training in self._failed}
+        staleness, arrived = [], []
+        for training in due:
+            if training in self._done:
+                staleness.append(round_ - training[1])
+                arrived.append((self._done.pop(training), (1.0 + staleness[-1]) ** -self._exponent))
         columns = {"virtual-time": round(self._now, 4)}
         if not arrived:
             return Collected(NoUpdates(ask.layout), failed, events, columns=columns)
@@ -202,14 +183,6 @@ class Buffered(Schedule):
             _training(key): Arrived(tree["change"], tree["metrics"]) for key, tree in state["done"].items()
         }
         self._failed = {_training(key): why for key, why in state["failed"].items()}
-
-
-def _arrived(update: Update, received: Mapping[str, NDArray[Any]]) -> Arrived:
-    change = {
-        name: np.subtract(array, received[name], dtype=np.float64)
-        for name, array in update.records[ARRAYS].items()
-    }
-    return Arrived(change, {name: float(value) for name, value in update.metrics.items()})
 
 
 def _training(key: str) -> Training:

@@ -15,9 +15,9 @@ from fedsim.data import prepare
 from fedsim.messages import VECTOR
 from fedsim.models import initial_model
 from fedsim.privacy.dp_sgd.state import Untrained
+from fedsim.privacy.vectors import split_like
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id
-from fedsim.vectors import split
 from tests.support.tasks import task_of, tensors
 
 BASE = """
@@ -109,7 +109,8 @@ def test_where_a_client_is_protected_a_buffer_is_clipped_with_the_rest(mechanism
         if mechanism == "local-dp":
             return {name: array - received[name].numpy() for name, array in arrays(content).items()}
         assert list(content.array_records) == [VECTOR]
-        return split(content.array_records[VECTOR][VECTOR].numpy(), ArrayRecord(received))
+        shapes = {name: tuple(array.shape) for name, array in received.items()}
+        return split_like(content.array_records[VECTOR][VECTOR].numpy(), shapes)
 
     free, clipped = update(1e4), update(0.5)
     norm = np.sqrt(sum(np.square(part.astype(np.float64)).sum() for part in free.values()))

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.arrays import record_of
+from fedsim.layout import difference, plus_vector, why_not_float
 from fedsim.privacy.secagg.primitives import SigningKey
 from fedsim.privacy.vectors import dimension_of
 from fedsim.secagg.setup import Registry, graph_entropy, identity_of, policy_of
-from fedsim.vectors import difference, plus_vector, why_not_float
 from tests.conftest import experiment
 
 shapes = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=4)

@@ -13,13 +13,13 @@ from scipy import stats
 
 import fedsim
 from fedsim import Experiment, Refused
+from fedsim.layout import difference
 from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.local_dp import accounting as local
 from fedsim.privacy.local_dp.plan import LocalDpPlan
 from fedsim.runtime import AppSpec, SequentialGrid
-from fedsim.vectors import difference
 from tests.support.grids import run_over
 from tests.support.runs import events_of, private_bits
 from tests.support.stopping import Killed, fail_in, failing_in_private, stopped

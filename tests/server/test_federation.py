@@ -22,7 +22,7 @@ from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation
 from fedsim.server.federation import Federation
 from fedsim.server.fields import ServerFields
-from fedsim.server.grids.cohort import CohortGrid
+from fedsim.server.grids import CohortGrid
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Scoring
 from tests.conftest import experiment
@@ -65,7 +65,6 @@ def federation(
             Scoring(),
             lambda arrays: Score(loss=losses(next(evaluations)), metrics={"accuracy": 0.5}, predictions=10),
         ),
-        mechanism="none",
         account=Account(plan, Noise.SEEDED, charges_ahead=False),
         half=ServerHalf(),
         sampling=plan.sampling(ServerDraws(setting)) if cohort is None else Given(cohort),

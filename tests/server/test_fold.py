@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fedsim.layout import Expected
 from fedsim.runtime.spec import acting_as
 from fedsim.runtime.tree import PairTree
-from fedsim.server.aggregation.fold import Total, WeightedSum
-from fedsim.server.grids.folding import BLOCKS, blocks
+from fedsim.server.aggregation.folded import Total, WeightedSum
+from fedsim.server.grids import BLOCKS, blocks
 
 EXPECTED: Expected = {
     "w": ((3, 2), np.dtype("float32")),

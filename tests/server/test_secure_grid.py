@@ -263,7 +263,7 @@ def test_uploads_are_taken_one_by_one() -> None:
     grid = grid_of(Counting)
     held: list[int] = []
     secured = secure(grid)
-    from fedsim.server.aggregation.secure_fold import StageFold
+    from fedsim.server.aggregation.secure_grid import StageFold
 
     class Watching(StageFold):
         def add(self, came: Any, reply: Message) -> Any:

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 import fedsim
 from fedsim import Experiment, Refused
 from fedsim.algorithms.scaffold import Scaffold
-from fedsim.clients import fields
+from fedsim.clients.mods import fields
 from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.privacy.cohorts.sampling import draw

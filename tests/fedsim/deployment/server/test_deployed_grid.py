@@ -15,8 +15,8 @@ from fedsim.deployment.wire import TASK
 from fedsim.flower.paths import COLLECT, SEND
 from fedsim.flower.wire_message import WireMessage
 from fedsim.runtime.spec import acting_as
-from fedsim.server.grids import deployed
-from fedsim.server.grids.deployed import DeployedGrid
+from fedsim.server import deployed_grid
+from fedsim.server.deployed_grid import DeployedGrid
 from tests.support.deployment.post import Post, content, read
 
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")
@@ -79,7 +79,7 @@ def test_a_round_is_one_request_there_and_one_back(post: Post, wire: Wire, grid:
 def test_messages_with_contents_of_their_own_are_sent_in_requests_that_are_not_too_large(
     post: Post, wire: Wire, grid: DeployedGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployed, "MANY", 30_000)
+    monkeypatch.setattr(deployed_grid, "MANY", 30_000)
     node = post.nodes[0]
     sizes = [10_000, 10_000, 10_000, 50_000, 10, 10]
     messages = [Message(content(size * bytes([n])), node, "train") for n, size in enumerate(sizes)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import httpx
 from flwr.app import Message, RecordDict
@@ -16,14 +15,12 @@ from fedsim.deployment.wire import HOLD, MANY, reason_of
 from fedsim.errors import RunFailed
 from fedsim.flower.runtime import RuntimeApi
 from fedsim.flower.wire_message import WireMessage
-from fedsim.server.grids.wrapper import GridWrapper
+from fedsim.server.grids import GridWrapper
 
 LONG_POLL = 10.0  # seconds
 SHORT_POLL = 1.0  # seconds, for callers with a timeout of their own
 PAUSE = 0.05  # seconds between two polls
 OVERHEAD = 1024  # bytes of a message beside its objects, at most
-
-T = TypeVar("T")
 
 
 class DeployedGrid(GridWrapper):
@@ -56,8 +53,9 @@ class DeployedGrid(GridWrapper):
                     group_id=metadata.group_id,
                 )
             )
-        batches = _batches(WireMessage.encode(outgoing))
-        return [id_ for batch in batches for id_ in _explained(partial(self._runtime.send, batch))]
+        with _explained():
+            batches = _batches(WireMessage.encode(outgoing))
+            return [id_ for batch in batches for id_ in self._runtime.send(batch)]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies; wait a moment if there are none yet."""
@@ -80,10 +78,9 @@ class DeployedGrid(GridWrapper):
 
     def _collect(self, message_ids: Iterable[str], hold: float) -> list[Message]:
         """Return the available replies; the server may wait `hold` seconds for the first."""
-        collect = partial(self._runtime.collect, message_ids, {HOLD: f"{hold:.3f}"})
-        return [_opened(reply) for reply in _explained(collect)]
-
-    # --- client states, which client processes keep themselves ----------------------------------------------
+        with _explained():
+            replies = self._runtime.collect(message_ids, {HOLD: f"{hold:.3f}"})
+        return [_opened(reply) for reply in replies]
 
     def changed_states(self) -> Mapping[int, RecordDict]:
         """Return no states: each client stores its own before it answers."""
@@ -93,16 +90,15 @@ class DeployedGrid(GridWrapper):
         """Do nothing."""
 
 
-def _explained(request: Callable[[], T]) -> T:
-    """Return the result of a request; raises `RunFailed` if the server finds it too large."""
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the server's answer to a request that it finds too large into `RunFailed`."""
     try:
-        return request()
+        yield
     except httpx.HTTPStatusError as error:
         if error.response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            said = reason_of(error.response)
-            raise RunFailed(
-                f"a message to a client is too large: {said}; --max-message is the limit"
-            ) from None
+            said = f"a message to a client is too large: {reason_of(error.response)}"
+            raise RunFailed(f"{said}; --max-message is the limit") from None
         raise
 
 
