@@ -83,10 +83,7 @@ class DpSgdBudget(NoiseBudget):
     @property
     def _adversaries(self) -> dict[str, Adversary]:
         return adversaries(
-            self.rounds,
-            self.delta,
-            client_rate=self.client_rate,
-            max_participations=self.max_participations,
+            self.rounds, self.delta, client_rate=self.client_rate, max_participations=self.max_participations
         )
 
     def _steps(self, noise_multiplier: float) -> LocalSteps:

@@ -99,8 +99,7 @@ class PrivateGradient:
         self._most_noise = most_noise(dimension) if exact else math.inf
         self._grid = step_grid(clip, dimension) if exact else None
         self._noise = torch.empty(
-            max(p.numel() for p in self._parameters),
-            dtype=torch.float64 if exact else dtype,
+            max(p.numel() for p in self._parameters), dtype=torch.float64 if exact else dtype
         )
         kept = KEPT * clip if exact else clip
         self._kernel = _kernel(kernel, model, losses, kept, max_batch)
@@ -216,11 +215,7 @@ def _buffers_of(model: nn.Module) -> dict[nn.Parameter, Tensor]:
 
 
 def _kernel(
-    kernel: Kernel,
-    model: nn.Module,
-    losses: Losses,
-    clip: float,
-    max_batch: int | None,
+    kernel: Kernel, model: nn.Module, losses: Losses, clip: float, max_batch: int | None
 ) -> ClippedSum:
     """Return the kernel; its module, with heavy imports, is loaded here."""
     if kernel == "opacus":

@@ -83,12 +83,7 @@ class Passes:
         ValueError: The model can't be copied.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Losses,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, losses: Losses, dtype: torch.dtype | None = None) -> None:
         try:
             self.model = copy.deepcopy(model)
             self._losses = copy.deepcopy(losses) if isinstance(losses, nn.Module) else losses

@@ -24,11 +24,7 @@ class CompiledSum:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        clip: float,
-        max_batch: int,
+        self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float, max_batch: int
     ) -> None:
         for path, module in model.named_modules():
             if isinstance(module, nn.LSTM):

@@ -83,10 +83,7 @@ def _layer_norm(
         return values.reshape(len(x), -1, *values.shape[-size:]).sum(1)
 
     if "weight" in trained:
-        yield (
-            "weight",
-            Rows(summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient)),
-        )
+        yield ("weight", Rows(summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient)))
     if "bias" in trained:
         yield "bias", Rows(summed(gradient))
 
