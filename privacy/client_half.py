@@ -14,7 +14,8 @@ from fedsim.privacy.randomness import Randomness
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    Losses = Callable[[Tensor, Tensor], Tensor]
+Losses = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Maps outputs and targets to the loss of each record, `(n,)`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ class Event:
         noise: Where the noise comes from.
     """
 
-    _kinds: ClassVar[dict[str, Any]] = {}  # converts a JSON value to a field's type
+    _kinds: ClassVar[dict[str, Any]] = {}  # converts a JSON value to a field's type, where that isn't one of these
 
     mechanism: str
     round: int
@@ -115,7 +115,8 @@ class Event:
         values = cls._defaults() | {key.replace("-", "_"): value for key, value in tree.items()}
         if values.keys() != {field.name for field in fields(cls)}:  # type: ignore[arg-type]
             raise ValueError(f"no event has the keys {', '.join(sorted(tree))}")
-        return cls(**values | {name: kind(values[name]) for name, kind in cls._kinds.items()})
+        kinds = {"unit": Unit, "relation": Relation, "noise": Noise} | cls._kinds
+        return cls(**{name: kinds[name](value) if name in kinds else value for name, value in values.items()})
 
     def dumps(self) -> str:
         """Return the event as JSON text, as sent with a release."""

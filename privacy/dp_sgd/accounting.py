@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-from fedsim.privacy.accounting import (
-    Adversary,
-    Epsilon,
-    KnownCohort,
-    LocalSteps,
-    ReleasedModels,
-    smallest_noise,
-    worst,
-)
+from fedsim.privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
+from fedsim.privacy.events import Relation
+from fedsim.privacy.intent import LocalWork
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
+
+Adversary = KnownCohort | ReleasedModels
 
 
 def adversaries(
@@ -39,21 +34,15 @@ def adversaries(
     return found
 
 
-def noise_for(
-    epsilon: float, adversary: Adversary, clients: Callable[[float], Iterable[LocalSteps]]
-) -> float:
-    """Return the smallest noise multiplier (up to 0.1 %) that keeps an epsilon for every client.
-
-    Args:
-        epsilon: Above 0.
-        adversary: Adversary that it holds against.
-        clients: What each client releases in a round, with a noise multiplier.
-
-    Raises:
-        ValueError: No noise reaches the epsilon.
-    """
-
-    def epsilon_at(noise_multiplier: float) -> Epsilon:
-        return worst(clients(noise_multiplier), adversary)[1]
-
-    return smallest_noise(epsilon_at, epsilon)
+def local_steps(
+    settings: DpSgdSettings, work: LocalWork, records: int, noise_multiplier: float
+) -> LocalSteps:
+    """Return what a client with this number of records, unless they are protected, releases in a round."""
+    batches = settings.batches(work, records)
+    return LocalSteps(
+        noise_multiplier=noise_multiplier,
+        rate=batches.rate,
+        steps=batches.steps,
+        max_batch=batches.max_batch,
+        records=records if settings.neighbours is Relation.ZERO_OUT else None,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedsim.privacy.accounting import Adversary, Epsilon, LocalSteps, ReleasedModels
+from fedsim.privacy.accounting import Epsilon, LocalSteps, ReleasedModels, smallest_noise
 from fedsim.privacy.budget import (
     FACTORS,
     Curve,
@@ -21,8 +21,9 @@ from fedsim.privacy.budget import (
     rates_beside,
     scaled,
     shown,
+    up_to,
 )
-from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, adversaries, noise_for
+from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, Adversary, adversaries
 
 RELATION = "zero-out (the record's gradient becomes zero; each client's record count is public)"
 NO_THEOREM = "a client that stops after so many rounds is not Poisson-sampled"
@@ -98,7 +99,8 @@ class DpSgdBudget(NoiseBudget):
 
     def noise_for(self, epsilon: float) -> float:
         """Return the smallest noise multiplier for an epsilon. As `NoiseBudget` says."""
-        return noise_for(epsilon, self._adversaries[self._against], lambda noise: [self._steps(noise)])
+        adversary = self._adversaries[self._against]
+        return smallest_noise(lambda noise: adversary.epsilon(self._steps(noise)), epsilon)
 
     @cached_property
     def _epsilons(self) -> dict[str, Epsilon]:
@@ -169,9 +171,7 @@ class DpSgdBudget(NoiseBudget):
 
     def _over_rounds(self) -> Panel:
         most = min(self.rounds, self.max_participations or self.rounds)
-        counts = sorted(
-            {round(self.rounds ** (k / (POINTS - 1))) for k in range(POINTS)} | {most, self.rounds}
-        )
+        counts = sorted({*up_to(self.rounds, POINTS), most})
         colours = iter(range(len(FACTORS)))
         curves = []
         for factor in FACTORS:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.dp_sgd import checks, disclosure
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem

@@ -20,7 +20,7 @@ from fedsim.arrays import values_of
 from fedsim.clients.mods.faults import Fault, fault_of, stage_of_fault
 from fedsim.data import prepare
 from fedsim.privacy.cohorts.draw import draw
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import AppSpec, SequentialGrid

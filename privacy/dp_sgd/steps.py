@@ -1,0 +1,131 @@
+"""DP-SGD's steps in a client: batches are drawn, and gradients clipped, summed and noised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.privacy.client_half import ClientRound, Losses
+from fedsim.privacy.dp_sgd.gradient import PrivateGradient
+from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
+from fedsim.privacy.randomness import Randomness
+
+if TYPE_CHECKING:
+    from fedsim.privacy.dp_sgd.client import DpSgdClient
+
+
+class PrivateKernel:
+    """The kernel of DP-SGD: a model's clipped and noised gradient."""
+
+    def __init__(self, half: DpSgdClient, model: nn.Module, losses: Losses) -> None:
+        self._half = half
+        self._model = model
+        self._gradient = PrivateGradient(
+            model,
+            losses,
+            clip=half.settings.clip,
+            kernel=half.settings.kernel,
+            max_batch=half.settings.max_batch,
+            arithmetic=half.intent.arithmetic,
+        )
+
+    def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> PrivateSteps:
+        """Return the steps of a client's round. As `Kernel` says."""
+        half = self._half
+        batches, planned = half.settings.batches(half.intent.work, at.records), half.planned(at)
+        return PrivateSteps(
+            self._model, self._gradient, batches, planned, half.randomness(at), inputs, targets
+        )
+
+
+class PrivateSteps:
+    """DP-SGD by one client in one round (Abadi et al. 2016, algorithm 1).
+
+    Unit: one record. Sensitive: the losses, and the number of records that a step draws. Only trained parameters, which
+    are noised, change: buffers and frozen parameters are restored after each step, since their effect on the next step
+    is not clipped.
+
+    Args:
+        model: Trained in place.
+        gradient: The model's gradient; its clip norm is the sensitivity of each step's sum.
+        batches: How records are drawn; public.
+        planned: The event of all steps.
+        randomness: Draws records and noise.
+        inputs: All of the client's inputs, `(records, ...)`.
+        targets: Their targets, `(records, ...)`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gradient: PrivateGradient,
+        batches: Batches,
+        planned: DpSgdEvent,
+        randomness: Randomness,
+        inputs: Tensor,
+        targets: Tensor,
+    ) -> None:
+        self._untrained = Untrained(model)
+        self._gradient = gradient
+        self._batches = batches
+        self._planned = planned
+        self._randomness = randomness
+        self._inputs = inputs
+        self._targets = targets
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[float | None]:
+        """Take each step: set every parameter's `grad` to the noised mean gradient of a batch.
+
+        Yields:
+            The mean loss of the batch, un-noised; None if no record was drawn.
+        """
+        while self._taken < self._batches.steps:
+            drawn = torch.from_numpy(self._batches.draw(self._randomness))
+            self._taken += 1
+            loss = self._gradient(
+                self._inputs.index_select(0, drawn),
+                self._targets.index_select(0, drawn),
+                noise_multiplier=self._planned.noise_multiplier,
+                denominator=self._batches.denominator,
+                noise=self._randomness.fill_normal,
+            )
+            yield loss if len(drawn) else None
+
+    def stepped(self) -> None:
+        """Restore buffers and frozen parameters."""
+        self._untrained.put_back()
+
+    def mean(self, losses: Sequence[float | None]) -> float:
+        """Return the mean of the losses of batches with records; 0 without any."""
+        seen = [loss for loss in losses if loss is not None]
+        return math.fsum(seen) / len(seen) if seen else 0.0
+
+    def event(self) -> DpSgdEvent:
+        """Return the event of the steps that were taken."""
+        return replace(self._planned, steps=self._taken)
+
+
+class Untrained:
+    """Saved buffers and frozen parameters of a model, to be restored."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept = [
+            (place, name, tensor, tensor.detach().clone())
+            for module in model.modules()
+            for place in (module._parameters, module._buffers)
+            for name, tensor in place.items()
+            if tensor is not None and not (tensor.requires_grad and isinstance(tensor, nn.Parameter))
+        ]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Restore them exactly, in place."""
+        for place, name, tensor, values in self._kept:
+            tensor.copy_(values)
+            place[name] = tensor  # type: ignore[assignment]
