@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from fedsim.privacy.client_half import Losses
+
 Batch = tuple[Tensor, Tensor]
-Losses = Callable[[Tensor, Tensor], Tensor]
 _NAMES = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _BUILT_IN = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 DROPOUTS: frozenset[Any] = frozenset(
@@ -59,6 +60,14 @@ class Pass:
     def norm(self) -> float:
         """Return the gradient's norm."""
         return norm(self.gradient)
+
+
+def losses_of(model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return a batch's losses, `(B,)`; raises `ValueError` if they have another shape."""
+    found = losses(model(inputs), labels)
+    if found.shape != (len(inputs),):
+        raise ValueError(f"losses of shape {tuple(found.shape)} for {len(inputs)} examples")
+    return found
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
@@ -182,10 +191,7 @@ class Passes:
 
     def _forward(self, model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
         inputs, labels = batch
-        found = losses(model(inputs.clone()), labels.clone())
-        if found.shape != (len(inputs),):
-            raise ValueError(f"losses of shape {tuple(found.shape)} for {len(inputs)} examples")
-        return found
+        return losses_of(model, losses, inputs.clone(), labels.clone())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
 from fedsim.privacy.events import Noise, Relation, Unit
 from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import check_one_of, invalid
+from fedsim.privacy.settings import check_one_of, invalid
 
 
 class DpSgdSettings(Section):

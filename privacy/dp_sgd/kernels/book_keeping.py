@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from fedsim.privacy.client_half import Losses
 from fedsim.privacy.dp_sgd.kernels import lstm
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.kernels.layers import layer_parts
-from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Weighted, only
-from fedsim.privacy.dp_sgd.rounding import clip_factors
-
-Buffers = Mapping[nn.Parameter, Tensor]
+from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Buffers, Part, clipped_sums, put
+from fedsim.privacy.dp_sgd.passes import losses_of
 
 
 class BookKeepingSum:
@@ -29,7 +27,7 @@ class BookKeepingSum:
     There is always one pass: the kept tensors of a non-finite example are zeroed.
     """
 
-    def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
+    def __init__(self, model: nn.Module, losses: Losses, clip: float) -> None:
         self._model = model
         self._losses = losses
         self._clip = clip
@@ -43,47 +41,26 @@ class BookKeepingSum:
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
-        losses, squares, parts = self.norms(inputs, labels)
-        finite = losses.isfinite() & squares.isfinite()
-        if not finite.all():
-            squares = keep_finite(finite, squares, parts)
-        self.put(self.sums(parts, squares), buffers)
+        losses, parts = self.parts(inputs, labels)
+        finite, sums = clipped_sums(losses, parts, self._clip)
+        put(sums, buffers)
         return losses[finite]
 
-    def norms(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[dict[str, Part]]]:
-        """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of each module."""
-        losses, parts = self._backward(inputs, labels)
-        return losses, torch.stack([part.squares() for own in parts for part in own.values()]).sum(0), parts
-
-    def sums(
-        self, parts: Sequence[Mapping[str, Part]], squares: Tensor, chosen: Tensor | None = None
-    ) -> list[dict[str, Weighted]]:
-        """Return the sums over examples, each times its clip factor; of the `chosen` alone, booleans `(B,)`."""
-        factors = clip_factors(squares, self._clip, self._watches[0].dtype)
-        if chosen is not None:
-            factors = only(chosen, factors)
-        return [{name: part.weighted(factors) for name, part in own.items()} for own in parts]
-
-    def put(self, sums: Sequence[Mapping[str, Weighted]], buffers: Buffers) -> None:
-        """Put the sums into the buffers; a parameter without a sum has zero."""
-        for watch, own in zip(self._watches, sums, strict=True):
-            for name, parameter in watch.trained.items():
-                if name in own:
-                    own[name].put_into(buffers[parameter])
-                else:
-                    buffers[parameter].zero_()
-
-    def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[dict[str, Part]]]:
-        """Return the losses `(B,)`, and each watch's parts, empty without a gradient."""
+    def parts(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[nn.Parameter, Part]]:
+        """Return a batch's losses `(B,)`, and the part of each parameter that a gradient reached."""
         self._pool.begin()
-        with torch.enable_grad(), _watching(self._watches):
-            losses = self._losses(self._model(inputs), labels)
-            if losses.shape != (len(inputs),):
-                raise ValueError(f"losses of shape {tuple(losses.shape)} for {len(inputs)} examples")
+        with torch.enable_grad(), ExitStack() as stack:
+            for watch in self._watches:
+                stack.enter_context(watch.watching())
+            losses = losses_of(self._model, self._losses, inputs, labels)
             seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
             found = torch.autograd.grad(losses.sum(), [edge for _, edge in seen], allow_unused=True)
-            gradients = {watch: gradient for (watch, _), gradient in zip(seen, found, strict=True)}
-            parts = [dict(watch.parts(gradients.get(watch), len(inputs))) for watch in self._watches]
+            parts = {
+                watch.trained[name]: part
+                for (watch, _), gradient in zip(seen, found, strict=True)
+                if gradient is not None
+                for name, part in watch.parts(gradient, len(inputs))
+            }
         return losses.detach(), parts
 
 
@@ -105,11 +82,6 @@ class _Watch:
         self._module = module
         self._input: Tensor | None = None
         self._version = 0
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The parameters' dtype."""
-        return next(iter(self.trained.values())).dtype
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -135,9 +107,9 @@ class _Watch:
                 " or use kernel = 'opacus'"
             )
 
-    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
-        """Yield the module's named parts, if a gradient reached its output."""
-        if self._input is None or gradient is None:
+    def parts(self, gradient: Tensor, batch: int) -> Iterator[tuple[str, Part]]:
+        """Yield the module's named parts, from the gradient at its output."""
+        if self._input is None:
             return
         if not len(gradient) == len(self._input) == batch:
             raise ValueError(f"{self._name}: its input and output must begin with the batch")
@@ -171,25 +143,9 @@ class _LstmWatch(_Watch):
         self.edge = get_gradient_edge(anchor)
         return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers, self._pool)
 
-    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
-        """Yield the named parts of all layers, if a gradient reached the output."""
-        for layer in self._layers if gradient is not None else []:
+    def parts(self, gradient: Tensor, batch: int) -> Iterator[tuple[str, Part]]:
+        """Yield the named parts of all layers."""
+        for layer in self._layers:
             if len(layer.states) != batch:
                 raise ValueError(f"{self._name}: its batch is not the batch; see batch_first")
             yield from layer.parts(self.trained)
-
-
-def keep_finite(finite: Tensor, squares: Tensor, parts: Sequence[Mapping[str, Part]]) -> Tensor:
-    """Zero the gradients of examples that are not `finite`, and return the new squared norms; all `(B,)`."""
-    for own in parts:
-        for part in own.values():
-            part.keep(finite)
-    return only(finite, squares)
-
-
-@contextmanager
-def _watching(watches: Sequence[_Watch]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for watch in watches:
-            stack.enter_context(watch.watching())
-        yield

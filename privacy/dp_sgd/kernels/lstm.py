@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
-from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Product, Rows
+from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Part, Product, Rows
 
 
 class LstmLayer:

@@ -5,19 +5,69 @@ Legend: B examples, T positions (time steps, pixels; 1 without), I inputs, O out
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
-from fedsim.privacy.dp_sgd.rounding import MARGIN, SINGLE
+from fedsim.privacy.dp_sgd.rounding import MARGIN, SINGLE, clip_factors
 
+Buffers = Mapping[nn.Parameter, Tensor]
+MOST_KEPT = 512  # tensors with cached views: some ten for each batch size
 PIECE = 4096  # rows of a product that are converted to float64 at a time
 # Cost of writing a float of per-example gradient and reading it twice, in multiply-adds of a matrix product: some 10
 # bytes against 30 multiply-adds a nanosecond.
 MEMORY = 20
+
+
+class BufferPool:
+    """Hands out tensors; the next batch reuses their memory in the same order.
+
+    Large blocks allocated for each batch would return to the operating system in between, and be faulted in page by
+    page again: a third of an LSTM's step. Batches of DP-SGD differ in size, so a block grows to the largest, and a
+    smaller batch takes its beginning.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._taken = 0
+        self._steps: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+
+    def begin(self) -> None:
+        """Take all tensors back; their contents are no longer needed."""
+        self._taken = 0
+
+    def empty(self, *shape: int, like: Tensor) -> Tensor:
+        """Return a contiguous uninitialised tensor.
+
+        Args:
+            shape: Its shape.
+            like: A tensor of the dtype.
+        """
+        size = math.prod(shape)
+        if self._taken == len(self._blocks):
+            self._blocks.append(like.new_empty(size))
+        block = self._blocks[self._taken]
+        if block.numel() < size or block.dtype != like.dtype:
+            block = self._blocks[self._taken] = torch.empty(size, dtype=like.dtype)
+            self._steps.clear()
+        self._taken += 1
+        return block[:size].view(shape)
+
+    def steps(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return `tensor.unbind(1)`, of a tensor of this pool, or a view of one: the same views batch after batch.
+
+        Making them takes as long as a small operation on them.
+        """
+        key = (tensor.data_ptr(), *tensor.shape, *tensor.stride())
+        if key not in self._steps:
+            if len(self._steps) == MOST_KEPT:
+                self._steps.clear()
+            self._steps[key] = tensor.unbind(1)
+        return self._steps[key]
 
 
 @dataclass(frozen=True)
@@ -175,6 +225,34 @@ class Lookup:
             )
         ]
         return Weighted(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
+
+
+def clipped_sums(
+    losses: Tensor, parts: Mapping[nn.Parameter, Part], clip: float, chosen: Tensor | None = None
+) -> tuple[Tensor, dict[nn.Parameter, Weighted]]:
+    """Return which examples have a finite loss and gradient, `(B,)`, and the sums of these clipped gradients.
+
+    With `chosen`, booleans `(B,)`, those alone are in the sums, and nothing is decided by a tensor's values.
+    """
+    squares = torch.stack([part.squares() for part in parts.values()]).sum(0)
+    finite = losses.isfinite() & squares.isfinite()
+    if chosen is not None or not finite.all():
+        for part in parts.values():
+            part.keep(finite)
+        squares = only(finite, squares)
+    factors = clip_factors(squares, clip, next(iter(parts)).dtype)
+    if chosen is not None:
+        factors = only(chosen, factors)
+    return finite, {parameter: part.weighted(factors) for parameter, part in parts.items()}
+
+
+def put(sums: Mapping[nn.Parameter, Weighted], buffers: Buffers) -> None:
+    """Put the sums into the buffers; a parameter without a sum has zero."""
+    for parameter, buffer in buffers.items():
+        if parameter in sums:
+            sums[parameter].put_into(buffer)
+        else:
+            buffer.zero_()
 
 
 def squared(rows: Tensor) -> Tensor:
