@@ -20,8 +20,7 @@ from fedsim.checks import problems_of
 from fedsim.errors import Refused
 from fedsim.options import Options
 from fedsim.overrides import apply_overrides, resolve_path
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import invalid, invalid_at, one_line
+from fedsim.privacy.settings import Section, invalid, invalid_at, one_line
 from fedsim.privacy_sections import PrivacySection, defaults_of
 from fedsim.sections import (
     AlgorithmSection,

@@ -17,8 +17,7 @@ from pydantic import (
 from fedsim.catalogue import find_mechanism
 from fedsim.errors import Refused
 from fedsim.privacy.mechanism import Mechanism
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import invalid, with_allowed_keys
+from fedsim.privacy.settings import Section, invalid, kebab, with_allowed_keys
 
 
 def _schema(tree: dict[str, Any]) -> None:

@@ -12,8 +12,7 @@ from fedsim.own_mechanism import OwnMechanismSection, defaults_of_own
 from fedsim.privacy.events import Unit
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.secagg.settings import SecaggSettings
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import Section, invalid
 
 OWN = "own"  # the table of a mechanism that is not in the catalogue
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in

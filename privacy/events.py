@@ -74,7 +74,9 @@ class Event:
         noise: Where the noise comes from.
     """
 
-    _kinds: ClassVar[dict[str, Any]] = {}  # converts a JSON value to a field's type, where that isn't one of these
+    _kinds: ClassVar[
+        dict[str, Any]
+    ] = {}  # converts a JSON value to a field's type, where that isn't one of these
 
     mechanism: str
     round: int

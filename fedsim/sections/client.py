@@ -16,8 +16,7 @@ from fedsim.catalogue import (
     find_schedule,
 )
 from fedsim.privacy.intent import LocalWork
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import Section, invalid, kebab
 from fedsim.sections.options import fill, lookup
 
 

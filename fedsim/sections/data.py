@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from fedsim import catalogue
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import invalid
 from fedsim.sections.options import WithOptions, lookup
 
 

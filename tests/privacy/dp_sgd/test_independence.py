@@ -20,7 +20,7 @@ from fedsim.options import CnnOptions, LstmOptions, MlpOptions
 from fedsim.privacy.dp_sgd.gradient import Kernel, PrivateGradient
 from fedsim.privacy.dp_sgd.independence import Independence, check_independent
 from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum
-from fedsim.privacy.dp_sgd.state import check_state
+from fedsim.privacy.dp_sgd.validator import check_state
 from tests.privacy.dp_sgd.mixing import (
     MIXES,
     Meeting,
