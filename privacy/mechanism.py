@@ -1,18 +1,17 @@
-"""The interface of a privacy mechanism: settings, a plan for a training, and the client's half.
-
-Each mechanism's package in `fedsim.privacy` implements it; the rest of fedsim uses only this interface.
-"""
+"""The interface of a privacy mechanism, which the rest of fedsim uses, and training without one."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf
+from fedsim.privacy.client_half import ClientDraws, ClientHalf, Losses
+from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.disclosure import Cover
 from fedsim.privacy.events import Event, Unit
 from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.settings import Section
 from fedsim.privacy.training import Training
@@ -39,9 +38,9 @@ class Mechanism(ABC, Generic[S]):
         tuned: Keys of its table, or tables in it, that affect accuracy but not the guarantee.
         defaults: Keys that are set unless the experiment sets them, such as `{"server.weighting": "uniform"}`.
         separates: Whether it enforces a separation of a client's participations, as `server.sampling = "b-min-sep"`
-        needs. takes_any_sampling: Whether its guarantee holds for any cohorts drawn independently of the data, such
-        as a user's
-            own sampling.
+            needs.
+        takes_any_sampling: Whether its guarantee holds for any cohorts drawn independently of the data, such as a
+            user's own sampling.
         counts_records: Whether accounting needs each client's number of examples at the server.
     """
 
@@ -70,12 +69,7 @@ class Mechanism(ABC, Generic[S]):
         return ()
 
     def check_model(
-        self,
-        settings: S,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        inputs: Tensor,
-        targets: Tensor,
+        self, settings: S, model: nn.Module, losses: Losses, inputs: Tensor, targets: Tensor
     ) -> None:
         """Refuse a model that can't be trained under the mechanism.
 
@@ -110,4 +104,43 @@ class Mechanism(ABC, Generic[S]):
 
     def metric_terms(self, settings: S) -> Mapping[str, str]:
         """Return the metrics that clients send for noised sums: names in a reply, by names in the ledger."""
+        return {}
+
+
+class Unprotected(Mechanism[Section]):
+    """Training without a privacy mechanism: no noise, and no accounting."""
+
+    name = "none"
+    unit = Unit.EXAMPLE
+    Settings = Section
+    takes_any_sampling = True
+
+    def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
+        """Return the plan: cohorts only."""
+        return UnprotectedPlan(training)
+
+    def client(self, settings: Section, intent: Intent, draws: ClientDraws) -> ClientHalf:
+        """Return the client's half: it does nothing."""
+        return ClientHalf()
+
+
+class UnprotectedPlan(Plan):
+    """The plan of an unprotected training: cohorts only."""
+
+    by_clients = False
+
+    def __init__(self, training: Training) -> None:
+        rule = training.rule
+        self.cohorts = Cohorts.of(rule.sampling, rule.cohort, training.clients, most=rule.max_cohort)
+        self.noise_multiplier = 0.0
+
+    def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
+        """Do nothing: there is no budget."""
+
+    def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return nothing: there is no epsilon."""
+        return {}
+
+    def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return nothing: there is no epsilon."""
         return {}

@@ -1,10 +1,12 @@
-"""Randomness of a mechanism's coins and noise: seeded, or from the operating system."""
+"""Randomness of a mechanism's coins and noise: seeded, or from the operating system; drawn on demand, or ahead."""
 
 from __future__ import annotations
 
 import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -32,10 +34,13 @@ class Randomness(Protocol):
         """Return independent standard normals, `(count,)`."""
 
     def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
+        """Fill a contiguous tensor with independent standard normals, in place."""
+        import torch
+
+        tensor.copy_(torch.from_numpy(self.normals(tensor.numel())).reshape(tensor.shape))
 
 
-class SeededRandomness:
+class SeededRandomness(Randomness):
     """For simulation, as `NumpyRandomness`, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
 
     Args:
@@ -57,9 +62,9 @@ class SeededRandomness:
         """Return independent standard normals, `(count,)`."""
         import torch
 
-        normals: NDArray[np.float64] = (
-            torch.empty(count, dtype=torch.float64).normal_(generator=self._noise).numpy()
-        )
+        drawn = torch.empty(count, dtype=torch.float64)
+        self.fill_normal(drawn)
+        normals: NDArray[np.float64] = drawn.numpy()
         return normals
 
     def fill_normal(self, tensor: torch.Tensor) -> None:
@@ -67,7 +72,7 @@ class SeededRandomness:
         tensor.normal_(generator=self._noise)
 
 
-class NumpyRandomness:
+class NumpyRandomness(Randomness):
     """For simulation: reproducible, and known to anyone who has the seed.
 
     Args:
@@ -96,10 +101,10 @@ class NumpyRandomness:
         if tensor.dtype == torch.float64:
             self._generator.standard_normal(out=tensor.view(-1).numpy())
         else:
-            _fill(tensor, self)
+            super().fill_normal(tensor)
 
 
-class SecretRandomness(ABC):
+class SecretRandomness(Randomness, ABC):
     """Randomness from secret bits.
 
     Normals are by Box and Muller (1958), in float64: multiples of less than 2^-50 except in the tails, and never
@@ -124,10 +129,6 @@ class SecretRandomness(ABC):
         radius = np.sqrt(-2.0 * np.log1p(-self.uniforms(pairs)))  # of 1 - u, which is never 0
         angle = 2.0 * np.pi * self.uniforms(pairs)
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
-
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        _fill(tensor, self)
 
 
 class SystemRandomness(SecretRandomness):
@@ -164,7 +165,7 @@ class KeyedRandomness(SecretRandomness):
         return self._stream.update(bytes(count))
 
 
-class DrawnRandomness:
+class DrawnRandomness(Randomness):
     """Normals drawn in advance, followed by another source's.
 
     Args:
@@ -192,9 +193,35 @@ class DrawnRandomness:
             return taken
         return np.concatenate([taken, self._rest.normals(count - len(taken))])
 
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        _fill(tensor, self)
+
+class Prefetch:
+    """The randomness of each round; after `begin`, another thread draws the round's normals.
+
+    A round without `begin` draws them on demand.
+
+    Args:
+        randomness: Returns a round's randomness.
+        size: Normals to draw ahead in a round.
+    """
+
+    def __init__(self, randomness: Callable[[int], Randomness], size: int) -> None:
+        self._randomness = randomness
+        self._size = size
+        self._thread = ThreadPoolExecutor(1, "noise")
+        self._begun: tuple[int, Randomness, Future[NDArray[np.float64]]] | None = None
+
+    def begin(self, round_: int) -> None:
+        """Begin to draw a round's normals."""
+        randomness = self._randomness(round_)
+        self._begun = round_, randomness, self._thread.submit(randomness.normals, self._size)
+
+    def __call__(self, round_: int) -> Randomness:
+        """Return a round's randomness, from its beginning."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun[0] != round_:
+            return self._randomness(round_)
+        _, randomness, drawn = begun
+        return DrawnRandomness(drawn.result(), randomness)
 
 
 def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
@@ -214,9 +241,3 @@ def _exponentials(randomness: Randomness, count: int) -> NDArray[np.float64]:
     """
     _, exponents = np.frexp(np.maximum(randomness.uniforms(count), 2.0**-_MANTISSA))
     return -exponents * math.log(2) - np.log1p(-randomness.uniforms(count) / 2)
-
-
-def _fill(tensor: torch.Tensor, randomness: Randomness) -> None:
-    import torch
-
-    tensor.copy_(torch.from_numpy(randomness.normals(tensor.numel())).reshape(tensor.shape))

@@ -9,11 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.privacy.arithmetic import Arithmetic
+from fedsim.privacy.arithmetic import Arithmetic, sensitivity_after_rounding
 from fedsim.privacy.events import Noise
 from fedsim.privacy.intent import CohortRule, LocalWork
 from fedsim.privacy.randomness import Randomness
-from fedsim.privacy.rounding import sensitivity_after_rounding
 from fedsim.privacy.vectors import dimension_of
 
 

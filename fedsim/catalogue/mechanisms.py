@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedsim.catalogue.entries import MechanismEntry, find, table
 
 NO_MECHANISM = MechanismEntry(
-    name="none", reference="fedsim.privacy.unprotected:Unprotected", summary="no noise, and no guarantee"
+    name="none", reference="fedsim.privacy.mechanism:Unprotected", summary="no noise, and no guarantee"
 )
 
 
