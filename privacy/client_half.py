@@ -79,12 +79,7 @@ class Kernel(Protocol):
     """Computes the gradients of a model's local training; made once in a process."""
 
     def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> Steps:
-        """Return the steps of a client's training.
-
-        Args:
-            inputs: Of all its records, `(records, ...)`.
-            targets: Of all its records, `(records, ...)`.
-            at: The client's round.
+        """Return the steps of a client's training on all its `inputs` and `targets`, `(records, ...)` each.
 
         Raises:
             ValueError: No guarantee is known for the server's instructions.
@@ -98,8 +93,7 @@ class ClientHalf:
         releases: Whether the client releases its update itself, so that its participations are counted.
         most: Most participations of a client; None: no limit.
         protects: Form of a protected update: a clipped `difference` for the server to noise, or a `model`, the
-        received one
-            plus a noised difference. Empty: the trained model, unprotected.
+            received one plus a noised difference. Empty: the trained model, unprotected.
     """
 
     releases: ClassVar[bool] = False
@@ -107,12 +101,7 @@ class ClientHalf:
     most: int | None = None
 
     def kernel(self, model: nn.Module, losses: Losses, plain: Kernel) -> Kernel:
-        """Return the kernel of local training.
-
-        Args:
-            model: Trained in place.
-            losses: Maps outputs and targets to the loss of each record.
-            plain: The kernel without privacy.
+        """Return the kernel that trains the model in place; `plain` is the one without privacy.
 
         Raises:
             ValueError: The mechanism can't train the model.
@@ -123,11 +112,5 @@ class ClientHalf:
         """Raise `ValueError` if the server's instructions break the experiment's guarantee for this client."""
 
     def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
-        """Protect an update.
-
-        Args:
-            update: Trained model minus received model, `(dimension,)`; may be overwritten.
-            metrics: Of the training, by name.
-            at: The client's round.
-        """
+        """Protect an update: trained model minus received model, `(dimension,)`, which may be overwritten."""
         raise NotImplementedError("a mechanism that protects updates must define protect")

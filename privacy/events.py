@@ -42,9 +42,7 @@ class Sampling(StrEnum):
     TRUNCATED_POISSON = "truncated-poisson"  # the same, cut to a uniformly random subset
     FIXED = "fixed"  # sets of one size, equally likely
     OWN = "own"  # by a user's own code, with unknown distribution
-    SEPARATED = (
-        "b-min-sep"  # each at most once in so many rounds: Poisson sampling within groups that take turns
-    )
+    SEPARATED = "b-min-sep"  # each at most once in so many rounds: Poisson within groups that take turns
 
 
 class Noise(StrEnum):
@@ -103,7 +101,7 @@ class Event:
         return {
             name.replace("_", "-"): _plain(value)
             for name, value in asdict(self).items()  # type: ignore[call-overload]
-            if name not in defaults or value != defaults[name]
+            if value != defaults.get(name, MISSING)
         }
 
     @classmethod

@@ -125,7 +125,7 @@ class Unprotected(Mechanism[Section]):
 
 
 class UnprotectedPlan(Plan):
-    """The plan of an unprotected training: cohorts only."""
+    """Cohorts only."""
 
     by_clients = False
 

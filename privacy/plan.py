@@ -115,7 +115,7 @@ class ReleasedByClients(Plan):
         """Return the event of a client's planned release in a round."""
 
     def exhausted(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
-        """Return the drawn clients that have no budget left and are not asked, each with the reason.
+        """Return the drawn clients that have no budget left. As `Plan` says.
 
         Clients refuse by their own count too, but releases of a worker that died may be in the ledger only.
         """
@@ -135,10 +135,7 @@ class ReleasedByClients(Plan):
                 )
 
     def charge(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> list[Event]:
-        """Return the events of what clients that are about to be asked release by themselves, at most.
-
-        A client is never charged beyond its participations, since it refuses to exceed them.
-        """
+        """Return the events of the clients' planned releases: none beyond its participations, which a client refuses."""
         so_far = {} if self.most is None else ledger.participations()
         may = (client for client in clients if self.most is None or so_far.get(client, 0) < self.most)
         return [self.planned(round_, client) for client in may]

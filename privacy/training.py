@@ -96,8 +96,5 @@ class Draws(Protocol):
 def check_delta_of_clients(delta: float, clients: int) -> None:
     """Raise `Unfit` for a delta of 1 / clients or more."""
     if delta >= 1 / clients:
-        raise Unfit(
-            "delta",
-            delta,
-            f"must be below 1 / clients = 1 / {clients}: a mechanism that publishes one client at random would pass",
-        )
+        why = "a mechanism that publishes one client at random would pass"
+        raise Unfit("delta", delta, f"must be below 1 / clients = 1 / {clients}: {why}")

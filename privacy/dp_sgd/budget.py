@@ -89,13 +89,8 @@ class DpSgdBudget(NoiseBudget):
 
     def _steps(self, noise_multiplier: float) -> LocalSteps:
         """Return what a client releases in a round."""
-        return LocalSteps(
-            noise_multiplier=noise_multiplier,
-            rate=self.rate,
-            steps=self.steps,
-            max_batch=self.max_batch,
-            records=self.records,
-        )
+        own = self.model_dump(include={"rate", "steps", "max_batch", "records"})
+        return LocalSteps(noise_multiplier=noise_multiplier, **own)
 
     def noise_for(self, epsilon: float) -> float:
         """Return the smallest noise multiplier for an epsilon. As `NoiseBudget` says."""
@@ -114,11 +109,8 @@ class DpSgdBudget(NoiseBudget):
 
     def to_json(self) -> dict[str, Any]:
         """Return epsilons (null: no theorem, or infinite) and inputs."""
-        known, released = self._epsilons[KNOWN_COHORT], self._epsilons.get(RELEASED_MODELS)
-        answers = {
-            KNOWN_COHORT: bounds_to_json(known),
-            RELEASED_MODELS: None if released is None else bounds_to_json(released),
-        }
+        no_theorem = {KNOWN_COHORT: None, RELEASED_MODELS: None}
+        answers = no_theorem | {name: bounds_to_json(epsilon) for name, epsilon in self._epsilons.items()}
         inputs = self.options(
             "rate", "steps", "rounds", "client_rate", "delta", "max_participations", "max_batch", "records"
         )
@@ -145,10 +137,9 @@ class DpSgdBudget(NoiseBudget):
         yield self.over_counts("rounds", self.rounds)
         yield self.over_noise(f"Over noise: {self.said('noise')}")
         if self.max_participations is None:
-            rates = [
-                (f"{rate:.4g}", self.varied(client_rate=rate)) for rate in rates_beside(self.client_rate)
-            ]
-            yield self.over(f"Over cohorts: {self.said('client rate')}", "client rate", rates)
+            rates = rates_beside(self.client_rate)
+            plans = [(f"{rate:.4g}", self.varied(client_rate=rate)) for rate in rates]
+            yield self.over(f"Over cohorts: {self.said('client rate')}", "client rate", plans)
         yield (
             "\nKnown cohort: the server, and anyone who sees a client's updates and when it took part."
             "\nReleased models: sees each round's model; cohorts are secret Poisson samples (cluster sampling)."
@@ -157,8 +148,6 @@ class DpSgdBudget(NoiseBudget):
             yield f"Released models, unavailable: there is no theorem, as {NO_THEOREM}."
         if self._steps(self.noise).truncated:
             yield "RDP, unavailable: dp-accounting has no theorem for batches that are cut."
-
-    # --- the picture ----------------------------------------------------------------------------------------
 
     def picture(self) -> Picture:
         """Return epsilon over rounds (if there are several) for several noises, and over noise for client rates."""
@@ -175,13 +164,10 @@ class DpSgdBudget(NoiseBudget):
         colours = iter(range(len(FACTORS)))
         curves = []
         for factor in FACTORS:
-            noise = scaled(self.noise, factor)
+            noise, colour = scaled(self.noise, factor), None if factor == 1 else next(colours)
             plans = [self.varied(noise_multiplier=noise, rounds=count) for count in counts]
-            colour = None if factor == 1 else next(colours)
-            curves += [
-                _curve(counts, plans, KNOWN_COHORT, colour, f"{noise:.3g}"),
-                _curve(counts, plans, RELEASED_MODELS, colour),
-            ]
+            curves.append(_curve(counts, plans, KNOWN_COHORT, colour, f"{noise:.3g}"))
+            curves.append(_curve(counts, plans, RELEASED_MODELS, colour))
         known, released = "known cohort", "released models, secret cohorts"
         return Panel(
             title="over rounds",
@@ -197,9 +183,8 @@ class DpSgdBudget(NoiseBudget):
         noises = [scaled(self.noise, 2 ** (2 * k / (POINTS - 1) - 1)) for k in range(POINTS)]
         plans = [self.varied(noise_multiplier=noise) for noise in noises]
         most = min(self.rounds, self.max_participations or self.rounds)
-        curves = [
-            _curve(noises, plans, KNOWN_COHORT, None, f"known cohort, {counted(most, 'participation')}")
-        ]
+        label = f"known cohort, {counted(most, 'participation')}"
+        curves = [_curve(noises, plans, KNOWN_COHORT, None, label)]
         if self.max_participations is None:
             colours = iter(range(POINTS))
             for rate in reversed(rates_beside(self.client_rate)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -40,58 +41,50 @@ if an example's positions nearly cancel. A missing layer or a wrong example is f
 MEET = "examples meet before the loss, in the model or in the loss function"
 
 
+@dataclass
 class Independence:
     """Checks a model that a kernel trains once for each set of its modules' modes (training or evaluation).
 
-    Args:
+    Attributes:
         model, losses, sums: As in `check_independent`.
         itself: `(inputs, labels)` to the clipped sum by the kernel in use, if `sums` come from another kind
             (compiling again would be slow); None: they don't.
         clip: That kernel's clip norm.
-        most: That kernel's largest batch.
+        most: That kernel's largest batch; None: any.
+        seen: The modes that were checked.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Losses,
-        sums: ClippedSums,
-        itself: Callable[[Tensor, Tensor], Sequence[Tensor]] | None,
-        clip: float,
-        most: int | None,
-    ) -> None:
-        self._model = model
-        self._losses = losses
-        self._sums = sums
-        self._itself = itself
-        self._clip = clip
-        self._most = most
-        self._seen: set[tuple[bool, ...]] = set()
+    model: nn.Module
+    losses: Losses
+    sums: ClippedSums
+    itself: Callable[[Tensor, Tensor], Sequence[Tensor]] | None
+    clip: float
+    most: int | None
+    seen: set[tuple[bool, ...]] = field(default_factory=set)
 
     def check(self, inputs: Tensor, labels: Tensor) -> None:
         """Check with a batch of at least one example, unless done before; raises `ValueError`."""
-        modes = tuple(module.training for module in self._model.modules())
-        if modes in self._seen:
+        modes = tuple(module.training for module in self.model.modules())
+        if modes in self.seen:
             return
-        check_independent(self._model, self._losses, inputs, labels, sums=self._sums)
-        if self._itself is not None:
-            self._check_itself(self._itself, inputs, labels)
-        self._seen.add(modes)
+        check_independent(self.model, self.losses, inputs, labels, sums=self.sums)
+        self._check_itself(inputs, labels)
+        self.seen.add(modes)
 
-    def _check_itself(
-        self, itself: Callable[[Tensor, Tensor], Sequence[Tensor]], inputs: Tensor, labels: Tensor
-    ) -> None:
+    def _check_itself(self, inputs: Tensor, labels: Tensor) -> None:
         """Refuse a model for which the clipped gradients of the kernel in use differ from autograd's.
 
         A model that draws random numbers is not checked: compiled code draws others.
         """
-        passes, generator = Passes(self._model, self._losses), torch.Generator().manual_seed(SEED)
+        if self.itself is None:
+            return
+        passes, generator = Passes(self.model, self.losses), torch.Generator().manual_seed(SEED)
         examples = Examples(inputs, labels, passes.model, passes.losses, generator)
         if not examples.ordinary:
             return
-        batch = examples.take([i % examples.ordinary for i in range(min(BATCH, self._most or BATCH))])
+        batch = examples.take([i % examples.ordinary for i in range(min(BATCH, self.most or BATCH))])
         if not passes.one(batch, dropout=True).drew:
-            _compare(itself(*batch), _clipped(_one_by_one(passes, batch), 1.0, self._clip))
+            _compare(self.itself(*batch), _clipped(_one_by_one(passes, batch), 1.0, self.clip))
 
 
 def check_independent(

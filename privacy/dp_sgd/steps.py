@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +43,7 @@ class PrivateKernel:
         )
 
 
+@dataclass
 class PrivateSteps:
     """DP-SGD by one client in one round (Abadi et al. 2016, algorithm 1).
 
@@ -50,7 +51,7 @@ class PrivateSteps:
     are noised, change: buffers and frozen parameters are restored after each step, since their effect on the next step
     is not clipped.
 
-    Args:
+    Attributes:
         model: Trained in place.
         gradient: The model's gradient; its clip norm is the sensitivity of each step's sum.
         batches: How records are drawn; public.
@@ -58,26 +59,20 @@ class PrivateSteps:
         randomness: Draws records and noise.
         inputs: All of the client's inputs, `(records, ...)`.
         targets: Their targets, `(records, ...)`.
+        taken: Steps so far.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        gradient: PrivateGradient,
-        batches: Batches,
-        planned: DpSgdEvent,
-        randomness: Randomness,
-        inputs: Tensor,
-        targets: Tensor,
-    ) -> None:
-        self._untrained = Untrained(model)
-        self._gradient = gradient
-        self._batches = batches
-        self._planned = planned
-        self._randomness = randomness
-        self._inputs = inputs
-        self._targets = targets
-        self._taken = 0
+    model: nn.Module
+    gradient: PrivateGradient
+    batches: Batches
+    planned: DpSgdEvent
+    randomness: Randomness
+    inputs: Tensor
+    targets: Tensor
+    taken: int = 0
+
+    def __post_init__(self) -> None:
+        self._untrained = Untrained(self.model)
 
     def __iter__(self) -> Iterator[float | None]:
         """Take each step: set every parameter's `grad` to the noised mean gradient of a batch.
@@ -85,15 +80,15 @@ class PrivateSteps:
         Yields:
             The mean loss of the batch, un-noised; None if no record was drawn.
         """
-        while self._taken < self._batches.steps:
-            drawn = torch.from_numpy(self._batches.draw(self._randomness))
-            self._taken += 1
-            loss = self._gradient(
-                self._inputs.index_select(0, drawn),
-                self._targets.index_select(0, drawn),
-                noise_multiplier=self._planned.noise_multiplier,
-                denominator=self._batches.denominator,
-                noise=self._randomness.fill_normal,
+        while self.taken < self.batches.steps:
+            drawn = torch.from_numpy(self.batches.draw(self.randomness))
+            self.taken += 1
+            loss = self.gradient(
+                self.inputs.index_select(0, drawn),
+                self.targets.index_select(0, drawn),
+                noise_multiplier=self.planned.noise_multiplier,
+                denominator=self.batches.denominator,
+                noise=self.randomness.fill_normal,
             )
             yield loss if len(drawn) else None
 
@@ -108,7 +103,7 @@ class PrivateSteps:
 
     def event(self) -> DpSgdEvent:
         """Return the event of the steps that were taken."""
-        return replace(self._planned, steps=self._taken)
+        return replace(self.planned, steps=self.taken)
 
 
 class Untrained:

@@ -25,13 +25,13 @@ from fedsim.privacy.dp_sgd.kernels.param_gradients import (
     squared,
 )
 
+Parts = Iterator[tuple[str, Part]]  # by a parameter's name in its module
+Names = Collection[str]
 MOST_CHUNKS = 16  # of a batch, to limit compilation
 CHUNK = 2**17  # floats of unfolded images at a time: 0.5 MB, half of a common second-level cache
 
 
-def layer_parts(
-    module: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def layer_parts(module: nn.Module, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     """Yield the name and the part of each trainable parameter of one module.
 
     Args:
@@ -41,13 +41,10 @@ def layer_parts(
         gradient: Gradient of the summed losses at its output `(B, ...)`.
         pool: Where per-example gradients go.
     """
-    kind = _KINDS.get(type(module))
-    return (kind or _by_opacus)(module, trained, x, gradient, pool)
+    return _KINDS.get(type(module), _by_opacus)(module, trained, x, gradient, pool)
 
 
-def _linear(
-    layer: nn.Linear, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def _linear(layer: nn.Linear, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     inputs, outputs = _positions(x), _positions(gradient)
     if "weight" in trained:
         yield "weight", Product(inputs, outputs, pool)
@@ -60,9 +57,7 @@ def _positions(x: Tensor) -> Tensor:
     return x.unsqueeze(1) if x.dim() == 2 else x.flatten(1, -2)
 
 
-def _conv2d(
-    layer: nn.Conv2d, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def _conv2d(layer: nn.Conv2d, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     if layer.groups > 1:
         yield from _by_opacus(layer, trained, x, gradient, pool)
         return
@@ -77,9 +72,7 @@ def _convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor, pool: BufferPool
     x = F.pad(x, _margins(layer))
     positions, inputs, outputs = gradient[0, 0].numel(), layer.weight[0].numel(), len(layer.weight)
     if ghost_is_cheaper(positions, inputs, outputs):
-        patches = F.unfold(
-            x, _two(layer.kernel_size), dilation=_two(layer.dilation), stride=_two(layer.stride)
-        )
+        patches = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
         return Product(patches.mT, gradient.flatten(2).mT, pool)
     return _Convolved(layer, x, gradient, pool)
 
@@ -95,7 +88,7 @@ class _Convolved:
         batch, outputs, height, width = gradient.shape
         _, channels, rows, columns = layer.weight.shape
         self._outputs = gradient.permute(0, 2, 3, 1).reshape(batch, height * width, outputs)
-        (down, right), (step_down, step_right) = _two(layer.stride), _two(layer.dilation)
+        (down, right), (step_down, step_right) = layer.stride, layer.dilation
         self._by_channel = width > columns * channels
         x = x.contiguous(memory_format=torch.contiguous_format if self._by_channel else torch.channels_last)
         b, c, h, w = x.stride()
@@ -154,23 +147,14 @@ def _margins(layer: nn.Conv2d) -> list[int]:
     return [left, left, above, above]
 
 
-def _two(pair: tuple[int, ...]) -> tuple[int, int]:
-    first, second = pair
-    return first, second
-
-
-def _embedding(
-    layer: nn.Embedding, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def _embedding(layer: nn.Embedding, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     tokens, outputs = x.reshape(len(x), -1), gradient.reshape(len(x), -1, layer.embedding_dim)
     if layer.padding_idx is not None:
         outputs = outputs.masked_fill((tokens == layer.padding_idx).unsqueeze(2), 0.0)
     yield "weight", lookup_part(layer.num_embeddings, tokens, outputs)
 
 
-def _group_norm(
-    layer: nn.GroupNorm, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def _group_norm(layer: nn.GroupNorm, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     if "weight" in trained:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
         yield "weight", Rows((normal * gradient).flatten(2).sum(2))
@@ -178,23 +162,19 @@ def _group_norm(
         yield "bias", Rows(gradient.flatten(2).sum(2))
 
 
-def _layer_norm(
-    layer: nn.LayerNorm, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def _layer_norm(layer: nn.LayerNorm, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     size = len(layer.normalized_shape)
 
     def summed(values: Tensor) -> Tensor:
         return values.reshape(len(x), -1, *values.shape[-size:]).sum(1)
 
     if "weight" in trained:
-        yield ("weight", Rows(summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient)))
+        yield "weight", Rows(summed(F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * gradient))
     if "bias" in trained:
         yield "bias", Rows(summed(gradient))
 
 
-def _by_opacus(
-    layer: nn.Module, trained: Collection[str], x: Tensor, gradient: Tensor, pool: BufferPool
-) -> Iterator[tuple[str, Part]]:
+def _by_opacus(layer: nn.Module, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     """Yield per-example gradients by Opacus' grad sampler for this kind of layer, or a user's."""
     from opacus.grad_sample import GradSampleModule
 
@@ -204,7 +184,7 @@ def _by_opacus(
         yield name, Rows(found[layer.get_parameter(name)])
 
 
-_KINDS: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Part]]]] = {
+_KINDS: dict[type[nn.Module], Callable[..., Parts]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv2d,
     nn.Embedding: _embedding,
