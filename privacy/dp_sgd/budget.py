@@ -23,7 +23,7 @@ from fedsim.privacy.budget import (
     shown,
     up_to,
 )
-from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, Adversary, adversaries
+from fedsim.privacy.dp_sgd.plan import KNOWN_COHORT, RELEASED_MODELS, Adversary, adversaries
 
 RELATION = "zero-out (the record's gradient becomes zero; each client's record count is public)"
 NO_THEOREM = "a client that stops after so many rounds is not Poisson-sampled"

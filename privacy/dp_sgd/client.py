@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fedsim.privacy.client_half import ClientDraws, ClientHalf, ClientRound, Kernel, Losses
-from fedsim.privacy.dp_sgd.accounting import RELEASED_MODELS, Adversary, adversaries, local_steps
+from fedsim.privacy.dp_sgd.plan import RELEASED_MODELS, Adversary, adversaries, local_steps
 from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.intent import Intent

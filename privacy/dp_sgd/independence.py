@@ -269,7 +269,7 @@ def _check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None
     """
     batch = examples.take([i % examples.ordinary for i in range(BATCH)])
     each = _one_by_one(passes, batch)
-    norms = [one.norm() for one in each]
+    norms = [norm(one.gradient) for one in each]
     for factor in (2 / max(min(norms), 1e-6), 0.5 / max(*norms, 1e-6)):
         _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
 
@@ -291,7 +291,7 @@ def _clipped(each: Sequence[Pass], factor: float, clip: float) -> list[Tensor]:
     """Return the sum of the gradients, each times a factor and clipped."""
     total = [torch.zeros_like(g) for g in each[0].gradient]
     for one in each:
-        share = factor * min(1.0, clip / (factor * one.norm() + 1e-6))
+        share = factor * min(1.0, clip / (factor * norm(one.gradient) + 1e-6))
         for part, gradient in zip(total, one.gradient, strict=True):
             part.add_(gradient, alpha=share)
     return total

@@ -53,13 +53,8 @@ class Pass:
 
     def close(self, other: Pass, tolerance: float) -> bool:
         """Return whether losses and gradients differ by at most `tolerance`, relative to themselves (or to 1e-3)."""
-        return _close((self.loss,), (other.loss,), tolerance) and _close(
-            self.gradient, other.gradient, tolerance
-        )
-
-    def norm(self) -> float:
-        """Return the gradient's norm."""
-        return norm(self.gradient)
+        pairs = (((self.loss,), (other.loss,)), (self.gradient, other.gradient))
+        return all(_close(first, second, tolerance) for first, second in pairs)
 
 
 def losses_of(model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -112,8 +107,8 @@ class Passes:
         """Return a batch in this copy's dtype."""
         if self._dtype is None:
             return batch
-        first, second = (t.to(self._dtype) if t.is_floating_point() else t for t in batch)
-        return first, second
+        inputs, labels = (t.to(self._dtype) if t.is_floating_point() else t for t in batch)
+        return inputs, labels
 
     def losses(self, batch: Batch) -> Tensor:
         """Return a batch's losses, `(B,)`."""
@@ -148,11 +143,11 @@ class Passes:
     def _one(
         self, batch: Batch, target: int, seed: int, dropout: bool, before: Batch | None, *, inputs_too: bool
     ) -> Pass:
-        model, losses_of, (inputs, labels) = self.fresh(), self.fresh_losses(), self.of(batch)
+        (inputs, labels), model, losses_by = self.of(batch), self.fresh(), self.fresh_losses()
         edges: list[GradientEdge] = []
         with drawing(seed), nullcontext() if dropout else _WithoutDropout() as without, torch.enable_grad():
             if before is not None:
-                self._forward(model, losses_of, self.of(before))
+                self._forward(model, losses_by, self.of(before))
             for layer in model.modules():
                 if next(layer.parameters(recurse=False), None) is not None:
                     layer.register_forward_hook(_remember(edges, len(inputs)))
@@ -160,12 +155,11 @@ class Passes:
             if without is not None:
                 without.dropped.clear()
             with drawing(seed) as drew:  # the same, whatever an earlier batch drew
-                losses = self._forward(model, losses_of, (leaf, labels))
+                losses = self._forward(model, losses_by, (leaf, labels))
             sources: list[Any] = [*self.trained, *([leaf] if inputs_too else []), *edges]
             found = torch.autograd.grad(losses[target], sources, allow_unused=True)
-        gradient = tuple(
-            torch.zeros_like(p) if g is None else g for p, g in zip(self.trained, found, strict=False)
-        )
+        of_parameters = zip(self.trained, found, strict=False)
+        gradient = tuple(torch.zeros_like(p) if g is None else g for p, g in of_parameters)
         return Pass(
             loss=losses[target].detach(),
             gradient=gradient,
@@ -184,14 +178,13 @@ class Passes:
         return copy.deepcopy(self._losses) if isinstance(self._losses, nn.Module) else self._losses
 
     @contextmanager
-    def quiet(self, seed: int = 0) -> Iterator[None]:
+    def quiet(self) -> Iterator[None]:
         """Skip dropout inside the block, and seed all other random numbers."""
-        with drawing(seed), _WithoutDropout():
+        with drawing(0), _WithoutDropout():
             yield
 
     def _forward(self, model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
-        inputs, labels = batch
-        return losses_of(model, losses, inputs.clone(), labels.clone())
+        return losses_of(model, losses, *(tensor.clone() for tensor in batch))
 
 
 @contextmanager
@@ -222,11 +215,7 @@ class _WithoutDropout(TorchFunctionMode):
         self.dropped: list[tuple[str, str]] = []
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func in DROPOUTS:

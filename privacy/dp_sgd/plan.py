@@ -1,4 +1,4 @@
-"""DP-SGD's plan for a training: its noise, and its cost by adversary."""
+"""DP-SGD's plan for a training: its noise, and its cost for each adversary that a theorem covers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from typing import Any
 import numpy as np
 
 from fedsim.privacy import accounting
-from fedsim.privacy.accounting import Epsilon, KnownCohort, LocalSteps
+from fedsim.privacy.accounting import Epsilon, KnownCohort, LocalSteps, ReleasedModels
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.dp_sgd.accounting import (
-    KNOWN_COHORT,
-    RELEASED_MODELS,
-    Adversary,
-    adversaries,
-    local_steps,
-)
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent, DpSgdTerms
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
+from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.plan import NOISE, ReleasedByClients
 from fedsim.privacy.training import Training, Unfit
 
+KNOWN_COHORT = "known-cohort"
+RELEASED_MODELS = "released-models"
 WHO = {
     KNOWN_COHORT: "the server, and whoever else sees a client's updates or when it takes part",
     RELEASED_MODELS: "whoever sees the global models alone, and not who takes part",
@@ -37,6 +33,43 @@ RECORDS = {
     Relation.ADD_OR_REMOVE_ONE: "their number is protected, and nothing that is said here is made of it",
 }
 QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
+
+Adversary = KnownCohort | ReleasedModels
+
+
+def adversaries(
+    rounds: int, delta: float, *, client_rate: float | None, max_participations: int | None
+) -> dict[str, Adversary]:
+    """Return the adversaries with an epsilon, by name.
+
+    Args:
+        rounds: 0 or more.
+        delta: Above 0 and below 1.
+        client_rate: Rate of Poisson cohorts, above 0 and at most 1; None: another sampling.
+        max_participations: Most participations of a client; None: no limit.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    most = rounds if max_participations is None else min(max_participations, rounds)
+    found: dict[str, Adversary] = {KNOWN_COHORT: KnownCohort(most, delta)}
+    if client_rate is not None and max_participations is None:
+        found[RELEASED_MODELS] = ReleasedModels(client_rate, rounds, delta)
+    return found
+
+
+def local_steps(
+    settings: DpSgdSettings, work: LocalWork, records: int, noise_multiplier: float
+) -> LocalSteps:
+    """Return what a client with this number of records, unless they are protected, releases in a round."""
+    batches = settings.batches(work, records)
+    return LocalSteps(
+        noise_multiplier=noise_multiplier,
+        rate=batches.rate,
+        steps=batches.steps,
+        max_batch=batches.max_batch,
+        records=records if settings.neighbours is Relation.ZERO_OUT else None,
+    )
 
 
 class DpSgdPlan(ReleasedByClients):

@@ -41,12 +41,7 @@ class BufferPool:
         self._taken = 0
 
     def empty(self, *shape: int, like: Tensor) -> Tensor:
-        """Return a contiguous uninitialised tensor.
-
-        Args:
-            shape: Its shape.
-            like: A tensor of the dtype.
-        """
+        """Return a contiguous uninitialised tensor of this shape, of the dtype of `like`."""
         size = math.prod(shape)
         if self._taken == len(self._blocks):
             self._blocks.append(like.new_empty(size))
@@ -219,7 +214,7 @@ class Lookup:
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
         outputs = self.outputs * factors.double().view(-1, 1, 1)
-        pieces = zip(outputs.split(SINGLE), self.tokens.split(SINGLE), strict=True)
+        pieces = zip(torch.split(outputs, SINGLE), torch.split(self.tokens, SINGLE), strict=True)
         sums = [
             torch.ops.aten.embedding_dense_backward(some, tokens, self.rows, -1, False)
             for some, tokens in pieces
