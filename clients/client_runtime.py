@@ -24,7 +24,7 @@ from fedsim.layout import Layout
 from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
-from fedsim.privacy.client_half import ClientRound
+from fedsim.privacy.halves import ClientRound
 from fedsim.records import config_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.secagg.setup import policy_of

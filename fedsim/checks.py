@@ -9,8 +9,8 @@ from fedsim.catalogue import MECHANISMS, STRATEGIES, AlgorithmEntry
 from fedsim.mechanisms import metrics_of_sums
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.intent import CohortRule, Intent, Problem, StrategyTraits
 from fedsim.privacy.secagg import checks as secagg_checks
+from fedsim.privacy.training import CohortRule, Intent, Problem, StrategyTraits
 from fedsim.privacy_sections import PrivacySection
 from fedsim.sections import ClientSection, DataSection, RuntimeSection, ServerSection
 

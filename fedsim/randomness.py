@@ -6,9 +6,9 @@ import numpy as np
 
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.client_half import ClientRound
 from fedsim.privacy.cohorts.draw import secret_generator
 from fedsim.privacy.events import Noise
+from fedsim.privacy.halves import ClientRound
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 from fedsim.streams import noise_stream, numpy_stream, torch_stream
 

@@ -11,8 +11,8 @@ from fedsim.checks import intent_of, rule_of
 from fedsim.experiment import Experiment
 from fedsim.mechanisms import refused
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.client_half import ClientHalf
 from fedsim.privacy.events import Noise
+from fedsim.privacy.halves import ClientHalf
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.secagg.encoding import METRIC_BITS
 from fedsim.privacy.training import SecureSum, Training

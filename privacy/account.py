@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from fedsim.privacy.events import Event, Noise
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Event, Ledger, Noise
 from fedsim.privacy.plan import Plan
 
 

@@ -4,22 +4,51 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf, Losses
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.disclosure import Cover
-from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Event, Ledger, Unit
+from fedsim.privacy.halves import ClientDraws, ClientHalf, Losses
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.settings import Section
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import Intent, Problem, Training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 S = TypeVar("S", bound=Section)
+
+
+class Kind(StrEnum):
+    """What a value depends on, and so who may see it if noise is the operating system's."""
+
+    PLAN = "the public plan, and how many rounds are over"
+    MODELS = "the released models, scored on the central test set, which is taken as public"
+    NOISED = "clients' metrics, noised within the same epsilon"
+    COHORTS = "who took part when, and how many (that a client fails is taken not to depend on its data)"
+    REST = "failures and their reasons, errors, times, bytes, losses without noise, the hash of the data"
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Values that a theorem covers.
+
+    Attributes:
+        mechanism: The table under `[privacy]`.
+        adversary: As the manifest calls it.
+        kinds: Values that this adversary may see; empty: nothing is written for it.
+        theorem: The theorem.
+    """
+
+    mechanism: str
+    adversary: str
+    kinds: tuple[Kind, ...]
+    theorem: str
+
+
+SEES_MODELS = (Kind.PLAN, Kind.MODELS)
 
 
 class Mechanism(ABC, Generic[S]):
@@ -96,10 +125,9 @@ class Mechanism(ABC, Generic[S]):
 
     @abstractmethod
     def client(self, settings: S, intent: Intent, draws: ClientDraws) -> ClientHalf:
-        """Return the client's half. Every process makes one, so it must not calibrate for long.
+        """Return the client's half; raises `ValueError` if no noise reaches the epsilon.
 
-        Raises:
-            ValueError: No noise reaches the epsilon.
+        Every process makes one, so it must not calibrate for long.
         """
 
     def metric_terms(self, settings: S) -> Mapping[str, str]:

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.cohorts.sampling import CohortSampling, IndependentCohorts
-from fedsim.privacy.events import Event, Noise
-from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.events import Event, Ledger, Noise
+from fedsim.privacy.halves import ServerHalf
 from fedsim.privacy.training import Draws
 
 NOISE = {
@@ -47,11 +46,7 @@ class Plan(ABC):
         return IndependentCohorts(self.cohorts, draws.coins)
 
     def server(self, draws: Draws) -> ServerHalf:
-        """Return the server's half.
-
-        Raises:
-            ValueError: No theorem covers these values.
-        """
+        """Return the server's half; raises `ValueError` if no theorem covers the plan's values."""
         return ServerHalf()
 
     def exhausted(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
@@ -77,11 +72,7 @@ class Plan(ABC):
 
     @abstractmethod
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return the columns of a round's row: epsilon so far, by adversary, with its terms.
-
-        Args:
-            ledger: Releases so far.
-            rounds: Rounds begun.
+        """Return the columns of a row after some begun rounds: epsilon so far, by adversary, with its terms.
 
         Raises:
             ValueError: The ledger belongs to another mechanism.

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -40,38 +41,6 @@ class Randomness(Protocol):
         tensor.copy_(torch.from_numpy(self.normals(tensor.numel())).reshape(tensor.shape))
 
 
-class SeededRandomness(Randomness):
-    """For simulation, as `NumpyRandomness`, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
-
-    Args:
-        coins: Draws uniform numbers.
-        noise: Draws normals.
-    """
-
-    source = Noise.SEEDED
-
-    def __init__(self, coins: np.random.Generator, noise: torch.Generator) -> None:
-        self._coins = coins
-        self._noise = noise
-
-    def uniforms(self, count: int) -> NDArray[np.float64]:
-        """Return independent uniform numbers in [0, 1), `(count,)`."""
-        return self._coins.random(count)
-
-    def normals(self, count: int) -> NDArray[np.float64]:
-        """Return independent standard normals, `(count,)`."""
-        import torch
-
-        drawn = torch.empty(count, dtype=torch.float64)
-        self.fill_normal(drawn)
-        normals: NDArray[np.float64] = drawn.numpy()
-        return normals
-
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        tensor.normal_(generator=self._noise)
-
-
 class NumpyRandomness(Randomness):
     """For simulation: reproducible, and known to anyone who has the seed.
 
@@ -102,6 +71,32 @@ class NumpyRandomness(Randomness):
             self._generator.standard_normal(out=tensor.view(-1).numpy())
         else:
             super().fill_normal(tensor)
+
+
+class SeededRandomness(NumpyRandomness):
+    """For simulation, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
+
+    Args:
+        coins: Draws uniform numbers.
+        noise: Draws normals.
+    """
+
+    def __init__(self, coins: np.random.Generator, noise: torch.Generator) -> None:
+        super().__init__(coins)
+        self._noise = noise
+
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`."""
+        import torch
+
+        drawn = torch.empty(count, dtype=torch.float64)
+        self.fill_normal(drawn)
+        normals: NDArray[np.float64] = drawn.numpy()
+        return normals
+
+    def fill_normal(self, tensor: torch.Tensor) -> None:
+        """Fill a tensor with independent standard normals, in place."""
+        tensor.normal_(generator=self._noise)
 
 
 class SecretRandomness(Randomness, ABC):
@@ -149,9 +144,7 @@ class KeyedRandomness(SecretRandomness):
     """
 
     def __init__(self, secret: bytes, purpose: str) -> None:
-        from cryptography.hazmat.primitives.ciphers import Cipher
-        from cryptography.hazmat.primitives.ciphers.algorithms import AES
-        from cryptography.hazmat.primitives.ciphers.modes import CTR
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -159,39 +152,39 @@ class KeyedRandomness(SecretRandomness):
             raise ValueError(f"secret: has {len(secret)} bytes; 32 are needed")
         info = f"fedsim randomness 1: {purpose}".encode()
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)
-        self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def _bytes(self, count: int) -> bytes:
         return self._stream.update(bytes(count))
 
 
+@dataclass
 class DrawnRandomness(Randomness):
     """Normals drawn in advance, followed by another source's.
 
-    Args:
+    Attributes:
         drawn: The first normals, `(n,)`.
         rest: The source that drew them; draws all later numbers, uniform ones too.
     """
 
-    def __init__(self, drawn: NDArray[np.float64], rest: Randomness) -> None:
-        self._drawn = drawn
-        self._rest = rest
+    drawn: NDArray[np.float64]
+    rest: Randomness
 
     @property
     def source(self) -> Noise:
         """Where they come from."""
-        return self._rest.source
+        return self.rest.source
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return independent uniform numbers in [0, 1), `(count,)`."""
-        return self._rest.uniforms(count)
+        return self.rest.uniforms(count)
 
     def normals(self, count: int) -> NDArray[np.float64]:
         """Return independent standard normals, `(count,)`; first those drawn in advance."""
-        taken, self._drawn = self._drawn[:count], self._drawn[count:]
+        taken, self.drawn = self.drawn[:count], self.drawn[count:]
         if len(taken) == count:
             return taken
-        return np.concatenate([taken, self._rest.normals(count - len(taken))])
+        return np.concatenate([taken, self.rest.normals(count - len(taken))])
 
 
 class Prefetch:

@@ -22,7 +22,7 @@ from fedsim.layout import Layout
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
-from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.halves import ServerHalf
 from fedsim.results.disclosure import PUBLIC
 from fedsim.server.aggregation.replies import AWAY
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates

@@ -15,8 +15,8 @@ from fedsim.catalogue import (
     find_optimizer,
     find_schedule,
 )
-from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section, invalid, kebab
+from fedsim.privacy.training import LocalWork
 from fedsim.sections.options import fill, lookup
 
 

@@ -19,8 +19,7 @@ from fedsim.privacy.dp_fedavg.accounting import (
 from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
-from fedsim.privacy.events import Unit
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger, Unit
 from fedsim.privacy.plan import NOISE, Plan
 from fedsim.privacy.training import Draws, Training, Unfit, check_delta_of_clients
 

@@ -10,8 +10,8 @@ from fedsim.privacy.dp_fedavg.adaptive import MOST, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import CentralGaussian
 from fedsim.privacy.dp_fedavg.metrics import BoundedMetric
 from fedsim.privacy.dp_fedavg.settings import AdaptiveSettings, DpFedAvgSettings
+from fedsim.privacy.halves import Released, ServerHalf, Sums
 from fedsim.privacy.randomness import Prefetch, Randomness
-from fedsim.privacy.server_half import Released, ServerHalf, Sums
 from fedsim.privacy.training import Draws, Training
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.dp_ftrl import checks, disclosure
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.halves import ClientDraws
 from fedsim.privacy.mechanism import Mechanism
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import Intent, Problem, Training
 
 if TYPE_CHECKING:
     from fedsim.privacy.dp_fedavg.client import ClippingClient

@@ -10,8 +10,8 @@ from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_ftrl.calibration import NoisePlan
 from fedsim.privacy.dp_ftrl.release import CorrelatedGaussian
 from fedsim.privacy.events import Noise
+from fedsim.privacy.halves import Released, ServerHalf, Sums
 from fedsim.privacy.randomness import KeyedRandomness, Prefetch, Randomness
-from fedsim.privacy.server_half import Released, ServerHalf, Sums
 from fedsim.privacy.training import Draws, Training
 from fedsim.privacy.vectors import concatenated, split_like
 

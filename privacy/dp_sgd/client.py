@@ -6,12 +6,12 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf, ClientRound, Kernel, Losses
 from fedsim.privacy.dp_sgd.plan import RELEASED_MODELS, Adversary, adversaries, local_steps
 from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
-from fedsim.privacy.intent import Intent
+from fedsim.privacy.halves import ClientDraws, ClientHalf, ClientRound, Kernel, Losses
 from fedsim.privacy.randomness import Randomness
+from fedsim.privacy.training import Intent
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.client_half import Losses
 from fedsim.privacy.dp_sgd.independence import Independence
 from fedsim.privacy.dp_sgd.rounding import KEPT, SINGLE, check_precision, most_examples, most_noise, step_grid
 from fedsim.privacy.dp_sgd.validator import check_model
+from fedsim.privacy.halves import Losses
 
 Kernel = Literal["auto", "opacus", "fast", "compiled"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)

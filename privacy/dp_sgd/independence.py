@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.client_half import Losses
 from fedsim.privacy.dp_sgd.examples import Examples
 from fedsim.privacy.dp_sgd.passes import Batch, Pass, Passes, norm
 from fedsim.privacy.dp_sgd.validator import check_state
+from fedsim.privacy.halves import Losses
 
 ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
 """`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.dp_sgd import checks, disclosure
 from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.halves import ClientDraws
 from fedsim.privacy.mechanism import Mechanism
-from fedsim.privacy.training import Training, Unfit
+from fedsim.privacy.training import Intent, Problem, Training, Unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,11 +13,9 @@ from fedsim.privacy.accounting import Epsilon, KnownCohort, LocalSteps, Released
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent, DpSgdTerms
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
-from fedsim.privacy.events import Noise, Relation, Sampling, Unit
-from fedsim.privacy.intent import LocalWork
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger, Noise, Relation, Sampling, Unit
 from fedsim.privacy.plan import NOISE, ReleasedByClients
-from fedsim.privacy.training import Training, Unfit
+from fedsim.privacy.training import LocalWork, Training, Unfit
 
 KNOWN_COHORT = "known-cohort"
 RELEASED_MODELS = "released-models"
@@ -91,9 +89,7 @@ class DpSgdPlan(ReleasedByClients):
         self._check_delta()
         self._sizes, self._counts = np.unique(training.records, return_counts=True)
         self._client_rate = rule.cohort / training.clients
-        self._worst = functools.lru_cache(maxsize=8)(
-            accounting.worst
-        )  # a round asks for what the last one did
+        self._worst = functools.lru_cache(maxsize=8)(accounting.worst)  # rounds ask the same
         self.cohorts = Cohorts.of(rule.sampling, rule.cohort, training.clients, most=rule.max_cohort)
         self.most = settings.max_participations
         self.participations = min(self.most or training.rounds, training.rounds)
@@ -110,12 +106,9 @@ class DpSgdPlan(ReleasedByClients):
         if self._hides_records and self._settings.rate is not None:
             total = self._training.clients * self._training.work.batch_size / self._settings.rate
             of = "clients x client.batch-size / privacy.dp-sgd.rate"
-        if self._settings.delta >= 1 / total:
-            raise Unfit(
-                "delta",
-                self._settings.delta,
-                f"must be below 1 / ({of}) = 1 / {total:.10g}: a mechanism that publishes one record at random would pass",
-            )
+        if (delta := self._settings.delta) >= 1 / total:
+            why = "a mechanism that publishes one record at random would pass"
+            raise Unfit("delta", delta, f"must be below 1 / ({of}) = 1 / {total:.10g}: {why}")
 
     def _batches(self, client: int) -> Batches:
         return self._settings.batches(self._training.work, int(self._training.records[client]))
@@ -155,7 +148,18 @@ class DpSgdPlan(ReleasedByClients):
                 "pld": epsilon.pld,
                 "rdp": epsilon.rdp,
                 "spent": spent[name][1].best,
-                **self._terms(worst),
+                "unit": Unit.EXAMPLE.value,
+                "relation": self._settings.relation,
+                "records": RECORDS[self._settings.neighbours],
+                "noise": NOISE[self._training.noise],
+                "noise-multiplier": worst.noise_multiplier,
+                "clip": self._settings.clip,
+                "worst-client": {
+                    "records": worst.records,
+                    "sampling-rate": worst.rate,
+                    "steps-in-a-round": worst.steps,
+                    "max-batch": worst.max_batch,
+                },
                 **{key.replace("_", "-"): value for key, value in vars(adversary).items()},
                 "by-client": self._spread(adversary),
             }
@@ -179,17 +183,14 @@ class DpSgdPlan(ReleasedByClients):
         and it is that of the worst client over the whole run. With the operating system's noise this holds for both,
         since the result is public and participations are not.
         """
-        whole = self._adversaries(self._training.rounds)
-        spent = {}
-        for name, adversary in self._adversaries(rounds).items():
-            if name == KNOWN_COHORT:
-                spent[name] = self._spent_by_known_cohorts(ledger, rounds)
-            else:
-                worst, _ = self._worst(self._clients, whole[name])
-                spent[name] = worst, adversary.epsilon(worst)
+        spent = {KNOWN_COHORT: self._spent_in_known_cohorts(ledger, rounds)}
+        if released := self._adversaries(rounds).get(RELEASED_MODELS):
+            whole = self._adversaries(self._training.rounds)[RELEASED_MODELS]
+            worst, _ = self._worst(self._clients, whole)
+            spent[RELEASED_MODELS] = worst, released.epsilon(worst)
         return spent
 
-    def _spent_by_known_cohorts(self, ledger: Ledger, rounds: int) -> tuple[LocalSteps, Epsilon]:
+    def _spent_in_known_cohorts(self, ledger: Ledger, rounds: int) -> tuple[LocalSteps, Epsilon]:
         if self._training.noise is Noise.SYSTEM:
             most = min(self.most or rounds, rounds)
             worst, epsilon = self._worst(self._clients, KnownCohort(most, self._settings.delta))
@@ -227,23 +228,6 @@ class DpSgdPlan(ReleasedByClients):
         clients = [shape for shape, count in zip(self._clients, counts, strict=True) for _ in range(count)]
         epsilons = accounting.spread(clients, adversary, list(QUANTILES.values()))
         return dict(zip(QUANTILES, epsilons, strict=True))
-
-    def _terms(self, worst: LocalSteps) -> dict[str, Any]:
-        """Return the terms that accompany every epsilon."""
-        return {
-            "unit": Unit.EXAMPLE.value,
-            "relation": self._settings.relation,
-            "records": RECORDS[self._settings.neighbours],
-            "noise": NOISE[self._training.noise],
-            "noise-multiplier": worst.noise_multiplier,
-            "clip": self._settings.clip,
-            "worst-client": {
-                "records": worst.records,
-                "sampling-rate": worst.rate,
-                "steps-in-a-round": worst.steps,
-                "max-batch": worst.max_batch,
-            },
-        }
 
 
 def _not_outdone(ledger: Ledger) -> frozenset[LocalSteps]:

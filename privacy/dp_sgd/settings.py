@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
 from fedsim.privacy.events import Noise, Relation, Unit
-from fedsim.privacy.intent import LocalWork
 from fedsim.privacy.settings import Section, check_one_of, invalid
+from fedsim.privacy.training import LocalWork
 
 
 class DpSgdSettings(Section):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.client_half import ClientRound, Losses
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
+from fedsim.privacy.halves import ClientRound, Losses
 from fedsim.privacy.randomness import Randomness
 
 if TYPE_CHECKING:

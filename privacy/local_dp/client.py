@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf, ClientRound, Protected
 from fedsim.privacy.events import Law
-from fedsim.privacy.intent import Intent
+from fedsim.privacy.halves import ClientDraws, ClientHalf, ClientRound, Protected
 from fedsim.privacy.local_dp.noise import LocalNoise
 from fedsim.privacy.local_dp.settings import LocalDpSettings
+from fedsim.privacy.training import Intent
 
 UPDATE = "update"
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.halves import ClientDraws
 from fedsim.privacy.local_dp import checks, disclosure
 from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
 from fedsim.privacy.mechanism import Mechanism
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import Intent, Problem, Training
 
 if TYPE_CHECKING:
     from fedsim.privacy.local_dp.client import NoisingClient

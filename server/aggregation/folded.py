@@ -9,7 +9,7 @@ from flwr.app import Message
 from fedsim.algorithms.protocol import Fields
 from fedsim.layout import Layout
 from fedsim.messages import VECTOR
-from fedsim.privacy.server_half import Sums
+from fedsim.privacy.halves import Sums
 from fedsim.server.aggregation.fold import Total, WeightedSum
 from fedsim.server.aggregation.replies import LATE
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates

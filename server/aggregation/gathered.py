@@ -8,7 +8,7 @@ from flwr.app import Message
 
 from fedsim.algorithms.protocol import Fields
 from fedsim.privacy.events import Event
-from fedsim.privacy.server_half import Sums
+from fedsim.privacy.halves import Sums
 from fedsim.server.aggregation.replies import LATE, Update, events_of, metrics_of, read_update
 from fedsim.server.aggregation.updates import Ask, Collected, Updates
 

@@ -8,8 +8,8 @@ from typing import Any
 from flwr.app import Message
 
 from fedsim.algorithms.protocol import Arrays, Fields
+from fedsim.privacy.halves import Sums
 from fedsim.privacy.secagg.encoding import Decoded
-from fedsim.privacy.server_half import Sums
 from fedsim.server.aggregation.secure_grid import SecureGrid, mean_of
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates
 from fedsim.vectors import plus

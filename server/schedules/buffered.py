@@ -17,7 +17,7 @@ from fedsim.algorithms.protocol import Fields
 from fedsim.arrays import values_of
 from fedsim.messages import ARRAYS, METRICS
 from fedsim.privacy.cohorts.sampling import Coins
-from fedsim.privacy.server_half import Sums
+from fedsim.privacy.halves import Sums
 from fedsim.server.aggregation.gathered import gather
 from fedsim.server.aggregation.replies import Update
 from fedsim.server.aggregation.updates import Ask, Collected, NoUpdates, Updates

@@ -7,10 +7,9 @@ import numpy as np
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.intent import CohortRule, LocalWork
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import CohortRule, LocalWork, Training
 
 
 def training(

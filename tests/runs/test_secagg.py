@@ -21,7 +21,7 @@ from fedsim.clients.mods.faults import Fault, fault_of, stage_of_fault
 from fedsim.data import prepare
 from fedsim.privacy.cohorts.draw import draw
 from fedsim.privacy.dp_sgd.release import DpSgdEvent
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED, record_of_stage

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from fedsim.privacy.client_half import Losses
 from fedsim.privacy.dp_sgd.kernels import lstm
 from fedsim.privacy.dp_sgd.kernels.layers import layer_parts
 from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Buffers, Part, clipped_sums, put
 from fedsim.privacy.dp_sgd.passes import losses_of
+from fedsim.privacy.halves import Losses
 
 
 class BookKeepingSum:
@@ -32,11 +32,11 @@ class BookKeepingSum:
         self._losses = losses
         self._clip = clip
         self._pool = BufferPool()
-        self._watches: list[_Watch] = []
-        for path, module in model.named_modules():
-            if own := {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
-                kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
-                self._watches.append(kind(path, module, own, self._pool))
+        watches = [
+            (_LstmWatch if isinstance(module, nn.LSTM) else _Watch)(path, module, self._pool)
+            for path, module in model.named_modules()
+        ]
+        self._watches = [watch for watch in watches if watch.trained]
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
@@ -72,14 +72,13 @@ class _Watch:
         edge: The module's output in autograd's graph; None before the forward pass.
     """
 
-    def __init__(
-        self, path: str, module: nn.Module, trained: dict[str, nn.Parameter], pool: BufferPool
-    ) -> None:
-        self.trained = trained
-        self._pool = pool
+    def __init__(self, path: str, module: nn.Module, pool: BufferPool) -> None:
+        named = module.named_parameters(recurse=False)
+        self.trained = {name: parameter for name, parameter in named if parameter.requires_grad}
         self.edge: GradientEdge | None = None
         self._name = f"{path or 'the model'} ({type(module).__name__})"
         self._module = module
+        self._pool = pool
         self._input: Tensor | None = None
         self._version = 0
 

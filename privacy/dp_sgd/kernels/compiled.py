@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.client_half import Losses
 from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum
 from fedsim.privacy.dp_sgd.kernels.param_gradients import Buffers, Weighted, clipped_sums, put
+from fedsim.privacy.halves import Losses
 
 
 class CompiledSum:

@@ -194,21 +194,16 @@ class _Recurrence(Function):
     @staticmethod
     def backward(ctx: Any, states: Tensor | None, last_cell: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
-        anchor = torch.zeros(())
-        return ctx.layer.backward(states, last_cell), anchor, None, None, None, None
+        return ctx.layer.backward(states, last_cell), torch.zeros(()), None, None, None, None
 
 
 def run(
     lstm: nn.LSTM, anchor: Tensor, x: Tensor, layers: list[LstmLayer], pool: BufferPool
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Compute `lstm(x)` from zero states, and append its layers to a list.
+    """Compute `lstm(x)` from zero states, and append its layers to a list; their `parts` need the backward pass.
 
-    Args:
-        lstm: In one direction, without projections and without dropout between its layers.
-        anchor: Requires a gradient; see `_Recurrence`.
-        x: `(B, T, I)` if the LSTM has its batch first, else `(T, B, I)`.
-        layers: Receives the layers; their `parts` are valid after the backward pass.
-        pool: Memory for kept tensors.
+    The LSTM has one direction, no projections, and no dropout between its layers. `x` is `(B, T, I)` if it has its batch
+    first, else `(T, B, I)`. For the anchor see `_Recurrence`.
     """
     states = x if lstm.batch_first else x.transpose(0, 1)
     hs, cs = [], []

@@ -11,9 +11,9 @@ from opacus.grad_sample import GradSampleModule
 from opacus.layers import DPLSTM
 from torch import Tensor, nn
 
-from fedsim.privacy.client_half import Losses
 from fedsim.privacy.dp_sgd.kernels.param_gradients import Buffers, Rows, clipped_sums, put
 from fedsim.privacy.dp_sgd.passes import losses_of
+from fedsim.privacy.halves import Losses
 
 
 class OpacusSum:

@@ -1,4 +1,4 @@
-"""The client's half of a privacy mechanism."""
+"""The two halves of a privacy mechanism: the client's and the server's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.events import Event
@@ -14,6 +15,7 @@ from fedsim.privacy.randomness import Randomness
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Sums = Mapping[str, NDArray[np.float64]]
 Losses = Callable[["Tensor", "Tensor"], "Tensor"]
 """Maps outputs and targets to the loss of each record, `(n,)`."""
 
@@ -114,3 +116,61 @@ class ClientHalf:
     def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
         """Protect an update: trained model minus received model, `(dimension,)`, which may be overwritten."""
         raise NotImplementedError("a mechanism that protects updates must define protect")
+
+
+class Released(NamedTuple):
+    """A round's release.
+
+    Attributes:
+        mean: Noised mean update, by name.
+        metrics: Noised means of clients' metrics, by name.
+        event: For the ledger.
+    """
+
+    mean: Sums
+    metrics: Mapping[str, float]
+    event: Event
+
+
+class ServerHalf:
+    """The server's half of a mechanism. By default it does nothing: sums are used unchanged.
+
+    Attributes:
+        noises: Whether clients send clipped differences, and the server releases their noised sum in every round, also
+            in one without updates.
+        key: Secret key of the noise if it is kept between the sessions of a run; else empty.
+    """
+
+    noises: ClassVar[bool] = False
+    key: bytes = b""
+
+    def instructions(self) -> dict[str, Any]:
+        """Return instructions for clients, for a message's config."""
+        return {}
+
+    def prefetch(self, round_: int) -> None:
+        """Begin to draw a round's noise while clients train."""
+
+    def release(self, total: Sums, round_: int, reported: Mapping[str, float]) -> Released:
+        """Noise a round's sums.
+
+        Args:
+            total: Sum of the clipped updates, float64, by name; zeros without updates.
+            round_: From 1.
+            reported: Sums of the metrics of `Mechanism.metric_terms`, by their names in the ledger; 0 without updates.
+
+        Raises:
+            ValueError: The round can't be released, or was already.
+        """
+        raise NotImplementedError("a mechanism that noises sums must define release")
+
+    def state(self) -> dict[str, Any]:
+        """Return the state that the next rounds depend on, without the key, as a tree for the checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: The state belongs to another mechanism.
+        """
