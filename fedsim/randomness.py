@@ -21,7 +21,7 @@ def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: 
 
 
 class ClientsDraws:
-    """Randomness of an experiment's clients (`fedsim.privacy.mechanism.ClientDraws`)."""
+    """Randomness of an experiment's clients (`fedsim.privacy.halves.ClientDraws`)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -42,7 +42,7 @@ class ClientsDraws:
 
 
 class ServerDraws:
-    """Randomness of an experiment's server (`fedsim.privacy.mechanism.Draws`)."""
+    """Randomness of an experiment's server (`fedsim.privacy.training.Draws`)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment

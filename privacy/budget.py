@@ -1,4 +1,4 @@
-"""What `fedsim budget` shows of a mechanism before a run, as data: the command prints it without knowing the mechanism."""
+"""What `fedsim budget` shows of a mechanism before a run, as data; the command knows no mechanism."""
 
 from __future__ import annotations
 
@@ -278,6 +278,8 @@ def shown(value: float | None) -> str:
     >>> shown(7.3), shown(12345.6), shown(float("inf")), shown(None)
     ('7.300', '12,346', 'infinite', 'unavailable')
     """
-    if value is None or math.isinf(value):
-        return "unavailable" if value is None else "infinite"
+    if value is None:
+        return "unavailable"
+    if math.isinf(value):
+        return "infinite"
     return f"{value:,.0f}" if value >= 1000 else f"{value:#.4g}"

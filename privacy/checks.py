@@ -21,7 +21,7 @@ def needs_sums_only(intent: Intent, why: str) -> Iterator[Problem]:
 
 
 def needs_noised_sums(intent: Intent, name: str) -> Iterator[Problem]:
-    """Refuse a strategy that needs each client's update: the server of mechanism `name` noises the sum of clipped ones."""
+    """Refuse a strategy that needs each client's update: a trusted server noises only the sum of clipped ones."""
     yield from needs_sums_only(
         intent, f"which moves its answer by more than any noise is made for; allowed with privacy.{name}"
     )

@@ -73,9 +73,7 @@ class Event:
         noise: Where the noise comes from.
     """
 
-    _kinds: ClassVar[
-        dict[str, Any]
-    ] = {}  # converts a JSON value to a field's type, where that isn't one of these
+    _kinds: ClassVar[dict[str, Any]] = {}  # converts a further field's JSON value to its type
 
     mechanism: str
     round: int
@@ -207,10 +205,7 @@ class Ledger:
         return {client: len(rounds) for client, rounds in self._participations.items()}
 
     def releases_of(self, client: int) -> int:
-        """Return a client's number of own releases: steps of DP-SGD, or updates that it noised.
-
-        A round that is in the ledger twice counts twice.
-        """
+        """Return how many steps of DP-SGD, or noised updates, a client released; a round noted twice counts twice."""
         return sum(self._by_client.get(client, {}).values())
 
     def spent(self) -> Mapping[Hashable, Spent]:
@@ -218,11 +213,7 @@ class Ledger:
         return self._spent
 
     def spent_by_clients(self) -> set[tuple[Hashable, int]]:
-        """Return the distinct pairs of terms and number of releases of clients.
-
-        Raises:
-            ValueError: A client's noise or sampling has changed between its releases.
-        """
+        """Return the clients' distinct pairs of terms and number of releases; `ValueError` if one's terms changed."""
         spent = set()
         for client, releases in self._by_client.items():
             if len(releases) > 1:

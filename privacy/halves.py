@@ -83,8 +83,7 @@ class Kernel(Protocol):
     def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> Steps:
         """Return the steps of a client's training on all its `inputs` and `targets`, `(records, ...)` each.
 
-        Raises:
-            ValueError: No guarantee is known for the server's instructions.
+        Raises `ValueError` if no guarantee is known for the server's instructions.
         """
 
 
@@ -103,11 +102,7 @@ class ClientHalf:
     most: int | None = None
 
     def kernel(self, model: nn.Module, losses: Losses, plain: Kernel) -> Kernel:
-        """Return the kernel that trains the model in place; `plain` is the one without privacy.
-
-        Raises:
-            ValueError: The mechanism can't train the model.
-        """
+        """Return the kernel that trains the model in place (`plain`: without privacy); `ValueError` if there is none."""
         return plain
 
     def check_instructions(self, at: ClientRound) -> None:
@@ -169,8 +164,4 @@ class ServerHalf:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
-
-        Raises:
-            ValueError: The state belongs to another mechanism.
-        """
+        """Go on from a state; raises `ValueError` if it belongs to another mechanism."""

@@ -74,8 +74,7 @@ class Plan(ABC):
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
         """Return the columns of a row after some begun rounds: epsilon so far, by adversary, with its terms.
 
-        Raises:
-            ValueError: The ledger belongs to another mechanism.
+        Raises `ValueError` if the ledger belongs to another mechanism.
         """
 
     @abstractmethod

@@ -50,7 +50,7 @@ def check_one_of(epsilon: float | None, noise_multiplier: float | None) -> None:
 
 
 def with_allowed_keys(error: ValidationError, model: type[BaseModel], *others: str) -> ValidationError:
-    """Return a table's error with the allowed keys (the model's, and others), if no enclosing model declares the table."""
+    """Return an error of a table that no enclosing model declares, with the allowed keys: the model's, and others."""
     return _error([_reworded(e, model, others) for e in error.errors(include_url=False)])
 
 

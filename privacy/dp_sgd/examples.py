@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.passes import Batch
+from fedsim.privacy.dp_sgd.passes import Batch, Passes
 
 KINDS, EACH = 3, 4  # ordinary, large and small examples; number of each
 _SCALES = (1.0, 4.0, 0.05)
@@ -27,30 +27,22 @@ class Examples:
     Args:
         inputs: At least one, `(B, ...)`.
         labels: `(B, ...)`.
-        model: The model.
-        losses: Returns the model's losses of a batch, `(B,)`.
+        passes: Over a copy of the model.
         generator: Draws them.
 
     Raises:
         ValueError: The batch has unequal numbers of inputs and labels.
     """
 
-    def __init__(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        model: nn.Module,
-        losses: Callable[[Batch], Tensor],
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, inputs: Tensor, labels: Tensor, passes: Passes, generator: torch.Generator) -> None:
         if len(inputs) != len(labels):
             raise ValueError(f"{len(inputs)} inputs and {len(labels)} labels: must be as many")
-        tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+        tables = [m.num_embeddings for m in passes.model.modules() if isinstance(m, nn.Embedding)]
         rows = _finite(inputs.detach(), labels.detach())
         for how in ("freely", "by column", "by row"):
             batch = _drawn(rows, how, min(tables, default=0), generator)
             try:
-                good = _finite_losses(batch, losses)
+                good = _finite_losses(batch, passes.losses)
             except (IndexError, RuntimeError, ValueError):
                 if how == "by row":  # it does not accept its own batch either
                     raise

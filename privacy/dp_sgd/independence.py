@@ -79,7 +79,7 @@ class Independence:
         if self.itself is None:
             return
         passes, generator = Passes(self.model, self.losses), torch.Generator().manual_seed(SEED)
-        examples = Examples(inputs, labels, passes.model, passes.losses, generator)
+        examples = Examples(inputs, labels, passes, generator)
         if not examples.ordinary:
             return
         batch = examples.take([i % examples.ordinary for i in range(min(BATCH, self.most or BATCH))])
@@ -128,13 +128,11 @@ def check_independent(
         check_state(model, inputs[:2])
         generator = torch.Generator().manual_seed(SEED)
         near, examples = _nearby(model, losses, inputs, labels, generator)
-        if sums is not None:
-            _by_kernel(
-                sums, near, examples.take([0]), 1.0
-            )  # a kernel's own errors are clearer than autograd's
+        if sums is not None:  # a kernel's own errors are clearer than autograd's
+            _by_kernel(sums, near, examples.take([0]), 1.0)
         sizes = [*SIZES, min(max(len(inputs), LEAST), LARGEST)]
         as_is = Passes(model, losses)
-        exact = Examples(inputs, labels, as_is.model, as_is.losses, generator)
+        exact = Examples(inputs, labels, as_is, generator)
         if exact.ordinary:  # else the model has diverged; copies with other weights can still be checked
             _check_replaced(as_is, exact, sizes)
         _check_memory(near, examples)
@@ -156,7 +154,7 @@ def _nearby(
             passes = Passes(model, losses, dtype)
             _move(passes.trained, generator, small=small)
             try:
-                examples = Examples(inputs, labels, passes.model, passes.losses, generator)
+                examples = Examples(inputs, labels, passes, generator)
                 if not examples.ordinary:
                     continue
                 if dtype is not None:

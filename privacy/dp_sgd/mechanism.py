@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.privacy.dp_sgd import checks, disclosure
 from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.halves import ClientDraws
+from fedsim.privacy.halves import ClientDraws, Losses
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.training import Intent, Problem, Training, Unfit
 
@@ -37,12 +37,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         return checks.problems(settings, intent)
 
     def check_model(
-        self,
-        settings: DpSgdSettings,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        inputs: Tensor,
-        targets: Tensor,
+        self, settings: DpSgdSettings, model: nn.Module, losses: Losses, inputs: Tensor, targets: Tensor
     ) -> None:
         """Refuse a model that mixes examples, and a kernel that can't train it. As `Mechanism` says."""
         from fedsim.privacy.dp_sgd.gradient import PrivateGradient

@@ -189,10 +189,7 @@ class Passes:
 
 @contextmanager
 def drawing(seed: int) -> Iterator[Callable[[], bool]]:
-    """Seed PyTorch's default generator inside the block, and restore its state at the end.
-
-    Yields a function that returns, after the block, whether the generator was used.
-    """
+    """Seed PyTorch's default generator inside the block, and restore its state; yields whether it was used, after it."""
     before = torch.default_generator.get_state()
     first = last = torch.Generator().manual_seed(seed).get_state()
     torch.default_generator.set_state(first)

@@ -234,9 +234,6 @@ def _not_outdone(ledger: Ledger) -> frozenset[LocalSteps]:
     """Return the clients' releases, each as one participation, that no other dominates in rate, steps and noise.
 
     Dominated ones cost no more. With truncated batches more records count too, so all of those are kept.
-
-    Raises:
-        ValueError: The ledger belongs to another mechanism, or a client's noise or sampling has changed.
     """
     spent = []
     for terms, steps in ledger.spent_by_clients():

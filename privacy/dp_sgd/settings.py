@@ -82,12 +82,9 @@ class DpSgdSettings(Section):
     def planned_event(
         self, batches: Batches, noise_multiplier: float, noise: Noise, *, round_: int, client: int
     ) -> DpSgdEvent:
-        """Return the event of all steps of a client's round.
+        """Return the event of all steps of a client's round, without a protected number of records.
 
-        Under add-or-remove-one it does not contain the protected number of records.
-
-        Raises:
-            ValueError: A neighbouring data set changes public values.
+        Raises `ValueError` if a neighbouring data set changes public values.
         """
         if self.neighbours is Relation.ADD_OR_REMOVE_ONE and not batches.declared:
             raise ValueError(

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
-from fedsim.privacy.halves import ClientRound, Losses
+from fedsim.privacy.halves import ClientRound
 from fedsim.privacy.randomness import Randomness
 
-if TYPE_CHECKING:
-    from fedsim.privacy.dp_sgd.client import DpSgdClient
 
-
+@dataclass
 class PrivateKernel:
-    """The kernel of DP-SGD: a model's clipped and noised gradient."""
+    """The kernel of DP-SGD.
 
-    def __init__(self, half: DpSgdClient, model: nn.Module, losses: Losses) -> None:
-        self._half = half
-        self._model = model
-        self._gradient = PrivateGradient(
-            model,
-            losses,
-            clip=half.settings.clip,
-            kernel=half.settings.kernel,
-            max_batch=half.settings.max_batch,
-            arithmetic=half.intent.arithmetic,
-        )
+    Attributes:
+        model: Trained in place.
+        gradient: The model's clipped and noised gradient.
+        begin: Returns a round's batches, the event of all its steps, and the source of its batches and noise.
+    """
+
+    model: nn.Module
+    gradient: PrivateGradient
+    begin: Callable[[ClientRound], tuple[Batches, DpSgdEvent, Randomness]]
 
     def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> PrivateSteps:
         """Return the steps of a client's round. As `Kernel` says."""
-        half = self._half
-        batches, planned = half.settings.batches(half.intent.work, at.records), half.planned(at)
-        return PrivateSteps(
-            self._model, self._gradient, batches, planned, half.randomness(at), inputs, targets
-        )
+        return PrivateSteps(self.model, self.gradient, *self.begin(at), inputs, targets)
 
 
 @dataclass

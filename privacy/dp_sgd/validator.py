@@ -91,11 +91,8 @@ def check_state(model: nn.Module, inputs: Tensor) -> None:
     """Refuse a model in which a forward pass changes a buffer or a parameter.
 
     Running statistics, for example, depend on examples without noise, are released with the model, and affect later
-    batches without a bound. A copy does the pass.
-
-    Args:
-        model: In the modes (training or evaluation) in which it is trained.
-        inputs: Inputs for it, `(B, ...)`; may be synthetic.
+    batches without a bound. A copy does the pass, in the modes (training or evaluation) in which the model is trained.
+    The inputs, `(B, ...)`, may be synthetic.
 
     Raises:
         ValueError: Names the first entry that changes.

@@ -39,7 +39,7 @@ def account(plan: Plan, *, charges_ahead: bool = False) -> Account:
 
 
 class Streams:
-    """Draws (`fedsim.privacy.mechanism.Draws`) from streams of the tests' own, or the operating system's."""
+    """Draws (`fedsim.privacy.training.Draws`) from streams of the tests' own, or the operating system's."""
 
     def __init__(self, source: Noise = Noise.SEEDED) -> None:
         self.source = source
