@@ -173,17 +173,7 @@ class _Recurrence(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        anchor: Tensor,
-        lstm: nn.LSTM,
-        index: int,
-        layers: list[LstmLayer],
-        pool: BufferPool,
-    ) -> tuple[Tensor, Tensor]:
-        layer = LstmLayer(lstm, index, inputs, pool)
-        layers.append(layer)
+    def forward(ctx: Any, inputs: Tensor, anchor: Tensor, layer: LstmLayer) -> tuple[Tensor, Tensor]:
         ctx.layer = layer
         # Returned tensors become part of autograd's graph; the layer keeps tensors that don't.
         states, last_cell = layer.states.detach(), layer.last_cell.detach()
@@ -194,7 +184,7 @@ class _Recurrence(Function):
     @staticmethod
     def backward(ctx: Any, states: Tensor | None, last_cell: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
-        return ctx.layer.backward(states, last_cell), torch.zeros(()), None, None, None, None
+        return ctx.layer.backward(states, last_cell), torch.zeros(()), None
 
 
 def run(
@@ -208,7 +198,8 @@ def run(
     states = x if lstm.batch_first else x.transpose(0, 1)
     hs, cs = [], []
     for index in range(lstm.num_layers):
-        states, cell = _Recurrence.apply(states, anchor, lstm, index, layers, pool)  # type: ignore[no-untyped-call]
+        layers.append(LstmLayer(lstm, index, states, pool))
+        states, cell = _Recurrence.apply(states, anchor, layers[-1])  # type: ignore[no-untyped-call]
         hs.append(states[:, -1])
         cs.append(cell)
     output = states if lstm.batch_first else states.transpose(0, 1)

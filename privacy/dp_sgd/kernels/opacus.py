@@ -32,13 +32,8 @@ class OpacusSum:
         self._module = GradSampleModule(_twin(model), loss_reduction="sum")
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Opacus trains the row that nn.Embedding's padding_idx excludes.
-        self._padded = [
-            module
-            for module in model.modules()
-            if isinstance(module, nn.Embedding)
-            and module.padding_idx is not None
-            and module.weight.requires_grad
-        ]
+        tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.requires_grad]
+        self._padded = [table for table in tables if table.padding_idx is not None]
 
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
