@@ -22,8 +22,8 @@ from fedsim.clients.process import note_released
 from fedsim.clients.training import Trained, train
 from fedsim.data.spec import SPEC
 from fedsim.experiment import Experiment
-from fedsim.privacy.client_half import ClientRound
 from fedsim.privacy.events import Noise
+from fedsim.privacy.halves import ClientRound
 from fedsim.records import find_record, record_in
 from fedsim.schedules.rate import learning_rate
 from fedsim.streams import torch_draws_from, torch_draws_from_system

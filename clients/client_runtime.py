@@ -26,7 +26,7 @@ from fedsim.messages import CONFIG
 from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
-from fedsim.privacy.client_half import ClientRound
+from fedsim.privacy.halves import ClientRound
 from fedsim.records import config_in, record_in
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim.optimizers import Optimizer
-from fedsim.privacy.client_half import ClientRound, Steps
-from fedsim.privacy.intent import LocalWork
+from fedsim.privacy.halves import ClientRound, Steps
+from fedsim.privacy.training import LocalWork
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

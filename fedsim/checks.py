@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from fedsim.catalogue import MECHANISMS, STRATEGIES
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.intent import CohortRule, Intent, Problem, StrategyTraits
 from fedsim.privacy.secagg import checks as secagg_checks
+from fedsim.privacy.training import CohortRule, Intent, Problem, StrategyTraits
 from fedsim.sections import ExperimentTables, ServerSection
 from fedsim.sections.privacy import metrics_of_sums
 

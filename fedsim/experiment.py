@@ -18,7 +18,7 @@ from pydantic import ValidationError, model_validator
 from fedsim.checks import problems_of
 from fedsim.errors import Refused
 from fedsim.overrides import apply_overrides, resolve_path
-from fedsim.privacy.validation import invalid_at, one_line
+from fedsim.privacy.settings import invalid_at, one_line
 from fedsim.sections import ExperimentTables
 from fedsim.tables import without_unset
 

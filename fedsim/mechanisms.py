@@ -16,8 +16,8 @@ from fedsim.checks import intent_of, rule_of
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.client_half import ClientHalf
 from fedsim.privacy.events import Event, Noise, RawEvent
+from fedsim.privacy.halves import ClientHalf
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.secagg.encoding import METRIC_BITS

@@ -24,9 +24,9 @@ def snake(key: str) -> str:
     return key.replace("-", "_")
 
 
-def keywords(options: Mapping[str, Any]) -> dict[str, Any]:
+def keywords(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return options by TOML keys as keyword arguments."""
-    return {snake(key): value for key, value in options.items()}
+    return {snake(key): value for key, value in (options or {}).items()}
 
 
 class Options(Section):

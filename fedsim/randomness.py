@@ -6,9 +6,9 @@ import numpy as np
 
 from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
-from fedsim.privacy.client_half import ClientRound
 from fedsim.privacy.cohorts.sampling import secret_generator
 from fedsim.privacy.events import Noise
+from fedsim.privacy.halves import ClientRound
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SeededRandomness, SystemRandomness
 from fedsim.streams import noise_stream, numpy_stream, torch_stream
 
@@ -21,7 +21,7 @@ def randomness_of(experiment: Experiment, purpose: str, *, round_: int, client: 
 
 
 class ClientsDraws:
-    """Randomness of an experiment's clients (`fedsim.privacy.mechanism.ClientDraws`)."""
+    """Randomness of an experiment's clients (`fedsim.privacy.halves.ClientDraws`)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -42,7 +42,7 @@ class ClientsDraws:
 
 
 class ServerDraws:
-    """Randomness of an experiment's server (`fedsim.privacy.mechanism.Draws`)."""
+    """Randomness of an experiment's server (`fedsim.privacy.training.Draws`)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment

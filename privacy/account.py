@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from fedsim.privacy.events import Event, Noise
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Event, Ledger, Noise
 from fedsim.privacy.plan import Plan
 
 
@@ -60,7 +59,7 @@ class Account:
     def instructions(self) -> dict[str, Any]:
         """Return the plan's instructions for clients and the ledger's path, for a message's config."""
         told = self._plan.instructions()
-        return told | {"ledger": str(self._file.path)} if self._file is not None and self._is_shared else told
+        return told if self._shared is None else told | {"ledger": str(self._shared.path)}
 
     def exhausted(self, clients: Sequence[int]) -> dict[int, str]:
         """Return the drawn clients that have no budget left and are not asked, each with the reason."""
@@ -68,15 +67,7 @@ class Account:
         return self._plan.exhausted(self.ledger, clients)
 
     def check_room(self, round_: int, clients: Sequence[int] = ()) -> None:
-        """Refuse a round that would exceed the planned budget; note that the round began.
-
-        Args:
-            round_: The round that is about to begin, or to release its sum; from 1.
-            clients: Clients that are about to be asked.
-
-        Raises:
-            ValueError: The round would exceed the budget, or the ledger belongs to another mechanism.
-        """
+        """Refuse a round that would exceed the planned budget, as `Plan` says; note that the round began."""
         self._catch_up()
         self._plan.check_room(self.ledger, round_, clients)
         self._begun = max(self._begun, round_)
@@ -100,27 +91,22 @@ class Account:
         return self._plan.row(self.ledger, max(round_, self._begun))
 
     def report(self, rounds: int) -> dict[str, Any]:
-        """Return the manifest's report after a number of rounds, by adversary.
-
-        Raises:
-            ValueError: The ledger belongs to another mechanism.
-        """
+        """Return the manifest's report after a number of rounds, by adversary. As `Plan` says."""
         return self._plan.report(self.ledger, max(rounds, self._begun))
 
     @property
-    def _is_shared(self) -> bool:
-        """Whether clients write their events to the file themselves."""
-        return (
-            self._file is not None and self._file.lasting and self._plan.by_clients and not self.charges_ahead
-        )
+    def _shared(self) -> LedgerFile | None:
+        """The file, if clients write their events to it themselves."""
+        if self._file is None or not self._file.lasting:
+            return None
+        return self._file if self._plan.by_clients and not self.charges_ahead else None
 
     def _catch_up(self) -> None:
         """Read the events that clients have written since, including clients that were late or died afterwards."""
-        if self._file is not None and self._is_shared:
-            self.ledger.extend(self._file.take(()))
+        if self._shared is not None:
+            self.ledger.extend(self._shared.take(()))
 
     def _write(self, events: Sequence[Event]) -> None:
-        """Note events; they are on the disk when this returns."""
         if self._file is not None and events:
             self._file.write(events)
         self.ledger.extend(events)

@@ -1,7 +1,4 @@
-"""What `fedsim budget` shows of a mechanism before a run, as data: options, numbers, tables, notes, pictures.
-
-A mechanism's `budget` module defines a `Budget`; the command prints it without knowing the mechanism.
-"""
+"""What `fedsim budget` shows of a mechanism before a run, as data; the command knows no mechanism."""
 
 from __future__ import annotations
 
@@ -142,8 +139,7 @@ class NoiseBudget(Budget):
                 f"given: {'none' if self.epsilon is None else 'both'}"
             )
         for name, why in self.only_with_epsilon.items():
-            value = getattr(self, name)
-            if self.epsilon is None and value is not None:
+            if self.epsilon is None and (value := getattr(self, name)) is not None:
                 raise ValueError(f"--{kebab(name)} {value}: is for --epsilon; {why}")
 
     def check_noise(self) -> None:
@@ -172,11 +168,7 @@ class NoiseBudget(Budget):
 
     @abstractmethod
     def noise_for(self, epsilon: float) -> float:
-        """Return the smallest noise multiplier for an epsilon.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """Return the smallest noise multiplier for an epsilon; raises `ValueError` if there is none."""
 
     @abstractmethod
     def bounds(self, exact: bool) -> Sequence[float | None]:

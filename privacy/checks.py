@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.training import Intent, Problem
 
 WHY_NO_COINS = (
     "with privacy.secagg a round fails where too few are drawn, and secret coins have no theorem then"
@@ -21,12 +21,7 @@ def needs_sums_only(intent: Intent, why: str) -> Iterator[Problem]:
 
 
 def needs_noised_sums(intent: Intent, name: str) -> Iterator[Problem]:
-    """Refuse a strategy that needs each client's update: a trusted server noises only the sum of clipped ones.
-
-    Args:
-        intent: What the experiment says.
-        name: The mechanism's table under `[privacy]`.
-    """
+    """Refuse a strategy that needs each client's update: a trusted server noises only the sum of clipped ones."""
     yield from needs_sums_only(
         intent, f"which moves its answer by more than any noise is made for; allowed with privacy.{name}"
     )
@@ -35,48 +30,30 @@ def needs_noised_sums(intent: Intent, name: str) -> Iterator[Problem]:
 def needs_no_losses(intent: Intent) -> Iterator[Problem]:
     """Refuse a strategy that uses clients' losses, which are not noised."""
     if intent.strategy.needs_initial_loss:
-        yield Problem(
-            ("server", "strategy"),
-            intent.strategy.name,
-            "uses its clients' losses, which are sent without noise",
-        )
+        why = "uses its clients' losses, which are sent without noise"
+        yield Problem(("server", "strategy"), intent.strategy.name, why)
 
 
 def needs_ledger_here(intent: Intent) -> Iterator[Problem]:
     """Refuse clients on other machines: they write their releases to a ledger file on this one."""
     if intent.noise is Noise.SYSTEM and intent.engine == "ray":
-        yield Problem(
-            ("privacy", "noise"),
-            "os",
-            "needs the clients' ledger on this machine; allowed: engine local, sequential",
-        )
+        why = "needs the clients' ledger on this machine; allowed: engine local, sequential"
+        yield Problem(("privacy", "noise"), "os", why)
 
 
 def needs_whole_clips(intent: Intent, name: str, clip: float) -> Iterator[Problem]:
-    """Refuse secure aggregation that would truncate a clipped update: all of an L2 norm C may lie in one coordinate.
-
-    Args:
-        intent: What the experiment says.
-        name: The mechanism's table under `[privacy]`.
-        clip: L2 norm that an update has at most.
-    """
+    """Refuse secure aggregation that would truncate an update of L2 norm `clip`, which may lie in one coordinate."""
     if intent.secagg_clip is not None and intent.secagg_clip < clip:
-        yield Problem(
-            ("privacy", "secagg", "clip"),
-            intent.secagg_clip,
-            f"must be at least privacy.{name}.clip = {clip}: an update of that norm may have it all in "
-            "one coordinate, which would be cut unnoticed",
-        )
+        why = "an update of that norm may have it all in one coordinate, which would be cut unnoticed"
+        needed = f"must be at least privacy.{name}.clip = {clip}: {why}"
+        yield Problem(("privacy", "secagg", "clip"), intent.secagg_clip, needed)
 
 
 def needs_fixed_cohorts(intent: Intent, name: str) -> Iterator[Problem]:
     """Refuse secret cohorts with secure aggregation: a round without a sum reveals that the cohort was small."""
     if intent.secagg_clip is not None and intent.rule.sampling is not Sampling.FIXED:
-        yield Problem(
-            ("server", "sampling"),
-            intent.rule.sampling.value,
-            f"{WHY_NO_COINS}; allowed with privacy.{name}: fixed",
-        )
+        why = f"{WHY_NO_COINS}; allowed with privacy.{name}: fixed"
+        yield Problem(("server", "sampling"), intent.rule.sampling.value, why)
 
 
 def needs_equal_weights(intent: Intent, why: str) -> Iterator[Problem]:
@@ -84,11 +61,8 @@ def needs_equal_weights(intent: Intent, why: str) -> Iterator[Problem]:
     if intent.weighting != "uniform":
         yield Problem(("server", "weighting"), intent.weighting, why)
     if intent.noise is Noise.SYSTEM and intent.client_evaluation != "none":
-        yield Problem(
-            ("server", "client-evaluation"),
-            intent.client_evaluation,
-            "asks for losses of clients, and privacy.noise = 'os' sends none; allowed: none",
-        )
+        allowed = "asks for losses of clients, and privacy.noise = 'os' sends none; allowed: none"
+        yield Problem(("server", "client-evaluation"), intent.client_evaluation, allowed)
 
 
 def needs_equal_weights_in_sums(intent: Intent, name: str) -> Iterator[Problem]:

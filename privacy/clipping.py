@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 _FLOATS = (np.float16, np.float32, np.float64)
 _UNIT = 2.0**-53  # half of a float64's precision: an operation's relative error
-_LEAST_FACTOR = (
-    1e-30  # that float32 holds to its full precision, products with its numbers too where they count
-)
+_LEAST_FACTOR = 1e-30  # of full precision in float32, and so in products with its numbers where they count
 _PIECE = 1 << 14  # numbers: intermediate results stay in the cache
 _ROW = 1 << 8  # squares summed in float32 at a time
 
@@ -84,15 +82,11 @@ def clip_jointly(update: Arrays, norm: float, *, order: Literal[1, 2] = 2, in_pl
     if scaled_norm * (1 + error) <= norm / scale:
         return Clipped(dict(update), before, clipped=False, invalid=False)
     factor = _aim(update, norm, order) / (scaled_norm * (1 + error))
-    return Clipped(
-        {
-            name: _scaled(array, scale, factor, array if in_place else np.empty_like(array))
-            for name, array in update.items()
-        },
-        before,
-        clipped=True,
-        invalid=False,
-    )
+    arrays = {
+        name: _scaled(array, scale, factor, array if in_place else np.empty_like(array))
+        for name, array in update.items()
+    }
+    return Clipped(arrays, before, clipped=True, invalid=False)
 
 
 def _norm(update: Arrays, limit: float, order: int) -> tuple[float, float, float]:
@@ -165,10 +159,10 @@ def _scaled(array: NDArray[Any], scale: float, factor: float, out: NDArray[Any])
     with np.errstate(under="ignore"):
         if array.dtype == np.float32 and scale == 1 and factor > _LEAST_FACTOR:
             rounded = np.float32(factor)
-            np.multiply(
-                array, rounded if rounded <= factor else np.nextafter(rounded, np.float32(0)), out=out
-            )
-            return out
-        scaled = array if scale == 1 else array.astype(np.float64) / scale
-        np.multiply(scaled, factor, out=out, dtype=np.float64, casting="same_kind")
-        return out
+            if rounded > factor:
+                rounded = np.nextafter(rounded, np.float32(0))
+            np.multiply(array, rounded, out=out)
+        else:
+            scaled = array if scale == 1 else array.astype(np.float64) / scale
+            np.multiply(scaled, factor, out=out, dtype=np.float64, casting="same_kind")
+    return out

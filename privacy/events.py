@@ -1,4 +1,4 @@
-"""Releases as typed events, made only by the code that adds the noise.
+"""Releases as typed events, made only by the code that adds the noise, and the ledger of a run's.
 
 An event describes what the mechanism did, not its cost: epsilon is derived from events, for an adversary. So the
 account can't disagree with the execution. Each mechanism has its own events, in its package.
@@ -7,7 +7,8 @@ account can't disagree with the execution. Each mechanism has its own events, in
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -42,9 +43,7 @@ class Sampling(StrEnum):
     TRUNCATED_POISSON = "truncated-poisson"  # the same, cut to a uniformly random subset
     FIXED = "fixed"  # sets of one size, equally likely
     OWN = "own"  # by a user's own code, with unknown distribution
-    SEPARATED = (
-        "b-min-sep"  # each at most once in so many rounds: Poisson sampling within groups that take turns
-    )
+    SEPARATED = "b-min-sep"  # each at most once in so many rounds: Poisson within groups that take turns
 
 
 class Noise(StrEnum):
@@ -74,7 +73,7 @@ class Event:
         noise: Where the noise comes from.
     """
 
-    _kinds: ClassVar[dict[str, Any]] = {}  # converts a JSON value to a field's type
+    _kinds: ClassVar[dict[str, Any]] = {}  # converts a further field's JSON value to its type
 
     mechanism: str
     round: int
@@ -101,7 +100,7 @@ class Event:
         return {
             name.replace("_", "-"): _plain(value)
             for name, value in asdict(self).items()  # type: ignore[call-overload]
-            if name not in defaults or value != defaults[name]
+            if value != defaults.get(name, MISSING)
         }
 
     @classmethod
@@ -115,7 +114,8 @@ class Event:
         values = cls._defaults() | {key.replace("-", "_"): value for key, value in tree.items()}
         if values.keys() != {field.name for field in fields(cls)}:  # type: ignore[arg-type]
             raise ValueError(f"no event has the keys {', '.join(sorted(tree))}")
-        return cls(**values | {name: kind(values[name]) for name, kind in cls._kinds.items()})
+        kinds = {"unit": Unit, "relation": Relation, "noise": Noise} | cls._kinds
+        return cls(**{name: kinds[name](value) if name in kinds else value for name, value in values.items()})
 
     def dumps(self) -> str:
         """Return the event as JSON text, as sent with a release."""
@@ -151,3 +151,72 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [{name.replace("_", "-"): inner for name, inner in part.items()} for part in value]
     return value
+
+
+@dataclass
+class Spent:
+    """The server's releases of equal terms.
+
+    Attributes:
+        count: Number of releases.
+        last: The round of the last one, from 1.
+        repeated: Whether a round has two of them.
+    """
+
+    count: int = 0
+    last: int = 0
+    repeated: bool = False
+
+
+class Ledger:
+    """Events in the order in which they were noted; none is ever removed."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._events: list[Event] = []
+        self._rounds: dict[Hashable, set[int]] = {}
+        self._spent: dict[Hashable, Spent] = {}
+        self._participations: dict[int, set[int]] = {}
+        self._by_client: dict[int, Counter[Hashable]] = {}
+        self.extend(events)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._events)
+
+    def extend(self, events: Iterable[Event]) -> None:
+        """Note events."""
+        for event in events:
+            self._events.append(event)
+            client, terms = event.released_by, event.terms()
+            if client is not None:
+                self._participations.setdefault(client, set()).add(event.round)
+                self._by_client.setdefault(client, Counter())[terms] += event.count()
+                continue
+            rounds, spent = self._rounds.setdefault(terms, set()), self._spent.setdefault(terms, Spent())
+            spent.repeated |= event.round in rounds
+            rounds.add(event.round)
+            spent.count += event.count()
+            spent.last = max(spent.last, event.round)
+
+    def participations(self) -> dict[int, int]:
+        """Return the number of rounds of each client that released its own updates."""
+        return {client: len(rounds) for client, rounds in self._participations.items()}
+
+    def releases_of(self, client: int) -> int:
+        """Return how many steps of DP-SGD, or noised updates, a client released; a round noted twice counts twice."""
+        return sum(self._by_client.get(client, {}).values())
+
+    def spent(self) -> Mapping[Hashable, Spent]:
+        """Return the server's releases, by the terms of the events."""
+        return self._spent
+
+    def spent_by_clients(self) -> set[tuple[Hashable, int]]:
+        """Return the clients' distinct pairs of terms and number of releases; `ValueError` if one's terms changed."""
+        spent = set()
+        for client, releases in self._by_client.items():
+            if len(releases) > 1:
+                raise ValueError(f"client {client}'s noise or sampling has changed between its events")
+            spent |= set(releases.items())
+        return spent

@@ -1,26 +1,54 @@
-"""The interface of a privacy mechanism: settings, a plan for a training, and the client's half.
-
-Each mechanism's package in `fedsim.privacy` implements it; the rest of fedsim uses only this interface.
-"""
+"""The interface of a privacy mechanism, which the rest of fedsim uses, and training without one."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf
-from fedsim.privacy.disclosure import Cover
-from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.events import Event, Ledger, Unit
+from fedsim.privacy.halves import ClientDraws, ClientHalf, Losses
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.settings import Section
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import Intent, Problem, Training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 S = TypeVar("S", bound=Section)
+
+
+class Kind(StrEnum):
+    """What a value depends on, and so who may see it if noise is the operating system's."""
+
+    PLAN = "the public plan, and how many rounds are over"
+    MODELS = "the released models, scored on the central test set, which is taken as public"
+    NOISED = "clients' metrics, noised within the same epsilon"
+    COHORTS = "who took part when, and how many (that a client fails is taken not to depend on its data)"
+    REST = "failures and their reasons, errors, times, bytes, losses without noise, the hash of the data"
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Values that a theorem covers.
+
+    Attributes:
+        mechanism: The table under `[privacy]`.
+        adversary: As the manifest calls it.
+        kinds: Values that this adversary may see; empty: nothing is written for it.
+        theorem: The theorem.
+    """
+
+    mechanism: str
+    adversary: str
+    kinds: tuple[Kind, ...]
+    theorem: str
+
+
+SEES_MODELS = (Kind.PLAN, Kind.MODELS)
 
 
 class Mechanism(ABC, Generic[S]):
@@ -39,9 +67,9 @@ class Mechanism(ABC, Generic[S]):
         tuned: Keys of its table, or tables in it, that affect accuracy but not the guarantee.
         defaults: Keys that are set unless the experiment sets them, such as `{"server.weighting": "uniform"}`.
         separates: Whether it enforces a separation of a client's participations, as `server.sampling = "b-min-sep"`
-        needs. takes_any_sampling: Whether its guarantee holds for any cohorts drawn independently of the data, such
-        as a user's
-            own sampling.
+            needs.
+        takes_any_sampling: Whether its guarantee holds for any cohorts drawn independently of the data, such as a
+            user's own sampling.
         counts_records: Whether accounting needs each client's number of examples at the server.
     """
 
@@ -70,12 +98,7 @@ class Mechanism(ABC, Generic[S]):
         return ()
 
     def check_model(
-        self,
-        settings: S,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        inputs: Tensor,
-        targets: Tensor,
+        self, settings: S, model: nn.Module, losses: Losses, inputs: Tensor, targets: Tensor
     ) -> None:
         """Refuse a model that can't be trained under the mechanism.
 
@@ -102,12 +125,50 @@ class Mechanism(ABC, Generic[S]):
 
     @abstractmethod
     def client(self, settings: S, intent: Intent, draws: ClientDraws) -> ClientHalf:
-        """Return the client's half. Every process makes one, so it must not calibrate for long.
+        """Return the client's half; raises `ValueError` if no noise reaches the epsilon.
 
-        Raises:
-            ValueError: No noise reaches the epsilon.
+        Every process makes one, so it must not calibrate for long.
         """
 
     def metric_terms(self, settings: S) -> Mapping[str, str]:
         """Return the metrics that clients send for noised sums: names in a reply, by names in the ledger."""
+        return {}
+
+
+class Unprotected(Mechanism[Section]):
+    """Training without a privacy mechanism: no noise, and no accounting."""
+
+    name = "none"
+    unit = Unit.EXAMPLE
+    Settings = Section
+    takes_any_sampling = True
+
+    def plan(self, settings: Section, training: Training) -> UnprotectedPlan:
+        """Return the plan: cohorts only."""
+        return UnprotectedPlan(training)
+
+    def client(self, settings: Section, intent: Intent, draws: ClientDraws) -> ClientHalf:
+        """Return the client's half: it does nothing."""
+        return ClientHalf()
+
+
+class UnprotectedPlan(Plan):
+    """Cohorts only."""
+
+    by_clients = False
+
+    def __init__(self, training: Training) -> None:
+        rule = training.rule
+        self.cohorts = Cohorts.of(rule.sampling, rule.cohort, training.clients, most=rule.max_cohort)
+        self.noise_multiplier = 0.0
+
+    def check_room(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> None:
+        """Do nothing: there is no budget."""
+
+    def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return nothing: there is no epsilon."""
+        return {}
+
+    def report(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
+        """Return nothing: there is no epsilon."""
         return {}

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.cohorts.sampling import CohortSampling, IndependentCohorts
-from fedsim.privacy.events import Event, Noise
-from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.events import Event, Ledger, Noise
+from fedsim.privacy.halves import ServerHalf
 from fedsim.privacy.training import Draws
 
 NOISE = {
@@ -47,11 +46,7 @@ class Plan(ABC):
         return IndependentCohorts(self.cohorts, draws.coins)
 
     def server(self, draws: Draws) -> ServerHalf:
-        """Return the server's half.
-
-        Raises:
-            ValueError: No theorem covers these values.
-        """
+        """Return the server's half; raises `ValueError` if no theorem covers the plan's values."""
         return ServerHalf()
 
     def exhausted(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
@@ -77,14 +72,9 @@ class Plan(ABC):
 
     @abstractmethod
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
-        """Return the columns of a round's row: epsilon so far, by adversary, with its terms.
+        """Return the columns of a row after some begun rounds: epsilon so far, by adversary, with its terms.
 
-        Args:
-            ledger: Releases so far.
-            rounds: Rounds begun.
-
-        Raises:
-            ValueError: The ledger belongs to another mechanism.
+        Raises `ValueError` if the ledger belongs to another mechanism.
         """
 
     @abstractmethod
@@ -115,7 +105,7 @@ class ReleasedByClients(Plan):
         """Return the event of a client's planned release in a round."""
 
     def exhausted(self, ledger: Ledger, clients: Sequence[int]) -> dict[int, str]:
-        """Return the drawn clients that have no budget left and are not asked, each with the reason.
+        """Return the drawn clients that have no budget left. As `Plan` says.
 
         Clients refuse by their own count too, but releases of a worker that died may be in the ledger only.
         """
@@ -135,10 +125,7 @@ class ReleasedByClients(Plan):
                 )
 
     def charge(self, ledger: Ledger, round_: int, clients: Sequence[int]) -> list[Event]:
-        """Return the events of what clients that are about to be asked release by themselves, at most.
-
-        A client is never charged beyond its participations, since it refuses to exceed them.
-        """
+        """Return the events of the clients' planned releases: none beyond its participations, which a client refuses."""
         so_far = {} if self.most is None else ledger.participations()
         may = (client for client in clients if self.most is None or so_far.get(client, 0) < self.most)
         return [self.planned(round_, client) for client in may]

@@ -1,10 +1,13 @@
-"""Randomness of a mechanism's coins and noise: seeded, or from the operating system."""
+"""Randomness of a mechanism's coins and noise: seeded, or from the operating system; drawn on demand, or ahead."""
 
 from __future__ import annotations
 
 import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -32,42 +35,13 @@ class Randomness(Protocol):
         """Return independent standard normals, `(count,)`."""
 
     def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-
-
-class SeededRandomness:
-    """For simulation, as `NumpyRandomness`, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
-
-    Args:
-        coins: Draws uniform numbers.
-        noise: Draws normals.
-    """
-
-    source = Noise.SEEDED
-
-    def __init__(self, coins: np.random.Generator, noise: torch.Generator) -> None:
-        self._coins = coins
-        self._noise = noise
-
-    def uniforms(self, count: int) -> NDArray[np.float64]:
-        """Return independent uniform numbers in [0, 1), `(count,)`."""
-        return self._coins.random(count)
-
-    def normals(self, count: int) -> NDArray[np.float64]:
-        """Return independent standard normals, `(count,)`."""
+        """Fill a contiguous tensor with independent standard normals, in place."""
         import torch
 
-        normals: NDArray[np.float64] = (
-            torch.empty(count, dtype=torch.float64).normal_(generator=self._noise).numpy()
-        )
-        return normals
-
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        tensor.normal_(generator=self._noise)
+        tensor.copy_(torch.from_numpy(self.normals(tensor.numel())).reshape(tensor.shape))
 
 
-class NumpyRandomness:
+class NumpyRandomness(Randomness):
     """For simulation: reproducible, and known to anyone who has the seed.
 
     Args:
@@ -96,10 +70,36 @@ class NumpyRandomness:
         if tensor.dtype == torch.float64:
             self._generator.standard_normal(out=tensor.view(-1).numpy())
         else:
-            _fill(tensor, self)
+            super().fill_normal(tensor)
 
 
-class SecretRandomness(ABC):
+class SeededRandomness(NumpyRandomness):
+    """For simulation, with PyTorch's fast float32 normals (`Arithmetic.FLOAT32`).
+
+    Args:
+        coins: Draws uniform numbers.
+        noise: Draws normals.
+    """
+
+    def __init__(self, coins: np.random.Generator, noise: torch.Generator) -> None:
+        super().__init__(coins)
+        self._noise = noise
+
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return independent standard normals, `(count,)`."""
+        import torch
+
+        drawn = torch.empty(count, dtype=torch.float64)
+        self.fill_normal(drawn)
+        normals: NDArray[np.float64] = drawn.numpy()
+        return normals
+
+    def fill_normal(self, tensor: torch.Tensor) -> None:
+        """Fill a tensor with independent standard normals, in place."""
+        tensor.normal_(generator=self._noise)
+
+
+class SecretRandomness(Randomness, ABC):
     """Randomness from secret bits.
 
     Normals are by Box and Muller (1958), in float64: multiples of less than 2^-50 except in the tails, and never
@@ -125,10 +125,6 @@ class SecretRandomness(ABC):
         angle = 2.0 * np.pi * self.uniforms(pairs)
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        _fill(tensor, self)
-
 
 class SystemRandomness(SecretRandomness):
     """From the operating system's generator; its draws can't be repeated."""
@@ -148,9 +144,7 @@ class KeyedRandomness(SecretRandomness):
     """
 
     def __init__(self, secret: bytes, purpose: str) -> None:
-        from cryptography.hazmat.primitives.ciphers import Cipher
-        from cryptography.hazmat.primitives.ciphers.algorithms import AES
-        from cryptography.hazmat.primitives.ciphers.modes import CTR
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -158,43 +152,69 @@ class KeyedRandomness(SecretRandomness):
             raise ValueError(f"secret: has {len(secret)} bytes; 32 are needed")
         info = f"fedsim randomness 1: {purpose}".encode()
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)
-        self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def _bytes(self, count: int) -> bytes:
         return self._stream.update(bytes(count))
 
 
-class DrawnRandomness:
+@dataclass
+class DrawnRandomness(Randomness):
     """Normals drawn in advance, followed by another source's.
 
-    Args:
+    Attributes:
         drawn: The first normals, `(n,)`.
         rest: The source that drew them; draws all later numbers, uniform ones too.
     """
 
-    def __init__(self, drawn: NDArray[np.float64], rest: Randomness) -> None:
-        self._drawn = drawn
-        self._rest = rest
+    drawn: NDArray[np.float64]
+    rest: Randomness
 
     @property
     def source(self) -> Noise:
         """Where they come from."""
-        return self._rest.source
+        return self.rest.source
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return independent uniform numbers in [0, 1), `(count,)`."""
-        return self._rest.uniforms(count)
+        return self.rest.uniforms(count)
 
     def normals(self, count: int) -> NDArray[np.float64]:
         """Return independent standard normals, `(count,)`; first those drawn in advance."""
-        taken, self._drawn = self._drawn[:count], self._drawn[count:]
+        taken, self.drawn = self.drawn[:count], self.drawn[count:]
         if len(taken) == count:
             return taken
-        return np.concatenate([taken, self._rest.normals(count - len(taken))])
+        return np.concatenate([taken, self.rest.normals(count - len(taken))])
 
-    def fill_normal(self, tensor: torch.Tensor) -> None:
-        """Fill a tensor with independent standard normals, in place."""
-        _fill(tensor, self)
+
+class Prefetch:
+    """The randomness of each round; after `begin`, another thread draws the round's normals.
+
+    A round without `begin` draws them on demand.
+
+    Args:
+        randomness: Returns a round's randomness.
+        size: Normals to draw ahead in a round.
+    """
+
+    def __init__(self, randomness: Callable[[int], Randomness], size: int) -> None:
+        self._randomness = randomness
+        self._size = size
+        self._thread = ThreadPoolExecutor(1, "noise")
+        self._begun: tuple[int, Randomness, Future[NDArray[np.float64]]] | None = None
+
+    def begin(self, round_: int) -> None:
+        """Begin to draw a round's normals."""
+        randomness = self._randomness(round_)
+        self._begun = round_, randomness, self._thread.submit(randomness.normals, self._size)
+
+    def __call__(self, round_: int) -> Randomness:
+        """Return a round's randomness, from its beginning."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun[0] != round_:
+            return self._randomness(round_)
+        _, randomness, drawn = begun
+        return DrawnRandomness(drawn.result(), randomness)
 
 
 def laplaces(randomness: Randomness, count: int) -> NDArray[np.float64]:
@@ -214,9 +234,3 @@ def _exponentials(randomness: Randomness, count: int) -> NDArray[np.float64]:
     """
     _, exponents = np.frexp(np.maximum(randomness.uniforms(count), 2.0**-_MANTISSA))
     return -exponents * math.log(2) - np.log1p(-randomness.uniforms(count) / 2)
-
-
-def _fill(tensor: torch.Tensor, randomness: Randomness) -> None:
-    import torch
-
-    tensor.copy_(torch.from_numpy(randomness.normals(tensor.numel())).reshape(tensor.shape))

@@ -7,8 +7,7 @@ from abc import abstractmethod
 from typing import Any
 
 from fedsim.privacy.accounting.steps import KNOWN_COHORT, RELEASED_MODELS, SERVER, AdversaryCost
-from fedsim.privacy.events import Relation, Unit
-from fedsim.privacy.ledger import Ledger, Spent
+from fedsim.privacy.events import Ledger, Relation, Spent, Unit
 from fedsim.privacy.plan import NOISE, Plan
 from fedsim.privacy.training import Training
 

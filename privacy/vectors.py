@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,5 @@ def concatenated(
 
 def split_like(vector: NDArray[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
     """Return a vector `(dimension,)` as views of the given shapes, by name."""
-    pieces, start = {}, 0
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        pieces[name] = vector[start : start + size].reshape(shape)
-        start += size
-    return pieces
+    pieces = np.split(vector, list(accumulate(map(math.prod, shapes.values()))))  # the last one: what is left
+    return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=False)}

@@ -31,7 +31,7 @@ from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise, Sampling, Unit
-from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.halves import ServerHalf
 from fedsim.privacy.training import Unfit
 from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory, default_run_path

@@ -12,8 +12,7 @@ from fedsim.arrays import arrays_in, record_of
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower.records import decode_records, encode_records
 from fedsim.messages import LEDGER
-from fedsim.privacy.events import Noise
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger, Noise
 from fedsim.results import RunDirectory
 from fedsim.results.checkpoint import Checkpoint
 from fedsim.secagg.messages import RECORD

@@ -19,13 +19,13 @@ from fedsim.arrays import arrays_in, record_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout, plus
-from fedsim.mechanisms import metric_terms
 from fedsim.messages import ARRAYS, METRICS
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
-from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.halves import ServerHalf
 from fedsim.results.disclosure import PUBLIC
+from fedsim.sections.privacy import metric_terms
 from fedsim.server.aggregation.replies import AWAY
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 from fedsim.server.enrolment import Enrolment

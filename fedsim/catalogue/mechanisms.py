@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedsim.catalogue.entries import MechanismEntry, finder, table
 
-NO_MECHANISM = MechanismEntry("none", "fedsim.privacy.unprotected:Unprotected", "no noise, and no guarantee")
+NO_MECHANISM = MechanismEntry("none", "fedsim.privacy.mechanism:Unprotected", "no noise, and no guarantee")
 
 MECHANISMS = table(
     MechanismEntry(

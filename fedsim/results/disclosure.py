@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.catalogue import MECHANISMS, find_mechanism
-from fedsim.privacy.disclosure import Cover, Kind
+from fedsim.privacy.mechanism import Cover, Kind
 from fedsim.privacy.secagg import disclosure as secagg
 from fedsim.tasks.metric import Scoring
 

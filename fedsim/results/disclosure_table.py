@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fedsim.privacy.disclosure import Cover, Kind
+from fedsim.privacy.mechanism import Cover, Kind
 from fedsim.results.disclosure import COVERS, ITEMS, PRIVATE
 
 BEGIN, END = "<!-- disclosure: begin -->", "<!-- disclosure: end -->"

@@ -10,9 +10,8 @@ from pydantic import Field, model_validator
 from fedsim import catalogue
 from fedsim.catalogue import OPTIMIZERS, SCHEDULES, find_optimizer, find_schedule
 from fedsim.options import keywords, snake
-from fedsim.privacy.intent import LocalWork
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import Section, invalid, kebab
+from fedsim.privacy.training import LocalWork
 from fedsim.sections.options import fill, lookup
 
 

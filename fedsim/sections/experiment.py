@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from fedsim.catalogue import AlgorithmEntry, TaskEntry, find_algorithm, find_task
 from fedsim.options import Options
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import Section, invalid
 from fedsim.sections.client import ClientSection
 from fedsim.sections.named import AlgorithmSection, DataSection, ModelSection, TaskSection, TransformSection
 from fedsim.sections.privacy import PrivacySection, defaults_of

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fedsim import catalogue
 from fedsim.options import keywords
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import invalid
 from fedsim.sections.options import WithOptions, lookup
 
 

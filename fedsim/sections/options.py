@@ -11,8 +11,7 @@ from fedsim import catalogue
 from fedsim.catalogue import AnyEntry, option_keys
 from fedsim.errors import Refused
 from fedsim.options import FreeOptions, Options
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import at_path, invalid
+from fedsim.privacy.settings import Section, at_path, invalid, kebab
 
 
 class WithOptions(Section):

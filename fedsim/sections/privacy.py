@@ -21,8 +21,7 @@ from fedsim.options import snake
 from fedsim.privacy.events import Noise, Unit
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.secagg.settings import SecaggSettings
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import invalid, with_allowed_keys
+from fedsim.privacy.settings import Section, invalid, kebab, with_allowed_keys
 
 OWN = "own"  # the table of a mechanism that is not in the catalogue
 PARTICIPATIONS = "participations"  # the record in a client's state that counts the `rounds` it took part in

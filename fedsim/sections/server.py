@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from fedsim import catalogue
 from fedsim.options import Options
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import Section, invalid
 from fedsim.sections.options import fill, lookup
 
 

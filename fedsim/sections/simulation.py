@@ -7,8 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import invalid
+from fedsim.privacy.settings import Section, invalid
 
 
 class FaultsSection(Section):

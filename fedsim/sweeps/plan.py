@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import one_line
+from fedsim.privacy.settings import Section, kebab, one_line
 from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
 from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of

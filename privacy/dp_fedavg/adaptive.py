@@ -14,9 +14,9 @@ from fedsim.privacy.clipping import Clipped
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian, shifted
 from fedsim.privacy.events import Event, Relation
+from fedsim.privacy.halves import Sums
 from fedsim.privacy.randomness import Randomness
 from fedsim.privacy.ranges import check_positive
-from fedsim.privacy.server_half import Sums
 
 BITS = "below-clip"
 LEAST, MOST = 1e-12, 1e12  # bounds of the clip norm: with zero updates only, it would shrink forever

@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fedsim.privacy.client_half import ClientHalf, ClientRound, Protected
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.dp_fedavg.adaptive import shifted_bit
 from fedsim.privacy.dp_fedavg.gaussian import SHIFTED_BIT, UPDATE, shifted, shifted_name
 from fedsim.privacy.dp_fedavg.settings import ReleasedMetricSettings
+from fedsim.privacy.halves import ClientHalf, ClientRound, Protected
 
 
 class ClippingClient(ClientHalf):

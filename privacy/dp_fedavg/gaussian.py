@@ -14,9 +14,9 @@ from fedsim.privacy.arithmetic import Arithmetic, ExactSum
 from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.event import CohortEvent, Part, joint_noise_multiplier
 from fedsim.privacy.events import Relation, Unit
+from fedsim.privacy.halves import Released, Sums
 from fedsim.privacy.randomness import Randomness
 from fedsim.privacy.ranges import check_positive
-from fedsim.privacy.server_half import Released, Sums
 
 CENTRAL = (Relation.ZERO_OUT, Relation.ADD_OR_REMOVE_ONE)
 UPDATE = "update"

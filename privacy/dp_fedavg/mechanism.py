@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf
 from fedsim.privacy.dp_fedavg import checks, disclosure
 from fedsim.privacy.dp_fedavg.adaptive import BITS
 from fedsim.privacy.dp_fedavg.event import CohortEvent
 from fedsim.privacy.dp_fedavg.gaussian import SHIFTED_BIT, shifted_name
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
 from fedsim.privacy.events import Event, Relation, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.halves import ClientDraws, ClientHalf
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.plan import Plan
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import Intent, Problem, Training
 
 
 class DpFedAvg(Mechanism[DpFedAvgSettings]):

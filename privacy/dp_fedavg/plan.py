@@ -12,7 +12,7 @@ from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, noise_for, rele
 from fedsim.privacy.dp_fedavg.event import CohortTerms
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.dp_fedavg.settings import DpFedAvgSettings
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger
 from fedsim.privacy.server_plan import ReleasedByServer, spent_in
 from fedsim.privacy.training import Draws, Training, Unfit, check_delta_of_clients
 

@@ -9,9 +9,8 @@ from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.adaptive import MOST, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian
 from fedsim.privacy.dp_fedavg.settings import AdaptiveSettings, DpFedAvgSettings
-from fedsim.privacy.prefetch import Prefetch
-from fedsim.privacy.randomness import Randomness
-from fedsim.privacy.server_half import Released, ServerHalf, Sums
+from fedsim.privacy.halves import Released, ServerHalf, Sums
+from fedsim.privacy.randomness import Prefetch, Randomness
 from fedsim.privacy.training import Draws, Training
 
 

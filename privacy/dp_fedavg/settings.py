@@ -7,8 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedsim.privacy.events import Relation
-from fedsim.privacy.settings import Section, kebab
-from fedsim.privacy.validation import check_one_of, invalid
+from fedsim.privacy.settings import Section, check_one_of, invalid, kebab
 
 
 class AdaptiveSettings(Section):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fedsim.privacy import checks
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Sampling
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.training import Intent, Problem
 
 NAME = "dp-ftrl"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.disclosure import SEES_MODELS, Cover, Kind
+from fedsim.privacy.mechanism import SEES_MODELS, Cover, Kind
 
 COVERS = (
     Cover("dp-ftrl", "server", (), "none: it is trusted, and sees the sums before the noise"),

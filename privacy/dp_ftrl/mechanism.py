@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws, ClientHalf
 from fedsim.privacy.dp_ftrl import checks, disclosure
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
 from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.halves import ClientDraws, ClientHalf
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.privacy.plan import Plan
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import Intent, Problem, Training
 
 
 class DpFtrl(Mechanism[DpFtrlSettings]):

@@ -15,8 +15,7 @@ from fedsim.privacy.dp_ftrl.event import MatrixTerms
 from fedsim.privacy.dp_ftrl.factorization import Factorization, factorization_of
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
 from fedsim.privacy.dp_ftrl.settings import DpFtrlSettings
-from fedsim.privacy.events import Relation, Sampling
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger, Relation, Sampling
 from fedsim.privacy.server_plan import ReleasedByServer, spent_in
 from fedsim.privacy.training import Draws, Training, check_delta_of_clients
 

@@ -15,10 +15,9 @@ from fedsim.privacy.dp_ftrl.accounting import NoisePlan
 from fedsim.privacy.dp_ftrl.correlated_noise import Banded
 from fedsim.privacy.dp_ftrl.event import MatrixEvent
 from fedsim.privacy.events import Noise, Relation, Sampling, Unit
-from fedsim.privacy.prefetch import Prefetch
-from fedsim.privacy.randomness import KeyedRandomness, Randomness
+from fedsim.privacy.halves import Released, ServerHalf, Sums
+from fedsim.privacy.randomness import KeyedRandomness, Prefetch, Randomness
 from fedsim.privacy.ranges import check_positive
-from fedsim.privacy.server_half import Released, ServerHalf, Sums
 from fedsim.privacy.training import Draws, Training
 from fedsim.privacy.vectors import concatenated, split_like
 

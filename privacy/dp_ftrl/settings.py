@@ -6,8 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import check_one_of, invalid
+from fedsim.privacy.settings import Section, check_one_of, invalid
 
 
 class DpFtrlSettings(Section):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedsim.privacy.accounting import Adversary, Epsilon, LocalSteps, ReleasedModels
+from fedsim.privacy.accounting import Epsilon, LocalSteps, ReleasedModels, smallest_noise
 from fedsim.privacy.budget import (
     FACTORS,
     Curve,
@@ -21,8 +21,9 @@ from fedsim.privacy.budget import (
     rates_beside,
     scaled,
     shown,
+    up_to,
 )
-from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, adversaries, noise_for
+from fedsim.privacy.dp_sgd.plan import KNOWN_COHORT, RELEASED_MODELS, Adversary, adversaries
 
 RELATION = "zero-out (the record's gradient becomes zero; each client's record count is public)"
 NO_THEOREM = "a client that stops after so many rounds is not Poisson-sampled"
@@ -83,25 +84,18 @@ class DpSgdBudget(NoiseBudget):
     @property
     def _adversaries(self) -> dict[str, Adversary]:
         return adversaries(
-            self.rounds,
-            self.delta,
-            client_rate=self.client_rate,
-            max_participations=self.max_participations,
+            self.rounds, self.delta, client_rate=self.client_rate, max_participations=self.max_participations
         )
 
     def _steps(self, noise_multiplier: float) -> LocalSteps:
         """Return what a client releases in a round."""
-        return LocalSteps(
-            noise_multiplier=noise_multiplier,
-            rate=self.rate,
-            steps=self.steps,
-            max_batch=self.max_batch,
-            records=self.records,
-        )
+        own = self.model_dump(include={"rate", "steps", "max_batch", "records"})
+        return LocalSteps(noise_multiplier=noise_multiplier, **own)
 
     def noise_for(self, epsilon: float) -> float:
         """Return the smallest noise multiplier for an epsilon. As `NoiseBudget` says."""
-        return noise_for(epsilon, self._adversaries[self._against], lambda noise: [self._steps(noise)])
+        adversary = self._adversaries[self._against]
+        return smallest_noise(lambda noise: adversary.epsilon(self._steps(noise)), epsilon)
 
     @cached_property
     def _epsilons(self) -> dict[str, Epsilon]:
@@ -115,11 +109,8 @@ class DpSgdBudget(NoiseBudget):
 
     def to_json(self) -> dict[str, Any]:
         """Return epsilons (null: no theorem, or infinite) and inputs."""
-        known, released = self._epsilons[KNOWN_COHORT], self._epsilons.get(RELEASED_MODELS)
-        answers = {
-            KNOWN_COHORT: bounds_to_json(known),
-            RELEASED_MODELS: None if released is None else bounds_to_json(released),
-        }
+        no_theorem = {KNOWN_COHORT: None, RELEASED_MODELS: None}
+        answers = no_theorem | {name: bounds_to_json(epsilon) for name, epsilon in self._epsilons.items()}
         inputs = self.options(
             "rate", "steps", "rounds", "client_rate", "delta", "max_participations", "max_batch", "records"
         )
@@ -146,10 +137,9 @@ class DpSgdBudget(NoiseBudget):
         yield self.over_counts("rounds", self.rounds)
         yield self.over_noise(f"Over noise: {self.said('noise')}")
         if self.max_participations is None:
-            rates = [
-                (f"{rate:.4g}", self.varied(client_rate=rate)) for rate in rates_beside(self.client_rate)
-            ]
-            yield self.over(f"Over cohorts: {self.said('client rate')}", "client rate", rates)
+            rates = rates_beside(self.client_rate)
+            plans = [(f"{rate:.4g}", self.varied(client_rate=rate)) for rate in rates]
+            yield self.over(f"Over cohorts: {self.said('client rate')}", "client rate", plans)
         yield (
             "\nKnown cohort: the server, and anyone who sees a client's updates and when it took part."
             "\nReleased models: sees each round's model; cohorts are secret Poisson samples (cluster sampling)."
@@ -158,8 +148,6 @@ class DpSgdBudget(NoiseBudget):
             yield f"Released models, unavailable: there is no theorem, as {NO_THEOREM}."
         if self._steps(self.noise).truncated:
             yield "RDP, unavailable: dp-accounting has no theorem for batches that are cut."
-
-    # --- the picture ----------------------------------------------------------------------------------------
 
     def picture(self) -> Picture:
         """Return epsilon over rounds (if there are several) for several noises, and over noise for client rates."""
@@ -172,19 +160,14 @@ class DpSgdBudget(NoiseBudget):
 
     def _over_rounds(self) -> Panel:
         most = min(self.rounds, self.max_participations or self.rounds)
-        counts = sorted(
-            {round(self.rounds ** (k / (POINTS - 1))) for k in range(POINTS)} | {most, self.rounds}
-        )
+        counts = sorted({*up_to(self.rounds, POINTS), most})
         colours = iter(range(len(FACTORS)))
         curves = []
         for factor in FACTORS:
-            noise = scaled(self.noise, factor)
+            noise, colour = scaled(self.noise, factor), None if factor == 1 else next(colours)
             plans = [self.varied(noise_multiplier=noise, rounds=count) for count in counts]
-            colour = None if factor == 1 else next(colours)
-            curves += [
-                _curve(counts, plans, KNOWN_COHORT, colour, f"{noise:.3g}"),
-                _curve(counts, plans, RELEASED_MODELS, colour),
-            ]
+            curves.append(_curve(counts, plans, KNOWN_COHORT, colour, f"{noise:.3g}"))
+            curves.append(_curve(counts, plans, RELEASED_MODELS, colour))
         known, released = "known cohort", "released models, secret cohorts"
         return Panel(
             title="over rounds",
@@ -200,9 +183,8 @@ class DpSgdBudget(NoiseBudget):
         noises = [scaled(self.noise, 2 ** (2 * k / (POINTS - 1) - 1)) for k in range(POINTS)]
         plans = [self.varied(noise_multiplier=noise) for noise in noises]
         most = min(self.rounds, self.max_participations or self.rounds)
-        curves = [
-            _curve(noises, plans, KNOWN_COHORT, None, f"known cohort, {counted(most, 'participation')}")
-        ]
+        label = f"known cohort, {counted(most, 'participation')}"
+        curves = [_curve(noises, plans, KNOWN_COHORT, None, label)]
         if self.max_participations is None:
             colours = iter(range(POINTS))
             for rate in reversed(rates_beside(self.client_rate)):

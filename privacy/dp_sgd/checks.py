@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fedsim.privacy import checks
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Noise, Relation, Sampling
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.training import Intent, Problem
 
 TABLE = ("privacy", "dp-sgd")
 
@@ -16,12 +16,9 @@ def problems(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
     """Yield problems, the most important first."""
     yield from checks.needs_no_losses(intent)
     if settings.adversary == "released-models" and intent.rule.sampling is not Sampling.POISSON:
-        yield Problem(
-            (*TABLE, "adversary"),
-            settings.adversary,
-            f"needs server.sampling = 'poisson', not {intent.rule.sampling.value!r}: only Poisson sampling "
-            "hides who takes part",
-        )
+        needed = f"needs server.sampling = 'poisson', not {intent.rule.sampling.value!r}"
+        why = "only Poisson sampling hides who takes part"
+        yield Problem((*TABLE, "adversary"), settings.adversary, f"{needed}: {why}")
     if settings.neighbours is Relation.ADD_OR_REMOVE_ONE:
         yield from _protected_number(settings, intent)
     if settings.rate is not None and intent.work.steps is None:
@@ -39,25 +36,15 @@ def _protected_number(settings: DpSgdSettings, intent: Intent) -> Iterator[Probl
         "server.weighting = 'uniform'": intent.weighting == "uniform",
     }
     for need in (need for need, met in needs.items() if not met):
-        yield Problem(
-            (*TABLE, "relation"),
-            settings.relation,
-            f"needs {need}: else a record more changes what is public",
-        )
+        why = f"needs {need}: else a record more changes what is public"
+        yield Problem((*TABLE, "relation"), settings.relation, why)
 
 
 def _real_noise(settings: DpSgdSettings, intent: Intent) -> Iterator[Problem]:
     """Refuse settings that make clients send more than their updates."""
     if settings.neighbours is Relation.ADD_OR_REMOVE_ONE:
-        yield Problem(
-            ("privacy", "noise"),
-            "os",
-            "clients send their number of records, which relation = 'add-or-remove-one' protects; allowed: "
-            "seeded, or relation = 'zero-out'",
-        )
+        why = "clients send their number of records, which relation = 'add-or-remove-one' protects"
+        yield Problem(("privacy", "noise"), "os", f"{why}; allowed: seeded, or relation = 'zero-out'")
     if intent.client_evaluation != "none":
-        yield Problem(
-            ("privacy", "noise"),
-            "os",
-            "sends no losses of clients, and server.client-evaluation asks for them",
-        )
+        why = "sends no losses of clients, and server.client-evaluation asks for them"
+        yield Problem(("privacy", "noise"), "os", why)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.passes import Batch
+from fedsim.privacy.dp_sgd.passes import Batch, Passes
 
 KINDS, EACH = 3, 4  # ordinary, large and small examples; number of each
 _SCALES = (1.0, 4.0, 0.05)
@@ -27,32 +27,24 @@ class Examples:
     Args:
         inputs: At least one, `(B, ...)`.
         labels: `(B, ...)`.
-        model: The model.
-        losses: Returns the model's losses of a batch, `(B,)`.
+        passes: Over a copy of the model.
         generator: Draws them.
 
     Raises:
         ValueError: The batch has unequal numbers of inputs and labels.
     """
 
-    def __init__(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        model: nn.Module,
-        losses: Callable[[Batch], Tensor],
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, inputs: Tensor, labels: Tensor, passes: Passes, generator: torch.Generator) -> None:
         if len(inputs) != len(labels):
             raise ValueError(f"{len(inputs)} inputs and {len(labels)} labels: must be as many")
-        tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+        tables = [m.num_embeddings for m in passes.model.modules() if isinstance(m, nn.Embedding)]
         rows = _finite(inputs.detach(), labels.detach())
-        for how in (_Freely(min(tables, default=0)), _by_column, _by_row):
-            batch = _drawn(rows, how, generator)
+        for how in ("freely", "by column", "by row"):
+            batch = _drawn(rows, how, min(tables, default=0), generator)
             try:
-                good = _finite_losses(batch, losses)
+                good = _finite_losses(batch, passes.losses)
             except (IndexError, RuntimeError, ValueError):
-                if how is _by_row:  # it does not accept its own batch either
+                if how == "by row":  # it does not accept its own batch either
                     raise
                 continue
             if good[:EACH].any():
@@ -81,52 +73,16 @@ class Examples:
             others: Kind of the other examples: `ordinary`, `large`, `small` or `any`; `equal`: the example itself.
         """
         own = self._groups[0][target]
-        groups = {
-            "ordinary": self._groups[0],
-            "large": self._groups[1],
-            "small": self._groups[2],
-            "any": [i for group in self._groups for i in group],
-            "equal": [own],
-        }
-        pool = [i for i in groups[others] if i != own] or groups["any"]
-        if others == "equal":
-            pool = [own]
+        each = [i for group in self._groups for i in group]
+        groups = dict(zip(("ordinary", "large", "small", "any"), (*self._groups, each), strict=True))
+        pool = [own] if others == "equal" else [i for i in groups[others] if i != own] or each
         chosen = [pool[i] for i in _integers(len(pool), (batch,), self._generator).tolist()]
         chosen[place] = own
         return self._batch[0][chosen], self._batch[1][chosen]
 
 
-_Drawer = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-
-
-class _Freely:
-    """Draws each integer from a column or from all below a bound, with equal probability."""
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-
-    def __call__(self, rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        column = _by_column(rows, chosen, generator)
-        if rows.dtype == torch.bool:
-            return _integers(2, column.shape, generator).bool()
-        low, high = int(rows.min()), int(rows.max())
-        if low < 0:  # such as an ignored label
-            return column
-        free = _integers(self._bound or max(high + 1, 2), column.shape, generator).to(rows.dtype)
-        return torch.where(_integers(2, column.shape, generator).bool(), column, free)
-
-
-def _by_column(rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
-    from_rows = _integers(len(rows), (len(chosen), *rows.shape[1:]), generator)
-    return rows.gather(0, from_rows)
-
-
-def _by_row(rows: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
-    return rows[chosen]
-
-
-def _drawn(rows: Batch, how: _Drawer, generator: torch.Generator) -> Batch:
-    """Return `KINDS * EACH` examples of each kind in turn."""
+def _drawn(rows: Batch, how: str, bound: int, generator: torch.Generator) -> Batch:
+    """Return `KINDS * EACH` examples of each kind in turn; `bound` is that of tokens, 0 if it is unknown."""
     count = KINDS * EACH
     chosen = _integers(len(rows[0]), (count,), generator)
     scales = torch.tensor(_SCALES).repeat_interleave(EACH)
@@ -134,17 +90,31 @@ def _drawn(rows: Batch, how: _Drawer, generator: torch.Generator) -> Batch:
     if inputs.is_floating_point():
         made = _numbers(inputs, how, chosen, generator) * _along(scales, inputs).to(inputs.dtype)
     else:
-        made = how(inputs, chosen, generator)
+        made = _whole_numbers(inputs, how, bound, chosen, generator)
     if labels.is_floating_point():  # towards zero, so that values in [0, 1] stay there
         shrunk = 0.5 + 0.5 * torch.empty(count).uniform_(generator=generator)
         return made, labels[chosen] * _along(shrunk, labels).to(labels.dtype)
-    if isinstance(how, _Freely):  # the bound is for tokens
-        return made, _Freely(0)(labels, chosen, generator)
-    return made, how(labels, chosen, generator)
+    return made, _whole_numbers(labels, how, 0, chosen, generator)
 
 
-def _numbers(rows: Tensor, how: _Drawer, chosen: Tensor, generator: torch.Generator) -> Tensor:
-    if how is _by_row:
+def _whole_numbers(rows: Tensor, how: str, bound: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """Return integers; drawn freely, each is from its column or from all below the bound, with equal probability."""
+    if how == "by row":
+        return rows[chosen]
+    column = rows.gather(0, _integers(len(rows), (len(chosen), *rows.shape[1:]), generator))
+    if how == "by column":
+        return column
+    if rows.dtype == torch.bool:
+        return _integers(2, column.shape, generator).bool()
+    low, high = int(rows.min()), int(rows.max())
+    if low < 0:  # such as an ignored label
+        return column
+    free = _integers(bound or max(high + 1, 2), column.shape, generator).to(rows.dtype)
+    return torch.where(_integers(2, column.shape, generator).bool(), column, free)
+
+
+def _numbers(rows: Tensor, how: str, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    if how == "by row":
         return rows[chosen]
     numbers = rows.double()
     usual = numbers.square().mean(0).sqrt()
@@ -152,7 +122,7 @@ def _numbers(rows: Tensor, how: _Drawer, chosen: Tensor, generator: torch.Genera
     usual = usual.clamp(min=0.1 * overall if overall > 0 else 10.0)
     shape = (len(chosen), *rows.shape[1:])
     by = [torch.empty(shape, dtype=torch.float64).normal_(generator=generator) for _ in range(2)]
-    if how is _by_column:
+    if how == "by column":
         return (numbers[chosen] * (0.3 * by[0]).exp()).to(rows.dtype)
     return (numbers[chosen] * (1 + 0.3 * by[0]) + 0.1 * usual * by[1]).to(rows.dtype)
 

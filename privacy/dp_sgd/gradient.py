@@ -14,10 +14,10 @@ from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.dp_sgd.independence import Independence
 from fedsim.privacy.dp_sgd.rounding import KEPT, SINGLE, check_precision, most_examples, most_noise, step_grid
 from fedsim.privacy.dp_sgd.validator import check_model
+from fedsim.privacy.halves import Losses
 
 Kernel = Literal["auto", "opacus", "fast", "compiled"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
-Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 class ClippedSum(Protocol):
@@ -26,10 +26,7 @@ class ClippedSum(Protocol):
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
         """Fill each buffer, contiguous, with `sum_i clip(g_i)`; return the losses that are finite.
 
-        Args:
-            inputs: Of at least one example, `(B, ...)`.
-            labels: Theirs, `(B, ...)`.
-            buffers: In the parameters' dtype, or float64.
+        There is at least one example: inputs and labels are `(B, ...)`. Buffers are of the parameters' dtype, or float64.
         """
 
 
@@ -91,17 +88,14 @@ class PrivateGradient:
             raise ValueError(f"max_batch = {max_batch}: must be at least 1")
         check_model(model)
         self.clip = clip
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        dtype = check_precision({p.dtype for p in self._parameters})
-        self._max_batch = min(max_batch or most_examples(dtype), most_examples(dtype))
         self._buffers = _buffers_of(model)
-        exact, dimension = arithmetic is Arithmetic.GRID, sum(p.numel() for p in self._parameters)
+        dtype = check_precision({p.dtype for p in self._buffers})
+        self._max_batch = min(max_batch or most_examples(dtype), most_examples(dtype))
+        sizes = [p.numel() for p in self._buffers]
+        exact, dimension = arithmetic is Arithmetic.GRID, sum(sizes)
         self._most_noise = most_noise(dimension) if exact else math.inf
         self._grid = step_grid(clip, dimension) if exact else None
-        self._noise = torch.empty(
-            max(p.numel() for p in self._parameters),
-            dtype=torch.float64 if exact else dtype,
-        )
+        self._noise = torch.empty(max(sizes), dtype=torch.float64 if exact else dtype)
         kept = KEPT * clip if exact else clip
         self._kernel = _kernel(kernel, model, losses, kept, max_batch)
         self._independence = Independence(
@@ -156,7 +150,8 @@ class PrivateGradient:
             self._independence.check(inputs, labels)
         sums, losses = self._sums(inputs, labels)
         for parameter, buffer in self._buffers.items():
-            self._release(sums[parameter], noise_multiplier * self.clip, denominator, noise, buffer)
+            noised = self._noised(sums[parameter], noise_multiplier * self.clip, noise)
+            torch.div(noised, denominator, out=buffer)
             parameter.grad = buffer
         return losses.mean().item() if len(losses) else 0.0
 
@@ -171,25 +166,17 @@ class PrivateGradient:
             total.zero_()
         return sums, torch.empty(0)
 
-    def _release(
-        self,
-        total: Tensor,
-        deviation: float,
-        denominator: float,
-        noise: Callable[[Tensor], None],
-        buffer: Tensor,
-    ) -> None:
-        """Put the noised sum of one parameter, over the denominator, into its buffer."""
-        noised = total
-        if deviation:
-            noised = self._noise[: total.numel()]
-            noise(noised.view(total.shape))
-            noised.mul_(deviation)
-            if self._grid is None:
-                noised.add_(total.view(-1))
-            else:
-                self._grid.add(total.numpy(), noised.numpy())
-        torch.div(noised.view(total.shape), denominator, out=buffer)
+    def _noised(self, total: Tensor, deviation: float, noise: Callable[[Tensor], None]) -> Tensor:
+        """Return the noised sum of one parameter."""
+        if not deviation:
+            return total
+        noised = self._noise[: total.numel()].view(total.shape)
+        noise(noised)
+        noised.mul_(deviation)
+        if self._grid is None:
+            return noised.add_(total)
+        self._grid.add(total.numpy(), noised.numpy())
+        return noised
 
     def _sum_itself(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """Return a clipped sum, in the gradients' memory."""
@@ -216,11 +203,7 @@ def _buffers_of(model: nn.Module) -> dict[nn.Parameter, Tensor]:
 
 
 def _kernel(
-    kernel: Kernel,
-    model: nn.Module,
-    losses: Losses,
-    clip: float,
-    max_batch: int | None,
+    kernel: Kernel, model: nn.Module, losses: Losses, clip: float, max_batch: int | None
 ) -> ClippedSum:
     """Return the kernel; its module, with heavy imports, is loaded here."""
     if kernel == "opacus":

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.agreement import ClippedSums, check_as_it_is, check_kernel, try_kernel
 from fedsim.privacy.dp_sgd.examples import Examples
-from fedsim.privacy.dp_sgd.passes import Batch, Losses, Pass, Passes
-from fedsim.privacy.dp_sgd.state import check_state
+from fedsim.privacy.dp_sgd.passes import Batch, Pass, Passes, norm
+from fedsim.privacy.dp_sgd.validator import check_state
+from fedsim.privacy.halves import Losses
+
+ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
+"""`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""
 
 SEED = 1016  # of the made-up examples and weights
 SIZES = (2, 5)  # of batches, besides 1 and the given batch's
 LEAST, LARGEST = 9, 16  # limits of the latter
-OTHERS = (
-    ("large", "small"),
-    ("equal", "any"),
-    ("small", "large"),
-)  # replacements of the other examples, for each size
+OTHERS = (("large", "small"), ("equal", "any"), ("small", "large"))  # what replaces the others, for each size
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Relative change of a norm allowed between batch sizes: matrix products sum in another order.
 
@@ -32,51 +33,58 @@ clip norm, unseen, is this share of it.
 """
 TRIES = 3  # examples, of which one must agree: for a ReLU at its kink, rounding decides
 
+BATCH = 3  # size of the batches in which a kernel is compared with autograd
+CLOSE = {torch.float64: 1e-4, torch.float32: 1e-2}
+"""A kernel's largest relative error of the sum. Rounding is far below it; a kernel's safety margin on a norm is not,
+if an example's positions nearly cancel. A missing layer or a wrong example is far above it."""
+
 MEET = "examples meet before the loss, in the model or in the loss function"
 
 
+@dataclass
 class Independence:
     """Checks a model that a kernel trains once for each set of its modules' modes (training or evaluation).
 
-    Args:
-        model: As in `check_independent`.
-        losses: As there.
-        sums: As there.
+    Attributes:
+        model, losses, sums: As in `check_independent`.
         itself: `(inputs, labels)` to the clipped sum by the kernel in use, if `sums` come from another kind
             (compiling again would be slow); None: they don't.
         clip: That kernel's clip norm.
-        most: That kernel's largest batch.
+        most: That kernel's largest batch; None: any.
+        seen: The modes that were checked.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Losses,
-        sums: ClippedSums,
-        itself: Callable[[Tensor, Tensor], Sequence[Tensor]] | None,
-        clip: float,
-        most: int | None,
-    ) -> None:
-        self._model = model
-        self._losses = losses
-        self._sums = sums
-        self._itself = itself
-        self._clip = clip
-        self._most = most
-        self._seen: set[tuple[bool, ...]] = set()
+    model: nn.Module
+    losses: Losses
+    sums: ClippedSums
+    itself: Callable[[Tensor, Tensor], Sequence[Tensor]] | None
+    clip: float
+    most: int | None
+    seen: set[tuple[bool, ...]] = field(default_factory=set)
 
     def check(self, inputs: Tensor, labels: Tensor) -> None:
         """Check with a batch of at least one example, unless done before; raises `ValueError`."""
-        modes = tuple(module.training for module in self._model.modules())
-        if modes in self._seen:
+        modes = tuple(module.training for module in self.model.modules())
+        if modes in self.seen:
             return
-        check_independent(self._model, self._losses, inputs, labels, sums=self._sums)
-        if self._itself is not None:
-            passes, generator = Passes(self._model, self._losses), torch.Generator().manual_seed(SEED)
-            examples = Examples(inputs, labels, passes.model, passes.losses, generator)
-            if examples.ordinary:
-                check_as_it_is(self._itself, passes, examples, self._clip, self._most)
-        self._seen.add(modes)
+        check_independent(self.model, self.losses, inputs, labels, sums=self.sums)
+        self._check_itself(inputs, labels)
+        self.seen.add(modes)
+
+    def _check_itself(self, inputs: Tensor, labels: Tensor) -> None:
+        """Refuse a model for which the clipped gradients of the kernel in use differ from autograd's.
+
+        A model that draws random numbers is not checked: compiled code draws others.
+        """
+        if self.itself is None:
+            return
+        passes, generator = Passes(self.model, self.losses), torch.Generator().manual_seed(SEED)
+        examples = Examples(inputs, labels, passes, generator)
+        if not examples.ordinary:
+            return
+        batch = examples.take([i % examples.ordinary for i in range(min(BATCH, self.most or BATCH))])
+        if not passes.one(batch, dropout=True).drew:
+            _compare(self.itself(*batch), _clipped(_one_by_one(passes, batch), 1.0, self.clip))
 
 
 def check_independent(
@@ -88,7 +96,7 @@ def check_independent(
     al. 2016) rests on this. Batches of several sizes, with examples made from the given ones, and with the model's
     weights and others near them, are checked for whether
 
-    - the kernel's clipped gradients equal autograd's, one example at a time (`check_kernel`);
+    - the kernel's clipped gradients equal autograd's, one example at a time (`_check_kernel`);
     - a forward pass changes no state of the model, and a batch's results don't depend on earlier batches;
     - an example's loss, and its gradient over all trainable parameters, have the same bits where the others are
       replaced: by larger, smaller, and equal ones;
@@ -120,17 +128,17 @@ def check_independent(
         check_state(model, inputs[:2])
         generator = torch.Generator().manual_seed(SEED)
         near, examples = _nearby(model, losses, inputs, labels, generator)
-        if sums is not None:
-            try_kernel(sums, near, examples)
+        if sums is not None:  # a kernel's own errors are clearer than autograd's
+            _by_kernel(sums, near, examples.take([0]), 1.0)
         sizes = [*SIZES, min(max(len(inputs), LEAST), LARGEST)]
         as_is = Passes(model, losses)
-        exact = Examples(inputs, labels, as_is.model, as_is.losses, generator)
+        exact = Examples(inputs, labels, as_is, generator)
         if exact.ordinary:  # else the model has diverged; copies with other weights can still be checked
             _check_replaced(as_is, exact, sizes)
         _check_memory(near, examples)
         _check_left_out(near, examples, sizes)
         if sums is not None:
-            check_kernel(sums, near, examples)
+            _check_kernel(sums, near, examples)
 
 
 def _nearby(
@@ -140,16 +148,13 @@ def _nearby(
 
     This reveals what zero weights hide, and avoids equal numbers by chance. If no loss is finite near the model's
     weights, the copy has small ones.
-
-    Raises:
-        ValueError: No tried example has a finite loss.
     """
     for small in (False, True):
         for dtype in (torch.float64, None):
             passes = Passes(model, losses, dtype)
             _move(passes.trained, generator, small=small)
             try:
-                examples = Examples(inputs, labels, passes.model, passes.losses, generator)
+                examples = Examples(inputs, labels, passes, generator)
                 if not examples.ordinary:
                     continue
                 if dtype is not None:
@@ -251,3 +256,49 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None:
+    """Refuse a model for which a kernel's clipped gradients differ from autograd's.
+
+    They differ if a weight is used outside its layer, if a layer's first dimension is not the example, or if a user's
+    own grad sampler is wrong. Sums over several examples are compared, with all clipped and with none clipped,
+    without dropout.
+    """
+    batch = examples.take([i % examples.ordinary for i in range(BATCH)])
+    each = _one_by_one(passes, batch)
+    norms = [norm(one.gradient) for one in each]
+    for factor in (2 / max(min(norms), 1e-6), 0.5 / max(*norms, 1e-6)):
+        _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
+
+
+def _by_kernel(sums: ClippedSums, passes: Passes, batch: Batch, factor: float) -> Sequence[Tensor]:
+    """Return the sum, clipped to 1, of losses times a factor."""
+    losses, (inputs, labels) = passes.fresh_losses(), passes.of(batch)
+    model = copy.deepcopy(passes.model)
+    with passes.quiet():
+        return sums(model, lambda o, y: losses(o, y) * factor, 1.0, inputs.clone(), labels)
+
+
+def _one_by_one(passes: Passes, batch: Batch) -> list[Pass]:
+    inputs, labels = batch
+    return [passes.one((inputs[i : i + 1], labels[i : i + 1])) for i in range(len(inputs))]
+
+
+def _clipped(each: Sequence[Pass], factor: float, clip: float) -> list[Tensor]:
+    """Return the sum of the gradients, each times a factor and clipped."""
+    total = [torch.zeros_like(g) for g in each[0].gradient]
+    for one in each:
+        share = factor * min(1.0, clip / (factor * norm(one.gradient) + 1e-6))
+        for part, gradient in zip(total, one.gradient, strict=True):
+            part.add_(gradient, alpha=share)
+    return total
+
+
+def _compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    away = norm(a - b for a, b in zip(found, expected, strict=True))
+    if not away <= CLOSE.get(expected[0].dtype, CLOSE[torch.float32]) * norm(expected):
+        raise ValueError(
+            "the kernel's sum of clipped gradients is not that of autograd, one example at a time: a layer's weight is"
+            " used outside of the layer, a layer's first dimension is not the batch, or a grad sampler is wrong"
+        )

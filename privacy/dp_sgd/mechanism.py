@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from fedsim.privacy.client_half import ClientDraws
 from fedsim.privacy.dp_sgd import checks, disclosure
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
+from fedsim.privacy.dp_sgd.release import DpSgdEvent
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Event, Unit
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.halves import ClientDraws, Losses
 from fedsim.privacy.mechanism import Mechanism
-from fedsim.privacy.training import Training, Unfit
+from fedsim.privacy.training import Intent, Problem, Training, Unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,12 +37,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         return checks.problems(settings, intent)
 
     def check_model(
-        self,
-        settings: DpSgdSettings,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        inputs: Tensor,
-        targets: Tensor,
+        self, settings: DpSgdSettings, model: nn.Module, losses: Losses, inputs: Tensor, targets: Tensor
     ) -> None:
         """Refuse a model that mixes examples, and a kernel that can't train it. As `Mechanism` says."""
         from fedsim.privacy.dp_sgd.gradient import PrivateGradient

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from fedsim.privacy.halves import Losses
+
 Batch = tuple[Tensor, Tensor]
-Losses = Callable[[Tensor, Tensor], Tensor]
 _NAMES = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _BUILT_IN = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 DROPOUTS: frozenset[Any] = frozenset(
@@ -52,13 +53,16 @@ class Pass:
 
     def close(self, other: Pass, tolerance: float) -> bool:
         """Return whether losses and gradients differ by at most `tolerance`, relative to themselves (or to 1e-3)."""
-        return _close((self.loss,), (other.loss,), tolerance) and _close(
-            self.gradient, other.gradient, tolerance
-        )
+        pairs = (((self.loss,), (other.loss,)), (self.gradient, other.gradient))
+        return all(_close(first, second, tolerance) for first, second in pairs)
 
-    def norm(self) -> float:
-        """Return the gradient's norm."""
-        return norm(self.gradient)
+
+def losses_of(model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return a batch's losses, `(B,)`; raises `ValueError` if they have another shape."""
+    found = losses(model(inputs), labels)
+    if found.shape != (len(inputs),):
+        raise ValueError(f"losses of shape {tuple(found.shape)} for {len(inputs)} examples")
+    return found
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
@@ -83,12 +87,7 @@ class Passes:
         ValueError: The model can't be copied.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Losses,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, losses: Losses, dtype: torch.dtype | None = None) -> None:
         try:
             self.model = copy.deepcopy(model)
             self._losses = copy.deepcopy(losses) if isinstance(losses, nn.Module) else losses
@@ -108,8 +107,8 @@ class Passes:
         """Return a batch in this copy's dtype."""
         if self._dtype is None:
             return batch
-        first, second = (t.to(self._dtype) if t.is_floating_point() else t for t in batch)
-        return first, second
+        inputs, labels = (t.to(self._dtype) if t.is_floating_point() else t for t in batch)
+        return inputs, labels
 
     def losses(self, batch: Batch) -> Tensor:
         """Return a batch's losses, `(B,)`."""
@@ -144,11 +143,11 @@ class Passes:
     def _one(
         self, batch: Batch, target: int, seed: int, dropout: bool, before: Batch | None, *, inputs_too: bool
     ) -> Pass:
-        model, losses_of, (inputs, labels) = self.fresh(), self.fresh_losses(), self.of(batch)
+        (inputs, labels), model, losses_by = self.of(batch), self.fresh(), self.fresh_losses()
         edges: list[GradientEdge] = []
         with drawing(seed), nullcontext() if dropout else _WithoutDropout() as without, torch.enable_grad():
             if before is not None:
-                self._forward(model, losses_of, self.of(before))
+                self._forward(model, losses_by, self.of(before))
             for layer in model.modules():
                 if next(layer.parameters(recurse=False), None) is not None:
                     layer.register_forward_hook(_remember(edges, len(inputs)))
@@ -156,12 +155,11 @@ class Passes:
             if without is not None:
                 without.dropped.clear()
             with drawing(seed) as drew:  # the same, whatever an earlier batch drew
-                losses = self._forward(model, losses_of, (leaf, labels))
+                losses = self._forward(model, losses_by, (leaf, labels))
             sources: list[Any] = [*self.trained, *([leaf] if inputs_too else []), *edges]
             found = torch.autograd.grad(losses[target], sources, allow_unused=True)
-        gradient = tuple(
-            torch.zeros_like(p) if g is None else g for p, g in zip(self.trained, found, strict=False)
-        )
+        of_parameters = zip(self.trained, found, strict=False)
+        gradient = tuple(torch.zeros_like(p) if g is None else g for p, g in of_parameters)
         return Pass(
             loss=losses[target].detach(),
             gradient=gradient,
@@ -180,25 +178,18 @@ class Passes:
         return copy.deepcopy(self._losses) if isinstance(self._losses, nn.Module) else self._losses
 
     @contextmanager
-    def quiet(self, seed: int = 0) -> Iterator[None]:
+    def quiet(self) -> Iterator[None]:
         """Skip dropout inside the block, and seed all other random numbers."""
-        with drawing(seed), _WithoutDropout():
+        with drawing(0), _WithoutDropout():
             yield
 
     def _forward(self, model: nn.Module, losses: Losses, batch: Batch) -> Tensor:
-        inputs, labels = batch
-        found = losses(model(inputs.clone()), labels.clone())
-        if found.shape != (len(inputs),):
-            raise ValueError(f"losses of shape {tuple(found.shape)} for {len(inputs)} examples")
-        return found
+        return losses_of(model, losses, *(tensor.clone() for tensor in batch))
 
 
 @contextmanager
 def drawing(seed: int) -> Iterator[Callable[[], bool]]:
-    """Seed PyTorch's default generator inside the block, and restore its state at the end.
-
-    Yields a function that returns, after the block, whether the generator was used.
-    """
+    """Seed PyTorch's default generator inside the block, and restore its state; yields whether it was used, after it."""
     before = torch.default_generator.get_state()
     first = last = torch.Generator().manual_seed(seed).get_state()
     torch.default_generator.set_state(first)
@@ -221,11 +212,7 @@ class _WithoutDropout(TorchFunctionMode):
         self.dropped: list[tuple[str, str]] = []
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func in DROPOUTS:

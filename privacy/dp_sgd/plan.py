@@ -1,25 +1,24 @@
-"""DP-SGD's plan for a training: its noise, and its cost by adversary."""
+"""DP-SGD's plan for a training: its noise, and its cost for each adversary that a theorem covers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fedsim.privacy import accounting
-from fedsim.privacy.accounting import Adversary, Epsilon, KnownCohort, LocalSteps
+from fedsim.privacy.accounting import Epsilon, KnownCohort, LocalSteps, ReleasedModels
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.dp_sgd.accounting import KNOWN_COHORT, RELEASED_MODELS, adversaries, noise_for
-from fedsim.privacy.dp_sgd.event import DpSgdEvent, DpSgdTerms
-from fedsim.privacy.dp_sgd.release import planned_event
+from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent, DpSgdTerms
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
-from fedsim.privacy.events import Noise, Relation, Sampling, Unit
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger, Noise, Relation, Sampling, Unit
 from fedsim.privacy.plan import NOISE, ReleasedByClients
-from fedsim.privacy.training import Training, Unfit
+from fedsim.privacy.training import LocalWork, Training, Unfit
 
+KNOWN_COHORT = "known-cohort"
+RELEASED_MODELS = "released-models"
 WHO = {
     KNOWN_COHORT: "the server, and whoever else sees a client's updates or when it takes part",
     RELEASED_MODELS: "whoever sees the global models alone, and not who takes part",
@@ -33,6 +32,43 @@ RECORDS = {
 }
 QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three-quarters": 0.75, "largest": 1.0}
 
+Adversary = KnownCohort | ReleasedModels
+
+
+def adversaries(
+    rounds: int, delta: float, *, client_rate: float | None, max_participations: int | None
+) -> dict[str, Adversary]:
+    """Return the adversaries with an epsilon, by name.
+
+    Args:
+        rounds: 0 or more.
+        delta: Above 0 and below 1.
+        client_rate: Rate of Poisson cohorts, above 0 and at most 1; None: another sampling.
+        max_participations: Most participations of a client; None: no limit.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    most = rounds if max_participations is None else min(max_participations, rounds)
+    found: dict[str, Adversary] = {KNOWN_COHORT: KnownCohort(most, delta)}
+    if client_rate is not None and max_participations is None:
+        found[RELEASED_MODELS] = ReleasedModels(client_rate, rounds, delta)
+    return found
+
+
+def local_steps(
+    settings: DpSgdSettings, work: LocalWork, records: int, noise_multiplier: float
+) -> LocalSteps:
+    """Return what a client with this number of records, unless they are protected, releases in a round."""
+    batches = settings.batches(work, records)
+    return LocalSteps(
+        noise_multiplier=noise_multiplier,
+        rate=batches.rate,
+        steps=batches.steps,
+        max_batch=batches.max_batch,
+        records=records if settings.neighbours is Relation.ZERO_OUT else None,
+    )
+
 
 class DpSgdPlan(ReleasedByClients):
     """DP-SGD for a training.
@@ -41,32 +77,24 @@ class DpSgdPlan(ReleasedByClients):
     protected, and rate, steps and reports follow from declared constants only. Clients have disjoint records, so
     reports give the largest of their epsilons, not the sum.
 
-    Attributes:
-        noise_multiplier: Of the clients' noise: given, or calibrated to an epsilon.
+    Raises:
+        ValueError: delta is too large for so few records, or no noise reaches the epsilon.
     """
 
     def __init__(self, settings: DpSgdSettings, training: Training) -> None:
-        """Make the plan.
-
-        Raises:
-            ValueError: delta is too large for so few records, or no noise reaches the epsilon.
-        """
         rule = training.rule
         self._settings = settings
         self._training = training
-        self._records = training.records
+        self._hides_records = settings.neighbours is Relation.ADD_OR_REMOVE_ONE
         self._check_delta()
         self._sizes, self._counts = np.unique(training.records, return_counts=True)
         self._client_rate = rule.cohort / training.clients
-        self._worst_clients: dict[str, LocalSteps] = {}  # by adversary
-        self._known: dict[
-            frozenset[tuple[DpSgdTerms, int]], tuple[LocalSteps, Epsilon]
-        ] = {}  # the last answer
-        self._by_participations: dict[int, tuple[LocalSteps, Epsilon]] = {}  # the last answer
+        self._worst = functools.lru_cache(maxsize=8)(accounting.worst)  # rounds ask the same
         self.cohorts = Cohorts.of(rule.sampling, rule.cohort, training.clients, most=rule.max_cohort)
         self.most = settings.max_participations
         self.participations = min(self.most or training.rounds, training.rounds)
         self.noise_multiplier = settings.noise_multiplier or self._calibrated()
+        self._clients = self._shapes(self.noise_multiplier)
 
     def instructions(self) -> dict[str, Any]:
         """Return the noise multiplier calibrated for all clients."""
@@ -74,34 +102,26 @@ class DpSgdPlan(ReleasedByClients):
 
     def _check_delta(self) -> None:
         """Refuse a delta too large for the number of records, or for that implied by the constants."""
-        total, of = float(self._records.sum()), "all records"
+        total, of = float(self._training.records.sum()), "all records"
         if self._hides_records and self._settings.rate is not None:
-            total = len(self._records) * self._training.work.batch_size / self._settings.rate
+            total = self._training.clients * self._training.work.batch_size / self._settings.rate
             of = "clients x client.batch-size / privacy.dp-sgd.rate"
-        if self._settings.delta >= 1 / total:
-            raise Unfit(
-                "delta",
-                self._settings.delta,
-                f"must be below 1 / ({of}) = 1 / {total:.10g}: a mechanism that publishes one record at random would pass",
-            )
+        if (delta := self._settings.delta) >= 1 / total:
+            why = "a mechanism that publishes one record at random would pass"
+            raise Unfit("delta", delta, f"must be below 1 / ({of}) = 1 / {total:.10g}: {why}")
 
-    @property
-    def _hides_records(self) -> bool:
-        """Whether the numbers of records are protected."""
-        return self._settings.neighbours is Relation.ADD_OR_REMOVE_ONE
+    def _batches(self, client: int) -> Batches:
+        return self._settings.batches(self._training.work, int(self._training.records[client]))
 
     def releases(self, client: int) -> int:
         """Return a client's number of steps in a round."""
-        return self._settings.batches(self._training.work, int(self._records[client])).steps
+        return self._batches(client).steps
 
     def planned(self, round_: int, client: int) -> DpSgdEvent:
         """Return the event of all steps of a client's round. As `ReleasedByClients` says."""
-        batches = self._settings.batches(self._training.work, int(self._records[client]))
-        settings = self._settings
-        event = planned_event(
-            batches, self.noise_multiplier, settings.clip, settings.neighbours, self._training.noise
+        return self._settings.planned_event(
+            self._batches(client), self.noise_multiplier, self._training.noise, round_=round_, client=client
         )
-        return replace(event, round=round_, client=client)
 
     def row(self, ledger: Ledger, rounds: int) -> dict[str, Any]:
         """Return the columns of a round's row. As `Plan` says."""
@@ -121,15 +141,25 @@ class DpSgdPlan(ReleasedByClients):
         spent = self._spent(ledger, rounds)
         report: dict[str, Any] = {}
         for name, adversary in self._adversaries(self._training.rounds).items():
-            worst = self._worst(name)
-            epsilon = adversary.epsilon(worst)
+            worst, epsilon = self._worst(self._clients, adversary)
             report[name] = {
                 "who": WHO[name],
                 "epsilon": epsilon.best,
                 "pld": epsilon.pld,
                 "rdp": epsilon.rdp,
                 "spent": spent[name][1].best,
-                **self._terms(worst),
+                "unit": Unit.EXAMPLE.value,
+                "relation": self._settings.relation,
+                "records": RECORDS[self._settings.neighbours],
+                "noise": NOISE[self._training.noise],
+                "noise-multiplier": worst.noise_multiplier,
+                "clip": self._settings.clip,
+                "worst-client": {
+                    "records": worst.records,
+                    "sampling-rate": worst.rate,
+                    "steps-in-a-round": worst.steps,
+                    "max-batch": worst.max_batch,
+                },
                 **{key.replace("_", "-"): value for key, value in vars(adversary).items()},
                 "by-client": self._spread(adversary),
             }
@@ -145,13 +175,6 @@ class DpSgdPlan(ReleasedByClients):
             max_participations=self.most,
         )
 
-    def _worst(self, adversary: str) -> LocalSteps:
-        """Return the steps in a round of the client with the largest epsilon over the whole run."""
-        whole = self._adversaries(self._training.rounds)[adversary]
-        if adversary not in self._worst_clients:
-            self._worst_clients[adversary], _ = accounting.worst(self._shapes(self.noise_multiplier), whole)
-        return self._worst_clients[adversary]
-
     def _spent(self, ledger: Ledger, rounds: int) -> dict[str, tuple[LocalSteps, Epsilon]]:
         """Return the epsilon spent after some rounds, by adversary, with the release of the client that it belongs to.
 
@@ -160,128 +183,70 @@ class DpSgdPlan(ReleasedByClients):
         and it is that of the worst client over the whole run. With the operating system's noise this holds for both,
         since the result is public and participations are not.
         """
-        others = self._adversaries(rounds)
-        del others[KNOWN_COHORT]
-        known = (
-            self._spent_as_planned(rounds)
-            if self._training.noise is Noise.SYSTEM
-            else self._spent_by_ledger(ledger)
-        )
-        spent = {name: (self._worst(name), a.epsilon(self._worst(name))) for name, a in others.items()}
-        return {KNOWN_COHORT: known, **spent}
+        spent = {KNOWN_COHORT: self._spent_in_known_cohorts(ledger, rounds)}
+        if released := self._adversaries(rounds).get(RELEASED_MODELS):
+            whole = self._adversaries(self._training.rounds)[RELEASED_MODELS]
+            worst, _ = self._worst(self._clients, whole)
+            spent[RELEASED_MODELS] = worst, released.epsilon(worst)
+        return spent
 
-    def _spent_as_planned(self, rounds: int) -> tuple[LocalSteps, Epsilon]:
-        """Return the most that a client can have spent, in every round or up to its limit."""
-        most = min(self.most or rounds, rounds)
-        if most not in self._by_participations:
-            known = KnownCohort(most, self._settings.delta)
-            worst, epsilon = accounting.worst(self._shapes(self.noise_multiplier), known)
-            self._by_participations = {most: (replace(worst, steps=worst.steps * max(most, 1)), epsilon)}
-        return self._by_participations[most]
-
-    def _spent_by_ledger(self, ledger: Ledger) -> tuple[LocalSteps, Epsilon]:
-        """Return the most that a client has spent; recomputed only if it has grown."""
-        released = frozenset(_not_outdone(_of_this_mechanism(ledger)))
-        if not released:
-            return self._worst(KNOWN_COHORT), Epsilon(0.0, 0.0)
-        if released not in self._known:
-            self._known = {
-                released: accounting.worst(map(_as_one, released), KnownCohort(1, self._settings.delta))
-            }
-        return self._known[released]
+    def _spent_in_known_cohorts(self, ledger: Ledger, rounds: int) -> tuple[LocalSteps, Epsilon]:
+        if self._training.noise is Noise.SYSTEM:
+            most = min(self.most or rounds, rounds)
+            worst, epsilon = self._worst(self._clients, KnownCohort(most, self._settings.delta))
+            return replace(worst, steps=worst.steps * max(most, 1)), epsilon
+        if released := _not_outdone(ledger):
+            return self._worst(released, KnownCohort(1, self._settings.delta))
+        worst, _ = self._worst(self._clients, self._adversaries(self._training.rounds)[KNOWN_COHORT])
+        return worst, Epsilon(0.0, 0.0)
 
     def _calibrated(self) -> float:
-        """Return the smallest noise that keeps the experiment's epsilon for every client at the end of the run.
-
-        Raises:
-            ValueError: No noise reaches it.
-        """
-        epsilon, name = self._settings.epsilon, self._settings.adversary
+        """Return the smallest noise that keeps the experiment's epsilon for every client at the end of the run."""
+        epsilon = self._settings.epsilon
         if epsilon is None:
             raise TypeError("neither epsilon nor noise-multiplier is set")
-        adversary = self._adversaries(self._training.rounds)[name]
+        adversary = self._adversaries(self._training.rounds)[self._settings.adversary]
         try:
-            return noise_for(epsilon, adversary, self._shapes)
+            return accounting.smallest_noise(
+                lambda noise: accounting.worst(self._shapes(noise), adversary)[1], epsilon
+            )
         except ValueError as error:
             raise Unfit("epsilon", epsilon, str(error)) from None
 
-    def _shapes(self, noise_multiplier: float) -> list[LocalSteps]:
+    def _shapes(self, noise_multiplier: float) -> tuple[LocalSteps, ...]:
         """Return a client's steps in a round, for each number of records that clients have.
 
         If those are protected, they follow from declared constants and are the same for all.
         """
-        shapes = []
-        for records in self._sizes.tolist():
-            batches = self._settings.batches(self._training.work, records)
-            shapes.append(
-                LocalSteps(
-                    noise_multiplier=noise_multiplier,
-                    rate=batches.rate,
-                    steps=batches.steps,
-                    max_batch=batches.max_batch,
-                    records=None if self._hides_records else records,
-                )
-            )
-        return shapes[:1] if self._hides_records else shapes
+        sizes = self._sizes[:1] if self._hides_records else self._sizes
+        work = self._training.work
+        return tuple(local_steps(self._settings, work, n, noise_multiplier) for n in sizes.tolist())
 
     def _spread(self, adversary: Adversary) -> dict[str, float]:
         """Return quantiles of epsilon over the clients."""
-        shapes = self._shapes(self.noise_multiplier)
         counts = [1] if self._hides_records else self._counts
-        clients = [shape for shape, count in zip(shapes, counts, strict=True) for _ in range(count)]
+        clients = [shape for shape, count in zip(self._clients, counts, strict=True) for _ in range(count)]
         epsilons = accounting.spread(clients, adversary, list(QUANTILES.values()))
         return dict(zip(QUANTILES, epsilons, strict=True))
 
-    def _terms(self, worst: LocalSteps) -> dict[str, Any]:
-        """Return the terms that accompany every epsilon."""
-        return {
-            "unit": Unit.EXAMPLE.value,
-            "relation": self._settings.relation,
-            "records": RECORDS[self._settings.neighbours],
-            "noise": NOISE[self._training.noise],
-            "noise-multiplier": worst.noise_multiplier,
-            "clip": self._settings.clip,
-            "worst-client": {
-                "records": worst.records,
-                "sampling-rate": worst.rate,
-                "steps-in-a-round": worst.steps,
-                "max-batch": worst.max_batch,
-            },
-        }
 
+def _not_outdone(ledger: Ledger) -> frozenset[LocalSteps]:
+    """Return the clients' releases, each as one participation, that no other dominates in rate, steps and noise.
 
-def _of_this_mechanism(ledger: Ledger) -> list[tuple[DpSgdTerms, int]]:
-    """Return the distinct terms of clients' DP-SGD releases, with their number of steps.
-
-    Raises:
-        ValueError: The ledger belongs to another mechanism, or a client's noise or sampling has changed.
+    Dominated ones cost no more. With truncated batches more records count too, so all of those are kept.
     """
     spent = []
     for terms, steps in ledger.spent_by_clients():
         if not isinstance(terms, DpSgdTerms):
             raise ValueError("the ledger's releases are of another mechanism")
-        spent.append((terms, steps))
-    return spent
-
-
-def _not_outdone(spent: Iterable[tuple[DpSgdTerms, int]]) -> list[tuple[DpSgdTerms, int]]:
-    """Return the releases that no other dominates in rate, steps and noise.
-
-    Dominated ones cost no more. With truncated batches more records count too, so all of those are kept.
-    """
-    kept: list[tuple[DpSgdTerms, int]] = []
-    for release, steps in sorted(spent, key=lambda one: (one[0].rate, one[1]), reverse=True):
+        spent.append(LocalSteps(**terms._asdict(), steps=steps))
+    kept: list[LocalSteps] = []
+    for release in sorted(spent, key=lambda one: (one.rate, one.steps), reverse=True):
         rivals = [
-            more
-            for other, more in kept
+            other.steps
+            for other in kept
             if other.max_batch is None and other.noise_multiplier <= release.noise_multiplier
         ]
-        if release.max_batch is not None or steps > max(rivals, default=0):
-            kept.append((release, steps))
-    return kept
-
-
-def _as_one(spent: tuple[DpSgdTerms, int]) -> LocalSteps:
-    """Return all steps of a client as one participation."""
-    release, steps = spent
-    return LocalSteps(**release._asdict(), steps=steps)
+        if release.max_batch is not None or release.steps > max(rivals, default=0):
+            kept.append(release)
+    return frozenset(kept)

@@ -1,121 +1,139 @@
-"""A client's release in a round of DP-SGD: noised gradients and their event."""
+"""What a client releases in a round of DP-SGD: the batches, drawn by public values, and the event."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
-from fedsim.privacy.dp_sgd.gradient import PrivateGradient
-from fedsim.privacy.dp_sgd.sampling import Batches
-from fedsim.privacy.events import Noise, Relation, Unit
+from fedsim.privacy.events import Event, Noise, Relation, Sampling, Unit
 from fedsim.privacy.randomness import Randomness
 
 
-@dataclass
-class DpSgd:
-    """DP-SGD by one client in one round (Abadi et al. 2016, algorithm 1).
-
-    Unit: one record. Sensitive: the losses that `step` returns, and the number of records it drew.
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """A client's batches in a round. All of it is public, except a protected number of records.
 
     Attributes:
-        gradient: The model's gradient; its clip norm is the sensitivity of each step's sum.
-        batches: How records are drawn; public.
-        noise_multiplier: Standard deviation of the noise, over the clip norm.
-        relation: Which data sets are neighbours.
-        randomness: Draws records and noise.
-        noise: Source of `randomness`.
-        taken: Steps so far.
-
-    Raises:
-        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes public values.
+        records: The client's records, at least 1.
+        rate: Probability that a record is drawn for a step, above 0 and at most 1.
+        steps: Steps in a round, at least 1.
+        denominator: Divisor of a step's noised sum: never the number of records drawn, which is secret.
+        max_batch: Most records in a step; None: no limit.
+        declared: Whether rate, steps and denominator are constants that don't depend on the number of records.
     """
 
-    gradient: PrivateGradient
-    batches: Batches
-    noise_multiplier: float
-    relation: Relation
-    randomness: Randomness
-    noise: Noise
-    taken: int = 0
+    records: int
+    rate: float
+    steps: int
+    denominator: float
+    max_batch: int | None = None
+    declared: bool = False
 
-    def __post_init__(self) -> None:
-        check_relation(self.relation, self.batches)
+    @classmethod
+    def of(
+        cls,
+        records: int,
+        batch_size: int,
+        *,
+        epochs: int = 1,
+        steps: int | None = None,
+        rate: float | None = None,
+        max_batch: int | None = None,
+    ) -> Self:
+        """Return the batches of a client.
 
-    def step(self, inputs: Tensor, labels: Tensor) -> float | None:
-        """Draw a batch and set every parameter's `grad` to its noised mean gradient.
+        By default a record is drawn with probability `batch_size / records`, at most 1, so that the batch has
+        `min(batch_size, records)` records on average, which is the denominator; an epoch is
+        `ceil(records / batch_size)` steps. With a public `rate` neither it nor the denominator, `batch_size`, depends
+        on the records; with `steps` as well nothing does, as add-or-remove-one requires (`declared`).
 
         Args:
-            inputs: All of the client's inputs, `(records, ...)`.
-            labels: Their labels, `(records, ...)`.
-
-        Returns:
-            The mean loss of the batch, un-noised; None if no record was drawn.
+            records: The client's, at least 1.
+            batch_size: Expected number of records in a step, at least 1.
+            epochs: Passes in a round, if `steps` is not given.
+            steps: Steps in a round.
+            rate: Declared public sampling probability.
+            max_batch: Most records in a step.
         """
-        drawn = torch.from_numpy(self.batches.draw(self.randomness))
-        self.taken += 1
-        loss = self.gradient(
-            inputs.index_select(0, drawn),
-            labels.index_select(0, drawn),
-            noise_multiplier=self.noise_multiplier,
-            denominator=self.batches.denominator,
-            noise=self.randomness.fill_normal,
+        expected = min(batch_size, records)
+        return cls(
+            records=records,
+            rate=expected / records if rate is None else rate,
+            steps=steps or epochs * -(-records // batch_size),
+            denominator=float(expected if rate is None else batch_size),
+            max_batch=max_batch,
+            declared=rate is not None and steps is not None,
         )
-        return loss if len(drawn) else None
 
-    def event(self, round_: int, client: int) -> DpSgdEvent:
-        """Return the event of the steps taken."""
-        planned = planned_event(
-            self.batches, self.noise_multiplier, self.gradient.clip, self.relation, self.noise
-        )
-        return replace(planned, round=round_, client=client, steps=self.taken)
+    @property
+    def sampling(self) -> Sampling:
+        """The scheme by which a step's records are drawn."""
+        return Sampling.POISSON if self.max_batch is None else Sampling.TRUNCATED_POISSON
+
+    def draw(self, randomness: Randomness) -> NDArray[np.int64]:
+        """Draw the records of one step, maybe none, `(batch,)`, ascending.
+
+        Poisson sampling, truncated to a uniformly random subset of `max_batch`.
+        """
+        drawn = np.flatnonzero(randomness.uniforms(self.records) < self.rate)
+        if self.max_batch is not None and len(drawn) > self.max_batch:
+            keys = randomness.uniforms(len(drawn))
+            drawn = np.sort(drawn[np.argsort(keys, kind="stable")[: self.max_batch]])
+        return drawn
 
 
-def planned_event(
-    batches: Batches, noise_multiplier: float, clip: float, relation: Relation, noise: Noise
-) -> DpSgdEvent:
-    """Return the event of a full round, with client and round still to be set.
+class DpSgdTerms(NamedTuple):
+    """Terms that the steps of an event share: a sampled Gaussian mechanism."""
 
-    Under add-or-remove-one it does not contain the protected number of records. Arguments are as in `DpSgd`, with the
-    gradient's clip norm.
+    noise_multiplier: float
+    rate: float
+    max_batch: int | None
+    records: int | None
 
-    Raises:
-        ValueError: A neighbouring data set moves a sum by more than the clip norm, or changes public values.
+
+@dataclass(frozen=True, kw_only=True)
+class DpSgdEvent(Event):
+    """One client's participation in one round: `steps` releases of a sum of sampled, clipped gradients.
+
+    Attributes beside those of `Event`:
+        client: The client's index.
+        sensitivity: L2 sensitivity of each sum: the clip norm, above 0.
+        noise_multiplier: Standard deviation of the noise on each sum, over `sensitivity`; at least 0.
+        sampling: How a step's records are drawn.
+        rate: Probability that a record is drawn for a step, above 0 and at most 1.
+        max_batch: Most records in a step if `sampling` truncates, else None.
+        records: The client's number of records, public; None if it is protected (add-or-remove-one).
+        steps: Releases, at least 1.
     """
-    check_relation(relation, batches)
-    return DpSgdEvent(
-        mechanism="dp-sgd",
-        round=0,
-        client=0,
-        unit=Unit.EXAMPLE,
-        relation=relation,
-        sensitivity=clip,
-        noise_multiplier=noise_multiplier,
-        sampling=batches.sampling,
-        rate=batches.rate,
-        max_batch=batches.max_batch,
-        records=batches.records if relation is Relation.ZERO_OUT else None,
-        steps=batches.steps,
-        noise=noise,
-    )
 
+    _kinds: ClassVar[dict[str, Any]] = {"sampling": Sampling}
 
-def check_relation(relation: Relation, batches: Batches) -> None:
-    """Raise `ValueError` for a relation under which no theorem covers the batches."""
-    if relation is Relation.REPLACE_ONE:
-        raise ValueError(
-            f"relation = {relation}: replacing a record moves a step's sum by twice the clip norm; allowed: "
-            f"{Relation.ZERO_OUT}, {Relation.ADD_OR_REMOVE_ONE}"
-        )
-    if relation is Relation.ADD_OR_REMOVE_ONE and batches.max_batch is not None:
-        raise ValueError(
-            f"max batch = {batches.max_batch}: truncated batches depend on the number of records, which "
-            f"{relation} protects; allowed: none, or {Relation.ZERO_OUT}"
-        )
-    if relation is Relation.ADD_OR_REMOVE_ONE and not batches.declared:
-        raise ValueError(
-            f"relation = {relation}: the number of records is protected, and rate, steps or denominator depend "
-            f"on it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
-        )
+    mechanism: str
+    round: int
+    client: int
+    unit: Unit
+    relation: Relation
+    sensitivity: float
+    noise_multiplier: float
+    sampling: Sampling
+    rate: float
+    max_batch: int | None
+    records: int | None
+    steps: int
+    noise: Noise
+
+    @property
+    def released_by(self) -> int:
+        """The client."""
+        return self.client
+
+    def terms(self) -> DpSgdTerms:
+        """Return the terms that the accountant needs."""
+        return DpSgdTerms(**{name: getattr(self, name) for name in DpSgdTerms._fields})
+
+    def count(self) -> int:
+        """Return the number of steps: each releases a sum."""
+        return self.steps

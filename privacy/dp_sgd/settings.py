@@ -6,11 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.dp_sgd.sampling import Batches
-from fedsim.privacy.events import Relation
-from fedsim.privacy.intent import LocalWork
-from fedsim.privacy.settings import Section
-from fedsim.privacy.validation import check_one_of, invalid
+from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
+from fedsim.privacy.events import Noise, Relation, Unit
+from fedsim.privacy.settings import Section, check_one_of, invalid
+from fedsim.privacy.training import LocalWork
 
 
 class DpSgdSettings(Section):
@@ -78,4 +77,32 @@ class DpSgdSettings(Section):
             steps=work.steps,
             rate=self.rate,
             max_batch=self.max_batch,
+        )
+
+    def planned_event(
+        self, batches: Batches, noise_multiplier: float, noise: Noise, *, round_: int, client: int
+    ) -> DpSgdEvent:
+        """Return the event of all steps of a client's round, without a protected number of records.
+
+        Raises `ValueError` if a neighbouring data set changes public values.
+        """
+        if self.neighbours is Relation.ADD_OR_REMOVE_ONE and not batches.declared:
+            raise ValueError(
+                f"relation = {self.relation}: the number of records is protected, and rate, steps or denominator depend "
+                f"on it; allowed: a declared rate and number of steps, or {Relation.ZERO_OUT}"
+            )
+        return DpSgdEvent(
+            mechanism="dp-sgd",
+            round=round_,
+            client=client,
+            unit=Unit.EXAMPLE,
+            relation=self.neighbours,
+            sensitivity=self.clip,
+            noise_multiplier=noise_multiplier,
+            sampling=batches.sampling,
+            rate=batches.rate,
+            max_batch=batches.max_batch,
+            records=batches.records if self.neighbours is Relation.ZERO_OUT else None,
+            steps=batches.steps,
+            noise=noise,
         )

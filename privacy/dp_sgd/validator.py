@@ -1,11 +1,14 @@
-"""Checks that a model has per-example gradients: it must not mix examples before the loss."""
+"""Checks that a model has per-example gradients, and keeps nothing of a batch."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+
+from fedsim.privacy.dp_sgd.passes import Passes, drawing
 
 OWN = (nn.Linear, nn.Conv2d, nn.Embedding, nn.GroupNorm, nn.LayerNorm, nn.LSTM)
 """The fast kernel's layers; exactly these types, since a subclass may compute something else."""
@@ -53,16 +56,14 @@ def _mixes_examples(module: nn.Module) -> str | None:
 
 def _unsupported(module: nn.Module) -> str | None:
     if isinstance(module, nn.LSTM):
-        odd = [
-            name
-            for name, given in (
-                ("bidirectional", module.bidirectional),
-                ("proj_size", module.proj_size > 0),
-                ("dropout", module.dropout > 0 and module.num_layers > 1),
-            )
-            if given
-        ]
-        return f"nn.LSTM is supported without {odd[0]}" if odd else None
+        unsupported = {
+            "bidirectional": module.bidirectional,
+            "proj_size": module.proj_size > 0,
+            "dropout": module.dropout > 0 and module.num_layers > 1,
+        }
+        return next(
+            (f"nn.LSTM is supported without {name}" for name, is_set in unsupported.items() if is_set), None
+        )
     if isinstance(module, nn.RNNBase):
         return "of the recurrent layers only nn.LSTM is supported"
     if isinstance(module, _ConvNd) and module.padding_mode != "zeros":
@@ -84,3 +85,39 @@ def opacus_knows(kind: type[nn.Module]) -> bool:
 
     # RNNLinear gets single time steps, EmbeddingBag offsets: neither has the batch as its first dimension.
     return kind in GradSampleModule.GRAD_SAMPLERS and kind not in (RNNLinear, nn.EmbeddingBag)
+
+
+def check_state(model: nn.Module, inputs: Tensor) -> None:
+    """Refuse a model in which a forward pass changes a buffer or a parameter.
+
+    Running statistics, for example, depend on examples without noise, are released with the model, and affect later
+    batches without a bound. A copy does the pass, in the modes (training or evaluation) in which the model is trained.
+    The inputs, `(B, ...)`, may be synthetic.
+
+    Raises:
+        ValueError: Names the first entry that changes.
+    """
+    copied = Passes(model, lambda outputs, labels: outputs).model
+    before = _entries(copied)
+    with drawing(0), torch.no_grad():
+        copied(inputs.clone())
+    after = _entries(copied)
+    for name in [*before, *(after.keys() - before.keys())]:
+        if name not in before or name not in after or not _same_bits(before[name], after[name]):
+            raise ValueError(
+                f"{name} changes in a pass forward: what examples leave there gets no noise, and is released with"
+                " the model; a model trained by DP-SGD may keep nothing of a batch (nn.GroupNorm and nn.LayerNorm"
+                " keep nothing)"
+            )
+
+
+def _entries(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of a model's parameters and buffers, by name."""
+    entries = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor.detach().clone() for name, tensor in entries.items()}
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    if (first.shape, first.dtype) != (second.shape, second.dtype):
+        return False
+    return torch.equal(*(t.reshape(-1).view(torch.uint8) for t in (first, second)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedsim.privacy import checks
-from fedsim.privacy.intent import Intent, Problem
+from fedsim.privacy.training import Intent, Problem
 
 
 def problems(intent: Intent) -> Iterator[Problem]:

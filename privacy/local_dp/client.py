@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.arithmetic import Arithmetic, ExactSum
-from fedsim.privacy.client_half import ClientDraws, ClientHalf, ClientRound, Protected
 from fedsim.privacy.clipping import Arrays, Clipped, clip_jointly
 from fedsim.privacy.events import Law
-from fedsim.privacy.intent import Intent
+from fedsim.privacy.halves import ClientDraws, ClientHalf, ClientRound, Protected
 from fedsim.privacy.local_dp.event import LocalDpEvent
 from fedsim.privacy.local_dp.settings import LocalDpSettings
 from fedsim.privacy.randomness import Randomness, laplaces
 from fedsim.privacy.ranges import check_positive
+from fedsim.privacy.training import Intent
 
 UPDATE = "update"
 

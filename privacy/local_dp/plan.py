@@ -7,8 +7,7 @@ from typing import Any
 
 from fedsim.privacy.accounting.steps import SERVER, Epsilon
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.events import Law, Noise, Relation, Unit
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Law, Ledger, Noise, Relation, Unit
 from fedsim.privacy.local_dp import accounting
 from fedsim.privacy.local_dp.event import LocalDpEvent, LocalDpTerms
 from fedsim.privacy.local_dp.settings import LocalDpSettings

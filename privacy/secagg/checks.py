@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from fedsim.privacy import checks
 from fedsim.privacy.events import Sampling
-from fedsim.privacy.intent import Intent, Problem
 from fedsim.privacy.secagg.settings import SecaggSettings
+from fedsim.privacy.training import Intent, Problem
 
 
 def problems(settings: SecaggSettings, intent: Intent, metrics: tuple[str, ...]) -> Iterator[Problem]:

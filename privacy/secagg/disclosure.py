@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.privacy.disclosure import Cover, Kind
+from fedsim.privacy.mechanism import Cover, Kind
 
 COVERS = (
     Cover(

@@ -18,7 +18,7 @@ from fedsim.arrays import record_of
 from fedsim.layout import Expected, Layout
 from fedsim.messages import ARRAYS, METRICS, VECTOR
 from fedsim.privacy.events import Event
-from fedsim.privacy.server_half import Sums
+from fedsim.privacy.halves import Sums
 from fedsim.server.aggregation.replies import LATE, Records, events_of, read_update
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 

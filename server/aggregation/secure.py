@@ -15,9 +15,9 @@ from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import check_float, plus
+from fedsim.privacy.halves import Sums
 from fedsim.privacy.secagg.encoding import Decoded
 from fedsim.privacy.secagg.spec import Policy
-from fedsim.privacy.server_half import Sums
 from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid, mean_of
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, Message
 from fedsim.algorithms.protocol import Fields
 from fedsim.layout import Layout
 from fedsim.privacy.events import Event
-from fedsim.privacy.server_half import Sums
+from fedsim.privacy.halves import Sums
 from fedsim.server.grids import CohortGrid
 
 

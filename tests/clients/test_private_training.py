@@ -14,7 +14,7 @@ from fedsim.clients.client_runtime import _client_runtime
 from fedsim.data import prepare
 from fedsim.messages import VECTOR
 from fedsim.models import initial_model
-from fedsim.privacy.dp_sgd.state import Untrained
+from fedsim.privacy.dp_sgd.steps import Untrained
 from fedsim.privacy.vectors import split_like
 from fedsim.runtime import AppSpec
 from fedsim.runtime.spec import acting_as, node_id

@@ -8,7 +8,7 @@ from fedsim.catalogue import Kind
 from fedsim.clients.training import PlainKernel, _batches, train
 from fedsim.data import DataSpec, Examples
 from fedsim.optimizers.build import build_optimizer
-from fedsim.privacy.client_half import ClientRound
+from fedsim.privacy.halves import ClientRound
 from fedsim.schedules.rate import learning_rate
 from fedsim.sections import ClientSection
 from tests.support.tasks import plain

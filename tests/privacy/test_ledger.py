@@ -6,9 +6,8 @@ import pytest
 from fedsim.mechanisms import event_of, loads
 from fedsim.privacy.dp_fedavg.event import CohortEvent, CohortTerms, Part, joint_noise_multiplier
 from fedsim.privacy.dp_ftrl.event import MatrixEvent, MatrixTerms
-from fedsim.privacy.dp_sgd.event import DpSgdEvent, DpSgdTerms
-from fedsim.privacy.events import Law, Noise, Relation, Sampling, Unit
-from fedsim.privacy.ledger import Ledger, Spent
+from fedsim.privacy.dp_sgd.release import DpSgdEvent, DpSgdTerms
+from fedsim.privacy.events import Law, Ledger, Noise, Relation, Sampling, Spent, Unit
 from fedsim.privacy.local_dp.event import LocalDpEvent, LocalDpTerms
 
 EVENT = DpSgdEvent(

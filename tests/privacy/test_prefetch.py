@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from fedsim.privacy.events import Noise
-from fedsim.privacy.prefetch import Prefetch
-from fedsim.privacy.randomness import KeyedRandomness, NumpyRandomness, Randomness
+from fedsim.privacy.randomness import KeyedRandomness, NumpyRandomness, Prefetch, Randomness
 from fedsim.streams import numpy_stream
 
 SOURCES = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.privacy.arithmetic import sensitivity_after_rounding
 from fedsim.privacy.clipping import clip_jointly
-from fedsim.privacy.rounding import sensitivity_after_rounding
 from fedsim.privacy.secagg.encoding import Encoding
 
 

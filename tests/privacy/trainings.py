@@ -7,10 +7,9 @@ import numpy as np
 from fedsim.privacy.account import Account
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Noise, Sampling
-from fedsim.privacy.intent import CohortRule, LocalWork
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.randomness import NumpyRandomness, Randomness, SystemRandomness
-from fedsim.privacy.training import Training
+from fedsim.privacy.training import CohortRule, LocalWork, Training
 
 
 def training(
@@ -40,7 +39,7 @@ def account(plan: Plan, *, charges_ahead: bool = False) -> Account:
 
 
 class Streams:
-    """Draws (`fedsim.privacy.mechanism.Draws`) from streams of the tests' own, or the operating system's."""
+    """Draws (`fedsim.privacy.training.Draws`) from streams of the tests' own, or the operating system's."""
 
     def __init__(self, source: Noise = Noise.SEEDED) -> None:
         self.source = source

@@ -455,7 +455,7 @@ def test_a_bundle_of_fedsims_own_repository_is_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         archive.extractall(tmp_path)
     assert not (tmp_path / "fedsim" / "server").exists()
-    code = "import fedsim.clients.app, fedsim.server.app as a, fedsim.privacy.ledger; print(a.__file__)"
+    code = "import fedsim.clients.app, fedsim.server.app as a, fedsim.privacy.events; print(a.__file__)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -26,8 +26,8 @@ from fedsim.optimizers.sgd import Sgd
 from fedsim.privacy.cohorts.sampling import IndependentCohorts
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
+from fedsim.privacy.halves import Released
 from fedsim.privacy.local_dp.client import LocalNoise
-from fedsim.privacy.server_half import Released
 from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import COVERS, PUBLISHED, is_public

@@ -16,7 +16,7 @@ from fedsim import Experiment, Refused
 from fedsim.layout import difference
 from fedsim.mechanisms import loads
 from fedsim.models import initial_model
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger
 from fedsim.privacy.local_dp import accounting as local
 from fedsim.privacy.local_dp.plan import LocalDpPlan
 from fedsim.runtime import AppSpec, SequentialGrid

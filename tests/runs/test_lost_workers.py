@@ -14,7 +14,7 @@ import pytest
 import fedsim
 from fedsim import Experiment
 from fedsim.privacy.account import Account
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.events import Ledger
 from fedsim.progress import Silent
 from fedsim.runtime import AppSpec
 from tests.support.dying_app import MARK, VICTIM

@@ -9,8 +9,8 @@ import fedsim
 from fedsim import Experiment, Refused
 from fedsim.data import prepare
 from fedsim.privacy.accounting import KnownCohort, LocalSteps, ReleasedModels
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.dp_sgd.release import DpSgdEvent
+from fedsim.privacy.events import Ledger
 from fedsim.results.files import START
 from fedsim.results.ledger import LedgerFile
 from tests.support.runs import events_of

@@ -20,8 +20,8 @@ from fedsim.arrays import values_of
 from fedsim.clients.mods.faults import Fault, fault_of, stage_of_fault
 from fedsim.data import prepare
 from fedsim.privacy.cohorts.sampling import draw
-from fedsim.privacy.dp_sgd.event import DpSgdEvent
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.dp_sgd.release import DpSgdEvent
+from fedsim.privacy.events import Ledger
 from fedsim.privacy.secagg.spec import Stage
 from fedsim.runtime import AppSpec, SequentialGrid
 from fedsim.secagg.messages import RECORD, REFUSED, record_of_stage

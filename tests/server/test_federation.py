@@ -12,7 +12,7 @@ from fedsim.mechanisms import plan_of, training_of
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
-from fedsim.privacy.server_half import ServerHalf
+from fedsim.privacy.halves import ServerHalf
 from fedsim.randomness import ServerDraws
 from fedsim.runtime import AppSpec, ClientsGrid, SequentialGrid
 from fedsim.server.aggregation.folded import Folded

@@ -22,19 +22,15 @@ from pydantic import Field
 
 from fedsim.privacy import checks
 from fedsim.privacy.arithmetic import ExactSum
-from fedsim.privacy.client_half import ClientDraws, ClientHalf, ClientRound, Protected
 from fedsim.privacy.clipping import clip_jointly
 from fedsim.privacy.cohorts.rule import Cohorts
-from fedsim.privacy.disclosure import SEES_MODELS, Cover, Kind
-from fedsim.privacy.events import Event, Noise, Relation, Unit
-from fedsim.privacy.intent import Intent, Problem
-from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.mechanism import Mechanism
+from fedsim.privacy.events import Event, Ledger, Noise, Relation, Unit
+from fedsim.privacy.halves import ClientDraws, ClientHalf, ClientRound, Protected, Released, ServerHalf, Sums
+from fedsim.privacy.mechanism import SEES_MODELS, Cover, Kind, Mechanism
 from fedsim.privacy.plan import Plan
 from fedsim.privacy.randomness import laplaces
-from fedsim.privacy.server_half import Released, ServerHalf, Sums
 from fedsim.privacy.settings import Section
-from fedsim.privacy.training import Draws, Training
+from fedsim.privacy.training import Draws, Intent, Problem, Training
 
 NAME = "toy-laplace"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedsim.privacy.dp_sgd.kernels import lstm
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
 from fedsim.privacy.dp_sgd.kernels.layers import layer_parts
-from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Weighted, only
-from fedsim.privacy.dp_sgd.rounding import clip_factors
-
-Buffers = Mapping[nn.Parameter, Tensor]
+from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Buffers, Part, clipped_sums, put
+from fedsim.privacy.dp_sgd.passes import losses_of
+from fedsim.privacy.halves import Losses
 
 
 class BookKeepingSum:
@@ -29,61 +27,40 @@ class BookKeepingSum:
     There is always one pass: the kept tensors of a non-finite example are zeroed.
     """
 
-    def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
+    def __init__(self, model: nn.Module, losses: Losses, clip: float) -> None:
         self._model = model
         self._losses = losses
         self._clip = clip
         self._pool = BufferPool()
-        self._watches: list[_Watch] = []
-        for path, module in model.named_modules():
-            if own := {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}:
-                kind = _LstmWatch if isinstance(module, nn.LSTM) else _Watch
-                self._watches.append(kind(path, module, own, self._pool))
+        watches = [
+            (_LstmWatch if isinstance(module, nn.LSTM) else _Watch)(path, module, self._pool)
+            for path, module in model.named_modules()
+        ]
+        self._watches = [watch for watch in watches if watch.trained]
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
-        losses, squares, parts = self.norms(inputs, labels)
-        finite = losses.isfinite() & squares.isfinite()
-        if not finite.all():
-            squares = keep_finite(finite, squares, parts)
-        self.put(self.sums(parts, squares), buffers)
+        losses, parts = self.parts(inputs, labels)
+        finite, sums = clipped_sums(losses, parts, self._clip)
+        put(sums, buffers)
         return losses[finite]
 
-    def norms(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[dict[str, Part]]]:
-        """Return the losses `(B,)`, the squared norms `(B,)`, and the parts of each module."""
-        losses, parts = self._backward(inputs, labels)
-        return losses, torch.stack([part.squares() for own in parts for part in own.values()]).sum(0), parts
-
-    def sums(
-        self, parts: Sequence[Mapping[str, Part]], squares: Tensor, chosen: Tensor | None = None
-    ) -> list[dict[str, Weighted]]:
-        """Return the sums over examples, each times its clip factor; of the `chosen` alone, booleans `(B,)`."""
-        factors = clip_factors(squares, self._clip, self._watches[0].dtype)
-        if chosen is not None:
-            factors = only(chosen, factors)
-        return [{name: part.weighted(factors) for name, part in own.items()} for own in parts]
-
-    def put(self, sums: Sequence[Mapping[str, Weighted]], buffers: Buffers) -> None:
-        """Put the sums into the buffers; a parameter without a sum has zero."""
-        for watch, own in zip(self._watches, sums, strict=True):
-            for name, parameter in watch.trained.items():
-                if name in own:
-                    own[name].put_into(buffers[parameter])
-                else:
-                    buffers[parameter].zero_()
-
-    def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, list[dict[str, Part]]]:
-        """Return the losses `(B,)`, and each watch's parts, empty without a gradient."""
+    def parts(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[nn.Parameter, Part]]:
+        """Return a batch's losses `(B,)`, and the part of each parameter that a gradient reached."""
         self._pool.begin()
-        with torch.enable_grad(), _watching(self._watches):
-            losses = self._losses(self._model(inputs), labels)
-            if losses.shape != (len(inputs),):
-                raise ValueError(f"losses of shape {tuple(losses.shape)} for {len(inputs)} examples")
+        with torch.enable_grad(), ExitStack() as stack:
+            for watch in self._watches:
+                stack.enter_context(watch.watching())
+            losses = losses_of(self._model, self._losses, inputs, labels)
             seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
             found = torch.autograd.grad(losses.sum(), [edge for _, edge in seen], allow_unused=True)
-            gradients = {watch: gradient for (watch, _), gradient in zip(seen, found, strict=True)}
-            parts = [dict(watch.parts(gradients.get(watch), len(inputs))) for watch in self._watches]
+            parts = {
+                watch.trained[name]: part
+                for (watch, _), gradient in zip(seen, found, strict=True)
+                if gradient is not None
+                for name, part in watch.parts(gradient, len(inputs))
+            }
         return losses.detach(), parts
 
 
@@ -95,21 +72,15 @@ class _Watch:
         edge: The module's output in autograd's graph; None before the forward pass.
     """
 
-    def __init__(
-        self, path: str, module: nn.Module, trained: dict[str, nn.Parameter], pool: BufferPool
-    ) -> None:
-        self.trained = trained
-        self._pool = pool
+    def __init__(self, path: str, module: nn.Module, pool: BufferPool) -> None:
+        named = module.named_parameters(recurse=False)
+        self.trained = {name: parameter for name, parameter in named if parameter.requires_grad}
         self.edge: GradientEdge | None = None
         self._name = f"{path or 'the model'} ({type(module).__name__})"
         self._module = module
+        self._pool = pool
         self._input: Tensor | None = None
         self._version = 0
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The parameters' dtype."""
-        return next(iter(self.trained.values())).dtype
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -135,9 +106,9 @@ class _Watch:
                 " or use kernel = 'opacus'"
             )
 
-    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
-        """Yield the module's named parts, if a gradient reached its output."""
-        if self._input is None or gradient is None:
+    def parts(self, gradient: Tensor, batch: int) -> Iterator[tuple[str, Part]]:
+        """Yield the module's named parts, from the gradient at its output."""
+        if self._input is None:
             return
         if not len(gradient) == len(self._input) == batch:
             raise ValueError(f"{self._name}: its input and output must begin with the batch")
@@ -171,25 +142,9 @@ class _LstmWatch(_Watch):
         self.edge = get_gradient_edge(anchor)
         return lstm.run(cast(nn.LSTM, self._module), anchor, x, self._layers, self._pool)
 
-    def parts(self, gradient: Tensor | None, batch: int) -> Iterator[tuple[str, Part]]:
-        """Yield the named parts of all layers, if a gradient reached the output."""
-        for layer in self._layers if gradient is not None else []:
+    def parts(self, gradient: Tensor, batch: int) -> Iterator[tuple[str, Part]]:
+        """Yield the named parts of all layers."""
+        for layer in self._layers:
             if len(layer.states) != batch:
                 raise ValueError(f"{self._name}: its batch is not the batch; see batch_first")
             yield from layer.parts(self.trained)
-
-
-def keep_finite(finite: Tensor, squares: Tensor, parts: Sequence[Mapping[str, Part]]) -> Tensor:
-    """Zero the gradients of examples that are not `finite`, and return the new squared norms; all `(B,)`."""
-    for own in parts:
-        for part in own.values():
-            part.keep(finite)
-    return only(finite, squares)
-
-
-@contextmanager
-def _watching(watches: Sequence[_Watch]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for watch in watches:
-            stack.enter_context(watch.watching())
-        yield

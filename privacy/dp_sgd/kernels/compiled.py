@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum, Buffers, keep_finite
-from fedsim.privacy.dp_sgd.kernels.param_gradients import Weighted
+from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum
+from fedsim.privacy.dp_sgd.kernels.param_gradients import Buffers, Weighted, clipped_sums, put
+from fedsim.privacy.halves import Losses
 
 
 class CompiledSum:
@@ -23,13 +23,7 @@ class CompiledSum:
         ValueError: The model has an nn.LSTM, or this machine has no C++ compiler.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Callable[[Tensor, Tensor], Tensor],
-        clip: float,
-        max_batch: int,
-    ) -> None:
+    def __init__(self, model: nn.Module, losses: Losses, clip: float, max_batch: int) -> None:
         for path, module in model.named_modules():
             if isinstance(module, nn.LSTM):
                 raise ValueError(
@@ -38,61 +32,45 @@ class CompiledSum:
                 )
         _need_compiler()
         self._size = max_batch
+        self._clip = clip
         self._fast = BookKeepingSum(model, losses, clip)
-        self._recorded: _Recorded | None = None
+        self._compiled: Callable[..., list[Tensor]] | None = None
+        self._summed: list[tuple[nn.Parameter, bool]] = []  # and whether the sum has a `right`
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         batch = len(inputs)
         padded = self._padded(inputs), self._padded(labels), torch.arange(self._size) < batch
-        if self._recorded is None:
-            self._recorded = _Recorded.of(self._fast, *padded)
-        losses, finite, sums = self._recorded(*padded)
-        finite = finite[:batch]
-        self._fast.put(sums, buffers)
-        return losses[:batch][finite]
+        if self._compiled is None:
+            self._compiled = self._compile(*padded)
+        losses, finite, *rest = self._compiled(*padded)
+        tensors = iter(rest)
+        sums = {p: Weighted(next(tensors), next(tensors) if right else None) for p, right in self._summed}
+        put(sums, buffers)
+        return losses[:batch][finite[:batch]]
 
     def _padded(self, batch: Tensor) -> Tensor:
         rest = batch[:1].expand(self._size - len(batch), *batch.shape[1:])
         return torch.cat([batch, rest])
 
-
-@dataclass(frozen=True)
-class _Recorded:
-    """A pass of the fast kernel over a padded batch, compiled.
-
-    Attributes:
-        compiled: Takes inputs, labels and which examples count; returns losses, which examples are finite, and the
-            tensors of all sums.
-        names: The parameters with a sum, by module, and whether it has a `right`.
-    """
-
-    compiled: Callable[..., list[Tensor]]
-    names: list[dict[str, bool]]
-
-    @classmethod
-    def of(cls, kernel: BookKeepingSum, inputs: Tensor, labels: Tensor, chosen: Tensor) -> _Recorded:
-        """Record a pass, and compile it.
+    def _compile(self, *padded: Tensor) -> Callable[..., list[Tensor]]:
+        """Return a compiled pass: of inputs, labels and which examples count, to losses, which are finite, and sums.
 
         Raises:
             ValueError: The model's control flow depends on a tensor's values.
         """
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        names: list[dict[str, bool]] = []
-
         def one_pass(inputs: Tensor, labels: Tensor, chosen: Tensor) -> list[Tensor]:
-            losses, squares, parts = kernel.norms(inputs, labels)
-            finite = losses.isfinite() & squares.isfinite()
-            squares = keep_finite(finite, squares, parts)
-            sums = kernel.sums(parts, squares, chosen)
-            names[:] = [{name: own[name].right is not None for name in own} for own in sums]
-            tensors = [it for own in sums for s in own.values() for it in (s.left, s.right) if it is not None]
+            losses, parts = self._fast.parts(inputs, labels)
+            finite, sums = clipped_sums(losses, parts, self._clip, chosen)
+            self._summed = [(parameter, total.right is not None) for parameter, total in sums.items()]
+            tensors = [it for s in sums.values() for it in (s.left, s.right) if it is not None]
             return [losses, finite, *tensors]
 
         try:
-            recorded = make_fx(one_pass)(inputs, labels, chosen)
+            recorded = make_fx(one_pass)(*padded)
         except RuntimeError as error:
             if "value out of a tracing tensor" not in str(error):
                 raise
@@ -101,19 +79,7 @@ class _Recorded:
             ) from None
         # One thread compiles: a worker starts no processes of its own.
         options: dict[str, Any] = {"compile_threads": 1}
-        return cls(torch.compile(recorded, fullgraph=True, dynamic=False, options=options), names)
-
-    def __call__(
-        self, inputs: Tensor, labels: Tensor, chosen: Tensor
-    ) -> tuple[Tensor, Tensor, list[dict[str, Weighted]]]:
-        """Return losses and whether example and gradient are finite, `(max_batch,)`, and the sums."""
-        losses, finite, *rest = self.compiled(inputs, labels, chosen)
-        tensors = iter(rest)
-        sums = [
-            {name: Weighted(next(tensors), next(tensors) if right else None) for name, right in own.items()}
-            for own in self.names
-        ]
-        return losses, finite, sums
+        return torch.compile(recorded, fullgraph=True, dynamic=False, options=options)
 
 
 def _need_compiler() -> None:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
-from fedsim.privacy.dp_sgd.kernels.param_gradients import Part, Product, Rows
+from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Part, Product, Rows
 
 
 class LstmLayer:
@@ -174,17 +173,7 @@ class _Recurrence(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        anchor: Tensor,
-        lstm: nn.LSTM,
-        index: int,
-        layers: list[LstmLayer],
-        pool: BufferPool,
-    ) -> tuple[Tensor, Tensor]:
-        layer = LstmLayer(lstm, index, inputs, pool)
-        layers.append(layer)
+    def forward(ctx: Any, inputs: Tensor, anchor: Tensor, layer: LstmLayer) -> tuple[Tensor, Tensor]:
         ctx.layer = layer
         # Returned tensors become part of autograd's graph; the layer keeps tensors that don't.
         states, last_cell = layer.states.detach(), layer.last_cell.detach()
@@ -195,26 +184,22 @@ class _Recurrence(Function):
     @staticmethod
     def backward(ctx: Any, states: Tensor | None, last_cell: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
-        anchor = torch.zeros(())
-        return ctx.layer.backward(states, last_cell), anchor, None, None, None, None
+        return ctx.layer.backward(states, last_cell), torch.zeros(()), None
 
 
 def run(
     lstm: nn.LSTM, anchor: Tensor, x: Tensor, layers: list[LstmLayer], pool: BufferPool
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Compute `lstm(x)` from zero states, and append its layers to a list.
+    """Compute `lstm(x)` from zero states, and append its layers to a list; their `parts` need the backward pass.
 
-    Args:
-        lstm: In one direction, without projections and without dropout between its layers.
-        anchor: Requires a gradient; see `_Recurrence`.
-        x: `(B, T, I)` if the LSTM has its batch first, else `(T, B, I)`.
-        layers: Receives the layers; their `parts` are valid after the backward pass.
-        pool: Memory for kept tensors.
+    The LSTM has one direction, no projections, and no dropout between its layers. `x` is `(B, T, I)` if it has its batch
+    first, else `(T, B, I)`. For the anchor see `_Recurrence`.
     """
     states = x if lstm.batch_first else x.transpose(0, 1)
     hs, cs = [], []
     for index in range(lstm.num_layers):
-        states, cell = _Recurrence.apply(states, anchor, lstm, index, layers, pool)  # type: ignore[no-untyped-call]
+        layers.append(LstmLayer(lstm, index, states, pool))
+        states, cell = _Recurrence.apply(states, anchor, layers[-1])  # type: ignore[no-untyped-call]
         hs.append(states[:, -1])
         cs.append(cell)
     output = states if lstm.batch_first else states.transpose(0, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from opacus.grad_sample import GradSampleModule
 from opacus.layers import DPLSTM
 from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.kernels.param_gradients import Rows, only
-from fedsim.privacy.dp_sgd.rounding import clip_factors
+from fedsim.privacy.dp_sgd.kernels.param_gradients import Buffers, Rows, clipped_sums, put
+from fedsim.privacy.dp_sgd.passes import losses_of
+from fedsim.privacy.halves import Losses
 
 
 class OpacusSum:
@@ -25,60 +25,37 @@ class OpacusSum:
     them.
     """
 
-    def __init__(self, model: nn.Module, losses: Callable[[Tensor, Tensor], Tensor], clip: float) -> None:
+    def __init__(self, model: nn.Module, losses: Losses, clip: float) -> None:
         self._model = model
         self._losses = losses
         self._clip = clip
         self._module = GradSampleModule(_twin(model), loss_reduction="sum")
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Opacus trains the row that nn.Embedding's padding_idx excludes.
-        self._padded = [
-            module
-            for module in model.modules()
-            if isinstance(module, nn.Embedding)
-            and module.padding_idx is not None
-            and module.weight.requires_grad
-        ]
+        tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.requires_grad]
+        self._padded = [table for table in tables if table.padding_idx is not None]
 
-    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Mapping[nn.Parameter, Tensor]) -> Tensor:
+    def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         self._module.train(self._model.training)
         for parameter in self._parameters:
             parameter.grad = None
-        losses = self._losses(self._module(inputs), labels)
-        if losses.shape != (len(inputs),):
-            raise ValueError(f"losses of shape {tuple(losses.shape)} for {len(inputs)} examples")
+        losses = losses_of(self._module, self._losses, inputs, labels)
         with warnings.catch_warnings():
             # The first layer's input needs no gradient; Opacus wants only the output's.
             warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
             losses.sum().backward()  # type: ignore[no-untyped-call]
         for table in self._padded:
             table.weight.grad_sample[:, table.padding_idx] = 0.0  # type: ignore[attr-defined]
-        found = {p: _taken(p) for p in self._parameters}
-        return self._put(losses.detach(), found, buffers)
-
-    @torch.no_grad()
-    def _put(
-        self,
-        losses: Tensor,
-        found: Mapping[nn.Parameter, Tensor | None],
-        buffers: Mapping[nn.Parameter, Tensor],
-    ) -> Tensor:
-        """Clip per-example gradients, put their sums into the buffers, and return the finite losses."""
-        rows = {p: Rows(gradients) for p, gradients in found.items() if gradients is not None}
-        if any(len(gradients) != len(losses) for gradients in found.values() if gradients is not None):
+        found = {p: gradients for p in self._parameters if (gradients := _taken(p)) is not None}
+        if any(len(gradients) != len(losses) for gradients in found.values()):
             raise ValueError("a layer's input and output must begin with the batch")
-        squares = torch.stack([own.squares() for own in rows.values()]).sum(0)
-        finite = losses.isfinite() & squares.isfinite()
-        for own in rows.values() if not finite.all() else ():
-            own.keep(finite)
-        factors = clip_factors(only(finite, squares), self._clip, self._parameters[0].dtype)
-        for parameter, buffer in buffers.items():
-            if parameter in rows:
-                rows[parameter].weighted(factors).put_into(buffer)
-            else:
-                buffer.zero_()
-        return losses[finite]
+        with torch.no_grad():
+            losses = losses.detach()
+            rows = {p: Rows(gradients) for p, gradients in found.items()}
+            finite, sums = clipped_sums(losses, rows, self._clip)
+            put(sums, buffers)
+            return losses[finite]
 
 
 def _taken(parameter: nn.Parameter) -> Tensor | None:

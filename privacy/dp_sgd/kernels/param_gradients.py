@@ -5,19 +5,64 @@ Legend: B examples, T positions (time steps, pixels; 1 without), I inputs, O out
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedsim.privacy.dp_sgd.kernels.buffer_pool import BufferPool
-from fedsim.privacy.dp_sgd.rounding import MARGIN, SINGLE
+from fedsim.privacy.dp_sgd.rounding import MARGIN, SINGLE, clip_factors
 
+Buffers = Mapping[nn.Parameter, Tensor]
+MOST_KEPT = 512  # tensors with cached views: some ten for each batch size
 PIECE = 4096  # rows of a product that are converted to float64 at a time
 # Cost of writing a float of per-example gradient and reading it twice, in multiply-adds of a matrix product: some 10
 # bytes against 30 multiply-adds a nanosecond.
 MEMORY = 20
+
+
+class BufferPool:
+    """Hands out tensors; the next batch reuses their memory in the same order.
+
+    Large blocks allocated for each batch would return to the operating system in between, and be faulted in page by
+    page again: a third of an LSTM's step. Batches of DP-SGD differ in size, so a block grows to the largest, and a
+    smaller batch takes its beginning.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._taken = 0
+        self._steps: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+
+    def begin(self) -> None:
+        """Take all tensors back; their contents are no longer needed."""
+        self._taken = 0
+
+    def empty(self, *shape: int, like: Tensor) -> Tensor:
+        """Return a contiguous uninitialised tensor of this shape, of the dtype of `like`."""
+        size = math.prod(shape)
+        if self._taken == len(self._blocks):
+            self._blocks.append(like.new_empty(size))
+        block = self._blocks[self._taken]
+        if block.numel() < size or block.dtype != like.dtype:
+            block = self._blocks[self._taken] = torch.empty(size, dtype=like.dtype)
+            self._steps.clear()
+        self._taken += 1
+        return block[:size].view(shape)
+
+    def steps(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return `tensor.unbind(1)`, of a tensor of this pool, or a view of one: the same views batch after batch.
+
+        Making them takes as long as a small operation on them.
+        """
+        key = (tensor.data_ptr(), *tensor.shape, *tensor.stride())
+        if key not in self._steps:
+            if len(self._steps) == MOST_KEPT:
+                self._steps.clear()
+            self._steps[key] = tensor.unbind(1)
+        return self._steps[key]
 
 
 @dataclass(frozen=True)
@@ -80,6 +125,7 @@ class Rows:
         return Weighted(self._rows, factors)
 
 
+@dataclass
 class Product:
     """Gradients `g_i = sum_t outputs[i, t] inputs[i, t]^T` of a matrix applied at T positions.
 
@@ -87,44 +133,44 @@ class Product:
     `||g_i||^2 = sum_{s,t} <inputs_s, inputs_t> <outputs_s, outputs_t>` (the "ghost norm": Li et al. 2022, arXiv
     2110.05679), or that of g_i itself, whichever is cheaper.
 
-    Args:
+    Attributes:
         inputs: `(B, T, I)`.
         outputs: `(B, T, O)`, the loss's gradient there.
         pool: Where per-example gradients go.
+        rows: Those, where `squares` computed them.
     """
 
-    def __init__(self, inputs: Tensor, outputs: Tensor, pool: BufferPool) -> None:
-        self._inputs = inputs
-        self._outputs = outputs
-        self._pool = pool
-        self._rows: Rows | None = None
+    inputs: Tensor
+    outputs: Tensor
+    pool: BufferPool
+    rows: Rows | None = None
 
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
-        (batch, positions, i), o = self._inputs.shape, self._outputs.shape[2]
+        (batch, positions, i), o = self.inputs.shape, self.outputs.shape[2]
         if positions == 1:
-            return squared(self._inputs[:, 0]) * squared(self._outputs[:, 0])
+            return squared(self.inputs[:, 0]) * squared(self.outputs[:, 0])
         if ghost_is_cheaper(positions, i, o):
-            inner = (self._inputs @ self._inputs.mT).mul_(self._outputs @ self._outputs.mT)
-            return _total(inner, _norms(self._inputs) * _norms(self._outputs), i + o)
-        gradients = self._pool.empty(batch, o, i, like=self._inputs)
-        self._rows = Rows(torch.bmm(self._outputs.mT, self._inputs, out=gradients))
-        return self._rows.squares()
+            inner = (self.inputs @ self.inputs.mT).mul_(self.outputs @ self.outputs.mT)
+            return _total(inner, _norms(self.inputs) * _norms(self.outputs), i + o)
+        gradients = self.pool.empty(batch, o, i, like=self.inputs)
+        self.rows = Rows(torch.bmm(self.outputs.mT, self.inputs, out=gradients))
+        return self.rows.squares()
 
     def keep(self, finite: Tensor) -> None:
         """Make the gradients of other examples zero."""
-        if self._rows is not None:
-            self._rows.keep(finite)
-        self._inputs, self._outputs = only(finite, self._inputs), only(finite, self._outputs)
+        if self.rows is not None:
+            self.rows.keep(finite)
+        self.inputs, self.outputs = only(finite, self.inputs), only(finite, self.outputs)
 
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
-        if self._rows is not None:
-            return self._rows.weighted(factors)
-        if self._inputs.shape[1] > 1:  # an example's positions may cancel
+        if self.rows is not None:
+            return self.rows.weighted(factors)
+        if self.inputs.shape[1] > 1:  # an example's positions may cancel
             factors = factors.double()
-        outputs = self._outputs * factors.view(-1, 1, 1)
-        return Weighted(outputs.flatten(0, 1), self._inputs.flatten(0, 1))
+        outputs = self.outputs * factors.view(-1, 1, 1)
+        return Weighted(outputs.flatten(0, 1), self.inputs.flatten(0, 1))
 
 
 def lookup_part(rows: int, tokens: Tensor, outputs: Tensor) -> Part:
@@ -138,43 +184,70 @@ def lookup_part(rows: int, tokens: Tensor, outputs: Tensor) -> Part:
     return Rows(gradients.view(batch, -1))
 
 
+@dataclass
 class Lookup:
     """Gradients of a table's rows: those at equal tokens of an example are added up.
 
     `||g_i||^2 = sum_{s,t} [tokens_s = tokens_t] <outputs_s, outputs_t>`.
 
-    Args:
+    Attributes:
         rows: V, the rows of the table.
         tokens: `(B, T)`, whole numbers below V.
         outputs: `(B, T, O)`, the loss's gradient there; zero for an untrained token.
     """
 
-    def __init__(self, rows: int, tokens: Tensor, outputs: Tensor) -> None:
-        self._rows = rows
-        self._tokens = tokens
-        self._outputs = outputs
+    rows: int
+    tokens: Tensor
+    outputs: Tensor
 
     def squares(self) -> Tensor:
         """Return the squared norms of the per-example gradients, `(B,)`."""
-        inner = self._outputs @ self._outputs.mT
+        inner = self.outputs @ self.outputs.mT
         # Not a product with 0 and 1: an infinite entry must neither become NaN nor disappear.
-        inner.masked_fill_(self._tokens.unsqueeze(1) != self._tokens.unsqueeze(2), 0.0)
-        return _total(inner, _norms(self._outputs), self._outputs.shape[2])
+        inner.masked_fill_(self.tokens.unsqueeze(1) != self.tokens.unsqueeze(2), 0.0)
+        return _total(inner, _norms(self.outputs), self.outputs.shape[2])
 
     def keep(self, finite: Tensor) -> None:
         """Make the gradients of other examples zero."""
-        self._outputs = only(finite, self._outputs)
+        self.outputs = only(finite, self.outputs)
 
     def weighted(self, factors: Tensor) -> Weighted:
         """Return `sum_i factors[i] * g_i`."""
-        outputs = self._outputs * factors.double().view(-1, 1, 1)
+        outputs = self.outputs * factors.double().view(-1, 1, 1)
+        pieces = zip(torch.split(outputs, SINGLE), torch.split(self.tokens, SINGLE), strict=True)
         sums = [
-            torch.ops.aten.embedding_dense_backward(some, tokens, self._rows, -1, False)
-            for some, tokens in zip(
-                torch.split(outputs, SINGLE), torch.split(self._tokens, SINGLE), strict=True
-            )
+            torch.ops.aten.embedding_dense_backward(some, tokens, self.rows, -1, False)
+            for some, tokens in pieces
         ]
         return Weighted(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
+
+
+def clipped_sums(
+    losses: Tensor, parts: Mapping[nn.Parameter, Part], clip: float, chosen: Tensor | None = None
+) -> tuple[Tensor, dict[nn.Parameter, Weighted]]:
+    """Return which examples have a finite loss and gradient, `(B,)`, and the sums of these clipped gradients.
+
+    With `chosen`, booleans `(B,)`, those alone are in the sums, and nothing is decided by a tensor's values.
+    """
+    squares = torch.stack([part.squares() for part in parts.values()]).sum(0)
+    finite = losses.isfinite() & squares.isfinite()
+    if chosen is not None or not finite.all():
+        for part in parts.values():
+            part.keep(finite)
+        squares = only(finite, squares)
+    factors = clip_factors(squares, clip, next(iter(parts)).dtype)
+    if chosen is not None:
+        factors = only(chosen, factors)
+    return finite, {parameter: part.weighted(factors) for parameter, part in parts.items()}
+
+
+def put(sums: Mapping[nn.Parameter, Weighted], buffers: Buffers) -> None:
+    """Put the sums into the buffers; a parameter without a sum has zero."""
+    for parameter, buffer in buffers.items():
+        if parameter in sums:
+            sums[parameter].put_into(buffer)
+        else:
+            buffer.zero_()
 
 
 def squared(rows: Tensor) -> Tensor:

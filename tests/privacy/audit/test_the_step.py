@@ -1,4 +1,4 @@
-"""Audit of the clients' DP-SGD: `DpSgd`, with its batches, clipping and noise, on one weight."""
+"""Audit of the clients' DP-SGD: `PrivateSteps`, with its batches, clipping and noise, on one weight."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,10 @@ from torch import nn
 from fedsim.privacy.accounting import LocalSteps, known_cohort
 from fedsim.privacy.audit import Release, measure
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
-from fedsim.privacy.dp_sgd.release import DpSgd
-from fedsim.privacy.dp_sgd.sampling import Batches
-from fedsim.privacy.events import Noise, Relation
+from fedsim.privacy.dp_sgd.release import Batches
+from fedsim.privacy.dp_sgd.settings import DpSgdSettings
+from fedsim.privacy.dp_sgd.steps import PrivateSteps
+from fedsim.privacy.events import Noise
 from fedsim.privacy.randomness import SeededRandomness
 
 BATCHES = Batches.of(4, 2, steps=2)  # rate 1/2
@@ -26,6 +27,8 @@ def steps(noise_multiplier: float, *, clip: float = 1.0) -> Release:
     """
     model = nn.Linear(1, 1, bias=False)
     gradient = PrivateGradient(model, lambda outputs, labels: outputs.squeeze(1), clip=clip)
+    settings = DpSgdSettings(clip=clip, noise_multiplier=noise_multiplier, delta=1e-5)
+    planned = settings.planned_event(BATCHES, noise_multiplier, Noise.SEEDED, round_=1, client=0)
     labels = torch.zeros(4)
 
     def release(generator: np.random.Generator, trials: int, present: bool) -> NDArray[np.float64]:
@@ -35,9 +38,8 @@ def steps(noise_multiplier: float, *, clip: float = 1.0) -> Release:
         inputs = torch.tensor([[0.0], [0.0], [0.0], [100.0 * present]])
         sums = np.empty((trials, BATCHES.steps))
         for trial in range(trials):
-            client = DpSgd(gradient, BATCHES, noise_multiplier, Relation.ZERO_OUT, randomness, Noise.SEEDED)
-            for step in range(BATCHES.steps):
-                client.step(inputs, labels)
+            client = PrivateSteps(model, gradient, BATCHES, planned, randomness, inputs, labels)
+            for step, _ in enumerate(client):
                 sums[trial, step] = model.weight.grad.item() * BATCHES.denominator  # type: ignore[union-attr]
         return np.log1p(BATCHES.rate * np.expm1(sums - 0.5)).sum(axis=1)
 

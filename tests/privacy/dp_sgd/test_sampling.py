@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedsim.privacy.dp_sgd.sampling import Batches
+from fedsim.privacy.dp_sgd.release import Batches
 from fedsim.privacy.events import Noise, Sampling
 from fedsim.privacy.randomness import (
     KeyedRandomness,

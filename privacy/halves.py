@@ -1,4 +1,4 @@
-"""The client's half of a privacy mechanism."""
+"""The two halves of a privacy mechanism: the client's and the server's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.events import Event
@@ -14,7 +15,9 @@ from fedsim.privacy.randomness import Randomness
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    Losses = Callable[[Tensor, Tensor], Tensor]
+Sums = Mapping[str, NDArray[np.float64]]
+Losses = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Maps outputs and targets to the loss of each record, `(n,)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,9 @@ class Kernel(Protocol):
     """Computes the gradients of a model's local training; made once in a process."""
 
     def steps(self, inputs: Tensor, targets: Tensor, at: ClientRound) -> Steps:
-        """Return the steps of a client's training.
+        """Return the steps of a client's training on all its `inputs` and `targets`, `(records, ...)` each.
 
-        Args:
-            inputs: Of all its records, `(records, ...)`.
-            targets: Of all its records, `(records, ...)`.
-            at: The client's round.
-
-        Raises:
-            ValueError: No guarantee is known for the server's instructions.
+        Raises `ValueError` if no guarantee is known for the server's instructions.
         """
 
 
@@ -97,8 +94,7 @@ class ClientHalf:
         releases: Whether the client releases its update itself, so that its participations are counted.
         most: Most participations of a client; None: no limit.
         protects: Form of a protected update: a clipped `difference` for the server to noise, or a `model`, the
-        received one
-            plus a noised difference. Empty: the trained model, unprotected.
+            received one plus a noised difference. Empty: the trained model, unprotected.
     """
 
     releases: ClassVar[bool] = False
@@ -106,27 +102,66 @@ class ClientHalf:
     most: int | None = None
 
     def kernel(self, model: nn.Module, losses: Losses, plain: Kernel) -> Kernel:
-        """Return the kernel of local training.
-
-        Args:
-            model: Trained in place.
-            losses: Maps outputs and targets to the loss of each record.
-            plain: The kernel without privacy.
-
-        Raises:
-            ValueError: The mechanism can't train the model.
-        """
+        """Return the kernel that trains the model in place (`plain`: without privacy); `ValueError` if there is none."""
         return plain
 
     def check_instructions(self, at: ClientRound) -> None:
         """Raise `ValueError` if the server's instructions break the experiment's guarantee for this client."""
 
     def protect(self, update: NDArray[Any], metrics: Mapping[str, float], at: ClientRound) -> Protected:
-        """Protect an update.
+        """Protect an update: trained model minus received model, `(dimension,)`, which may be overwritten."""
+        raise NotImplementedError("a mechanism that protects updates must define protect")
+
+
+class Released(NamedTuple):
+    """A round's release.
+
+    Attributes:
+        mean: Noised mean update, by name.
+        metrics: Noised means of clients' metrics, by name.
+        event: For the ledger.
+    """
+
+    mean: Sums
+    metrics: Mapping[str, float]
+    event: Event
+
+
+class ServerHalf:
+    """The server's half of a mechanism. By default it does nothing: sums are used unchanged.
+
+    Attributes:
+        noises: Whether clients send clipped differences, and the server releases their noised sum in every round, also
+            in one without updates.
+        key: Secret key of the noise if it is kept between the sessions of a run; else empty.
+    """
+
+    noises: ClassVar[bool] = False
+    key: bytes = b""
+
+    def instructions(self) -> dict[str, Any]:
+        """Return instructions for clients, for a message's config."""
+        return {}
+
+    def prefetch(self, round_: int) -> None:
+        """Begin to draw a round's noise while clients train."""
+
+    def release(self, total: Sums, round_: int, reported: Mapping[str, float]) -> Released:
+        """Noise a round's sums.
 
         Args:
-            update: Trained model minus received model, `(dimension,)`; may be overwritten.
-            metrics: Of the training, by name.
-            at: The client's round.
+            total: Sum of the clipped updates, float64, by name; zeros without updates.
+            round_: From 1.
+            reported: Sums of the metrics of `Mechanism.metric_terms`, by their names in the ledger; 0 without updates.
+
+        Raises:
+            ValueError: The round can't be released, or was already.
         """
-        raise NotImplementedError("a mechanism that protects updates must define protect")
+        raise NotImplementedError("a mechanism that noises sums must define release")
+
+    def state(self) -> dict[str, Any]:
+        """Return the state that the next rounds depend on, without the key, as a tree for the checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; raises `ValueError` if it belongs to another mechanism."""
