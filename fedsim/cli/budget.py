@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
 from typer.core import TyperGroup
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import JSON, exit_codes
 from fedsim.errors import Refused
 
 if TYPE_CHECKING:
-    from fedsim.privacy.budget import Budget
+    from fedsim.privacy.budget import Budget, Table
 
-JSON = typer.Option("--json", help="Print JSON instead.")
+EMPHASIS = re.compile(r"\*(\S|\S.*?\S)\*")
 
 
 class Budgets(TyperGroup):
@@ -69,9 +72,7 @@ def _command(name: str, kind: type[Budget]) -> click.Command:
             if as_json:
                 typer.echo(json.dumps(plan.to_json()))
             else:
-                from fedsim.cli.budget_text import print_blocks
-
-                print_blocks(plan, Console())
+                _print_blocks(plan, Console())
 
     show.__signature__ = inspect.Signature(_parameters(kind))  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False)
@@ -85,13 +86,12 @@ def _parameters(kind: type[Budget]) -> list[inspect.Parameter]:
     for name, field in kind.model_fields.items():
         help_ = " ".join((field.description or "").split())
         metavar = next((text for text in field.metadata if isinstance(text, str)), None)
-        shows = not field.is_required() and field.default is not None
-        info = typer.Option(metavar=metavar, help=help_, show_default=shows)
+        info = typer.Option(metavar=metavar, help=help_)
         parameters.append(
             _parameter(name, field.annotation, info, ... if field.is_required() else field.default)
         )
     if kind.picture_help:
-        info = typer.Option("--out", metavar="FILE.png", help=kind.picture_help, show_default=False)
+        info = typer.Option("--out", metavar="FILE.png", help=kind.picture_help)
         parameters.append(_parameter("picture", Path | None, info, None))
     return [*parameters, _parameter("as_json", bool, JSON, False)]
 
@@ -101,3 +101,23 @@ def _parameter(name: str, of: Any, option: Any, default: Any) -> inspect.Paramet
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[of, option]
     )
+
+
+def _print_blocks(plan: Budget, console: Console) -> None:
+    """Print a budget's paragraphs and tables, each as soon as it is computed."""
+    for block in plan.blocks():
+        if isinstance(block, str):
+            console.print(EMPHASIS.sub(r"[bold]\1[/bold]", escape(block)), highlight=False)
+            continue
+        if block.title:
+            console.print(f"\n[bold]{escape(block.title)}[/bold]", highlight=False)
+        console.print(_grid(block))
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(box=None, padding=(0, table.gap, 0, 0), header_style="dim")
+    for index, column in enumerate(table.columns):
+        grid.add_column(column, justify="left" if table.named and index == 0 else "right")
+    for row in table.rows:
+        grid.add_row(*row)
+    return grid

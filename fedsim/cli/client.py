@@ -7,36 +7,25 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import PARENT, QUIET, exit_codes
 
-ON = typer.Option("--on", metavar="HOST:PORT", help="The server.", show_default=False)
+ON = typer.Option("--on", metavar="HOST:PORT", help="The server.")
 KEYS = typer.Option(
     metavar="DIR",
     help="This client's folder of `fedsim keys`. Needed but for --insecure.",
-    show_default=False,
 )
-PARTITION = typer.Option(
-    min=0, metavar="I", help="Its number, from 0 on. Default: the number of its keys.", show_default=False
-)
-OF = typer.Option(
-    min=1, metavar="N", help="How many clients there are. Default: as many as have keys.", show_default=False
-)
+PARTITION = typer.Option(min=0, metavar="I", help="Its number, from 0 on. Default: the number of its keys.")
+OF = typer.Option(min=1, metavar="N", help="How many clients there are. Default: as many as have keys.")
 DATA = typer.Option(
     metavar="PATH",
     help="Its own examples (.npz, .parquet, .txt), which stay here. Default: its share of the experiment's data.",
-    show_default=False,
 )
-STATE = typer.Option(
-    metavar="DIR", help="What it keeps from run to run; its own, and one that lasts.", show_default=False
-)
+STATE = typer.Option(metavar="DIR", help="What it keeps from run to run; its own, and one that lasts.")
 ONLY = typer.Option(
     metavar="CONFIG.toml",
     help="Take part in this experiment alone; may be given more than once.",
-    show_default=False,
 )
 INSECURE = typer.Option("--insecure", help="Neither TLS nor keys, for a server on this machine alone.")
-QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
-PARENT = typer.Option("--parent-pid", hidden=True)
 
 
 def client(

@@ -9,38 +9,30 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import JSON, exit_codes
 
 RUNS = typer.Argument(
     metavar="RUNS...",
     help="Run directories, sweep directories, folders of runs, or globs of these.",
-    show_default=False,
 )
 ADVERSARY = typer.Option(
     metavar="NAME",
     help="Adversary of the shown epsilons: released-models, known-cohort, server. Default: the one with most epsilons.",
-    show_default=False,
 )
 METRIC = typer.Option(
     metavar="NAME",
     help="What is compared: a column of the runs' rows by its last value; or seconds or bytes, of all rounds. "
     "Default: the headline metric of the task.",
-    show_default=False,
 )
 BY = typer.Option(
     metavar="KEY",
     help="A setting that distinguishes lines, as client.learning-rate. Default: only the mechanism does.",
-    show_default=False,
 )
-TASK = typer.Option(metavar="NAME", help="Of runs of several tasks, the one to compare.", show_default=False)
-OUT = typer.Option(metavar="DIR", help="Write pictures there, each as PNG and SVG.", show_default=False)
-CSV = typer.Option("--csv", metavar="FILE", help="Write the table as CSV.", show_default=False)
-LATEX = typer.Option(metavar="FILE", help="Write the table as LaTeX, for booktabs.", show_default=False)
-HTML = typer.Option(
-    metavar="FILE", help="Write one interactive page, which needs no network.", show_default=False
-)
-JSON = typer.Option("--json", help="Print JSON instead.")
-
+TASK = typer.Option(metavar="NAME", help="Of runs of several tasks, the one to compare.")
+OUT = typer.Option(metavar="DIR", help="Write pictures there, each as PNG and SVG.")
+CSV = typer.Option("--csv", metavar="FILE", help="Write the table as CSV.")
+LATEX = typer.Option(metavar="FILE", help="Write the table as LaTeX, for booktabs.")
+HTML = typer.Option(metavar="FILE", help="Write one interactive page, which needs no network.")
 WIDE = 160  # characters of a line in a file or a pipe
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -83,8 +85,7 @@ class _Follower:
         metrics: Of the run's task.
     """
 
-    def __init__(self, console: Console, name: str) -> None:
-        self.console = console
+    def __init__(self, name: str) -> None:
         self.name = name
         self.metrics = Scoring().metrics
         self.rounds = self.done_before = 0
@@ -147,8 +148,8 @@ class PlainLines(_Follower):
 class LiveTable(_Follower):
     """The last rounds, and the time left, redrawn in a terminal."""
 
-    def __init__(self, console: Console, name: str, live: Live) -> None:
-        super().__init__(console, name)
+    def __init__(self, name: str, live: Live) -> None:
+        super().__init__(name)
         self.rows: list[Mapping[str, Any]] = []
         self.live = live
 
@@ -197,10 +198,10 @@ def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
     if quiet:
         yield Silent()
     elif not console.is_terminal:
-        yield PlainLines(console, name)
+        yield PlainLines(name)
     else:
-        with Live(Text(f"{name}: preparing data and workers"), console=console, transient=False) as live:
-            yield LiveTable(console, name, live)
+        with Live(Text(f"{name}: preparing data and workers"), console=console) as live:
+            yield LiveTable(name, live)
 
 
 def summary_of(run: Run) -> str:
@@ -214,3 +215,11 @@ def summary_of(run: Run) -> str:
     best = metric.best(values)
     scores = "" if best is None else f"{metric.name} {metric.text(values[-1])} (best {metric.text(best)}), "
     return f"{scores}{len(rows)} rounds{took}: {from_here(run.path)}"
+
+
+def tell(done: Run, silent: bool, as_json: bool) -> None:
+    """Print a run's result."""
+    if as_json:
+        typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
+    elif not silent:
+        typer.echo(summary_of(done))

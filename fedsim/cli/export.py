@@ -9,24 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import JSON, exit_codes
+
+RUN = typer.Argument(metavar="RUN", help="The run directory of a completed run, or a copy.")
+DIR = typer.Argument(metavar="DIR", help="The folder, which must not exist.")
+PRIVATE = typer.Option("--private", help="Also copy private files; the folder must then not be published.")
 
 
 def export(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN", help="The run directory of a completed run, or a copy.", show_default=False
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder, which must not exist.", show_default=False)
-    ],
-    private: Annotated[
-        bool,
-        typer.Option("--private", help="Also copy private files; the folder must then not be published."),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    run: Annotated[Path, RUN],
+    out: Annotated[Path, DIR],
+    private: Annotated[bool, PRIVATE] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Make a publishable folder of a run, and say which epsilon covers it.
 

@@ -8,18 +8,15 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import exit_codes
 from fedsim.errors import Refused
 
-DIR = typer.Argument(metavar="DIR", help="A new folder; with --add, one made before.", show_default=False)
-CLIENTS = typer.Option(min=1, metavar="N", help="How many clients.", show_default=False)
-ADD = typer.Option(
-    min=1, metavar="N", help="Add clients to a folder made before, instead.", show_default=False
-)
+DIR = typer.Argument(metavar="DIR", help="A new folder; with --add, one made before.")
+CLIENTS = typer.Option(min=1, metavar="N", help="How many clients.")
+ADD = typer.Option(min=1, metavar="N", help="Add clients to a folder made before, instead.")
 HOST = typer.Option(
     metavar="NAME|IP",
     help="What clients call the server by, beside localhost; may be given more than once.",
-    show_default=False,
 )
 DAYS = typer.Option(min=1, max=36500, metavar="D", help="Days for which the certificates are valid.")
 

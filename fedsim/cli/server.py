@@ -7,32 +7,24 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import PARENT, exit_codes
 from fedsim.errors import Refused
 
 MIB = 2**20
 
-KEYS = typer.Option(
-    metavar="DIR", help="The server's folder of those that `fedsim keys` made.", show_default=False
-)
-STATE = typer.Option(
-    metavar="DIR", help="Keeps the runs, and state that must survive a restart.", show_default=False
-)
+KEYS = typer.Option(metavar="DIR", help="The server's folder of those that `fedsim keys` made.")
+STATE = typer.Option(metavar="DIR", help="Keeps the runs, and state that must survive a restart.")
 HOST = typer.Option(
     metavar="ADDRESS",
     help="What to listen on. Default: all addresses of this machine; with --insecure 127.0.0.1.",
-    show_default=False,
 )
 PORT = typer.Option(min=0, max=65535, metavar="N", help="0: a free one.")
 MAX_MESSAGE = typer.Option(min=1, metavar="MIB", help="Largest accepted request.")
-MAX_NODES = typer.Option(
-    min=1, metavar="N", help="Clients joined at a time. Default: all registered.", show_default=False
-)
+MAX_NODES = typer.Option(min=1, metavar="N", help="Clients joined at a time. Default: all registered.")
 JOINS = typer.Option(min=1, metavar="N", help="How often clients may join.")
 INSECURE = typer.Option(
     "--insecure", help="No TLS, no keys, no credential: on this machine alone, for trying things out."
 )
-PARENT = typer.Option("--parent-pid", hidden=True)
 
 
 def server(
@@ -58,9 +50,8 @@ def server(
         from fedsim.deployment.server.serve import Settings, serve
 
         if insecure:
-            typer.echo(
-                "fedsim server: --insecure: no TLS, no keys; anyone on this machine may use it", err=True
-            )
+            said = "fedsim server: --insecure: no TLS, no keys; anyone on this machine may use it"
+            typer.echo(said, err=True)
         serve(
             Settings(
                 keys=None if keys is None else ServerKeys.load(keys),
