@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,8 +107,7 @@ def sweep(
     with exit_codes():
         from fedsim.cli.sweep_view import following, show
         from fedsim.references import see_folders
-        from fedsim.sweeps.grid import parse_grid
-        from fedsim.sweeps.ranges import Search
+        from fedsim.sweeps.points import Search, parse_grid
         from fedsim.sweeps.run import MOST, make_plan, play_plan, resume_sweep
         from fedsim.tracking import tracker_of
 
@@ -124,21 +123,15 @@ def sweep(
         _check(configs or [], resume, options)
         pruning = _pruning(prune, details)
         trackers = [tracker_of(text) for text in track or ()]
-        plan = None
-        if resume is None:
+        play: Callable[..., Sweep]
+        if resume is not None:
+            play = partial(resume_sweep, resume)
+        else:
+            points, searched = parse_grid(grid or []), Search.of(search, ranges or [])
             most = UNLIMITED if yes else MOST
-            plan = make_plan(
-                configs or [],
-                parse_grid(grid or []),
-                overrides or [],
-                seeds,
-                Search.of(search, ranges or []),
-                most,
-                pruning,
-            )
+            plan = make_plan(configs or [], points, overrides or [], seeds, searched, most, pruning)
+            play = partial(play_plan, plan, out)
         with following(Console(), quiet or as_json) as progress:
-            go_on = partial(resume_sweep, resume or "")
-            play = go_on if plan is None else partial(play_plan, plan, out)
             done = play(
                 workers=workers,
                 engine=engine,

@@ -18,10 +18,9 @@ from fedsim.privacy.settings import Section, kebab
 from fedsim.privacy.validation import one_line
 from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
-from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
 from fedsim.sweeps.planned_run import PlannedRun
+from fedsim.sweeps.points import Grid, Search, grid_of, points_of, value_of
 from fedsim.sweeps.pruning import Pruning, brackets_of, with_metric
-from fedsim.sweeps.ranges import Search
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LONGEST = 120  # characters of a run's name

@@ -14,7 +14,7 @@ from fedsim import Experiment, Refused, Run, RunFailed
 from fedsim.cli import app
 from fedsim.progress import Silent
 from fedsim.sweeps import Pruning, State
-from fedsim.sweeps.messages import Ended, Order
+from fedsim.sweeps.pool import Ended, Order
 from fedsim.sweeps.worker import play
 from fedsim.tracking import numbers_of, packed, tracker_of
 from tests.conftest import experiment
