@@ -8,13 +8,11 @@ import typer
 
 from fedsim.cli import listing
 from fedsim.cli.budget import budget
-from fedsim.cli.client import client
 from fedsim.cli.compare import compare
 from fedsim.cli.deploy import follow, stop, up
 from fedsim.cli.export import export
-from fedsim.cli.keys import keys
+from fedsim.cli.federation import client, keys, server
 from fedsim.cli.running import resume, run
-from fedsim.cli.server import server
 from fedsim.cli.sweep import sweep
 
 app = typer.Typer(
