@@ -12,8 +12,7 @@ from rich.console import Console
 from fedsim.cli.shared import JSON, exit_codes
 
 RUNS = typer.Argument(
-    metavar="RUNS...",
-    help="Run directories, sweep directories, folders of runs, or globs of these.",
+    metavar="RUNS...", help="Run directories, sweep directories, folders of runs, or globs of these."
 )
 ADVERSARY = typer.Option(
     metavar="NAME",

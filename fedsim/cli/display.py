@@ -73,17 +73,18 @@ def privacy_of(row: Mapping[str, Any]) -> str:
         return ""
     return (
         f"epsilon {', '.join(spent)} ({row['unit']}, {row['relation']}, delta {row['delta']:g}; "
-        f"z {row['noise-multiplier']:.4g}, q {row['sampling-rate']:.4g}, "
-        f"{row['dp-steps']} steps)"
+        f"z {row['noise-multiplier']:.4g}, q {row['sampling-rate']:.4g}, {row['dp-steps']} steps)"
     )
 
 
-class _Follower:
-    """State of both displays: the number of rounds, the first of this session, the time of a round.
+def bar(part: float, width: int) -> Text:
+    """Draw a progress bar: `part` of `width` characters."""
+    full = round(width * part)
+    return Text.assemble(("━" * full, "green"), ("━" * (width - full), "dim"))
 
-    Attributes:
-        metrics: Of the run's task.
-    """
+
+class _Follower(Progress):
+    """State of both displays: the task's metrics, the number of rounds, the first of this session, and times."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -93,13 +94,11 @@ class _Follower:
         self.seconds = 0.0
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Note the beginning of the session's first round."""
         self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
         if (path / "manifest.json").is_file():  # a run followed from its beginning has none yet
             self.metrics = Run(path).scoring.metrics
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Note the round's duration, if known."""
         self.seconds += row.get("seconds", 0.0)
 
     def left(self, row: Mapping[str, Any]) -> str:
@@ -167,8 +166,15 @@ class LiveTable(_Follower):
         super().round_done(row)
         self.rows.append(row)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        scores = [metric.name for metric in self.metrics]
-        for column in ("round", *scores, "loss", "train loss", "clients", "failed", "seconds"):
+        for column in (
+            "round",
+            *(metric.name for metric in self.metrics),
+            "loss",
+            "train loss",
+            "clients",
+            "failed",
+            "seconds",
+        ):
             table.add_column(column, justify="right")
         for shown in self.rows[-LINES:]:
             table.add_row(
@@ -181,11 +187,9 @@ class LiveTable(_Follower):
                 f"{shown['seconds']:.1f}" if "seconds" in shown else "-",
             )
         done = row["round"] / self.rounds
-        bar = "━" * round(30 * done)
         table.caption = Text.assemble(
             ("".join(f"{said}\n" for said in (released_of(row), privacy_of(row)) if said), ""),
-            (bar, "green"),
-            ("━" * (30 - len(bar)), "dim"),
+            bar(done, 30),
             f"  {', '.join(filter(None, (f'{done:.0%}', self.left(row))))}",
         )
         table.caption_justify = "left"

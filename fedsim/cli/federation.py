@@ -15,8 +15,7 @@ DIR = typer.Argument(metavar="DIR", help="A new folder; with --add, one made bef
 CLIENTS = typer.Option(min=1, metavar="N", help="How many clients.")
 ADD = typer.Option(min=1, metavar="N", help="Add clients to a folder made before, instead.")
 HOST = typer.Option(
-    metavar="NAME|IP",
-    help="What clients call the server by, beside localhost; may be given more than once.",
+    metavar="NAME|IP", help="What clients call the server by, beside localhost; may be given more than once."
 )
 DAYS = typer.Option(min=1, max=36500, metavar="D", help="Days for which the certificates are valid.")
 
@@ -104,8 +103,7 @@ def server(
 
 CLIENT_ON = typer.Option("--on", metavar="HOST:PORT", help="The server.")
 CLIENT_KEYS = typer.Option(
-    metavar="DIR",
-    help="This client's folder of `fedsim keys`. Needed but for --insecure.",
+    metavar="DIR", help="This client's folder of `fedsim keys`. Needed but for --insecure."
 )
 PARTITION = typer.Option(min=0, metavar="I", help="Its number, from 0 on. Default: the number of its keys.")
 OF = typer.Option(min=1, metavar="N", help="How many clients there are. Default: as many as have keys.")
@@ -115,8 +113,7 @@ DATA = typer.Option(
 )
 CLIENT_STATE = typer.Option(metavar="DIR", help="What it keeps from run to run; its own, and one that lasts.")
 ONLY = typer.Option(
-    metavar="CONFIG.toml",
-    help="Take part in this experiment alone; may be given more than once.",
+    metavar="CONFIG.toml", help="Take part in this experiment alone; may be given more than once."
 )
 CLIENT_INSECURE = typer.Option("--insecure", help="Neither TLS nor keys, for a server on this machine alone.")
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.display import duration, privacy_of, score_of
+from fedsim.cli.display import bar, duration, privacy_of, score_of
 from fedsim.results.directory import from_here
 from fedsim.results.disclosure import is_restricted
 from fedsim.sweeps.planned_run import PlannedRun
@@ -31,11 +30,10 @@ SHOWN = 12  # brackets listed
 NAMED = 3  # continuing settings listed
 
 
-class _Follower:
+class _Follower(SweepProgress):
     """State of both displays: the remaining runs, the progress of running ones, and the speed."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self) -> None:
         self.sweep: Sweep | None = None
         self.states: dict[str, State] = {}
         self.metrics: dict[str, Metric] = {}  # the headline metric of each remaining run
@@ -48,7 +46,6 @@ class _Follower:
         self._timed = True
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """Note the remaining runs."""
         self.sweep, self.began_at = sweep, time.perf_counter()
         # Runs that failed before are included if they are retried.
         self.states = sweep.states | {run.name: State.WAITING for run in todo}
@@ -59,28 +56,22 @@ class _Follower:
         self._timed = not any(is_restricted(run.experiment.privacy.noise) for run in todo)
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
-        """Note that a run has started."""
         self.rows[name] = (rounds, {"round": done})
         self.states[name] = State.RUNNING
         self._left[name] = self._work.get(name, 0) * (1 - done / rounds)
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
-        """Note a run's progress."""
         rounds, _ = self.rows[name]
         self.rows[name] = (rounds, row)
         self._come_to(name, self._work.get(name, 0) * (1 - row["round"] / rounds))
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """Note a run's final state."""
         self.states[name] = state
         self.rows.pop(name, None)
         if state is State.PRUNED:
             self._left[name] = 0.0  # no work was done for it
         elif state is not State.PAUSED:
             self._come_to(name, 0.0)
-
-    def decided(self, decision: Decision) -> None:
-        """Ignore it."""
 
     def _come_to(self, name: str, left: float) -> None:
         self._done += self._left.get(name, 0.0) - left
@@ -137,8 +128,8 @@ class PlainSweep(_Follower):
 class LiveSweep(_Follower):
     """The runs under way, and the time left, redrawn in a terminal."""
 
-    def __init__(self, console: Console, live: Live) -> None:
-        super().__init__(console)
+    def __init__(self, live: Live) -> None:
+        super().__init__()
         self.live = live
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
@@ -177,27 +168,21 @@ class LiveSweep(_Follower):
         if self.sweep is None:
             return
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for column, justify in (
-            ("run", "left"),
-            ("round", "right"),
-            (" or ".join(dict.fromkeys(metric.name for metric in self.metrics.values())), "right"),
-            ("privacy", "left"),
-        ):
-            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column("run", overflow="fold")
+        table.add_column("round", justify="right", overflow="fold")
+        score = " or ".join(dict.fromkeys(metric.name for metric in self.metrics.values()))
+        table.add_column(score, justify="right", overflow="fold")
+        table.add_column("privacy", overflow="fold")
         for name, (rounds, row) in self.rows.items():
             score = score_of(row, self.metrics[name])
             table.add_row(name, f"{row['round']}/{rounds}", score, privacy_of(row).partition(" (")[0])
         total = max(sum(self._work.values()), 1)
-        waiting = [name for name, state in self.states.items() if state is State.PAUSED]
-        if waiting:
-            table.add_row(f"{len(waiting)} at a rung, waiting for others", "", "", "")
-        part = 1 - sum(self._left.values()) / total
-        bar = "━" * round(WIDTH * part)
+        if waiting := self.count(State.PAUSED):
+            table.add_row(f"{waiting} at a rung, waiting for others", "", "", "")
         ended = "".join(f", {self.count(s)} {s}" for s in (State.PRUNED, State.FAILED) if self.count(s))
         foot = Text.assemble(
             f"{self.sweep.name}: {self.count(State.COMPLETED)} of {len(self.states)} runs done{ended}  ",
-            (bar, "green"),
-            ("━" * (WIDTH - len(bar)), "dim"),
+            bar(1 - sum(self._left.values()) / total, WIDTH),
             f"  {self.left().removeprefix(', ')}",
         )
         self.live.update(Group(table, foot), refresh=True)
@@ -209,10 +194,10 @@ def following(console: Console, quiet: bool) -> Iterator[SweepProgress]:
     if quiet:
         yield SilentSweep()
     elif not console.is_terminal:
-        yield PlainSweep(console)
+        yield PlainSweep()
     else:
         with Live(Text("starting workers"), console=console) as live:
-            yield LiveSweep(console, live)
+            yield LiveSweep(live)
 
 
 def show(sweep: Sweep, console: Console) -> None:
@@ -224,8 +209,7 @@ def show(sweep: Sweep, console: Console) -> None:
         console.print(Text(f"  {name}: {reason}"), soft_wrap=True)
     if sweep.failures:
         console.print("  --retry-failed tries these again", highlight=False)
-    path: Path = from_here(sweep.path)
-    console.print(Text(f"fedsim compare {path} shows the results"), soft_wrap=True)
+    console.print(Text(f"fedsim compare {from_here(sweep.path)} shows the results"), soft_wrap=True)
 
 
 def competing(sweep: Sweep) -> list[str]:

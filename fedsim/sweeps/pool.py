@@ -26,7 +26,6 @@ class Order:
     """A run for a worker.
 
     Attributes:
-        name: The run's name.
         path: Its directory.
         toml: The experiment, including every default.
         until: The round after which it pauses; None: it runs to its end.
@@ -72,12 +71,7 @@ OnMessage = Callable[[Order, Started | RoundDone | Ended], None]
 
 
 class WorkerProcess:
-    """A worker process.
-
-    Attributes:
-        order: Its current run.
-        ready: Whether it has loaded its modules.
-    """
+    """A worker process, its current run, and whether it is ready."""
 
     def __init__(self, log: IO[bytes]) -> None:
         self.order: Order | None = None

@@ -71,9 +71,8 @@ def with_metric(pruning: Pruning, runs: Iterable[PlannedRun]) -> Pruning:
     scorings = list({scoring.names: scoring for scoring in map(scoring_of, experiments.values())}.values())
     headlines = dict.fromkeys(scoring.headline.name for scoring in scorings)
     if pruning.metric is None and len(headlines) > 1:
-        raise Refused(
-            f"prune metric: is unset, and the arms have several headline metrics: {', '.join(headlines)}; allowed: loss"
-        )
+        said = f"the arms have several headline metrics: {', '.join(headlines)}; allowed: loss"
+        raise Refused(f"prune metric: is unset, and {said}")
     metric = pruning.metric or next(iter(headlines))
     for scoring in scorings:
         if metric not in scoring.names:
@@ -87,7 +86,6 @@ class Setting:
 
     Attributes:
         label: The varied settings, in words; may be empty.
-        runs: One for each seed.
     """
 
     label: str
@@ -170,15 +168,11 @@ def _bracket(label: str, settings: list[Setting], pruning: Pruning) -> Bracket:
     # A run always scores its last round.
     scored = max(min(run.experiment.server.evaluate_every, run.experiment.rounds) for run in runs)
     first = pruning.after or max(math.ceil(rounds / pruning.factor**2), scored)
+    where = f"--prune: {label}: the first rung, after round {first}"
     if first >= rounds:
-        raise Refused(
-            f"--prune: {label}: the first rung, after round {first}, must be before the last, {rounds}"
-        )
+        raise Refused(f"{where}, must be before the last, {rounds}")
     if first < scored:
-        raise Refused(
-            f"--prune: {label}: the first rung, after round {first}, comes before the first score, after round {scored} "
-            "(server.evaluate-every)"
-        )
+        raise Refused(f"{where}, comes before the first score, after round {scored} (server.evaluate-every)")
     rungs = [first]
     while rungs[-1] * pruning.factor < rounds:
         rungs.append(rungs[-1] * pruning.factor)

@@ -15,14 +15,9 @@ OVER = (State.COMPLETED, State.FAILED, State.PRUNED)
 
 
 class Schedule:
-    """Returns the next runs, and records pruned ones.
+    """Returns the next runs, and records pruned ones; the listener is called with decisions and pruned runs.
 
     Everything follows from the results on the disk, so a kill loses nothing.
-
-    Args:
-        directory: The sweep's directory.
-        listener: Called with decisions.
-        retry_failed: Retry failed runs.
     """
 
     def __init__(self, directory: SweepDirectory, listener: SweepProgress, *, retry_failed: bool) -> None:

@@ -45,11 +45,7 @@ class State(StrEnum):
 
 
 class Sweep:
-    """A sweep directory, finished or running.
-
-    Attributes:
-        path: The directory.
-    """
+    """A sweep directory, finished or running."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -112,8 +108,6 @@ class SweepDirectory:
     """A sweep directory, written by this process only; a context manager.
 
     Attributes:
-        path: The directory.
-        plan: The sweep's plan.
         states: The state of each run, by name.
     """
 
@@ -159,14 +153,12 @@ class SweepDirectory:
         if plan is not None and (
             {run.name: run.sha256 for run in plan.runs} != then or plan.pruning != stored.pruning
         ):
-            raise Refused(
-                f"--out {str(path)!r}: holds another sweep; a new directory, or the same plan, is needed"
-            )
+            needed = "a new directory, or the same plan, is needed"
+            raise Refused(f"--out {str(path)!r}: holds another sweep; {needed}")
         for run in stored.runs:
             if then.get(run.name) != run.sha256:
-                raise Refused(
-                    f"sweep {str(path)!r}: {run.name} would be another experiment with this version of fedsim"
-                )
+                said = f"{run.name} would be another experiment with this version of fedsim"
+                raise Refused(f"sweep {str(path)!r}: {said}")
         try:
             lock = Lock(path)
         except Refused as refused:

@@ -169,7 +169,7 @@ def test_a_sweep_says_nothing_of_times_that_are_not_public(noise: str, left: str
     setting = experiment(mechanism, f"privacy.noise={noise}")
     todo: Any = [SimpleNamespace(name="x", work=10, experiment=setting)]
     sweep: Any = SimpleNamespace(states={}, tree={}, name="s", path=Path("s"))
-    display = PlainSweep(Console())
+    display = PlainSweep()
     _SweepFollower.began(display, sweep, todo)
     assert display.left() == left
     display.run_started("x", 2, 0)
