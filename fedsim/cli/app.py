@@ -8,10 +8,9 @@ import typer
 
 from fedsim.cli import listing
 from fedsim.cli.budget import budget
-from fedsim.cli.compare import compare
 from fedsim.cli.deploy import follow, stop, up
-from fedsim.cli.export import export
 from fedsim.cli.federation import client, keys, server
+from fedsim.cli.finished import compare, export
 from fedsim.cli.running import resume, run
 from fedsim.cli.sweep import sweep
 

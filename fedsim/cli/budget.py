@@ -35,17 +35,15 @@ SHADES = ("#ccbb44", "#44aa99", "#228833", "#999933")
 EMPHASIS = re.compile(r"\*(\S|\S.*?\S)\*")
 
 
-class Budgets(TyperGroup):
+class _Budgets(TyperGroup):
     """The catalogue's budgets as commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return their names."""
         from fedsim.catalogue import BUDGETS
 
         return list(BUDGETS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a budget's command, or None."""
         from fedsim.catalogue import BUDGETS
         from fedsim.references import load_reference
 
@@ -53,7 +51,7 @@ class Budgets(TyperGroup):
 
 
 budget = typer.Typer(
-    cls=Budgets,
+    cls=_Budgets,
     help="Plan privacy before a run: epsilon from noise, noise from epsilon; bytes and seconds of secure aggregation.",
     no_args_is_help=True,
 )
@@ -93,9 +91,8 @@ def _parameters(kind: type[Budget]) -> list[inspect.Parameter]:
         help_ = " ".join((field.description or "").split())
         metavar = next((text for text in field.metadata if isinstance(text, str)), None)
         info = typer.Option(metavar=metavar, help=help_)
-        parameters.append(
-            _parameter(name, field.annotation, info, ... if field.is_required() else field.default)
-        )
+        default = inspect.Parameter.empty if field.is_required() else field.default
+        parameters.append(_parameter(name, field.annotation, info, default))
     if kind.picture_help:
         info = typer.Option("--out", metavar="FILE.png", help=kind.picture_help)
         parameters.append(_parameter("picture", Path | None, info, None))
@@ -103,10 +100,8 @@ def _parameters(kind: type[Budget]) -> list[inspect.Parameter]:
 
 
 def _parameter(name: str, of: Any, option: Any, default: Any) -> inspect.Parameter:
-    default = inspect.Parameter.empty if default is ... else default
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[of, option]
-    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=Annotated[of, option])
 
 
 def _print_blocks(plan: Budget, console: Console) -> None:

@@ -57,34 +57,30 @@ class ServerOptions:
         Both are options of the command with their values, beside --keys and --insecure.
         """
         if self.address is None:
-            needing = {"--keys": self.keys, "--insecure": self.insecure, **for_servers}
+            needing = {"keys": self.keys, "insecure": self.insecure, **for_servers}
             why = "is for a run on a server; --on HOST:PORT says which"
         else:
             needing, why = dict(for_engines), "is for a simulation, and can't stand beside --on"
         for option, given in needing.items():
             if given not in (None, False):
-                raise Refused(f"{option}: {why}")
+                raise Refused(f"--{option}: {why}")
 
     def follow(self, run: Submitted, out: Path | None, name: str, done: int | None) -> None:
         """Follow a run to its end, and print the result."""
         from fedsim.cli.display import following, tell
         from fedsim.deployment.operator.follow import follow
 
-        console = Console()
+        console, copy = Console(), out or Path("runs") / run.name
         with following(console, self.silent, name) as progress:
-            finished = follow(
-                run, out or Path("runs") / run.name, progress, _teller(console, self.silent), done
-            )
+            finished = follow(run, copy, progress, _teller(console, self.silent), done)
         tell(finished, self.silent, self.as_json)
 
 
 def _teller(console: Console, silent: bool) -> Callable[[str], None]:
     """Return a function that prints a line beside the progress: on stderr if stdout is kept clean."""
-    return (
-        partial(typer.echo, err=True)
-        if silent
-        else partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    )
+    if silent:
+        return partial(typer.echo, err=True)
+    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 def run_on(source: Path, overrides: list[str], where: ServerOptions, out: Path | None, detach: bool) -> None:

@@ -85,8 +85,7 @@ def run(
     how = _Options(runtime, out, track or (), quiet or as_json, as_json)
     where = ServerOptions(on, keys, insecure, how.silent, as_json)
     with exit_codes():
-        for_engines = {**_named(runtime), "--clients": clients, "--track": track}
-        where.check({"--detach": detach}, for_engines)
+        where.check({"detach": detach}, {**runtime, "clients": clients, "track": track})
         if on is not None:
             if source.is_dir() or run_config:
                 raise Refused("--on: takes an experiment file; `flwr run` runs other Flower apps on a server")
@@ -128,7 +127,7 @@ def resume(
     silent = quiet or as_json
     where = ServerOptions(on, keys, insecure, silent, as_json)
     with exit_codes():
-        where.check({}, {**_named(runtime), "--track": track})
+        where.check({}, {**runtime, "track": track})
         if on is not None:
             resume_on(path, where)
             return
@@ -142,10 +141,6 @@ def resume(
 
             done = go_on(path, progress, trackers, **runtime)
         tell(done, silent, as_json)
-
-
-def _named(runtime: Mapping[str, object]) -> dict[str, object]:
-    return {f"--{key}": value for key, value in runtime.items()}
 
 
 def _trackers(texts: Sequence[str]) -> list[Tracker]:
