@@ -59,11 +59,13 @@ class _Follower(SweepProgress):
         self.rows[name] = (rounds, {"round": done})
         self.states[name] = State.RUNNING
         self._left[name] = self._work.get(name, 0) * (1 - done / rounds)
+        self._draw()
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
         rounds, _ = self.rows[name]
         self.rows[name] = (rounds, row)
         self._come_to(name, self._work.get(name, 0) * (1 - row["round"] / rounds))
+        self._draw()
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         self.states[name] = state
@@ -72,6 +74,20 @@ class _Follower(SweepProgress):
             self._left[name] = 0.0  # no work was done for it
         elif state is not State.PAUSED:
             self._come_to(name, 0.0)
+        self._draw()
+
+    def decided(self, decision: Decision) -> None:
+        self._say(decided(decision))
+
+    def stopping(self) -> None:
+        with suppress(RuntimeError):  # the signal came while a line was being printed
+            self._say(STOPPING)
+
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+
+    def _draw(self) -> None:
+        """Redraw what is drawn."""
 
     def _come_to(self, name: str, left: float) -> None:
         self._done += self._left.get(name, 0.0) - left
@@ -99,9 +115,9 @@ class PlainSweep(_Follower):
         super().began(sweep, todo)
         over = self.count(State.COMPLETED, State.PRUNED)
         done = f", {over} done before" if over else ""
-        print(f"{sweep.name}: {len(self.states)} runs{done}, written to {from_here(sweep.path)}", flush=True)
+        self._say(f"{sweep.name}: {len(self.states)} runs{done}, written to {from_here(sweep.path)}")
         for line in competing(sweep):
-            print(line, flush=True)
+            self._say(line)
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         """Print a run's final state."""
@@ -110,19 +126,8 @@ class PlainSweep(_Follower):
         if state is State.PAUSED:
             return
         over = self.count(State.COMPLETED, State.FAILED, State.PRUNED)
-        print(
-            f"{over}/{len(self.states)} {name}: {state}{_result(row, self.metrics[name], reason)}{self.left()}",
-            flush=True,
-        )
-
-    def decided(self, decision: Decision) -> None:
-        """Print which settings continue."""
-        print(decided(decision), flush=True)
-
-    def stopping(self) -> None:
-        """Print that the current rounds are the last."""
-        with suppress(RuntimeError):  # the signal came while a line was being printed
-            print(STOPPING, flush=True)
+        said = _result(row, self.metrics[name], reason)
+        self._say(f"{over}/{len(self.states)} {name}: {state}{said}{self.left()}")
 
 
 class LiveSweep(_Follower):
@@ -136,33 +141,17 @@ class LiveSweep(_Follower):
         """Show the remaining runs."""
         super().began(sweep, todo)
         for line in competing(sweep):
-            self.live.console.print(Text(line))
-        self._draw()
-
-    def run_started(self, name: str, rounds: int, done: int) -> None:
-        """Show a run."""
-        super().run_started(name, rounds, done)
-        self._draw()
-
-    def round_done(self, name: str, row: Mapping[str, Any]) -> None:
-        """Show a run's progress."""
-        super().round_done(name, row)
+            self._say(line)
         self._draw()
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         """Remove a run, and show why it failed, if it did."""
-        super().run_ended(name, state, reason)
         if state is State.FAILED:
             self.live.console.print(Text(f"{name}: failed: {reason}", "red"))
-        self._draw()
+        super().run_ended(name, state, reason)
 
-    def decided(self, decision: Decision) -> None:
-        """Show which settings continue."""
-        self.live.console.print(Text(decided(decision)))
-
-    def stopping(self) -> None:
-        """Show that the current rounds are the last."""
-        self.live.console.print(STOPPING)
+    def _say(self, line: str) -> None:
+        self.live.console.print(Text(line))
 
     def _draw(self) -> None:
         if self.sweep is None:
@@ -220,11 +209,11 @@ def competing(sweep: Sweep) -> list[str]:
     brackets = brackets_of(plan.runs, plan.pruning)
     lines = []
     for bracket in brackets[:SHOWN]:
-        rungs = ", ".join(map(str, bracket.rungs))
-        said = f"{len(bracket.settings)} settings compete, after rounds {rungs} of {bracket.rounds}"
-        lines.append(
-            f"pruning: {bracket.label}: {said if bracket.rungs else 'one setting, which runs to its end'}"
-        )
+        said = "one setting, which runs to its end"
+        if bracket.rungs:
+            rungs = ", ".join(map(str, bracket.rungs))
+            said = f"{len(bracket.settings)} settings compete, after rounds {rungs} of {bracket.rounds}"
+        lines.append(f"pruning: {bracket.label}: {said}")
     rest = len(brackets) - SHOWN
     return lines + ([f"pruning: and {rest} more brackets"] if rest > 0 else [])
 
