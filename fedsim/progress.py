@@ -14,29 +14,26 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Listens to a run: once when its directory exists, then to each round, with its row of `metrics.jsonl`."""
+    """Listens to a run: once when its directory exists, then to each round, with its row of `metrics.jsonl`.
+
+    Its methods do nothing, for listeners that derive from it and need only some.
+    """
 
     def started(self, path: Path, rounds: int, done: int) -> None:
         """The run directory exists; `done` of `rounds` rounds were made before, and the next begins."""
+        return
 
     def round_done(self, row: Mapping[str, Any]) -> None:
         """A round has ended and is durable."""
+        return
 
     def stopping(self) -> None:
         """A signal came, and the current round is the last; called from the signal handler."""
+        return
 
 
-class Silent:
+class Silent(Progress):
     """A listener that ignores everything."""
-
-    def started(self, path: Path, rounds: int, done: int) -> None:
-        """Say nothing."""
-
-    def round_done(self, row: Mapping[str, Any]) -> None:
-        """Say nothing."""
-
-    def stopping(self) -> None:
-        """Say nothing."""
 
 
 _current: ContextVar[Progress | None] = ContextVar("progress", default=None)

@@ -1,8 +1,7 @@
 """Random streams, each named by its purpose.
 
-A stream is determined by `(seed, purpose, round, client)` and by nothing else, so the order in which
-clients run, the process that runs them and the number of workers leave every draw as it was. Nothing in
-fedsim draws from a global generator.
+A stream is determined by `(seed, purpose, round, client)` and by nothing else, so the order in which clients run, the
+process that runs them and the number of workers change no draw. Nothing in fedsim draws from a global generator.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 
-def _digest(seed: int, purpose: str, round_: int, client: int) -> bytes:
+def _key(seed: int, purpose: str, round_: int, client: int) -> int:
+    """Return the 128-bit key of a stream."""
     name = f"fedsim/{seed}/{purpose}/{round_}/{client}".encode()
-    return hashlib.blake2b(name, digest_size=16).digest()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
 
 
 def numpy_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> np.random.Generator:
@@ -40,8 +40,7 @@ def numpy_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -
     >>> numpy_stream(0, "cohort", round_=1).integers(1000, size=3).tolist()
     [111, 13, 713]
     """
-    key = int.from_bytes(_digest(seed, purpose, round_, client), "little")
-    return np.random.Generator(np.random.Philox(key=key))
+    return np.random.Generator(np.random.Philox(key=_key(seed, purpose, round_, client)))
 
 
 def noise_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> np.random.Generator:
@@ -49,19 +48,14 @@ def noise_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -
 
     PCG-64-DXSM, seeded by the same hash, draws float64 normals in four fifths of Philox's time.
     """
-    key = int.from_bytes(_digest(seed, purpose, round_, client), "little")
-    return np.random.Generator(np.random.PCG64DXSM(key))
-
-
-def _torch_seed(seed: int, purpose: str, round_: int, client: int) -> int:
-    return int.from_bytes(_digest(seed, purpose, round_, client)[:8], "little")
+    return np.random.Generator(np.random.PCG64DXSM(_key(seed, purpose, round_, client)))
 
 
 def torch_stream(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> torch.Generator:
     """Return the PyTorch generator (CPU) of one named stream; arguments as in `numpy_stream`."""
     import torch
 
-    return torch.Generator().manual_seed(_torch_seed(seed, purpose, round_, client))
+    return torch.Generator().manual_seed(_key(seed, purpose, round_, client) % 2**64)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import INSECURE, JSON, KEYS, ON, QUIET, exit_codes
 from fedsim.errors import Refused
 from fedsim.references import see_folders
 
@@ -21,20 +21,14 @@ if TYPE_CHECKING:
     from fedsim.deployment.operator.remote import Remote
     from fedsim.deployment.operator.submit import Submitted
 
-ON = typer.Option(
-    "--on", metavar="HOST:PORT", help="The server, which `fedsim server` starts.", show_default=False
-)
-KEYS = typer.Option(
-    metavar="DIR", help="The operator's folder of those that `fedsim keys` makes.", show_default=False
-)
-INSECURE = typer.Option("--insecure", help="The server was started with --insecure, on this machine.")
-DETACH = typer.Option("--detach", help="Start the run, and don't wait for it.")
-COPY = typer.Option(metavar="DIR", help="The copy of the run. Default: runs/NAME.", show_default=False)
-NAME = typer.Argument(
-    metavar="NAME", help="The run's name, as printed by `fedsim run --on`.", show_default=False
-)
-QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
-JSON = typer.Option("--json", help="Print JSON instead.")
+COPY = typer.Option(metavar="DIR", help="The copy of the run. Default: runs/NAME.")
+NAME = typer.Argument(metavar="NAME", help="The run's name, as printed by `fedsim run --on`.")
+NOW = typer.Option("--now", help="End it at once, in the middle of a round.")
+CONFIG = typer.Argument(metavar="CONFIG.toml", help="The experiment file.")
+CLIENTS = typer.Option(metavar="N", min=1, help="How many; sets data.clients. Default: data.clients.")
+OVERRIDE = typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5.")
+OUT = typer.Option(metavar="DIR", help="The run directory, which must not exist. Default: runs/NAME.")
+KEEP = typer.Option(metavar="DIR", help="Keep keys, states and logs in this new folder.")
 
 
 @dataclass(frozen=True)
@@ -60,47 +54,33 @@ class ServerOptions:
     def check(self, for_servers: Mapping[str, object], for_engines: Mapping[str, object]) -> None:
         """Refuse options for a server without --on, and options for engines with it.
 
-        Args:
-            for_servers: Options of this command that need --on, with their values.
-            for_engines: Options that contradict it.
-
-        Raises:
-            Refused: An option does not fit.
+        Both are options of the command with their values, beside --keys and --insecure.
         """
         if self.address is None:
-            needing = {"--keys": self.keys, "--insecure": self.insecure, **for_servers}
+            needing = {"keys": self.keys, "insecure": self.insecure, **for_servers}
             why = "is for a run on a server; --on HOST:PORT says which"
         else:
             needing, why = dict(for_engines), "is for a simulation, and can't stand beside --on"
         for option, given in needing.items():
             if given not in (None, False):
-                raise Refused(f"{option}: {why}")
+                raise Refused(f"--{option}: {why}")
 
     def follow(self, run: Submitted, out: Path | None, name: str, done: int | None) -> None:
         """Follow a run to its end, and print the result."""
-        from fedsim.cli.display import following
-        from fedsim.cli.running import tell
+        from fedsim.cli.display import following, tell
         from fedsim.deployment.operator.follow import follow
 
-        console = Console()
+        console, copy = Console(), out or Path("runs") / run.name
         with following(console, self.silent, name) as progress:
-            finished = follow(
-                run, out or Path("runs") / run.name, progress, _teller(console, self.silent), done
-            )
+            finished = follow(run, copy, progress, _teller(console, self.silent), done)
         tell(finished, self.silent, self.as_json)
 
 
 def _teller(console: Console, silent: bool) -> Callable[[str], None]:
     """Return a function that prints a line beside the progress: on stderr if stdout is kept clean."""
-    return (
-        partial(typer.echo, err=True)
-        if silent
-        else partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    )
-
-
-def _ignore(line: str) -> None:
-    """Print nothing: errors are printed at the end."""
+    if silent:
+        return partial(typer.echo, err=True)
+    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 def run_on(source: Path, overrides: list[str], where: ServerOptions, out: Path | None, detach: bool) -> None:
@@ -159,7 +139,7 @@ def stop(
     on: Annotated[str, ON],
     keys: Annotated[Path | None, KEYS] = None,
     insecure: Annotated[bool, INSECURE] = False,
-    now: Annotated[bool, typer.Option("--now", help="End it at once, in the middle of a round.")] = False,
+    now: Annotated[bool, NOW] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """End a run on a server after the current round; `fedsim resume --on` resumes it."""
@@ -174,35 +154,11 @@ def stop(
 
 
 def up(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="The experiment file.", show_default=False)
-    ],
-    clients: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="How many; sets data.clients. Default: data.clients.", show_default=False
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The run directory, which must not exist. Default: runs/NAME.",
-            show_default=False,
-        ),
-    ] = None,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Keep keys, states and logs in this new folder.", show_default=False
-        ),
-    ] = None,
+    config: Annotated[Path, CONFIG],
+    clients: Annotated[int | None, CLIENTS] = None,
+    overrides: Annotated[list[str] | None, OVERRIDE] = None,
+    out: Annotated[Path | None, OUT] = None,
+    keep: Annotated[Path | None, KEEP] = None,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -212,26 +168,14 @@ def up(
     """
     with exit_codes():
         see_folders([Path.cwd(), config.absolute().parent])
-        _up(config, clients, overrides or [], out, keep, quiet or as_json, as_json)
+        from fedsim.cli.display import following, tell
+        from fedsim.deployment import local
+        from fedsim.deployment.operator.submit import experiment_for
 
-
-def _up(
-    config: Path,
-    clients: int | None,
-    overrides: list[str],
-    out: Path | None,
-    keep: Path | None,
-    silent: bool,
-    as_json: bool,
-) -> None:
-    from fedsim.cli.display import following
-    from fedsim.cli.running import tell
-    from fedsim.deployment import local
-    from fedsim.deployment.operator.submit import experiment_for
-
-    changes = overrides if clients is None else [*overrides, f"data.clients={clients}"]
-    experiment = experiment_for(config, changes, loopback=True)
-    console = Console()
-    with following(console, silent, experiment.name) as progress:
-        done = local.up(experiment, out, keep, progress, _ignore if silent else _teller(console, silent))
-    tell(done, silent, as_json)
+        changes = [*(overrides or []), *([] if clients is None else [f"data.clients={clients}"])]
+        experiment = experiment_for(config, changes, loopback=True)
+        console, silent = Console(), quiet or as_json
+        teller = (lambda line: None) if silent else _teller(console, silent)  # errors are printed at the end
+        with following(console, silent, experiment.name) as progress:
+            done = local.up(experiment, out, keep, progress, teller)
+        tell(done, silent, as_json)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -71,20 +73,20 @@ def privacy_of(row: Mapping[str, Any]) -> str:
         return ""
     return (
         f"epsilon {', '.join(spent)} ({row['unit']}, {row['relation']}, delta {row['delta']:g}; "
-        f"z {row['noise-multiplier']:.4g}, q {row['sampling-rate']:.4g}, "
-        f"{row['dp-steps']} steps)"
+        f"z {row['noise-multiplier']:.4g}, q {row['sampling-rate']:.4g}, {row['dp-steps']} steps)"
     )
 
 
-class _Follower:
-    """State of both displays: the number of rounds, the first of this session, the time of a round.
+def bar(part: float, width: int) -> Text:
+    """Draw a progress bar: `part` of `width` characters."""
+    full = round(width * part)
+    return Text.assemble(("━" * full, "green"), ("━" * (width - full), "dim"))
 
-    Attributes:
-        metrics: Of the run's task.
-    """
 
-    def __init__(self, console: Console, name: str) -> None:
-        self.console = console
+class _Follower(Progress):
+    """State of both displays: the task's metrics, the number of rounds, the first of this session, and times."""
+
+    def __init__(self, name: str) -> None:
         self.name = name
         self.metrics = Scoring().metrics
         self.rounds = self.done_before = 0
@@ -92,13 +94,11 @@ class _Follower:
         self.seconds = 0.0
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Note the beginning of the session's first round."""
         self.rounds, self.done_before, self.began = rounds, done, time.perf_counter()
         if (path / "manifest.json").is_file():  # a run followed from its beginning has none yet
             self.metrics = Run(path).scoring.metrics
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Note the round's duration, if known."""
         self.seconds += row.get("seconds", 0.0)
 
     def left(self, row: Mapping[str, Any]) -> str:
@@ -147,8 +147,8 @@ class PlainLines(_Follower):
 class LiveTable(_Follower):
     """The last rounds, and the time left, redrawn in a terminal."""
 
-    def __init__(self, console: Console, name: str, live: Live) -> None:
-        super().__init__(console, name)
+    def __init__(self, name: str, live: Live) -> None:
+        super().__init__(name)
         self.rows: list[Mapping[str, Any]] = []
         self.live = live
 
@@ -166,8 +166,15 @@ class LiveTable(_Follower):
         super().round_done(row)
         self.rows.append(row)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        scores = [metric.name for metric in self.metrics]
-        for column in ("round", *scores, "loss", "train loss", "clients", "failed", "seconds"):
+        for column in (
+            "round",
+            *(metric.name for metric in self.metrics),
+            "loss",
+            "train loss",
+            "clients",
+            "failed",
+            "seconds",
+        ):
             table.add_column(column, justify="right")
         for shown in self.rows[-LINES:]:
             table.add_row(
@@ -180,11 +187,9 @@ class LiveTable(_Follower):
                 f"{shown['seconds']:.1f}" if "seconds" in shown else "-",
             )
         done = row["round"] / self.rounds
-        bar = "━" * round(30 * done)
         table.caption = Text.assemble(
             ("".join(f"{said}\n" for said in (released_of(row), privacy_of(row)) if said), ""),
-            (bar, "green"),
-            ("━" * (30 - len(bar)), "dim"),
+            bar(done, 30),
             f"  {', '.join(filter(None, (f'{done:.0%}', self.left(row))))}",
         )
         table.caption_justify = "left"
@@ -197,10 +202,10 @@ def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
     if quiet:
         yield Silent()
     elif not console.is_terminal:
-        yield PlainLines(console, name)
+        yield PlainLines(name)
     else:
-        with Live(Text(f"{name}: preparing data and workers"), console=console, transient=False) as live:
-            yield LiveTable(console, name, live)
+        with Live(Text(f"{name}: preparing data and workers"), console=console) as live:
+            yield LiveTable(name, live)
 
 
 def summary_of(run: Run) -> str:
@@ -214,3 +219,11 @@ def summary_of(run: Run) -> str:
     best = metric.best(values)
     scores = "" if best is None else f"{metric.name} {metric.text(values[-1])} (best {metric.text(best)}), "
     return f"{scores}{len(rows)} rounds{took}: {from_here(run.path)}"
+
+
+def tell(done: Run, silent: bool, as_json: bool) -> None:
+    """Print a run's result."""
+    if as_json:
+        typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
+    elif not silent:
+        typer.echo(summary_of(done))

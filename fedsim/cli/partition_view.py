@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.data import DataSpec, FederatedData
+from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 
@@ -32,80 +30,59 @@ COLOURS = (
 )
 
 
-@dataclass(frozen=True)
 class View:
-    """Summary of a partition.
+    """Summary of an experiment's partition.
 
     Attributes:
         sizes: Examples of each client, `(clients,)`.
         labels: Number of each client's examples with each label, `(clients, classes)`, or `(clients, 0)`.
     """
 
-    name: str
-    source: str
-    partition: str
-    data: DataSpec
-    test_examples: int
-    names: tuple[str, ...]
-    sizes: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    sha256: str
-
-    @classmethod
-    def of(cls, experiment: Experiment, data: FederatedData) -> View:
-        """Summarise an experiment's data."""
-        return cls(
-            experiment.name,
-            experiment.data.source,
-            experiment.data.partition,
-            data.spec,
-            len(data.test),
-            data.names,
-            data.sizes(),
-            data.labels(),
-            data.sha256,
-        )
+    def __init__(self, experiment: Experiment, data: FederatedData) -> None:
+        self.name = experiment.name
+        self.source = f"{experiment.data.source}, {experiment.data.partition}"
+        self.data = data
+        self.sizes = data.sizes()
+        self.labels = data.labels()
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for JSON."""
+        spec = self.data.spec
         return {
             "clients": len(self.sizes),
-            "names": list(self.names),
+            "names": list(self.data.names),
             "sizes": self.sizes.tolist(),
             "labels": self.labels.tolist(),
-            "test-examples": self.test_examples,
-            "kind": str(self.data.kind),
-            "shape": list(self.data.shape),
-            "classes": self.data.classes,
-            "sha256": self.sha256,
-        } | ({"values": self.data.values} if self.data.values else {})
-
-    def _targets(self) -> str:
-        if not self.data.values:
-            return f"{self.data.classes} classes"
-        return f"{self.data.values} real-valued target{'s' * (self.data.values > 1)}"
+            "test-examples": len(self.data.test),
+            "kind": str(spec.kind),
+            "shape": list(spec.shape),
+            "classes": spec.classes,
+            "sha256": self.data.sha256,
+            **({"values": spec.values} if spec.values else {}),
+        }
 
     def show(self, console: Console) -> None:
         """Print figures and a bar for each client (of many, the largest)."""
         low, middle, high = np.quantile(self.sizes, [0, 0.5, 1]).astype(int)
-        console.print(
-            f"[bold]{self.name}[/bold]: {self.source}, {self.partition}; {self.data.kind} "
-            f"{'x'.join(map(str, self.data.shape))}, {self._targets()}"
-        )
+        spec = self.data.spec
+        shape = "x".join(map(str, spec.shape))
+        plural = "s" if spec.values > 1 else ""
+        targets = f"{spec.values} real-valued target{plural}" if spec.values else f"{spec.classes} classes"
+        console.print(f"[bold]{self.name}[/bold]: {self.source}; {spec.kind} {shape}, {targets}")
         console.print(
             f"{self.sizes.sum():,} examples with {len(self.sizes):,} clients "
-            f"(smallest {low:,}, median {middle:,}, largest {high:,}); {self.test_examples:,} in the central test set"
+            f"(smallest {low:,}, median {middle:,}, largest {high:,}); {len(self.data.test):,} in the central test set"
         )
-        console.print(f"data-sha256 {self.sha256}\n")
+        console.print(f"data-sha256 {self.data.sha256}\n")
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("client", justify="right", max_width=24, no_wrap=True)
         table.add_column("examples", justify="right")
         if self.labels.shape[1]:
             table.add_column("labels", justify="right")
         table.add_column(self._legend(), no_wrap=True)
-        shown = range(len(self.sizes))[:MOST]
-        for client in shown:
-            cells = [self.names[client] if self.names else str(client), f"{self.sizes[client]:,}"]
+        names = self.data.names or [str(client) for client in range(len(self.sizes))]
+        for client, name in enumerate(names[:MOST]):
+            cells = [name, f"{self.sizes[client]:,}"]
             if self.labels.shape[1]:
                 cells.append(str(np.count_nonzero(self.labels[client])))
             table.add_row(*cells, self._bar(client))
@@ -116,11 +93,9 @@ class View:
             )
 
     def _legend(self) -> Text:
-        classes = min(self.labels.shape[1], len(COLOURS))
-        return Text.assemble(
-            "examples by label: " if classes else "examples",
-            *[(f"█{k} ", COLOURS[k]) for k in range(classes)],
-        )
+        colours = COLOURS[: self.labels.shape[1]]
+        keys = [(f"█{label} ", colour) for label, colour in enumerate(colours)]
+        return Text.assemble("examples by label: " if keys else "examples", *keys)
 
     def _bar(self, client: int) -> Text:
         """Draw a client's examples, coloured by label if there are few labels."""
@@ -128,7 +103,7 @@ class View:
         if not 0 < self.labels.shape[1] <= len(COLOURS):
             return Text("█" * max(round(self.sizes[client] * scale), 1), COLOURS[0])
         ends = np.round(np.cumsum(self.labels[client]) * scale).astype(int)
-        widths = np.diff(np.concatenate([[0], ends]))
+        widths = np.diff(ends, prepend=0)
         return Text.assemble(*[("█" * int(width), COLOURS[k]) for k, width in enumerate(widths)])
 
     def draw(self, path: Path) -> None:
@@ -154,7 +129,7 @@ class View:
             bars.set(xlabel="client")
         bars.bar(range(clients), self.sizes, width=1.0 if clients > 60 else 0.8, color=COLOURS[0])
         bars.set(ylabel="examples", xlim=(-0.5, clients - 0.5))
-        bars.set_title(f"{self.name}: {self.source}, {self.partition}, {clients:,} clients", loc="left")
+        bars.set_title(f"{self.name}: {self.source}, {clients:,} clients", loc="left")
         bars.spines[["top", "right"]].set_visible(False)
         try:
             figure.savefig(path, dpi=150)

@@ -1,59 +1,159 @@
-"""`fedsim run`, for experiments and for Flower apps."""
+"""`fedsim run` and `fedsim resume`, for experiments and for Flower apps."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from fedsim.cli.deploy import ServerOptions, resume_on, run_on
+from fedsim.cli.shared import ADDRESS, INSECURE, JSON, KEYS, ON, QUIET, SET, exit_codes
 from fedsim.errors import Refused
+from fedsim.references import see_folders
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
-    from fedsim.results import Run
     from fedsim.tracking import Tracker
+
+SOURCE = typer.Argument(
+    metavar="CONFIG.toml | APP_DIR", help="The experiment file, or the folder of any Flower app."
+)
+RUN = typer.Argument(metavar="RUN", help="The run directory of a run that has not ended well.")
+RUN_CONFIG = typer.Option(
+    "--run-config",
+    "-c",
+    metavar="'KEY=VALUE ...' | FILE.toml",
+    help="Override an app's run config, as in flwr run.",
+)
+CLIENTS = typer.Option(metavar="N", help="An app's clients. Default: its num-supernodes, else 10.")
+ENGINE = typer.Option(
+    metavar="ENGINE", help="local (worker processes), ray (actors of a cluster) or sequential (this process)."
+)
+WORKERS = typer.Option(metavar="N", help="Worker processes or actors; 0: one for each core.")
+OUT = typer.Option(metavar="DIR", help="The run directory, which must not exist. Default: runs/NAME-TIME.")
+DETACH = typer.Option("--detach", help="Start the run, and don't wait for it.")
+TRACK = typer.Option(
+    metavar="mlflow | tensorboard[:PLACE] | MODULE:CLASS",
+    help="Tell this tracker, too: MLflow at a URI, TensorBoard in a folder, or one's own class.",
+)
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class _Options:
     """The options that experiments and apps share."""
 
-    engine: str | None
-    workers: int | None
-    address: str | None
+    runtime: Mapping[str, Any]  # engine, workers, address; None: unset
     out: Path | None
+    track: Sequence[str]
     silent: bool
     as_json: bool
-    track: tuple[str, ...] = ()
-
-    def trackers(self) -> list[Tracker]:
-        """Return the trackers of `--track`; raises `Refused`."""
-        if not self.track:
-            return []
-        from fedsim.tracking import tracker_of
-
-        return [tracker_of(text) for text in self.track]
 
 
-def run_file(file: Path, overrides: list[str], how: RunOptions) -> None:
-    """Run an experiment file."""
-    from fedsim.experiment import Experiment
+def run(
+    source: Annotated[Path, SOURCE],
+    overrides: Annotated[list[str] | None, SET] = None,
+    run_config: Annotated[list[str] | None, RUN_CONFIG] = None,
+    clients: Annotated[int | None, CLIENTS] = None,
+    engine: Annotated[str | None, ENGINE] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    address: Annotated[str | None, ADDRESS] = None,
+    out: Annotated[Path | None, OUT] = None,
+    on: Annotated[str | None, ON] = None,
+    keys: Annotated[Path | None, KEYS] = None,
+    insecure: Annotated[bool, INSECURE] = False,
+    detach: Annotated[bool, DETACH] = False,
+    track: Annotated[list[str] | None, TRACK] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Run an experiment, or any Flower app, and write a run directory.
 
-    runtime = {"engine": how.engine, "workers": how.workers, "address": how.address}
-    changes = [f"runtime.{key}={value}" for key, value in runtime.items() if value is not None]
-    _run_experiment(Experiment.load(file, [*overrides, *changes]), how.out, how)
+    The engine and the number of workers change how long it takes, never the result: the same experiment with
+    the same seed gives the same bits. An experiment takes --set; an app takes --run-config and --clients.
+
+    With --on the experiment runs on a server, by its clients, and the run directory is copied here. Ctrl-C lets go
+    of it, and the run goes on: `fedsim follow` and `fedsim stop` are for it.
+    """
+    runtime = {"engine": engine, "workers": workers, "address": address}
+    how = _Options(runtime, out, track or (), quiet or as_json, as_json)
+    where = ServerOptions(on, keys, insecure, how.silent, as_json)
+    with exit_codes():
+        where.check({"detach": detach}, {**runtime, "clients": clients, "track": track})
+        if on is not None:
+            if source.is_dir() or run_config:
+                raise Refused("--on: takes an experiment file; `flwr run` runs other Flower apps on a server")
+            see_folders([Path.cwd(), source.absolute().parent])
+            run_on(source, overrides or [], where, out, detach)
+            return
+        if source.is_dir():
+            _run_app(source, overrides or [], run_config or [], clients, how)
+            return
+        for option, given in (("--run-config", run_config), ("--clients", clients is not None)):
+            if given:
+                raise Refused(f"{option}: is for Flower apps; an experiment file takes --set")
+        see_folders([Path.cwd(), source.absolute().parent])  # for "module:callable"
+        from fedsim.experiment import Experiment
+
+        changes = [f"runtime.{key}={value}" for key, value in runtime.items() if value is not None]
+        _run_experiment(Experiment.load(source, [*(overrides or []), *changes]), how)
 
 
-def run_app(
-    folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: RunOptions
+def resume(
+    path: Annotated[Path, RUN],
+    engine: Annotated[str | None, ENGINE] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    address: Annotated[str | None, ADDRESS] = None,
+    on: Annotated[str | None, ON] = None,
+    keys: Annotated[Path | None, KEYS] = None,
+    insecure: Annotated[bool, INSECURE] = False,
+    track: Annotated[list[str] | None, TRACK] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Go on with a run that was killed, interrupted or failed.
+
+    It continues after its last whole round, and ends with the bits that it would have had without the interruption,
+    on any engine and with any number of workers. With --on it continues at its server, and RUN is its copy
+    here or its name.
+    """
+    runtime: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
+    silent = quiet or as_json
+    where = ServerOptions(on, keys, insecure, silent, as_json)
+    with exit_codes():
+        where.check({}, {**runtime, "track": track})
+        if on is not None:
+            resume_on(path, where)
+            return
+        see_folders([Path.cwd()])
+        from fedsim.cli.display import following, tell
+        from fedsim.results.resumption import examine
+
+        name, trackers = examine(path).manifest["name"], _trackers(track or ())
+        with following(Console(), silent, name) as progress:
+            from fedsim.simulate import resume as go_on
+
+            done = go_on(path, progress, trackers, **runtime)
+        tell(done, silent, as_json)
+
+
+def _trackers(texts: Sequence[str]) -> list[Tracker]:
+    """Return the trackers of `--track`; raises `Refused`."""
+    if not texts:
+        return []
+    from fedsim.tracking import tracker_of
+
+    return [tracker_of(text) for text in texts]
+
+
+def _run_app(
+    folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: _Options
 ) -> None:
     """Run a Flower app; Flower's log is its progress."""
     from fedsim.flower.app import FlowerApp, parse_overrides
@@ -67,57 +167,26 @@ def run_app(
     if is_fedsim(app):
         config = app.fused(changes)
         out = how.out or (Path(str(config["run-dir"])) if config["run-dir"] else None)
-        experiment = experiment_of(config, clients, how.engine, how.workers, how.address)
-        _run_experiment(experiment, out, how)
+        _run_experiment(experiment_of(config, clients, **how.runtime), replace(how, out=out))
         return
     if how.track:
         raise Refused(f"--track {how.track[0]!r}: is for experiments; fedsim knows no metrics of other apps")
+    from fedsim.cli.display import tell
+
     with _no_stdout() if how.silent else nullcontext():
-        done = simulate(
-            folder,
-            changes,
-            clients,
-            how.out,
-            engine=how.engine,
-            workers=how.workers,
-            address=how.address,
-            quiet=how.silent,
-        )
+        done = simulate(folder, changes, clients, how.out, **how.runtime, quiet=how.silent)
     tell(done, how.silent, how.as_json)
 
 
-def resume(path: Path, how: RunOptions) -> None:
-    """Go on with a run."""
-    from fedsim.cli.display import following
-    from fedsim.results.resumption import examine
+def _run_experiment(experiment: Experiment, how: _Options) -> None:
+    from fedsim.cli.display import following, tell
 
-    name, trackers = examine(path).manifest["name"], how.trackers()
-    with following(Console(), how.silent, name) as progress:
-        from fedsim.simulate import resume as go_on
-
-        done = go_on(path, progress, trackers, engine=how.engine, workers=how.workers, address=how.address)
-    tell(done, how.silent, how.as_json)
-
-
-def _run_experiment(experiment: Experiment, out: Path | None, how: RunOptions) -> None:
-    from fedsim.cli.display import following
-
-    trackers = how.trackers()
+    trackers = _trackers(how.track)
     with following(Console(), how.silent, experiment.name) as progress:
         from fedsim.simulate import run
 
-        done = run(experiment, out, progress, trackers)
+        done = run(experiment, how.out, progress, trackers)
     tell(done, how.silent, how.as_json)
-
-
-def tell(done: Run, silent: bool, as_json: bool) -> None:
-    """Print a run's result."""
-    if as_json:
-        typer.echo(json.dumps({"run": str(done.path), "status": done.status, **done.manifest["final"]}))
-    elif not silent:
-        from fedsim.cli.display import summary_of
-
-        typer.echo(summary_of(done))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,145 +11,87 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from fedsim.cli.exit_codes import exit_codes
+from fedsim.cli.shared import ADDRESS, JSON, QUIET, exit_codes
 from fedsim.errors import Refused
 
 if TYPE_CHECKING:
     from fedsim.sweeps import Pruning, Sweep
 
+CONFIGS = typer.Argument(
+    metavar="CONFIG.toml ...",
+    help="Experiment files, each an arm of the sweep; or one sweep file, with a table [sweep].",
+)
+GRID = typer.Option(
+    "--grid",
+    metavar="KEY=V1,V2,...",
+    help="Vary a key, as in --grid client.learning-rate=0.1,0.3; several: every combination.",
+)
+SET = typer.Option("--set", metavar="KEY=VALUE", help="Override a key of all runs.")
+SEEDS = typer.Option(
+    metavar="N",
+    help="Runs of each point: the experiment's seed and those after it. Default: the sweep file's, or 1.",
+)
+SEARCH = typer.Option(metavar="N", help="Draw N points at random; each is run with each of the grid.")
+RANGES = typer.Option(
+    "--range",
+    metavar="KEY=LOW:HIGH[:log]",
+    help="Range that --search draws from, uniformly or, with log, log-uniformly.",
+)
+PRUNE = typer.Option(
+    "--prune", help="Stop settings early that score worse than others of the same arm, data and privacy."
+)
+PRUNE_FACTOR = typer.Option(
+    metavar="N",
+    help="One in N settings continues after a rung; the next rung is at N times the rounds. Default: 3.",
+)
+PRUNE_AFTER = typer.Option(
+    metavar="N", help="Rounds up to the first rung. Default: all, divided twice by the factor."
+)
+PRUNE_METRIC = typer.Option(
+    metavar="NAME", help="A metric of the task, or loss, on the test set. Default: the headline metric."
+)
+PRUNE_WITHIN = typer.Option(
+    metavar="KEY", help="A further varied key; settings with different values don't compete."
+)
+WORKERS = typer.Option(metavar="N", help="Runs at the same time; 0: one for each core (of ray: one).")
+OUT = typer.Option(
+    metavar="DIR", help="The sweep directory; one with the same plan is continued. Default: runs/NAME."
+)
+ENGINE = typer.Option(
+    metavar="ENGINE", help="sequential: a process plays a run; ray: a Ray cluster plays its clients."
+)
+RESUME = typer.Option(metavar="DIR", help="Go on with this sweep; no CONFIG is needed then.")
+RETRY_FAILED = typer.Option("--retry-failed", help="Try those runs again that failed before.")
+TRACK = typer.Option(
+    metavar="mlflow | tensorboard[:PLACE] | MODULE:CLASS",
+    help="Tell this tracker of each run, too: MLflow at a URI, TensorBoard in a folder, or one's own class.",
+)
+YES = typer.Option("--yes", help="Allow more than 200 runs.")
 UNLIMITED = 10**9  # runs
 
 
 def sweep(
-    configs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="CONFIG.toml ...",
-            help="Experiment files, each an arm of the sweep; or one sweep file, with a table [sweep].",
-            show_default=False,
-        ),
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--grid",
-            metavar="KEY=V1,V2,...",
-            help="Vary a key, as in --grid client.learning-rate=0.1,0.3; several: every combination.",
-            show_default=False,
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of all runs.", show_default=False),
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Runs of each point: the experiment's seed and those after it. Default: the sweep file's, or 1.",
-            show_default=False,
-        ),
-    ] = None,
-    search: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Draw N points at random; each is run with each of the grid.",
-            show_default=False,
-        ),
-    ] = None,
-    ranges: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--range",
-            metavar="KEY=LOW:HIGH[:log]",
-            help="Range that --search draws from, uniformly or, with log, log-uniformly.",
-            show_default=False,
-        ),
-    ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Stop settings early that score worse than others of the same arm, data and privacy.",
-        ),
-    ] = False,
-    prune_factor: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="One in N settings continues after a rung; the next rung is at N times the rounds. Default: 3.",
-            show_default=False,
-        ),
-    ] = None,
-    prune_after: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Rounds up to the first rung. Default: all, divided twice by the factor.",
-            show_default=False,
-        ),
-    ] = None,
-    prune_metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A metric of the task, or loss, on the test set. Default: the headline metric.",
-            show_default=False,
-        ),
-    ] = None,
-    prune_within: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY",
-            help="A further varied key; settings with different values don't compete.",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(metavar="N", help="Runs at the same time; 0: one for each core (of ray: one).")
-    ] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The sweep directory; one with the same plan is continued. Default: runs/NAME.",
-            show_default=False,
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="ENGINE",
-            help="sequential: a process plays a run; ray: a Ray cluster plays its clients.",
-        ),
-    ] = "sequential",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Of a Ray cluster. Default: this machine alone.", show_default=False
-        ),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Go on with this sweep; no CONFIG is needed then.", show_default=False
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try those runs again that failed before.")
-    ] = False,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="mlflow | tensorboard[:PLACE] | MODULE:CLASS",
-            help="Tell this tracker of each run, too: MLflow at a URI, TensorBoard in a folder, or one's own class.",
-            show_default=False,
-        ),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Allow more than 200 runs.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    configs: Annotated[list[Path] | None, CONFIGS] = None,
+    grid: Annotated[list[str] | None, GRID] = None,
+    overrides: Annotated[list[str] | None, SET] = None,
+    seeds: Annotated[int | None, SEEDS] = None,
+    search: Annotated[int | None, SEARCH] = None,
+    ranges: Annotated[list[str] | None, RANGES] = None,
+    prune: Annotated[bool, PRUNE] = False,
+    prune_factor: Annotated[int | None, PRUNE_FACTOR] = None,
+    prune_after: Annotated[int | None, PRUNE_AFTER] = None,
+    prune_metric: Annotated[str | None, PRUNE_METRIC] = None,
+    prune_within: Annotated[list[str] | None, PRUNE_WITHIN] = None,
+    workers: Annotated[int, WORKERS] = 0,
+    out: Annotated[Path | None, OUT] = None,
+    engine: Annotated[str, ENGINE] = "sequential",
+    address: Annotated[str | None, ADDRESS] = None,
+    resume: Annotated[Path | None, RESUME] = None,
+    retry_failed: Annotated[bool, RETRY_FAILED] = False,
+    track: Annotated[list[str] | None, TRACK] = None,
+    yes: Annotated[bool, YES] = False,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run every combination of experiments, settings and seeds, side by side.
 
@@ -165,8 +107,7 @@ def sweep(
     with exit_codes():
         from fedsim.cli.sweep_view import following, show
         from fedsim.references import see_folders
-        from fedsim.sweeps.grid import parse_grid
-        from fedsim.sweeps.ranges import Search
+        from fedsim.sweeps.points import Search, parse_grid
         from fedsim.sweeps.run import MOST, make_plan, play_plan, resume_sweep
         from fedsim.tracking import tracker_of
 
@@ -182,21 +123,15 @@ def sweep(
         _check(configs or [], resume, options)
         pruning = _pruning(prune, details)
         trackers = [tracker_of(text) for text in track or ()]
-        plan = None
-        if resume is None:
+        play: Callable[..., Sweep]
+        if resume is not None:
+            play = partial(resume_sweep, resume)
+        else:
+            points, searched = parse_grid(grid or []), Search.of(search, ranges or [])
             most = UNLIMITED if yes else MOST
-            plan = make_plan(
-                configs or [],
-                parse_grid(grid or []),
-                overrides or [],
-                seeds,
-                Search.of(search, ranges or []),
-                most,
-                pruning,
-            )
+            plan = make_plan(configs or [], points, overrides or [], seeds, searched, most, pruning)
+            play = partial(play_plan, plan, out)
         with following(Console(), quiet or as_json) as progress:
-            go_on = partial(resume_sweep, resume or "")
-            play = go_on if plan is None else partial(play_plan, plan, out)
             done = play(
                 workers=workers,
                 engine=engine,

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.display import duration, privacy_of, score_of
+from fedsim.cli.display import bar, duration, privacy_of, score_of
 from fedsim.results.directory import from_here
 from fedsim.results.disclosure import is_restricted
 from fedsim.sweeps.planned_run import PlannedRun
@@ -31,11 +30,10 @@ SHOWN = 12  # brackets listed
 NAMED = 3  # continuing settings listed
 
 
-class _Follower:
+class _Follower(SweepProgress):
     """State of both displays: the remaining runs, the progress of running ones, and the speed."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self) -> None:
         self.sweep: Sweep | None = None
         self.states: dict[str, State] = {}
         self.metrics: dict[str, Metric] = {}  # the headline metric of each remaining run
@@ -48,7 +46,6 @@ class _Follower:
         self._timed = True
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
-        """Note the remaining runs."""
         self.sweep, self.began_at = sweep, time.perf_counter()
         # Runs that failed before are included if they are retried.
         self.states = sweep.states | {run.name: State.WAITING for run in todo}
@@ -59,28 +56,38 @@ class _Follower:
         self._timed = not any(is_restricted(run.experiment.privacy.noise) for run in todo)
 
     def run_started(self, name: str, rounds: int, done: int) -> None:
-        """Note that a run has started."""
         self.rows[name] = (rounds, {"round": done})
         self.states[name] = State.RUNNING
         self._left[name] = self._work.get(name, 0) * (1 - done / rounds)
+        self._draw()
 
     def round_done(self, name: str, row: Mapping[str, Any]) -> None:
-        """Note a run's progress."""
         rounds, _ = self.rows[name]
         self.rows[name] = (rounds, row)
         self._come_to(name, self._work.get(name, 0) * (1 - row["round"] / rounds))
+        self._draw()
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
-        """Note a run's final state."""
         self.states[name] = state
         self.rows.pop(name, None)
         if state is State.PRUNED:
             self._left[name] = 0.0  # no work was done for it
         elif state is not State.PAUSED:
             self._come_to(name, 0.0)
+        self._draw()
 
     def decided(self, decision: Decision) -> None:
-        """Ignore it."""
+        self._say(decided(decision))
+
+    def stopping(self) -> None:
+        with suppress(RuntimeError):  # the signal came while a line was being printed
+            self._say(STOPPING)
+
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+
+    def _draw(self) -> None:
+        """Redraw what is drawn."""
 
     def _come_to(self, name: str, left: float) -> None:
         self._done += self._left.get(name, 0.0) - left
@@ -108,9 +115,9 @@ class PlainSweep(_Follower):
         super().began(sweep, todo)
         over = self.count(State.COMPLETED, State.PRUNED)
         done = f", {over} done before" if over else ""
-        print(f"{sweep.name}: {len(self.states)} runs{done}, written to {from_here(sweep.path)}", flush=True)
+        self._say(f"{sweep.name}: {len(self.states)} runs{done}, written to {from_here(sweep.path)}")
         for line in competing(sweep):
-            print(line, flush=True)
+            self._say(line)
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         """Print a run's final state."""
@@ -119,85 +126,52 @@ class PlainSweep(_Follower):
         if state is State.PAUSED:
             return
         over = self.count(State.COMPLETED, State.FAILED, State.PRUNED)
-        print(
-            f"{over}/{len(self.states)} {name}: {state}{_result(row, self.metrics[name], reason)}{self.left()}",
-            flush=True,
-        )
-
-    def decided(self, decision: Decision) -> None:
-        """Print which settings continue."""
-        print(decided(decision), flush=True)
-
-    def stopping(self) -> None:
-        """Print that the current rounds are the last."""
-        with suppress(RuntimeError):  # the signal came while a line was being printed
-            print(STOPPING, flush=True)
+        said = _result(row, self.metrics[name], reason)
+        self._say(f"{over}/{len(self.states)} {name}: {state}{said}{self.left()}")
 
 
 class LiveSweep(_Follower):
     """The runs under way, and the time left, redrawn in a terminal."""
 
-    def __init__(self, console: Console, live: Live) -> None:
-        super().__init__(console)
+    def __init__(self, live: Live) -> None:
+        super().__init__()
         self.live = live
 
     def began(self, sweep: Sweep, todo: Sequence[PlannedRun]) -> None:
         """Show the remaining runs."""
         super().began(sweep, todo)
         for line in competing(sweep):
-            self.live.console.print(Text(line))
-        self._draw()
-
-    def run_started(self, name: str, rounds: int, done: int) -> None:
-        """Show a run."""
-        super().run_started(name, rounds, done)
-        self._draw()
-
-    def round_done(self, name: str, row: Mapping[str, Any]) -> None:
-        """Show a run's progress."""
-        super().round_done(name, row)
+            self._say(line)
         self._draw()
 
     def run_ended(self, name: str, state: State, reason: str) -> None:
         """Remove a run, and show why it failed, if it did."""
-        super().run_ended(name, state, reason)
         if state is State.FAILED:
             self.live.console.print(Text(f"{name}: failed: {reason}", "red"))
-        self._draw()
+        super().run_ended(name, state, reason)
 
-    def decided(self, decision: Decision) -> None:
-        """Show which settings continue."""
-        self.live.console.print(Text(decided(decision)))
-
-    def stopping(self) -> None:
-        """Show that the current rounds are the last."""
-        self.live.console.print(STOPPING)
+    def _say(self, line: str) -> None:
+        self.live.console.print(Text(line))
 
     def _draw(self) -> None:
         if self.sweep is None:
             return
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for column, justify in (
-            ("run", "left"),
-            ("round", "right"),
-            (" or ".join(dict.fromkeys(metric.name for metric in self.metrics.values())), "right"),
-            ("privacy", "left"),
-        ):
-            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column("run", overflow="fold")
+        table.add_column("round", justify="right", overflow="fold")
+        score = " or ".join(dict.fromkeys(metric.name for metric in self.metrics.values()))
+        table.add_column(score, justify="right", overflow="fold")
+        table.add_column("privacy", overflow="fold")
         for name, (rounds, row) in self.rows.items():
             score = score_of(row, self.metrics[name])
             table.add_row(name, f"{row['round']}/{rounds}", score, privacy_of(row).partition(" (")[0])
         total = max(sum(self._work.values()), 1)
-        waiting = [name for name, state in self.states.items() if state is State.PAUSED]
-        if waiting:
-            table.add_row(f"{len(waiting)} at a rung, waiting for others", "", "", "")
-        part = 1 - sum(self._left.values()) / total
-        bar = "━" * round(WIDTH * part)
+        if waiting := self.count(State.PAUSED):
+            table.add_row(f"{waiting} at a rung, waiting for others", "", "", "")
         ended = "".join(f", {self.count(s)} {s}" for s in (State.PRUNED, State.FAILED) if self.count(s))
         foot = Text.assemble(
             f"{self.sweep.name}: {self.count(State.COMPLETED)} of {len(self.states)} runs done{ended}  ",
-            (bar, "green"),
-            ("━" * (WIDTH - len(bar)), "dim"),
+            bar(1 - sum(self._left.values()) / total, WIDTH),
             f"  {self.left().removeprefix(', ')}",
         )
         self.live.update(Group(table, foot), refresh=True)
@@ -209,10 +183,10 @@ def following(console: Console, quiet: bool) -> Iterator[SweepProgress]:
     if quiet:
         yield SilentSweep()
     elif not console.is_terminal:
-        yield PlainSweep(console)
+        yield PlainSweep()
     else:
         with Live(Text("starting workers"), console=console) as live:
-            yield LiveSweep(console, live)
+            yield LiveSweep(live)
 
 
 def show(sweep: Sweep, console: Console) -> None:
@@ -224,8 +198,7 @@ def show(sweep: Sweep, console: Console) -> None:
         console.print(Text(f"  {name}: {reason}"), soft_wrap=True)
     if sweep.failures:
         console.print("  --retry-failed tries these again", highlight=False)
-    path: Path = from_here(sweep.path)
-    console.print(Text(f"fedsim compare {path} shows the results"), soft_wrap=True)
+    console.print(Text(f"fedsim compare {from_here(sweep.path)} shows the results"), soft_wrap=True)
 
 
 def competing(sweep: Sweep) -> list[str]:
@@ -236,11 +209,11 @@ def competing(sweep: Sweep) -> list[str]:
     brackets = brackets_of(plan.runs, plan.pruning)
     lines = []
     for bracket in brackets[:SHOWN]:
-        rungs = ", ".join(map(str, bracket.rungs))
-        said = f"{len(bracket.settings)} settings compete, after rounds {rungs} of {bracket.rounds}"
-        lines.append(
-            f"pruning: {bracket.label}: {said if bracket.rungs else 'one setting, which runs to its end'}"
-        )
+        said = "one setting, which runs to its end"
+        if bracket.rungs:
+            rungs = ", ".join(map(str, bracket.rungs))
+            said = f"{len(bracket.settings)} settings compete, after rounds {rungs} of {bracket.rounds}"
+        lines.append(f"pruning: {bracket.label}: {said}")
     rest = len(brackets) - SHOWN
     return lines + ([f"pruning: and {rest} more brackets"] if rest > 0 else [])
 

@@ -17,10 +17,9 @@ from fedsim.experiment import Experiment
 from fedsim.privacy.settings import Section, kebab, one_line
 from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
-from fedsim.sweeps.grid import Grid, grid_of, points_of, value_of
 from fedsim.sweeps.planned_run import PlannedRun
+from fedsim.sweeps.points import Grid, Search, grid_of, points_of, value_of
 from fedsim.sweeps.pruning import Pruning, brackets_of, with_metric
-from fedsim.sweeps.ranges import Search
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LONGEST = 120  # characters of a run's name
@@ -35,8 +34,6 @@ class Arm:
         name: Prefix of its runs' names.
         toml: The experiment, as in its file.
         folder: Base folder of its relative paths, absolute.
-        overrides: Applied to all its runs.
-        grid: Varied settings.
     """
 
     name: str
@@ -49,8 +46,7 @@ class Arm:
     def read(cls, path: Path, name: str = "", overrides: Iterable[str] = (), grid: Grid | None = None) -> Arm:
         """Read an experiment file; `name` defaults to the experiment's."""
         experiment = Experiment.load(path)
-        text = path.read_text(encoding="utf-8")
-        folder = str(path.absolute().parent)
+        text, folder = path.read_text(encoding="utf-8"), str(path.absolute().parent)
         return cls(name or experiment.name, text, folder, tuple(overrides), dict(grid or {}))
 
     def with_more(self, overrides: Iterable[str], grid: Grid) -> Arm:
@@ -79,12 +75,10 @@ class Plan:
     """A sweep's arms, and all runs that follow from them.
 
     Attributes:
-        name: The sweep's name.
         seeds: Runs of each point, with the experiment's seed and those after it.
         arms: One or more, with distinct names.
         runs: All of them, in the order of arms, points, seeds.
         search: Random search in all arms, or None.
-        pruning: How settings are pruned; None: not at all.
     """
 
     name: str
@@ -131,11 +125,10 @@ def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[P
     if both := arm.grid.keys() & drawn[0].keys():
         raise Refused(f"--range {min(both)}: can't stand beside a grid of the same key; allowed: one of them")
     if seeds > 1 and "seed" in arm.grid:
-        raise Refused(
-            f"arm {arm.name!r}: seeds = {seeds} can't stand beside a grid of seed; allowed: one of them"
-        )
+        said = f"seeds = {seeds} can't stand beside a grid of seed; allowed: one of them"
+        raise Refused(f"arm {arm.name!r}: {said}")
     runs = []
-    fixed = tuple(text for text in arm.overrides if _key(text) != "seed")
+    without_seed = replace(arm, overrides=tuple(text for text in arm.overrides if _key(text) != "seed"))
     for texts in ({**point, **sample} for point in points_of(arm.grid) for sample in drawn):
         changes = [f"{key}={text}" for key, text in texts.items()]
         first = arm.experiment(changes)
@@ -143,7 +136,7 @@ def _runs_of(arm: Arm, seeds: int, drawn: Sequence[Mapping[str, str]]) -> list[P
         for seed in range(first.seed, first.seed + seeds):
             experiment = first
             if seed != first.seed:
-                experiment = replace(arm, overrides=fixed).experiment([*changes, f"seed={seed}"])
+                experiment = without_seed.experiment([*changes, f"seed={seed}"])
             sha256 = experiment_sha256(experiment.to_toml())
             runs.append(PlannedRun(_name(arm.name, point, seed), arm.name, point, seed, experiment, sha256))
     return runs
@@ -155,12 +148,10 @@ def _name(arm: str, point: Mapping[str, Any], seed: int) -> str:
     >>> _name("dp", {"privacy.dp-fedavg.epsilon": 2.0, "seed": 7}, 7)
     'dp-epsilon-2.0-s7'
     """
-    shortened = Counter(key.rpartition(".")[2] for key in point)
-    parts = [arm]
-    for key, value in point.items():
-        last = key.rpartition(".")[2]
-        if key != "seed":
-            parts.append(f"{last if shortened[last] == 1 else key}-{value}")
+    last = {key: key.rpartition(".")[2] for key in point}
+    counts = Counter(last.values())
+    short = {key: last[key] if counts[last[key]] == 1 else key for key in point if key != "seed"}
+    parts = [arm, *(f"{short[key]}-{point[key]}" for key in short)]
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))
     return f"{plain[:LONGEST]}-s{seed}"
 
@@ -171,8 +162,7 @@ def _with_names_of_their_own(runs: list[PlannedRun]) -> list[PlannedRun]:
     named = []
     for run in runs:
         seen[run.name] += 1
-        name = run.name if seen[run.name] == 1 else f"{run.name}-{seen[run.name]}"
-        named.append(replace(run, name=name))
+        named.append(run if seen[run.name] == 1 else replace(run, name=f"{run.name}-{seen[run.name]}"))
     return named
 
 

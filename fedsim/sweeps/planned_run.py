@@ -15,10 +15,7 @@ class PlannedRun:
 
     Attributes:
         name: Name of its directory, below `runs/`.
-        arm: Its arm.
         point: The varied settings, by key.
-        seed: The experiment's seed.
-        experiment: The experiment.
         sha256: Hash of the experiment, as in the run's manifest.
     """
 
@@ -32,9 +29,5 @@ class PlannedRun:
     @property
     def work(self) -> int:
         """Relative duration: local epochs, or steps, of all rounds."""
-        experiment = self.experiment
-        return (
-            experiment.rounds
-            * experiment.server.cohort
-            * (experiment.client.steps or experiment.client.epochs)
-        )
+        experiment, client = self.experiment, self.experiment.client
+        return experiment.rounds * experiment.server.cohort * (client.steps or client.epochs)

@@ -1,4 +1,4 @@
-"""Runs a sweep in parallel: persistent worker processes, each with one run at a time."""
+"""Runs a sweep in parallel: persistent worker processes, each with one run at a time, and their messages."""
 
 from __future__ import annotations
 
@@ -8,27 +8,70 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any
 
 from fedsim.errors import RunFailed
 from fedsim.runtime.local import KEEP_MEMORY, ONE_THREAD
-from fedsim.sweeps.messages import Ended, Order, Ready, RoundDone, Started
 from fedsim.sweeps.state import State
 
 STARTS = 3  # workers in a row that may end before they are ready
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run for a worker.
+
+    Attributes:
+        path: Its directory.
+        toml: The experiment, including every default.
+        until: The round after which it pauses; None: it runs to its end.
+        trackers: A pickled list of `Tracker`; empty: none.
+    """
+
+    name: str
+    path: Path
+    toml: str
+    until: int | None = None
+    trackers: bytes = b""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has loaded its modules."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run begins; `done` of `rounds` rounds were made before."""
+
+    rounds: int
+    done: int
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A round has ended."""
+
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run has ended."""
+
+    state: State
+    reason: str = ""
+
+
 OnMessage = Callable[[Order, Started | RoundDone | Ended], None]
 
 
 class WorkerProcess:
-    """A worker process.
-
-    Attributes:
-        order: Its current run.
-        ready: Whether it has loaded its modules.
-    """
+    """A worker process, its current run, and whether it is ready."""
 
     def __init__(self, log: IO[bytes]) -> None:
         self.order: Order | None = None
@@ -100,14 +143,18 @@ class Pool:
         Raises:
             RunFailed: Workers can't be started.
         """
-        with self._log.open("ab") as log, self._ending():
-            self._hand_out(log)
-            while busy := [worker for worker in self._workers if worker.order is not None]:
-                everyone: list[Any] = list(busy)
-                for worker in wait(everyone):
-                    if isinstance(worker, WorkerProcess) and not self._hear(worker):
-                        self._remove(worker)
+        with self._log.open("ab") as log:
+            try:
                 self._hand_out(log)
+                while busy := [worker for worker in self._workers if worker.order is not None]:
+                    everyone: list[Any] = list(busy)
+                    for worker in wait(everyone):
+                        if isinstance(worker, WorkerProcess) and not self._hear(worker):
+                            self._remove(worker)
+                    self._hand_out(log)
+            finally:
+                for each in self._workers:
+                    each.stop()
 
     def stop_after_round(self) -> None:
         """Begin no more runs, and end the current ones after their rounds; a signal handler may call this."""
@@ -115,14 +162,6 @@ class Pool:
         for worker in self._workers:
             if worker.order is not None and worker.process.poll() is None:
                 worker.process.terminate()
-
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            for worker in self._workers:
-                worker.stop()
 
     def _hand_out(self, log: IO[bytes]) -> None:
         """Give waiting runs to idle and new workers."""

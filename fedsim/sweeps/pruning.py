@@ -7,7 +7,7 @@ the best continue to the next. So decisions follow from results only, for any nu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,27 +65,19 @@ def with_metric(pruning: Pruning, runs: Iterable[PlannedRun]) -> Pruning:
     Raises:
         Refused: A run lacks that metric, or none was named and the runs have several headline metrics.
     """
-    scorings = list({scoring.names: scoring for scoring in map(scoring_of, _experiments(runs))}.values())
+    experiments: dict[tuple[str, str], Experiment] = {}  # one for each task and source
+    for run in runs:
+        experiments.setdefault((run.arm, run.experiment.task_entry.name), run.experiment)
+    scorings = list({scoring.names: scoring for scoring in map(scoring_of, experiments.values())}.values())
     headlines = dict.fromkeys(scoring.headline.name for scoring in scorings)
     if pruning.metric is None and len(headlines) > 1:
-        raise Refused(
-            f"prune metric: is unset, and the arms have several headline metrics: {', '.join(headlines)}; allowed: loss"
-        )
+        said = f"the arms have several headline metrics: {', '.join(headlines)}; allowed: loss"
+        raise Refused(f"prune metric: is unset, and {said}")
     metric = pruning.metric or next(iter(headlines))
     for scoring in scorings:
         if metric not in scoring.names:
             raise Refused(f"prune metric = {metric!r}: allowed: {', '.join(scoring.names)}")
     return replace(pruning, metric=metric)
-
-
-def _experiments(runs: Iterable[PlannedRun]) -> Iterator[Experiment]:
-    """Yield an experiment for each task and source."""
-    seen = set()
-    for run in runs:
-        key = (run.arm, run.experiment.task_entry.name)
-        if key not in seen:
-            seen.add(key)
-            yield run.experiment
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,6 @@ class Setting:
 
     Attributes:
         label: The varied settings, in words; may be empty.
-        runs: One for each seed.
     """
 
     label: str
@@ -118,6 +109,10 @@ class Bracket:
     rungs: tuple[int, ...]
 
 
+def _runs_of(settings: Iterable[Setting]) -> list[PlannedRun]:
+    return [run for setting in settings for run in setting.runs]
+
+
 def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
     """Return the brackets of a plan.
 
@@ -135,10 +130,11 @@ def brackets_of(runs: Iterable[PlannedRun], pruning: Pruning) -> list[Bracket]:
         raise Refused(f"prune within = {unknown[0]!r}: is not varied; allowed: {allowed}")
     parts: dict[str, dict[str, list[PlannedRun]]] = {}
     for run in runs:
-        fixed = [key for key in run.point if key != "seed" and _is_given(key, run, pruning)]
-        free = [key for key in run.point if key != "seed" and key not in fixed]
-        bracket = ", ".join([run.arm, *_said(run, fixed)])
-        parts.setdefault(bracket, {}).setdefault(", ".join(_said(run, free)), []).append(run)
+        given, free = [run.arm], list[str]()
+        for key, value in run.point.items():
+            if key != "seed":
+                (given if _is_given(key, run, pruning) else free).append(f"{key}={value}")
+        parts.setdefault(", ".join(given), {}).setdefault(", ".join(free), []).append(run)
     brackets = [
         _bracket(label, [Setting(name, tuple(same)) for name, same in settings.items()], pruning)
         for label, settings in parts.items()
@@ -164,29 +160,19 @@ def _is_given(key: str, run: PlannedRun, pruning: Pruning) -> bool:
     return any(f"{paid}.".startswith(f"{key}.") for paid in PAID_FOR)
 
 
-def _said(run: PlannedRun, keys: Iterable[str]) -> list[str]:
-    return [f"{key}={run.point[key]}" for key in keys]
-
-
 def _bracket(label: str, settings: list[Setting], pruning: Pruning) -> Bracket:
-    runs = [run for setting in settings for run in setting.runs]
+    runs = _runs_of(settings)
     rounds = max(run.experiment.rounds for run in runs)
     if len(settings) == 1:
         return Bracket(label, tuple(settings), rounds, ())
     # A run always scores its last round.
     scored = max(min(run.experiment.server.evaluate_every, run.experiment.rounds) for run in runs)
-    first = pruning.after
-    if first is None:
-        first = max(math.ceil(rounds / pruning.factor**2), scored)
+    first = pruning.after or max(math.ceil(rounds / pruning.factor**2), scored)
+    where = f"--prune: {label}: the first rung, after round {first}"
     if first >= rounds:
-        raise Refused(
-            f"--prune: {label}: the first rung, after round {first}, must be before the last, {rounds}"
-        )
+        raise Refused(f"{where}, must be before the last, {rounds}")
     if first < scored:
-        raise Refused(
-            f"--prune: {label}: the first rung, after round {first}, comes before the first score, after round {scored} "
-            "(server.evaluate-every)"
-        )
+        raise Refused(f"{where}, comes before the first score, after round {scored} (server.evaluate-every)")
     rungs = [first]
     while rungs[-1] * pruning.factor < rounds:
         rungs.append(rungs[-1] * pruning.factor)
@@ -237,7 +223,6 @@ class Decision:
     """A decision at a rung.
 
     Attributes:
-        bracket: The bracket.
         rung: The rung, as a round.
         ranking: The settings that reached it, the best first, with their scores: means over seeds.
         kept: How many of them continue.
@@ -280,31 +265,26 @@ def standing(bracket: Bracket, results: Mapping[str, Result], pruning: Pruning) 
     for rung in bracket.rungs:
         if len(alive) <= 1:
             break
-        runs = [run for setting in alive for run in setting.runs]
-        if left := [run for run in runs if not results.get(run.name, Result()).has_come_to(rung)]:
+        if left := [run for run in _runs_of(alive) if not results.get(run.name, Result()).has_come_to(rung)]:
             return Standing(tuple(decisions), tuple(left), rung)
         decisions.append(_decide(bracket, rung, alive, results, pruning))
         alive = [setting for setting, _ in decisions[-1].ranking[: decisions[-1].kept]]
-    left = [run for setting in alive for run in setting.runs if not results.get(run.name, Result()).has_ended]
+    left = [run for run in _runs_of(alive) if not results.get(run.name, Result()).has_ended]
     return Standing(tuple(decisions), tuple(left), None)
 
 
 def _decide(
-    bracket: Bracket,
-    rung: int,
-    alive: Sequence[Setting],
-    results: Mapping[str, Result],
-    pruning: Pruning,
+    bracket: Bracket, rung: int, alive: Sequence[Setting], results: Mapping[str, Result], pruning: Pruning
 ) -> Decision:
     """Rank settings by their means over seeds, ties in the plan's order; settings with a failed run are last."""
     scoring = scoring_of(bracket.settings[0].runs[0].experiment)
     metric = column_of(pruning.metric or scoring.headline.name, scoring)
-    scores = [
-        (setting, math.fsum(each) / len(each) if -math.inf not in each else -math.inf)
-        for setting in alive
-        for each in [[results[run.name].score(rung, metric) for run in setting.runs]]
-    ]
-    ranking = sorted(scores, key=lambda scored: -scored[1])
+
+    def mean(setting: Setting) -> float:
+        scores = [results[run.name].score(rung, metric) for run in setting.runs]
+        return -math.inf if -math.inf in scores else math.fsum(scores) / len(scores)
+
+    ranking = sorted(((setting, mean(setting)) for setting in alive), key=lambda scored: -scored[1])
     sound = sum(score > -math.inf for _, score in ranking)
     kept = min(max(len(alive) // pruning.factor, 1), sound)
     sign = -1 if metric.lower_is_better else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,10 @@ from fedsim.errors import Interrupted, Refused
 from fedsim.experiment import Experiment
 from fedsim.interruption import asked, interruptible
 from fedsim.references import see_folders
-from fedsim.sweeps.grid import Grid, grid_of, size_of
-from fedsim.sweeps.messages import Ended, Order, RoundDone, Started
 from fedsim.sweeps.plan import Arm, Plan, is_sweep_file, read_sweep_file
+from fedsim.sweeps.points import Grid, Search, grid_of, size_of
 from fedsim.sweeps.progress import SilentSweep, SweepProgress
 from fedsim.sweeps.pruning import Pruning
-from fedsim.sweeps.ranges import Search
 from fedsim.sweeps.schedule import Part, Schedule
 from fedsim.sweeps.state import LOG, State, Sweep, SweepDirectory
 from fedsim.tables import without_unset
@@ -74,30 +72,14 @@ def sweep(
         Interrupted: SIGINT or SIGTERM came, in the main thread; the same call, or `resume_sweep`, resumes.
         RunFailed: Workers can't be started.
     """
-    return play_plan(
-        make_plan(
-            configs,
-            grid_of(grid or {}, "grid"),
-            list(overrides),
-            seeds,
-            Search.of(search, ranges),
-            most,
-            prune,
-        ),
-        out,
-        workers=workers,
-        engine=engine,
-        address=address,
-        retry_failed=retry_failed,
-        progress=progress,
-        trackers=trackers,
-    )
+    searched = Search.of(search, ranges)
+    plan = make_plan(configs, grid_of(grid or {}, "grid"), list(overrides), seeds, searched, most, prune)
+    return play_plan(plan, out, workers, engine, address, retry_failed, progress, trackers)
 
 
 def play_plan(
     plan: Plan,
     out: str | Path | None = None,
-    *,
     workers: int = 0,
     engine: str = "sequential",
     address: str = "",
@@ -106,12 +88,9 @@ def play_plan(
     trackers: Iterable[Tracker] = (),
 ) -> Sweep:
     """Run a plan, or the rest of it in its directory; arguments, result and errors as `sweep`."""
-    check_engines(engine, workers, address)
-    copies = packed(trackers)
     path = Path(out).absolute() if out is not None else Path("runs").absolute() / plan.name
-    with SweepDirectory.create(path, plan) as directory:
-        _play(directory, workers, engine, address, retry_failed, progress, copies)
-    return Sweep(path)
+    opening = partial(SweepDirectory.create, path, plan)
+    return _play(opening, workers, engine, address, retry_failed, progress, trackers)
 
 
 def resume_sweep(
@@ -129,11 +108,8 @@ def resume_sweep(
     Completed runs are kept, others continue after their last whole round, and all end with the same bits as without
     the interruption.
     """
-    check_engines(engine, workers, address)
-    copies = packed(trackers)
-    with SweepDirectory.open(Path(path).absolute()) as directory:
-        _play(directory, workers, engine, address, retry_failed, progress, copies)
-    return Sweep(directory.path)
+    opening = partial(SweepDirectory.open, Path(path).absolute())
+    return _play(opening, workers, engine, address, retry_failed, progress, trackers)
 
 
 def make_plan(
@@ -172,7 +148,7 @@ def _arm_of(config: str | Path | Experiment) -> Arm:
     return Arm(config.name, tomli_w.dumps(said), str(Path.cwd()))
 
 
-def check_engines(engine: str, workers: int, address: str) -> None:
+def _check_engine(engine: str, workers: int, address: str) -> None:
     """Refuse an engine without sweeps; otherwise as `check_engine`."""
     if engine not in ENGINES:
         raise Refused(f"engine = {engine!r}: can't play runs side by side; allowed: {', '.join(ENGINES)}")
@@ -182,62 +158,60 @@ def check_engines(engine: str, workers: int, address: str) -> None:
 
 
 def _play(
-    directory: SweepDirectory,
+    opening: Callable[[], SweepDirectory],
     workers: int,
     engine: str,
     address: str,
     retry_failed: bool,
     progress: SweepProgress | None,
-    trackers: bytes,
-) -> None:
-    """Run the remaining runs."""
-    from fedsim.sweeps.pool import Pool  # loads Flower
+    trackers: Iterable[Tracker],
+) -> Sweep:
+    """Run the remaining runs of a directory, which is opened once the other arguments are checked."""
+    _check_engine(engine, workers, address)
+    copies = packed(trackers)
+    from fedsim.sweeps.pool import Ended, Order, Pool, RoundDone, Started  # loads Flower
 
-    listener = progress or SilentSweep()
-    see_folders(dict.fromkeys(arm.folder for arm in directory.plan.arms))
-    listener.began(Sweep(directory.path), directory.todo(retry_failed=retry_failed))
-    schedule = Schedule(directory, listener, retry_failed=retry_failed)
-    order = partial(_order_of, directory, engine, address, trackers)
+    with opening() as directory:
+        listener = progress or SilentSweep()
+        see_folders(dict.fromkeys(arm.folder for arm in directory.plan.arms))
+        listener.began(Sweep(directory.path), directory.todo(retry_failed=retry_failed))
+        schedule = Schedule(directory, listener, retry_failed=retry_failed)
 
-    def heard(current: Order, said: Started | RoundDone | Ended) -> None:
-        match said:
-            case Started(rounds, done):
-                directory.note(current.name, State.RUNNING)
-                listener.run_started(current.name, rounds, done)
-            case RoundDone(row):
-                listener.round_done(current.name, row)
-            case Ended(state, reason):
-                directory.note(current.name, state, reason)
-                listener.run_ended(current.name, state, reason)
-                pool.add([order(part) for part in schedule.ended(current.name)])
+        def order(part: Part) -> Order:
+            run, until = part
+            runtime: dict[str, Any] = {"engine": engine, "address": address}
+            if engine == "ray":
+                runtime["workers"] = run.experiment.runtime.workers
+            tree = run.experiment.model_dump(by_alias=True) | {"runtime": runtime}
+            path = directory.run_path(run.name)
+            return Order(run.name, path, tomli_w.dumps(without_unset(tree)), until, copies)
 
-    pool = Pool(
-        [order(part) for part in schedule.begin()],
-        workers or (1 if engine == "ray" else cores()),
-        directory.path / LOG,
-        heard,
-    )
+        def heard(current: Order, said: Started | RoundDone | Ended) -> None:
+            match said:
+                case Started(rounds, done):
+                    directory.note(current.name, State.RUNNING)
+                    listener.run_started(current.name, rounds, done)
+                case RoundDone(row):
+                    listener.round_done(current.name, row)
+                case Ended(state, reason):
+                    directory.note(current.name, state, reason)
+                    listener.run_ended(current.name, state, reason)
+                    pool.add([order(part) for part in schedule.ended(current.name)])
 
-    def tell() -> None:
-        listener.stopping()
-        pool.stop_after_round()
+        first = [order(part) for part in schedule.begin()]
+        pool = Pool(first, workers or (1 if engine == "ray" else cores()), directory.path / LOG, heard)
 
-    with interruptible(tell):
-        asked()  # from here on the first signal lets current rounds end
-        pool.play()
-        if asked():
-            done = sum(state is State.COMPLETED for state in directory.states.values())
-            raise Interrupted(
-                f"interrupted: {done} of {len(directory.states)} runs are completed; "
-                f"fedsim sweep --resume {directory.path} goes on"
-            )
+        def tell() -> None:
+            listener.stopping()
+            pool.stop_after_round()
 
-
-def _order_of(directory: SweepDirectory, engine: str, address: str, trackers: bytes, part: Part) -> Order:
-    run, until = part
-    runtime: dict[str, Any] = {"engine": engine, "address": address}
-    if engine == "ray":
-        runtime["workers"] = run.experiment.runtime.workers
-    tree = run.experiment.model_dump(by_alias=True) | {"runtime": runtime}
-    path = directory.run_path(run.name)
-    return Order(run.name, path, tomli_w.dumps(without_unset(tree)), until, trackers)
+        with interruptible(tell):
+            asked()  # from here on the first signal lets current rounds end
+            pool.play()
+            if asked():
+                done = sum(state is State.COMPLETED for state in directory.states.values())
+                raise Interrupted(
+                    f"interrupted: {done} of {len(directory.states)} runs are completed; "
+                    f"fedsim sweep --resume {directory.path} goes on"
+                )
+    return Sweep(directory.path)

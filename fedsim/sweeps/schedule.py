@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedsim.results.run import Run
-from fedsim.sweeps.plan import Plan
 from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.progress import SweepProgress
 from fedsim.sweeps.pruning import Bracket, Decision, Pruning, Result, Setting, brackets_of, standing
@@ -16,14 +15,9 @@ OVER = (State.COMPLETED, State.FAILED, State.PRUNED)
 
 
 class Schedule:
-    """Returns the next runs, and records pruned ones.
+    """Returns the next runs, and records pruned ones; the listener is called with decisions and pruned runs.
 
     Everything follows from the results on the disk, so a kill loses nothing.
-
-    Args:
-        directory: The sweep's directory.
-        listener: Called with decisions.
-        retry_failed: Retry failed runs.
     """
 
     def __init__(self, directory: SweepDirectory, listener: SweepProgress, *, retry_failed: bool) -> None:
@@ -31,12 +25,19 @@ class Schedule:
         self._directory = directory
         self._listener = listener
         self._pruning = plan.pruning or Pruning()
-        self._brackets = _brackets(plan)
-        self._bracket_of = {run.name: bracket for bracket in self._brackets for run in _runs_of(bracket)}
+        # Without pruning: one bracket of all runs, without rungs.
+        everything = Bracket("", (Setting("", plan.runs),), 0, ())
+        self._brackets = [everything] if plan.pruning is None else brackets_of(plan.runs, plan.pruning)
+        self._bracket_of = {
+            run.name: bracket
+            for bracket in self._brackets
+            for setting in bracket.settings
+            for run in setting.runs
+        }
         self._results = {
             run.name: self._read(run.name, retry=retry_failed)
             for run in plan.runs
-            if self._has_begun(run.name)
+            if directory.states[run.name] is not State.WAITING
         }
         self._given: dict[str, int | None] = {}
 
@@ -75,9 +76,6 @@ class Schedule:
             self._directory.prune(name, decision.rung, reason)
             self._listener.run_ended(name, State.PRUNED, reason)
 
-    def _has_begun(self, name: str) -> bool:
-        return self._directory.states[name] is not State.WAITING
-
     def _read(self, name: str, *, retry: bool = False) -> Result:
         """Return a run's results so far; with `retry` a failed one continues."""
         state, path = self._directory.states[name], self._directory.run_path(name)
@@ -86,20 +84,4 @@ class Schedule:
             return Result(failed=failed)
         run = Run(path)
         status = run.status
-        return Result(
-            rows=run.rows,
-            over=status == "completed",
-            failed=failed,
-            written=status not in ("running", "killed"),
-        )
-
-
-def _brackets(plan: Plan) -> list[Bracket]:
-    """Return the brackets of a plan: without pruning, one of all runs without rungs."""
-    if plan.pruning is not None:
-        return brackets_of(plan.runs, plan.pruning)
-    return [Bracket("", (Setting("", plan.runs),), 0, ())]
-
-
-def _runs_of(bracket: Bracket) -> list[PlannedRun]:
-    return [run for setting in bracket.settings for run in setting.runs]
+        return Result(run.rows, status == "completed", failed, status not in ("running", "killed"))

@@ -1,18 +1,18 @@
 """The directory of a sweep: its plan, the state of each run, and the runs themselves.
 
-``` sweep.json   the plan: name, seeds, arms, and each run with its state runs/        a run directory for each run
-that has begun sweep.log    the workers' output ```
+`sweep.json` has the plan (name, seeds, arms) and each run with its state, `runs/` a run directory for each run that
+has begun, and `sweep.log` the workers' output.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fedsim.errors import Refused
@@ -22,8 +22,8 @@ from fedsim.results.lock import Lock, is_held
 from fedsim.results.run import Run
 from fedsim.sweeps.plan import Arm, Plan
 from fedsim.sweeps.planned_run import PlannedRun
+from fedsim.sweeps.points import Search
 from fedsim.sweeps.pruning import Pruning
-from fedsim.sweeps.ranges import Search
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,11 +45,7 @@ class State(StrEnum):
 
 
 class Sweep:
-    """A sweep directory, finished or running.
-
-    Attributes:
-        path: The directory.
-    """
+    """A sweep directory, finished or running."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -57,8 +53,8 @@ class Sweep:
             raise Refused(f"sweep {str(path)!r}: has no {SWEEP}; a sweep directory is needed")
 
     def __repr__(self) -> str:
-        counts = {state: list(self.states.values()).count(state) for state in State}
-        said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        counts = Counter(self.states.values())
+        said = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
         return f"Sweep({str(self.path)!r}, {said})"
 
     @property
@@ -75,7 +71,7 @@ class Sweep:
     @property
     def states(self) -> dict[str, State]:
         """The state of each run, by name."""
-        return {run["name"]: _state(self.path, run)[0] for run in self.tree["runs"]}
+        return {name: state for name, (state, _) in self._found.items()}
 
     @property
     def failures(self) -> dict[str, str]:
@@ -87,9 +83,12 @@ class Sweep:
         """Reasons of pruned runs, with the round, by name."""
         return self._reasons(State.PRUNED)
 
+    @property
+    def _found(self) -> dict[str, tuple[State, str]]:
+        return {run["name"]: _state(self.path, run) for run in self.tree["runs"]}
+
     def _reasons(self, wanted: State) -> dict[str, str]:
-        found = {run["name"]: _state(self.path, run) for run in self.tree["runs"]}
-        return {name: reason for name, (state, reason) in found.items() if state is wanted}
+        return {name: reason for name, (state, reason) in self._found.items() if state is wanted}
 
     @property
     def runs(self) -> list[Run]:
@@ -109,8 +108,6 @@ class SweepDirectory:
     """A sweep directory, written by this process only; a context manager.
 
     Attributes:
-        path: The directory.
-        plan: The sweep's plan.
         states: The state of each run, by name.
     """
 
@@ -147,12 +144,8 @@ class SweepDirectory:
     def open(cls, path: Path, plan: Plan | None = None) -> SweepDirectory:
         """Open a sweep to resume it.
 
-        Args:
-            path: Its directory.
-            plan: Its expected plan; None: any.
-
         Raises:
-            Refused: There is none, its plan differs, or another process writes it.
+            Refused: There is none, its plan is not `plan` (None: any), or another process writes it.
         """
         tree = Sweep(path).tree
         stored = plan_of(tree)
@@ -160,14 +153,12 @@ class SweepDirectory:
         if plan is not None and (
             {run.name: run.sha256 for run in plan.runs} != then or plan.pruning != stored.pruning
         ):
-            raise Refused(
-                f"--out {str(path)!r}: holds another sweep; a new directory, or the same plan, is needed"
-            )
+            needed = "a new directory, or the same plan, is needed"
+            raise Refused(f"--out {str(path)!r}: holds another sweep; {needed}")
         for run in stored.runs:
             if then.get(run.name) != run.sha256:
-                raise Refused(
-                    f"sweep {str(path)!r}: {run.name} would be another experiment with this version of fedsim"
-                )
+                said = f"{run.name} would be another experiment with this version of fedsim"
+                raise Refused(f"sweep {str(path)!r}: {said}")
         try:
             lock = Lock(path)
         except Refused as refused:
@@ -218,7 +209,16 @@ class SweepDirectory:
             "seeds": plan.seeds,
             "search": None if plan.search is None else asdict(plan.search),
             "prune": None if plan.pruning is None else asdict(plan.pruning),
-            "arms": [_arm_json(arm) for arm in plan.arms],
+            "arms": [
+                {
+                    "name": arm.name,
+                    "folder": arm.folder,
+                    "set": arm.overrides,
+                    "grid": arm.grid,
+                    "experiment": arm.toml,
+                }
+                for arm in plan.arms
+            ],
             "runs": [self._run_json(run) for run in plan.runs],
         }
         write_whole(self.path / SWEEP, json.dumps(tree, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -228,7 +228,7 @@ class SweepDirectory:
         return {
             "name": run.name,
             "arm": run.arm,
-            "point": dict(run.point),
+            "point": run.point,
             "seed": run.seed,
             "experiment-sha256": run.sha256,
             "state": self.states[run.name].value,
@@ -238,9 +238,7 @@ class SweepDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
@@ -248,32 +246,17 @@ def plan_of(tree: Mapping[str, Any]) -> Plan:
     """Return the plan in a `sweep.json`."""
     arms = [
         Arm(
-            name=arm["name"],
-            toml=arm["experiment"],
-            folder=arm["folder"],
-            overrides=tuple(arm["set"]),
-            grid={key: tuple(values) for key, values in arm["grid"].items()},
+            arm["name"],
+            arm["experiment"],
+            arm["folder"],
+            tuple(arm["set"]),
+            {key: tuple(values) for key, values in arm["grid"].items()},
         )
         for arm in tree["arms"]
     ]
-    search, prune = tree.get("search"), tree.get("prune")
-    return Plan.of(
-        tree["name"],
-        tree["seeds"],
-        arms,
-        Search(**search) if search else None,
-        Pruning(**prune) if prune else None,
-    )
-
-
-def _arm_json(arm: Arm) -> dict[str, Any]:
-    return {
-        "name": arm.name,
-        "folder": arm.folder,
-        "set": list(arm.overrides),
-        "grid": {key: list(values) for key, values in arm.grid.items()},
-        "experiment": arm.toml,
-    }
+    search = Search(**tree["search"]) if tree.get("search") else None
+    pruning = Pruning(**tree["prune"]) if tree.get("prune") else None
+    return Plan.of(tree["name"], tree["seeds"], arms, search, pruning)
 
 
 def _state(path: Path, stored: Mapping[str, Any]) -> tuple[State, str]:

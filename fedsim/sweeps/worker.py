@@ -24,40 +24,30 @@ from fedsim.results.directory import STOP
 from fedsim.results.run import Run
 from fedsim.runtime.spec import CLIENT_APP, SERVER_APP
 from fedsim.runtime.worker import end_with_parent
-from fedsim.sweeps.messages import Ended, Order, Ready, RoundDone, Started
+from fedsim.sweeps.pool import Ended, Order, Ready, RoundDone, Started
 from fedsim.sweeps.state import State
 from fedsim.tracking import Tracker
 
 
-class _Stop:
-    """Whether SIGTERM came between two runs; during a run, the run handles it."""
+class _Pausing(Progress):
+    """A listener that forwards its calls, and ends a run's session at its rung.
 
-    asked = False
-
-    def on_signal(self, number: int, frame: object) -> None:
-        """Note the signal."""
-        self.asked = True
-
-
-class _Pausing:
-    """A listener that ends a run's session at a rung, and forwards its calls."""
+    A run that was killed at its rung pauses at once.
+    """
 
     def __init__(self, order: Order, listener: Progress) -> None:
         self._order = order
         self._listener = listener
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Forward it; a run that was killed at its rung pauses at once."""
         self._listener.started(path, rounds, done)
         self._pause(done)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Forward it, and end the session if this was the rung."""
         self._listener.round_done(row)
         self._pause(row["round"])
 
     def stopping(self) -> None:
-        """Forward it."""
         self._listener.stopping()
 
     def _pause(self, done: int) -> None:
@@ -65,25 +55,27 @@ class _Pausing:
             (self._order.path / STOP).touch()
 
 
-class _Telling:
-    """A listener that sends a run's progress over a connection."""
+class _Telling(Progress):
+    """A listener that sends the runs' progress over a connection.
 
-    def __init__(self, connection: Connection, stop: _Stop) -> None:
+    Attributes:
+        asked: Whether SIGTERM came between two runs; during a run, the run handles it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.asked = False
         self._connection = connection
-        self._stop = stop
+
+    def on_signal(self, number: int, frame: object) -> None:
+        self.asked = True
 
     def started(self, path: Path, rounds: int, done: int) -> None:
-        """Send that the run begins, and forward a signal that came before it could handle one."""
         self._send(Started(rounds, done))
-        if self._stop.asked:
+        if self.asked:  # the signal came before the run could handle one
             os.kill(os.getpid(), signal.SIGTERM)
 
     def round_done(self, row: Mapping[str, Any]) -> None:
-        """Send that a round has ended."""
         self._send(RoundDone(row))
-
-    def stopping(self) -> None:
-        """Send nothing: the sweep sent the signal."""
 
     def _send(self, said: Started | RoundDone) -> None:
         try:
@@ -116,43 +108,33 @@ def _where(order: Order) -> State:
 def _play(order: Order, listener: Progress, trackers: Sequence[Tracker]) -> None:
     from fedsim.simulate import resume, run
 
-    manifest = order.path / "manifest.json"
     experiment = Experiment.from_toml(order.toml)
-    if not manifest.is_file():
-        run(experiment, order.path, listener, trackers)
-        return
-    found = json.loads(manifest.read_text())
-    if not found["resumable"] and found["noise"] == "seeded":  # a fresh start gives the same bits
-        shutil.rmtree(order.path)
-        run(experiment, order.path, listener, trackers)
-        return
-    runtime = experiment.runtime
-    resume(
-        order.path,
-        listener,
-        trackers,
-        engine=runtime.engine,
-        workers=runtime.workers,
-        address=runtime.address,
-    )
+    manifest = order.path / "manifest.json"
+    if manifest.is_file():
+        found, how = json.loads(manifest.read_text()), experiment.runtime
+        if found["resumable"] or found["noise"] != "seeded":
+            resume(
+                order.path, listener, trackers, engine=how.engine, workers=how.workers, address=how.address
+            )
+            return
+        shutil.rmtree(order.path)  # a fresh start gives the same bits
+    run(experiment, order.path, listener, trackers)
 
 
 def main() -> None:
     """Run runs until the other end closes."""
     end_with_parent()
-    stop = _Stop()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent decides when to stop
-    signal.signal(signal.SIGTERM, stop.on_signal)
     connection = Connection(int(sys.argv[1]))
+    telling = _Telling(connection)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent decides when to stop
+    signal.signal(signal.SIGTERM, telling.on_signal)
     for app in (SERVER_APP, CLIENT_APP):
         load_reference(app)
     try:
         connection.send(Ready())
         while True:
             order: Order = connection.recv()
-            connection.send(
-                Ended(State.INTERRUPTED) if stop.asked else play(order, _Telling(connection, stop))
-            )
+            connection.send(Ended(State.INTERRUPTED) if telling.asked else play(order, telling))
     except (EOFError, OSError):  # the other end is gone
         return
 

@@ -163,10 +163,10 @@ def test_masks_come_from_the_operating_system_where_the_noise_does(
 
 def test_seeded_masks_are_what_they_were() -> None:
     """The stream of the seed, the round and the client, which PyTorch's default generator is seeded with."""
-    from fedsim.streams import _torch_seed, torch_draws_from
+    from fedsim.streams import torch_draws_from, torch_stream
 
     state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(_torch_seed(7, "dropout", 2, 3))
+    torch.default_generator.manual_seed(torch_stream(7, "dropout", round_=2, client=3).initial_seed())
     expected = nn.functional.dropout(torch.ones(999))
     torch.default_generator.set_state(state)
     with torch_draws_from(7, "dropout", round_=2, client=3):

@@ -120,7 +120,7 @@ def test_mechanisms_are_read_from_the_file(tmp_path: Path) -> None:
 
 def test_displays_say_nothing_of_what_is_not_public(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"round": 1, "accuracy": 0.5, "loss": 1.0}
-    lines = PlainLines(Console(), "x")
+    lines = PlainLines("x")
     lines.started(Path("x"), 10, 0)
     lines.round_done(row)
     lines.round_done({"round": 2})
@@ -131,7 +131,7 @@ def test_displays_say_nothing_of_what_is_not_public(capsys: pytest.CaptureFixtur
     from rich.live import Live
 
     console = Console(width=100, force_terminal=False)
-    live = LiveTable(console, "x", Live(console=console, auto_refresh=False))
+    live = LiveTable("x", Live(console=console, auto_refresh=False))
     live.started(Path("x"), 10, 0)
     live.round_done(row)
     console.print(live.live.renderable)
@@ -169,7 +169,7 @@ def test_a_sweep_says_nothing_of_times_that_are_not_public(noise: str, left: str
     setting = experiment(mechanism, f"privacy.noise={noise}")
     todo: Any = [SimpleNamespace(name="x", work=10, experiment=setting)]
     sweep: Any = SimpleNamespace(states={}, tree={}, name="s", path=Path("s"))
-    display = PlainSweep(Console())
+    display = PlainSweep()
     _SweepFollower.began(display, sweep, todo)
     assert display.left() == left
     display.run_started("x", 2, 0)

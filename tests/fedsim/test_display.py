@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from fedsim.cli.display import PlainLines
 
@@ -16,7 +15,7 @@ def row(number: int, seconds: float) -> dict[str, Any]:
 def test_rounds_that_were_over_before_they_were_seen_took_time_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = PlainLines(Console(), "x")
+    lines = PlainLines("x")
     lines.started(Path("x"), 10, 0)
     lines.round_done(row(1, 2.0))
     lines.round_done(row(2, 4.0))

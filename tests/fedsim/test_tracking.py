@@ -15,7 +15,7 @@ from fedsim.cli import app
 from fedsim.progress import Silent
 from fedsim.results.run import numbers_of
 from fedsim.sweeps import Pruning, State
-from fedsim.sweeps.messages import Ended, Order
+from fedsim.sweeps.pool import Ended, Order
 from fedsim.sweeps.worker import play
 from fedsim.tracking import packed, tracker_of
 from tests.conftest import experiment

@@ -18,8 +18,8 @@ from fedsim import Experiment, Refused, RunFailed, Sweep
 from fedsim.cli import app
 from fedsim.cli.sweep_view import competing
 from fedsim.sweeps import Pruning, State
-from fedsim.sweeps.grid import grid_of
-from fedsim.sweeps.messages import Ended, Order
+from fedsim.sweeps.points import grid_of
+from fedsim.sweeps.pool import Ended, Order
 from fedsim.sweeps.progress import SilentSweep
 from fedsim.sweeps.run import make_plan
 from fedsim.sweeps.schedule import Schedule

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim import Refused
-from fedsim.sweeps.grid import grid_of, parse_grid, points_of, size_of, value_of
+from fedsim.sweeps.points import grid_of, parse_grid, points_of, size_of, value_of
 
 
 def test_commas_inside_brackets_and_quotes_part_nothing() -> None:

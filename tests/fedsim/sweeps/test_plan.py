@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from fedsim import Experiment, Refused
-from fedsim.sweeps.grid import parse_grid
 from fedsim.sweeps.plan import Plan, is_sweep_file
-from fedsim.sweeps.ranges import Search
+from fedsim.sweeps.points import Search, parse_grid
 from fedsim.sweeps.run import make_plan
 from fedsim.sweeps.state import SweepDirectory, plan_of
 from tests.conftest import CONFIGS, experiment

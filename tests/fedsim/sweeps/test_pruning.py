@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from fedsim import Experiment, Refused
 from fedsim.cli.sweep_view import decided
-from fedsim.sweeps.grid import grid_of
 from fedsim.sweeps.plan import Plan
 from fedsim.sweeps.planned_run import PlannedRun
+from fedsim.sweeps.points import grid_of
 from fedsim.sweeps.pruning import Bracket, Pruning, Result, Setting, brackets_of, standing
 from fedsim.sweeps.run import make_plan
 from tests.conftest import experiment

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from fedsim import Refused
-from fedsim.sweeps.ranges import Search, parse_ranges
+from fedsim.sweeps.points import Search, parse_ranges
 from fedsim.sweeps.run import make_plan
 from tests.conftest import experiment
 
