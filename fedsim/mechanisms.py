@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fedsim.catalogue import MECHANISMS
 from fedsim.checks import intent_of, rule_of
 from fedsim.errors import Refused
-from fedsim.experiment import Experiment
 from fedsim.privacy.arithmetic import Arithmetic
 from fedsim.privacy.events import Event, Noise, RawEvent
 from fedsim.privacy.halves import ClientHalf
@@ -24,6 +23,9 @@ from fedsim.privacy.secagg.encoding import METRIC_BITS
 from fedsim.privacy.training import SecureSum, Training, Unfit
 from fedsim.randomness import ClientsDraws
 from fedsim.references import load_reference
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
 
 
 @contextmanager

@@ -462,13 +462,14 @@ def test_a_bundle_of_fedsims_own_repository_is_whole(tmp_path: Path) -> None:
     assert result.stdout.strip() == str(tmp_path / "server" / "app.py")
 
 
-def test_an_app_loads_no_more_of_fedsim_than_it_needs() -> None:
+def test_an_app_loads_no_more_of_fedsim_than_it_needs(tmp_path: Path) -> None:
     heavy = ["torch", "matplotlib", "flwr_datasets", "polars", "sklearn", "fedsim.experiment", "fedsim.data"]
     code = (
         f"import sys, fedsim; fedsim.run_app({str(APPS / 'numpy_app')!r}, engine='sequential', quiet=True); "
         f"print([name for name in {heavy} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 

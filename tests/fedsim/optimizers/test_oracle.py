@@ -99,10 +99,11 @@ def test_adam_is_its_formulas(lr: float, beta_1: float, beta_2: float, eps: floa
     """Algorithm 1 of Kingma and Ba 2015, in NumPy."""
     weight = torch.nn.Parameter(torch.tensor([0.5, -2.0, 3.0], dtype=torch.float64))
     optimizer = Adam([weight], lr, beta_1, beta_2, eps)
-    w, m, v = weight.detach().numpy().copy(), np.zeros(3), np.zeros(3)
+    start = weight.detach().numpy().copy()
+    w, m, v = start, np.zeros(3), np.zeros(3)
     for step in range(1, 5):
-        g = np.sin(w * step)
-        weight.grad = torch.sin(weight.detach() * step)
+        g = np.sin(start * step)  # no function of w: a step may be 1e6 long, and its rounding would grow
+        weight.grad = torch.from_numpy(g)
         optimizer.step()
         m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g**2
         w = w - lr * (m / (1 - beta_1**step)) / (np.sqrt(v / (1 - beta_2**step)) + eps)
