@@ -21,7 +21,6 @@ from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
-from fedsim.mechanisms import client_half_of
 from fedsim.messages import CONFIG
 from fedsim.models import initial_model
 from fedsim.optimizers import Optimizer
@@ -31,6 +30,7 @@ from fedsim.records import config_in, record_in
 from fedsim.secagg.setup import policy_of
 from fedsim.streams import numpy_stream
 from fedsim.tasks.build import task_of
+from fedsim.training import client_half_of
 from fedsim.transforms.build import transforms_of
 
 

@@ -24,7 +24,7 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
 from fedsim.layout import Layout, check_float
-from fedsim.mechanisms import plan_of, refused, training_of
+from fedsim.mechanisms import refused
 from fedsim.models import initial_model
 from fedsim.models.build import made_up
 from fedsim.optimizers.build import check_optimizer
@@ -56,6 +56,7 @@ from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
 from fedsim.tasks.scoring import score
 from fedsim.threads import cores
+from fedsim.training import plan_of, training_of
 from fedsim.transforms.build import check_transforms, transforms_of
 
 app = ServerApp()

@@ -11,9 +11,10 @@ from fedsim import Experiment
 from fedsim.clients.app import app
 from fedsim.data import prepare
 from fedsim.data.spec import SPEC
-from fedsim.mechanisms import loads, plan_of, training_of
+from fedsim.mechanisms import loads
 from fedsim.models import initial_model
 from fedsim.runtime.spec import SERVER_NODE_ID, acting_as, answer, node_id
+from fedsim.training import plan_of, training_of
 from tests.support.tasks import task_of
 
 CLIENT = 3

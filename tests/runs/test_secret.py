@@ -17,7 +17,6 @@ import fedsim
 from fedsim import Interrupted, Refused
 from fedsim.cli import app
 from fedsim.data import prepare
-from fedsim.mechanisms import plan_of, training_of
 from fedsim.models import initial_model
 from fedsim.privacy.cohorts.separated import SeparatedCohorts
 from fedsim.privacy.dp_ftrl.server import DpFtrlServer
@@ -25,6 +24,7 @@ from fedsim.privacy.events import Noise
 from fedsim.randomness import ServerDraws
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import read_checkpoint
+from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
 from tests.runs.test_ftrl import COHORT, joined, setting
 from tests.support.grids import Forgetful, run_over

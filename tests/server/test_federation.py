@@ -8,7 +8,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 from fedsim import Experiment, RunFailed
 from fedsim.algorithms.fedavg import FedAvg
 from fedsim.layout import Layout
-from fedsim.mechanisms import plan_of, training_of
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
@@ -25,6 +24,7 @@ from fedsim.server.fields import ServerFields
 from fedsim.server.grids import CohortGrid
 from fedsim.server.strategies import build_strategy
 from fedsim.tasks import Score, Scoring
+from fedsim.training import plan_of, training_of
 from tests.conftest import experiment
 from tests.support.apps import REASONS
 

@@ -12,11 +12,12 @@ from safetensors.numpy import load_file
 
 import fedsim
 from fedsim import Experiment, Refused
-from fedsim.mechanisms import UnknownEvent, event_of, plan_of, training_of
+from fedsim.mechanisms import UnknownEvent, event_of
 from fedsim.privacy.events import Ledger, Unit
 from fedsim.privacy.mechanism import Mechanism
 from fedsim.randomness import ServerDraws
 from fedsim.results.frames import load_ledger
+from fedsim.training import plan_of, training_of
 from tests.support.stopping import stopped
 from tests.toys.mechanism import LaplaceEvent, LaplaceSettings
 
