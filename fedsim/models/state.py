@@ -26,7 +26,7 @@ class ModelState:
 
     Args:
         model: In the mode in which it is trained.
-        forward: Calls the model on a few examples: a buffer that changes in it is a statistic.
+        forward: Calls the model on a few examples: a buffer that changes in it is a statistic. If it fails, all are.
 
     Attributes:
         model: The model.
@@ -51,8 +51,11 @@ class ModelState:
         if not self.parameters:
             raise ValueError("it has no parameter that is trained")
         self._buffers = _buffers(model)
-        forward()
-        moved = {_place(buffer.tensor) for buffer in self._buffers if buffer.reset()}
+        try:
+            forward()
+            moved = {_place(buffer.tensor) for buffer in self._buffers if buffer.reset()}
+        except Exception:  # training will say why
+            moved = {_place(buffer.tensor) for buffer in self._buffers}
         self.statistics = tuple(
             name for name, tensor in once.items() if _place(tensor) in moved and name not in self.parameters
         )
@@ -149,7 +152,6 @@ class Buffer:
         key: Its name in the owner.
         tensor: The tensor that it was then.
         value: A copy of its value then.
-        version: Of the tensor, when it had that value.
     """
 
     name: str
@@ -157,32 +159,34 @@ class Buffer:
     key: str
     tensor: Tensor
     value: Tensor
-    version: int
 
-    def put_back(self) -> bool:
-        """Write a value that a module holds in another tensor into the first one; return whether it did."""
+    def put_back(self) -> None:
+        """Write a value that the module holds in another tensor into the first one."""
         now = self.module._buffers[self.key]
-        if now is self.tensor or now is None:
-            return False
-        self.tensor.copy_(now)
-        self.module._buffers[self.key] = self.tensor
-        return True
+        if now is not self.tensor and now is not None:
+            self.tensor.copy_(now)
+            self.module._buffers[self.key] = self.tensor
 
     def reset(self) -> bool:
         """Return to the first value; return whether it had been changed."""
-        replaced = self.put_back()
-        if not replaced and self.tensor._version == self.version:
+        self.put_back()
+        if _same(self.tensor, self.value):  # kernels of batch norm don't count the tensor's version
             return False
-        changed = not torch.equal(self.tensor, self.value)
         self.tensor.copy_(self.value)
-        self.version = self.tensor._version
-        return changed
+        return True
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of one shape have the same values; NaN is the same as NaN."""
+    if one.is_floating_point() or one.is_complex():
+        return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
+    return torch.equal(one, other)
 
 
 def _buffers(model: nn.Module) -> list[Buffer]:
     """Return all buffers, also those that are not in the state dict."""
     return [
-        Buffer(f"{prefix}.{key}".lstrip("."), module, key, tensor, tensor.clone(), tensor._version)
+        Buffer(f"{prefix}.{key}".lstrip("."), module, key, tensor, tensor.clone())
         for prefix, module in model.named_modules()
         for key, tensor in module._buffers.items()
         if tensor is not None
