@@ -31,7 +31,7 @@ class ModelState:
     Attributes:
         model: The model.
         parameters: Names of the trained parameters, in the order of the state dict.
-        statistics: Names of the buffers that training moves, such as the running mean and the counter of batch norm.
+        statistics: Names of what training moves without a gradient: the running mean and the counter of batch norm.
         constants: Names of the other arrays of the state dict.
         variances: Names of the statistics that are variances.
         padding: The row of padding in a trained embedding, by name: no gradient reaches it.
@@ -51,11 +51,7 @@ class ModelState:
         if not self.parameters:
             raise ValueError("it has no parameter that is trained")
         self._buffers = _buffers(model)
-        try:
-            forward()
-            moved = {_place(buffer.tensor) for buffer in self._buffers if buffer.reset()}
-        except Exception:  # training will say why
-            moved = {_place(buffer.tensor) for buffer in self._buffers}
+        moved = self._moved_by(forward)
         self.statistics = tuple(
             name for name, tensor in once.items() if _place(tensor) in moved and name not in self.parameters
         )
@@ -76,6 +72,22 @@ class ModelState:
         moving = {_place(self._once[name]) for name in self.statistics}
         self._moving = [buffer for buffer in self._buffers if _place(buffer.tensor) in moving]
         self._fixed = [buffer for buffer in self._buffers if _place(buffer.tensor) not in moving]
+
+    @torch.no_grad()
+    def _moved_by(self, forward: Callable[[], object]) -> set[Hashable]:
+        """Return the places of what is not trained and changes in a forward pass, and undo the change."""
+        frozen = [(p, p.clone()) for p in self.model.parameters() if not p.requires_grad]
+        try:
+            with torch.enable_grad():
+                forward()
+        except Exception:  # training will say why
+            return {_place(buffer.tensor) for buffer in self._buffers}
+        moved = {_place(buffer.tensor) for buffer in self._buffers if buffer.reset()}
+        for parameter, value in frozen:
+            if not _same(parameter, value):
+                moved.add(_place(parameter))
+                parameter.copy_(value)
+        return moved
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -124,9 +124,9 @@ def bare_fedavg(experiment: Experiment) -> dict[str, NDArray[Any]]:
             total += len(targets)
         for name, old in arrays.items():
             mean = sums[name] / total
-            arrays[name] = torch.from_numpy(np.asarray(mean if old.is_floating_point() else np.rint(mean))).to(
-                old.dtype
-            )
+            arrays[name] = torch.from_numpy(
+                np.asarray(mean if old.is_floating_point() else np.rint(mean))
+            ).to(old.dtype)
     return {name: tensor.numpy() for name, tensor in arrays.items()}
 
 
