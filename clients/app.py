@@ -52,6 +52,7 @@ def on_train(message: Message, context: Context) -> Message:
     config = record_in(message.content, ConfigRecord, "config")
     examples = runtime.data.client(client_index(context)).train
     runtime.load(record_in(message.content, ArrayRecord, "arrays"))
+    runtime.check_constants(config)
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
         metrics["initial-loss"] = score(runtime.model, runtime.task, examples).loss

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
 from fedsim.algorithms.build import algorithm_of, first_fields
-from fedsim.arrays import LiveArray, record_of, values_of
+from fedsim.arrays import LiveArray, arrays_in, record_of
 from fedsim.clients.process import ClientProcess
 from fedsim.clients.training import PlainKernel
 from fedsim.data import FederatedData, prepare
@@ -21,8 +21,8 @@ from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
-from fedsim.messages import CONFIG
-from fedsim.models import initial_model
+from fedsim.messages import CONFIG, CONSTANTS
+from fedsim.models import initial_state
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
 from fedsim.privacy.halves import ClientRound
@@ -39,6 +39,7 @@ class ClientRuntime:
 
     Attributes:
         data: All clients' examples, or a single client's own.
+        state: What of the model training may change.
         model: Trained in place; its tensors keep their memory.
         half: The client's part of the privacy mechanism.
         kernel: Computes the gradients of local training.
@@ -53,34 +54,37 @@ class ClientRuntime:
         self.experiment = experiment
         self.data = data
         self.task = task_of(experiment, data.spec)
-        self.model = initial_model(experiment, self.task)
+        self.state = initial_state(experiment, self.task, data.spec)
+        self.model = self.state.model
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         check_optimizer(experiment.client, list(self.trained.values()))
         self.half = client_half_of(experiment)
         plain = PlainKernel(self.model, self.task.loss, experiment.client.work, self._shuffle)
         self.kernel = self.half.kernel(self.model, self.task.losses, plain)
-        self._memory = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         self.algorithm = algorithm_of(experiment)
-        self.first_fields = first_fields(self.algorithm, self._memory, self.trained)
-        self.layout = Layout.of(record_of(self._memory), self.algorithm, self.first_fields)
+        first = self.state.values()
+        self.first_fields = first_fields(self.algorithm, first, self.trained)
+        self.layout = Layout.of(record_of(first), self.algorithm, self.first_fields)
         self.transforms = transforms_of(experiment)
         self.policy = policy_of(experiment, self.layout.dimension, self.data.training_sizes())
         self._lent: list[weakref.ref[LiveArray]] = []
 
     def load(self, arrays: ArrayRecord) -> None:
         """Load the weights of a message into the model; `ValueError` if they don't fit it."""
-        if arrays.keys() != self._memory.keys():
-            odd = sorted(arrays.keys() ^ self._memory.keys())
-            raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
         for reference in self._lent:
             if (array := reference()) is not None:
                 array.detach()
         self._lent.clear()
-        for name, memory in self._memory.items():
-            values = values_of(arrays[name])
-            if values.shape != memory.shape:
-                raise ValueError(f"the message's {name} has shape {values.shape}, the model's {memory.shape}")
-            np.copyto(memory, values)
+        self.state.load(arrays_in(arrays))
+
+    def check_constants(self, config: Mapping[str, Any]) -> None:
+        """Raise `ValueError` if the server's model has other constants, which are built and not sent."""
+        if config.get(CONSTANTS, self.state.constants_sha256) != self.state.constants_sha256:
+            names = ", ".join(self.state.constants[:3])
+            raise ValueError(
+                f"the model's frozen parameters and constant buffers ({names}) are not the server's: its code must "
+                "make the same ones on every machine"
+            )
 
     def optimizer(self, rate: float) -> Optimizer:
         """Return an optimizer of the model's parameters at a learning rate, with fresh state."""
@@ -92,7 +96,7 @@ class ClientRuntime:
         They are copied only if they are still in use when the model is next loaded. An engine that sums them at once
         needs no copy.
         """
-        record = record_of(self._memory)
+        record = record_of(self.state.values())
         self._lent = [weakref.ref(cast(LiveArray, array)) for array in record.values()]
         return record
 

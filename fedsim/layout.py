@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +12,6 @@ from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedsim.arrays import Values, arrays_in, record_of, values_of
-from fedsim.errors import Refused
 from fedsim.messages import ARRAYS, VECTOR
 from fedsim.privacy.vectors import dimension_of, split_like
 from fedsim.records import find_record, record_in
@@ -28,7 +27,8 @@ Expected = Mapping[str, tuple[Shape, np.dtype[Any]]]  # shape and dtype of each 
 class Layout:
     """The arrays of a model and of an algorithm's fields.
 
-    In a vector, a field's numbers are multiplied by its scale.
+    In a vector, a field's numbers are multiplied by its scale, and the model's integers are left out: they are counters
+    (batch norm's), which are neither clipped nor noised nor summed, and keep the received value.
 
     Attributes:
         model: Shape and dtype of the model's arrays, in order.
@@ -63,9 +63,14 @@ class Layout:
         return {VECTOR: {VECTOR: ((self.dimension,), self.dtype)}}
 
     @property
+    def counters(self) -> list[str]:
+        """Names of the model's arrays of integers."""
+        return [name for name, (_, dtype) in self.model.items() if dtype.kind != "f"]
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Shapes in the order of the vector: the model's by name, a field's by `field/name`."""
-        shapes = {name: shape for name, (shape, _) in self.model.items()}
+        shapes = {name: shape for name, (shape, dtype) in self.model.items() if dtype.kind == "f"}
         for field_, arrays in self.fields.items():
             shapes |= {f"{field_}/{name}": shape for name, (shape, _) in arrays.items()}
         return shapes
@@ -78,7 +83,8 @@ class Layout:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of an update as one vector: the widest."""
-        return np.result_type(*(d for arrays in self.records.values() for _, d in arrays.values()))
+        dtypes = (dtype for arrays in self.records.values() for _, dtype in arrays.values())
+        return np.result_type(*(dtype for dtype in dtypes if dtype.kind == "f"))
 
     def to_vector(self, update: Values, changes: Fields) -> Values:
         """Return an update of the model, `(numbers,)`, and changes of the fields as one vector."""
@@ -97,7 +103,7 @@ class Layout:
 
     def separate(self, arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, Arrays]]:
         """Separate the result of `split` into the model's arrays and the fields', without their scales."""
-        model = {name: arrays[name] for name in self.model}
+        model = {name: arrays[name] for name in self.model if name in arrays}
         fields: dict[str, Arrays] = {
             field_: {name: arrays[f"{field_}/{name}"] / self.scales[field_] for name in expected}
             for field_, expected in self.fields.items()
@@ -109,9 +115,10 @@ class Layout:
         joined = find_record(content, ArrayRecord, VECTOR)
         if joined is not None:
             return values_of(joined[VECTOR])
-        return self.to_vector(
-            difference(record_in(content, ArrayRecord, ARRAYS), received), self.changes_in(content)
-        )
+        trained = record_in(content, ArrayRecord, ARRAYS)
+        if counters := self.counters:
+            trained, received = without(trained, counters), without(received, counters)
+        return self.to_vector(difference(trained, received), self.changes_in(content))
 
     def changes_in(self, content: RecordDict) -> dict[str, Arrays]:
         """Return the changes of the fields in a reply, in clear or as one vector."""
@@ -121,10 +128,20 @@ class Layout:
         _, changes = self.separate(self.split(values_of(joined[VECTOR])))
         return self.typed(changes)
 
-    def put_in_clear(self, content: RecordDict, received: ArrayRecord, update: Values) -> None:
-        """Write an update, `(dimension,)`, into a reply: received model plus update, and the changes of the fields."""
+    def put_in_clear(
+        self, content: RecordDict, received: ArrayRecord, update: Values, *, keep_counters: bool = False
+    ) -> None:
+        """Write an update, `(dimension,)`, into a reply: received model plus update, and the changes of the fields.
+
+        Counters are the received ones, or with `keep_counters` those in the reply.
+        """
         model, changes = self.separate(self.split(update))
-        content[ARRAYS] = plus(received, model)
+        protected = plus(received, model)
+        if keep_counters:
+            trained = record_in(content, ArrayRecord, ARRAYS)
+            for name in self.counters:
+                protected[name] = trained[name]
+        content[ARRAYS] = protected
         for name, arrays in self.typed(changes).items():
             content[name] = record_of(arrays)
 
@@ -172,11 +189,13 @@ def why_not_float(dtypes: Mapping[str, np.dtype[Any]]) -> str | None:
     return None
 
 
-def check_float(model: str, arrays: ArrayRecord) -> None:
-    """Raise `Refused` for a model, of that name, with arrays that are not floating-point."""
-    why = why_not_float({name: np.dtype(array.dtype) for name, array in arrays.items()})
-    if why is not None:
-        raise Refused(f"model.name = {model!r}: {why}")
+def without(record: ArrayRecord, names: Collection[str]) -> ArrayRecord:
+    """Return a record without some of its arrays."""
+    rest = ArrayRecord()
+    for name, array in record.items():
+        if name not in names:
+            rest[name] = array
+    return rest
 
 
 def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
@@ -202,13 +221,16 @@ def difference(trained: ArrayRecord, received: ArrayRecord) -> Values:
 
 
 def plus(arrays: ArrayRecord, update: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Return arrays plus an update, by name; added in float64, in the arrays' dtypes."""
-    return record_of(
-        {
-            name: np.asarray(np.add(old, update[name], dtype=np.float64)).astype(old.dtype)
-            for name, old in arrays_in(arrays).items()
-        }
-    )
+    """Return arrays plus an update, by name; added in float64, in the arrays' dtypes, integers rounded.
+
+    Arrays without an update stay as they are.
+    """
+    result = arrays_in(arrays)
+    for name, change in update.items():
+        old = result[name]
+        new = np.asarray(np.add(old, change, dtype=np.float64))
+        result[name] = (np.rint(new) if old.dtype.kind in "biu" else new).astype(old.dtype)
+    return record_of(result)
 
 
 def plus_vector(arrays: ArrayRecord, update: NDArray[np.float64]) -> ArrayRecord:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict, UserConfig
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
@@ -23,10 +22,11 @@ from fedsim.data.spec import SPEC
 from fedsim.errors import Interrupted, Refused, RunFailed
 from fedsim.experiment import Experiment
 from fedsim.flower.log import log
-from fedsim.layout import Layout, check_float
+from fedsim.layout import Layout
 from fedsim.mechanisms import refused
-from fedsim.models import initial_model
+from fedsim.models import initial_state
 from fedsim.models.build import made_up
+from fedsim.models.state import ModelState
 from fedsim.optimizers.build import check_optimizer
 from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
@@ -48,6 +48,7 @@ from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Evaluation, check_target
 from fedsim.server.federation import Federation
 from fedsim.server.fields import ServerFields
+from fedsim.server.model import ServerModel
 from fedsim.server.private_output import private_output
 from fedsim.server.process import ServerProcess
 from fedsim.server.sampling import build_schedule, own_sampling
@@ -124,7 +125,7 @@ def main(grid: Grid, context: Context) -> None:
             if not_resumable is not None:
                 cure = f"can't be resumed: {not_resumable}"
             raise Interrupted(f"interrupted after round {federation.done} of {experiment.rounds}; {cure}")
-        directory.write_model({name: array.numpy() for name, array in federation.arrays.items()})
+        directory.write_model(federation.model.complete(federation.arrays))
 
 
 def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProcess | None) -> Path:
@@ -150,19 +151,18 @@ def _federation(
     scoring = scoring_of(experiment)
     check_target(experiment.server, scoring)
     task = task_of(experiment, data.spec)
-    model = initial_model(experiment, task)
+    state = initial_state(experiment, task, data.spec)
+    model = state.model
     _check_privacy_of(model, task, data, experiment)
     check_schedule(experiment.client, experiment.rounds)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     check_optimizer(experiment.client, list(trained.values()))
-    arrays = record_of({name: np.array(t.numpy(), order="C") for name, t in model.state_dict().items()})
-    if mechanism.unit is Unit.CLIENT or experiment.transforms:
-        check_float(experiment.model.name, arrays)
+    arrays = record_of({name: np.array(array, order="C") for name, array in state.values().items()})
     algorithm = algorithm_of(experiment)
     fields = first_fields(algorithm, arrays_in(arrays), trained)
     layout = Layout.of(arrays, algorithm, fields)
     check_transforms(experiment, transforms_of(experiment), layout)
-    policy = policy_for(experiment, arrays, layout.dimension, data)
+    policy = policy_for(experiment, layout.dimension, data)
     strategy = build_strategy(experiment)
     noise = Noise(experiment.privacy.noise)
     plan = plan_of(experiment, training_of(experiment, data.training_sizes(), layout.shapes))
@@ -196,7 +196,7 @@ def _federation(
         enrolment=enrolment,
         strategy=strategy,
         arrays=arrays,
-        evaluation=Evaluation(experiment, scoring, lambda arrays: _score(model, task, arrays, data)),
+        evaluation=Evaluation(experiment, scoring, lambda arrays: _score(state, task, arrays, data)),
         account=account,
         half=half,
         sampling=sampling,
@@ -204,6 +204,7 @@ def _federation(
         layout=layout,
         fields=ServerFields(algorithm, layout, fields),
         share=plan.cohorts.share,
+        model=ServerModel(state, noised=mechanism.unit is Unit.CLIENT),
     )
 
 
@@ -269,6 +270,6 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
     federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())
 
 
-def _score(model: nn.Module, task: Task, arrays: ArrayRecord, data: FederatedData) -> Score:
-    model.load_state_dict({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
-    return score(model, task, data.test, threads=cores())
+def _score(state: ModelState, task: Task, arrays: ArrayRecord, data: FederatedData) -> Score:
+    state.load(arrays_in(arrays))
+    return score(state.model, task, data.test, threads=cores())

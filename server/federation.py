@@ -32,6 +32,7 @@ from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Collapse, Evaluation, Stopping
 from fedsim.server.fields import ServerFields
 from fedsim.server.grids import CohortGrid
+from fedsim.server.model import ServerModel
 
 RELEASED = "released-"  # prefix of a noised metric's column
 
@@ -49,6 +50,7 @@ class Federation:
         layout: Of an update.
         fields: The algorithm's, beside the model.
         share: Expected share of the clients in a cohort.
+        model: Separates its parameters and statistics.
         begin: Called with a round before any of its clients is asked to train.
         done: The last completed round.
         released: The last round with a release that can't be repeated. Rounds up to it that are not completed are
@@ -70,6 +72,7 @@ class Federation:
     layout: Layout
     fields: ServerFields
     share: float
+    model: ServerModel = field(default_factory=ServerModel)
     begin: Callable[[int], None] = lambda round_: None
     done: int = 0
     released: int = 0
@@ -197,8 +200,10 @@ class Federation:
         config = ConfigRecord({"server-round": round_})
         if self.experiment.server.strategy_entry.needs_initial_loss:
             config["initial-loss"] = True
-        config.update(self.account.instructions() | self.half.instructions())
-        requests = grid.checked(self.strategy.configure_train(round_, self.arrays, config, grid))
+        config.update(self.account.instructions() | self.half.instructions() | self.model.instructions())
+        parameters = self.model.parameters(self.arrays)
+        requests = grid.checked(self.strategy.configure_train(round_, parameters, config, grid))
+        self.model.add_to(requests, self.arrays)
         self.fields.add_to(requests, grid)
         return grid, requests
 
@@ -246,9 +251,11 @@ class Federation:
         if updates < least:
             log.warning("round %d: %d updates; %d are needed", round_, updates, least)
             return None
+        statistics = self.model.take_from(replies)
         arrays, metrics = self.strategy.aggregate_train(round_, replies)
         if arrays is not None:
-            self.arrays = _validated_model(arrays, self.arrays, round_)
+            parameters = _validated_model(arrays, self.model.parameters(self.arrays), round_)
+            self.arrays = self.model.after(self.arrays, arrays_in(parameters) | statistics)
         return metrics
 
 

@@ -27,7 +27,8 @@ def fields_mod(message: Message, context: Context, call_next: ClientAppCallable)
     """
     runtime = client_runtime(context)
     algorithm, layout = runtime.algorithm, runtime.layout
-    if not layout.fields:
+    summed = runtime.policy is not None and bool(layout.fields or layout.counters)  # of one vector
+    if not (layout.fields or summed):
         return call_next(message, context)
     round_ = server_round(message)
     in_sum = int(config_in(message.content, OWN).get("in-sum", 0))  # type: ignore[arg-type]
@@ -36,9 +37,9 @@ def fields_mod(message: Message, context: Context, call_next: ClientAppCallable)
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    if runtime.policy is not None:
+    if summed and runtime.policy is not None:
         update, clip = layout.update_in(reply.content, received), runtime.policy.encoding.clip
-        layout.put_as_vector(reply.content, np.clip(update, -clip, clip))
+        layout.put_as_vector(reply.content, np.clip(update, -clip, clip) if layout.fields else update)
     note_sent(context, algorithm, layout.changes_in(reply.content), round_)
     return reply
 

@@ -39,7 +39,7 @@ def transform_mod(message: Message, context: Context, call_next: ClientAppCallab
     update = runtime.layout.update_in(reply.content, received)
     if np.isfinite(update).all():
         update = transformed(runtime.transforms, update, runtime.experiment.seed, round_, client)
-        runtime.layout.put_in_clear(reply.content, received, update)
+        runtime.layout.put_in_clear(reply.content, received, update, keep_counters=True)
     return reply
 
 

@@ -9,6 +9,7 @@ from fedsim.catalogue import Kind, Targets
 from fedsim.data import DataSpec, Examples
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.models.state import ModelState
 from fedsim.options import FreeOptions, make_with
 from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from
@@ -49,6 +50,21 @@ def initial_model(experiment: Experiment, task: Task) -> nn.Module:
     """Build the experiment's model with the weights of round 0, which follow from the seed; errors as `build`."""
     with torch_draws_from(experiment.seed, "initial-weights"):
         return build(experiment.model, task)
+
+
+def initial_state(experiment: Experiment, task: Task, data: DataSpec) -> ModelState:
+    """Build the experiment's model as `initial_model` does, and find out what of its state training may change.
+
+    Raises:
+        Refused: As `build`; or the model has no parameter that is trained.
+    """
+    model = initial_model(experiment, task)
+    inputs, _ = task.tensors(made_up(data))
+    try:
+        with torch_draws_from(experiment.seed, "model-trial"):
+            return ModelState(model, lambda: model(inputs))
+    except ValueError as error:
+        raise Refused(f"model.name = {experiment.model.name!r}: {error}") from None
 
 
 def made_up(data: DataSpec) -> Examples:

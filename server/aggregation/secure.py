@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedsim.algorithms.protocol import Arrays, Fields
 from fedsim.data import FederatedData
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
-from fedsim.layout import check_float, plus
+from fedsim.layout import plus
 from fedsim.privacy.halves import Sums
 from fedsim.privacy.secagg.encoding import Decoded
 from fedsim.privacy.secagg.spec import Policy
@@ -80,18 +80,15 @@ class Secure(Aggregator):
         return self.described
 
 
-def policy_for(
-    experiment: Experiment, arrays: ArrayRecord, dimension: int, data: FederatedData
-) -> Policy | None:
+def policy_for(experiment: Experiment, dimension: int, data: FederatedData) -> Policy | None:
     """Return the policy that server and clients of a run agree on; None without secure aggregation.
 
     Raises:
-        Refused: The model's updates can't be summed, or a client exceeds the largest weight.
+        Refused: A client exceeds the largest weight.
     """
     section = experiment.privacy.secagg
     if section is None:
         return None
-    check_float(experiment.model.name, arrays)
     records = data.training_sizes()
     if section.max_weight is not None and section.max_weight < records.max():
         raise Refused(

@@ -123,7 +123,6 @@ SAYINGS = [
     ("a largest weight of equals", SECAGG + "max-weight = 3", ["server.weighting=uniform"], "privacy.secagg.max-weight = 3: is for server.weighting = 'examples'"),
     ("an unknown adversary", SECAGG + "adversary = 'evil'", [], "privacy.secagg.adversary = 'evil': must be 'semi-honest' or 'malicious-server'"),
     ("an unknown mode", SECAGG + "mode = 'fake'", [], "privacy.secagg.mode = 'fake': must be 'real' or 'ideal'"),
-    ("counters that can't be summed", SECAGG + "[model]\nname = 'tests.support.models:batch_normed'", [], "model.name = 'tests.support.models:batch_normed': 1.num_batches_tracked is int64: only floating-point updates"),
     ("unknown mechanism", "[privacy.dpsgd]", [], "privacy.dpsgd = a table: is no key here; allowed: arithmetic, dp-fedavg, dp-ftrl, dp-sgd, local-dp, noise, own, secagg"),
     ("unknown privacy key", DP + "sigma = 1.0", [], "privacy.dp-sgd.sigma = 1.0: is no key here; allowed: adversary, clip"),
     ("epsilon and noise", DP + "epsilon = 1.0", [], "privacy.dp-sgd.noise-multiplier = 1.0: can't stand beside epsilon"),

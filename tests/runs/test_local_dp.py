@@ -328,10 +328,6 @@ def test_missing_keys_are_named(old: str, line: str) -> None:
     ("override", "line"),
     [
         ("privacy.local-dp.noise-multiplier=1e-200", r"noise-multiplier = 1e-200: so little noise"),
-        (
-            "model.name=tests.support.models:batch_normed",
-            r"1.num_batches_tracked is int64: only floating-point updates",
-        ),
     ],
 )
 def test_refusals_that_need_data_or_model_come_before_the_first_round(override: str, line: str) -> None:
