@@ -91,7 +91,7 @@ def test_a_transformer_keeps_its_mask(mechanism: str, tmp_path: Path) -> None:
 def test_the_same_bits_on_worker_processes(model: str, mechanism: str, tmp_path: Path) -> None:
     one = weights(setting(model, mechanism), tmp_path / "one")
     others = weights(
-        setting(model, mechanism, runtime={"engine": "processes", "workers": 2}), tmp_path / "others"
+        setting(model, mechanism, runtime={"engine": "local", "workers": 2}), tmp_path / "others"
     )
     for name, array in one.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name)
