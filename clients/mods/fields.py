@@ -39,8 +39,12 @@ def fields_mod(message: Message, context: Context, call_next: ClientAppCallable)
         return reply
     if summed and runtime.policy is not None:
         update, clip = layout.update_in(reply.content, received), runtime.policy.encoding.clip
-        layout.put_as_vector(reply.content, np.clip(update, -clip, clip) if layout.fields else update)
-    note_sent(context, algorithm, layout.changes_in(reply.content), round_)
+        layout.put_as_vector(reply.content, np.clip(update, -clip, clip))
+        changes = layout.changes_in(reply.content)  # as they will be in the sum
+        layout.put_as_vector(reply.content, update)  # the protocol clips it, and counts
+    else:
+        changes = layout.changes_in(reply.content)
+    note_sent(context, algorithm, changes, round_)
     return reply
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,10 @@ from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid, mean_of
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 from fedsim.server.process import ServerProcess
+
+MUCH = 0.01  # share of clipped coordinates
+
+log = logging.getLogger(__name__)
 
 
 class SecureMean(Updates):
@@ -54,14 +59,19 @@ class SecureMean(Updates):
         return layout.separate(layout.split(self._decoded.update))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Secure(Aggregator):
-    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues."""
+    """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues.
+
+    A round in which more than 1 % of the coordinates are clipped is told of once.
+    """
 
     secure: ClassVar[bool] = True
 
     grid: SecureGrid
     described: dict[str, Any]
+    clip: float
+    _told: bool = False
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
@@ -71,6 +81,15 @@ class Secure(Aggregator):
             nothing = NoUpdates(ask.layout)
             return Collected(nothing, failures=result.lost, no_sum=result.why, columns=columns)
         columns["secagg-clipped"] = result.clipped
+        if result.clipped > MUCH and not self._told:
+            self._told = True
+            log.warning(
+                "privacy.secagg.clip = %g: cut %.2g %% of the coordinates of a round's updates, so the model is not the "
+                "mean; try %g",
+                self.clip,
+                100 * result.clipped,
+                2 * self.clip,
+            )
         rest = sorted(set(ask.grid.clients) - set(result.summed))
         failures = {client: result.lost.get(client, "lost too many neighbours") for client in rest}
         return Collected(SecureMean(result.decoded, ask), failures, columns=columns)
@@ -125,4 +144,4 @@ def secure_aggregator(
         run=str(label),
         graph_seed=lambda round_: graph_entropy(experiment, round_, secret=secret)(32),
     )
-    return Secure(secured, described(policy, section, experiment.server.cohort))
+    return Secure(secured, described(policy, section, experiment.server.cohort), section.clip)

@@ -371,6 +371,21 @@ def test_the_share_of_clipped_coordinates_is_reported() -> None:
     assert rows[1]["secagg-clipped"] > 0.5
 
 
+def test_a_clip_that_cuts_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """SCAFFOLD's fields too: what is cut of them is counted with the model."""
+    for name in ("fedavg", "scaffold"):
+        caplog.clear()
+        overrides = ["privacy.secagg.clip=0.001", "server.weighting=uniform", f"algorithm.name={name}"]
+        run = fedsim.run(Experiment.from_toml(TINY, overrides), tmp_path / name)
+        told = [message for message in caplog.messages if "privacy.secagg.clip = 0.001: cut" in message]
+        assert len(told) == 1
+        assert told[0].endswith("try 0.002")
+        assert all(row["secagg-clipped"] > 0.01 for row in run.rows)
+    caplog.clear()
+    fedsim.run(Experiment.from_toml(TINY, ["privacy.secagg.clip=50.0", "rounds=1"]), tmp_path / "wide")
+    assert not [message for message in caplog.messages if "cut" in message]
+
+
 # --- with differential privacy ------------------------------------------------------------------------------
 
 
