@@ -46,8 +46,10 @@ def as_inputs(
     if len({x.shape[1:] for x in arrays}) > 1 or (
         divisor not in (None, 1) and options.scale is None and len({x.dtype.kind == "f" for x in arrays}) > 1
     ):
-        said = " and ".join(f"{name} {x.dtype} {x.shape[1:]}" for name, x in parts.items())
-        raise Refused(f"{where}: {said.replace(' ', ' holds ', 1)}; they must be alike")
+        said = [f"{x.dtype} {x.shape[1:]}" for x in arrays]
+        (one, *_), (first, *others) = parts, said
+        rest = [f" and {name} {kind}" for name, kind in zip(list(parts)[1:], others, strict=True)]
+        raise Refused(f"{where}: {one} holds {first}{''.join(rest)}; they must be alike")
     last = channels_last(arrays[0].shape, options.layout, f"{where}: {next(iter(parts))}")
     return [converted(x, last, divisor, options.scale) for x in arrays], options.scale or divisor
 

@@ -170,8 +170,8 @@ def shard(options: Any, deal: Deal) -> list[Indices]:
     shards = options.shards_per_client
     if shards * deal.clients > deal.examples:
         most = deal.examples // deal.clients
-        raise Refused(
-            f"data.shards-per-client = {shards}: {deal.clients} clients and {deal.examples} examples allow at most {most}"
+        raise ValueError(
+            f"data.shards-per-client = {shards}: must be at most {most}, or there are empty shards"
         )
     return deal.by("ShardPartitioner", deal.clients, "label", num_shards_per_partition=shards, seed=deal.seed)
 

@@ -92,7 +92,11 @@ def _load(path: str, where: str) -> dict[str, Dataset]:
                 raise Refused(
                     f"{where}: holds no .parquet file (train.parquet, test.parquet, train-00000.parquet, ...)"
                 )
-            return dict(datasets.load_dataset("parquet", data_files=files))
+            # each by itself, or datasets casts them all to the types of the first
+            return {
+                split: datasets.load_dataset("parquet", data_files={split: of})[split]
+                for split, of in files.items()
+            }
         if Path(path).is_file():
             raise Refused(
                 f"{where}: is a file; needed is a folder with train.parquet (and test.parquet), or a data set of the hub"
@@ -101,7 +105,8 @@ def _load(path: str, where: str) -> dict[str, Dataset]:
     except Refused:
         raise
     except Exception as error:  # the hub's client raises many types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = str(error.__cause__ or error).strip()
+        reason = said.splitlines()[0] if said else type(error).__name__
         raise Refused(f"{where}: neither a folder nor a data set that can be loaded: {reason}") from None
 
 
