@@ -96,7 +96,7 @@ class ArrayOptions(PathOptions, InputOptions):
 class OwnOptions(PathOptions, InputOptions):
     """Options of the source `own`."""
 
-    classes: int | None = Field(default=None, ge=2)
+    classes: int | None = Field(default=None, ge=2, le=1_000_000)
     """Number of labels of all clients; unset for text and for real-valued targets."""
     sequence_length: int = Field(default=80, ge=2, le=4096)
     """Characters that the model reads in one example of text."""
