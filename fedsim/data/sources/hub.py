@@ -51,7 +51,7 @@ def huggingface(options: HuggingFaceOptions, generator: np.random.Generator, tar
     if text:
         sides, said = [_padded(texts, options.sequence_length) for texts in inputs.values()], ""
     else:
-        sides, said = _arrays(inputs, train, column, options, where)
+        sides, said = _arrays(inputs, list(used.values()), column, options, where)
     ys = _targets({name: split[:][options.label] for name, split in used.items()}, targets, where)
     user = None if options.client is None else _users(train[:][options.client], options.client, where)
     if len(used) == 2:
@@ -132,23 +132,34 @@ def _padded(texts: list[str], length: int) -> NDArray[np.uint8]:
 
 
 def _arrays(
-    inputs: dict[str, list[Any]], train: Dataset, column: str, options: HuggingFaceOptions, where: str
+    inputs: dict[str, list[Any]],
+    splits: list[Dataset],
+    column: str,
+    options: HuggingFaceOptions,
+    where: str,
 ) -> tuple[list[NDArray[Any]], str]:
     """Return the inputs of all splits, by their names in errors, in fedsim's form, and how they were scaled."""
     from PIL.Image import Image
 
-    if images := all(isinstance(value, Image) for values in inputs.values() for value in values):
+    if all(isinstance(value, Image) for values in inputs.values() for value in values):
         pictures = same_mode([value for values in inputs.values() for value in values], where)
         inputs = {name: [np.asarray(next(pictures)) for _ in values] for name, values in inputs.items()}
         options = options.model_copy(update={"layout": "channels-last"})
-    leaf: Any = train.data.schema.field(column).type
-    while hasattr(leaf := getattr(leaf, "storage_type", leaf), "value_type"):
-        leaf = leaf.value_type
-    given = {name: array_of(values, str(leaf), f"{where}: {name}") for name, values in inputs.items()}
-    if any(x.ndim == 1 for x in given.values()) and not images:
+    given = {
+        name: array_of(values, _leaf(split.data.schema.field(column).type), f"{where}: {name}")
+        for (name, values), split in zip(inputs.items(), splits, strict=True)
+    }
+    if any(x.ndim == 1 and x.dtype.kind in "biuf" for x in given.values()):
         raise Refused(f"{where}: column {column!r} holds single numbers; images, texts or lists are needed")
     sides, divisor = as_inputs(given, where, options)
     return sides, told(list(given.values()), divisor, options.scale)
+
+
+def _leaf(kind: Any) -> str:
+    """Return the name of the type of the numbers in lists of this Arrow type."""
+    while hasattr(kind := getattr(kind, "storage_type", kind), "value_type"):
+        kind = kind.value_type
+    return str(kind)
 
 
 def _users(names: list[Any], column: str, where: str) -> NDArray[np.str_]:
