@@ -25,6 +25,7 @@ from fedsim.messages import CONFIG, CONSTANTS
 from fedsim.models import initial_state
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
+from fedsim.options import OwnOptions
 from fedsim.privacy.halves import ClientRound
 from fedsim.records import config_in, record_in
 from fedsim.secagg.setup import policy_of
@@ -138,7 +139,8 @@ def _own_data(experiment: Experiment, path: str, spec: str) -> OwnData:
     if not data.source_entry.by_clients:
         raise Refused(f"data.source = {data.source!r}: has the clients' data; with --data it must be 'own'")
     file = read_own(Path(path), f"--data {path!r}", experiment.task_entry.targets())
-    return OwnData(file, DataSpec.loads(spec), data.held_out, data.clients or 0)
+    options = cast(OwnOptions, data.pick(data.source_entry))
+    return OwnData(file, DataSpec.loads(spec), data.held_out, data.clients or 0, options)
 
 
 def client_runtime(context: Context) -> ClientRuntime:

@@ -80,10 +80,23 @@ class PathOptions(Options):
     """The file; a relative path starts at the folder of the experiment file."""
 
 
-class OwnOptions(PathOptions):
+class InputOptions(Options):
+    """Shared options of sources of arrays and images."""
+
+    layout: Literal["channels-first", "channels-last"] | None = None
+    """Where images have their channels; unset: on the side that has 1 or 3 of them, else 2 or 4."""
+    scale: Positive | None = None
+    """What all inputs are divided by, 1 for nothing; unset: images of whole numbers, and uint8, by 255 or 65,535."""
+
+
+class ArrayOptions(PathOptions, InputOptions):
+    """Options of the source `npz`."""
+
+
+class OwnOptions(PathOptions, InputOptions):
     """Options of the source `own`."""
 
-    classes: int | None = Field(default=None, ge=2)
+    classes: int | None = Field(default=None, ge=2, le=1_000_000)
     """Number of labels of all clients; unset for text and for real-valued targets."""
     sequence_length: int = Field(default=80, ge=2, le=4096)
     """Characters that the model reads in one example of text."""
@@ -93,7 +106,7 @@ class TextJsonOptions(PathOptions, TextOptions):
     """Options of the source `text-json`."""
 
 
-class HuggingFaceOptions(Options):
+class HuggingFaceOptions(InputOptions):
     """Options of the source `huggingface`."""
 
     path: str = Field(min_length=1)

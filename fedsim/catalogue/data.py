@@ -31,7 +31,7 @@ SOURCES = table(
         "npz",
         "fedsim.data.sources.npz:npz",
         "a NumPy file with x_train, y_train, x_test, y_test",
-        options=o.PathOptions,
+        options=o.ArrayOptions,
     ),
     SourceEntry(
         "own",

@@ -57,6 +57,7 @@ class View:
             "kind": str(spec.kind),
             "shape": list(spec.shape),
             "classes": spec.classes,
+            "inputs": self.data.inputs,
             "sha256": self.data.sha256,
             **({"values": spec.values} if spec.values else {}),
         }
@@ -73,6 +74,8 @@ class View:
             f"{self.sizes.sum():,} examples with {len(self.sizes):,} clients "
             f"(smallest {low:,}, median {middle:,}, largest {high:,}); {len(self.data.test):,} in the central test set"
         )
+        if self.data.inputs:
+            console.print(f"inputs {self.data.inputs}")
         console.print(f"data-sha256 {self.data.sha256}\n")
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("client", justify="right", max_width=24, no_wrap=True)

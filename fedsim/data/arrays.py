@@ -1,4 +1,4 @@
-"""Reads NumPy files, checks external inputs and targets, and converts them to fedsim's dtypes and shapes."""
+"""Reads arrays from files and lists, checks targets, and converts them to fedsim's dtypes and shapes."""
 
 from __future__ import annotations
 
@@ -45,31 +45,32 @@ def one_for_each(x: NDArray[Any], y: NDArray[Any], targets: Targets) -> tuple[ND
     """Return targets without an axis of length 1, and whether there is one (with `VALUES`, a row) for each input."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    return y, (y.ndim == 1 or (y.ndim == 2 and targets is Targets.VALUES)) and len(x) == len(y)
+    axes = (1, 2) if targets is Targets.VALUES else (1,)
+    return y, x.ndim > 0 and y.ndim in axes and len(x) == len(y)
 
 
-def as_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
-    """Return inputs in fedsim's form: uint8 or finite float32, images with their channels first.
-
-    The last of four axes is the channels if its length is 1 or 3 and the second axis' is not.
+def array_of(values: list[Any], leaf: str, where: str) -> NDArray[Any]:
+    """Return numbers, or nested lists of them of one shape, as an array; `leaf` is the dtype that they were stored in.
 
     Raises:
-        Refused: The type, the shape or a value can't be used.
+        Refused: One is missing or no number, or the lists have several shapes.
     """
-    if x.dtype.kind not in "biuf":
-        raise Refused(f"{where}: has dtype {x.dtype}; numbers are needed")
-    if x.dtype != np.uint8:
-        x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise Refused(f"{where}: holds NaN or infinity; finite numbers are needed")
-    if x.ndim == 2:
-        return x.astype(np.float32)
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4:
-        channels_last = x.shape[3] in (1, 3) and x.shape[1] not in (1, 3)
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_last else x
-    raise Refused(f"{where}: has shape {x.shape}; features (2 axes) or images (3 or 4 axes) are needed")
+    if any(value is None for value in values):
+        raise _missing(where)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise Refused(f"{where}: holds lists of several shapes; one is needed") from None
+    if array.dtype == object:
+        others = {type(value).__name__ for value in array.flat}
+        if "NoneType" in others:
+            raise _missing(where)
+        raise Refused(f"{where}: holds {', '.join(sorted(others))}; numbers are needed")
+    return array.astype(np.uint8) if leaf.lower() == "uint8" and array.dtype.kind == "i" else array
+
+
+def _missing(where: str) -> Refused:
+    return Refused(f"{where}: holds missing values (null or NaN); finite numbers are needed")
 
 
 def as_targets(y: NDArray[Any], targets: Targets, where: str) -> NDArray[Any]:
@@ -78,7 +79,14 @@ def as_targets(y: NDArray[Any], targets: Targets, where: str) -> NDArray[Any]:
 
 
 def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Return labels as int64 from 0; raises `Refused` if they are not whole numbers from 0."""
+    """Return labels, `(examples,)` int64 from 0; raises `Refused` if they are not whole numbers from 0, one an example."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise Refused(
+            f"{where}: has shape {y.shape}; one label an example is needed (rows of targets are for [task] name = "
+            "'regression')"
+        )
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():
             raise Refused(f"{where}: holds NaN or infinity; whole numbers from 0 are needed")

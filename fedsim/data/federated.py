@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.data.arrays import values_in
+from fedsim.data.inputs import told
 from fedsim.data.raw import Raw, load_raw, state_of
 from fedsim.data.spec import DataSpec
 from fedsim.errors import Refused
@@ -29,7 +30,8 @@ from fedsim.experiment import Experiment
 from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
 
-FORMAT = 1  # of the cache; another number invalidates it
+FORMAT = 2  # of the cache; another number invalidates it
+MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Examples:
     """Some examples of a task.
 
     Attributes:
-        x: `(examples, *shape)`; uint8 images are read as values / 255, text has one more token than is read.
+        x: `(examples, *shape)`; uint8 is read as value / 255, text has one more token than is read.
         y: Labels, `(examples,)` int64; real values, float32 `(examples,)` or `(examples, values)`; or None for
             next-character prediction.
         kind: What an input is.
@@ -71,6 +73,7 @@ class FederatedData:
         clients: Number of clients.
         names: Names of the clients if they are users, else empty.
         sha256: Hash of all examples and their partition.
+        inputs: Dtype and range of the source's inputs, and how they are scaled, in words; empty for text.
         test: The central test set.
     """
 
@@ -84,6 +87,7 @@ class FederatedData:
         self.clients = len(self._held_out)
         self.names: tuple[str, ...] = tuple(meta["names"])
         self.sha256: str = meta["sha256"]
+        self.inputs: str = meta["inputs"]
         per_token = self._train.y is None
         shape = self._train.x.shape[1:]
         self.spec = DataSpec(
@@ -93,6 +97,7 @@ class FederatedData:
             vocabulary=meta["vocabulary"],
             per_token=per_token,
             values=values_in(self._train.y),
+            divisor=meta["divisor"],
         )
 
     def client(self, index: int) -> ClientData:
@@ -139,7 +144,7 @@ def prepare(experiment: Experiment) -> FederatedData:
 
 
 def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
-    """Refuse examples without the task's targets."""
+    """Refuse examples without the task's targets, and labels that no model has a logit each for."""
     if raw.y_train is None:
         found = Targets.TOKENS
     else:
@@ -149,6 +154,22 @@ def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
             f"task.name = {experiment.task_entry.name!r}: needs targets that are {targets}, and data.source = "
             f"{experiment.data.source!r} has {found}"
         )
+    if found is Targets.LABELS and (highest := _classes(raw) - 1) >= MOST_CLASSES:
+        raise Refused(
+            f"data.source = {experiment.data.source!r}: has the label {highest}; labels number the classes from 0, at "
+            f"most {MOST_CLASSES:,} of them"
+        )
+
+
+def _classes(raw: Raw) -> int:
+    """Return the number of classes of labels: as the source says, or the highest label + 1."""
+    sides = [y for y in (raw.y_train, raw.y_test) if y is not None]
+    return raw.classes or int(max(y.max(initial=0) for y in sides)) + 1
+
+
+def _told(raw: Raw) -> str:
+    x = [raw.x_train, raw.x_test]
+    return told(x, 255 if x[0].dtype == np.uint8 else None)
 
 
 _opened = functools.lru_cache(maxsize=8)(FederatedData)
@@ -190,14 +211,14 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
     classes = raw.vocabulary
     if raw.y_train is not None and raw.y_test is not None:
         arrays |= {"train_y": raw.y_train[order], "test_y": raw.y_test}
-        classes = raw.classes
-        if not classes and not values_in(raw.y_train):
-            classes = int(max(raw.y_train.max(initial=0), raw.y_test.max())) + 1
+        classes = raw.classes if values_in(raw.y_train) else _classes(raw)
     meta = {
         "kind": str(raw.kind),
         "classes": classes,
         "vocabulary": raw.vocabulary,
         "names": names,
+        "inputs": raw.inputs or ("" if raw.kind is Kind.TEXT else _told(raw)),
+        "divisor": raw.divisor,
         "sha256": _sha256(arrays),
     }
     try:

@@ -10,22 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
-from fedsim.data.arrays import as_inputs, as_targets, one_for_each, opened_npz, values_in
+from fedsim.data.arrays import array_of, as_targets, one_for_each, opened_npz, values_in
 from fedsim.data.federated import ClientData, Examples
+from fedsim.data.inputs import channels_last, check_inputs, converted, divisor_of
 from fedsim.data.spec import DataSpec
 from fedsim.data.tokens import windows
 from fedsim.errors import Refused
+from fedsim.options import InputOptions
 
 if TYPE_CHECKING:
     import polars as pl
 
 LABEL = "label"
+UNSET = InputOptions()
 SUFFIXES = (".npz", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class OwnFile:
-    """Contents of a file, before its task is known: text, or inputs and targets as in `Raw`."""
+    """Contents of a file, before its task is known: text, or inputs as they came and targets as in `Raw`."""
 
     where: str  # names the file in errors
     x: NDArray[Any] | None = None
@@ -39,8 +42,8 @@ class OwnFile:
             return Kind.TEXT
         return Kind.FEATURES if self.x.ndim == 2 else Kind.IMAGE
 
-    def examples(self, spec: DataSpec) -> Examples:
-        """Return the examples; raises `Refused` if they don't fit the run's data."""
+    def examples(self, spec: DataSpec, options: InputOptions = UNSET) -> Examples:
+        """Return the examples, read as the run's data are; raises `Refused` if they don't fit them."""
         if self.kind is not spec.kind or (self.kind is Kind.TEXT and not spec.per_token):
             raise Refused(f"{self.where}: holds {self.kind}; the task's inputs are {spec.kind}")
         if self.x is None or self.y is None:
@@ -51,7 +54,9 @@ class OwnFile:
                     f"{self.where}: has {len(self.text)} characters; at least {length + 1} are needed"
                 )
             return Examples(x, None, spec.kind)
-        if self.x.shape[1:] != spec.shape:
+        divisor = divisor_of([self.x]) if spec.divisor is None else spec.divisor
+        x = converted(self.x, self._channels_last(spec, options), divisor, options.scale)
+        if x.shape[1:] != spec.shape:
             raise Refused(f"{self.where}: its inputs have shape {self.x.shape[1:]}, the task's {spec.shape}")
         values = values_in(self.y)
         if values != spec.values:
@@ -60,7 +65,15 @@ class OwnFile:
             )
         if not values and self.y.max() >= spec.classes:
             raise Refused(f"{self.where}: has label {self.y.max()}; the task has 0 to {spec.classes - 1}")
-        return Examples(self.x, self.y, spec.kind)
+        return Examples(x, self.y, spec.kind)
+
+    def _channels_last(self, spec: DataSpec, options: InputOptions) -> bool:
+        """Return whether images have their channels last: by the run's shape, if that decides it."""
+        shape = () if self.x is None else self.x.shape
+        first, last = shape[1:] == spec.shape, (*shape[3:], *shape[1:3]) == spec.shape
+        if options.layout is None and first != last:
+            return last
+        return channels_last(shape, options.layout, f"{self.where}: inputs")
 
 
 def read_own(path: Path, where: str, targets: Targets = Targets.LABELS) -> OwnFile:
@@ -112,12 +125,14 @@ def _read_parquet(path: Path, where: str, targets: Targets) -> OwnFile:
 
 def _array(column: pl.Series, where: str) -> NDArray[Any]:
     """Return a column of numbers, or of lists of one shape, as an array."""
+    import polars as pl
+
     if not column.dtype.is_nested():
         return column.to_numpy()
-    try:
-        return np.asarray(column.to_list())
-    except ValueError:
-        raise Refused(f"{where}: the lists of {column.name!r} have several shapes; one is needed") from None
+    leaf: Any = column.dtype
+    while isinstance(leaf, pl.List | pl.Array):
+        leaf = leaf.inner
+    return array_of(column.to_list(), str(leaf), f"{where}: column {column.name!r}")
 
 
 def _read_text(path: Path, where: str, targets: Targets) -> OwnFile:
@@ -131,7 +146,7 @@ def _read_text(path: Path, where: str, targets: Targets) -> OwnFile:
 
 
 def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) -> OwnFile:
-    """Return inputs with their targets, in fedsim's form."""
+    """Return inputs with their targets, those in fedsim's form."""
     y, matched = one_for_each(x, y, targets)
     if not matched:
         raise Refused(
@@ -139,23 +154,31 @@ def _labelled(x: NDArray[Any], y: NDArray[Any], where: str, targets: Targets) ->
         )
     if len(x) == 0:
         raise Refused(f"{where}: is empty; at least one example is needed")
-    return OwnFile(where, as_inputs(x, f"{where}: inputs"), as_targets(y, targets, f"{where}: labels"))
+    check_inputs(x, f"{where}: inputs")
+    return OwnFile(where, x, as_targets(y, targets, f"{where}: labels"))
 
 
 class OwnData:
     """A client's own examples, with the interface of `FederatedData`.
 
     `spec` is of the run's data; `held_out` is the share of the examples, from 0 to 1, that is held out for the client's own
-    evaluation: the last ones; `clients` is the number of clients.
+    evaluation: the last ones; `clients` is the number of clients; `options` says how inputs are read.
 
     Raises:
         Refused: The examples don't fit the spec.
     """
 
-    def __init__(self, file: OwnFile, spec: DataSpec, held_out: float, clients: int) -> None:
+    def __init__(
+        self,
+        file: OwnFile,
+        spec: DataSpec,
+        held_out: float,
+        clients: int,
+        options: InputOptions = UNSET,
+    ) -> None:
         self.spec = spec
         self.clients = clients
-        everything = file.examples(spec)
+        everything = file.examples(spec, options)
         middle = len(everything) - min(round(len(everything) * held_out), len(everything) - 1)
         self._data = ClientData(everything.part(slice(middle)), everything.part(slice(middle, None)))
 

@@ -103,7 +103,7 @@ def _deal(deal: Deal, section: DataSection, where: str) -> list[Indices]:
         warnings.simplefilter("ignore")  # partitioners' warnings are checked below; progress bars are hidden
         try:
             dealt: list[Indices] = entry.load()(section.pick(entry), deal)
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, KeyError, IndexError, ArithmeticError) as error:
             reason = " ".join(str(error).split())
             raise Refused(
                 f"{where} can't deal {deal.examples} examples to {section.clients} clients: {reason}"
@@ -168,6 +168,11 @@ def pathological(options: Any, deal: Deal) -> list[Indices]:
 def shard(options: Any, deal: Deal) -> list[Indices]:
     """Sorted by label and cut into shards (McMahan et al. 2017)."""
     shards = options.shards_per_client
+    if shards * deal.clients > deal.examples:
+        most = deal.examples // deal.clients
+        raise ValueError(
+            f"data.shards-per-client = {shards}: must be at most {most}, or there are empty shards"
+        )
     return deal.by("ShardPartitioner", deal.clients, "label", num_shards_per_partition=shards, seed=deal.seed)
 
 

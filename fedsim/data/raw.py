@@ -21,8 +21,8 @@ class Raw:
 
     Attributes:
         kind: What one input is.
-        x_train: Inputs, `(examples, *shape)`: uint8 (read as value / 255) or float32 for images, float32 for
-            features, uint8 tokens for text. Text for next-character prediction has one token more than the
+        x_train: Inputs, `(examples, *shape)`: uint8 (read as value / 255) or float32 for images and features, uint8
+            tokens for text. Text for next-character prediction has one token more than the
             model reads: position `i` of the input is labelled with position `i + 1`.
         y_train: Labels, `(examples,)` int64 from 0; or real values, float32 `(examples,)` or `(examples, values)`; None
             for next-character prediction.
@@ -32,6 +32,8 @@ class Raw:
         classes: Number of labels; 0: the highest label + 1.
         user: The user of each training example, `(examples,)` int64 into `users`; None without users.
         users: Names of the users.
+        inputs: Dtype and range of the inputs before they were scaled, and how they were, in words; "": as `x_train` says.
+        divisor: What whole numbers among the inputs were divided by, for clients with files of their own; None without.
     """
 
     kind: Kind
@@ -43,6 +45,8 @@ class Raw:
     classes: int = 0
     user: NDArray[np.int64] | None = None
     users: tuple[str, ...] = ()
+    inputs: str = ""
+    divisor: float | None = None
 
     @classmethod
     def split(

@@ -21,6 +21,7 @@ class DataSpec:
         vocabulary: Number of different tokens of a text; 0 for other kinds.
         per_token: Whether every position of a text has a label (next character), or the input has one target.
         values: Real-valued targets of an example; 0 if it has labels.
+        divisor: What clients divide whole numbers in their own files by; None: what follows from their file.
     """
 
     kind: Kind
@@ -29,6 +30,7 @@ class DataSpec:
     vocabulary: int = 0
     per_token: bool = False
     values: int = 0
+    divisor: float | None = None
 
     @property
     def targets(self) -> Targets:

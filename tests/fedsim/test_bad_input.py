@@ -209,7 +209,7 @@ class Pickled:
         ({"x_train": np.full((8, 3), np.nan)}, "x_train: holds NaN or infinity"),
         (
             {"x_test": np.zeros((4, 5))},
-            "x_train holds float32 (3,) and x_test float32 (5,); they must be alike",
+            "x_train holds float64 (3,) and x_test float64 (5,); they must be alike",
         ),
         ({"y_train": np.array([Pickled()] * 8)}, "holds pickled objects, which are never loaded"),
         ({"y_train": np.arange(8) - 1}, "y_train: holds the label -1"),

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
-from fedsim.data.arrays import as_inputs, as_labels, as_values
+from fedsim.data.arrays import array_of, as_labels, as_values
+from fedsim.data.images import same_mode
+from fedsim.data.inputs import as_inputs, told
 from fedsim.data.raw import Raw, held_out_indices
 from fedsim.data.tokens import VOCABULARY, tokens
 from fedsim.errors import Refused
@@ -35,23 +37,35 @@ def huggingface(options: HuggingFaceOptions, generator: np.random.Generator, tar
         raise Refused(f"{where}: has no split {options.train_split!r}; allowed: {', '.join(splits)}")
     train = splits[options.train_split]
     column = _input_column(train, options, where)
-    x, y = _inputs(train, column, options, where), train[:][options.label]
-    user = None if options.client is None else np.asarray([str(name) for name in train[:][options.client]])
-    if options.test_split in splits:
-        test = splits[options.test_split]
-        x_test, y_test = _inputs(test, column, options, where), test[:][options.label]
-        y_train, y_test = _targets(y, y_test, targets, where)
+    used = {name: splits[name] for name in (options.train_split, options.test_split) if name in splits}
+    inputs = {}
+    for name, split in used.items():
+        if missing := [key for key in (column, options.label) if key not in split.column_names]:
+            raise Refused(
+                f"{where}: split {name!r} has no column {missing[0]!r}, which the training split has"
+            )
+        if len(split) == 0:
+            raise Refused(f"{where}: split {name!r} is empty; at least one example is needed")
+        inputs[f"split {name!r}: column {column!r}"] = split[:][column]
+    text = all(isinstance(value, str) for values in inputs.values() for value in values)
+    if text:
+        sides, said = [_padded(texts, options.sequence_length) for texts in inputs.values()], ""
     else:
+        sides, said = _arrays(inputs, list(used.values()), column, options, where)
+    ys = _targets({name: split[:][options.label] for name, split in used.items()}, targets, where)
+    user = None if options.client is None else _users(train[:][options.client], options.client, where)
+    if len(used) == 2:
+        (x, x_test), (y_train, y_test) = sides, ys
+    else:
+        (x,), (y,) = sides, ys
         if len(x) < 2:
             raise Refused(
                 f"{where}: has {len(x)} examples and no split {options.test_split!r}; at least 2 are needed"
             )
         keep, held = held_out_indices(len(x), options.test_share, generator)
-        every, _ = _targets(y, y, targets, where)
-        x, x_test, y_train, y_test = x[keep], x[held], every[keep], every[held]
+        x, x_test, y_train, y_test = x[keep], x[held], y[keep], y[held]
         user = None if user is None else user[keep]
     names, index = (None, None) if user is None else np.unique(user, return_inverse=True)
-    text = isinstance(train[0][column], str)
     return Raw(
         kind=Kind.TEXT if text else Kind.FEATURES if x.ndim == 2 else Kind.IMAGE,
         x_train=x,
@@ -61,6 +75,7 @@ def huggingface(options: HuggingFaceOptions, generator: np.random.Generator, tar
         vocabulary=VOCABULARY if text else 0,
         user=None if index is None else index.astype(np.int64),
         users=() if names is None else tuple(map(str, names)),
+        inputs=said,
     )
 
 
@@ -77,12 +92,21 @@ def _load(path: str, where: str) -> dict[str, Dataset]:
                 raise Refused(
                     f"{where}: holds no .parquet file (train.parquet, test.parquet, train-00000.parquet, ...)"
                 )
-            return dict(datasets.load_dataset("parquet", data_files=files))
+            # each by itself, or datasets casts them all to the types of the first
+            return {
+                split: datasets.load_dataset("parquet", data_files={split: of})[split]
+                for split, of in files.items()
+            }
+        if Path(path).is_file():
+            raise Refused(
+                f"{where}: is a file; needed is a folder with train.parquet (and test.parquet), or a data set of the hub"
+            )
         return dict(datasets.load_dataset(path))
     except Refused:
         raise
     except Exception as error:  # the hub's client raises many types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = str(error.__cause__ or error).strip()
+        reason = said.splitlines()[0] if said else type(error).__name__
         raise Refused(f"{where}: neither a folder nor a data set that can be loaded: {reason}") from None
 
 
@@ -99,44 +123,64 @@ def _input_column(train: Dataset, options: HuggingFaceOptions, where: str) -> st
     return str(others[0])
 
 
-def _inputs(split: Dataset, column: str, options: HuggingFaceOptions, where: str) -> NDArray[Any]:
-    if len(split) == 0:
-        raise Refused(f"{where}: a split is empty; at least one example is needed")
-    values = split[:][column]
-    if all(isinstance(value, str) for value in values):
-        padded = np.zeros((len(values), options.sequence_length), dtype=np.uint8)
-        for row, text in zip(padded, values, strict=True):
-            t = tokens(text[: options.sequence_length])
-            row[: len(t)] = t
-        return padded
-    try:
-        x = np.stack([np.asarray(value) for value in values])
-    except ValueError:
-        raise Refused(
-            f"{where}: column {column!r} holds inputs of different shapes; one shape is needed"
-        ) from None
-    if x.ndim == 1:
+def _padded(texts: list[str], length: int) -> NDArray[np.uint8]:
+    padded = np.zeros((len(texts), length), dtype=np.uint8)
+    for row, text in zip(padded, texts, strict=True):
+        t = tokens(text[:length])
+        row[: len(t)] = t
+    return padded
+
+
+def _arrays(
+    inputs: dict[str, list[Any]],
+    splits: list[Dataset],
+    column: str,
+    options: HuggingFaceOptions,
+    where: str,
+) -> tuple[list[NDArray[Any]], str]:
+    """Return the inputs of all splits, by their names in errors, in fedsim's form, and how they were scaled."""
+    from PIL.Image import Image
+
+    if all(isinstance(value, Image) for values in inputs.values() for value in values):
+        pictures = same_mode([value for values in inputs.values() for value in values], where)
+        inputs = {name: [np.asarray(next(pictures)) for _ in values] for name, values in inputs.items()}
+        options = options.model_copy(update={"layout": "channels-last"})
+    given = {
+        name: array_of(values, _leaf(split.data.schema.field(column).type), f"{where}: {name}")
+        for (name, values), split in zip(inputs.items(), splits, strict=True)
+    }
+    if any(x.ndim == 1 and x.dtype.kind in "biuf" for x in given.values()):
         raise Refused(f"{where}: column {column!r} holds single numbers; images, texts or lists are needed")
-    return as_inputs(x, f"{where}: column {column!r}")
+    sides, divisor = as_inputs(given, where, options)
+    return sides, told(list(given.values()), divisor, options.scale)
 
 
-def _targets(
-    train: list[Any], test: list[Any], targets: Targets, where: str
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the targets of both splits, with the same numbering of labels."""
-    if targets is Targets.VALUES:
-        return _values(train, where), _values(test, where)
-    if all(isinstance(label, str) for label in [*train, *test]):
-        number = {name: i for i, name in enumerate(sorted({*train, *test}))}
-        train, test = [number[name] for name in train], [number[name] for name in test]
-    where = f"{where}: the labels"
-    return as_labels(np.asarray(train), where), as_labels(np.asarray(test, dtype=np.int64), where)
+def _leaf(kind: Any) -> str:
+    """Return the name of the type of the numbers in lists of this Arrow type."""
+    while hasattr(kind := getattr(kind, "storage_type", kind), "value_type"):
+        kind = kind.value_type
+    return str(kind)
 
 
-def _values(column: list[Any], where: str) -> NDArray[np.float32]:
-    try:
-        return as_values(np.asarray(column), f"{where}: the targets")
-    except Refused:
-        raise
-    except ValueError:
-        raise Refused(f"{where}: the targets are lists of several lengths; one is needed") from None
+def _users(names: list[Any], column: str, where: str) -> NDArray[np.str_]:
+    missing = sum(name is None or name != name for name in names)  # NaN is not itself
+    if missing:
+        raise Refused(
+            f"{where}: column {column!r} names no user for {missing} of {len(names)} examples; each needs one"
+        )
+    return np.asarray([str(name) for name in names])
+
+
+def _targets(columns: dict[str, list[Any]], targets: Targets, where: str) -> list[NDArray[Any]]:
+    """Return the targets of all splits, with the same numbering of labels."""
+    if targets is not Targets.VALUES and all(isinstance(y, str) for ys in columns.values() for y in ys):
+        number = {name: i for i, name in enumerate(sorted({y for ys in columns.values() for y in ys}))}
+        columns = {name: [number[y] for y in ys] for name, ys in columns.items()}
+    convert, what = (as_values, "targets") if targets is Targets.VALUES else (as_labels, "labels")
+    arrays = []
+    for name, ys in columns.items():
+        said = f"{where}: the {what} of split {name!r}"
+        arrays.append(convert(array_of(ys, "", said), said))
+    if len({y.shape[1:] for y in arrays}) > 1:
+        raise Refused(f"{where}: the {what} of the splits have several lengths; one is needed")
+    return arrays

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data.inputs import as_inputs, told
 from fedsim.data.own import read_own
 from fedsim.data.raw import Raw
 from fedsim.data.tokens import VOCABULARY, windows
@@ -38,11 +39,14 @@ def own(options: OwnOptions, generator: np.random.Generator, targets: Targets) -
         )
     elif file.y.max() >= options.classes:
         raise Refused(f"data.classes = {options.classes}: {where} has label {file.y.max()}")
+    (x,), divisor = as_inputs({"inputs": file.x}, where, options)
     return Raw(
         kind=file.kind,
-        x_train=file.x[:0],
+        x_train=x[:0],
         y_train=file.y[:0],
-        x_test=file.x,
+        x_test=x,
         y_test=file.y,
         classes=options.classes or 0,
+        inputs=told([file.x], divisor, options.scale),
+        divisor=divisor,
     )

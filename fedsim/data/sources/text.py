@@ -6,6 +6,7 @@ import json
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def stdlib(options: TextOptions, generator: np.random.Generator, targets: Target
 def text_json(options: TextJsonOptions, generator: np.random.Generator, targets: Targets) -> Raw:
     """Read a JSON file `{"user": ["text", ...], ...}`; the texts of a user are joined by newlines.
 
-    LEAF's own files, `{"users": [...], "user_data": {"user": {"x": [...]}}}`, are read too.
+    LEAF's own files, `{"users": [...], "user_data": {"user": {"x": [window, ...], "y": [character, ...]}}}`, are read
+    too: a user's text is the characters that follow the windows (Caldas et al. 2018).
 
     Raises:
         Refused: The file is missing, not JSON, or not of that form.
@@ -59,16 +61,32 @@ def text_json(options: TextJsonOptions, generator: np.random.Generator, targets:
     except ValueError:
         raise Refused(f"{where}: is not JSON in UTF-8") from None
     if isinstance(tree, dict) and isinstance(tree.get("user_data"), dict):
-        tree = {
-            user: data.get("x") if isinstance(data, dict) else data
-            for user, data in tree["user_data"].items()
-        }
+        tree = {user: _leaf(data, f"{where}: user {user!r}") for user, data in tree["user_data"].items()}
     if not isinstance(tree, dict) or not all(_is_texts(texts) for texts in tree.values()):
         raise Refused(f'{where}: must be a table {{"user": ["text", ...], ...}}')
     return _by_user({user: "\n".join(texts) for user, texts in tree.items()}, options, generator, where)
 
 
-def _is_texts(value: object) -> bool:
+def _leaf(data: Any, where: str) -> Any:
+    """Return the texts of a user of LEAF's: one from `x` and `y`, or those in `x` alone.
+
+    LEAF puts blanks, as many as a window is long, before each line of a user's text, and moves the window by a character.
+    """
+    if not isinstance(data, dict) or "y" not in data:
+        return data.get("x") if isinstance(data, dict) else data
+    x, y = data.get("x"), data["y"]
+    if not (_is_texts(x) and _is_texts(y) and len(x) == len(y) and all(len(c) == 1 for c in y)):
+        raise Refused(f"{where}: needed are windows of text in x, and in y the character that follows each")
+    for window, character, following in zip(x, y, x[1:], strict=False):
+        if following.strip(" ") and following != window[1:] + character:
+            raise Refused(
+                f"{where}: its windows don't follow one another; needed is LEAF's data with each user's text in order "
+                "(its sample.sh with -s niid)"
+            )
+    return ["".join(y)]
+
+
+def _is_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 
+from fedsim.catalogue import Targets
 from fedsim.data.own import read_own
 from fedsim.deployment.client.admission import Admitted, admit
 from fedsim.deployment.client.connection import Connection, ReplyDropped, ReplyTooLarge
@@ -60,7 +61,9 @@ def run_client(
     keys = None if key_folder is None else ClientKeys.load(key_folder)
     client, clients = _place(keys, key_folder, partition, of)
     if data is not None:
-        read_own(data, f"--data {str(data)!r}")
+        read_own(
+            data, f"--data {str(data)!r}", Targets.VALUES
+        )  # labels are numbers too, until the task is known
     experiments = [Experiment.load(path) for path in only]
     state = State(state_folder)
     node_config: UserConfig = {
