@@ -17,7 +17,7 @@ from fedsim.tasks import Task
 
 
 def build(section: ModelSection, task: Task) -> nn.Module:
-    """Build the model of an experiment; its weights come from PyTorch's default generator.
+    """Build the model of an experiment; its weights come from PyTorch's default generator. It is in training mode.
 
     A user's own `"module:callable"` is called with the task and, as keyword arguments, the other keys of
     `[model]`.
@@ -40,6 +40,8 @@ def build(section: ModelSection, task: Task) -> nn.Module:
         raise Refused(
             f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed"
         )
+    if not model.training:  # else its modules keep the modes that its maker gave them
+        model.train()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):  # channels last in memory halves a step's time on a CPU
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -51,6 +51,7 @@ class ModelState:
         if not self.parameters:
             raise ValueError("it has no parameter that is trained")
         self._buffers = _buffers(model)
+        self._modes = [(module, module.training) for module in model.modules()]
         moved = self._moved_by(forward)
         self.statistics = tuple(
             name for name, tensor in once.items() if _place(tensor) in moved and name not in self.parameters
@@ -112,6 +113,8 @@ class ModelState:
         if values.keys() != self._changing.keys():
             odd = sorted(values.keys() ^ self._changing.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
+        for module, training in self._modes:
+            module.training = training
         for buffer in self._moving:
             buffer.put_back()
         for name, tensor in self._changing.items():
