@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from fedsim.streams import global_states
 from fedsim.tasks.task import Score, Task
 from fedsim.threads import single_threaded
 
@@ -34,13 +35,18 @@ def score(model: nn.Module, task: Task, examples: Examples, threads: int = 1) ->
         raise ValueError("no examples to evaluate on")
 
     def one(batch: Examples) -> list[float]:
-        with single_threaded(), torch.inference_mode():
+        with single_threaded(), torch.no_grad():  # what a model keeps in inference mode can't be trained with
             inputs, targets = task.tensors(batch)
             sums: list[float] = task.measure(model(inputs), targets).tolist()
         return sums
 
     with evaluation_mode(model):
-        if threads > 1 and len(examples) > BATCH:
+        parallel = threads > 1 and len(examples) > BATCH
+        if parallel:
+            before = global_states()
+            one(examples.part(slice(1)))
+            parallel = global_states() == before  # a model that draws would draw in the order of threads
+        if parallel:
             with ThreadPoolExecutor(threads) as pool:
                 parts = list(pool.map(one, _batches(examples)))
         else:
