@@ -1,5 +1,8 @@
 """Models of users, in whole runs: what breaks in other simulators, with the right values from elsewhere."""
 
+import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from safetensors.numpy import load_file
 import fedsim
 from fedsim import Refused
 from tests.conftest import experiment
+from tests.support import models
 from tests.support.runs import bits
 
 CLIENT_LEVEL = (
@@ -118,6 +122,39 @@ def test_batch_norm_runs_where_whole_updates_are_protected(mechanism: tuple[str,
     assert all(np.isfinite(array).all() for array in trained.values())
 
 
+def test_a_later_run_has_the_data_and_the_code_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(name: str, sign: int) -> None:
+        x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+        y = (sign * x[:, 0] > 0).astype(np.int64)
+        np.savez(name, x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:])
+
+    def run(path: str, out: str) -> fedsim.Run:
+        data = ("data.source=npz", f"data.path={path}", "data.clients=4")
+        return fedsim.run(experiment(*data, "model.name=changing_model:build"), out)
+
+    code = "from torch import nn\ndef build(task):\n    return nn.Sequential(nn.Linear(3, 2{}))\n"
+    (tmp_path / "changing_model.py").write_text(code.format(""))
+    monkeypatch.syspath_prepend(tmp_path)
+    write("data.npz", 1)
+    first = run("data.npz", "first")
+    write("data.npz", -1)
+    write("other.npz", -1)
+    second, other = run("data.npz", "second"), run("other.npz", "other")
+    assert bits(second) == bits(other) != bits(first)
+    (tmp_path / "changing_model.py").write_text(code.format(", bias=False"))
+    importlib.reload(sys.modules["changing_model"])
+    assert load_file(run("data.npz", "third").path / "model.safetensors").keys() == {"0.weight"}
+
+
+def test_runs_in_threads_take_turns() -> None:
+    alone = bits(fedsim.run(experiment(), "alone"))
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda number: bits(fedsim.run(experiment(), f"{number}")), range(3)))
+    assert together == [alone] * 3
+
+
 def test_what_is_outside_of_the_state_dict_leaks_to_no_other_client() -> None:
     model = ("model.name=tests.support.models:leaking", "data.held-out=0.2", "server.client-evaluation=all")
     engines = [(), ("runtime.engine=local", "runtime.workers=2")]
@@ -131,3 +168,14 @@ def test_a_model_that_draws_in_evaluation_has_one_score(caplog: pytest.LogCaptur
     assert len({(row["loss"], row["accuracy"]) for row in rows}) == 1
     assert len({row["train-loss"] for row in rows}) == len(rows)
     assert "calls, seen, total: changed in training, and no part of the state dict" in caplog.text
+
+
+def test_a_model_of_the_main_module_runs_in_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys.modules["__main__"], "build", lambda task: models.shaped(task, "tensor"), raising=False
+    )
+    assert fedsim.run(experiment("model.name=__main__:build"), "here").status == "completed"
+    with pytest.raises(Refused, match=r"^model\.name = '__main__:build': is in the main module") as refused:
+        fedsim.run(experiment("model.name=__main__:build", "runtime.engine=local"), "elsewhere")
+    assert "runtime.engine = 'sequential'" in str(refused.value)
+    assert not Path("elsewhere").exists()
