@@ -61,7 +61,8 @@ def run(
         )
     path = default_run_path(experiment) if out is None else Path(out).absolute()
     check_free(path)
-    _check_reachable(experiment)
+    if experiment.runtime.engine != "sequential":
+        experiment.check_importable("runtime.engine = 'sequential'")
     with tracked(path, progress or Silent(), trackers) as listener:
         _simulate(experiment, {"run-dir": str(path)}, listener)
     return Run(path)
@@ -105,21 +106,11 @@ def resume(
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     experiment = Experiment.load(path / "experiment.toml", overrides)
     check_data(path, found, prepare(experiment).sha256)
-    _check_reachable(experiment)
+    if experiment.runtime.engine != "sequential":
+        experiment.check_importable("runtime.engine = 'sequential'")
     with tracked(path, progress or Silent(), trackers) as listener:
         _simulate(experiment, {"run-dir": str(path), "resume": True}, listener)
     return Run(path)
-
-
-def _check_reachable(experiment: Experiment) -> None:
-    """Refuse code of the program's main module where clients run in other processes, which have another one."""
-    engine = experiment.runtime.engine
-    for key, reference in experiment.own_code.items():
-        if engine != "sequential" and reference.startswith("__main__:"):
-            raise Refused(
-                f"{key} = {reference!r}: is in the main module, a script or a notebook, which worker processes can't "
-                "import; allowed: in a module (file) of its own, or runtime.engine = 'sequential'"
-            )
 
 
 _ONE_AT_A_TIME = (

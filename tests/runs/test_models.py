@@ -178,4 +178,7 @@ def test_a_model_of_the_main_module_runs_in_this_process_alone(monkeypatch: pyte
     with pytest.raises(Refused, match=r"^model\.name = '__main__:build': is in the main module") as refused:
         fedsim.run(experiment("model.name=__main__:build", "runtime.engine=local"), "elsewhere")
     assert "runtime.engine = 'sequential'" in str(refused.value)
+    with pytest.raises(Refused, match=r"model\.name = '__main__:build': is in the main module"):
+        fedsim.sweep(experiment("model.name=__main__:build"), out="sweep")
     assert not Path("elsewhere").exists()
+    assert not Path("sweep").exists()
