@@ -39,12 +39,11 @@ def build(section: ModelSection, task: Task) -> nn.Module:
         raise Refused(
             f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed"
         )
+    # Lazy layers take the shapes of their weights from their first inputs.
     if any(isinstance(value, nn.parameter.UninitializedTensorMixin) for value in model.state_dict().values()):
         dtype = torch.long if task.inputs.kind is Kind.TEXT else torch.float32
         with refused_in(f"model.name = {section.name!r}"), evaluation_mode(model), torch.no_grad():
-            model(
-                torch.zeros((1, *task.inputs.shape), dtype=dtype)
-            )  # lazy layers take their weights' shapes from it
+            model(torch.zeros((1, *task.inputs.shape), dtype=dtype))
     if not model.training:  # else its modules keep the modes that its maker gave them
         model.train()
     for module in model.modules():

@@ -62,6 +62,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        model.train(modes[0][1])  # some models override it
         for module, training in modes:
             module.training = training
 

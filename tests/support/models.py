@@ -245,3 +245,19 @@ class Leaking(nn.Module):
 def leaking(task: Task) -> nn.Module:
     """Return a model that keeps more than its state dict says."""
     return Leaking(math.prod(task.inputs.shape), task.outputs.size)
+
+
+class Merging(nn.Module):
+    """A linear model that doubles its weights for an evaluation, as adapters are merged into a base."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+
+    def train(self, mode: bool = True) -> "Merging":
+        if mode != self.training:
+            self.layer.weight.data *= 0.5 if mode else 2.0
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.flatten(1))
