@@ -26,7 +26,7 @@ from fedsim.privacy.events import Noise
 from fedsim.privacy.halves import ClientRound
 from fedsim.records import find_record, record_in
 from fedsim.schedules.rate import learning_rate
-from fedsim.streams import torch_draws_from, torch_draws_from_system
+from fedsim.streams import all_draws_from, all_draws_from_system
 from fedsim.tasks.scoring import score
 from fedsim.threads import single_threaded
 
@@ -55,7 +55,8 @@ def on_train(message: Message, context: Context) -> Message:
     runtime.check_constants(config)
     metrics = MetricRecord({"num-examples": len(examples)})
     if config.get("initial-loss"):
-        metrics["initial-loss"] = score(runtime.model, runtime.task, examples).loss
+        with _evaluation_randomness(runtime.experiment, context):
+            metrics["initial-loss"] = score(runtime.model, runtime.task, examples).loss
     at = client_round(context, config, len(examples))
     steps = runtime.kernel.steps(*runtime.task.tensors(examples), at)
     mu = float(config.get("proximal-mu", runtime.experiment.client.proximal_mu))  # type: ignore[arg-type]
@@ -92,7 +93,7 @@ def on_train(message: Message, context: Context) -> Message:
 
 
 def _training_randomness(experiment: Experiment, at: ClientRound) -> AbstractContextManager[None]:
-    """Return the context in which a model's dropout, and an optimizer, draw: from a stream of the seed, or secretly.
+    """Return the context in which a user's model, dropout and an optimizer draw: from a stream of the seed, or secretly.
 
     Dropout masks depend on a record's position in its batch, and a missing record shifts the others. So an adversary
     that knows the masks may learn more about the record than clipping bounds.
@@ -100,8 +101,15 @@ def _training_randomness(experiment: Experiment, at: ClientRound) -> AbstractCon
     if not (experiment.model.entry.draws or experiment.client.optimizer_entry.draws):
         return nullcontext()
     if Noise(experiment.privacy.noise) is Noise.SYSTEM:
-        return torch_draws_from_system()
-    return torch_draws_from(experiment.seed, "dropout", round_=at.round, client=at.client)
+        return all_draws_from_system()
+    return all_draws_from(experiment.seed, "dropout", round_=at.round, client=at.client)
+
+
+def _evaluation_randomness(experiment: Experiment, context: Context) -> AbstractContextManager[None]:
+    """Return the context in which a model draws in an evaluation: the same numbers in every one of a client."""
+    if not experiment.model.entry.draws:
+        return nullcontext()
+    return all_draws_from(experiment.seed, "evaluation", client=client_index(context))
 
 
 @app.evaluate()
@@ -112,7 +120,8 @@ def on_evaluate(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(examples)})
     if len(examples):
         runtime.load(record_in(message.content, ArrayRecord, "arrays"))
-        result = score(runtime.model, runtime.task, examples)
+        with _evaluation_randomness(runtime.experiment, context):
+            result = score(runtime.model, runtime.task, examples)
         own = {m.name: result.metrics[m.name] for m in runtime.task.metrics if m.by_client}
         metrics.update({"loss": result.loss, **own, "predictions": result.predictions})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)

@@ -21,7 +21,7 @@ from fedsim.data.spec import SPEC, DataSpec
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout
-from fedsim.messages import CONFIG, CONSTANTS
+from fedsim.messages import CONFIG, CONSTANTS, RUN
 from fedsim.models import initial_state
 from fedsim.optimizers import Optimizer
 from fedsim.optimizers.build import build_optimizer, check_optimizer
@@ -123,7 +123,8 @@ def client_round(context: Context, config: Mapping[str, Any], records: int) -> C
 
 
 @functools.lru_cache(maxsize=2)
-def _client_runtime(experiment: str, overrides: str, own: str, spec: str) -> ClientRuntime:
+def _client_runtime(run: str, experiment: str, overrides: str, own: str, spec: str) -> ClientRuntime:
+    """Return the runtime of a run: a later one may be of other data or code by the same names."""
     known = Experiment.from_run_config({"experiment": experiment, "set": overrides})
     brought = own or known.data.source_entry.by_clients
     return ClientRuntime(known, _own_data(known, own, spec) if brought else prepare(known))
@@ -150,7 +151,8 @@ def client_runtime(context: Context) -> ClientRuntime:
     if process is not None and process.data is not None:
         own = str(process.data)
         spec = str(config_in(context.state, SPEC).get("spec", ""))
-    runtime = _client_runtime(str(config.get("experiment", "")), str(config.get("set", "")), own, spec)
+    run = str(config.get(RUN) or context.run_id)
+    runtime = _client_runtime(run, str(config.get("experiment", "")), str(config.get("set", "")), own, spec)
     if process is not None:
         process.check(runtime.experiment)
     return runtime

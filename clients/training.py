@@ -38,7 +38,7 @@ def train(
     Each step descends `loss + mu/2 ||w - w_t||^2`, with w_t the weights on entry (FedProx, Li et al. 2020).
 
     Args:
-        model: Holds the round's global weights, and the trained ones afterwards.
+        model: Holds the round's global weights, and the trained ones afterwards; in the modes in which it is trained.
         optimizer: Of the model's trainable parameters, made for this training.
         steps: Each sets the gradients of the loss.
         proximal_mu: The mu above, at least 0.
@@ -47,8 +47,6 @@ def train(
     Raises:
         ValueError: The steps have been taken before.
     """
-    if not model.training:
-        model.train()
     received = [(p, p.detach().clone()) for p in _trainable(model)] if proximal_mu > 0 else []
     losses: list[float | None] = []
     for value in steps:

@@ -41,6 +41,15 @@ class Experiment(ExperimentTables):
         """References to the user's own code, `"module:attribute"`, by key."""
         return own_code_in(self.model_dump(by_alias=True))
 
+    def check_importable(self, cure: str = "") -> None:
+        """Refuse code in the main module, which other processes have another of; `cure` is what else is allowed."""
+        for key, reference in self.own_code.items():
+            if reference.startswith("__main__:"):
+                raise Refused(
+                    f"{key} = {reference!r}: is in the main module, a script or a notebook, which worker processes "
+                    f"can't import; allowed: in a module (file) of its own{cure and f', or {cure}'}"
+                )
+
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
         """Read an experiment file: TOML, in which relative paths start at the file's folder.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedsim.errors import Refused
+from fedsim.references import told
 
 
 def made(make: Callable[[], object], kind: type[Any], where: str, needed: str) -> Any:
@@ -18,7 +19,9 @@ def made(make: Callable[[], object], kind: type[Any], where: str, needed: str) -
     try:
         result = make()
     except (TypeError, ValueError) as error:  # a `Refused` is one
-        raise Refused(f"{where}: {error}") from None
+        raise Refused(f"{where}: {error}") from error
+    except Exception as error:
+        raise Refused(f"{where}: {told(error)}") from error
     if not isinstance(result, kind):
         raise Refused(f"{where}: returned {type(result).__name__}; {needed} is needed")
     return result

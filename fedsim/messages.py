@@ -14,3 +14,4 @@ SECAGG = "secagg"  # a stage of secure aggregation, beside or in the place of th
 VECTOR = "clipped-update"  # the record, and its only array: an update as one vector, `(dimension,)`
 CONSTANTS = "constants-sha256"  # key of a request's config: hash of the arrays that are not sent
 NAMES = frozenset({ARRAYS, CONFIG, METRICS, LEDGER, OWN, SECAGG, VECTOR})  # reserved: no field may have them
+RUN = "run-token"  # key of the run config: names one run of a process

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from fedsim.engines import start_engine
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.interruption import interruptible
+from fedsim.messages import RUN
 from fedsim.progress import Progress, Silent
 from fedsim.references import see_folders
 from fedsim.results import Run, default_run_path
@@ -58,6 +61,8 @@ def run(
         )
     path = default_run_path(experiment) if out is None else Path(out).absolute()
     check_free(path)
+    if experiment.runtime.engine != "sequential":
+        experiment.check_importable("runtime.engine = 'sequential'")
     with tracked(path, progress or Silent(), trackers) as listener:
         _simulate(experiment, {"run-dir": str(path)}, listener)
     return Run(path)
@@ -101,15 +106,26 @@ def resume(
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     experiment = Experiment.load(path / "experiment.toml", overrides)
     check_data(path, found, prepare(experiment).sha256)
+    if experiment.runtime.engine != "sequential":
+        experiment.check_importable("runtime.engine = 'sequential'")
     with tracked(path, progress or Silent(), trackers) as listener:
         _simulate(experiment, {"run-dir": str(path), "resume": True}, listener)
     return Run(path)
 
 
+_ONE_AT_A_TIME = (
+    threading.RLock()
+)  # the global generators, the logs and Flower's identity are a process's own
+
+
 def _simulate(experiment: Experiment, server_config: UserConfig, listener: Progress) -> None:
-    """Run the ServerApp over the experiment's engine; `server_config` is for the ServerApp only."""
+    """Run the ServerApp over the experiment's engine; `server_config` is for the ServerApp only.
+
+    Runs of one process, in threads of it, take turns.
+    """
     run_config: UserConfig = dict(experiment.to_run_config())
-    with interruptible(listener.stopping):
+    run_config[RUN] = uuid.uuid4().hex
+    with _ONE_AT_A_TIME, interruptible(listener.stopping):
         private: UserConfig = {}
         if is_restricted(experiment.privacy.noise):
             private = {private_log.KEY: str(Path(str(server_config["run-dir"])) / PRIVATE / LOG)}

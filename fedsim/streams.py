@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random  # noqa: TID251 (seeded here for what draws from it)
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -92,6 +93,41 @@ def torch_draws_from_system() -> Iterator[None]:
     words[:] = np.frombuffer(os.urandom(4 * len(words)), dtype=np.uint32)
     with _torch_draws(state):
         yield
+
+
+@contextmanager
+def all_draws_from(seed: int, purpose: str, *, round_: int = 0, client: int = 0) -> Iterator[None]:
+    """As `torch_draws_from`, and let the global generators of NumPy and Python draw from the stream too."""
+    key = _key(seed, purpose, round_, client).to_bytes(16, "little")
+    with torch_draws_from(seed, purpose, round_=round_, client=client), _seeded_by(key):
+        yield
+
+
+@contextmanager
+def all_draws_from_system() -> Iterator[None]:
+    """As `torch_draws_from_system`, and let the global generators of NumPy and Python draw such numbers too."""
+    with torch_draws_from_system(), _seeded_by(os.urandom(4 * 624)):
+        yield
+
+
+@contextmanager
+def _seeded_by(key: bytes) -> Iterator[None]:
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 (they are what users' models draw from)
+    random.seed(key)
+    np.random.seed(np.frombuffer(key, dtype=np.uint32))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+
+
+def global_states() -> tuple[object, ...]:
+    """Return the states of the global generators of PyTorch (CPU), NumPy and Python, to be compared."""
+    import torch
+
+    numpy_state = [part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state()]  # noqa: NPY002
+    return torch.default_generator.get_state().numpy().tobytes(), tuple(numpy_state), random.getstate()
 
 
 _KNOWN_SEED = 5489

@@ -53,6 +53,7 @@ from fedsim.server.private_output import private_output
 from fedsim.server.process import ServerProcess
 from fedsim.server.sampling import build_schedule, own_sampling
 from fedsim.server.strategies import build_strategy
+from fedsim.streams import all_draws_from
 from fedsim.tasks import Score, Task
 from fedsim.tasks.build import scoring_of, task_of
 from fedsim.tasks.scoring import score
@@ -181,6 +182,13 @@ def _federation(
         sampling = own_sampling(experiment, data.clients, draws.coins)
     else:
         sampling = plan.sampling(draws)
+    if state.unsaved:
+        logging.getLogger(__name__).warning(
+            "model.name = %r: %s: changed in training, and no part of the state dict; put back before each client trains",
+            experiment.model.name,
+            ", ".join(state.unsaved),
+            extra=PUBLIC,
+        )
     if warning := algorithm.warning(plan.cohorts.share):
         name = experiment.algorithm_entry.name
         logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
@@ -196,7 +204,9 @@ def _federation(
         enrolment=enrolment,
         strategy=strategy,
         arrays=arrays,
-        evaluation=Evaluation(experiment, scoring, lambda arrays: _score(state, task, arrays, data)),
+        evaluation=Evaluation(
+            experiment, scoring, lambda arrays: _score(experiment, state, task, arrays, data)
+        ),
         account=account,
         half=half,
         sampling=sampling,
@@ -270,6 +280,11 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
     federation.run(write, stop=lambda: interruption.asked() or directory.stop_asked())
 
 
-def _score(state: ModelState, task: Task, arrays: ArrayRecord, data: FederatedData) -> Score:
+def _score(
+    experiment: Experiment, state: ModelState, task: Task, arrays: ArrayRecord, data: FederatedData
+) -> Score:
     state.load(arrays_in(arrays))
-    return score(state.model, task, data.test, threads=cores())
+    with all_draws_from(
+        experiment.seed, "test"
+    ):  # the same numbers in each evaluation, if the model draws any
+        return score(state.model, task, data.test, threads=cores())

@@ -38,6 +38,10 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Print the traceback of what your own code raised, before a refusal."),
+    ] = False,
 ) -> None:
     """Define the options of all commands."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 import typer
 
 from fedsim.errors import Interrupted, Refused, RunFailed
@@ -29,6 +31,9 @@ def exit_codes() -> Iterator[None]:
         return
     except Refused as refused:
         code, said = 2, str(refused)
+        context = click.get_current_context(silent=True)
+        if refused.__cause__ and context and context.find_root().params.get("debug"):
+            traceback.print_exception(refused.__cause__)
     except Interrupted as interrupted:
         code, said = 1, str(interrupted)
     except RunFailed as failed:

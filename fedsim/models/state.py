@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.arrays import Values
+from fedsim.models.attributes import Attributes
+
+EXTRA_STATE = "_extra_state"  # PyTorch's name for what `get_extra_state` returns, which is not sent
 
 
 class ModelState:
@@ -26,7 +29,7 @@ class ModelState:
 
     Args:
         model: In the mode in which it is trained.
-        forward: Calls the model on a few examples: a buffer that changes in it is a statistic. If it fails, all are.
+        forward: Calls the model on a few examples: a buffer that changes in it is a statistic.
 
     Attributes:
         model: The model.
@@ -34,15 +37,20 @@ class ModelState:
         statistics: Names of what training moves without a gradient: the running mean and the counter of batch norm.
         constants: Names of the other arrays of the state dict.
         variances: Names of the statistics that are variances.
+        unsaved: Names of buffers and attributes outside of the state dict that training moves.
         padding: The row of padding in a trained embedding, by name: no gradient reaches it.
 
     Raises:
-        ValueError: The model has no trained parameter.
+        ValueError: The model has no trained parameter, or a tensor that is no array: quantised, complex, sparse, or not on
+            the CPU. What `forward` raises is raised too.
     """
 
     def __init__(self, model: nn.Module, forward: Callable[[], object]) -> None:
         self.model = model
-        state = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+        state = {n: t for n, t in model.state_dict(keep_vars=True).items() if not n.endswith(EXTRA_STATE)}
+        for name, tensor in state.items():
+            if why := _why_no_array(tensor):
+                raise ValueError(f"{name} {why}")
         first: dict[Hashable, str] = {}
         self._name_of = {name: first.setdefault(_place(tensor), name) for name, tensor in state.items()}
         once = {name: tensor for name, tensor in state.items() if self._name_of[name] == name}
@@ -51,7 +59,12 @@ class ModelState:
         if not self.parameters:
             raise ValueError("it has no parameter that is trained")
         self._buffers = _buffers(model)
+        self._modes = [(module, module.training) for module in model.modules()]
+        self._attributes = Attributes.of(model)
         moved = self._moved_by(forward)
+        attributes = [name for each in self._attributes for name in each.reset()]
+        buffers = [buffer.name for buffer in self._buffers if _place(buffer.tensor) in moved]
+        self.unsaved = (*attributes, *(name for name in buffers if name not in state))
         self.statistics = tuple(
             name for name, tensor in once.items() if _place(tensor) in moved and name not in self.parameters
         )
@@ -77,11 +90,8 @@ class ModelState:
     def _moved_by(self, forward: Callable[[], object]) -> set[Hashable]:
         """Return the places of what is not trained and changes in a forward pass, and undo the change."""
         frozen = [(p, p.clone()) for p in self.model.parameters() if not p.requires_grad]
-        try:
-            with torch.enable_grad():
-                forward()
-        except Exception:  # training will say why
-            return {_place(buffer.tensor) for buffer in self._buffers}
+        with torch.enable_grad():
+            forward()
         moved = {_place(buffer.tensor) for buffer in self._buffers if buffer.reset()}
         for parameter, value in frozen:
             if not _same(parameter, value):
@@ -112,6 +122,10 @@ class ModelState:
         if values.keys() != self._changing.keys():
             odd = sorted(values.keys() ^ self._changing.keys())
             raise ValueError(f"the message's arrays are not this model's: {', '.join(odd[:3])}")
+        for module, training in self._modes:
+            module.training = training
+        for attributes in self._attributes:
+            attributes.reset()
         for buffer in self._moving:
             buffer.put_back()
         for name, tensor in self._changing.items():
@@ -216,6 +230,17 @@ def _padding_rows(model: nn.Module, name_of: Mapping[str, str]) -> dict[str, int
         if module.weight.requires_grad and names.count(name) == 1:
             rows[name] = module.padding_idx
     return rows
+
+
+def _why_no_array(tensor: object) -> str:
+    """Return why an entry of a state dict is no array of real numbers in this machine's memory; empty if it is."""
+    if not isinstance(tensor, Tensor) or tensor.is_quantized:
+        return "is quantised or no tensor: real numbers are needed"
+    if tensor.device.type != "cpu":
+        return f"is on the device {tensor.device.type!r}: allowed: 'cpu'"
+    if tensor.is_complex():
+        return "is complex: real numbers are needed (of a constant, a buffer with persistent=False)"
+    return "" if tensor.layout is torch.strided else "is sparse: a dense tensor is needed"
 
 
 def _place(tensor: Tensor) -> Hashable:

@@ -135,13 +135,15 @@ class Run:
 
         from fedsim.data import prepare
         from fedsim.models import build
+        from fedsim.models.state import EXTRA_STATE
         from fedsim.tasks.build import task_of
 
         weights = self.path / "model.safetensors"
         if not weights.is_file():
             raise Refused(f"run {str(self.path)!r}: has no model.safetensors; it is {self.status}")
         model = build(self.experiment.model, task_of(self.experiment, prepare(self.experiment).spec))
-        model.load_state_dict(load_file(weights))
+        extra = {name: value for name, value in model.state_dict().items() if name.endswith(EXTRA_STATE)}
+        model.load_state_dict({**extra, **load_file(weights)})
         return model.eval()
 
 

@@ -61,7 +61,9 @@ class Arm:
         """Return the experiment with more overrides; raises `Refused` if it is invalid."""
         every = [*self.overrides, *overrides]
         try:
-            return Experiment.from_toml(self.toml, every, folder=self.folder, origin=self.name)
+            found = Experiment.from_toml(self.toml, every, folder=self.folder, origin=self.name)
+            found.check_importable()  # each run has a process of its own
+            return found
         except Refused as refused:
             raise Refused(f"arm {self.name!r}: {refused}") from None
 

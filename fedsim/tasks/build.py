@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fedsim.catalogue import TaskEntry
 from fedsim.errors import Refused
 from fedsim.options import make_with
+from fedsim.references import refused_in
 from fedsim.tasks.metric import Metric, Scoring
 from fedsim.tasks.task import Task
 
@@ -63,10 +64,8 @@ def task_of(experiment: Experiment, data: DataSpec) -> Task:
         )
     data = replace(data, classes=wanted or data.classes)
     make, where = task_class(entry), f"task.name = {entry.name!r}"
-    try:
+    with refused_in(where):
         task = make_with(make, data, experiment.task_options)
-    except TypeError as error:
-        raise Refused(f"{where}: {error}") from None
     lacks = [name for name in METHODS if not callable(getattr(task, name, None))]
     lacks += [name for name in ("inputs", "outputs") if not hasattr(task, name)]
     if lacks:

@@ -11,7 +11,7 @@ import numpy as np
 from fedsim.catalogue import Targets
 from fedsim.options import RegressionOptions
 from fedsim.tasks.metric import Direction, Metric
-from fedsim.tasks.task import InputSpec, OutputSpec, Score, inputs_of, targets_of
+from fedsim.tasks.task import InputSpec, OutputSpec, Score, inputs_of, outputs_of, targets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,7 @@ class Regression:
         """Return the count, the sum of the losses, and for each target the sums of e^2, |e|, t and t^2."""
         import torch
 
+        outputs = outputs_of(outputs)
         residuals, t = _residuals(outputs.double(), targets.double()), targets.double()
         each = [residuals.square(), residuals.abs(), t, t.square()]
         sums = torch.cat([column.sum(0) for column in each])
@@ -96,6 +97,7 @@ class Regression:
 
 def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return outputs less targets, `(examples, k)`; raises `ValueError` if their shapes differ."""
+    outputs = outputs_of(outputs)
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"the model's outputs have shape {tuple(outputs.shape)}, the targets {tuple(targets.shape)}; they must be "

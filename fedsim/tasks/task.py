@@ -117,6 +117,17 @@ def inputs_of(examples: Examples) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
+def outputs_of(outputs: Any) -> Tensor:
+    """Return a model's outputs: a tensor, or the one that a dict holds as `logits`; raises `ValueError` for others."""
+    import torch
+
+    found = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(found, torch.Tensor):
+        kind = f"{type(outputs).__name__} without 'logits'" if found is None else type(outputs).__name__
+        raise ValueError(f"its forward returns {kind}; a tensor is needed, or a dict with one as 'logits'")
+    return found
+
+
 def targets_of(examples: Examples, dtype: type[np.generic]) -> NDArray[Any]:
     """Return the targets; raises `TypeError` if there are none, or they have another dtype."""
     if examples.y is None or examples.y.dtype != dtype:

@@ -52,7 +52,7 @@ class DpSgdMechanism(Mechanism[DpSgdSettings]):
         except ValueError as error:
             raise Unfit("kernel", repr(settings.kernel), str(error)) from None
         try:
-            check_independent(model.train(), losses, inputs, targets)
+            check_independent(model, losses, inputs, targets)
         except RuntimeError as error:  # PyTorch's, if the model does not fit the inputs
             raise ValueError(str(error)) from None
 

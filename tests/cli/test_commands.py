@@ -71,6 +71,18 @@ def test_a_users_model_beside_the_file(tmp_path: Path) -> None:
     )
 
 
+def test_what_a_users_model_raises_is_one_line_and_with_debug_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_model.py").write_text("def build(task):\n    return {}['width']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = ("run", "tiny.toml", "--quiet", "--set", "model.name=broken_model:build")
+    line = f"fedsim: model.name = 'broken_model:build': {tmp_path}/broken_model.py:2: KeyError: 'width'"
+    assert here(*run, code=2).stderr.splitlines() == [line]
+    first, *_, last = here("--debug", *run, code=2).stderr.splitlines()
+    assert (first, last) == ("Traceback (most recent call last):", line)
+
+
 @pytest.mark.parametrize(
     "command",
     [

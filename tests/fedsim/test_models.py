@@ -13,7 +13,8 @@ from fedsim.models import build, initial_model
 from fedsim.sections import ModelSection
 from fedsim.streams import torch_draws_from
 from fedsim.tasks import Task
-from fedsim.tasks.scoring import score
+from fedsim.tasks.scoring import evaluation_mode, score
+from tests.support.models import Merging
 from tests.support.tasks import plain
 
 MNIST = plain(DataSpec(kind=Kind.IMAGE, shape=(1, 28, 28), classes=10))
@@ -171,3 +172,12 @@ def test_the_score_has_the_same_bits_on_any_number_of_threads() -> None:
     model = initial_model(Experiment(), task)
     first, *others = (score(model, task, examples, threads) for threads in (1, 2, 5))
     assert others == [first, first]
+
+
+def test_a_model_that_changes_with_its_mode_is_told_of_both() -> None:
+    model = Merging(2, 2)
+    before = model.layer.weight.detach().clone()
+    with evaluation_mode(model):
+        assert torch.equal(model.layer.weight, 2 * before)
+    assert model.training
+    assert torch.equal(model.layer.weight, before)
