@@ -274,7 +274,7 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
 
     def write(row: dict[str, Any]) -> None:
         public = directory.append_round(row)
-        if keep:
+        if keep and not federation.failed:  # a resumed run repeats the round that it failed in
             write_checkpoint(federation, directory)
         listener.round_done(public)
 

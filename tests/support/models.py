@@ -105,3 +105,15 @@ def interrupting(task: Task) -> nn.Module:
     """Return a linear model, after a SIGINT to this process."""
     os.kill(os.getpid(), signal.SIGINT)
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs.shape), task.outputs.size))
+
+
+class Endless(nn.Module):
+    """Makes logits infinite in evaluation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.training else x * math.inf
+
+
+def endless(task: Task) -> nn.Module:
+    """Return a linear model whose test loss is not finite, though it trains."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs.shape), task.outputs.size), Endless())
