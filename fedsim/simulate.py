@@ -22,8 +22,8 @@ from fedsim.interruption import interruptible
 from fedsim.messages import RUN
 from fedsim.progress import Progress, Silent
 from fedsim.references import see_folders
-from fedsim.results import Run, default_run_path
-from fedsim.results.directory import check_free
+from fedsim.results import Run
+from fedsim.results.directory import new_run_path
 from fedsim.results.disclosure import LOG, PRIVATE, is_restricted
 from fedsim.results.lock import refuse_if_held
 from fedsim.results.resumption import check_data, examine
@@ -59,11 +59,12 @@ def run(
         raise Refused(
             f"data.source = {experiment.data.source!r}: its clients are processes of their own: fedsim run --on ADDRESS"
         )
-    path = default_run_path(experiment) if out is None else Path(out).absolute()
-    check_free(path)
     if experiment.runtime.engine != "sequential":
         experiment.check_importable("runtime.engine = 'sequential'")
-    with tracked(path, progress or Silent(), trackers) as listener:
+    with (
+        new_run_path(out, experiment.name) as path,
+        tracked(path, progress or Silent(), trackers) as listener,
+    ):
         _simulate(experiment, {"run-dir": str(path)}, listener)
     return Run(path)
 

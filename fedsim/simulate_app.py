@@ -16,7 +16,7 @@ from fedsim.engines import check_engine, start_engine
 from fedsim.errors import Refused, RunFailed
 from fedsim.flower.app import FlowerApp, reason
 from fedsim.results import Run
-from fedsim.results.directory import RunDirectory, check_free, free_run_path, from_here
+from fedsim.results.directory import RunDirectory, from_here, new_run_path
 from fedsim.results.log import Log, recording
 from fedsim.results.manifest import session
 from fedsim.runtime import AppSpec
@@ -70,10 +70,12 @@ def run_app(
     nodes = clients if clients is not None else app.clients or CLIENTS
     if nodes < 1:
         raise Refused(f"clients = {nodes}: must be at least 1")
-    path = Path(out).absolute() if out is not None else free_run_path(_file_name(app.name))
-    check_free(path)
     spec = AppSpec(nodes, config, app.clientapp, str(app.folder))
-    with app.modules(), start_engine(engine, workers, address, spec, most=nodes) as grid:
+    with (
+        new_run_path(out, _file_name(app.name)) as path,
+        app.modules(),
+        start_engine(engine, workers, address, spec, most=nodes) as grid,
+    ):
         server_app, _ = app.load()  # while the workers load the ClientApp
         directory = RunDirectory.begin(path, _manifest(app, spec), {})
         with directory, recording(path / "log.txt", quiet) as log:

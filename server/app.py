@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from logging import INFO
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from fedsim.privacy.events import Noise, Sampling, Unit
 from fedsim.privacy.halves import ServerHalf
 from fedsim.privacy.training import Unfit
 from fedsim.randomness import ServerDraws
-from fedsim.results import RunDirectory, default_run_path
+from fedsim.results import RunDirectory
+from fedsim.results.directory import new_run_path
 from fedsim.results.disclosure import PUBLIC
 from fedsim.schedules.rate import check_schedule
 from fedsim.server.aggregation.folded import Folded
@@ -94,7 +96,14 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     experiment = Experiment.from_run_config(config)
     deployment = ServerProcess.current()
-    path = _run_path(experiment, config, deployment)
+    with _run_path(experiment, config, deployment) as path:
+        _play(grid, context, experiment, path, deployment)
+
+
+def _play(
+    grid: Grid, context: Context, experiment: Experiment, path: Path, deployment: ServerProcess | None
+) -> None:
+    """Run an experiment, or go on with its run, in a run directory."""
     data = prepare(experiment)
     label, home = context.run_id, None
     if deployment is not None:
@@ -102,7 +111,7 @@ def main(grid: Grid, context: Context) -> None:
         label, home = context.series_id, deployment.secrets
     federation = _federation(experiment, data, grid, label, deployment)
     not_resumable = why_not_resumable(federation)
-    if config.get("resume"):
+    if context.run_config.get("resume"):
         if not_resumable is not None:
             raise Refused(f"run {str(path)!r}: can't be resumed: {not_resumable}")
         opened = RunDirectory.reopen(path, data.sha256, home)
@@ -129,15 +138,18 @@ def main(grid: Grid, context: Context) -> None:
         directory.write_model(federation.model.complete(federation.arrays))
 
 
-def _run_path(experiment: Experiment, config: UserConfig, deployment: ServerProcess | None) -> Path:
+def _run_path(
+    experiment: Experiment, config: UserConfig, deployment: ServerProcess | None
+) -> AbstractContextManager[Path]:
     """Return the run directory; a server process checks the experiment first, and gets the log lines."""
     if deployment is None:
-        return Path(str(config.get("run-dir") or default_run_path(experiment)))
+        given = str(config.get("run-dir", ""))
+        return nullcontext(Path(given)) if given else new_run_path(None, experiment.name)
     name = str(config.get("run-name", ""))
     path = deployment.run_path(name)
     deployment.check(experiment, str(config.get("code", "")))
     deployment.log_to_server(name)
-    return path
+    return nullcontext(path)
 
 
 def _federation(
@@ -273,7 +285,7 @@ def _run(federation: Federation, directory: RunDirectory, keep: bool) -> None:
 
     def write(row: dict[str, Any]) -> None:
         public = directory.append_round(row)
-        if keep:
+        if keep and not federation.failed:  # a resumed run repeats the round that it failed in
             write_checkpoint(federation, directory)
         listener.round_done(public)
 

@@ -19,6 +19,7 @@ from fedsim.sections import ServerSection
 from fedsim.server.aggregation.replies import metrics_of
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.grids import CohortGrid
+from fedsim.server.strategies import calling
 from fedsim.streams import numpy_stream
 from fedsim.tasks import Metric, Score, Scoring
 from fedsim.tasks.metric import ACCURACY
@@ -51,26 +52,33 @@ class Evaluation:
             return scores
         view = CohortGrid(grid, {client: enrolment.nodes[client] for client in cohort})
         config = ConfigRecord({"server-round": round_})
-        messages = view.checked(strategy.configure_evaluate(round_, arrays, config, view))
+        name = self.experiment.server.strategy
+        with calling(name, round_):
+            messages = view.checked(strategy.configure_evaluate(round_, arrays, config, view))
         replies = sorted(
             view.send_and_receive(messages, timeout=self.experiment.server.timeout),
             key=lambda reply: view.client(reply.metadata.src_node_id),
         )
         scored = [reply for reply in replies if reply.has_content() and "loss" in metrics_of(reply)]
-        metrics = strategy.aggregate_evaluate(round_, scored) if scored else None
+        with calling(name, round_):
+            metrics = strategy.aggregate_evaluate(round_, scored) if scored else None
         if not metrics:
             return scores
         names = [metric.name for metric in self.scoring.metrics if metric.by_client] + ["loss"]
-        means = {f"client-{name}": float(metrics[name]) for name in names}  # type: ignore[arg-type]
+        means = {  # a strategy's own metrics may lack some
+            f"client-{name}": float(value)
+            for name in names
+            if isinstance(value := metrics.get(name), int | float)
+        }
         return scores | means | spread(self.scoring.headline, [metrics_of(reply) for reply in scored])
 
     def _cohort(self, round_: int, online: list[int]) -> list[int]:
         """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all online ones."""
         server = self.experiment.server
-        if server.client_evaluation != "cohort":
+        if server.client_evaluation != "cohort" or not online:
             return online if server.client_evaluation == "all" else []
         generator = numpy_stream(self.experiment.seed, "evaluation-cohort", round_=round_)
-        return draw("fixed", server.cohort, len(online), generator)
+        return [online[i] for i in draw("fixed", min(server.cohort, len(online)), len(online), generator)]
 
 
 def spread(metric: Metric, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

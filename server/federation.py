@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.algorithms.protocol import Fields
-from fedsim.arrays import arrays_in, record_of
+from fedsim.arrays import Values, arrays_in, record_of
 from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.layout import Layout, plus
@@ -26,13 +27,14 @@ from fedsim.privacy.events import Noise
 from fedsim.privacy.halves import ServerHalf
 from fedsim.results.disclosure import PUBLIC
 from fedsim.sections.privacy import metric_terms
-from fedsim.server.aggregation.replies import AWAY
+from fedsim.server.aggregation.replies import AWAY, NOT_FINITE, is_injected
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Collapse, Evaluation, Stopping
 from fedsim.server.fields import ServerFields
 from fedsim.server.grids import CohortGrid
 from fedsim.server.model import ServerModel
+from fedsim.server.strategies import calling
 
 RELEASED = "released-"  # prefix of a noised metric's column
 
@@ -57,6 +59,7 @@ class Federation:
             abandoned.
         tried: The last round that was begun.
         over: Whether early stopping has ended the run.
+        diverged: Why the last round diverged, if it did.
     """
 
     experiment: Experiment
@@ -78,6 +81,7 @@ class Federation:
     released: int = 0
     tried: int = 0
     over: bool = False
+    diverged: str = ""
     stopping: Stopping = field(default_factory=Stopping)
     collapse: Collapse = field(default_factory=Collapse)
 
@@ -92,6 +96,11 @@ class Federation:
         return self.over or self.done >= self.experiment.rounds
 
     @property
+    def failed(self) -> bool:
+        """Whether the last round ends the run: it diverged, and `server.on-divergence` says so."""
+        return bool(self.diverged) and self.experiment.server.on_divergence == "stop"
+
+    @property
     def charged(self) -> int:
         """Rounds that cost privacy: completed ones, and with the operating system's noise one that has begun."""
         if Noise(self.experiment.privacy.noise) is Noise.SEEDED:
@@ -102,14 +111,22 @@ class Federation:
         """Run the remaining rounds, until `stop()` before one of them is true; `write` gets each completed round's row.
 
         Raises:
-            RunFailed: All clients of a round failed (with secure aggregation the run continues), or the strategy
-                returned no valid model.
+            RunFailed: A round diverged, after its row was written; all clients of a round failed and not by injected
+                faults (with secure aggregation the run continues); or the strategy failed, or returned no valid model.
         """
         while not self.finished and not stop():
             round_ = self.tried = self.done + 1
+            self.diverged = ""
             row = self._abandoned(round_) if round_ <= self.released else self._round(round_)
             self.done = round_
             write(row)
+            if self.failed:
+                raise RunFailed(
+                    f"round {round_}: diverged: {self.diverged}; a smaller client.learning-rate may help, and "
+                    "server.on-divergence = 'go-on' goes on"
+                )
+            if self.diverged:
+                log.warning("round %d: diverged: %s", round_, self.diverged)
 
     def _round(self, round_: int) -> dict[str, Any]:
         """Run one round and return its row."""
@@ -128,7 +145,11 @@ class Federation:
             if warning := self.collapse.warning(headline, scores):
                 log.warning("round %d: %s", round_, warning, extra=PUBLIC)
             self.over = self.stopping.is_enough(self.experiment.server, headline, scores)
-        return row | {"seconds": round(time.perf_counter() - started, 4)}
+            if not math.isfinite(scores["loss"]):
+                self.diverged = self.diverged or f"the test loss is {scores['loss']}"
+        if self.diverged:
+            row["diverged"] = True
+        return _in_json(row) | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
         """Return the row of a round that a kill interrupted: it counts as spent, and the model stays unchanged."""
@@ -150,17 +171,24 @@ class Federation:
         with _failing(f"round {round_}"):
             self.account.check_room(round_, asked)
         grid, requests = self._requests(round_, asked)
-        got = self._collect(round_, grid, requests) if asked else Collected(NoUpdates(self.layout))
+        left_out = set(asked) - set(grid.clients)  # by the strategy
+        if left_out and self.experiment.privacy.releases:
+            raise RunFailed(
+                f"round {round_}: server.strategy = {self.experiment.server.strategy!r}: asked {len(requests)} of the "
+                f"{len(asked)} drawn clients to train; under privacy.{self.mechanism} it must ask all of them, since "
+                "epsilon depends on how they are drawn"
+            )
+        called = asked and requests
+        got = self._collect(round_, grid, requests) if called else Collected(NoUpdates(self.layout))
         got.failures.update((client, AWAY) for client in cohort if client not in online)
         got.failures.update(spent)
-        updates, failures = got.updates.count, len(cohort) if got.no_sum else len(got.failures)
+        updates = got.updates.count
+        failures = len(cohort) - len(left_out) if got.no_sum else len(got.failures)
         if online and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
-            client, reason = next(iter(got.failures.items()))
-            raise RunFailed(
-                f"round {round_}: all {len(cohort)} clients failed in training; the first, client {client}: {reason}"
-            )
+            self._note_all_failed(round_, got.failures)
         row: dict[str, Any] = {"clients": updates, "failures": failures, **got.columns}
-        in_sum = [client for client in cohort if client not in got.failures] if updates else []
+        absent = left_out | got.failures.keys()
+        in_sum = [client for client in cohort if client not in absent] if updates else []
         messages: list[Message] = []
         changes: Fields = {}
         share = len(in_sum) / self.enrolment.clients
@@ -176,10 +204,25 @@ class Federation:
             log.warning("round %d: train: %s", round_, line)
         metrics = self._aggregate(round_, messages, len(messages) and max(updates, 1))
         if metrics is not None:
-            self.fields.update(round_, changes, in_sum, share)
+            self.diverged = self.fields.update(round_, changes, in_sum, share)
             if "train-loss" in metrics:
                 row["train-loss"] = metrics["train-loss"]
         return row
+
+    def _note_all_failed(self, round_: int, failures: Mapping[int, str]) -> None:
+        """Let a round without an update be empty where clients failed by injected faults, or are away.
+
+        If others sent NaN or infinity, the round has diverged; `RunFailed` if some failed for another reason.
+        """
+        faults = self.experiment.faults
+        real = {c: why for c, why in failures.items() if why != AWAY and not is_injected(why, faults)}
+        other = {c: why for c, why in real.items() if not why.startswith(NOT_FINITE)}
+        for client, why in (other or real).items():
+            said = f"all {len(failures)} clients failed in training; the first, client {client}: {why}"
+            if other:
+                raise RunFailed(f"round {round_}: {said}")
+            self.diverged = said
+            return
 
     def _online(self, cohort: list[int]) -> list[int]:
         """Return the online clients of a cohort, once `min-clients` clients of any cohort are online."""
@@ -190,7 +233,7 @@ class Federation:
         return [client for client in cohort if client in enrolment.nodes]
 
     def _requests(self, round_: int, cohort: list[int]) -> tuple[CohortGrid, list[Message]]:
-        """Return the cohort's grid and requests.
+        """Return the requests to a cohort's clients, or those that the strategy chooses, and the grid of these clients.
 
         For an empty cohort the strategy makes a request to another client, which is not sent: some strategies store
         the model when they make requests, and Flower's sampling would wait forever for a client.
@@ -202,10 +245,12 @@ class Federation:
             config["initial-loss"] = True
         config.update(self.account.instructions() | self.half.instructions() | self.model.instructions())
         parameters = self.model.parameters(self.arrays)
-        requests = grid.checked(self.strategy.configure_train(round_, parameters, config, grid))
+        with calling(self.experiment.server.strategy, round_):
+            requests = grid.checked(self.strategy.configure_train(round_, parameters, config, grid))
         self.model.add_to(requests, self.arrays)
         self.fields.add_to(requests, grid)
-        return grid, requests
+        chosen = [grid.client(request.metadata.dst_node_id) for request in requests]
+        return CohortGrid(self.grid, {client: nodes[client] for client in chosen}), requests
 
     def _collect(self, round_: int, grid: CohortGrid, requests: list[Message]) -> Collected:
         """Train the cohort, and record its clients' releases."""
@@ -243,7 +288,10 @@ class Federation:
         return [Message(content, dst_node_id=0, message_type=MessageType.TRAIN)], changes, columns
 
     def _aggregate(self, round_: int, replies: list[Message], updates: int) -> MetricRecord | None:
-        """Update the global model from the replies; with too few for the strategy it stays unchanged."""
+        """Update the global model from the replies, and return the strategy's metrics.
+
+        With too few replies for the strategy, or a next model that is not finite, the model stays unchanged: None.
+        """
         server = self.experiment.server
         least = server.strategy_entry.smallest_cohort(server.strategy_options)
         if not self.half.noises:
@@ -252,10 +300,15 @@ class Federation:
             log.warning("round %d: %d updates; %d are needed", round_, updates, least)
             return None
         statistics = self.model.take_from(replies)
-        arrays, metrics = self.strategy.aggregate_train(round_, replies)
+        with calling(server.strategy, round_):
+            arrays, metrics = self.strategy.aggregate_train(round_, replies)
         if arrays is not None:
             parameters = _validated_model(arrays, self.model.parameters(self.arrays), round_)
-            self.arrays = self.model.after(self.arrays, arrays_in(parameters) | statistics)
+            changed = arrays_in(parameters) | statistics
+            if odd := [name for name, new in changed.items() if not _is_finite(new)]:
+                self.diverged = f"{odd[0]} of the next model is not finite"
+                return None
+            self.arrays = self.model.after(self.arrays, changed)
         return metrics
 
 
@@ -275,8 +328,18 @@ def _validated_model(arrays: ArrayRecord, model: ArrayRecord, round_: int) -> Ar
     for name, old in model.items():
         if name not in made or made[name].shape != tuple(old.shape):
             raise RunFailed(f"round {round_}: the strategy returned no {name} of shape {tuple(old.shape)}")
-        new = made[name].astype(old.dtype, copy=False)
-        if new.dtype.kind == "f" and not np.isfinite(new).all():
-            raise RunFailed(f"round {round_}: the strategy returned NaN or infinity in {name}")
-        result[name] = np.asarray(new)
+        with np.errstate(over="ignore"):  # what becomes infinite is noted
+            result[name] = np.asarray(made[name].astype(old.dtype, copy=False))
     return record_of(result)
+
+
+def _is_finite(array: Values) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _in_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with None in place of NaN and infinities, which JSON lacks."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }

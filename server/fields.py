@@ -53,14 +53,17 @@ class ServerFields:
                 content[OWN] = ConfigRecord({"in-sum": self.in_sum.get(client, 0)})
             request.content = content
 
-    def update(self, round_: int, change: Fields, clients: Sequence[int], share: float) -> None:
+    def update(self, round_: int, change: Fields, clients: Sequence[int], share: float) -> str:
         """Compute the next values from the mean `change`, float64, of `clients`, a share of all clients.
+
+        Returns:
+            Which of them would not be finite, so that all stay as they are; else an empty string.
 
         Raises:
             RunFailed: The algorithm raised an error, or returned invalid values.
         """
         if not (self and change):
-            return
+            return ""
         where = f"round {round_}: algorithm {type(self._algorithm).__name__}: update()"
         try:
             made = self._algorithm.update(self.values, change, share)
@@ -73,9 +76,10 @@ class ServerFields:
         for field, arrays in values.items():
             for name, array in arrays.items():
                 if not np.isfinite(array).all():
-                    raise RunFailed(f"{where}: field {field!r}: {name} holds NaN or infinity")
+                    return f"{name} of the algorithm's field {field!r} is not finite"
         self.values = values
         self.in_sum.update(dict.fromkeys(clients, round_))
+        return ""
 
     def state(self) -> dict[str, Any]:
         """Return the state that the next rounds depend on, as a tree for the checkpoint."""

@@ -6,6 +6,8 @@ and `load_state_dict(state)`, with nested dicts and lists of arrays, numbers and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import ArrayRecord
@@ -13,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.arrays import arrays_in, record_of
 from fedsim.catalogue import StrategyEntry
+from fedsim.errors import RunFailed
 from fedsim.experiment import Experiment
 from fedsim.making import made
 from fedsim.options import keywords
@@ -27,6 +30,16 @@ TAKE_ALL = {
     "min_available_nodes": 0,
 }
 METHODS = ("state_dict", "load_state_dict")
+
+
+@contextmanager
+def calling(strategy: str, round_: int) -> Iterator[None]:
+    """Turn what a strategy raises inside the block into `RunFailed`, in one line with its name."""
+    try:
+        yield
+    except Exception as error:  # it is someone else's code
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RunFailed(f"round {round_}: server.strategy = {strategy!r}: {said}") from error
 
 
 def build_strategy(experiment: Experiment) -> Strategy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 
 def loss_of(row: Mapping[str, Any], name: str) -> str:
     """Format a loss of a round's row."""
-    return f"{row[name]:.4f}" if name in row else "-"
+    return _shown(row, name, "{:.4f}".format)
 
 
 def score_of(row: Mapping[str, Any], metric: Metric) -> str:
@@ -48,7 +48,14 @@ def score_of(row: Mapping[str, Any], metric: Metric) -> str:
     >>> score_of({"accuracy": 0.5}, Metric(name="accuracy", format=Format.PERCENT)), score_of({}, Metric(name="r2"))
     ('50.00%', '-')
     """
-    return metric.text(row[metric.name]) if metric.name in row else "-"
+    return _shown(row, metric.name, metric.text)
+
+
+def _shown(row: Mapping[str, Any], name: str, text: Callable[[float], str]) -> str:
+    """Format a value of a round's row; null is a number that is not finite."""
+    if name not in row:
+        return "-"
+    return "nan" if row[name] is None else text(row[name])
 
 
 def released_of(row: Mapping[str, Any]) -> str:
@@ -137,6 +144,7 @@ class PlainLines(_Follower):
             released_of(row),
             f"{row['clients']} clients" if "clients" in row else "",
             f"{row['failures']} failed" if row.get("failures") else "",
+            "diverged" if row.get("diverged") else "",
             privacy_of(row),
             f"{row['seconds']:.1f} s" if "seconds" in row else "",
             self.left(row),
@@ -215,9 +223,10 @@ def summary_of(run: Run) -> str:
     if run.kind != "experiment":
         return f"{run.status}{took}: {from_here(run.path)}"
     metric = run.scoring.headline
-    values = [row[metric.name] for row in rows if metric.name in row]
+    values = [row[metric.name] for row in rows if row.get(metric.name) is not None]
+    last = score_of({metric.name: run.headline}, metric)
     best = metric.best(values)
-    scores = "" if best is None else f"{metric.name} {metric.text(values[-1])} (best {metric.text(best)}), "
+    scores = "" if best is None else f"{metric.name} {last} (best {metric.text(best)}), "
     return f"{scores}{len(rows)} rounds{took}: {from_here(run.path)}"
 
 

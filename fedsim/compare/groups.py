@@ -123,7 +123,7 @@ class Group:
         by_round: dict[int, list[float]] = {}
         for member in self.counted.values():
             for row in member.rows:
-                if column in row:
+                if row.get(column) is not None:  # null: not finite
                     by_round.setdefault(row["round"], []).append(float(row[column]))
         whole = {r: values for r, values in sorted(by_round.items()) if len(values) == len(self.counted)}
         return Curve(

@@ -108,8 +108,8 @@ class ComparedRun:
 
     @cached_property
     def finals(self) -> Mapping[str, float]:
-        """The last value of each numeric column; `seconds` and `bytes` are totals over rounds."""
-        last = {name: value for row in self.rows for name, value in numbers_of(row)}
+        """The last value of each numeric column, unless it is not finite; `seconds` and `bytes` are totals over rounds."""
+        last = dict(numbers_of({name: value for row in self.rows for name, value in row.items()}))
         if any("seconds" in row for row in self.rows):
             last["seconds"] = sum(float(row.get("seconds", 0.0)) for row in self.rows)
         if self.transferred is not None:

@@ -6,7 +6,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from fedsim.results.disclosure import (
     public_row,
 )
 from fedsim.results.files import (
+    DRAFT,
     START,
     LineFile,
     drafted,
@@ -57,19 +59,53 @@ BEGUN = "round-begun"
 STOP = "stop"
 
 
-def default_run_path(experiment: Experiment) -> Path:
-    """Return a path for a new run that does not exist: `runs/<name>-<UTC time>` under the current folder."""
-    return free_run_path(experiment.name)
+@contextmanager
+def new_run_path(out: str | Path | None, name: str) -> Iterator[Path]:
+    """Yield a new run's path: `out`, or `runs/<name>-<UTC time>` under the current folder, numbered if that is taken.
+
+    Inside the block, and until the run has begun, no other caller gets the same default: an empty folder beside it, made
+    atomically, says that it is taken.
+
+    Raises:
+        Refused: `out` exists, or can't be made.
+    """
+    if out is not None:
+        path = Path(out).absolute()
+        check_free(path)
+        yield path
+        return
+    path = _claimed(f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    try:
+        yield path
+    finally:
+        _release(path)
 
 
-def free_run_path(name: str) -> Path:
-    """Return `runs/<name>-<UTC time>` under the current folder, numbered if that exists."""
-    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+def _claimed(stem: str) -> Path:
+    """Claim the first free number of a default path."""
     for attempt in range(1, 10_000):
-        path = Path("runs") / (stem if attempt == 1 else f"{stem}-{attempt}")
+        path = Path("runs").absolute() / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            _claim_of(path).mkdir(parents=True)
+        except (FileExistsError, FileNotFoundError):  # taken; or another one's release has removed `runs`
+            continue
+        except OSError as error:
+            raise Refused(f"--out {str(path)!r}: {error.strerror}; a writable place is needed") from None
         if not path.exists():
-            return path.absolute()
+            return path
+        _release(path)
     raise Refused(f"runs/{stem}: exists, and so do 10,000 like it")
+
+
+def _release(path: Path) -> None:
+    """Give up the claim to a path, if there is one; where nothing is beside it, its folder goes too."""
+    with suppress(OSError):
+        _claim_of(path).rmdir()
+        path.parent.rmdir()
+
+
+def _claim_of(path: Path) -> Path:
+    return path.with_name(f"{DRAFT}{path.name}")
 
 
 def from_here(path: Path) -> Path:
@@ -192,6 +228,7 @@ class RunDirectory:
             if state != path and not path.exists():
                 secret_state.erase(state)
             raise
+        _release(path)
         return cls(path, lock, whole, state)
 
     @classmethod

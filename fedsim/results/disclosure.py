@@ -68,7 +68,9 @@ ITEMS = (
     Item(MANIFEST, ("deployment",), Kind.PLAN, published=False),
     Item(f"{PRIVATE}/{LEDGER}", (), Kind.COHORTS, published=False),
     Item(ROWS, ("clients",), Kind.COHORTS, published=False),
-    Item(ROWS, ("failures", "failure-reasons", "abandoned", "seconds"), Kind.REST, published=False),
+    Item(
+        ROWS, ("failures", "failure-reasons", "abandoned", "diverged", "seconds"), Kind.REST, published=False
+    ),
     Item(ROWS, ("train-loss", "client-*", "secagg-*", "*"), Kind.REST, published=False),
     Item(f"{PRIVATE}/{MANIFEST}", ("data-sha256", "error", "wall-seconds", "*"), Kind.REST, published=False),
     Item(f"{PRIVATE}/{LOG}", (), Kind.REST, published=False),

@@ -96,13 +96,13 @@ class Run:
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """One row a round; unmeasured values are null."""
+        """One row a round; unmeasured values are null, and those that are not finite."""
         import polars as pl
 
         return pl.DataFrame(self.rows, infer_schema_length=None)
 
     def last(self, name: str) -> float | None:
-        """Return a metric's last value, None if it was never measured."""
+        """Return a metric's last value, None if it is not finite, or was never measured."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
     @property

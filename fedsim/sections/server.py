@@ -45,6 +45,10 @@ class ServerSection(Section):
     """Stop when the test accuracy is at least this, whatever the headline metric is."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many evaluations without a lower test loss."""
+    on_divergence: Literal["stop", "go-on"] = "stop"
+    """A round diverges if the test loss, the next model, or what every client sent is NaN or infinite: its row says
+    `diverged`, and null for what is not finite. `stop`: the run has failed then; `go-on`: it goes on with the last model
+    that is finite."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds that a round, or a stage of secure aggregation, waits for its clients; late ones have failed."""
     min_clients: int = Field(default=1, ge=1)

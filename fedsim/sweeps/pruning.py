@@ -212,10 +212,10 @@ class Result:
         """Return the last score up to a round, higher being better; minus infinity if it failed before."""
         if len(self.rows) < round_ and not self.over:
             return -math.inf
-        scores = [float(row[metric.name]) for row in self.rows[:round_] if metric.name in row]
-        if not scores or math.isnan(scores[-1]):
+        scores = [row[metric.name] for row in self.rows[:round_] if metric.name in row]
+        if not scores or scores[-1] is None or math.isnan(scores[-1]):
             return -math.inf
-        return -scores[-1] if metric.lower_is_better else scores[-1]
+        return -float(scores[-1]) if metric.lower_is_better else float(scores[-1])
 
 
 @dataclass(frozen=True)

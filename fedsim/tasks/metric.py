@@ -13,6 +13,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMNS = frozenset(
     {
         *("round", "loss", "clients", "failures", "failure-reasons", "abandoned", "seconds", "bytes"),
+        "diverged",
         *("virtual-time", "staleness"),
         *("noise-multiplier", "sampling-rate", "dp-steps", "delta", "unit", "relation"),
     }

@@ -17,9 +17,11 @@ from fedsim.layout import Expected
 from fedsim.mechanisms import loads
 from fedsim.privacy.events import Event
 from fedsim.records import find_record, records_in
+from fedsim.sections import FaultsSection
 
 LATE = "did not answer in time"  # reason for failure of a client without a reply
 AWAY = "is away"  # of an offline client
+NOT_FINITE = "sent NaN or infinity"  # begins the reason of a client whose model diverged, or that injects NaN
 
 Records = Mapping[str, Expected]  # the arrays of a reply, by record
 
@@ -32,6 +34,11 @@ def own_mechanism(experiment: Experiment) -> str:
 def metrics_of(reply: Message) -> MetricRecord:
     """Return the metrics of a reply with a metric record."""
     return next(iter(records_in(reply.content, MetricRecord).values()))
+
+
+def is_injected(reason: str, faults: FaultsSection) -> bool:
+    """Return whether a client failed by an injected fault: such a reason names its key, but for NaN's, which looks real."""
+    return "(faults." in reason or (faults.nan > 0 and reason.startswith(NOT_FINITE))
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,10 @@ def read_update(message: Message, expected: Records) -> Update:
     records = {name: _read_arrays(sent[name], arrays) for name, arrays in expected.items()}
     (metrics,) = reports.values()
     for name, value in metrics.items():
-        if isinstance(value, list) or not math.isfinite(value):
+        if isinstance(value, list):
             raise ValueError(f"reported {name} = {value}")
+        if not math.isfinite(value):
+            raise ValueError(f"{NOT_FINITE} as {name}")
     if not float(metrics.get("num-examples", 0)) > 0:  # type: ignore[arg-type]
         raise ValueError("reported no num-examples above 0")
     return Update(records, dict(metrics))
@@ -89,5 +98,5 @@ def _read_arrays(sent: ArrayRecord, expected: Expected) -> dict[str, NDArray[Any
         if array.dtype != dtype:
             raise ValueError(f"sent {name} as {array.dtype}, not {dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"sent NaN or infinity in {name}")
+            raise ValueError(f"{NOT_FINITE} in {name}")
     return arrays

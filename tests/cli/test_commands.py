@@ -55,7 +55,7 @@ def test_a_failed_run_ends_with_one_line_and_code_1() -> None:
     wild = ("--set", "client.learning-rate=1e38", "--engine", "sequential")
     result = here("run", "tiny.toml", "--quiet", *wild, code=1)
     assert result.stderr.splitlines()[-1].startswith(
-        "fedsim: failed: round 1: all 3 clients failed in training"
+        "fedsim: failed: round 1: diverged: all 3 clients failed in training"
     )
 
 

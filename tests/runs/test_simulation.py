@@ -1,7 +1,10 @@
 """Whole runs: the same bits on every engine, every strategy, and the files of a run."""
 
 import json
+import threading
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -13,6 +16,8 @@ import fedsim
 from fedsim import Experiment, Refused, RunFailed, catalogue
 from fedsim.data import prepare
 from fedsim.models import initial_model
+from fedsim.results import RunDirectory
+from fedsim.results.directory import new_run_path
 from fedsim.tasks.scoring import score
 from tests.conftest import experiment
 from tests.support.runs import CNN, bits
@@ -157,3 +162,53 @@ def test_clients_evaluate_what_they_held_out() -> None:
     assert run.rows[-1]["client-accuracy-min"] == pytest.approx(each[0])
     assert run.rows[-1]["client-accuracy-median"] == pytest.approx((each[5] + each[6]) / 2)
     assert run.rows[-1]["client-accuracy-p90"] == pytest.approx(each[9] + 0.9 * (each[10] - each[9]))
+
+
+def test_runs_of_the_same_second_have_directories_of_their_own() -> None:
+    everyone = threading.Barrier(8)
+    paths: list[Path] = []
+
+    def begin() -> None:
+        everyone.wait(timeout=30)
+        with new_run_path(None, "a") as path:
+            paths.append(path)
+            everyone.wait(timeout=30)  # all are under way at once, as runs are
+            RunDirectory.begin(path, {"noise": "seeded"}, {})._lock.release()
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(set(paths)) == 8
+    assert sorted(Path("runs").absolute().iterdir()) == sorted(paths)
+
+
+def test_a_default_directory_that_is_taken_gives_the_next_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.results.directory.datetime", Noon)
+    stem = "tiny-20200101-120000"
+    with new_run_path(None, "tiny") as first:
+        assert first == Path("runs").absolute() / stem
+        assert fedsim.run(experiment("rounds=1")).path.name == f"{stem}-2"
+    with new_run_path(None, "tiny") as again:  # no run has begun there
+        assert again == first
+    with (
+        pytest.raises(Refused, match="exists; a new directory is needed"),
+        new_run_path(f"runs/{stem}-2", "tiny"),
+    ):
+        pass
+    assert [path.name for path in Path("runs").iterdir()] == [f"{stem}-2"]
+
+
+def test_a_refused_run_leaves_no_folder() -> None:
+    with pytest.raises(Refused, match=r"server\.cohort = 13"):
+        fedsim.run(experiment("server.cohort=13"))
+    assert not Path("runs").exists()
+
+
+class Noon(datetime):
+    """A clock that has stopped."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2020, 1, 1, 12, tzinfo=tz)

@@ -1,9 +1,11 @@
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
 
 from fedsim import Experiment, RunFailed
 from fedsim.algorithms.fedavg import FedAvg
@@ -286,3 +288,116 @@ def test_a_round_with_too_few_updates_leaves_the_model_as_it_is() -> None:
     (row,) = rows(rounds)
     assert (row["clients"], row["failures"]) == (3, 8)
     assert rounds.arrays["w"].numpy().tolist() == [0, 0, 0]
+
+
+# --- divergence ---------------------------------------------------------------------------------------------
+
+
+def test_a_round_in_which_all_send_what_is_not_finite_has_diverged() -> None:
+    went_on = federation(experiment("rounds=2", "server.on-divergence=go-on"), 12, cohort=[2, 5])
+    assert [(row["clients"], row["failures"], row["diverged"]) for row in rows(went_on)] == [(0, 2, True)] * 2
+    written: list[dict[str, Any]] = []
+    stops = federation(experiment("rounds=2"), 12, cohort=[2, 5])
+    with pytest.raises(
+        RunFailed, match="round 1: diverged: all 2 clients failed in training; the first, client 2: sent NaN"
+    ):
+        stops.run(written.append)
+    assert [row["diverged"] for row in written] == [True]
+    for other in ("server.on-divergence=go-on", "faults.dropout=0.5"):  # client 1 fails by itself
+        with pytest.raises(
+            RunFailed, match="round 1: all 3 clients failed in training; the first, client 1: Run"
+        ):
+            rows(federation(experiment(other), 12, cohort=[1, 2, 5]))
+
+
+class Theirs(flower.FedAvg):
+    """FedAvg, with something done to its next model, or its clients."""
+
+    def __init__(self, factor: float = 1.0, most: int = 99, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.factor, self.most = factor, most
+
+    def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Message]:
+        chosen = list(grid.get_node_ids())[: self.most]
+        every = super().configure_train(server_round, arrays, config, grid)
+        return [message for message in every if message.metadata.dst_node_id in chosen]
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> Any:
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        assert arrays is not None
+        w = arrays["w"].numpy().astype(np.float64) * self.factor
+        return ArrayRecord({"w": Array(w)}), metrics
+
+
+def with_strategy(strategy: Theirs, *overrides: str, cohort: list[int]) -> Federation:
+    rounds = federation(experiment("rounds=2", *overrides), 12, cohort=cohort)
+    rounds.strategy, rounds.aggregator = strategy, Gathered(uniform=True)
+    return rounds
+
+
+@pytest.mark.parametrize("factor", [math.nan, 1e300])  # 1e300 is no number of float32
+def test_a_next_model_that_is_not_finite_is_not_taken(factor: float) -> None:
+    rounds = with_strategy(Theirs(factor), "server.on-divergence=go-on", cohort=[9, 10])
+    assert [(row["clients"], row["diverged"]) for row in rows(rounds)] == [(2, True)] * 2
+    assert rounds.arrays["w"].numpy().tolist() == [0.0] * 3
+    with pytest.raises(RunFailed, match="round 1: diverged: w of the next model is not finite; a smaller"):
+        rows(with_strategy(Theirs(factor), cohort=[9, 10]))
+
+
+# --- strategies of a user's own -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("most", "clients", "w"), [(2, 2, 2 * 9 / 2), (1, 1, 0.0), (0, 0, 0.0)])
+def test_clients_that_a_strategy_leaves_out_have_not_failed(most: int, clients: int, w: float) -> None:
+    rounds = with_strategy(Theirs(most=most), cohort=[0, 9, 10])  # each adds its number: (0 + 9) / 2 a round
+    for row in rows(rounds):
+        assert (row["clients"], row["failures"], "failure-reasons" in row) == (clients, 0, False)
+    assert rounds.arrays["w"].numpy().tolist() == [w] * 3
+
+
+def test_under_a_mechanism_a_strategy_may_leave_out_nobody() -> None:
+    private = "privacy.local-dp={noise-multiplier=1.0, delta=1e-3, clip=0.5}"
+    with pytest.raises(
+        RunFailed, match=r"asked 2 of the 3 drawn clients to train; under privacy.local-dp it must ask all"
+    ):
+        rows(with_strategy(Theirs(most=2), private, cohort=[0, 9, 10]))
+
+
+def test_what_a_strategy_raises_is_one_line_with_its_name() -> None:
+    with pytest.raises(
+        RunFailed, match=r"^round 1: server.strategy = 'fedavg': InconsistentMessageReplies: .*`weight`"
+    ) as failed:
+        rows(with_strategy(Theirs(weighted_by_key="weight"), cohort=[9, 10]))
+    assert "\n" not in str(failed.value)
+
+
+def evaluating(strategy: flower.FedAvg, *overrides: str) -> dict[str, float]:
+    """Return the scores of a model of three clients' by two of them: client 1 is away."""
+    grid = Leaving(AppSpec(3, {}, "tests.support.apps:drifting"))
+    grid.away = {list(grid.get_node_ids())[1]}
+    setting = experiment("data.clients=3", "server.cohort=2", "data.held-out=0.2", *overrides)
+    rounds = federation(setting, 3)
+    enrolment = Enrolment(grid, 3)
+    assert list(enrolment.nodes) == [0, 2]
+    return rounds.evaluation.scores(1, rounds.arrays, grid, enrolment, strategy)
+
+
+@pytest.mark.parametrize("which", ["all", "cohort"])
+def test_the_clients_that_evaluate_are_online_ones(which: str) -> None:
+    scores = evaluating(flower.FedAvg(), f"server.client-evaluation={which}")
+    assert (scores["client-accuracy"], scores["client-accuracy-min"]) == (
+        0.1,
+        0.0,
+    )  # clients 0 and 2 say 0 and 0.2
+
+
+def test_a_strategys_own_client_metrics_need_no_accuracy() -> None:
+    own = flower.FedAvg(
+        evaluate_metrics_aggr_fn=lambda records, key: MetricRecord({"loss": 7.0, "worst": 1.0})
+    )
+    scores = evaluating(own, "server.client-evaluation=all")
+    assert (scores["client-loss"], "client-accuracy" in scores, scores["client-accuracy-min"]) == (
+        7.0,
+        False,
+        0.0,
+    )

@@ -20,7 +20,7 @@ REASONS = {
     2: "sent NaN or infinity in w",
     3: "sent w with shape (2,), not (3,)",
     4: "sent other arrays than the model has: v, w",
-    5: "reported train-loss = nan",
+    5: "sent NaN or infinity as train-loss",
     6: "reported no num-examples above 0",
     7: "sent w as float64, not float32",
     8: "sent 0 array records and 1 metric records, not one of each",
@@ -115,6 +115,14 @@ def drifter(message: Message, context: Context) -> Message:
     """Say which client this is."""
     client = int(context.node_config["partition-id"])
     return Message(RecordDict({"identity": ConfigRecord({"client": client})}), reply_to=message)
+
+
+@drifting.evaluate()
+def say(message: Message, context: Context) -> Message:
+    """Say a tenth of this client's number for its accuracy."""
+    client = int(context.node_config["partition-id"])
+    metrics = {"num-examples": 10, "loss": 1.0, "accuracy": client / 10}
+    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 
 @drifting.train()

@@ -261,3 +261,13 @@ class Merging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x.flatten(1))
+class Endless(nn.Module):
+    """Makes logits infinite in evaluation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.training else x * math.inf
+
+
+def endless(task: Task) -> nn.Module:
+    """Return a linear model whose test loss is not finite, though it trains."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs.shape), task.outputs.size), Endless())

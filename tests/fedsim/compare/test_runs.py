@@ -62,7 +62,9 @@ def test_the_table_has_the_runs_own_numbers(runs: Path) -> None:
 
 def test_runs_that_are_not_counted_are_named(runs: Path) -> None:
     shown = command(runs).stdout
-    assert re.search(r"not counted: \S*failed: failed after 0 rounds: round 1: all 4 clients failed", shown)
+    assert re.search(
+        r"not counted: \S*failed: failed after 1 rounds: round 1: diverged: all 4 clients", shown
+    )
     (runs / "runs" / "app").mkdir()
     (runs / "runs" / "app" / "manifest.json").write_text(
         '{"kind": "flower-app", "name": "app", "status": "completed"}'

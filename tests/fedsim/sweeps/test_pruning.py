@@ -17,6 +17,7 @@ from fedsim.sweeps.planned_run import PlannedRun
 from fedsim.sweeps.points import grid_of
 from fedsim.sweeps.pruning import Bracket, Pruning, Result, Setting, brackets_of, standing
 from fedsim.sweeps.run import make_plan
+from fedsim.tasks.metric import Column
 from tests.conftest import experiment
 
 LEARNING = "client.learning-rate"
@@ -39,6 +40,12 @@ def planned(
 
 def shown(brackets: list[Bracket]) -> dict[str, list[str]]:
     return {bracket.label: [setting.label for setting in bracket.settings] for bracket in brackets}
+
+
+def test_a_score_that_is_not_finite_is_the_worst() -> None:
+    accuracy, loss = Column("accuracy"), Column("loss", lower_is_better=True)
+    result = Result([{"round": 1, "accuracy": 0.5, "loss": 2.0}, {"round": 2, "accuracy": 0.4, "loss": None}])
+    assert [result.score(2, accuracy), result.score(1, loss), result.score(2, loss)] == [0.4, -2.0, -math.inf]
 
 
 # --- who competes ------------------------------------------------------------------------------------------
