@@ -9,7 +9,8 @@ QUESTIONS = 5  # that a server asks in a row, at least, before it is told that i
 NO_MORE_NODES = (
     "a simulation has all its {} from the beginning, and no more will come (--clients gives their number)"
 )
-PATIENCE = 3.0  # seconds that it sleeps between them, at least
+PATIENCE = 3.0  # seconds that it spends on them, at least
+EFFORT = 0.01  # seconds of computing for each, at most
 
 
 class Waiting:
@@ -31,9 +32,9 @@ class Waiting:
         if self._questions == 0:
             self._since, self._busy = now, busy
         self._questions += 1
-        waited = now - self._since
-        asleep = waited - (busy - self._busy)
-        return self._questions >= QUESTIONS and asleep >= max(PATIENCE, 0.9 * waited)
+        waited, used = now - self._since, busy - self._busy
+        idle = used <= min(EFFORT * self._questions, 0.5 * waited)
+        return self._questions >= QUESTIONS and waited >= PATIENCE and idle
 
     def acted(self) -> None:
         """Note that the server does something else."""
