@@ -1,4 +1,7 @@
-"""fedsim's exceptions."""
+"""fedsim's exceptions, and the exceptions of other people's code as one line."""
+
+import traceback
+from pathlib import Path
 
 
 class Refused(ValueError):
@@ -28,3 +31,12 @@ class Interrupted(RunFailed):
 
     The message names the round and how to resume. The command line prints it and exits with 1.
     """
+
+
+def reason(error: BaseException, folder: Path | None = None) -> str:
+    """Return an exception as one line, with the innermost place in the folder where it was raised."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if folder is not None and Path(frame.filename).is_relative_to(folder):
+            return f"{text} ({Path(frame.filename).relative_to(folder)}, line {frame.lineno})"
+    return text

@@ -17,7 +17,7 @@ from pydantic import ValidationError, model_validator
 
 from fedsim.checks import problems_of
 from fedsim.errors import Refused
-from fedsim.overrides import apply_overrides, resolve_path
+from fedsim.overrides import apply_overrides, resolve_path, seen_from_here
 from fedsim.privacy.settings import invalid_at, one_line
 from fedsim.sections import ExperimentTables
 from fedsim.tables import without_unset
@@ -54,7 +54,7 @@ class Experiment(ExperimentTables):
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
         """Read an experiment file: TOML, in which relative paths start at the file's folder.
 
-        Overrides are `"section.key=value"`, each key once.
+        Overrides are `"section.key=value"`, each key once; a relative `data.path` of theirs starts at the current folder.
 
         Raises:
             Refused: The file is missing, malformed or invalid.
@@ -65,7 +65,7 @@ class Experiment(ExperimentTables):
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise Refused(f"experiment file {str(path)!r}: {reason}; a TOML file is needed") from None
-        return cls.from_toml(text, overrides, folder=file.parent, origin=str(path))
+        return cls.from_toml(text, seen_from_here(overrides, text), folder=file.parent, origin=str(path))
 
     @classmethod
     def from_toml(

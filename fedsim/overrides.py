@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -41,8 +42,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """
     changes: dict[str, Any] = {}
     for override in overrides:
-        key, equals, value = override.partition("=")
-        key = kebab(key.strip())
+        _, equals, value = override.partition("=")
+        key = _key(override)
         if not equals or not key:
             raise Refused(f"override {override!r}: must be section.key=value")
         if key in changes:
@@ -66,6 +67,26 @@ def resolve_path(tree: dict[str, Any], folder: Path) -> None:
     path = Path(os.path.abspath(folder / Path(data["path"]).expanduser()))  # noqa: PTH100 (links stay)
     if data.get("source") != "huggingface" or path.exists():
         data["path"] = str(path)
+
+
+def seen_from_here(overrides: Iterable[str], toml: str) -> list[str]:
+    """Return overrides of an experiment with the path of its data as seen from the current folder, if they change it."""
+    listed = list(overrides)
+    if not {_key(text) for text in listed} & {"data", "data.path"}:
+        return listed
+    try:
+        tree = tomllib.loads(toml)
+        apply_overrides(tree, listed)
+    except (tomllib.TOMLDecodeError, Refused):
+        return listed  # refused where it is applied
+    resolve_path(tree, Path.cwd())
+    path = _table(tree, "data.path")
+    others = [text for text in listed if _key(text) != "data.path"]
+    return [*others, f"data.path={json.dumps(path)}"] if isinstance(path, str) else listed
+
+
+def _key(override: str) -> str:
+    return kebab(override.partition("=")[0].strip())
 
 
 def _value(text: str) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedsim.cli.shared import INSECURE, JSON, KEYS, ON, QUIET, exit_codes
+from fedsim.cli.shared import INSECURE, JSON, KEYS, ON, QUIET, SET, exit_codes
 from fedsim.errors import Refused
 from fedsim.references import see_folders
 
@@ -26,7 +26,6 @@ NAME = typer.Argument(metavar="NAME", help="The run's name, as printed by `fedsi
 NOW = typer.Option("--now", help="End it at once, in the middle of a round.")
 CONFIG = typer.Argument(metavar="CONFIG.toml", help="The experiment file.")
 CLIENTS = typer.Option(metavar="N", min=1, help="How many; sets data.clients. Default: data.clients.")
-OVERRIDE = typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5.")
 OUT = typer.Option(metavar="DIR", help="The run directory, which must not exist. Default: runs/NAME.")
 KEEP = typer.Option(metavar="DIR", help="Keep keys, states and logs in this new folder.")
 
@@ -156,7 +155,7 @@ def stop(
 def up(
     config: Annotated[Path, CONFIG],
     clients: Annotated[int | None, CLIENTS] = None,
-    overrides: Annotated[list[str] | None, OVERRIDE] = None,
+    overrides: Annotated[list[str] | None, SET] = None,
     out: Annotated[Path | None, OUT] = None,
     keep: Annotated[Path | None, KEEP] = None,
     quiet: Annotated[bool, QUIET] = False,

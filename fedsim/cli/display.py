@@ -216,12 +216,20 @@ def following(console: Console, quiet: bool, name: str) -> Iterator[Progress]:
             yield LiveTable(name, live)
 
 
+def failures_of(run: Run) -> str:
+    """Say how many answers the clients of a Flower app failed to give, and the first reason; empty without any."""
+    final = run.manifest["final"]
+    count = final.get("client-failures", 0)
+    return f"{count} client failures, the first {final['first-client-failure']!r}" if count else ""
+
+
 def summary_of(run: Run) -> str:
     """Return the last line of a finished run's output."""
     rows, manifest = run.rows, run.manifest
     took = f" in {duration(manifest['wall-seconds'])}" if "wall-seconds" in manifest else ""
     if run.kind != "experiment":
-        return f"{run.status}{took}: {from_here(run.path)}"
+        failed = f", {failures_of(run)}" if failures_of(run) else ""
+        return f"{run.status}{took}{failed}: {from_here(run.path)}"
     metric = run.scoring.headline
     values = [row[metric.name] for row in rows if row.get(metric.name) is not None]
     last = score_of({metric.name: run.headline}, metric)

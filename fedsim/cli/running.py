@@ -33,6 +33,15 @@ RUN_CONFIG = typer.Option(
     help="Override an app's run config, as in flwr run.",
 )
 CLIENTS = typer.Option(metavar="N", help="An app's clients. Default: its num-supernodes, else 10.")
+NODE_CONFIG = typer.Option(
+    "--node-config",
+    metavar="'KEY=VALUE ...' | FILE.toml",
+    help="What an app's nodes have in their context; in a file, [[node]] tables are for one node each.",
+)
+SEED = typer.Option(
+    metavar="N | os",
+    help="Of the global generators that an app draws from (default 0); os: other draws in each run.",
+)
 ENGINE = typer.Option(
     metavar="ENGINE", help="local (worker processes), ray (actors of a cluster) or sequential (this process)."
 )
@@ -61,6 +70,8 @@ def run(
     overrides: Annotated[list[str] | None, SET] = None,
     run_config: Annotated[list[str] | None, RUN_CONFIG] = None,
     clients: Annotated[int | None, CLIENTS] = None,
+    node_config: Annotated[list[str] | None, NODE_CONFIG] = None,
+    seed: Annotated[str | None, SEED] = None,
     engine: Annotated[str | None, ENGINE] = None,
     workers: Annotated[int | None, WORKERS] = None,
     address: Annotated[str | None, ADDRESS] = None,
@@ -76,7 +87,8 @@ def run(
     """Run an experiment, or any Flower app, and write a run directory.
 
     The engine and the number of workers change how long it takes, never the result: the same experiment with
-    the same seed gives the same bits. An experiment takes --set; an app takes --run-config and --clients.
+    the same seed gives the same bits. An experiment takes --set; an app takes --run-config, --clients,
+    --node-config and --seed.
 
     With --on the experiment runs on a server, by its clients, and the run directory is copied here. Ctrl-C lets go
     of it, and the run goes on: `fedsim follow` and `fedsim stop` are for it.
@@ -84,8 +96,9 @@ def run(
     runtime = {"engine": engine, "workers": workers, "address": address}
     how = _Options(runtime, out, track or (), quiet or as_json, as_json)
     where = ServerOptions(on, keys, insecure, how.silent, as_json)
+    for_apps = {"run-config": run_config, "clients": clients, "node-config": node_config, "seed": seed}
     with exit_codes():
-        where.check({"detach": detach}, {**runtime, "clients": clients, "track": track})
+        where.check({"detach": detach}, {**runtime, **for_apps, "run-config": None, "track": track})
         if on is not None:
             if source.is_dir() or run_config:
                 raise Refused("--on: takes an experiment file; `flwr run` runs other Flower apps on a server")
@@ -93,11 +106,11 @@ def run(
             run_on(source, overrides or [], where, out, detach)
             return
         if source.is_dir():
-            _run_app(source, overrides or [], run_config or [], clients, how)
+            _run_app(source, overrides or [], run_config or [], clients, node_config or [], seed, how)
             return
-        for option, given in (("--run-config", run_config), ("--clients", clients is not None)):
-            if given:
-                raise Refused(f"{option}: is for Flower apps; an experiment file takes --set")
+        for option, given in for_apps.items():
+            if given is not None:
+                raise Refused(f"--{option}: is for Flower apps; an experiment file takes --set")
         see_folders([Path.cwd(), source.absolute().parent])  # for "module:callable"
         from fedsim.experiment import Experiment
 
@@ -153,28 +166,47 @@ def _trackers(texts: Sequence[str]) -> list[Tracker]:
 
 
 def _run_app(
-    folder: Path, overrides: list[str], run_config: list[str], clients: int | None, how: _Options
+    folder: Path,
+    overrides: list[str],
+    run_config: list[str],
+    clients: int | None,
+    node_config: list[str],
+    seed: str | None,
+    how: _Options,
 ) -> None:
     """Run a Flower app; Flower's log is its progress."""
-    from fedsim.flower.app import FlowerApp, parse_overrides
+    from fedsim.flower.app import FlowerApp, parse_node_config, parse_overrides
     from fedsim.simulate_app import experiment_of, is_fedsim
     from fedsim.simulate_app import run_app as simulate
 
     if overrides:
         raise Refused("--set: is for experiment files; a Flower app takes --run-config")
-    changes = parse_overrides(run_config)
+    changes, nodes = parse_overrides(run_config), parse_node_config(node_config)
+    if seed not in (None, "os") and not seed.isdecimal():
+        raise Refused(f"--seed {seed!r}: must be an integer of at least 0, or os")
     app = FlowerApp.read(folder)
     if is_fedsim(app):
+        for option, given in (("node-config", node_config), ("seed", seed)):
+            if given:
+                raise Refused(
+                    f"--{option}: is for other apps, not for an experiment, which has a seed of its own"
+                )
         config = app.fused(changes)
         out = how.out or (Path(str(config["run-dir"])) if config["run-dir"] else None)
         _run_experiment(experiment_of(config, clients, **how.runtime), replace(how, out=out))
         return
     if how.track:
         raise Refused(f"--track {how.track[0]!r}: is for experiments; fedsim knows no metrics of other apps")
-    from fedsim.cli.display import tell
+    from fedsim.cli.display import failures_of, tell
+    from fedsim.results.directory import from_here
 
     with _no_stdout() if how.silent else nullcontext():
-        done = simulate(folder, changes, clients, how.out, **how.runtime, quiet=how.silent)
+        number = None if seed == "os" else int(seed or 0)
+        done = simulate(
+            folder, changes, clients, how.out, node_config=nodes, seed=number, **how.runtime, quiet=how.silent
+        )
+    if how.silent and (failures := failures_of(done)):
+        typer.echo(f"fedsim: {failures}; all are in {from_here(done.path)}/log.txt", err=True)
     tell(done, how.silent, how.as_json)
 
 

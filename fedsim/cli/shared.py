@@ -14,7 +14,9 @@ from fedsim.errors import Interrupted, Refused, RunFailed
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
 SET = typer.Option(
-    "--set", metavar="KEY=VALUE", help="Override a key, as in --set rounds=5 --set data.alpha=0.1."
+    "--set",
+    metavar="KEY=VALUE",
+    help="Override a key, as in --set rounds=5 --set data.alpha=0.1. A relative data.path starts at the current folder.",
 )
 ADDRESS = typer.Option(metavar="ADDRESS", help="Of a Ray cluster. Default: this machine alone.")
 ON = typer.Option("--on", metavar="HOST:PORT", help="The server, which `fedsim server` starts.")

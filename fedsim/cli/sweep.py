@@ -26,7 +26,11 @@ GRID = typer.Option(
     metavar="KEY=V1,V2,...",
     help="Vary a key, as in --grid client.learning-rate=0.1,0.3; several: every combination.",
 )
-SET = typer.Option("--set", metavar="KEY=VALUE", help="Override a key of all runs.")
+SET = typer.Option(
+    "--set",
+    metavar="KEY=VALUE",
+    help="Override a key of all runs. A relative data.path starts at the current folder; in a grid, at its file's.",
+)
 SEEDS = typer.Option(
     metavar="N",
     help="Runs of each point: the experiment's seed and those after it. Default: the sweep file's, or 1.",

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args, vali
 from flwr.serverapp import ServerApp
 from flwr.supercore.object_ref import load_app
 
-from fedsim.errors import Refused
+from fedsim.errors import Refused, reason
 
 PYPROJECT = "pyproject.toml"
 TABLES = (
@@ -75,38 +74,28 @@ class FlowerApp:
         Raises:
             Refused: A key is not the app's, or a value is neither string, number nor boolean.
         """
-        try:
-            flat = flatten_dict(dict(overrides))
-        except ValueError as error:
-            raise Refused(f"run config: {error}") from None
+        flat = flat_config(overrides, "run config")
         for key, value in flat.items():
             if key not in self.run_config:
                 allowed = ", ".join(sorted(self.run_config)) or "none, the app has no [tool.flwr.app.config]"
                 raise Refused(f"run config {key} = {value!r}: is no key of {self.name}; allowed: {allowed}")
         return fuse_dicts(self.run_config, flat)
 
-    def load(self) -> tuple[ServerApp, ClientApp]:
-        """Import both apps; inside `modules()`, so that the references are resolved in the folder.
+    def load_client(self) -> ClientApp:
+        """Import the ClientApp; inside `modules()`, so that the reference is resolved in the folder.
 
         Raises:
-            Refused: One can't be loaded, is something else, or is written for Flower's legacy API.
+            Refused: It can't be loaded, or is something else.
         """
+        return self._load("clientapp", self.clientapp, ClientApp)
+
+    def load_server(self) -> ServerApp:
+        """Import the ServerApp, as `load_client`; `Refused`, too, if there is nothing in it that runs."""
         server = self._load("serverapp", self.serverapp, ServerApp)
         legacy = (server._server_fn, server._server, server._config, server._strategy, server._client_manager)
-        if server._main is None and any(legacy):
-            raise Refused(
-                f"serverapp = {self.serverapp!r}: is written for Flower's legacy API (server_fn, config, strategy); "
-                "a function under @app.main(), with a strategy of flwr.serverapp.strategy, is needed"
-            )
-        if server._main is None:
+        if server._main is None and not any(legacy):
             raise Refused(f"serverapp = {self.serverapp!r}: has no function under @app.main(); one is needed")
-        client = self._load("clientapp", self.clientapp, ClientApp)
-        if client._call is not None:
-            raise Refused(
-                f"clientapp = {self.clientapp!r}: is written for Flower's legacy API (client_fn); "
-                "functions under @app.train() and @app.evaluate(), which answer Messages, are needed"
-            )
-        return server, client
+        return server
 
     def _load(self, role: str, reference: str, kind: type[App]) -> App:
         try:
@@ -151,7 +140,44 @@ class FlowerApp:
         return any(Path(place).parent == self.folder for place in places if place)
 
 
-def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+def flat_config(nested: Mapping[str, Any], origin: str) -> UserConfig:
+    """Return a config with nested keys joined with dots; `Refused` if a value is no string, number or boolean."""
+    try:
+        return flatten_dict(dict(nested))
+    except ValueError as error:
+        raise Refused(f"{origin}: {error}") from None
+
+
+def parse_node_config(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Read `--node-config`: `"key=value key2=value2"` for all nodes, or a TOML file.
+
+    In a file the keys at the top are for all, and `[[node]]` tables for one node each, in the order of partitions.
+
+    Raises:
+        Refused: As `parse_overrides`, or `node` is no list of tables.
+    """
+    if len(texts) != 1 or not texts[0].endswith(".toml"):
+        common = parse_overrides(texts, "--node-config")
+        return [common] if common else []
+    common = _toml(Path(texts[0]).expanduser(), f"--node-config {texts[0]!r}")
+    nodes = common.pop("node", [{}])
+    if not (isinstance(nodes, list) and all(isinstance(node, dict) for node in nodes)):
+        raise Refused(
+            f"--node-config {texts[0]!r}: node = {nodes!r}: must be tables [[node]], one for each client"
+        )
+    return [{**common, **node} for node in nodes]
+
+
+def _toml(file: Path, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"{origin}: {error.strerror}; a TOML file is needed") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{origin}: not valid TOML: {error}") from None
+
+
+def parse_overrides(texts: Iterable[str], option: str = "--run-config") -> dict[str, Any]:
     """Read `--run-config` as `flwr run` does: `"key=value key2=value2"` texts, or one TOML file.
 
     >>> parse_overrides(["lr=0.1 name='a b'", "rounds=3"])
@@ -163,22 +189,13 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     listed = list(texts)
     for text in listed:
         if not text.endswith(".toml") and KEY_VALUE.sub("", text).strip():
-            raise Refused(f"--run-config {text!r}: must be key=value, separated by spaces, strings in quotes")
+            raise Refused(f"{option} {text!r}: must be key=value, separated by spaces, strings in quotes")
     try:
         return parse_config_args(listed)
     except OSError as error:
-        raise Refused(f"--run-config {listed[0]!r}: {error.strerror}; a TOML file is needed") from None
+        raise Refused(f"{option} {listed[0]!r}: {error.strerror}; a TOML file is needed") from None
     except Exception as error:  # a click or a tomli exception, or a ValueError, each of one or more lines
-        raise Refused(f"--run-config {' '.join(listed)!r}: {' '.join(str(error).split())}") from None
-
-
-def reason(error: BaseException, folder: Path | None = None) -> str:
-    """Return an exception as one line, with the innermost place in the folder where it was raised."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if folder is not None and Path(frame.filename).is_relative_to(folder):
-            return f"{text} ({Path(frame.filename).relative_to(folder)}, line {frame.lineno})"
-    return text
+        raise Refused(f"{option} {' '.join(listed)!r}: {' '.join(str(error).split())}") from None
 
 
 def _pyproject(folder: Path, origin: str) -> dict[str, Any]:

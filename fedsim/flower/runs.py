@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flwr.app import UserConfig
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run, RunNotRunningException
 
-__all__ = ["Run", "fused_run_config", "simulated_run"]
+__all__ = ["Run", "RunNotRunningException", "fused_run_config", "simulated_run"]
 
 
 def simulated_run(run_id: int) -> Run:

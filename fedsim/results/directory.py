@@ -330,6 +330,10 @@ class RunDirectory:
             state=state,
         ).write(self._state)
 
+    def end_with(self, final: Mapping[str, Any]) -> None:
+        """Set what the manifest's `final` says of a run without rounds."""
+        self._last = dict(final)
+
     def note_begun(self, round_: int) -> None:
         """Note, durably, that clients are about to be asked to train in an unrepeatable round."""
         write_whole(self._state / BEGUN, f"{round_}\n".encode(), private=self.has_secrets)

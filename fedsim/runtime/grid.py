@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC, datetime
 from logging import ERROR
@@ -14,13 +15,15 @@ from typing import Any, Self, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedsim.errors import RunFailed
 from fedsim.flower.log import log
 from fedsim.flower.messages import no_node, no_reply, set_identity, unknown_message
-from fedsim.flower.runs import Run, simulated_run
+from fedsim.flower.runs import Run, RunNotRunningException, simulated_run
 from fedsim.runtime.jobs import Fold, Groups, Job, Outcome, perform
 from fedsim.runtime.packing import Packer, unpack
-from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id
+from fedsim.runtime.spec import RUN_ID, SERVER_NODE_ID, AppSpec, client_of, node_id, numbered_id
 from fedsim.runtime.tree import PairTree, runs
+from fedsim.runtime.waiting import NO_MORE_NODES, Waiting
 
 T = TypeVar("T")
 
@@ -38,7 +41,12 @@ class ClientsGrid(Grid):
         self._states: dict[int, RecordDict] = {}
         self._changed: set[int] = set()
         self._pending: dict[str, tuple[Message, Future[Outcome] | None]] = {}
-        self._ids = itertools.count(1)
+        self._counts: dict[int, Iterator[int]] = {}  # of the messages to each node
+        self._sending = threading.Lock()  # a server may send from many threads
+        self._waiting = Waiting()
+        self._closed = False
+        self.on_reply: Callable[[Message], None] = lambda reply: None
+        """Called with each reply to `push_messages`, in any thread, even if it is never pulled."""
         set_identity(SERVER_NODE_ID, RUN_ID)
 
     @abstractmethod
@@ -57,6 +65,7 @@ class ClientsGrid(Grid):
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._closed = True
         self.close()
 
     # --- beyond Flower's interface ------------------------------------------------------------------------
@@ -122,7 +131,16 @@ class ClientsGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of all clients."""
+        """Return the nodes of all clients.
+
+        Raises:
+            RunFailed: A server waits for more of them than there will ever be.
+            RunNotRunningException: The run is over, and a thread of it asks on.
+        """
+        if self._closed:
+            raise RunNotRunningException
+        if self._waiting.asked():
+            raise RunFailed(f"the app waits for more nodes: {NO_MORE_NODES.format(self.spec.clients)}")
         return [node_id(client) for client in range(self.spec.clients)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -133,6 +151,7 @@ class ClientsGrid(Grid):
         Raises:
             ValueError: A message is a reply, has been delivered before, or has no time to live.
         """
+        self._waiting.acted()
         accepted = []
         for message in messages:
             self._number(message)
@@ -144,9 +163,11 @@ class ClientsGrid(Grid):
             else:
                 accepted.append(message)
         to_clients = [message for message in accepted if message.metadata.dst_node_id != SERVER_NODE_ID]
-        futures = self._submit([[[m]] for m in to_clients], None)
+        with self._sending:
+            futures = self._submit([[[m]] for m in to_clients], None)
         self._pending |= {message.metadata.message_id: (message, None) for message in accepted}
         for message, future in zip(to_clients, futures, strict=True):
+            future.add_done_callback(self._tell)
             message.metadata.delivered_at = datetime.now(UTC).isoformat()
             self._pending[message.metadata.message_id] = message, future
         return [message.metadata.message_id for message in accepted]
@@ -157,6 +178,7 @@ class ClientsGrid(Grid):
         As in Flower, an id that is unknown, was pulled before, or belongs to an expired message, gives an error
         message (`ErrorCode.MESSAGE_UNAVAILABLE`).
         """
+        self._waiting.acted()
         replies = []
         for message_id in dict.fromkeys(message_ids):
             if (reply := self._reply(message_id)) is not None:
@@ -170,10 +192,11 @@ class ClientsGrid(Grid):
         """Send messages to their clients and return the replies within `timeout` seconds.
 
         As in Flower, a late client works on, and its reply can be pulled later, unless its message is given up
-        (`give_up`); an expired message is answered by an error.
+        (`give_up`); an expired message is answered by an error. The replies come in the order of their messages, so
+        that a sum of them has the same bits each time.
         """
         end = float("inf") if timeout is None else time.monotonic() + timeout
-        waiting = list(self.push_messages(messages))
+        sent = waiting = list(self.push_messages(messages))
         replies: list[Message] = []
         while waiting and time.monotonic() < end:
             came = list(self.pull_messages(waiting))
@@ -181,7 +204,8 @@ class ClientsGrid(Grid):
             answered = {reply.metadata.reply_to_message_id for reply in came}
             waiting = [message_id for message_id in waiting if message_id not in answered]
             self._wait(waiting, end)
-        return replies
+        place = {message_id: i for i, message_id in enumerate(sent)}
+        return sorted(replies, key=lambda reply: place[reply.metadata.reply_to_message_id])
 
     def give_up(self, messages: Iterable[Message]) -> None:
         """Drop messages that are no longer awaited; a worker at one of them is replaced."""
@@ -189,9 +213,14 @@ class ClientsGrid(Grid):
         self._abandon(future for future in given_up if future is not None)
 
     def _number(self, message: Message) -> None:
-        """Give a message its id; raises `ValueError` unless it can be sent and was not sent before."""
+        """Give a message its id, the node's and its number there; `ValueError` if it can't be sent, or was before."""
         metadata = message.metadata
-        metadata.__dict__["_message_id"] = f"{next(self._ids)}"
+        node = metadata.dst_node_id
+        number = next(self._counts.setdefault(node, itertools.count(1)))
+        metadata.__dict__["_message_id"] = numbered_id(node, number)
+        metadata.__dict__["_src_node_id"] = (
+            SERVER_NODE_ID  # another thread may have made it while a client answered
+        )
         if metadata.reply_to_message_id or metadata.ttl <= 0 or metadata.delivered_at:
             raise ValueError(f"Invalid message: {message}")
 
@@ -215,6 +244,10 @@ class ClientsGrid(Grid):
         expiry = min(m.metadata.created_at + m.metadata.ttl for m, _ in pending) - time.time()
         seconds = max(min(end - time.monotonic(), expiry), 0)
         wait([future for _, future in pending if future is not None], seconds, FIRST_COMPLETED)
+
+    def _tell(self, future: Future[Outcome]) -> None:
+        if not future.cancelled():
+            self.on_reply(future.result().replies[0])
 
     # --- shared by them -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from flwr.app import Message, RecordDict
 from fedsim.arrays import Values
 from fedsim.flower.constants import ErrorCode
 from fedsim.runtime.packing import Packer, unpack
-from fedsim.runtime.spec import AppSpec, answer, client_of
+from fedsim.runtime.spec import AppSpec, answer, client_of, number_of
 from fedsim.runtime.tree import PairTree
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def perform(
 
     def reply_of(client: int, message: Message) -> Message:
         context = spec.context(client, states.get(client))
-        reply = answer(app, message, context)
+        with spec.seeded("client-app", number_of(message), client):
+            reply = answer(app, message, context, spec.folder)
         # A client that raised keeps its old state.
         raised = reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
         if not raised and (client in states or len(context.state)):

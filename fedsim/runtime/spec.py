@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 
-from fedsim.errors import Refused
+from fedsim.errors import Refused, reason
 from fedsim.flower.constants import ErrorCode
 from fedsim.flower.messages import identity
 from fedsim.references import load_reference
+from fedsim.runtime.seeding import global_draws_from
 from fedsim.threads import single_threaded
 
 if TYPE_CHECKING:
@@ -38,6 +41,16 @@ def client_of(node: int) -> int:
     return node - SERVER_NODE_ID - 1
 
 
+def numbered_id(node: int, number: int) -> str:
+    """Return the id of a node's message by its number there, from 1."""
+    return f"{node}-{number}"
+
+
+def number_of(message: Message) -> int:
+    """Return the number of a sent message at its node."""
+    return int(message.metadata.message_id.rpartition("-")[2])
+
+
 @dataclass(frozen=True)
 class AppSpec:
     """A ClientApp by reference, the number of clients, and their run config; sent to every worker."""
@@ -49,6 +62,8 @@ class AppSpec:
     second_try: bool = True
     """Whether a client is retried once if its worker died. False if its release can't be repeated: it may have noted
     one with unrepeatable noise, and would release twice."""
+    seed: int | None = None  # of the global generators while the app runs; None: they are left alone
+    node_configs: Sequence[UserConfig] = ()  # beside a client's partition: none, one for all, or one for each
 
     def load(self) -> ClientApp:
         """Import the ClientApp; raises `Refused` if there is none."""
@@ -56,7 +71,8 @@ class AppSpec:
 
         if self.folder and sys.path[0] != self.folder:
             sys.path.insert(0, self.folder)
-        return _load(self.reference, ClientApp)
+        with self.seeded("app-modules"):
+            return _load(self.reference, ClientApp)
 
     def load_in_worker(self) -> ClientApp:
         """As `load`, in a worker process."""
@@ -69,10 +85,21 @@ class AppSpec:
         return Context(
             run_id=RUN_ID,
             node_id=node_id(client),
-            node_config={"partition-id": client, "num-partitions": self.clients},
+            node_config={"partition-id": client, "num-partitions": self.clients, **self._own_config(client)},
             state=RecordDict() if state is None else state,
             run_config=dict(self.run_config),
         )
+
+    def seeded(self, purpose: str, round_: int = 0, client: int = 0) -> AbstractContextManager[None]:
+        """Let the global generators draw from a named stream of the seed inside the block; without a seed, do nothing."""
+        if self.seed is None:
+            return nullcontext()
+        return global_draws_from(self.seed, purpose, round_=round_, client=client)
+
+    def _own_config(self, client: int) -> UserConfig:
+        if not self.node_configs:
+            return {}
+        return self.node_configs[0 if len(self.node_configs) == 1 else client]
 
 
 def load_server_app(reference: str) -> ServerApp:
@@ -107,10 +134,10 @@ def play(app: ClientApp, message: Message, context: Context) -> Message:
     return reply
 
 
-def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Let one client answer one message; an exception becomes its error reply."""
+def answer(app: ClientApp, message: Message, context: Context, folder: str = "") -> Message:
+    """Let one client answer one message; an exception becomes its error reply, with its place in a folder, if given."""
     try:
         return play(app, message, context)
     except Exception as error:  # a client may raise anything; the round continues
-        reason = f"{type(error).__name__}: {error}"
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        why = reason(error, Path(folder)) if folder else f"{type(error).__name__}: {error}"
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, why), reply_to=message)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.overrides import seen_from_here
 from fedsim.privacy.settings import Section, kebab, one_line
 from fedsim.references import see_folders
 from fedsim.results.manifest import experiment_sha256
@@ -50,8 +51,11 @@ class Arm:
         return cls(name or experiment.name, text, folder, tuple(overrides), dict(grid or {}))
 
     def with_more(self, overrides: Iterable[str], grid: Grid) -> Arm:
-        """Return the arm with more overrides and a wider grid; for keys in both, the new ones win."""
-        new = tuple(overrides)
+        """Return the arm with more overrides and a wider grid; for keys in both, the new ones win.
+
+        A relative `data.path` of the overrides starts at the current folder, one of the grid at the arm's.
+        """
+        new = tuple(seen_from_here(overrides, self.toml))
         said = {_key(text) for text in new}
         kept = tuple(text for text in self.overrides if _key(text) not in said | grid.keys())
         own = {key: values for key, values in self.grid.items() if key not in said}

@@ -353,10 +353,6 @@ def test_from_python_the_apps_own_error_is_the_cause(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-LEGACY_SERVER = "from flwr.serverapp import ServerApp\napp = ServerApp(server_fn=lambda context: None)"
-LEGACY_STRATEGY = "from flwr.serverapp import ServerApp\nfrom flwr.server.strategy import FedAvg\napp = ServerApp(strategy=FedAvg())"
-LEGACY_CLIENT = "from flwr.clientapp import ClientApp\napp = ClientApp(client_fn=lambda context: None)"
-
 # Which file is changed into what, the options, and what the line must say.
 SAYINGS = [
     ("no pyproject", {"pyproject.toml": None}, [], "app 'app': has no pyproject.toml; the folder of a Flower app is needed"),
@@ -379,10 +375,7 @@ SAYINGS = [
     ("module that raises", {"server_app.py": "def f():\n    1 / 0\nf()"}, [], "can't be imported: ZeroDivisionError: division by zero (server_app.py, line 2)"),
     ("module that is no Python", {"server_app.py": "def f(:"}, [], "can't be imported: SyntaxError: invalid syntax"),
     ("module that exits", {"server_app.py": "import sys\nsys.exit(0)"}, [], "can't be imported: SystemExit: 0 (server_app.py, line 2)"),
-    ("legacy server_fn", {"server_app.py": LEGACY_SERVER}, [], "serverapp = 'server_app:app': is written for Flower's legacy API (server_fn, config, strategy); a function under @app.main()"),
-    ("legacy strategy", {"server_app.py": LEGACY_STRATEGY}, [], "a function under @app.main(), with a strategy of flwr.serverapp.strategy, is needed"),
     ("empty ServerApp", {"server_app.py": "from flwr.serverapp import ServerApp\napp = ServerApp()"}, [], "has no function under @app.main(); one is needed"),
-    ("legacy client_fn", {"client_app.py": LEGACY_CLIENT}, [], "clientapp = 'client_app:app': is written for Flower's legacy API (client_fn); functions under @app.train()"),
     ("unknown key", {}, ["-c", "round=3"], "run config round = 3: is no key of little; allowed: name, nested.rate, rounds"),
     ("key of an app without config", {"pyproject.toml": PYPROJECT.partition("[tool.flwr.app.config]")[0]}, ["-c", "round=3"], "allowed: none, the app has no [tool.flwr.app.config]"),
     ("no key and value", {}, ["-c", "rounds"], "--run-config 'rounds': must be key=value, separated by spaces, strings in quotes"),
@@ -392,6 +385,12 @@ SAYINGS = [
     ("list", {}, ["-c", "rounds=[1,2]"], "The value for key rounds needs to be of type"),
     ("missing TOML", {}, ["-c", "none.toml"], "--run-config 'none.toml': No such file or directory; a TOML file is needed"),
     ("TOML and values", {}, ["-c", "none.toml", "-c", "rounds=3"], "TOML files cannot be passed alongside key-value pairs"),
+    ("negative seed", {}, ["--seed", "-1"], "--seed '-1': must be an integer of at least 0, or os"),
+    ("node config of too few", {"nodes.toml": "[[node]]\na = 1\n[[node]]\na = 2"}, ["--node-config", "app/nodes.toml", "--clients", "3"], "node_config: has 2 entries for 3 clients; allowed: one for all, or one for each"),
+    ("node config of no tables", {"nodes.toml": "node = 3"}, ["--node-config", "app/nodes.toml"], "--node-config 'app/nodes.toml': node = 3: must be tables [[node]], one for each client"),
+    ("list in a node config", {"nodes.toml": "a = [1]"}, ["--node-config", "app/nodes.toml"], "node config: The value for key a needs to be of type"),
+    ("missing node config", {}, ["--node-config", "none.toml"], "--node-config 'none.toml': No such file or directory; a TOML file is needed"),
+    ("no node config", {}, ["--node-config", "rate"], "--node-config 'rate': must be key=value, separated by spaces, strings in quotes"),
     ("no clients", {}, ["--clients", "0"], "clients = 0: must be at least 1"),
     ("unknown engine", {}, ["--engine", "fast"], "engine = 'fast': there is no such name; allowed: local, ray, sequential"),
     ("negative workers", {}, ["--workers", "-1"], "workers = -1: must be from 0 to 1024"),
@@ -410,7 +409,7 @@ def test_what_can_not_be_run_is_refused_in_one_line(
 ) -> None:
     app = write_app(tmp_path / "app")
     for name, content in changes.items():
-        (app / name).unlink()
+        (app / name).unlink(missing_ok=True)
         if content is not None:
             (app / name).write_bytes(content.encode() if isinstance(content, str) else content)
     before = [path for path in sorted(tmp_path.rglob("*")) if path.suffix != ".pyc"]
@@ -423,7 +422,9 @@ def test_what_can_not_be_run_is_refused_in_one_line(
     assert [path for path in after if path.name != "__pycache__"] == before
 
 
-@pytest.mark.parametrize("option", [["--run-config", "rounds=3"], ["--clients", "3"]])
+@pytest.mark.parametrize(
+    "option", [["--run-config", "rounds=3"], ["--clients", "3"], ["--node-config", "a=3"], ["--seed", "3"]]
+)
 def test_an_apps_options_are_not_for_experiment_files(tmp_path: Path, option: list[str]) -> None:
     (tmp_path / "a.toml").write_text("rounds = 1")
     result = CliRunner().invoke(cli, ["run", "a.toml", *option])
