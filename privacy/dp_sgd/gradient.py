@@ -18,6 +18,12 @@ from fedsim.privacy.halves import Losses
 
 Kernel = Literal["auto", "opacus", "fast", "compiled"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+_ORDER: dict[Kernel, tuple[str, ...]] = {  # what takes a model that a kernel can't
+    "auto": ("fast", "vmap", "loop"),
+    "fast": ("fast", "vmap", "loop"),
+    "opacus": ("opacus", "fast", "vmap", "loop"),
+    "compiled": ("compiled",),
+}
 
 
 class ClippedSum(Protocol):
@@ -53,16 +59,19 @@ class PrivateGradient:
     Sensitive: the returned losses, and how long a step takes.
 
     Args:
-        model: Passes `check_model`. In every layer the first dimension is the example.
+        model: Passes `check_model`.
         losses: `(outputs, labels) -> (B,)`, each loss from its own example's outputs only.
         clip: The clip norm C, above 0.
         kernel: How it is computed; it changes speed and the last bits.
-            `opacus`: Opacus' hooks, and its DPLSTM in the place of nn.LSTM; the model must be in training mode, and
-            have no operation in place after a layer.
+            `opacus`: Opacus' hooks, and its recurrent layers in the place of PyTorch's.
             `fast`, and `auto`: one pass forward, one back to the layers' outputs, and from these the norms and
-            the clipped sum ("book-keeping": Bu et al. 2023, arXiv 2210.00038), nn.LSTM included.
+            the clipped sum ("book-keeping": Bu et al. 2023, arXiv 2210.00038), nn.LSTM included. Other layers, and
+            those with a parameter in common or more than one call, are run example by example, by
+            `torch.func.vmap` or in a loop.
             `compiled`: the same by `torch.compile`, on batches that are padded to one size: for long runs. The
             model may decide by nothing that is in a tensor, and has no nn.LSTM.
+            What `opacus` can't take `fast` does, and what that can't, as a weight that is used outside of its layer,
+            the model as a whole by `vmap`, or in a loop: the first whose gradients are autograd's.
         max_batch: The largest batch, at least 1; `compiled` needs it, and pads to it.
         arithmetic: How the noise is added.
 
@@ -97,11 +106,12 @@ class PrivateGradient:
         self._grid = step_grid(clip, dimension) if exact else None
         self._noise = torch.empty(max(sizes), dtype=torch.float64 if exact else dtype)
         kept = KEPT * clip if exact else clip
-        self._kernel = _kernel(kernel, model, losses, kept, max_batch)
+        self._make = functools.partial(_kernel, model=model, losses=losses, clip=kept, max_batch=max_batch)
+        self._kernels = {"compiled": self._make("compiled")} if kernel == "compiled" else {}
         self._independence = Independence(
             model,
             losses,
-            sums=functools.partial(_sum_afresh, kernel),
+            sums={name: functools.partial(_sum_afresh, name) for name in _ORDER[kernel]},
             itself=self._sum_itself if kernel == "compiled" else None,
             clip=kept,
             most=max_batch,
@@ -161,7 +171,7 @@ class PrivateGradient:
         if len(inputs) > SINGLE:
             sums = {p: buffer.double() for p, buffer in sums.items()}
         if len(inputs):
-            return sums, self._kernel(inputs, labels, sums)
+            return sums, self._kernel()(inputs, labels, sums)
         for total in sums.values():
             total.zero_()
         return sums, torch.empty(0)
@@ -178,14 +188,20 @@ class PrivateGradient:
         self._grid.add(total.numpy(), noised.numpy())
         return noised
 
+    def _kernel(self) -> ClippedSum:
+        name = self._independence.chosen
+        if name not in self._kernels:
+            self._kernels[name] = self._make(name)
+        return self._kernels[name]
+
     def _sum_itself(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """Return a clipped sum, in the gradients' memory."""
-        self._kernel(inputs, labels, self._buffers)
+        self._kernel()(inputs, labels, self._buffers)
         return list(self._buffers.values())
 
 
 def _sum_afresh(
-    kernel: Kernel, model: nn.Module, losses: Losses, clip: float, inputs: Tensor, labels: Tensor
+    kernel: str, model: nn.Module, losses: Losses, clip: float, inputs: Tensor, labels: Tensor
 ) -> list[Tensor]:
     """Return the clipped sum of one batch, by a new kernel (`fast` in place of `compiled`)."""
     buffers = _buffers_of(model)
@@ -202,9 +218,7 @@ def _buffers_of(model: nn.Module) -> dict[nn.Parameter, Tensor]:
     }
 
 
-def _kernel(
-    kernel: Kernel, model: nn.Module, losses: Losses, clip: float, max_batch: int | None
-) -> ClippedSum:
+def _kernel(kernel: str, model: nn.Module, losses: Losses, clip: float, max_batch: int | None) -> ClippedSum:
     """Return the kernel; its module, with heavy imports, is loaded here."""
     if kernel == "opacus":
         from fedsim.privacy.dp_sgd.kernels.opacus import OpacusSum
@@ -216,6 +230,10 @@ def _kernel(
         if max_batch is None:
             raise ValueError("kernel = 'compiled' needs max_batch: it compiles one shape, to which it pads")
         return CompiledSum(model, losses, clip, max_batch)
+    if kernel in ("vmap", "loop"):
+        from fedsim.privacy.dp_sgd.kernels.examplewise import ExamplewiseSum
+
+        return ExamplewiseSum(model, losses, clip, together=kernel == "vmap")
     from fedsim.privacy.dp_sgd.kernels.book_keeping import BookKeepingSum
 
     return BookKeepingSum(model, losses, clip)

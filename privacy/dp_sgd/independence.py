@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from fedsim.privacy.dp_sgd.calls import copied
 from fedsim.privacy.dp_sgd.examples import Examples
 from fedsim.privacy.dp_sgd.passes import Batch, Pass, Passes, norm
 from fedsim.privacy.dp_sgd.validator import check_state
 from fedsim.privacy.halves import Losses
+
+log = logging.getLogger(__name__)
 
 ClippedSums = Callable[[nn.Module, Losses, float, Tensor, Tensor], Sequence[Tensor]]
 """`(model, losses, clip, inputs, labels)` to the clipped sum, one tensor a trainable parameter, in their order."""
@@ -43,33 +46,56 @@ MEET = "examples meet before the loss, in the model or in the loss function"
 
 @dataclass
 class Independence:
-    """Checks a model that a kernel trains once for each set of its modules' modes (training or evaluation).
+    """Checks a model, and chooses its kernel, once for each set of its modules' modes (training or evaluation).
 
     Attributes:
-        model, losses, sums: As in `check_independent`.
+        model, losses: As in `check_independent`.
+        sums: Kernels' clipped sums by the kernel's name, the preferred one first.
         itself: `(inputs, labels)` to the clipped sum by the kernel in use, if `sums` come from another kind
             (compiling again would be slow); None: they don't.
         clip: That kernel's clip norm.
         most: That kernel's largest batch; None: any.
-        seen: The modes that were checked.
+        seen: The chosen kernel in each of the modes that were checked.
+        chosen: That of the last check.
     """
 
     model: nn.Module
     losses: Losses
-    sums: ClippedSums
+    sums: Mapping[str, ClippedSums]
     itself: Callable[[Tensor, Tensor], Sequence[Tensor]] | None
     clip: float
     most: int | None
-    seen: set[tuple[bool, ...]] = field(default_factory=set)
+    seen: dict[tuple[bool, ...], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.chosen = next(iter(self.sums))
 
     def check(self, inputs: Tensor, labels: Tensor) -> None:
         """Check with a batch of at least one example, unless done before; raises `ValueError`."""
         modes = tuple(module.training for module in self.model.modules())
-        if modes in self.seen:
-            return
-        check_independent(self.model, self.losses, inputs, labels, sums=self.sums)
-        self._check_itself(inputs, labels)
-        self.seen.add(modes)
+        if modes not in self.seen:
+            check_independent(self.model, self.losses, inputs, labels)
+            self.seen[modes] = self._choose(inputs, labels)
+        self.chosen = self.seen[modes]
+
+    def _choose(self, inputs: Tensor, labels: Tensor) -> str:
+        """Return the first kernel whose gradients are autograd's; raises `ValueError` with the reason of the last."""
+        generator = torch.Generator().manual_seed(SEED)
+        reason: Exception | None = None
+        with _one_thread():
+            near, examples = _nearby(self.model, self.losses, inputs, labels, generator)
+            for name, sums in self.sums.items():
+                try:
+                    _check_kernel(sums, near, examples)
+                    self._check_itself(inputs, labels)
+                except Exception as error:  # of whatever the user's model, PyTorch or Opacus can't do
+                    reason = error
+                    continue
+                if reason is not None:
+                    first = next(iter(self.sums))
+                    log.info("dp-sgd: kernel %r can't take the model, %r does: %s", first, name, reason)
+                return name
+        raise ValueError(str(reason)) from reason
 
     def _check_itself(self, inputs: Tensor, labels: Tensor) -> None:
         """Refuse a model for which the clipped gradients of the kernel in use differ from autograd's.
@@ -87,16 +113,13 @@ class Independence:
             _compare(self.itself(*batch), _clipped(_one_by_one(passes, batch), 1.0, self.clip))
 
 
-def check_independent(
-    model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor, *, sums: ClippedSums | None = None
-) -> None:
+def check_independent(model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor) -> None:
     """Refuse a model or loss in which an example's loss or gradient depends on the other examples of a batch.
 
     Clipping bounds an example's effect on its own gradient, not on others', so every guarantee of DP-SGD (Abadi et
     al. 2016) rests on this. Batches of several sizes, with examples made from the given ones, and with the model's
     weights and others near them, are checked for whether
 
-    - the kernel's clipped gradients equal autograd's, one example at a time (`_check_kernel`);
     - a forward pass changes no state of the model, and a batch's results don't depend on earlier batches;
     - an example's loss, and its gradient over all trainable parameters, have the same bits where the others are
       replaced: by larger, smaller, and equal ones;
@@ -118,7 +141,6 @@ def check_independent(
         losses: `(outputs, labels) -> (B,)`.
         inputs: At least one example, `(B, ...)`.
         labels: `(B, ...)`.
-        sums: A kernel's clipped sums, to compare with autograd's; None: there is no kernel.
 
     Raises:
         ValueError: The model is refused, or no tried example has a finite loss. The message reveals only how many
@@ -128,8 +150,6 @@ def check_independent(
         check_state(model, inputs[:2])
         generator = torch.Generator().manual_seed(SEED)
         near, examples = _nearby(model, losses, inputs, labels, generator)
-        if sums is not None:  # a kernel's own errors are clearer than autograd's
-            _by_kernel(sums, near, examples.take([0]), 1.0)
         sizes = [*SIZES, min(max(len(inputs), LEAST), LARGEST)]
         as_is = Passes(model, losses)
         exact = Examples(inputs, labels, as_is, generator)
@@ -137,8 +157,6 @@ def check_independent(
             _check_replaced(as_is, exact, sizes)
         _check_memory(near, examples)
         _check_left_out(near, examples, sizes)
-        if sums is not None:
-            _check_kernel(sums, near, examples)
 
 
 def _nearby(
@@ -238,9 +256,11 @@ def _same(base: Pass, other: Pass, size: int) -> None:
 def _check_memory(passes: Passes, examples: Examples) -> None:
     """Check that a batch's results don't depend on earlier batches."""
     batch = examples.around(0, 3, 0, "ordinary")
-    first = passes.one(batch)
-    earlier: list[Batch] = [examples.around(0, 3, 0, others) for others in ("large", "small")]
-    if not all(first.same(passes.one(batch, before=before)) for before in earlier):
+    earlier = [
+        examples.around(0, size, 0, others) for size, others in ((3, "large"), (3, "small"), (5, "any"))
+    ]
+    first, *rest = (passes.one(batch, before=before) for before in earlier)
+    if not all(first.same(other) for other in rest):
         raise ValueError(
             "what the model makes of a batch depends on the batches before it: it keeps something of their examples,"
             " which no noise is added to"
@@ -262,22 +282,27 @@ def _check_kernel(sums: ClippedSums, passes: Passes, examples: Examples) -> None
     """Refuse a model for which a kernel's clipped gradients differ from autograd's.
 
     They differ if a weight is used outside its layer, if a layer's first dimension is not the example, or if a user's
-    own grad sampler is wrong. Sums over several examples are compared, with all clipped and with none clipped,
-    without dropout.
+    own grad sampler is wrong. The gradient of each of several examples of a batch is compared, and the sum of all,
+    clipped, without dropout.
     """
     batch = examples.take([i % examples.ordinary for i in range(BATCH)])
     each = _one_by_one(passes, batch)
     norms = [norm(one.gradient) for one in each]
-    for factor in (2 / max(min(norms), 1e-6), 0.5 / max(*norms, 1e-6)):
-        _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
+    for i, one in enumerate(each):
+        alone = torch.arange(BATCH) == i
+        factor = 0.5 / max(norms[i], 1e-6)
+        _compare(_by_kernel(sums, passes, batch, factor * alone), _clipped([one], factor, 1.0))
+    factor = 2 / max(min(norms), 1e-6)
+    _compare(_by_kernel(sums, passes, batch, factor), _clipped(each, factor, 1.0))
 
 
-def _by_kernel(sums: ClippedSums, passes: Passes, batch: Batch, factor: float) -> Sequence[Tensor]:
-    """Return the sum, clipped to 1, of losses times a factor."""
+def _by_kernel(sums: ClippedSums, passes: Passes, batch: Batch, factor: float | Tensor) -> Sequence[Tensor]:
+    """Return the sum, clipped to 1, of losses times a factor (or one for each)."""
     losses, (inputs, labels) = passes.fresh_losses(), passes.of(batch)
-    model = copy.deepcopy(passes.model)
-    with passes.quiet():
-        return sums(model, lambda o, y: losses(o, y) * factor, 1.0, inputs.clone(), labels)
+    factors = torch.as_tensor(factor).expand(len(inputs))
+    model, numbers = copied(passes.model), torch.arange(len(inputs))
+    with passes.quiet():  # a kernel may ask for some of the losses alone
+        return sums(model, lambda o, i: losses(o, labels[i]) * factors[i], 1.0, inputs.clone(), numbers)
 
 
 def _one_by_one(passes: Passes, batch: Batch) -> list[Pass]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from fedsim.privacy.dp_sgd.calls import Calls, calls_of, copied, drawing
 from fedsim.privacy.halves import Losses
 
 Batch = tuple[Tensor, Tensor]
@@ -22,6 +24,10 @@ _BUILT_IN = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropo
 DROPOUTS: frozenset[Any] = frozenset(
     [getattr(F, name) for name in _NAMES]
     + [getattr(torch, name + ending) for name in _BUILT_IN for ending in ("", "_")]
+)
+
+RECURRENT: frozenset[Any] = frozenset(
+    getattr(torch, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 )
 
 
@@ -67,7 +73,7 @@ def losses_of(model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor) 
 
 def norm(tensors: Iterable[Tensor]) -> float:
     """Return the norm of tensors, all together."""
-    return float(torch.stack([t.norm() for t in tensors]).norm())
+    return float(torch.stack([t.norm().double() for t in tensors]).norm())
 
 
 def _close(first: tuple[Tensor, ...], second: tuple[Tensor, ...], tolerance: float) -> bool:
@@ -89,7 +95,7 @@ class Passes:
 
     def __init__(self, model: nn.Module, losses: Losses, dtype: torch.dtype | None = None) -> None:
         try:
-            self.model = copy.deepcopy(model)
+            self.model = copied(model)
             self._losses = copy.deepcopy(losses) if isinstance(losses, nn.Module) else losses
         except (RuntimeError, TypeError) as error:
             raise ValueError(
@@ -102,6 +108,7 @@ class Passes:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self._dtype = dtype
         self._inputs_too = True
+        self._calls: Calls | None = None
 
     def of(self, batch: Batch) -> Batch:
         """Return a batch in this copy's dtype."""
@@ -144,19 +151,29 @@ class Passes:
         self, batch: Batch, target: int, seed: int, dropout: bool, before: Batch | None, *, inputs_too: bool
     ) -> Pass:
         (inputs, labels), model, losses_by = self.of(batch), self.fresh(), self.fresh_losses()
-        edges: list[GradientEdge] = []
+        edges: list[tuple[GradientEdge, int]] = []
+        if self._calls is None:
+            self._calls = calls_of(self.model, inputs)
         with drawing(seed), nullcontext() if dropout else _WithoutDropout() as without, torch.enable_grad():
             if before is not None:
                 self._forward(model, losses_by, self.of(before))
-            for layer in model.modules():
+            for path, layer in model.named_modules():
                 if next(layer.parameters(recurse=False), None) is not None:
-                    layer.register_forward_hook(_remember(edges, len(inputs)))
+                    dims = [
+                        call.made[0] if call and len(call.made) == 1 else None for call in self._calls[path]
+                    ]
+                    layer.register_forward_hook(_remember(edges, dims))
             leaf = inputs.detach().clone().requires_grad_(inputs_too)
             if without is not None:
                 without.dropped.clear()
             with drawing(seed) as drew:  # the same, whatever an earlier batch drew
                 losses = self._forward(model, losses_by, (leaf, labels))
-            sources: list[Any] = [*self.trained, *([leaf] if inputs_too else []), *edges]
+            places = [*([0] if inputs_too else []), *(dim for _, dim in edges)]
+            sources: list[Any] = [
+                *self.trained,
+                *([leaf] if inputs_too else []),
+                *(edge for edge, _ in edges),
+            ]
             found = torch.autograd.grad(losses[target], sources, allow_unused=True)
         of_parameters = zip(self.trained, found, strict=False)
         gradient = tuple(torch.zeros_like(p) if g is None else g for p, g in of_parameters)
@@ -164,14 +181,18 @@ class Passes:
             loss=losses[target].detach(),
             gradient=gradient,
             finite=all(bool(g.isfinite().all()) for g in gradient),
-            crosses=any(_elsewhere(g, target) for g in found[len(self.trained) :] if g is not None),
+            crosses=any(
+                _elsewhere(g, target, dim)
+                for g, dim in zip(found[len(self.trained) :], places, strict=True)
+                if g is not None
+            ),
             drew=drew(),
             dropped=() if without is None else tuple(without.dropped),
         )
 
     def fresh(self) -> nn.Module:
         """Return a fresh copy that shares the parameters, with its own modules and buffers."""
-        return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
+        return copied(self.model, {id(p): p for p in self.model.parameters()})
 
     def fresh_losses(self) -> Losses:
         """Return a fresh copy of the losses."""
@@ -187,21 +208,8 @@ class Passes:
         return losses_of(model, losses, *(tensor.clone() for tensor in batch))
 
 
-@contextmanager
-def drawing(seed: int) -> Iterator[Callable[[], bool]]:
-    """Seed PyTorch's default generator inside the block, and restore its state; yields whether it was used, after it."""
-    before = torch.default_generator.get_state()
-    first = last = torch.Generator().manual_seed(seed).get_state()
-    torch.default_generator.set_state(first)
-    try:
-        yield lambda: not torch.equal(first, last)
-    finally:
-        last = torch.default_generator.get_state()
-        torch.default_generator.set_state(before)
-
-
 class _WithoutDropout(TorchFunctionMode):
-    """Skips nn.Dropout and its variants.
+    """Skips nn.Dropout and its variants, and that between recurrent layers.
 
     Attributes:
         dropped: Name and probability of each skipped call.
@@ -223,20 +231,26 @@ class _WithoutDropout(TorchFunctionMode):
             p = args[4] if len(args) > 4 else kwargs.pop("dropout_p", 0.0)
             self.dropped.append((func.__name__, repr(float(p))))
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
+        if func in RECURRENT:
+            place = next(i for i, argument in enumerate(args) if isinstance(argument, list)) + 3
+            self.dropped.append((func.__name__, repr(float(args[place]))))
+            args = (*args[:place], 0.0, *args[place + 1 :])
         return func(*args, **kwargs)
 
 
-def _remember(edges: list[GradientEdge], batch: int) -> Callable[..., None]:
-    """Return a hook that keeps the graph edge of a layer's output, if its first dimension is the batch."""
+def _remember(edges: list[tuple[GradientEdge, int]], dims: Sequence[int | None]) -> Callable[..., None]:
+    """Return a hook that keeps the graph edge of a layer's output and its batch's dimension, of each call in turn."""
+    calls = itertools.cycle(dims)  # an earlier batch has the same
 
     def hook(layer: nn.Module, arguments: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.requires_grad and output.shape[:1] == (batch,):
+        dim = next(calls, None)
+        if isinstance(output, Tensor) and output.requires_grad and dim is not None:
             # Not the tensor: a later in-place operation moves it on in the graph.
-            edges.append(get_gradient_edge(output))
+            edges.append((get_gradient_edge(output), dim))
 
     return hook
 
 
-def _elsewhere(gradient: Tensor, target: int) -> bool:
-    others = torch.arange(len(gradient)) != target
-    return bool(gradient[others].count_nonzero())
+def _elsewhere(gradient: Tensor, target: int, dim: int) -> bool:
+    others = (torch.arange(gradient.shape[dim]) != target).nonzero()[:, 0]
+    return bool(gradient.index_select(dim, others).count_nonzero())

@@ -77,18 +77,16 @@ def most_noise(dimension: int) -> float:
 
 
 def check_precision(dtypes: set[torch.dtype]) -> torch.dtype:
-    """Return the dtype of a model's parameters.
+    """Return the dtype of a model's parameters: float64 if some are.
 
     Raises:
         ValueError: Their sums, or matrix products under PyTorch's settings, exceed the error bounds above.
     """
-    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
-        raise ValueError(
-            f"parameters of {', '.join(sorted(map(str, dtypes)))}: all must be float32, or all float64"
-        )
+    if not dtypes <= {torch.float32, torch.float64}:
+        raise ValueError(f"parameters of {', '.join(sorted(map(str, dtypes)))}: must be float32 or float64")
     if (precision := torch.get_float32_matmul_precision()) != "highest":
         raise ValueError(
             f"torch.set_float32_matmul_precision({precision!r}): sums of gradients would be off by more than their "
             "noise allows for; 'highest' is needed"
         )
-    return next(iter(dtypes))
+    return torch.float32 if dtypes == {torch.float32} else torch.float64

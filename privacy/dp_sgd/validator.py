@@ -1,42 +1,30 @@
-"""Checks that a model has per-example gradients, and keeps nothing of a batch."""
+"""Checks that a model's modules let examples be, and that it keeps nothing of a batch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedsim.privacy.dp_sgd.passes import Passes, drawing
-
-OWN = (nn.Linear, nn.Conv2d, nn.Embedding, nn.GroupNorm, nn.LayerNorm, nn.LSTM)
-"""The fast kernel's layers; exactly these types, since a subclass may compute something else."""
+from fedsim.privacy.dp_sgd.calls import drawing
+from fedsim.privacy.dp_sgd.passes import Passes
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse a model that DP-SGD can't train: one that mixes examples, or that no kernel supports.
+    """Refuse a model that DP-SGD can't train, because a module of it mixes examples.
 
     All modules are checked, also those without parameters: batch norm mixes examples with or without an affine map.
     What `forward` does with tensors is checked on first use (`independence.check_independent`).
-
-    Opacus' `register_grad_sampler` adds support for other layers.
 
     Raises:
         ValueError: Names the first such module by its path and class, the reason, and what to do instead.
     """
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no parameters to train")
-    owners: dict[nn.Parameter, str] = {}
     for path, module in model.named_modules():
-        if reason := _mixes_examples(module) or _unsupported(module):
+        if reason := _mixes_examples(module):
             raise ValueError(f"{path or 'the model'} ({type(module).__name__}): {reason}")
-        for name, parameter in module.named_parameters(path, recurse=False):
-            if (first := owners.setdefault(parameter, name)) != name:
-                raise ValueError(
-                    f"{name} and {first} are one parameter: its gradient would be counted in two layers;"
-                    " give each layer its own"
-                )
 
 
 def _mixes_examples(module: nn.Module) -> str | None:
@@ -54,61 +42,42 @@ def _mixes_examples(module: nn.Module) -> str | None:
     return None
 
 
-def _unsupported(module: nn.Module) -> str | None:
-    if isinstance(module, nn.LSTM):
-        unsupported = {
-            "bidirectional": module.bidirectional,
-            "proj_size": module.proj_size > 0,
-            "dropout": module.dropout > 0 and module.num_layers > 1,
-        }
-        return next(
-            (f"nn.LSTM is supported without {name}" for name, is_set in unsupported.items() if is_set), None
-        )
-    if isinstance(module, nn.RNNBase):
-        return "of the recurrent layers only nn.LSTM is supported"
-    if isinstance(module, _ConvNd) and module.padding_mode != "zeros":
-        return "only padding_mode='zeros' is supported"
-    trained = any(p.requires_grad for p in module.parameters(recurse=False))
-    if not trained or (type(module) in OWN) or opacus_knows(type(module)):
-        return None
-    names = ", ".join(f"nn.{kind.__name__}" for kind in OWN)
-    return (
-        f"no kernel has its per-example gradients; use {names}, another layer that Opacus knows,"
-        " or opacus.grad_sample.register_grad_sampler"
-    )
-
-
-def opacus_knows(kind: type[nn.Module]) -> bool:
-    """Return whether Opacus has a grad sampler for this layer with one input tensor."""
-    from opacus.grad_sample import GradSampleModule
-    from opacus.layers.dp_rnn import RNNLinear
-
-    # RNNLinear gets single time steps, EmbeddingBag offsets: neither has the batch as its first dimension.
-    return kind in GradSampleModule.GRAD_SAMPLERS and kind not in (RNNLinear, nn.EmbeddingBag)
-
-
 def check_state(model: nn.Module, inputs: Tensor) -> None:
-    """Refuse a model in which a forward pass changes a buffer or a parameter.
+    """Refuse a model in which examples change a buffer or a parameter in a forward pass.
 
     Running statistics, for example, depend on examples without noise, are released with the model, and affect later
-    batches without a bound. A copy does the pass, in the modes (training or evaluation) in which the model is trained.
-    The inputs, `(B, ...)`, may be synthetic.
+    batches without a bound. What changes in the same way whatever the examples, as spectral norm's vectors and
+    counters of batches do, passes. Copies do the passes, in the modes (training or evaluation) in which the model is
+    trained. The inputs, `(B, ...)`, may be synthetic.
 
     Raises:
-        ValueError: Names the first entry that changes.
+        ValueError: Names the first entry that examples change.
     """
+    before, after = _entries(model), _after(model, inputs)
+    names = dict.fromkeys([*before, *after])
+    changed = [n for n in names if n not in before or n not in after or not _same_bits(before[n], after[n])]
+    if not changed:
+        return
+    for other in (torch.zeros_like(inputs[:1]), torch.ones_like(inputs[:1])):
+        try:
+            found = _after(model, other)
+        except (IndexError, RuntimeError, ValueError):
+            continue  # no such token
+        for name in changed:
+            if name not in found or name not in after or not _same_bits(found[name], after[name]):
+                raise ValueError(
+                    f"{name} changes in a pass forward: what examples leave there gets no noise, and is released with"
+                    " the model; a model trained by DP-SGD may keep nothing of a batch (nn.GroupNorm and nn.LayerNorm"
+                    " keep nothing)"
+                )
+
+
+def _after(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """Return a model's entries after a pass, which a copy does."""
     copied = Passes(model, lambda outputs, labels: outputs).model
-    before = _entries(copied)
     with drawing(0), torch.no_grad():
         copied(inputs.clone())
-    after = _entries(copied)
-    for name in [*before, *(after.keys() - before.keys())]:
-        if name not in before or name not in after or not _same_bits(before[name], after[name]):
-            raise ValueError(
-                f"{name} changes in a pass forward: what examples leave there gets no noise, and is released with"
-                " the model; a model trained by DP-SGD may keep nothing of a batch (nn.GroupNorm and nn.LayerNorm"
-                " keep nothing)"
-            )
+    return _entries(copied)
 
 
 def _entries(model: nn.Module) -> dict[str, Tensor]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from fedsim.privacy.dp_sgd.calls import calls_of
 from fedsim.privacy.dp_sgd.kernels import lstm
+from fedsim.privacy.dp_sgd.kernels.examplewise import Examplewise, copies_of
 from fedsim.privacy.dp_sgd.kernels.layers import layer_parts
-from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Buffers, Part, clipped_sums, put
+from fedsim.privacy.dp_sgd.kernels.param_gradients import BufferPool, Buffers, Part, Rows, clipped_sums, put
+from fedsim.privacy.dp_sgd.kernels.structure import check_inside, examplewise_paths, within
 from fedsim.privacy.dp_sgd.passes import losses_of
 from fedsim.privacy.halves import Losses
 
@@ -24,7 +27,8 @@ class BookKeepingSum:
     output, each layer's squared norms, `(B,)`; their sum over layers gives the examples' clip factors.
     4. From the same two, each layer's sum over examples, each times its factor: one matrix product.
 
-    There is always one pass: the kept tensors of a non-finite example are zeroed.
+    There is always one pass: the kept tensors of a non-finite example are zeroed. What is no layer of its own, or is
+    called otherwise than such a one, is run example by example (`examplewise.py`).
     """
 
     def __init__(self, model: nn.Module, losses: Losses, clip: float) -> None:
@@ -32,11 +36,10 @@ class BookKeepingSum:
         self._losses = losses
         self._clip = clip
         self._pool = BufferPool()
-        watches = [
-            (_LstmWatch if isinstance(module, nn.LSTM) else _Watch)(path, module, self._pool)
-            for path, module in model.named_modules()
-        ]
-        self._watches = [watch for watch in watches if watch.trained]
+        self._watches: list[_Watch] = []
+        self._apart: list[Examplewise] = []
+        self._copied: list[nn.Parameter] = []  # those of the modules apart
+        self._prepared = self._looked = False
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
@@ -46,16 +49,49 @@ class BookKeepingSum:
         put(sums, buffers)
         return losses[finite]
 
+    def prepare(self, inputs: Tensor) -> None:
+        """See how the model's modules are called; done by the first batch, unless before."""
+        if self._prepared:
+            return
+        calls = calls_of(self._model, inputs)
+        apart = examplewise_paths(self._model, calls)
+        modules = dict(self._model.named_modules())
+        self._apart = [Examplewise(modules[path], calls[path]) for path in sorted(apart)]  # type: ignore[arg-type]
+        self._copied = list(dict.fromkeys(p for path in sorted(apart) for p in modules[path].parameters()))
+        watches = [
+            (_LstmWatch if isinstance(module, nn.LSTM) else _Watch)(path, module, self._pool)
+            for path, module in modules.items()
+            if calls[path] and not any(within(path, outer) for outer in apart)
+        ]
+        self._watches = [watch for watch in watches if watch.trained]
+        self._prepared = True
+
     def parts(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[nn.Parameter, Part]]:
-        """Return a batch's losses `(B,)`, and the part of each parameter that a gradient reached."""
+        """Return a batch's losses `(B,)`, and the part of each parameter that a gradient reached.
+
+        Raises:
+            ValueError: A parameter is used outside of its layer.
+        """
+        self.prepare(inputs)
         self._pool.begin()
         with torch.enable_grad(), ExitStack() as stack:
+            copies = copies_of(self._copied, len(inputs))
+            for module in self._apart:
+                stack.enter_context(module.running(copies))
             for watch in self._watches:
                 stack.enter_context(watch.watching())
             losses = losses_of(self._model, self._losses, inputs, labels)
             seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
-            found = torch.autograd.grad(losses.sum(), [edge for _, edge in seen], allow_unused=True)
-            parts = {
+            edges = [edge for _, edge in seen]
+            if not self._looked:
+                check_inside(self._model, losses, edges)
+                self._looked = True
+            gradients = torch.autograd.grad(losses.sum(), [*edges, *copies.values()], allow_unused=True)
+            found, of_copies = gradients[: len(seen)], gradients[len(seen) :]
+            parts: dict[nn.Parameter, Part] = {
+                p: Rows(g) for p, g in zip(copies, of_copies, strict=True) if g is not None
+            }
+            parts |= {
                 watch.trained[name]: part
                 for (watch, _), gradient in zip(seen, found, strict=True)
                 if gradient is not None
@@ -85,26 +121,27 @@ class _Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Record the module's forward pass inside the block, and discard the record at its end."""
-        handle = self._module.register_forward_hook(self._saw)
+        handle = self._module.register_forward_hook(self._saw, with_kwargs=True)
         try:
             yield
         finally:
             handle.remove()
             self.edge = self._input = None
 
-    def _saw(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def _saw(
+        self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+    ) -> None:
         self._once()
-        self._input = arguments[0].detach()
+        if not output.requires_grad:  # as under `no_grad`
+            return
+        self._input = next(iter([*args, *kwargs.values()])).detach()
         self._version = self._input._version
         # A later in-place operation moves the tensor on in the graph; the edge stays.
         self.edge = get_gradient_edge(output)
 
     def _once(self) -> None:
         if self.edge is not None:
-            raise ValueError(
-                f"{self._name} is called twice in one forward pass: give each call a layer of its own,"
-                " or use kernel = 'opacus'"
-            )
+            raise ValueError(f"{self._name} is called twice in one forward pass, and was once in another")
 
     def parts(self, gradient: Tensor, batch: int) -> Iterator[tuple[str, Part]]:
         """Yield the module's named parts, from the gradient at its output."""
@@ -132,9 +169,10 @@ class _LstmWatch(_Watch):
             self.edge = None
             self._layers = []
 
-    def _run(self, x: Tensor, state: object = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _run(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         self._once()
-        if state is not None or not isinstance(x, Tensor) or x.dim() != 3:
+        x, *state = [*args, *kwargs.values()]
+        if state or not isinstance(x, Tensor) or x.dim() != 3:
             raise ValueError(
                 f"{self._name}: must be given a batch of equally long sequences and no first state"
             )

@@ -62,6 +62,8 @@ class CompiledSum:
         """
         from torch.fx.experimental.proxy_tensor import make_fx
 
+        self._fast.prepare(padded[0])
+
         def one_pass(inputs: Tensor, labels: Tensor, chosen: Tensor) -> list[Tensor]:
             losses, parts = self._fast.parts(inputs, labels)
             finite, sums = clipped_sums(losses, parts, self._clip, chosen)

@@ -35,7 +35,7 @@ def layer_parts(module: nn.Module, trained: Names, x: Tensor, gradient: Tensor, 
     """Yield the name and the part of each trainable parameter of one module.
 
     Args:
-        module: Of a kind that the validator accepts, except nn.LSTM.
+        module: Of a kind that `structure.py` lets pass, except nn.LSTM.
         trained: Names of its own trainable parameters.
         x: Its input `(B, ...)`.
         gradient: Gradient of the summed losses at its output `(B, ...)`.
@@ -157,9 +157,14 @@ def _embedding(layer: nn.Embedding, trained: Names, x: Tensor, gradient: Tensor,
 def _group_norm(layer: nn.GroupNorm, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:
     if "weight" in trained:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
-        yield "weight", Rows((normal * gradient).flatten(2).sum(2))
+        yield "weight", Rows(_of_channels(normal * gradient))
     if "bias" in trained:
-        yield "bias", Rows(gradient.flatten(2).sum(2))
+        yield "bias", Rows(_of_channels(gradient))
+
+
+def _of_channels(values: Tensor) -> Tensor:
+    """Return the sums `(B, C)` of `(B, C, ...)`."""
+    return values.flatten(2).sum(2) if values.dim() > 2 else values
 
 
 def _layer_norm(layer: nn.LayerNorm, trained: Names, x: Tensor, gradient: Tensor, pool: BufferPool) -> Parts:

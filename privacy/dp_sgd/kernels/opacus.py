@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
-from opacus.layers import DPLSTM
+from opacus.layers import DPGRU, DPLSTM, DPRNN
 from torch import Tensor, nn
 
+from fedsim.privacy.dp_sgd.calls import copied
 from fedsim.privacy.dp_sgd.kernels.param_gradients import Buffers, Rows, clipped_sums, put
+from fedsim.privacy.dp_sgd.kernels.structure import check_inside, outputs_of_layers
 from fedsim.privacy.dp_sgd.passes import losses_of
 from fedsim.privacy.halves import Losses
 
@@ -20,7 +21,7 @@ class OpacusSum:
     """Clipped sums of the per-example gradients of Opacus' GradSampleModule (hooks).
 
     Opacus' hooks are on a second tree of modules that shares the model's parameters, so that the model keeps its own
-    modules and names. In that tree a DPLSTM with the same parameters replaces an nn.LSTM. Norms, factors and sums
+    modules and names. In that tree Opacus' DPLSTM, DPGRU or DPRNN with the same parameters replaces PyTorch's layer. Norms, factors and sums
     follow `rounding.py`: float32 sums of Opacus' DPOptimizer have no error bound, and one non-finite example ruins
     them.
     """
@@ -34,13 +35,20 @@ class OpacusSum:
         # Opacus trains the row that nn.Embedding's padding_idx excludes.
         tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.requires_grad]
         self._padded = [table for table in tables if table.padding_idx is not None]
+        self._looked = False
 
     def __call__(self, inputs: Tensor, labels: Tensor, buffers: Buffers) -> Tensor:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         self._module.train(self._model.training)
         for parameter in self._parameters:
             parameter.grad = None
-        losses = losses_of(self._module, self._losses, inputs, labels)
+        if self._looked:
+            losses = losses_of(self._module, self._losses, inputs, labels)
+        else:
+            with outputs_of_layers(self._module) as edges:
+                losses = losses_of(self._module, self._losses, inputs, labels)
+            check_inside(self._model, losses, edges)
+            self._looked = True
         with warnings.catch_warnings():
             # The first layer's input needs no gradient; Opacus wants only the output's.
             warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
@@ -67,15 +75,15 @@ def _taken(parameter: nn.Parameter) -> Tensor | None:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """Return a copy of the modules with the model's own parameters and buffers, and DPLSTM for nn.LSTM."""
+    """Return a copy of the modules with the model's own parameters and buffers, and Opacus' recurrent layers."""
     shared = {id(t): t for t in [*model.parameters(), *model.buffers()]}
-    twin = copy.deepcopy(model, shared)
-    if isinstance(twin, nn.LSTM):
-        return _dplstm(twin)
+    twin = copied(model, shared)
+    if type(twin) in _RECURRENT:
+        return _recurrent(twin)
     for path, module in list(twin.named_modules()):
-        if isinstance(module, nn.LSTM):
+        if type(module) in _RECURRENT:
             parent, _, name = path.rpartition(".")
-            setattr(twin.get_submodule(parent), name, _dplstm(module))
+            setattr(twin.get_submodule(parent), name, _recurrent(module))
         elif isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(_in_default_order)
     return twin
@@ -90,21 +98,33 @@ def _in_default_order(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[An
     return (arguments[0].contiguous(), *arguments[1:])
 
 
-def _dplstm(lstm: nn.LSTM) -> nn.Module:
-    """Return a DPLSTM with an nn.LSTM's parameters."""
+_RECURRENT: dict[type[nn.Module], Any] = {nn.LSTM: DPLSTM, nn.GRU: DPGRU, nn.RNN: DPRNN}
+
+
+def _recurrent(layer: Any) -> nn.Module:
+    """Return Opacus' layer with the parameters of PyTorch's."""
+    if layer.proj_size:
+        raise ValueError(f"Opacus has no {type(layer).__name__} with proj_size")
+    kind = {"nonlinearity": layer.nonlinearity} if isinstance(layer, nn.RNN) else {}
     with torch.device("meta"):  # draws no weights, so no generator advances
-        made = DPLSTM(
-            lstm.input_size,
-            lstm.hidden_size,
-            num_layers=lstm.num_layers,
-            bias=lstm.bias,
-            batch_first=lstm.batch_first,
+        made = _RECURRENT[type(layer)](
+            layer.input_size,
+            layer.hidden_size,
+            num_layers=layer.num_layers,
+            bias=layer.bias,
+            batch_first=layer.batch_first,
+            dropout=layer.dropout,
+            bidirectional=layer.bidirectional,
+            **kind,
         )
-    for layer, cell in enumerate(made.cells):
+    endings = [
+        f"l{i}{end}" for i in range(layer.num_layers) for end in ("", "_reverse")[: 1 + layer.bidirectional]
+    ]
+    for ending, cell in zip(endings, made.cells, strict=True):
         for part in ("ih", "hh"):
             linear = getattr(cell, part)
-            linear.weight = getattr(lstm, f"weight_{part}_l{layer}")
-            if lstm.bias:
-                linear.bias = getattr(lstm, f"bias_{part}_l{layer}")
-    made.train(lstm.training)
+            linear.weight = getattr(layer, f"weight_{part}_{ending}")
+            if layer.bias:
+                linear.bias = getattr(layer, f"bias_{part}_{ending}")
+    made.train(layer.training)
     return made  # type: ignore[no-any-return]

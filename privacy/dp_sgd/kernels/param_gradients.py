@@ -235,7 +235,8 @@ def clipped_sums(
         for part in parts.values():
             part.keep(finite)
         squares = only(finite, squares)
-    factors = clip_factors(squares, clip, next(iter(parts)).dtype)
+    dtypes = {parameter.dtype for parameter in parts}
+    factors = clip_factors(squares, clip, dtypes.pop() if len(dtypes) == 1 else torch.float64)
     if chosen is not None:
         factors = only(chosen, factors)
     return finite, {parameter: part.weighted(factors) for parameter, part in parts.items()}

@@ -9,43 +9,15 @@ from fedsim.privacy.dp_sgd.validator import check_model
 from tests.privacy.dp_sgd.models import Recurrent, losses
 
 
-class Scale(nn.Module):
-    """A layer of the user's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
-        self.second.weight = self.first.weight
-
-
 REFUSED = {
     "batch norm": (nn.BatchNorm2d(2), r"1 \(BatchNorm2d\): batch norm .* nn.GroupNorm"),
     "batch norm without parameters": (nn.BatchNorm1d(2, affine=False), r"1 \(BatchNorm1d\)"),
     "batch norm without statistics": (nn.BatchNorm1d(2, track_running_stats=False), r"1 \(BatchNorm1d\)"),
     "deep inside": (nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm1d(2))), r"1\.1\.0 \(BatchNorm1d\)"),
     "running statistics": (nn.InstanceNorm1d(2, track_running_stats=True), "track_running_stats=False"),
-    "both directions": (nn.LSTM(2, 2, bidirectional=True), r"1 \(LSTM\): .* without bidirectional"),
-    "projections": (nn.LSTM(2, 2, proj_size=1), "without proj_size"),
-    "dropout between layers": (nn.LSTM(2, 2, 2, dropout=0.5), "without dropout"),
-    "gru": (nn.GRU(2, 2), r"1 \(GRU\): .* only nn.LSTM"),
-    "rnn": (nn.RNN(2, 2), r"1 \(RNN\)"),
-    "own layer": (Scale(), r"1 \(Scale\): no kernel .*register_grad_sampler"),
-    "attention": (nn.MultiheadAttention(2, 1), r"1 \(MultiheadAttention\): no kernel"),
-    "padding": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), "padding_mode='zeros'"),
     "renormalised embedding": (nn.Embedding(3, 2, max_norm=1.0), "max_norm"),
     "frequencies": (nn.Embedding(3, 2, scale_grad_by_freq=True), "scale_grad_by_freq"),
     "sparse": (nn.Embedding(3, 2, sparse=True), "sparse=False"),
-    "bags": (nn.EmbeddingBag(3, 2), r"1 \(EmbeddingBag\): no kernel"),
-    "tied": (Tied(), r"1\.second\.weight and 1\.first\.weight are one parameter"),
 }
 
 
@@ -109,31 +81,6 @@ def test_bad_calls(change: dict, message: str) -> None:
         private(**(call | change))
 
 
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(torch.relu(self.layer(x)))
-
-
-class ChangesItsInput(Twice):
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(x)
-        x.add_(1.0)
-        return y
-
-
-class FirstState(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lstm(x, (x[:1], x[:1]))[0]
-
-
 class Centred(nn.Module):
     """Takes the batch's mean from each example."""
 
@@ -146,36 +93,14 @@ class Centred(nn.Module):
         return y - y.mean(0)
 
 
-class UsedOutside(Twice):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.layer(x)) @ self.layer.weight
-
-
-class StepsFirst(Twice):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.transpose(0, 1)).transpose(0, 1)
-
-
-class LstmStepsFirst(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lstm(x)[0]
-
-
 @pytest.mark.parametrize("shape", [(3, 2, 2), (3, 3, 2)], ids=["3 steps", "as many steps as examples"])
-@pytest.mark.parametrize("make", [Centred, UsedOutside, StepsFirst, LstmStepsFirst])
-def test_examples_that_meet_and_weights_that_are_used_elsewhere(
-    make: type[nn.Module], shape: tuple[int, ...]
-) -> None:
+def test_examples_that_meet(shape: tuple[int, ...]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)  # there are weights with which the norms are the same by chance
-        model = make()
+        model = Centred()
     x = torch.arange(float(torch.Size(shape).numel())).view(shape).sin()
     private = PrivateGradient(model, losses, clip=1.0)
-    with pytest.raises(ValueError, match=r"examples meet|weight is used outside|batch"):
+    with pytest.raises(ValueError, match="examples meet"):
         private(
             x,
             torch.zeros(x.shape[:-1], dtype=torch.long),
@@ -198,25 +123,3 @@ def test_dropout_finds_the_generator_as_it_was() -> None:
             drawn.append(model[0].weight.grad.clone())
             torch.set_rng_state(state)
     assert all(torch.equal(drawn[0], other) for other in drawn)
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Twice(), r"layer \(Linear\) is called twice"),
-        (ChangesItsInput(), r"layer \(Linear\): its input is changed in place"),
-        (FirstState(), r"lstm \(LSTM\): must be given .* no first state"),
-    ],
-)
-def test_mixing_that_only_the_forward_pass_shows(model: nn.Module, message: str) -> None:
-    private = PrivateGradient(model, losses, clip=1.0)
-    x = torch.zeros(2, 3, 2) if isinstance(model, FirstState) else torch.zeros(2, 2)
-    with pytest.raises(ValueError, match=message):
-        private(
-            x,
-            torch.zeros(x.shape[:-1], dtype=torch.long),
-            noise_multiplier=0.0,
-            denominator=1.0,
-            noise=torch.zero_,
-        )
-    assert not [m for m in model.modules() if m._forward_hooks or "forward" in vars(m)]
