@@ -26,7 +26,7 @@ def legacy_servers(nodes: int, no_more: str) -> Iterator[None]:
         return before[2](manager, num_clients, timeout)
 
     server.fit_clients, server.evaluate_clients = _by_client(before[0]), _by_client(before[1])
-    SimpleClientManager.wait_for = wait_for  # type: ignore[method-assign]
+    SimpleClientManager.wait_for = wait_for  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

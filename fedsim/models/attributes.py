@@ -105,5 +105,5 @@ def _alike(value: Any, first: Any) -> bool:
     if isinstance(first, torch.Generator):
         return torch.equal(value.get_state(), first.get_state())
     if isinstance(first, random.Random):
-        return value.getstate() == first.getstate()
+        return bool(value.getstate() == first.getstate())
     return bool(value == first) or (value != value and first != first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.data import DataSpec, Examples
@@ -40,7 +41,10 @@ def build(section: ModelSection, task: Task) -> nn.Module:
             f"model.name = {section.name!r}: returned {type(model).__name__}; a torch.nn.Module is needed"
         )
     # Lazy layers take the shapes of their weights from their first inputs.
-    if any(isinstance(value, nn.parameter.UninitializedTensorMixin) for value in model.state_dict().values()):
+    if any(
+        isinstance(value, UninitializedParameter | UninitializedBuffer)
+        for value in model.state_dict().values()
+    ):
         dtype = torch.long if task.inputs.kind is Kind.TEXT else torch.float32
         with refused_in(f"model.name = {section.name!r}"), evaluation_mode(model), torch.no_grad():
             model(torch.zeros((1, *task.inputs.shape), dtype=dtype))

@@ -261,6 +261,8 @@ class Merging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x.flatten(1))
+
+
 class Endless(nn.Module):
     """Makes logits infinite in evaluation."""
 

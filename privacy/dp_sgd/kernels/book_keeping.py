@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class BookKeepingSum:
                 stack.enter_context(watch.watching())
             losses = losses_of(self._model, self._losses, inputs, labels)
             seen = [(watch, watch.edge) for watch in self._watches if watch.edge is not None]
-            edges = [edge for _, edge in seen]
+            edges: list[Any] = [edge for _, edge in seen]
             if not self._looked:
                 check_inside(self._model, losses, edges)
                 self._looked = True

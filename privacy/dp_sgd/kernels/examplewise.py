@@ -204,7 +204,7 @@ class ExamplewiseSum:
         """Put a batch's clipped sum into the buffers. As `gradient.ClippedSum` says."""
         with torch.enable_grad():
             copies = copies_of(self._model.parameters(), len(inputs))
-            losses = self._each(self._call, copies, (inputs, labels), {})
+            losses: Tensor = self._each(self._call, copies, (inputs, labels), {})
             found = torch.autograd.grad(losses.sum(), list(copies.values()), allow_unused=True)
         rows = {p: Rows(g) for p, g in zip(copies, found, strict=True) if g is not None}
         with torch.no_grad():
