@@ -8,7 +8,6 @@ from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.validator import check_model
 from tests.privacy.dp_sgd.models import Recurrent, losses
 
-
 REFUSED = {
     "batch norm": (nn.BatchNorm2d(2), r"1 \(BatchNorm2d\): batch norm .* nn.GroupNorm"),
     "batch norm without parameters": (nn.BatchNorm1d(2, affine=False), r"1 \(BatchNorm1d\)"),
