@@ -1,0 +1,1 @@
+"""Random small models, trained under every mechanism and on every engine."""
