@@ -1,1 +1,3 @@
 """Random small models, trained under every mechanism and on every engine."""
+
+__all__: list[str] = []

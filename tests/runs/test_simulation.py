@@ -137,7 +137,8 @@ def test_runs_are_loaded_into_a_table(tiny: Experiment) -> None:
 def test_a_run_that_fails_says_so_in_its_manifest() -> None:
     setting = experiment("client.learning-rate=1e38", "client.epochs=3")
     with pytest.raises(
-        RunFailed, match=r"round \d: all 4 clients failed in training; the first, client \d+: sent NaN"
+        RunFailed,
+        match=r"round \d: diverged: all 4 clients failed in training; the first, client \d+: sent NaN",
     ):
         fedsim.run(setting, "failed")
     run = fedsim.load_run("failed")

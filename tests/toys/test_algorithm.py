@@ -251,7 +251,7 @@ Undefined = with_update(mapped(lambda a: a * np.nan))
         ("Emptied", "round 1: algorithm Odd: update(): field 'still' is missing"),
         ("Nothing", "round 1: algorithm Odd: update(): TypeError: "),
         ("Flattened", "round 1: algorithm Odd: update(): field 'still': 1.weight is float32 of shape (640,)"),
-        ("Undefined", "round 1: algorithm Odd: update(): field 'still': 1.weight holds NaN or infinity"),
+        ("Undefined", "round 1: diverged: 1.weight of the algorithm's field 'still' is not finite"),
     ],
 )
 def test_what_it_makes_of_its_fields_is_checked(name: str, saying: str) -> None:

@@ -180,6 +180,7 @@ def _one_by_one(model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("kernel", ["fast", "opacus"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_clipped_sum_is_autograds(name: str, kernel: Any) -> None:
