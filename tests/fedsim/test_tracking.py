@@ -161,7 +161,11 @@ def test_mlflow_has_settings_rounds_and_the_end(tiny: Experiment) -> None:
     path = stopped(tiny, "a", trackers=[tracker_of(f"mlflow:{uri}")])
     run = fedsim.resume(path, trackers=[tracker_of(f"mlflow:{uri}")])
     with pytest.raises(RunFailed):
-        fedsim.run(experiment("faults.crash=1.0", "rounds=1"), "b", trackers=[tracker_of(f"mlflow:{uri}")])
+        fedsim.run(
+            experiment("model.name=tests.support.models:telling", "rounds=1"),
+            "b",
+            trackers=[tracker_of(f"mlflow:{uri}")],
+        )
     client = mlflow.MlflowClient(tracking_uri=uri)
     place = client.get_experiment_by_name("tiny").experiment_id
     (found,) = client.search_runs([place])
