@@ -24,7 +24,8 @@ def test_each_coordinate_is_one_of_the_two_levels_around_it(update: Values, leve
         assert not sent.any()
         return
     exact, level = np.abs(update.astype(float)) * levels / norm, np.abs(sent.astype(float)) * levels / norm
-    rounding = levels * (1e-7 + 2.0**-149 / norm)  # that of float32, which is absolute below its smallest normal number
+    # Float32's, which is absolute below its smallest normal number.
+    rounding = levels * (1e-7 + 2.0**-149 / norm)
     np.testing.assert_allclose(level, np.round(level), rtol=0, atol=rounding)
     assert (np.abs(level - exact) < 1 + rounding).all()
     assert (np.sign(sent) * np.sign(update) >= 0).all()
