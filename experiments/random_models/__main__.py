@@ -3,7 +3,8 @@
     python -m fedsim.experiments.random_models --models 200 --json experiments/random_models/outcomes.json
 
 A model is trained on the sequential engine and on another one. It must end with the same bits on both, or be refused in
-one line, the same on both. Finished models are written to the file, and not repeated.
+one line, the same on both. Its clipped sum under DP-SGD must be autograd's. Finished models are written to the file, and
+not repeated.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fedsim
+from fedsim.experiments.random_models.gradients import distance
 from fedsim.results.files import write_whole
 from fedsim.streams import numpy_stream
 
@@ -34,7 +36,9 @@ MECHANISMS: dict[str, dict[str, Any]] = {
 ENGINES: tuple[dict[str, Any], ...] = (
     {"engine": "local", "workers": 1},
     {"engine": "local", "workers": 2},
+    {"engine": "ray", "workers": 2},
 )
+SHARES = (0.45, 0.45, 0.1)
 
 
 def experiment_of(number: int, runtime: dict[str, Any]) -> tuple[str, fedsim.Experiment]:
@@ -77,18 +81,26 @@ def outcome(number: int, runtime: dict[str, Any]) -> dict[str, str]:
         return {"bits": hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()}
 
 
+def engine_of(number: int) -> dict[str, Any]:
+    """Return the engine of a number, beside the sequential one."""
+    draw = numpy_stream(0, "random-engine", round_=number)
+    return ENGINES[draw.choice(len(ENGINES), p=SHARES)]
+
+
 def row_of(number: int) -> dict[str, Any]:
-    """Return the row of a model: both outcomes, and whether they are one."""
-    engine = ENGINES[numpy_stream(0, "random-engine", round_=number).integers(len(ENGINES))]
+    """Return the row of a model: both outcomes and whether they are one, and the distance of its clipped sum."""
+    engine = engine_of(number)
     mechanism, _ = experiment_of(number, engine)
     here, there = outcome(number, {"engine": "sequential"}), outcome(number, engine)
     ending = next(iter(here))
+    clipped = distance(number)
     return {
         "model": number,
         "mechanism": mechanism,
-        "workers": engine["workers"],
+        **engine,
         "ending": ending if here == there else "differs",
-        **({} if ending == "bits" and here == there else {"sequential": here, "processes": there}),
+        **({} if ending == "bits" and here == there else {"sequential": here, "beside": there}),
+        "clipped-sum": clipped if isinstance(clipped, str) else float(f"{clipped:.1e}"),
     }
 
 
@@ -114,6 +126,8 @@ def main() -> None:
             write_whole(arguments.json, (json.dumps(rows, indent=1) + "\n").encode())
     for ending, count in Counter(row["ending"] for row in rows).most_common():
         print(f"{count:4} {ending}")
+    sums = [row["clipped-sum"] for row in rows if not isinstance(row["clipped-sum"], str)]
+    print(f"{len(sums):4} clipped sums, at most {max(sums):.1e} from autograd's")
 
 
 if __name__ == "__main__":

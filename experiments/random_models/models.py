@@ -142,6 +142,11 @@ def block(draw: np.random.Generator, width: int) -> nn.Module:
 
 
 def build(task: Task, number: int) -> nn.Module:
+    """Return the random model of a number, for an experiment file."""
+    return model_of(number, task.outputs.size)
+
+
+def model_of(number: int, classes: int) -> nn.Module:
     """Return the random model of a number; two linear layers may be tied, and a block may be frozen."""
     draw = numpy_stream(0, "random-model", round_=number)
     width = int(draw.choice([4, 8, 12]))
@@ -152,4 +157,4 @@ def build(task: Task, number: int) -> nn.Module:
         blocks += [one, nn.ReLU(), other]
     if draw.random() < 0.25:
         blocks[draw.integers(len(blocks))].requires_grad_(False)
-    return Model(blocks, width, task.outputs.size)
+    return Model(blocks, width, classes)
