@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts, roomy_cohort
 from fedsim.privacy.cohorts.sampling import CohortSampling, IndependentCohorts
 from fedsim.privacy.events import Event, Ledger, Noise
 from fedsim.privacy.halves import ServerHalf
 from fedsim.privacy.training import Draws
 
+MUCH_CUT = 0.01  # share of the drawn clients, or of the drawn examples
 NOISE = {
     Noise.SEEDED: "seeded: epsilon is the mechanism's, not this artefact's; whoever has the seed has the noise",
     Noise.SYSTEM: "of the operating system, added exactly on a grid; the manifest's arithmetic says what remains",
@@ -40,6 +41,16 @@ class Plan(ABC):
     def instructions(self) -> dict[str, Any]:
         """Return the plan's values for clients, for a message's config."""
         return {}
+
+    def cautions(self) -> list[str]:
+        """Return what the run is told before its first round: a key whose limit cuts much, and a value to try."""
+        rule = self.cohorts
+        if rule.cut <= MUCH_CUT:
+            return []
+        roomy = roomy_cohort(rule.cohort, rule.population)
+        return [
+            f"server.max-cohort = {rule.max_cohort}: cuts {100 * rule.cut:.2g} % of the drawn clients; try {roomy}"
+        ]
 
     def sampling(self, draws: Draws) -> CohortSampling:
         """Return the cohort sampling."""

@@ -204,6 +204,8 @@ def _federation(
     if warning := algorithm.warning(plan.cohorts.share):
         name = experiment.algorithm_entry.name
         logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
+    for caution in plan.cautions():
+        logging.getLogger(__name__).warning("%s", caution, extra=PUBLIC)
     enrolment = _enrol(experiment, data, grid, deployment)
     aggregator: Aggregator = schedule or _aggregator(experiment, half)
     if policy is not None:

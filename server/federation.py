@@ -26,6 +26,7 @@ from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise
 from fedsim.privacy.halves import ServerHalf
 from fedsim.results.disclosure import PUBLIC
+from fedsim.secagg.messages import REFUSED
 from fedsim.sections.privacy import metric_terms
 from fedsim.server.aggregation.replies import AWAY, NOT_FINITE, is_injected
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
@@ -184,7 +185,8 @@ class Federation:
         got.failures.update(spent)
         updates = got.updates.count
         failures = len(cohort) - len(left_out) if got.no_sum else len(got.failures)
-        if online and not (updates or got.no_sum or self.half.noises or self.aggregator.secure):
+        unharmed = set(cohort) - left_out - got.failures.keys()  # without a sum, some did nothing wrong
+        if online and not (updates or unharmed or self.half.noises):
             self._note_all_failed(round_, got.failures)
         row: dict[str, Any] = {"clients": updates, "failures": failures, **got.columns}
         absent = left_out | got.failures.keys()
@@ -212,9 +214,17 @@ class Federation:
     def _note_all_failed(self, round_: int, failures: Mapping[int, str]) -> None:
         """Let a round without an update be empty where clients failed by injected faults, or are away.
 
-        If others sent NaN or infinity, the round has diverged; `RunFailed` if some failed for another reason.
+        If others sent NaN or infinity, the round has diverged; `RunFailed` if some failed for another reason. Under
+        secure aggregation clients keep their reasons: it is raised if all refused and there are no faults.
         """
         faults = self.experiment.faults
+        if self.aggregator.secure:
+            if not faults.active and all(why.endswith(REFUSED) for why in failures.values()):
+                raise RunFailed(
+                    f"round {round_}: all {len(failures)} clients refused, and the model stays as it was; each says why in "
+                    "its own log"
+                )
+            return
         real = {c: why for c, why in failures.items() if why != AWAY and not is_injected(why, faults)}
         other = {c: why for c, why in real.items() if not why.startswith(NOT_FINITE)}
         for client, why in (other or real).items():

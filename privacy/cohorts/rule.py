@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 from fedsim.privacy.events import Sampling
 from fedsim.privacy.ranges import check_count, check_rate
 
@@ -112,6 +114,11 @@ class Cohorts:
         return self.cohort / self.population if self.declared is None else self.declared
 
     @property
+    def cut(self) -> float:
+        """Expected share of the drawn clients that the maximum cuts."""
+        return 0.0 if self.max_cohort is None else share_cut(self.max_cohort, self.population, self.rate)
+
+    @property
     def population(self) -> int:
         """Number of clients; raises `ValueError` if the rate is declared, so that there is none."""
         if self.clients is None:
@@ -121,13 +128,28 @@ class Cohorts:
         return self.clients
 
 
-def roomy_cohort(cohort: int, clients: int) -> int:
+def roomy_cohort(cohort: float, clients: int) -> int:
     """Return a maximum that one Poisson cohort in millions exceeds: five standard deviations above the mean.
 
     >>> roomy_cohort(100, 10_000)
     150
     """
     return min(math.ceil(cohort + 5 * math.sqrt(cohort * (1 - cohort / clients))), clients)
+
+
+def share_cut(most: int, count: int, rate: float) -> float:
+    """Return the expected share of a Poisson sample that a limit cuts: E[max(X - most, 0)] / E[X], X binomial.
+
+    Args:
+        most: The limit, 0 or more.
+        count: Items, each drawn with probability `rate`; 1 or more.
+        rate: Above 0 and at most 1.
+    """
+    from scipy.stats import binom
+
+    mean = count * rate
+    end = min(count, max(most, math.ceil(mean + 10 * math.sqrt(mean) + 10)))  # the rest is below 1e-12
+    return float(binom.sf(np.arange(most, end), count, rate).sum()) / mean
 
 
 @dataclass(frozen=True, kw_only=True)

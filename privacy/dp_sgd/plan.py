@@ -10,11 +10,11 @@ import numpy as np
 
 from fedsim.privacy import accounting
 from fedsim.privacy.accounting import Epsilon, KnownCohort, LocalSteps, ReleasedModels
-from fedsim.privacy.cohorts.rule import Cohorts
+from fedsim.privacy.cohorts.rule import Cohorts, roomy_cohort, share_cut
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent, DpSgdTerms
 from fedsim.privacy.dp_sgd.settings import DpSgdSettings
 from fedsim.privacy.events import Ledger, Noise, Relation, Sampling, Unit
-from fedsim.privacy.plan import NOISE, ReleasedByClients
+from fedsim.privacy.plan import MUCH_CUT, NOISE, ReleasedByClients
 from fedsim.privacy.training import LocalWork, Training, Unfit
 
 KNOWN_COHORT = "known-cohort"
@@ -99,6 +99,23 @@ class DpSgdPlan(ReleasedByClients):
     def instructions(self) -> dict[str, Any]:
         """Return the noise multiplier calibrated for all clients."""
         return {"noise-multiplier": self.noise_multiplier}
+
+    def cautions(self) -> list[str]:
+        """Return what the run is told, also of batches that `max-batch` cuts. As `Plan` says."""
+        told = super().cautions()
+        if (most := self._settings.max_batch) is None:
+            return told
+        sizes = self._sizes.tolist()
+        batches = {records: self._settings.batches(self._training.work, records) for records in sizes}
+        cut = {records: share_cut(most, records, batch.rate) for records, batch in batches.items()}
+        worst = max(sizes, key=cut.__getitem__)
+        if cut[worst] > MUCH_CUT:
+            roomy = max(roomy_cohort(records * batch.rate, records) for records, batch in batches.items())
+            told.append(
+                f"privacy.dp-sgd.max-batch = {most}: cuts {100 * cut[worst]:.2g} % of the examples out of the batches of "
+                f"a client with {worst} examples; try {roomy}"
+            )
+        return told
 
     def _check_delta(self) -> None:
         """Refuse a delta too large for the number of records, or for that implied by the constants."""

@@ -39,6 +39,15 @@ class Decoded:
     metric_totals: dict[str, float]  # weighted sums, by name
 
     @property
+    def rounding(self) -> float:
+        """Bound on the L2 norm of the sum's rounding errors, relative to the sum's (or to one unit, if it is zero).
+
+        It is the root of the expected square: of a client's coordinate that is at most a quarter of a unit.
+        """
+        error = 0.5 * math.sqrt(self.clients * self.coordinates.size)
+        return error / max(float(np.linalg.norm(self.coordinates)), 1.0)
+
+    @property
     def total(self) -> NDArray[np.float64]:
         """Weighted sum of the updates, `(dimension,)`."""
         return np.multiply(self.coordinates, self.unit, dtype=np.float64)

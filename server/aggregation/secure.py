@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,14 +18,15 @@ from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.layout import plus
 from fedsim.privacy.halves import Sums
-from fedsim.privacy.secagg.encoding import Decoded
+from fedsim.privacy.secagg.encoding import MOST_INPUT_BITS, Decoded
 from fedsim.privacy.secagg.spec import Policy
 from fedsim.secagg.setup import described, graph_entropy, policy_of
 from fedsim.server.aggregation.secure_grid import SecureGrid, mean_of
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 from fedsim.server.process import ServerProcess
 
-MUCH = 0.01  # share of clipped coordinates
+MUCH_CUT = 0.01  # share of clipped coordinates
+MUCH_ROUNDED = 0.1  # L2 norm of the rounding errors, relative to the sum's
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class SecureMean(Updates):
 class Secure(Aggregator):
     """Trains a cohort with secure aggregation. If there is no sum, all clients have failed, and the run continues.
 
-    A round in which more than 1 % of the coordinates are clipped is told of once.
+    The first round in which more than 1 % of the coordinates are clipped is told of, and the first in which rounding
+    errors are more than 10 % of the sum.
     """
 
     secure: ClassVar[bool] = True
@@ -71,7 +74,7 @@ class Secure(Aggregator):
     grid: SecureGrid
     described: dict[str, Any]
     clip: float
-    _told: bool = False
+    _told: set[str] = field(default_factory=set)
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
@@ -81,18 +84,30 @@ class Secure(Aggregator):
             nothing = NoUpdates(ask.layout)
             return Collected(nothing, failures=result.lost, no_sum=result.why, columns=columns)
         columns["secagg-clipped"] = result.clipped
-        if result.clipped > MUCH and not self._told:
-            self._told = True
-            log.warning(
-                "privacy.secagg.clip = %g: cut %.2g %% of the coordinates of a round's updates, so the model is not the "
-                "mean; try %g",
-                self.clip,
-                100 * result.clipped,
-                2 * self.clip,
-            )
+        self._tell_what_is_lost(result.decoded, result.clipped)
         rest = sorted(set(ask.grid.clients) - set(result.summed))
         failures = {client: result.lost.get(client, "lost too many neighbours") for client in rest}
         return Collected(SecureMean(result.decoded, ask), failures, columns=columns)
+
+    def _tell_what_is_lost(self, decoded: Decoded, clipped: float) -> None:
+        if clipped > MUCH_CUT:
+            self._tell_once(
+                f"privacy.secagg.clip = {self.clip:g}: cut {100 * clipped:.2g} % of the coordinates of a round's updates, "
+                f"so the model is not the mean; try {2 * self.clip:g}"
+            )
+        if (error := decoded.rounding) > MUCH_ROUNDED:
+            bits = self.grid.policy.encoding.input_bits
+            more = min(bits + math.ceil(math.log2(error / MUCH_ROUNDED)), MOST_INPUT_BITS)
+            self._tell_once(
+                f"privacy.secagg.input-bits = {bits}: rounding to it changed the sum of a round's updates by up to "
+                f"{100 * error:.2g} %; try {more}"
+            )
+
+    def _tell_once(self, text: str) -> None:
+        key, _, _ = text.partition(" = ")
+        if key not in self._told:
+            self._told.add(key)
+            log.warning("%s", text)
 
     def report(self) -> dict[str, Any]:
         """Return the manifest's entry."""

@@ -386,6 +386,29 @@ def test_a_clip_that_cuts_is_told_of_once(tmp_path: Path, caplog: pytest.LogCapt
     assert not [message for message in caplog.messages if "cut" in message]
 
 
+def test_input_bits_that_round_much_are_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bits to try are enough: with them nothing is told."""
+    settings = ["rounds=2", "server.weighting=uniform"]
+    fedsim.run(Experiment.from_toml(TINY, [*settings, "privacy.secagg.input-bits=6"]), tmp_path / "few")
+    told = [message for message in caplog.messages if "privacy.secagg.input-bits = 6: rounding" in message]
+    assert len(told) == 1
+    caplog.clear()
+    more = told[0].rpartition("try ")[2]
+    fedsim.run(
+        Experiment.from_toml(TINY, [*settings, f"privacy.secagg.input-bits={more}"]), tmp_path / "enough"
+    )
+    assert not [message for message in caplog.messages if "rounding" in message]
+
+
+def test_a_round_in_which_all_clients_refuse_ends_the_run(tmp_path: Path) -> None:
+    """They diverge at once, and what is NaN can't be summed: a model that was never trained is no result."""
+    setting = ["faults.dropout=0", "client.learning-rate=1e30"]
+    with pytest.raises(fedsim.RunFailed, match="round 1: all 10 clients refused, and the model stays as it was"):
+        fedsim.run(Experiment.from_toml(TINY, setting), tmp_path / "run")
+
+
 # --- with differential privacy ------------------------------------------------------------------------------
 
 
