@@ -26,6 +26,9 @@ DROPOUTS: frozenset[Any] = frozenset(
     + [getattr(torch, name + ending) for name in _BUILT_IN for ending in ("", "_")]
 )
 
+# What a function of Python's calls inside is not seen by the mode: each has its own place.
+ATTENTION: dict[Any, int] = {F.scaled_dot_product_attention: 4, F.multi_head_attention_forward: 10}
+
 RECURRENT: frozenset[Any] = frozenset(
     getattr(torch, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 )
@@ -209,7 +212,7 @@ class Passes:
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """Skips nn.Dropout and its variants, and that between recurrent layers.
+    """Skips nn.Dropout and its variants, that within attention and that between recurrent layers.
 
     Attributes:
         dropped: Name and probability of each skipped call.
@@ -227,10 +230,11 @@ class _WithoutDropout(TorchFunctionMode):
             p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
             self.dropped.append((func.__name__, repr(float(p))))
             return args[0] if args else kwargs["input"]
-        if func is F.scaled_dot_product_attention:
-            p = args[4] if len(args) > 4 else kwargs.pop("dropout_p", 0.0)
+        if func in ATTENTION:
+            place = ATTENTION[func]
+            p = args[place] if len(args) > place else kwargs.pop("dropout_p", 0.0)
             self.dropped.append((func.__name__, repr(float(p))))
-            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
+            args = (*args[:place], 0.0, *args[place + 1 :]) if len(args) > place else args
         if func in RECURRENT:
             place = next(i for i, argument in enumerate(args) if isinstance(argument, list)) + 3
             self.dropped.append((func.__name__, repr(float(args[place]))))

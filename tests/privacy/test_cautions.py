@@ -54,14 +54,16 @@ def test_batches_that_are_cut_are_told_of_with_a_limit_that_cuts_little() -> Non
 
 
 def test_a_run_says_that_its_cohorts_are_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = (
-        '[server]\ncohort = 10\nsampling = "truncated-poisson"\nmax-cohort = {}\n[runtime]\nengine = "sequential"'
-    )
+    settings = '[server]\ncohort = 10\nsampling = "truncated-poisson"\nmax-cohort = {}\n[runtime]\nengine = "sequential"'
     for most, told in ((10, 1), (18, 0)):
         caplog.clear()
         text = f'name = "cut"\nrounds = 1\n[data]\nclients = 20\n[model]\nname = "linear"\n{settings.format(most)}'
         fedsim.run(fedsim.Experiment.from_toml(text), tmp_path / str(most))
-        said = [message for message in caplog.messages if "server.max-cohort = 10: cuts 8.8 % of the drawn" in message]
+        said = [
+            message
+            for message in caplog.messages
+            if "server.max-cohort = 10: cuts 8.8 % of the drawn" in message
+        ]
         assert len(said) == told
     # 10 of 20 by coins: half of the mean absolute deviation of Binomial(20, 1/2), over 10, is 8.8 %.
     assert _by_sizes(10, 20, 0.5) == pytest.approx(0.088, abs=5e-4)

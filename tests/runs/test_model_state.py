@@ -17,34 +17,8 @@ from fedsim import Experiment
 from fedsim.data import prepare
 from fedsim.models import initial_model
 from fedsim.streams import numpy_stream
+from tests.support.states import MECHANISMS, setting
 from tests.support.tasks import task_of
-
-TERMS: dict[str, Any] = {"delta": 1e-3, "clip": 0.5}
-MECHANISMS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "dp-fedavg": {"dp-fedavg": {"noise-multiplier": 1.0, **TERMS}},
-    "dp-ftrl": {
-        "dp-ftrl": {"noise-multiplier": 1.0, "min-separation": 3, "adversary": "released-models", **TERMS}
-    },
-    "local-dp": {"local-dp": {"noise-multiplier": 0.3, **TERMS}},
-    "secagg": {"secagg": {"clip": 4.0}},
-}
-
-
-def setting(name: str, mechanism: str = "plain", **tables: Any) -> Experiment:
-    server = {"cohort": 4, "weighting": "uniform"}
-    server |= {"sampling": "b-min-sep"} if mechanism == "dp-ftrl" else {}
-    base: dict[str, Any] = {
-        "rounds": 2,
-        "data": {"clients": 12, "partition": "iid"},
-        "model": {"name": f"tests.support.states:{name}"},
-        "client": {"batch-size": 32, "learning-rate": 0.1},
-        "privacy": MECHANISMS[mechanism],
-        "runtime": {"engine": "sequential"},
-    }
-    for key, table in {"server": server, **tables}.items():
-        base[key] = {**base.get(key, {}), **table}
-    return Experiment.model_validate(base)
 
 
 def weights(experiment: Experiment, out: Path) -> dict[str, NDArray[Any]]:
@@ -89,6 +63,8 @@ def test_a_transformer_keeps_its_mask(mechanism: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 @pytest.mark.parametrize("model", ["causal", "normed"])
 def test_the_same_bits_on_worker_processes(model: str, mechanism: str, tmp_path: Path) -> None:
+    if (model, mechanism) == ("normed", "dp-sgd"):
+        pytest.skip("batch norm mixes examples")
     one = weights(setting(model, mechanism), tmp_path / "one")
     others = weights(
         setting(model, mechanism, runtime={"engine": "local", "workers": 2}), tmp_path / "others"

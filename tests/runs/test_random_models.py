@@ -26,7 +26,11 @@ def test_no_outcome_is_a_crash_or_differs_between_engines(rows: dict[int, dict[s
     assert set(endings) <= {"bits", "refused"}
     assert endings.count("bits") >= 160
     assert {row["mechanism"] for row in rows.values()} == set(MECHANISMS)
-    assert {(row["engine"], row["workers"]) for row in rows.values()} == {("local", 1), ("local", 2), ("ray", 2)}
+    assert {(row["engine"], row["workers"]) for row in rows.values()} == {
+        ("local", 1),
+        ("local", 2),
+        ("ray", 2),
+    }
     assert all(row["clipped-sum"] < 1e-5 for row in rows.values() if not isinstance(row["clipped-sum"], str))
 
 

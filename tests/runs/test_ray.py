@@ -16,6 +16,7 @@ from fedsim.runtime import RayGrid
 from fedsim.runtime.ray_cluster import WorkerProcess
 from tests.support.engines import SPEC, query, told
 from tests.support.runs import CNN, LSTM, bits
+from tests.support.states import MECHANISMS, setting
 from tests.support.waiting import wait_for
 
 ray = pytest.importorskip("ray")
@@ -63,6 +64,13 @@ def test_two_nodes_give_the_bits_of_one_process(cluster: Any, text: str) -> None
     for workers in (1, 2):
         setting = Experiment.from_toml(text, ["runtime.engine=ray", f"runtime.workers={workers}"])
         assert bits(fedsim.run(setting, f"ray-{workers}")) == reference
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_transformer_has_the_bits_of_one_process(cluster: Any, mechanism: str) -> None:
+    reference = bits(fedsim.run(setting("causal", mechanism), "sequential"))
+    ray_setting = setting("causal", mechanism, runtime={"engine": "ray", "workers": 2})
+    assert bits(fedsim.run(ray_setting, "ray")) == reference
 
 
 def test_a_node_that_is_lost_costs_no_bits(cluster: Any) -> None:

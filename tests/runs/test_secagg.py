@@ -405,7 +405,9 @@ def test_input_bits_that_round_much_are_told_of_once(
 def test_a_round_in_which_all_clients_refuse_ends_the_run(tmp_path: Path) -> None:
     """They diverge at once, and what is NaN can't be summed: a model that was never trained is no result."""
     setting = ["faults.dropout=0", "client.learning-rate=1e30"]
-    with pytest.raises(fedsim.RunFailed, match="round 1: all 10 clients refused, and the model stays as it was"):
+    with pytest.raises(
+        fedsim.RunFailed, match="round 1: all 10 clients refused, and the model stays as it was"
+    ):
         fedsim.run(Experiment.from_toml(TINY, setting), tmp_path / "run")
 
 

@@ -1,12 +1,44 @@
-"""Models with more, or less, in their state than parameters that are trained."""
+"""Models with more, or less, in their state than parameters that are trained, and experiments with them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedsim import Experiment
 from fedsim.tasks import Task
+
+TERMS: dict[str, Any] = {"delta": 1e-3, "clip": 0.5}
+MECHANISMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dp-sgd": {"dp-sgd": {"noise-multiplier": 1.0, "delta": 5e-4, "clip": 0.5}},
+    "dp-fedavg": {"dp-fedavg": {"noise-multiplier": 1.0, **TERMS}},
+    "dp-ftrl": {
+        "dp-ftrl": {"noise-multiplier": 1.0, "min-separation": 3, "adversary": "released-models", **TERMS}
+    },
+    "local-dp": {"local-dp": {"noise-multiplier": 0.3, **TERMS}},
+    "secagg": {"secagg": {"clip": 4.0}},
+}
+
+
+def setting(name: str, mechanism: str = "plain", **tables: Any) -> Experiment:
+    """Return an experiment with a model of this file."""
+    server = {"cohort": 4, "weighting": "uniform"}
+    server |= {"sampling": "b-min-sep"} if mechanism == "dp-ftrl" else {}
+    base: dict[str, Any] = {
+        "rounds": 2,
+        "data": {"clients": 12, "partition": "iid"},
+        "model": {"name": f"tests.support.states:{name}"},
+        "client": {"batch-size": 32, "learning-rate": 0.1},
+        "privacy": MECHANISMS[mechanism],
+        "runtime": {"engine": "sequential"},
+    }
+    for key, table in {"server": server, **tables}.items():
+        base[key] = {**base.get(key, {}), **table}
+    return Experiment.model_validate(base)
 
 
 class Adapted(nn.Module):
