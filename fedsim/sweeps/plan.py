@@ -23,6 +23,7 @@ from fedsim.sweeps.points import Grid, Search, grid_of, points_of, value_of
 from fedsim.sweeps.pruning import Pruning, brackets_of, with_metric
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+DATA_PATH = "data.path"
 LONGEST = 120  # characters of a run's name
 Table = TypeVar("Table", bound=Section)
 
@@ -53,13 +54,22 @@ class Arm:
     def with_more(self, overrides: Iterable[str], grid: Grid) -> Arm:
         """Return the arm with more overrides and a wider grid; for keys in both, the new ones win.
 
-        A relative `data.path` of the overrides starts at the current folder, one of the grid at the arm's.
+        A relative `data.path` starts at the current folder.
         """
+        overrides = tuple(overrides)
         new = tuple(seen_from_here(overrides, self.toml))
+        grid = {
+            key: tuple(self._seen_from_here(overrides, value) for value in values) if key == DATA_PATH else values
+            for key, values in grid.items()
+        }
         said = {_key(text) for text in new}
         kept = tuple(text for text in self.overrides if _key(text) not in said | grid.keys())
         own = {key: values for key, values in self.grid.items() if key not in said}
         return replace(self, overrides=(*kept, *new), grid={**own, **grid})
+
+    def _seen_from_here(self, overrides: tuple[str, ...], path: str) -> str:
+        *_, override = seen_from_here([*overrides, f"{DATA_PATH}={path}"], self.toml)
+        return override.partition("=")[2]
 
     def experiment(self, overrides: Iterable[str]) -> Experiment:
         """Return the experiment with more overrides; raises `Refused` if it is invalid."""

@@ -43,6 +43,14 @@ def test_a_name_on_the_hub_stays_a_name(config: Path) -> None:
     assert named.data.path == "who/what"
 
 
-def test_the_path_of_a_grid_starts_at_its_file(config: Path, tmp_path: Path) -> None:
+def test_the_path_of_a_grid_on_the_command_line_starts_at_the_callers_folder(
+    config: Path, tmp_path: Path
+) -> None:
+    arm = Arm.read(config).with_more(["rounds=2"], {"data.path": ('"y.npz"', "../z.npz")})
+    paths = [arm.experiment([f"data.path={value}"]).data.path for value in arm.grid["data.path"]]
+    assert paths == [str(tmp_path / "caller" / "y.npz"), str(tmp_path / "z.npz")]
+
+
+def test_the_path_of_a_sweep_files_grid_starts_at_its_file(config: Path, tmp_path: Path) -> None:
     arm = Arm.read(config, grid={"data.path": ('"y.npz"',)})
     assert arm.experiment(['data.path="y.npz"']).data.path == str(tmp_path / "experiments" / "y.npz")
