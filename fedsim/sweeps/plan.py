@@ -59,7 +59,9 @@ class Arm:
         overrides = tuple(overrides)
         new = tuple(seen_from_here(overrides, self.toml))
         grid = {
-            key: tuple(self._seen_from_here(overrides, value) for value in values) if key == DATA_PATH else values
+            key: tuple(self._seen_from_here(overrides, value) for value in values)
+            if key == DATA_PATH
+            else values
             for key, values in grid.items()
         }
         said = {_key(text) for text in new}
