@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from flwr.proto.recorddict_pb2 import BytesList
 from flwr.proto.runtime_pb2 import (
@@ -13,12 +13,14 @@ from flwr.proto.runtime_pb2 import (
     PushAppMessagesResponse,
 )
 from flwr.serverapp import Grid
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.superlink.grid import HttpGrid
 from google.protobuf.message import Message as Protobuf  # type: ignore[import-untyped]
 
 from fedsim.flower.paths import COLLECT, SEND
 from fedsim.flower.wire_message import WireMessage, messages_in, pack
+
+if TYPE_CHECKING:  # they take a second to import, and only a server process has loaded them
+    from flwr.supercore.runtime import RuntimeHttpClient
+    from flwr.superlink.grid import HttpGrid
 
 T = TypeVar("T", bound=Protobuf)
 
@@ -31,7 +33,7 @@ class RuntimeApi:
     """
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = cast(HttpGrid, grid)
+        self._grid = cast("HttpGrid", grid)
 
     def send(self, messages: Sequence[WireMessage]) -> list[str]:
         """Send messages by one request; return their ids. An object that several share is sent once."""
