@@ -70,6 +70,7 @@ def test_epsilon_in_noise_out(more: str, adversary: str) -> None:
     assert 3.98 < tree[adversary]["pld"] <= 4
 
 
+@pytest.mark.slow
 def test_what_cohort_and_population_it_takes() -> None:
     line = f"dp-fedavg --epsilon 2 {PLAN} --mean-noise 0.01"
     tree = tree_of(line)

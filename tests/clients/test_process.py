@@ -150,6 +150,7 @@ CALIBRATED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [(), ("privacy.dp-sgd.adversary=released-models", "server.sampling=poisson")]
 )

@@ -154,6 +154,7 @@ def test_without_what_clients_keep_a_resumed_run_would_end_otherwise(
 # --- with privacy -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("mode", ["", "ideal"])
 @pytest.mark.parametrize("privacy", PRIVACY)

@@ -131,10 +131,7 @@ def test_every_mechanism_is_among_the_cases() -> None:
 @pytest.mark.parametrize(
     ("name", "workers"),
     [
-        ("dp-sgd", 2),
         ("dp-fedavg all", 1),
-        ("dp-ftrl", 1),
-        ("local-dp", 1),
         *(pytest.param(name, 3, marks=pytest.mark.slow) for name in CASES),
     ],
 )
@@ -209,6 +206,7 @@ def test_no_epsilon_stands_without_its_terms_or_below_what_was_spent(
         assert f"epsilon-{who}" not in run.rows[0]  # which was not evaluated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", TABLES)
 def test_the_noise_is_the_least_that_keeps_an_epsilon(mechanism: str) -> None:
     run = fedsim.run(private(mechanism, "rounds=2", noise="epsilon=3.0"), "run")

@@ -58,6 +58,7 @@ def test_the_control_falls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ATTACKS[name].__doc__ or "").count("\nOurs: ") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversary", Adversary)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_only_documented_attacks_succeed_on_fedsim(name: str, adversary: Adversary) -> None:

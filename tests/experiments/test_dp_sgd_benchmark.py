@@ -10,6 +10,7 @@ from fedsim.experiments.benchmarks import dp_sgd
 from fedsim.experiments.benchmarks.dp_sgd import Row, Target, contenders, main
 
 
+@pytest.mark.slow
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dp_sgd, "SECONDS", 0.0)
     threads = torch.get_num_threads()
@@ -27,6 +28,7 @@ def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum("fast at most 2.5 times plain on lstm" in line for line in made["targets"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn-half", "lstm"])
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 def test_all_begin_with_the_same_loss(model: str) -> None:

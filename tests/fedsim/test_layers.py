@@ -262,6 +262,7 @@ def test_fedsim_itself_loads_neither_pytorch_nor_flower() -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_users_modules_may_have_the_names_of_ours(tmp_path: Path) -> None:
     """A `server.py`, `clients/` and `privacy/` beside a script are the script's; fedsim trains with its own."""
     (tmp_path / "server.py").write_text("WHOSE = 'the user'")

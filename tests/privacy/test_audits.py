@@ -181,6 +181,7 @@ def test_adaptive_clipping_and_the_leaks_of_raw_bits_and_the_updated_clips_noise
     assert measure(updated, TRIALS, DELTA, generator).epsilon > claimed
 
 
+@pytest.mark.slow
 def test_a_released_metric_and_the_leaks_of_unshifted_values_and_half_the_noise() -> None:
     def unshifted(value: float, bound: float) -> float:  # a client moves the sum by the whole bound
         return 0.0 if math.isnan(value) else min(max(value, 0.0), bound)
@@ -189,6 +190,7 @@ def test_a_released_metric_and_the_leaks_of_unshifted_values_and_half_the_noise(
     check("metric", with_metric(NOISE), epsilon_of(CLAIMED), *wrong, trials=8000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", list(Law))
 def test_local_noise_and_the_leak_of_a_sensitivity_of_one_clip_norm(law: Law) -> None:
     claimed = (

@@ -15,6 +15,7 @@ from fedsim.privacy.randomness import NumpyRandomness
 NOISE, TRIALS = 4.0, 4000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["dp-fedavg", "dp-fedavg metric", "dp-fedavg adaptive bits", "dp-ftrl row 2", "local-dp gaussian"],

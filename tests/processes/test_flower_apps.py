@@ -120,6 +120,7 @@ def test_an_app_gives_the_same_bits_as_under_flowers_own_runtime(app: str, tmp_p
     assert same_bits(result_of(app, "ray", engine="ray", workers=2), flower)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", ["numpy_app", "torch_app"])
 def test_the_engines_agree_on_an_app(app: str) -> None:
     one = result_of(app, "sequential", engine="sequential")

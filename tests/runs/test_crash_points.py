@@ -59,6 +59,7 @@ def test_a_kill_between_any_two_writes_loses_at_most_a_round(disk: Disk) -> None
 PRIVATE = ("rounds=2", "privacy.dp-sgd.noise-multiplier=2.0", "privacy.dp-sgd.delta=1e-5")
 
 
+@pytest.mark.slow
 def test_with_seeded_noise_a_kill_between_any_two_writes_changes_nothing(disk: Disk) -> None:
     setting = experiment(*PRIVATE)
     reference = private_bits(fedsim.run(setting, "whole"))

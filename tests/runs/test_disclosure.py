@@ -276,13 +276,8 @@ class Told:
     def stopping(self) -> None: ...
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        pytest.param(DP_FEDAVG, id="dp-fedavg"),
-        pytest.param(SECAGG, id="secagg", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [DP_FEDAVG, SECAGG], ids=["dp-fedavg", "secagg"])
 def test_worker_processes_keep_quiet_too(
     overrides: tuple[str, ...], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ def check(notes: Path, run: fedsim.Run, rounds: int = ROUNDS) -> None:
     assert [row["round"] for row in run.rows] == list(range(1, rounds + 1))
 
 
+@pytest.mark.slow
 def test_a_kill_after_a_release_counts_its_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, notes = tmp_path / "run", tmp_path / "draws"
     killed(setting(), run, notes, "released", 3)  # a real one
@@ -108,6 +109,7 @@ def test_a_kill_after_a_release_counts_its_cohort(tmp_path: Path, monkeypatch: p
     assert max(counts.values()) == MOST + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_kill_in_each_round_keeps_the_drawn_cohorts(place: str, tmp_path: Path) -> None:
     run, notes = tmp_path / "run", tmp_path / "draws"

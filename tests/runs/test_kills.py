@@ -118,7 +118,8 @@ def test_kills_at_random_moments_leave_the_bits(
 # --- signals -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_ends_the_run_after_the_round(
     number: signal.Signals, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_signal_to_all_processes_ends_the_run_after_the_round(
     assert session(process.pid) == []
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     run = tmp_path / "a"
     (tmp_path / "long.toml").write_text(TEXT.replace("steps = 4", "steps = 1000000000"))

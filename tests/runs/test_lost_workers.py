@@ -69,10 +69,9 @@ class Killer(Silent):
         wait_for(lambda: victim not in children(), pause=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not list(Path("/proc/self/task").glob("*/children")), reason="needs Linux's /proc")
-@pytest.mark.parametrize(
-    ("text", "kills"), [(CNN, 1), pytest.param(LSTM, 20, marks=pytest.mark.slow)], ids=["cnn", "lstm"]
-)
+@pytest.mark.parametrize(("text", "kills"), [(CNN, 1), (LSTM, 20)], ids=["cnn", "lstm"])
 def test_workers_that_are_killed_cost_no_bits(text: str, kills: int) -> None:
     rounds = f"rounds={kills + 1}"
     reference = bits(
@@ -124,6 +123,7 @@ def releases_of(run: fedsim.Run, client: int) -> list[int]:
     return [event.round for event in events_of(run) if event.client == client]
 
 
+@pytest.mark.slow
 def test_a_client_whose_worker_dies_after_its_release_is_charged_once_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_class_of_pytorch_trains_and_goes_on_with_the_same_bits() -> None:
     assert bits(run)[0] != bits(fedsim.run(setting(), "sgd"))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_optimizers_train_under_every_mechanism(mechanism: str) -> None:
     overrides = MECHANISMS[mechanism]

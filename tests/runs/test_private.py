@@ -46,6 +46,7 @@ def digits(*overrides: str) -> Experiment:
     return Experiment.from_toml(DIGITS, overrides)
 
 
+@pytest.mark.slow
 def test_the_ledger_says_what_was_done_and_epsilon_follows_from_it() -> None:
     run = fedsim.run(digits(), "run")
     events = events_of(run)
@@ -95,6 +96,7 @@ def test_no_epsilon_is_reported_without_its_terms() -> None:
     assert "no theorem" in said["released-models"]["unavailable"]
 
 
+@pytest.mark.slow
 def test_under_add_or_remove_nothing_depends_on_the_number_of_records() -> None:
     overrides = (
         "privacy.dp-sgd.relation=add-or-remove-one",
@@ -172,6 +174,7 @@ def test_a_model_that_mixes_examples_is_refused_before_writing(model: str, reaso
 # --- noise of the operating system ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_with_the_systems_noise_a_round_that_was_cut_short_is_paid_for_and_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

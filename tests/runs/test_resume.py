@@ -111,6 +111,7 @@ def test_the_engine_and_the_workers_may_change() -> None:
         fedsim.resume(stopped(setting, "c"), engine="fast")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

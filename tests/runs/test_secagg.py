@@ -516,6 +516,7 @@ def test_killed_between_rounds_it_ends_with_the_same_bits_in_new_sessions(
     assert len(set(sessions)) == len(sessions) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [Stage.SHARE, Stage.UPLOAD, Stage.UNMASK])
 def test_killed_within_a_round_it_ends_with_the_same_bits(stage: Stage) -> None:
     class Dying(SequentialGrid):

@@ -219,6 +219,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_sweep_prunes_by_the_headline_metric_where_less_is_better(swept: Path) -> None:
     found = fedsim.Sweep(swept)
     assert json.loads((swept / "sweep.json").read_text())["prune"]["metric"] == "rmse"

@@ -93,7 +93,8 @@ def test_with_all_clients_in_the_buffer_its_first_round_is_fedavg() -> None:
 FEDADAM = ("server.schedule-options.concurrency=2", "server.strategy=fedadam")
 
 
-@pytest.mark.parametrize("more", [(), pytest.param(FEDADAM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), FEDADAM])
 def test_every_engine_gives_the_same_bits_and_so_does_a_resumed_run(more: tuple[str, ...]) -> None:
     whole = fedsim.run(experiment(*BASE, *more), "whole")
     assert [row["clients"] for row in whole.rows] == [3] * 5

@@ -83,6 +83,7 @@ def test_it_is_the_algorithm_of_its_paper() -> None:
     assert distance(load_file(plain.path / "model.safetensors"), model) > 1e-2  # the control
 
 
+@pytest.mark.slow
 def test_it_has_the_same_bits_on_both_engines_and_resumed() -> None:
     run = fedsim.run(setting(), "sequential")
     assert bits(fedsim.run(setting("runtime.engine=local", "runtime.workers=2"), "local")) == bits(run)

@@ -58,6 +58,7 @@ def bits(run: fedsim.Run) -> tuple[bytes, list[dict[str, Any]], str]:
     return (run.path / "model.safetensors").read_bytes(), rows, run.ledger.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), IDEAL], ids=["clear", "ideal"])
 def test_engines_and_resumed_runs_have_the_same_bits(more: tuple[str, ...]) -> None:
     whole = fedsim.run(setting(*more), "whole")
@@ -74,6 +75,7 @@ def test_engines_and_resumed_runs_have_the_same_bits(more: tuple[str, ...]) -> N
     assert (said["epsilon"], said["spent"]) == (1e6, 1e6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), IDEAL, ("privacy.noise=os",)], ids=["clear", "ideal", "os"])
 def test_clients_may_release_by_themselves(more: tuple[str, ...]) -> None:
     """Their events come with their replies, are charged ahead under secure aggregation, or are noted where they are."""

@@ -31,6 +31,7 @@ DP_FEDAVG = "privacy.dp-fedavg={noise-multiplier=1.0, delta=1e-3, clip=0.5}"
 DP_FTRL = "privacy.dp-ftrl={noise-multiplier=1.0, delta=1e-3, clip=0.5, min-separation=2}"
 
 
+@pytest.mark.slow
 def test_clients_take_turns_on_both_engines_and_after_a_resume() -> None:
     run = fedsim.run(Experiment.from_toml(OWN, [DP_SGD]), "sequential")
     drawn = [json.loads(line)["client"] for line in run.ledger.read_text().splitlines()]

@@ -8,6 +8,7 @@ from tests.support.runs import bits
 OWN = "server.schedule=tests.toys.own_schedule:OverSelection"
 
 
+@pytest.mark.slow
 def test_a_schedule_of_ones_own_runs_on_every_engine() -> None:
     setting = (OWN, "server.cohort=4", "server.schedule-options.factor=1.5")
     run = fedsim.run(experiment(*setting), "run")

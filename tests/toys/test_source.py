@@ -41,6 +41,7 @@ def test_the_options_of_the_source_and_of_the_partition_stand_in_one_table() -> 
     assert Experiment.from_toml(Experiment.from_toml(OWN).to_toml()) == Experiment.from_toml(OWN)
 
 
+@pytest.mark.slow
 def test_a_source_of_ones_own_on_both_engines_and_resumed() -> None:
     run = fedsim.run(Experiment.from_toml(OWN, ["runtime.engine=sequential"]), "sequential")
     assert run.rows[-1]["accuracy"] > 0.9

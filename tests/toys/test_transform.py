@@ -46,6 +46,7 @@ def test_the_mean_of_one_client_is_what_it_returns() -> None:
     assert len({round(float(np.abs(block).max()), 5) for block in np.array_split(sent, 4)}) == 4
 
 
+@pytest.mark.slow
 def test_on_both_engines_and_resumed() -> None:
     two = [f'transforms=[{{name="{own_transform.__name__}:{name}"}}]' for name in ("Signs", "Blurred")]
     both = Experiment.from_toml(OWN, [two[0][:-1] + ", " + two[1].partition("[")[2]])

@@ -60,6 +60,7 @@ def epochs_of(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversary", [KNOWN, RELEASED])
 @pytest.mark.parametrize(
     "clients",
@@ -87,6 +88,7 @@ def test_the_worst_of_hundreds_takes_few_evaluations() -> None:
     assert counting.asked.count("bound") <= 40
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(
     st.lists(
@@ -122,6 +124,7 @@ def test_of_no_clients_there_is_nothing_to_say() -> None:
         spread([LOCAL], KNOWN, [1.1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.3, 4.0, 60.0])
 @pytest.mark.parametrize("adversary", [KNOWN, RELEASED])
 def test_noise_is_as_small_as_the_target_allows(adversary: Adversary, target: float) -> None:

@@ -27,6 +27,5 @@ def patterns(participation: Participation) -> Iterator[tuple[int, ...]]:
 
 def worst_norm(matrix: Matrix, participation: Participation) -> float:
     """Return the largest norm of a sum of columns, over all patterns."""
-    return max(
-        float(np.linalg.norm(matrix[:, list(rounds)].sum(axis=1))) for rounds in patterns(participation)
-    )
+    members = np.array([[r in pattern for r in range(len(matrix.T))] for pattern in patterns(participation)])
+    return float(np.linalg.norm(matrix @ members.T, axis=0).max())

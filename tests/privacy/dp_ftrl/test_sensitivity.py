@@ -62,6 +62,7 @@ def test_of_a_column_that_rises_it_is_not_and_the_mechanism_is_refused() -> None
         assert sensitivity(column, fine) == pytest.approx(worst_norm(dense(column), fine))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.booleans())
 def test_no_clients_updates_move_more_than_it(seed: int, dimensions: int, full: bool) -> None:

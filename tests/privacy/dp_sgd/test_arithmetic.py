@@ -49,6 +49,7 @@ def one_step(kernel: Kernel, noise_multiplier: float, arithmetic: Arithmetic) ->
     return release
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_lowest_bit_of_a_step_says_no_more_than_is_claimed(kernel: Kernel) -> None:
     """With float32's noise it says which sum was there: at noise multiplier 4, more than 1.2 where 0.926 is claimed."""
