@@ -30,8 +30,7 @@ def admitted_experiment(config: UserConfig, only: Sequence[Experiment], who: Who
     if text.endswith(".toml") and "\n" not in text:
         raise ValueError(f"its experiment is the path {text[:LONGEST]!r}; TOML text is needed")
     try:
-        if not only:
-            _check_code(config, who)
+        _check_code(config, only, who)
         experiment = Experiment.from_run_config(config)
     except RecursionError:
         raise ValueError("its experiment is nested too deeply") from None
@@ -42,8 +41,8 @@ def admitted_experiment(config: UserConfig, only: Sequence[Experiment], who: Who
     return experiment
 
 
-def _check_code(config: UserConfig, who: Who) -> None:
-    """Refuse code of the operator's choice, before the experiment is validated, which may load some of it.
+def _check_code(config: UserConfig, only: Sequence[Experiment], who: Who) -> None:
+    """Refuse code that no experiment of `only` names, before the experiment is validated, which may load some of it.
 
     Strategies and samplings run on the server alone. Raises `ValueError`.
     """
@@ -52,12 +51,15 @@ def _check_code(config: UserConfig, who: Who) -> None:
     except tomllib.TOMLDecodeError:
         return  # it is no experiment, and refused as that
     apply_overrides(tree, shlex.split(str(config["set"])))
-    for key, name in own_code_in(tree).items():
-        if who == "server" or not key.startswith("server."):
-            raise ValueError(
-                f"{key} = {name[:LONGEST]!r} is a function of the caller's choice; "
-                f"a {who} calls it only if it was started with this experiment (--only)"
-            )
+    named = own_code_in(tree)
+    code = {key: name for key, name in named.items() if who == "server" or not key.startswith("server.")}
+    if any(code.items() <= experiment.own_code.items() for experiment in only):
+        return
+    for key, name in code.items():
+        raise ValueError(
+            f"{key} = {name[:LONGEST]!r} is a function of the caller's choice; "
+            f"a {who} calls it only if it was started with this experiment (--only)"
+        )
 
 
 def _check_data(experiment: Experiment, who: Who) -> None:

@@ -55,10 +55,11 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("only", [None, [experiment()]])
 @pytest.mark.parametrize(("config", "saying"), OTHERS)
-def test_others_are_not(config: dict[str, Any], saying: str) -> None:
+def test_others_are_not(config: dict[str, Any], saying: str, only: list[Experiment] | None) -> None:
     with pytest.raises(ValueError, match=saying) as raised:
-        admitted(**config)
+        admitted(only, **config)
     assert "\n" not in str(raised.value)
     assert "antigravity" not in sys.modules  # not even validation has loaded it
 

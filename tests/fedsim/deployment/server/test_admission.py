@@ -80,9 +80,12 @@ SHELLS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "only", [(), (experiment(), experiment("server.strategy=tests.support.strategies:Kept"))]
+)
 @pytest.mark.parametrize("overrides", SHELLS)
-def test_the_operators_key_gives_no_shell(overrides: str) -> None:
-    reason = refusal(starting(experiment().to_toml(), overrides=overrides))
+def test_the_operators_key_gives_no_shell(overrides: str, only: tuple[Experiment, ...]) -> None:
+    reason = refusal(starting(experiment().to_toml(), overrides=overrides), *only)
     assert "is a function of the caller's choice; a server calls it only if it was started with" in reason
     assert "antigravity" not in sys.modules  # not even imported
     assert not Path("executed").exists()
@@ -92,7 +95,7 @@ def test_code_is_for_the_servers_own_list() -> None:
     own = experiment("server.strategy=tests.support.strategies:Kept")
     body = starting(own.to_toml())
     assert asked(START, body, experiment(), own) == (200, "", [body])
-    for change in ("rounds=9", "server.strategy=os:system", "model.name=os:system"):
+    for change in ("rounds=9", "server.strategy=fedavg"):
         reason = refusal(starting(own.to_toml(), overrides=change), own)
         assert reason == "its experiment is none of those that this server was started with (--only)"
 
