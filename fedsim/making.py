@@ -20,7 +20,7 @@ def made(make: Callable[[], object], kind: type[Any], where: str, needed: str) -
         result = make()
     except (TypeError, ValueError) as error:  # a `Refused` is one
         raise Refused(f"{where}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refused(f"{where}: {told(error)}") from error
     if not isinstance(result, kind):
         raise Refused(f"{where}: returned {type(result).__name__}; {needed} is needed")

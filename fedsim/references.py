@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FunctionType, SimpleNamespace
+from typing import Any, get_origin, get_type_hints
 
 from fedsim.errors import Refused
 
@@ -25,9 +28,48 @@ def load_reference(reference: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refused(f"{reference!r} can't be loaded: {told(error)}") from error
     return found
+
+
+def check_makes(found: object, kind: str) -> None:
+    """Refuse what does not make objects of a kind, a class as `"module:Class"`; nothing is called.
+
+    A subclass does, and a function whose return annotation is one. A function in a file of the user's own needs no
+    annotation; one of an installed package, or of the standard library, does: `os:system` makes no model.
+    """
+    if not _makes(found, load_reference(kind)):
+        said = f"the class {found.__qualname__}" if isinstance(found, type) else f"a {type(found).__name__}"
+        module, _, name = kind.partition(":")
+        raise Refused(
+            f"is {said}; a {module}.{name} is needed: a subclass, or a function declared to return one (-> {name})"
+        )
+
+
+def _makes(found: Any, kind: type[Any]) -> bool:
+    if isinstance(found, type):
+        return issubclass(found, kind)
+    function = inspect.unwrap(found.func if isinstance(found, functools.partial) else found)
+    function = getattr(function, "__func__", function)  # of a method
+    if not isinstance(function, FunctionType):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 (its annotation is wanted)
+    if not isinstance(function, FunctionType):
+        return False
+    returned = _returned(function)
+    if isinstance(returned, type) and returned is not Any:
+        return issubclass(returned, kind)
+    return _is_own(function.__code__.co_filename)
+
+
+def _returned(function: FunctionType) -> Any:
+    """Return a function's return annotation, `Any` if there is none, or none that can be evaluated."""
+    declared = SimpleNamespace(__annotations__={"return": function.__annotations__.get("return", Any)})
+    try:
+        hint = get_type_hints(declared, function.__globals__)["return"]
+    except Exception:  # it may be any expression, of names that are imported for type checkers alone
+        return Any
+    return get_origin(hint) or hint
 
 
 @contextmanager
@@ -39,11 +81,11 @@ def refused_in(where: str) -> Iterator[None]:
         if str(refused).startswith(where.partition(" =")[0]):
             raise
         raise Refused(f"{where}: {refused}") from refused.__cause__
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refused(f"{where}: {told(error)}") from error
 
 
-def told(error: Exception) -> str:
+def told(error: Exception | SystemExit) -> str:
     """Return an exception in one line: its message, after file, line and class if the user's code raised it."""
     said = str(error).strip().partition("\n")[0] or "no message"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]

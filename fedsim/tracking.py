@@ -15,11 +15,11 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedsim.errors import Refused
 from fedsim.progress import Progress
-from fedsim.references import load_reference
+from fedsim.references import check_makes, load_reference
 from fedsim.results.disclosure import PUBLIC
 from fedsim.results.run import Run
 
@@ -32,6 +32,7 @@ TRACKERS = {
 }
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Receives a run's rounds and its end.
 
@@ -64,9 +65,14 @@ def tracker_of(text: str) -> Tracker:
             f"--track {text!r}: there is no such name; allowed: {', '.join(TRACKERS)}, module:Class"
         )
     try:
-        own: Tracker = load_reference(text)()
+        make_own = load_reference(text)
     except Refused as refused:
         raise Refused(f"--track {refused}") from None
+    try:
+        check_makes(make_own, "fedsim.tracking:Tracker")
+        own: Tracker = make_own()
+    except Refused as refused:
+        raise Refused(f"--track {text!r}: {refused}") from None
     except TypeError as error:
         raise Refused(f"--track {text!r}: can't be called without arguments: {error}") from None
     if lacks := [method for method in ("on_round", "on_end") if not callable(getattr(own, method, None))]:

@@ -82,15 +82,15 @@ def build_schedule(experiment: Experiment, clients: int, coins: Coins) -> Schedu
         Refused: The reference can't be loaded, doesn't take the options, or returns no `Schedule`.
     """
     server = experiment.server
-    if server.schedule_entry is None:
+    entry = server.schedule_entry
+    if entry is None:
         return None
-    make = server.schedule_entry.load()
     uniform, own = server.weighting == "uniform", own_mechanism(experiment)
     options = keywords(server.schedule_options)
     schedule: Schedule = made(
-        lambda: make(server.cohort, clients, coins, uniform=uniform, own=own, **options),
+        lambda: entry.load()(server.cohort, clients, coins, uniform=uniform, own=own, **options),
         Schedule,
-        f"server.schedule = {server.schedule_entry.name!r}",
+        f"server.schedule = {entry.name!r}",
         "a fedsim.server.schedules.Schedule",
     )
     return schedule

@@ -57,10 +57,9 @@ def build_strategy(experiment: Experiment) -> Strategy:
             "client_learning_rate": experiment.client.learning_rate,
             "train_loss_key": "initial-loss",
         }
-    make = entry.load()
     where = f"server.strategy = {server.strategy!r}"
     strategy: Strategy = made(
-        lambda: make(**arguments), Strategy, where, "a flwr.serverapp.strategy.Strategy"
+        lambda: entry.load()(**arguments), Strategy, where, "a flwr.serverapp.strategy.Strategy"
     )
     for name, value in TAKE_ALL.items():
         if hasattr(strategy, name):

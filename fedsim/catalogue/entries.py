@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fedsim import options as o
 from fedsim.errors import Refused
 from fedsim.privacy.settings import kebab
-from fedsim.references import load_reference
+from fedsim.references import check_makes, load_reference
 
 
 class Kind(StrEnum):
@@ -39,10 +39,14 @@ class Entry:
     _: KW_ONLY
     options: type[o.Options] = o.Options
     beside: frozenset[str] = frozenset()  # keys of the table that only some entries use
+    makes: ClassVar[str] = ""  # reference of the class whose objects it makes; empty: its user checks it
 
     def load(self) -> Any:
-        """Import and return the referenced object."""
-        return load_reference(self.reference)
+        """Import and return the referenced object; `Refused` if a user's own makes nothing of the entry's kind."""
+        found = load_reference(self.reference)
+        if ":" in self.name and self.makes:
+            check_makes(found, self.makes)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class SourceEntry(Entry):
     `targets` are the kind that the task needs; `task` maps the options to the default task.
     """
 
+    makes: ClassVar = "fedsim.data.raw:Raw"
     task: Callable[[Any], str] = lambda options: "classification"
     has_users: bool = False  # examples belong to users, for natural partitions
     by_clients: bool = False  # clients bring their own examples: no partition, no simulation
@@ -82,6 +87,7 @@ class TaskEntry(Entry):
 class ModelEntry(Entry):
     """A model: `reference` is a function `(task, options) -> torch.nn.Module`."""
 
+    makes: ClassVar = "torch.nn:Module"
     draws: bool = False  # draws random numbers in training, as dropout does
     kinds: frozenset[Kind] = frozenset(Kind)
 
@@ -95,6 +101,7 @@ class StrategyEntry(Entry):
     strategy must have `state_dict` and `load_state_dict`.
     """
 
+    makes: ClassVar = "flwr.serverapp.strategy:Strategy"
     linear: bool = False  # needs only the weighted mean of updates
     needs_initial_loss: bool = False  # clients report the loss of the received model
     smallest_cohort: Callable[[Any], int] = lambda options: 1
@@ -105,6 +112,7 @@ class StrategyEntry(Entry):
 class AlgorithmEntry(Entry):
     """An algorithm: `reference` is a function `(**options) -> fedsim.algorithms.Algorithm`."""
 
+    makes: ClassVar = "fedsim.algorithms:Algorithm"
     fields: bool = False  # sent beside the model; only strategies that need just means take them
 
 
@@ -113,6 +121,8 @@ class SamplingEntry(Entry):
 
     This holds for a user's own; fedsim's samplings are made by the mechanism's plan.
     """
+
+    makes: ClassVar = "fedsim.privacy.cohorts.sampling:CohortSampling"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +142,7 @@ class OptimizerEntry(Entry):
     The arguments are the options, and the keys of `[client]` in `beside`.
     """
 
+    makes: ClassVar = "fedsim.optimizers:Optimizer"
     draws: bool = False  # draws random numbers in its steps
 
 
@@ -141,6 +152,8 @@ class ScheduleEntry(Entry):
     The arguments are the options, and the keys of `[client]` in `beside`.
     """
 
+    makes: ClassVar = "numbers:Real"
+
 
 class RoundScheduleEntry(Entry):
     """A schedule of rounds: `reference` is a function `(cohort, clients, coins, *, uniform, own, **options)`.
@@ -148,9 +161,13 @@ class RoundScheduleEntry(Entry):
     It returns a `fedsim.server.schedules.Schedule`; `fedsim.server.sampling.build_schedule` documents the arguments.
     """
 
+    makes: ClassVar = "fedsim.server.schedules:Schedule"
+
 
 class TransformEntry(Entry):
     """A transform of clients' updates: `reference` is a function `(**options) -> fedsim.transforms.Transform`."""
+
+    makes: ClassVar = "fedsim.transforms:Transform"
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.shared import PARENT, QUIET, exit_codes
 from fedsim.errors import Refused
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
 
 DIR = typer.Argument(metavar="DIR", help="A new folder; with --add, one made before.")
 CLIENTS = typer.Option(min=1, metavar="N", help="How many clients.")
@@ -57,6 +60,11 @@ PORT = typer.Option(min=0, max=65535, metavar="N", help="0: a free one.")
 MAX_MESSAGE = typer.Option(min=1, metavar="MIB", help="Largest accepted request.")
 MAX_NODES = typer.Option(min=1, metavar="N", help="Clients joined at a time. Default: all registered.")
 JOINS = typer.Option(min=1, metavar="N", help="How often clients may join.")
+SERVER_ONLY = typer.Option(
+    "--only",
+    metavar="CONFIG.toml",
+    help="Run this experiment alone; may be given more than once. Default: all that name no code, file or hub data set.",
+)
 SERVER_INSECURE = typer.Option(
     "--insecure", help="No TLS, no keys, no credential: on this machine alone, for trying things out."
 )
@@ -70,13 +78,15 @@ def server(
     max_message: Annotated[int, MAX_MESSAGE] = 512,
     max_nodes: Annotated[int | None, MAX_NODES] = None,
     joins_per_minute: Annotated[int, JOINS] = 600,
+    only: Annotated[list[Path] | None, SERVER_ONLY] = None,
     insecure: Annotated[bool, SERVER_INSECURE] = False,
     parent: Annotated[int | None, PARENT] = None,
 ) -> None:
     """Serve clients and an operator, over TLS, until SIGTERM or Ctrl-C.
 
-    Only clients with keys in the folder can join, and only the operator's key starts, stops and reads runs. Refusals
-    are logged (standard error) with the caller and the reason.
+    Only clients with keys in the folder can join, and only the operator's key starts, stops and reads runs. An experiment
+    that names code or data is run only if it was given here. Refusals are logged (standard error) with the caller and the
+    reason.
     """
     with exit_codes():
         if insecure == (keys is not None):
@@ -96,9 +106,16 @@ def server(
                 max_message=max_message * 2**20,
                 max_nodes=max_nodes,
                 joins_per_minute=joins_per_minute,
+                only=_experiments(only),
                 parent=parent,
             )
         )
+
+
+def _experiments(files: list[Path] | None) -> list[Experiment]:
+    from fedsim.experiment import Experiment
+
+    return [Experiment.load(file) for file in files or []]
 
 
 CLIENT_ON = typer.Option("--on", metavar="HOST:PORT", help="The server.")
@@ -113,7 +130,8 @@ DATA = typer.Option(
 )
 CLIENT_STATE = typer.Option(metavar="DIR", help="What it keeps from run to run; its own, and one that lasts.")
 ONLY = typer.Option(
-    metavar="CONFIG.toml", help="Take part in this experiment alone; may be given more than once."
+    metavar="CONFIG.toml",
+    help="Take part in this experiment alone; may be given more than once. Default: all that name no code, file or hub data set.",
 )
 CLIENT_INSECURE = typer.Option("--insecure", help="Neither TLS nor keys, for a server on this machine alone.")
 

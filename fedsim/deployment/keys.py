@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ class ServerKeys:
         """Read and check a server's folder; raises `Refused`, which names the file."""
         authority = _read(folder / CA, _valid_certificate)
         certificate = _read(folder / SERVER_CERTIFICATE, _valid_certificate)
-        key = _read(folder / SERVER_KEY, _elliptic_private)
+        key = _read_private(folder / SERVER_KEY, _elliptic_private)
         with _about(folder / SERVER_CERTIFICATE):
             certificates.check_issued(certificate, authority)
             if certificate.public_key() != key.public_key():
@@ -92,7 +94,9 @@ class OperatorKeys:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read and check an operator's folder; raises `Refused`, which names the file."""
-        return cls(folder.absolute(), load_root(folder), _read(folder / OPERATOR_KEY, _operator_private))
+        return cls(
+            folder.absolute(), load_root(folder), _read_private(folder / OPERATOR_KEY, _operator_private)
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class ClientKeys:
     def load(cls, folder: Path) -> Self:
         """Read and check a client's folder; raises `Refused`, which names the file."""
         root = load_root(folder)
-        node_key = _read(folder / NODE_KEY, _elliptic_private)
-        identity = _read(folder / IDENTITY_KEY, _identity)
+        node_key = _read_private(folder / NODE_KEY, _elliptic_private)
+        identity = _read_private(folder / IDENTITY_KEY, _identity)
         registry = load_registry(folder)
         public = Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes_raw()
         places = [client for client, key in registry.items() if key == public]
@@ -129,6 +133,17 @@ def private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
 def _read(path: Path, parse: Callable[[bytes], T]) -> T:
     with _about(path):
         return parse(path.read_bytes())
+
+
+def _read_private(path: Path, parse: Callable[[bytes], T]) -> T:
+    """Read a private key, which nobody but the file's owner may read or write."""
+    with _about(path):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ValueError(
+                f"may be read or written by others (mode {mode:04o}); chmod 600 {shlex.quote(str(path))}"
+            )
+    return _read(path, parse)
 
 
 @contextmanager

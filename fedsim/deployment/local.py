@@ -131,14 +131,20 @@ def up(
             "starts one"
         )
     clients = prepare(experiment).clients
-    with interruptible(progress.stopping), _folder(keep) as folder, started(folder, clients) as deployment:
+    with (
+        interruptible(progress.stopping),
+        _folder(keep) as folder,
+        started(folder, clients, experiment) as deployment,
+    ):
         tell(f"{clients} clients have joined the server at {deployment.remote.address}")
         return deployment.run(experiment, out, progress, tell)
 
 
 @contextmanager
-def started(folder: Path, clients: int) -> Iterator[LocalDeployment]:
+def started(folder: Path, clients: int, only: Experiment | None = None) -> Iterator[LocalDeployment]:
     """Start a server and clients, which keep keys, states and logs in an empty folder; end them after the block.
+
+    They run this experiment alone, which may name the caller's own code and data; None: all that name none.
 
     Raises `RunFailed` where one of them could not be started.
     """
@@ -147,12 +153,13 @@ def started(folder: Path, clients: int) -> Iterator[LocalDeployment]:
     make_keys(keys, clients, [HOST], VALID)
     with Children(logs) as children:
         where = ["--host", HOST, "--port", "0"]
-        server = children.start("server", "server", *_options(folder, "server"), *where)
+        admitted = [] if only is None else ["--only", str(_written(only, folder))]
+        server = children.start("server", "server", *_options(folder, "server"), *where, *admitted)
         while (ready := next(filter(None, map(READY.search, server.lines)), None)) is None:
             _need([server])
             time.sleep(PAUSE)
         for name in (f"client-{client}" for client in range(clients)):
-            children.start(name, "client", *_options(folder, name), "--on", ready[1])
+            children.start(name, "client", *_options(folder, name), "--on", ready[1], *admitted)
         with Remote.connect(ready[1], keys / "operator") as remote:
             while _online(remote) < clients:
                 _need(children.started)
@@ -216,6 +223,12 @@ class LocalDeployment:
 
 def _options(folder: Path, name: str) -> list[str]:
     return ["--keys", str(folder / "keys" / name), "--state", str(folder / name)]
+
+
+def _written(experiment: Experiment, folder: Path) -> Path:
+    file = folder / "experiment.toml"
+    file.write_text(experiment.to_toml(), encoding="utf-8")
+    return file
 
 
 def _need(children: Iterable[Child]) -> None:

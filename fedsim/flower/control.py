@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from flwr.app import UserConfig
 from flwr.common.constant import Status, SubStatus
 from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.run_pb2 import Run as ProtoRun
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fedsim.flower.http import Prepared
 
@@ -47,6 +49,21 @@ class FlowerRun:
             status.sub_status,
             status.details.removeprefix("ServerApp failed with exception: ").strip(),
         )
+
+
+def decode_start(body: bytes) -> tuple[bytes, UserConfig]:
+    """Return the bundle (FAB) and the run config of a request to start a run, as `ControlApi.start_run` sends it.
+
+    Raises `ValueError` for any other: an app that is on Flower's hub, a simulation, a federation by name.
+    """
+    try:
+        request = StartRunRequest.FromString(body)
+    except DecodeError:
+        raise ValueError("is no request to start a run") from None
+    odd = {field.name for field, _ in request.ListFields()} - {"fab", "override_config", "series_id"}
+    if odd:
+        raise ValueError(f"{min(odd)}: is nothing that a run of fedsim has")
+    return request.fab.content, user_config_from_proto(request.override_config)
 
 
 class ControlApi:

@@ -25,9 +25,8 @@ def build_optimizer(client: ClientSection, parameters: Sequence[nn.Parameter], r
         Refused: The callable is missing, doesn't take the options, or returns no optimizer.
     """
     entry = client.optimizer_entry
-    make = entry.load()
     optimizer: Optimizer = made(
-        lambda: make(list(parameters), lr=rate, **client.optimizer_arguments),
+        lambda: entry.load()(list(parameters), lr=rate, **client.optimizer_arguments),
         Optimizer,
         f"client.optimizer = {entry.name!r}",
         "an object with zero_grad() and step()",

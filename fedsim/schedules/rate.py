@@ -23,9 +23,8 @@ def learning_rate(client: ClientSection, rounds: int, round_: int) -> float:
     if round_ <= warmup:
         return client.learning_rate * round_ / (warmup + 1)
     entry = client.schedule_entry
-    schedule = entry.load()
     try:
-        factor = schedule(round_ - warmup, rounds - warmup, **client.schedule_arguments)
+        factor = entry.load()(round_ - warmup, rounds - warmup, **client.schedule_arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise Refused(f"client.schedule = {entry.name!r}: {error}") from None
     if not isinstance(factor, float | int) or not (math.isfinite(factor) and factor >= 0):

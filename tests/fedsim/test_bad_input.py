@@ -37,6 +37,8 @@ SAYINGS = [
     ("unknown model", "[model]\nname = 'rnn'", [], "model.name = 'rnn': there is no such name; allowed: linear"),
     ("missing module", "[model]\nname = 'no_such_module:build'", [], "'no_such_module:build' can't be loaded"),
     ("unknown strategy", "[server]\nstrategy = 'x'", [], "server.strategy = 'x': there is no such name; allowed: fedavg"),
+    ("exit as a strategy", "[server]\nstrategy = 'sys:exit'", [], "server.strategy = 'sys:exit': is a builtin_function_or_method; a flwr"),
+    ("shell as a model", "[model]\nname = 'os:system'\ncommand = 'touch bad.toml.run'", [], "model.name = 'os:system': is a builtin_function_or_method"),
     ("missing strategy", "[server]\nstrategy = 'os.path:nothing'", [], "'os.path:nothing' can't be loaded"),
     ("no strategy", "[server]\nstrategy = 'builtins:dict'", [], "a flwr.serverapp.strategy.Strategy is needed"),
     ("unknown strategy option", "[server.options]\nmu = 1", [], "server.options.mu = 1: is no key here"),

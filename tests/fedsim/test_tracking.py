@@ -231,9 +231,9 @@ def test_ones_own_tracker_is_named_by_its_module() -> None:
         ("tests.fedsim.test_tracking:No", "--track 'tests.fedsim.test_tracking:No' can't be loaded: "),
         (
             "tests.fedsim.test_tracking:numbers_of",
-            "--track 'tests.fedsim.test_tracking:numbers_of': can't be called ",
+            "--track 'tests.fedsim.test_tracking:numbers_of': is a function; a fedsim.tracking.Tracker is needed",
         ),
-        ("builtins:list", "--track 'builtins:list': is no tracker: it has no on_round"),
+        ("builtins:list", "--track 'builtins:list': is the class list; a fedsim.tracking.Tracker is needed"),
     ):
         with pytest.raises(Refused) as refused:
             tracker_of(text)

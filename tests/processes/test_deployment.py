@@ -316,7 +316,11 @@ def test_messages_of_secure_aggregation_that_are_altered_or_replayed_are_refused
 def test_clients_bring_their_own_data(tmp_path: Path) -> None:
     dealt = setting("rounds=2")
     data = prepare(dealt)
-    with federation(tmp_path / "federation", 4) as party:
+    source = ("data.source=own", f"data.path={tmp_path / 'test.npz'}", "data.classes=10", "rounds=2")
+    brought = Experiment.from_toml(BASE.replace('partition = "dirichlet"\nalpha = 0.5\n', ""), source)
+    (tmp_path / "own.toml").write_text(brought.to_toml())
+    only = ("--only", str(tmp_path / "own.toml"))  # the test set is a file of the server's
+    with federation(tmp_path / "federation", 4, options=only) as party:
         for number in range(4):
             share = data.client(number).train
             own = tmp_path / f"own-{number}.npz"
@@ -324,8 +328,6 @@ def test_clients_bring_their_own_data(tmp_path: Path) -> None:
             party.client(number, "--data", str(own))
         party.wait_until_online(4)
         np.savez(tmp_path / "test.npz", x=data.test.x, y=data.test.y)  # type: ignore[arg-type]
-        source = ("data.source=own", f"data.path={tmp_path / 'test.npz'}", "data.classes=10", "rounds=2")
-        brought = Experiment.from_toml(BASE.replace('partition = "dirichlet"\nalpha = 0.5\n', ""), source)
         run = party.finish(party.submit(brought), Path("own"))
     assert [(row["clients"], row["failures"]) for row in run.rows] == [(4, 0)] * 2
     reference = load_file(fedsim.run(dealt, "dealt").path / "model.safetensors")

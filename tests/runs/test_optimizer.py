@@ -171,7 +171,7 @@ def words(parameters: Any, lr: float) -> str:
     [
         ("Elsewhere", r"step\(\) puts parameters elsewhere in memory; it must change them in place"),
         ("Leaf", r"step\(\): a leaf Variable that requires grad is being used in an in-place operation"),
-        ("words", r"returned str; an object with zero_grad\(\) and step\(\) is needed"),
+        ("words", r"is a function; a fedsim.optimizers.Optimizer is needed: a subclass"),
     ],
 )
 def test_an_own_optimizer_that_cant_train_is_refused_before_the_run(name: str, line: str) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -38,8 +38,15 @@ class Federation:
         remote: It, as its operator sees it.
     """
 
-    def __init__(self, folder: Path, children: Children, clients: int, server_code: str = "") -> None:
-        self.folder, self.children, self._server_code = folder, children, server_code
+    def __init__(
+        self,
+        folder: Path,
+        children: Children,
+        clients: int,
+        server_code: str = "",
+        options: Sequence[str] = (),
+    ) -> None:
+        self.folder, self.children, self._server_code, self._options = folder, children, server_code, options
         self.keys = folder / "keys"
         make_keys(self.keys, clients, [HOST], timedelta(days=1))
         self.server = self._serve("0")
@@ -49,7 +56,7 @@ class Federation:
     # --- processes ----------------------------------------------------------------------------------------
 
     def _serve(self, port: str) -> Child:
-        where = ["--keys", str(self.keys / "server"), "--state", str(self.folder / "server")]
+        where = ["--keys", str(self.keys / "server"), "--state", str(self.folder / "server"), *self._options]
         return self._start("server", self._server_code, "server", *where, "--host", HOST, "--port", port)
 
     def _start(self, name: str, code: str, *arguments: str) -> Child:
@@ -130,11 +137,13 @@ class Federation:
 
 
 @contextmanager
-def federation(folder: Path, clients: int, server_code: str = "") -> Iterator[Federation]:
-    """Start a server, and end it and its clients after the block."""
+def federation(
+    folder: Path, clients: int, server_code: str = "", options: Sequence[str] = ()
+) -> Iterator[Federation]:
+    """Start a server, with options of its own, and end it and its clients after the block."""
     (folder / "logs").mkdir(parents=True)
     with Children(folder / "logs") as children:
-        party = Federation(folder, children, clients, server_code)
+        party = Federation(folder, children, clients, server_code, options)
         try:
             with party.remote:
                 yield party

@@ -165,8 +165,11 @@ Lost = with_init({"still": {"a": np.array([np.nan])}})
     ("name", "line"),
     [
         ("nowhere:X", "algorithm.name = 'nowhere:X': 'nowhere:X' can't be loaded: No module named 'nowhere'"),
-        ("os:getcwd", "algorithm.name = 'os:getcwd': returned str; a fedsim.algorithms.Algorithm is needed"),
-        ("os:sep", "algorithm.name = 'os:sep': 'str' object is not callable"),
+        (
+            "os:getcwd",
+            "algorithm.name = 'os:getcwd': is a builtin_function_or_method; a fedsim.algorithms.Algorithm is needed: a subclass",
+        ),
+        ("os:sep", "algorithm.name = 'os:sep': is a str; a fedsim.algorithms.Algorithm is needed"),
         ("fedsim.algorithms:Algorithm", "Can't instantiate abstract class Algorithm"),
         ("sacffold", "algorithm.name = 'sacffold': there is no such name; allowed: fedavg, scaffold, or"),
         (f"{HERE}:Arrayed", "Arrayed': field 'arrays' = Field(scale=1.0, kept=False): must be"),

@@ -83,7 +83,7 @@ def test_dp_sgd_against_released_models_refuses() -> None:
         ),
         (
             "server.sampling=builtins:dict",
-            "server.sampling = 'builtins:dict': dict expected at most 1 argument",
+            "server.sampling = 'builtins:dict': is the class dict; a fedsim.privacy.cohorts.sampling.CohortSampling is needed",
         ),
     ],
 )

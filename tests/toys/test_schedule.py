@@ -25,7 +25,7 @@ def test_a_schedule_of_ones_own_runs_on_every_engine() -> None:
         (["server.schedule-options.speed=2"], "got an unexpected keyword argument 'speed'"),
         (
             ["server.schedule=tests.toys.own_sampling:TakingTurns"],
-            "got an unexpected keyword argument 'uniform'",
+            "TakingTurns': is the class TakingTurns; a fedsim.server.schedules.Schedule is needed: a subclass",
         ),
         (["server.schedule=builtins:dict"], "dict"),
     ],

@@ -79,7 +79,10 @@ def test_a_module_that_was_changed_is_loaded_anew(tmp_path: Path, monkeypatch: p
         ("tests.toys.own_source:none", "data.source = 'tests.toys.own_source:none'"),
         ("tests.toys.own_source:np", "data.source = 'tests.toys.own_source:np'"),
         ("builtins:len", "data.source = 'builtins:len'"),
-        ("builtins:print", "data.source = 'builtins:print': returned NoneType"),
+        (
+            "builtins:print",
+            "data.source = 'builtins:print': is a builtin_function_or_method; a fedsim.data.raw.Raw is needed",
+        ),
     ],
 )
 def test_a_source_that_is_none_is_refused_in_one_line(source: str, saying: str) -> None:

@@ -76,7 +76,7 @@ def test_on_both_engines_and_resumed() -> None:
         ),
         (
             '{name="builtins:dict"}',
-            "'builtins:dict': returned dict; an object with apply(update, draws) is needed",
+            "'builtins:dict': is the class dict; a fedsim.transforms.Transform is needed: a subclass",
         ),
         (
             '{name="tests.toys.own_transform:Wrong", what="dtype"}',

@@ -189,7 +189,10 @@ class ClientLoop:
             reply = play(self.app, message, context)
         except Exception as error:  # an app may raise anything; the client keeps its former state
             log.exception("run %s: %s failed", run.name, _title(message))
-            reason = "failed" if run.is_private else f"{type(error).__name__}: {error}"
+            tells = not (
+                run.is_private or run.reads_files or self.node_config["data"] or _is_of_a_file(error)
+            )
+            reason = f"{type(error).__name__}: {error}" if tells else "failed"
             raise _Rejected(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason) from None
         try:
             self.state.save(run.series, context.state)
@@ -211,6 +214,11 @@ class ClientLoop:
         if isinstance(run, str):
             raise _Rejected(ErrorCode.INVALID_FAB, run)
         return run
+
+
+def _is_of_a_file(error: BaseException | None) -> bool:
+    """Return whether an error is the operating system's, or follows from one."""
+    return error is not None and (isinstance(error, OSError) or _is_of_a_file(error.__context__))
 
 
 def _refused(reason: str) -> _Rejected:

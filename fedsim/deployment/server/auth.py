@@ -31,12 +31,12 @@ from fedsim.deployment.credential import Verifier
 from fedsim.deployment.server.asgi import MIB, Disconnected, HttpDenied, answer, header, read_body, replay
 from fedsim.deployment.server.clients import Presence, Registration, fingerprint
 from fedsim.deployment.wire import INSTANCE, MANY, NODE, is_loopback
-from fedsim.flower.paths import SEND
+from fedsim.flower.paths import CONTROL, SEND
 
 log = logging.getLogger("fedsim.server")
 
 PUBLIC_KEY, TIMESTAMP, SIGNATURE = "flwr-public-key", "flwr-timestamp", "flwr-signature"  # Flower's
-CONTROL, FLEET, OWN = "/v1/control/", "/v1/fleet/", "/fedsim/"
+FLEET, OWN = "/v1/fleet/", "/fedsim/"
 HEALTH, READY = "/health", "/health/ready"
 JOIN, LEAVE = f"{FLEET}activate-node", f"{FLEET}deactivate-node"
 CLOSED = {f"{FLEET}register-node", f"{FLEET}unregister-node"}

@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
 
 if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
     from fedsim.flower.superlink import SuperLink
 
 log = logging.getLogger("fedsim.server")
@@ -55,6 +56,9 @@ class Settings:
     host: str  # the address that it listens on
     port: int  # 0: a free port
     max_message: int  # bytes of a request's body, at most
+    only: Sequence[
+        Experiment
+    ] = ()  # that it runs; empty: all that name no code and no data of the operator's choice
     max_nodes: int | None = None  # clients present at a time; None: all that are registered
     joins_per_minute: int | None = None  # None: no limit
     parent: int | None = None  # id of the process with which it ends; None: it ends by a signal only
@@ -139,10 +143,11 @@ def _write_secret(state: Path) -> Path:
 
 
 class _Front:
-    """The ASGI apps around Flower's: authentication, long polling, the message relay, run directories."""
+    """The ASGI apps around Flower's: authentication, admission, long polling, the message relay, run directories."""
 
     def __init__(self, settings: Settings, superlink: SuperLink) -> None:
         # These import Flower, which reads the environment.
+        from fedsim.deployment.server.admission import Admission
         from fedsim.deployment.server.long_poll import LongPoll
         from fedsim.deployment.server.message_relay import MessageRelay
 
@@ -156,7 +161,7 @@ class _Front:
             self.clients = f"{len(registration.nodes)} clients registered"
         self._long_poll = LongPoll(MessageRelay(superlink.app, superlink.messages))
         self.app = Auth(
-            self._long_poll,
+            Admission(self._long_poll, settings.only),
             run_files(settings.state / RUNS, lambda: client_list(nodes, registration)),
             credentials,
             Presence(settings.max_nodes, settings.joins_per_minute),

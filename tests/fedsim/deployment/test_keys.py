@@ -126,6 +126,7 @@ def test_a_spoilt_file_is_named(folder: Path, name: str, content: bytes | None, 
     path.unlink()
     if content is not None:
         path.write_bytes(content)
+        path.chmod(0o600)
     with pytest.raises(Refused, match=f"{path}.*{reason}"):
         ServerKeys.load(folder / "server")
 
@@ -172,3 +173,26 @@ def test_the_command_makes_adds_and_refuses(tmp_path: Path) -> None:
         assert refused.output.startswith("fedsim: ")
         assert len(refused.output.splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["k"]
+
+
+KEY_FILES = [
+    ("server/server.key", ServerKeys),
+    ("operator/operator.key", OperatorKeys),
+    ("client-0/node.key", ClientKeys),
+    ("client-0/identity.key", ClientKeys),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), KEY_FILES)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602, 0o610])
+def test_private_keys_that_others_may_read_are_refused(
+    folder: Path, name: str, kind: type[ServerKeys | OperatorKeys | ClientKeys], mode: int
+) -> None:
+    path = folder / name
+    path.chmod(mode)
+    with pytest.raises(Refused) as refused:
+        kind.load(path.parent)
+    said = f"--keys: '{path}': may be read or written by others (mode {mode:04o}); chmod 600 {path}"
+    assert str(refused.value) == said
+    path.chmod(0o400)
+    kind.load(path.parent)

@@ -55,10 +55,11 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("only", [None, [experiment()]])
 @pytest.mark.parametrize(("config", "saying"), OTHERS)
-def test_others_are_not(config: dict[str, Any], saying: str) -> None:
+def test_others_are_not(config: dict[str, Any], saying: str, only: list[Experiment] | None) -> None:
     with pytest.raises(ValueError, match=saying) as raised:
-        admitted(**config)
+        admitted(only, **config)
     assert "\n" not in str(raised.value)
     assert "antigravity" not in sys.modules  # not even validation has loaded it
 
@@ -93,3 +94,26 @@ def test_which_runs_are_private_and_train_once_a_round() -> None:
     for overrides, private, once in rows:
         run = admitted(experiment=experiment(*overrides).to_toml())
         assert (run.is_private, run.once_a_round) == (private, once), overrides
+
+
+@pytest.mark.parametrize("source", ["npz", "text-json", "huggingface"])
+def test_files_of_the_clients_own_are_for_its_own_list(source: str, tmp_path: Path) -> None:
+    there, gone = tmp_path / "there.npz", tmp_path / "gone.npz"
+    there.write_bytes(b"secret")
+    said = []
+    for path in (there, gone):
+        named = Experiment.from_toml(f"[data]\nsource = '{source}'\npath = '{path}'\npartition = 'iid'\n")
+        with pytest.raises(
+            ValueError, match=r"^data.path = '.*' is of the caller's choice; a client reads it"
+        ):
+            admitted(experiment=named.to_toml())
+        with pytest.raises(ValueError, match=r"^data.path = ") as refused:
+            admitted(experiment=named.to_toml())
+        said.append(str(refused.value).replace(path.name, "X"))
+        assert admitted([named], experiment=named.to_toml()).experiment == named
+    assert said[0] == said[1]  # nothing tells which of the files is there
+
+
+def test_the_servers_test_set_beside_the_clients_own_data_is_none_of_its_files() -> None:
+    own = Experiment.from_toml("[data]\nsource = 'own'\npath = '/srv/test.npz'\n")
+    assert admitted(experiment=own.to_toml()).experiment == own

@@ -1,6 +1,5 @@
 """Client processes: what they answer, store and refuse, and that they survive failures."""
 
-import hashlib
 import json
 import shutil
 import signal
@@ -16,10 +15,12 @@ from typing import Any
 import pytest
 
 from fedsim import Experiment
+from fedsim.deployment.bundle import make_bundle
 from fedsim.deployment.keys import make_keys
 from fedsim.deployment.operator.remote import Remote
+from fedsim.errors import Refused
 from fedsim.flower.control import FlowerRun
-from tests.support.deployment.bundles import files_of, with_toml, zipped
+from tests.support.deployment.bundles import files_of, zipped
 from tests.support.deployment.clients import Client, client, keyed, run
 from tests.support.deployment.servers import LONGEST, Server, serving
 
@@ -99,25 +100,18 @@ def test_a_client_notes_each_round_that_it_takes_part_in(federation: Federation)
     ]
 
 
-def test_a_client_runs_only_its_installed_code(federation: Federation) -> None:
-    probe = (
-        b"from flwr.app import Message, RecordDict\nfrom flwr.serverapp import ServerApp\napp = ServerApp()\n"
-        b"@app.main()\ndef main(grid, context):\n"
-        b"    replies = grid.send_and_receive([Message(RecordDict(), n, 'query') for n in grid.get_node_ids()])\n"
-        b"    raise RuntimeError(' / '.join(sorted(r.error.reason if r.has_error() else 'ran' for r in replies)))\n"
-    )
-    own = with_toml(lambda t: t["tool"]["flwr"]["app"]["components"].update(serverapp="probe:app"))  # type: ignore[index]
-    content = b"\n".join(
-        f"{name},{hashlib.sha256(data).hexdigest()},{8 * len(data)}".encode()
-        for name, data in (("pyproject.toml", files_of(own)["pyproject.toml"]), ("probe.py", probe))
-    )
-    fab = zipped(
-        {"pyproject.toml": files_of(own)["pyproject.toml"], "probe.py": probe, ".info/CONTENT": content}
-    )
-    ended = federation.run(experiment(), "probe", fab=fab)
-    refusal = "refused: its bundle is not one of fedsim's: it holds files of its own: 'probe.py'"
-    assert (ended.outcome, ended.details) == ("failed", " / ".join([refusal] * 3))
-    federation.clients[0].says("query: ", refusal)
+def test_nobody_runs_code_of_the_operators_choice(federation: Federation) -> None:
+    fab = zipped({**files_of(make_bundle()), "probe.py": b"import os"})
+    with pytest.raises(
+        Refused, match=r"its bundle is not one of fedsim's: it holds files of its own: 'probe.py'"
+    ):
+        federation.run(experiment(), "probe", fab=fab)
+    federation.server.lines("/v1/control/start-run: 403 its bundle is not one of fedsim's")
+    with pytest.raises(
+        Refused, match=r"server.strategy = 'os:system' is a function of the caller's choice; a server"
+    ):
+        federation.run(experiment("server.strategy=os:system"), "shell")
+    assert not (federation.server.state / "runs/shell").exists()
 
 
 def test_an_app_that_raises(federation: Federation) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest
-from flwr.proto.fab_pb2 import Fab
+from flwr.proto.control_pb2 import ListRunsRequest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, RegisterNodeFleetRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 
+from fedsim.deployment.bundle import installed_code, make_bundle
 from fedsim.deployment.keys import ClientKeys, OperatorKeys, make_keys
+from fedsim.deployment.operator.remote import Remote
+from tests.conftest import experiment
 from tests.support.deployment.servers import (
     COMMAND,
     LONGEST,
@@ -32,30 +34,7 @@ from tests.support.deployment.servers import (
 from tests.support.waiting import wait_for
 
 YEAR = timedelta(days=365)
-STUBBORN = """
-import signal, time
-from flwr.serverapp import ServerApp
-
-app = ServerApp()
-
-@app.main()
-def main(grid, context):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    time.sleep(600)
-"""
-PROJECT = """
-[project]
-name = "stubborn"
-version = "1.0.0"
-license = "Apache-2.0"
-dependencies = []
-[tool.flwr.app]
-publisher = "fedsim"
-[tool.flwr.app.components]
-serverapp = "stubborn:app"
-clientapp = "stubborn:app"
-"""
+STUBBORN = experiment("server.strategy=tests.support.stubborn:asleep")
 
 
 @pytest.fixture(autouse=True)
@@ -85,19 +64,18 @@ def refused(*options: str) -> str:
     return result.stderr
 
 
+def only_stubborn(folder: Path) -> tuple[str, str]:
+    """Return the options of a server that runs the stubborn experiment."""
+    file = folder.with_name("stubborn.toml")
+    file.write_text(STUBBORN.to_toml())
+    return "--only", str(file)
+
+
 def start_stubborn_run(server: Server, folder: Path) -> int:
-    """Start a run whose ServerApp ignores all signals that can be ignored; returns once that is in its main."""
-    import hashlib
-    import warnings
-
-    from flwr.cli.build import build_fab_from_files
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fab = build_fab_from_files({"pyproject.toml": PROJECT.encode(), "stubborn.py": STUBBORN.encode()})[0]
-    request = StartRunRequest(fab=Fab(hash_str=hashlib.sha256(fab).hexdigest(), content=fab))
-    client = control(server, OperatorKeys.load(folder / "operator"))
-    run_id: int = client.StartRun(request).run_id
+    """Start a run whose ServerApp ignores all signals that can be ignored; returns once it does."""
+    config = {**STUBBORN.to_run_config(), "run-name": "stubborn", "code": installed_code()}
+    with Remote.connect(server.address, folder / "operator") as remote:
+        run_id = remote.start_run(make_bundle(), config).run_id
     wait_for(
         lambda: any(ignores_sigterm(pid) for pid in started_for(server.state)),
         LONGEST,
@@ -128,7 +106,7 @@ def test_nothing_is_left_and_a_run_that_was_going_on_has_failed(
     tmp_path: Path, folder: Path, number: signal.Signals
 ) -> None:
     state = tmp_path / "state"
-    with serving(folder, state) as server:
+    with serving(folder, state, *only_stubborn(folder)) as server:
         run_id = start_stubborn_run(server, folder)
         assert len(started_for(state)) == 3  # its keeper, SuperExec, the ServerApp
         server.process.send_signal(number)
