@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from fedsim.deployment.server.run_files import run_files
 from fedsim.deployment.server.sockets import Loop, listen, own_address, server_context
 from fedsim.deployment.wire import Address, is_loopback
 from fedsim.errors import Refused, RunFailed
+from fedsim.interruption import ending_signals
 from fedsim.results.files import write_whole
 from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
@@ -65,7 +65,7 @@ class Settings:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, or until the parent ends; then end all processes that it has started.
+    """Serve until SIGTERM, SIGINT or SIGHUP, or until the parent ends; then end all processes that it has started.
 
     Raises:
         Refused: The state can't be written, another server uses it, or the address isn't available.
@@ -178,7 +178,7 @@ async def _serve(
     front, keys = _Front(settings, superlink), settings.keys
     server = _uvicorn(settings, front)
     ending = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     serving = asyncio.create_task(server.serve(sockets))
     while not server.started:

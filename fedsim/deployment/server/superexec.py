@@ -48,7 +48,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def main(parent: int, options: Sequence[str]) -> int:
     """Run SuperExec until SIGTERM or until the parent ends; return an exit code, 1 if SuperExec ended by itself."""
     asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: asked.append(number))
     scripts = sysconfig.get_path("scripts")  # where flwr-serverapp is
     environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
