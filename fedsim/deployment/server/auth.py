@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from fedsim.deployment.credential import HEADER as OPERATOR
 from fedsim.deployment.credential import Verifier
 from fedsim.deployment.server.asgi import MIB, Disconnected, HttpDenied, answer, header, read_body, replay
 from fedsim.deployment.server.clients import Presence, Registration, fingerprint
+from fedsim.deployment.server.refusal_log import RefusalLog
 from fedsim.deployment.wire import INSTANCE, MANY, NODE, is_loopback
 from fedsim.flower.paths import SEND
 
@@ -66,6 +67,7 @@ class Auth:
     """Called with the key of a client before it joins, since its former process may not have left."""
     limit: int  # bytes of a request's body, at most
     is_ready: Callable[[], bool]  # returns whether the server can start runs
+    refusals: RefusalLog = field(default_factory=RefusalLog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -89,7 +91,7 @@ class Auth:
                 limit = max(self.limit, MANY) if request.path == SEND else self.limit
                 body = await read_body(request.scope, receive, limit)
         except HttpDenied as denied:
-            log.warning("refused %s: %s: %s", request.who, request.what, denied)
+            self.refusals.refused(request.caller, request.who, f"{request.what}: {denied}")
             await answer(send, denied.status, {"error": str(denied)})
             return
         except Disconnected:
@@ -97,7 +99,8 @@ class Auth:
         app = self.own if request.path.startswith(OWN) else self.flower
         await app(request.scope, replay(body, receive), self._watching(request, send))
         if request.status >= HTTPStatus.BAD_REQUEST and app is self.flower:
-            log.warning("refused %s: %s: %d %s", request.who, request.what, request.status, request.reason)
+            why = f"{request.what}: {request.status} {request.reason}"
+            self.refusals.refused(request.caller, request.who, why)
 
     async def _check_operator(self, request: _Request, receive: Receive) -> bytes:
         """Return the body of a request with the operator's credential; raises `HttpDenied` and `Disconnected`."""
@@ -176,6 +179,14 @@ class _Request:
         self.client: int | None = None
         self.status = 500
         self._answer = b""
+
+    @property
+    def caller(self) -> str:
+        """The caller, whatever its port: a client's number if it was authenticated, else the address."""
+        if self.client is not None:
+            return f"client {self.client}"
+        peer = self.scope.get("client")
+        return str(peer[0]) if peer else "an unknown address"
 
     @property
     def who(self) -> str:

@@ -27,12 +27,14 @@ from fedsim.deployment.server.auth import Auth, Credentials
 from fedsim.deployment.server.clients import Presence, Registration, client_list
 from fedsim.deployment.server.run_files import run_files
 from fedsim.deployment.server.sockets import Loop, listen, own_address, server_context
+from fedsim.deployment.server.waiting import WaitingProtocol
 from fedsim.deployment.wire import Address, is_loopback
 from fedsim.errors import Refused, RunFailed
 from fedsim.interruption import ending_signals
 from fedsim.results.files import write_whole
 from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
+from fedsim.threads import allow_files
 
 if TYPE_CHECKING:
     from fedsim.flower.superlink import SuperLink
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedsim.server")
 
 DATABASE, RUNS, FLOWER_HOME, SECRET = "superlink.db", "runs", "flwr", "superexec.secret"
+FILES = 512  # that a server may have open, at least: connections above all
 IDLE = 75  # seconds after which an idle connection is closed
 PAUSE = 0.2  # seconds between checks whether the parent and SuperExec still run
 GRACE = 3  # seconds for requests in flight after the server was told to end
@@ -68,9 +71,11 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, or until the parent ends; then end all processes that it has started.
 
     Raises:
-        Refused: The state can't be written, another server uses it, or the address isn't available.
+        Refused: The state can't be written, another server uses it, the address isn't available, or too few files may be
+            open.
         RunFailed: Flower's SuperExec ended by itself.
     """
+    allow_files(FILES)
     with _claimed(settings.state):
         sockets = listen(settings.host, settings.port)
         _set_environment(settings)  # before Flower is imported
@@ -122,7 +127,7 @@ def _set_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(apps.FORMAT, apps.TIME_FORMAT))
     take_over_log()
-    for name, level in {**apps.LEVELS, "uvicorn": logging.WARNING}.items():
+    for name, level in {**apps.LEVELS, "uvicorn": logging.ERROR}.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
@@ -221,6 +226,7 @@ class _Uvicorn(uvicorn.Server):
 def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
     config = uvicorn.Config(
         front.app,
+        http=WaitingProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
