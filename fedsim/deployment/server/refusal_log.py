@@ -23,6 +23,10 @@ class RefusalLog:
         self._since = float("-inf")
         self._counts: dict[str, int] = {}  # of the callers of this window
 
+    def is_over(self, caller: str) -> bool:
+        """Return whether a caller was refused more than `MOST` times in this window."""
+        return self._now() - self._since < WINDOW and self._counts.get(caller, 0) > MOST
+
     def refused(self, caller: str, who: str, why: str) -> None:
         """Log that a caller, a client or an address without its port, was refused; `who` and `why` are the line's."""
         now = self._now()

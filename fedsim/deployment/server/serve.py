@@ -159,7 +159,8 @@ class _Front:
             registration = Registration(settings.keys.folder, nodes, settings.state / apps.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
-        self._long_poll = LongPoll(MessageRelay(superlink.app, superlink.messages))
+        relay = MessageRelay(superlink.app, superlink.messages)
+        self._long_poll = LongPoll(relay)
         self.app = Auth(
             self._long_poll,
             run_files(settings.state / RUNS, lambda: client_list(nodes, registration)),
@@ -168,6 +169,7 @@ class _Front:
             nodes.take_offline,
             settings.max_message,
             lambda: self.is_ready,
+            relay.reply_limit,
         )
 
     def close(self) -> None:
