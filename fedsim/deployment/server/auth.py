@@ -198,7 +198,7 @@ class _Request:
         self.instance = header(scope, INSTANCE) or ""
         self.client: int | None = None
         self.is_counted = False  # among the client's requests that are under way
-        self.status = 500
+        self.status = 0  # of no answer: the caller has left
         self._answer = b""
 
     @property
