@@ -1,7 +1,12 @@
 """fedsim's exceptions, and the exceptions of other people's code as one line."""
 
+import errno
 import traceback
 from pathlib import Path
+
+OF_THE_MACHINE = {
+    getattr(errno, name) for name in ["ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "ENOMEM"]
+}
 
 
 class Refused(ValueError):
@@ -26,8 +31,12 @@ class Withheld(RunFailed):
         super().__init__("the run could not go on; private/log.txt in its directory says why")
 
 
+class BrokenOff(RunFailed):
+    """This machine kept the run from going on, whatever its data: a full disk, no more open files, a removed folder."""
+
+
 class Interrupted(RunFailed):
-    """A signal (SIGINT, SIGTERM) ended the run after a whole round.
+    """A signal (SIGINT, SIGTERM, SIGHUP) ended the run after a whole round.
 
     The message names the round and how to resume. The command line prints it and exits with 1.
     """

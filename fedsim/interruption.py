@@ -1,4 +1,4 @@
-"""Ends a run on SIGINT (Ctrl-C) or SIGTERM (a scheduler, a container).
+"""Ends a run on SIGINT (Ctrl-C), SIGTERM (a scheduler, a container) or SIGHUP (the terminal is gone).
 
 The first signal ends the run after the current round has been written; a second one ends it at once, as the first
 does before the rounds begin. Some senders (such as `timeout`) signal a process and then its whole group: signals
@@ -10,15 +10,20 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 
 from fedsim.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER = 0.5  # seconds
+
+
+def ending_signals() -> Sequence[signal.Signals]:
+    """Return the signals that end a process which runs until it is told to end; under `nohup` SIGHUP is none."""
+    return [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
 
 
 class Interruption:
@@ -55,7 +60,7 @@ def asked() -> bool:
 
 @contextmanager
 def interruptible(tell: Callable[[], None]) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM for the run inside the block, if this is the main thread.
+    """Handle SIGINT, SIGTERM and SIGHUP for the run inside the block, if this is the main thread.
 
     A signal that the process ignores (as under `nohup`) stays ignored. Handlers are restored afterwards.
 

@@ -52,7 +52,7 @@ def run(
     Raises:
         Refused: The experiment can't be run; nothing was written.
         RunFailed: It failed; the run directory holds its rounds so far.
-        Interrupted: SIGINT or SIGTERM came, in the main thread; `resume` continues the run. A second signal raises
+        Interrupted: SIGINT, SIGTERM or SIGHUP came, in the main thread; `resume` continues the run. A second signal raises
             `KeyboardInterrupt` at once.
     """
     if experiment.data.source_entry.by_clients:

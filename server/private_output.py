@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from fedsim.errors import Interrupted, Refused, Withheld
+from fedsim.errors import OF_THE_MACHINE, Interrupted, Refused, Withheld
 from fedsim.results import RunDirectory
 from fedsim.results.disclosure import PUBLIC
 
@@ -25,7 +25,8 @@ def private_output(directory: RunDirectory) -> Iterator[None]:
     """Redirect log records, warnings and errors inside the block to the run's private log, if it has one.
 
     Raises:
-        Withheld: Replaces an exception, except `Interrupted` and `Refused`.
+        Withheld: Replaces an exception, except `Interrupted`, `Refused`, and an `OSError` by which the machine is
+            at fault, whatever the data.
     """
     private = directory.private
     if private is None:
@@ -40,6 +41,8 @@ def private_output(directory: RunDirectory) -> Iterator[None]:
         except (Interrupted, Refused):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+                raise
             private.note_error(error)
             raise Withheld from None
 

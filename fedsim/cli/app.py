@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,19 @@ from fedsim.cli.federation import client, keys, server
 from fedsim.cli.finished import compare, export
 from fedsim.cli.running import resume, run
 from fedsim.cli.sweep import sweep
+from fedsim.output import lasting_output
 
-app = typer.Typer(
+
+class _App(typer.Typer):
+    """The commands, with output that outlives its reader."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command of the process's arguments."""
+        with lasting_output():
+            return super().__call__(*arguments, **options)
+
+
+app = _App(
     name="fedsim",
     help="Simulate federated learning, with privacy that is measured, not assumed.",
     epilog="Exit codes: 0 done, 1 failed, 2 refused. A run is one TOML file: see `fedsim run --help`.",

@@ -1,4 +1,4 @@
-"""What commands share: options, and exit codes (0 done, 1 failed, 2 refused)."""
+"""What commands share: options, and exit codes: 0 done, 1 failed or interrupted, 2 refused."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ def exit_codes() -> Iterator[None]:
         code, said = 1, str(interrupted)
     except RunFailed as failed:
         code, said = 1, f"failed: {failed}"
+    except OSError as error:  # a full disk, no more file descriptors
+        where = "" if error.filename is None else f"{error.filename}: "
+        code, said = 1, f"failed: {where}{error.strerror or error}"
     except KeyboardInterrupt:
         code, said = 1, "interrupted"
     typer.echo(f"fedsim: {said}", err=True)

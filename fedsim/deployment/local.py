@@ -121,7 +121,7 @@ def up(
     Raises:
         Refused: The experiment can't be run.
         RunFailed: The run failed, or the server or a client could not be started.
-        Interrupted: SIGINT or SIGTERM came, in the main thread. A second one raises `KeyboardInterrupt`.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came, in the main thread. A second one raises `KeyboardInterrupt`.
     """
     if out is not None:
         check_free(out)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ from fedsim.flower.message_store import MessageStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from sqlalchemy.orm import Session
 
 log = logging.getLogger("fedsim.server")
 
@@ -79,6 +82,7 @@ def open_superlink(database: Path, secret: bytes, has_keys: bool) -> SuperLink:
     try:
         app = _app(database, secret, has_keys)
         state = app.state.linkstate_factory.state()
+        _serialise(state)
         _end_lost_runs(state)
         _limit_cleanups(state)
     except SQLAlchemyError as error:
@@ -115,6 +119,26 @@ def _app(database: Path, secret: bytes, has_keys: bool) -> FastAPI:
         artifact_provider=None,
     )
     return create_app(config, SuperLinkLifespan)
+
+
+def _serialise(state: Any) -> None:
+    """Have one transaction at a time, which others wait for in line.
+
+    SQLite has one writer at a time. The others would sleep and try again, in no order, and on a busy machine give up after
+    Flower's 5 seconds: `database is locked`.
+    """
+    lock = threading.RLock()  # a thread's transaction may hold inner ones
+
+    def in_line(session: Callable[[], AbstractContextManager[Session]]) -> Callable[[], Any]:
+        @contextmanager
+        def waiting() -> Iterator[Session]:
+            with lock, session() as opened:
+                yield opened
+
+        return waiting
+
+    for part in (state, state.object_store):
+        part.session = in_line(part.session)
 
 
 def _end_lost_runs(state: LinkState) -> None:

@@ -28,6 +28,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Protobuf
 
 T = TypeVar("T", bound=Protobuf)
+CHECKED = (
+    "run_id",
+    "src_node_id",
+    "dst_node_id",
+    "reply_to_message_id",
+    "message_type",
+)  # by the server, in the head
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class WireMessage:
         return wire_messages
 
     def decode(self) -> Message:
-        """Return the message; raises `ValueError` if an object is missing or damaged."""
+        """Return the message; raises `ValueError` if an object is missing or damaged, or says another sender than the head."""
         try:
             message = inflate_object_from_contents(
                 self.tree.object_id, self.contents, keep_object_contents=True
@@ -64,6 +71,8 @@ class WireMessage:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         if not isinstance(message, Message):
             raise ValueError(f"is no message, but {type(message).__name__}")
+        if any(getattr(message.metadata, name) != getattr(self.metadata, name) for name in CHECKED):
+            raise ValueError("its head is another message's")
         message.metadata.__dict__["_message_id"] = self.id  # a message can't hold its own hash
         return message
 

@@ -6,8 +6,10 @@ metadata, with a hash of both, so that a truncated or changed file is never acce
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -146,17 +148,22 @@ class ClientStates:
         return f"{self._sum:064x}"
 
     def keep(self, round_: int, states: Mapping[int, bytes]) -> None:
-        """Commit the states after a round, of the clients with possibly changed ones."""
+        """Commit the states after a round, of the clients with possibly changed ones; raises `OSError`."""
         digests = {client: _digest(client, state) for client, state in states.items()}
         changed = {client: d for client, d in digests.items() if d != self._digests.get(client, 0)}
         if not changed and not self._replaced:
             return
-        with self._open() as database:
-            database.executemany("DELETE FROM states WHERE client = ? AND round < ?", self._replaced)
-            database.executemany(
-                "INSERT INTO states VALUES (?, ?, ?)",
-                [(client, round_, states[client]) for client in changed],
-            )
+        try:
+            with self._open() as database:
+                database.executemany("DELETE FROM states WHERE client = ? AND round < ?", self._replaced)
+                database.executemany(
+                    "INSERT INTO states VALUES (?, ?, ?)",
+                    [(client, round_, states[client]) for client in changed],
+                )
+        except sqlite3.OperationalError as error:  # as other files raise it
+            is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            code = errno.ENOSPC if is_full else errno.EIO
+            raise OSError(code, os.strerror(code) if is_full else str(error), str(self._path)) from error
         self._replaced = [(client, round_) for client in changed if client in self._digests]
         self._note(changed)
 

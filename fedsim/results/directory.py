@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import Interrupted, Refused, Withheld
+from fedsim.errors import BrokenOff, Interrupted, Refused, Withheld
 from fedsim.privacy.events import Event, Noise
 from fedsim.results import secret_state
 from fedsim.results.checkpoint import BEGIN_AGAIN, FOLDER, Checkpoint, ClientStates, Tree
@@ -399,7 +399,19 @@ class RunDirectory:
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._states.close()
+            self._end(raised)
+        except OSError as error:
+            raised = error if raised is None or isinstance(raised, Withheld) else raised
+        finally:
+            self._lock.release()
+        if isinstance(raised, OSError):
+            raise self._broken_off(raised) from None
+
+    def _end(self, raised: BaseException | None) -> None:
+        """Write how the run has ended, and why."""
+        if isinstance(raised, OSError):
+            raised = self._broken_off(raised)
+        try:
             self._manifest["status"] = "completed"
             if raised is not None:
                 stopped = isinstance(raised, Interrupted | KeyboardInterrupt)
@@ -416,13 +428,23 @@ class RunDirectory:
             if self.has_secrets and raised is None:
                 secret_state.erase(self._state)
         finally:
-            self._lock.release()
+            self._states.close()
+
+    def _broken_off(self, error: OSError) -> BrokenOff:
+        """Return the failure of a run that the operating system has kept from going on."""
+        if not self.path.is_dir():
+            return BrokenOff(f"run {str(self.path)!r}: its directory was removed while the run went on")
+        where = "" if error.filename is None else f"{error.filename}: "
+        why = f"{where}{error.strerror or error}"
+        return BrokenOff(
+            f"run {str(self.path)!r}: {why}; whole rounds are safe: fedsim resume, once that is mended"
+        )
 
     def _reason(self, raised: BaseException) -> str:
         """Return why the run has ended, or, if that is not public, where the reason is."""
         if isinstance(raised, KeyboardInterrupt):
             return "interrupted"
-        if self.private is None or isinstance(raised, Withheld | Interrupted | Refused):
+        if self.private is None or isinstance(raised, Withheld | BrokenOff | Interrupted | Refused):
             return str(raised) or type(raised).__name__
         self.private.note_error(raised)
         return str(Withheld())

@@ -42,7 +42,7 @@ class Run:
     def status(self) -> str:
         """Status of the run.
 
-        `running`; `completed`; `failed` (the manifest says why); `interrupted` by SIGINT or SIGTERM after a whole
+        `running`; `completed`; `failed` (the manifest says why); `interrupted` by SIGINT, SIGTERM or SIGHUP after a whole
         round; `pruned` by a sweep, after the manifest's `pruned-after` rounds; `killed`: the manifest says `running`,
         but no process writes it. All except the first two can be resumed, unless the manifest's `resumable` is false.
         """

@@ -14,6 +14,8 @@ import time
 from multiprocessing.connection import Connection
 
 from fedsim.errors import Refused
+from fedsim.interruption import SIGNALS
+from fedsim.output import lasting_output
 from fedsim.runtime.jobs import perform
 from fedsim.runtime.packing import Packer, unpack
 from fedsim.runtime.sharing import Channel, Lender
@@ -34,7 +36,7 @@ def end_with_parent() -> None:
 def main() -> None:
     """Answer jobs."""
     end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides when to stop
+    for number in SIGNALS:  # sent to the whole group; the parent decides when to stop
         signal.signal(number, signal.SIG_IGN)
     lender = Lender()
     connection = Connection(int(sys.argv[1]))
@@ -64,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with lasting_output():  # of what a user's app prints
+        main()

@@ -69,7 +69,7 @@ def sweep(
     Raises:
         Refused: An experiment or the pruning is invalid, the grid is empty or too large, a tracker can't be pickled,
             or the directory holds something else; nothing was run.
-        Interrupted: SIGINT or SIGTERM came, in the main thread; the same call, or `resume_sweep`, resumes.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came, in the main thread; the same call, or `resume_sweep`, resumes.
         RunFailed: Workers can't be started.
     """
     searched = Search.of(search, ranges)

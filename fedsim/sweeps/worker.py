@@ -126,7 +126,8 @@ def main() -> None:
     end_with_parent()
     connection = Connection(int(sys.argv[1]))
     telling = _Telling(connection)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent decides when to stop
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the parent decides when to stop
     signal.signal(signal.SIGTERM, telling.on_signal)
     for app in (SERVER_APP, CLIENT_APP):
         load_reference(app)

@@ -38,10 +38,10 @@ SAYINGS = [
 @pytest.mark.parametrize(("options", "saying"), SAYINGS)
 def test_bad_options_are_one_line(options: list[str], saying: str, tmp_path: Path) -> None:
     make_keys(tmp_path / "keys", 2, [], timedelta(days=1))
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     result = CliRunner().invoke(app, ["client", "--state", "state", *options])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert saying in result.stderr
     assert not (tmp_path / "state").exists()
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the round is completed, and the run can be resumed."""
+"""SIGINT, SIGTERM and SIGHUP: the round is completed, and the run can be resumed."""
 
 import signal
 import threading
@@ -16,9 +16,9 @@ from tests.support.stopping import Listener, signal_myself
 pytestmark = pytest.mark.usefixtures("sigint")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_round(tiny: Experiment, number: signal.Signals) -> None:
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     reference = bits(fedsim.run(tiny, "whole"))
     listener = Listener(2, signal_myself(number))
     said = f"interrupted after round 2 of 3; fedsim resume {Path('a').absolute()} goes on"

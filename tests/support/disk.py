@@ -1,6 +1,6 @@
 """A disk that fails from some write on, and the run directories that a kill there leaves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -9,16 +9,17 @@ import pytest
 
 import fedsim
 from fedsim import Experiment
-from tests.support.stopping import Killed
+from tests.support.stopping import Killed, die
 
 MOST_STEPS = 500  # durable steps of a run of a few rounds
 
 
 class Disk:
-    """Lets a number of durable steps through and fails all after that, as a kill does."""
+    """Lets a number of durable steps through and fails all after that: as a kill does, or in another way."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object] = die) -> None:
         self.left = -1
+        self.fail = fail
         for name in ("os.fsync", "os.rename", "fedsim.results.checkpoint.ClientStates.keep"):
             self._guard(monkeypatch, name)
 
@@ -27,7 +28,7 @@ class Disk:
 
         def step(*arguments: Any) -> Any:
             if self.left == 0:
-                raise Killed
+                self.fail()
             self.left -= 1
             return real(*arguments)
 

@@ -1,4 +1,4 @@
-"""Ending a process that runs until it is told to end: by SIGTERM, by SIGINT, or with its parent."""
+"""Ending a process that runs until it is told to end: by SIGTERM, SIGINT or SIGHUP, or with its parent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from fedsim.interruption import SIGNALS
+from fedsim.interruption import ending_signals
 
 PAUSE = 0.5  # seconds between checks whether the parent still runs
 
@@ -24,11 +24,11 @@ def until_shutdown(parent: int | None) -> Iterator[None]:
     """End the block at a signal or when the parent, a process id, ends; a second signal ends the process at once."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
+        for each in before:
             signal.signal(each, signal.SIG_DFL)
         raise _Shutdown
 
-    before = {number: signal.signal(number, end) for number in SIGNALS}
+    before = {number: signal.signal(number, end) for number in ending_signals()}
     if parent is not None:
         threading.Thread(target=_watch, args=[parent], daemon=True).start()
     try:

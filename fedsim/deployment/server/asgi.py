@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MIB = 2**20
+PATIENCE = 60.0  # seconds without a byte after which a request that is not whole is refused
 
 
 class HttpDenied(Exception):
@@ -31,13 +33,17 @@ def header(scope: Scope, name: str) -> str | None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: float) -> bytes:
-    """Return a request's whole body; raises `HttpDenied` if it is larger than `limit` bytes, and `Disconnected`."""
+    """Return a request's whole body; raises `HttpDenied` if it is larger than `limit` bytes or halts, and `Disconnected`."""
     declared = header(scope, "content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(int(declared), limit)
     body = bytearray()
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await receive()
+        except TimeoutError:
+            raise HttpDenied(408, f"no more of the request came for {PATIENCE:.0f} s") from None
         if message["type"] != "http.request":
             raise Disconnected
         body += message.get("body", b"")

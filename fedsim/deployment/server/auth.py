@@ -14,9 +14,11 @@ import asyncio
 import base64
 import json
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version
@@ -30,8 +32,9 @@ from fedsim.deployment.credential import HEADER as OPERATOR
 from fedsim.deployment.credential import Verifier
 from fedsim.deployment.server.asgi import MIB, Disconnected, HttpDenied, answer, header, read_body, replay
 from fedsim.deployment.server.clients import Presence, Registration, fingerprint
+from fedsim.deployment.server.refusal_log import MOST, RefusalLog
 from fedsim.deployment.wire import INSTANCE, MANY, NODE, is_loopback
-from fedsim.flower.paths import CONTROL, SEND
+from fedsim.flower.paths import CONTROL, GIVE, SEND
 
 log = logging.getLogger("fedsim.server")
 
@@ -43,6 +46,7 @@ CLOSED = {f"{FLEET}register-node", f"{FLEET}unregister-node"}
 IN_PARTS = {f"{FLEET}push-messages", f"{FLEET}push-object"}
 OPERATOR_LIMIT = 16 * MIB  # an experiment is text, and a bundle holds no code
 SIGNED_WITHIN, CLOCKS_DIFFER = 300.0, 5.0  # seconds; Flower's own limits
+AT_ONCE = 16  # requests of a client; `fedsim client` has three
 LOGGED = 300  # characters of a refusal by Flower
 
 
@@ -66,6 +70,10 @@ class Auth:
     """Called with the key of a client before it joins, since its former process may not have left."""
     limit: int  # bytes of a request's body, at most
     is_ready: Callable[[], bool]  # returns whether the server can start runs
+    reply_limit: Callable[[int | None], float] = lambda node: math.inf
+    """Returns how many bytes a reply of a node may have, at most; None: of any node."""
+    refusals: RefusalLog = field(default_factory=RefusalLog)
+    under_way: Counter[bytes] = field(default_factory=Counter)  # requests of each client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -76,7 +84,12 @@ class Auth:
             status = {"status": "ok" if ready else "starting", "version": version("fedsim")}
             await answer(send, 200 if ready else 503, status)
         else:
-            await self._serve(_Request(scope), receive, send)
+            request = _Request(scope)
+            try:
+                await self._serve(request, receive, send)
+            finally:
+                if request.is_counted:
+                    self.under_way[request.key] -= 1
 
     async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
         try:
@@ -89,7 +102,7 @@ class Auth:
                 limit = max(self.limit, MANY) if request.path == SEND else self.limit
                 body = await read_body(request.scope, receive, limit)
         except HttpDenied as denied:
-            log.warning("refused %s: %s: %s", request.who, request.what, denied)
+            self.refusals.refused(request.caller, request.who, f"{request.what}: {denied}")
             await answer(send, denied.status, {"error": str(denied)})
             return
         except Disconnected:
@@ -97,7 +110,8 @@ class Auth:
         app = self.own if request.path.startswith(OWN) else self.flower
         await app(request.scope, replay(body, receive), self._watching(request, send))
         if request.status >= HTTPStatus.BAD_REQUEST and app is self.flower:
-            log.warning("refused %s: %s: %d %s", request.who, request.what, request.status, request.reason)
+            why = f"{request.what}: {request.status} {request.reason}"
+            self.refusals.refused(request.caller, request.who, why)
 
     async def _check_operator(self, request: _Request, receive: Receive) -> bytes:
         """Return the body of a request with the operator's credential; raises `HttpDenied` and `Disconnected`."""
@@ -125,7 +139,10 @@ class Auth:
         self.presence.check(request.key, request.instance)
         if request.path == JOIN:
             self.presence.check_join(request.key)
-        body = await read_body(request.scope, receive, self.limit)
+        limit: float = self.limit
+        if request.path == GIVE:
+            limit = min(limit, await asyncio.to_thread(self.reply_limit, request.scope.get(NODE)))
+        body = await read_body(request.scope, receive, limit)
         if request.path == JOIN:
             await asyncio.to_thread(self.take_offline, request.key)
         return body
@@ -141,6 +158,12 @@ class Auth:
             _check_signature(request.scope, request.key)
         except (ValueError, TypeError, InvalidSignature) as error:
             raise HttpDenied(401, str(error) or "the signature is not by the client's key") from None
+        if self.refusals.is_over(request.caller):
+            raise HttpDenied(429, f"was refused {MOST} times within a minute")
+        if self.under_way[request.key] >= AT_ONCE:
+            raise HttpDenied(429, f"{AT_ONCE} requests of this client are under way, the most allowed")
+        self.under_way[request.key] += 1
+        request.is_counted = True
         request.scope[NODE] = clients.nodes[request.client]
 
     def _watching(self, request: _Request, send: Send) -> Send:
@@ -174,8 +197,17 @@ class _Request:
         self.key = _decoded(header(scope, PUBLIC_KEY))
         self.instance = header(scope, INSTANCE) or ""
         self.client: int | None = None
-        self.status = 500
+        self.is_counted = False  # among the client's requests that are under way
+        self.status = 0  # of no answer: the caller has left
         self._answer = b""
+
+    @property
+    def caller(self) -> str:
+        """The caller, whatever its port: a client's number if it was authenticated, else the address."""
+        if self.client is not None:
+            return f"client {self.client}"
+        peer = self.scope.get("client")
+        return str(peer[0]) if peer else "an unknown address"
 
     @property
     def who(self) -> str:

@@ -22,6 +22,7 @@ from google.protobuf.message import Message as Protobuf
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedsim.deployment.server.asgi import Disconnected, HttpDenied, answer, header, read_body, respond
+from fedsim.deployment.server.replies import Replies
 from fedsim.deployment.wire import INSTANCE, MANY, NODE, TASK
 from fedsim.flower.http import error_answer
 from fedsim.flower.message_store import MessageStore, Pulled
@@ -51,6 +52,7 @@ class MessageRelay:
         self._lock = threading.Lock()  # SQLite has one writer at a time; others would wait by sleeping
         # By node: the process that its last message was sent to, and the message, whose receipt isn't confirmed yet.
         self._deliveries: dict[int, tuple[str, Pulled]] = {}
+        self._replies = Replies()
         self._sizes: dict[str, int] = {}  # bytes of each reply in the database, by the id of its message
         self._routes: dict[str, Callable[[Scope, bytes], bytes]] = {
             TAKE: self._take,
@@ -77,6 +79,11 @@ class MessageRelay:
             return
         await respond(send, 200, b"application/protobuf", content)
 
+    def reply_limit(self, node: int | None) -> int:
+        """Return how many bytes a reply of a node may have; None: of any."""
+        with self._lock:
+            return self._replies.limit(node)
+
     def _take(self, scope: Scope, body: bytes) -> bytes:
         """Return a client's next message; empty: there is none.
 
@@ -96,6 +103,8 @@ class MessageRelay:
             if contents is None:
                 return b""
             self._deliveries[node] = instance, message
+            size = sum(map(len, contents.values()))
+            self._replies.await_reply(node, message.id, message.run_id, size)
             return _packed(message.answer, contents)
 
     def _give(self, scope: Scope, body: bytes) -> bytes:
@@ -108,8 +117,10 @@ class MessageRelay:
         if reply.src_node_id != node:
             raise HttpDenied(403, "the reply is in the name of another client")
         with self._lock:
+            self._replies.check(node, reply.reply_to_message_id)
             answered = self._store.push_reply(request, contents)
-        self._sizes[reply.reply_to_message_id] = sum(map(len, contents.values()))
+            self._replies.replied(node, reply.reply_to_message_id)
+            self._sizes[reply.reply_to_message_id] = sum(map(len, contents.values()))
         return bytes(answered.SerializeToString())
 
     def _heartbeat(self, scope: Scope, body: bytes) -> bytes:

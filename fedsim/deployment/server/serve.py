@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,11 +27,14 @@ from fedsim.deployment.server.auth import Auth, Credentials
 from fedsim.deployment.server.clients import Presence, Registration, client_list
 from fedsim.deployment.server.run_files import run_files
 from fedsim.deployment.server.sockets import Loop, listen, own_address, server_context
+from fedsim.deployment.server.waiting import WaitingProtocol
 from fedsim.deployment.wire import Address, is_loopback
 from fedsim.errors import Refused, RunFailed
+from fedsim.interruption import ending_signals
 from fedsim.results.files import write_whole
 from fedsim.results.lock import NAME as LOCK_NAME
 from fedsim.results.lock import Lock
+from fedsim.threads import allow_files
 
 if TYPE_CHECKING:
     from fedsim.experiment import Experiment
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedsim.server")
 
 DATABASE, RUNS, FLOWER_HOME, SECRET = "superlink.db", "runs", "flwr", "superexec.secret"
+FILES = 512  # that a server may have open, at least: connections above all
 IDLE = 75  # seconds after which an idle connection is closed
 PAUSE = 0.2  # seconds between checks whether the parent and SuperExec still run
 GRACE = 3  # seconds for requests in flight after the server was told to end
@@ -69,12 +72,14 @@ class Settings:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, or until the parent ends; then end all processes that it has started.
+    """Serve until SIGTERM, SIGINT or SIGHUP, or until the parent ends; then end all processes that it has started.
 
     Raises:
-        Refused: The state can't be written, another server uses it, or the address isn't available.
+        Refused: The state can't be written, another server uses it, the address isn't available, or too few files may be
+            open.
         RunFailed: Flower's SuperExec ended by itself.
     """
+    allow_files(FILES)
     with _claimed(settings.state):
         sockets = listen(settings.host, settings.port)
         _set_environment(settings)  # before Flower is imported
@@ -126,7 +131,7 @@ def _set_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(apps.FORMAT, apps.TIME_FORMAT))
     take_over_log()
-    for name, level in {**apps.LEVELS, "uvicorn": logging.WARNING}.items():
+    for name, level in {**apps.LEVELS, "uvicorn": logging.ERROR}.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
@@ -159,7 +164,8 @@ class _Front:
             registration = Registration(settings.keys.folder, nodes, settings.state / apps.CLIENTS)
             credentials = Credentials(Verifier(settings.keys.operator), registration)
             self.clients = f"{len(registration.nodes)} clients registered"
-        self._long_poll = LongPoll(MessageRelay(superlink.app, superlink.messages))
+        relay = MessageRelay(superlink.app, superlink.messages)
+        self._long_poll = LongPoll(relay)
         self.app = Auth(
             Admission(self._long_poll, settings.only),
             run_files(settings.state / RUNS, lambda: client_list(nodes, registration)),
@@ -168,6 +174,7 @@ class _Front:
             nodes.take_offline,
             settings.max_message,
             lambda: self.is_ready,
+            relay.reply_limit,
         )
 
     def close(self) -> None:
@@ -183,7 +190,7 @@ async def _serve(
     front, keys = _Front(settings, superlink), settings.keys
     server = _uvicorn(settings, front)
     ending = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     serving = asyncio.create_task(server.serve(sockets))
     while not server.started:
@@ -226,6 +233,7 @@ class _Uvicorn(uvicorn.Server):
 def _uvicorn(settings: Settings, front: _Front) -> _Uvicorn:
     config = uvicorn.Config(
         front.app,
+        http=WaitingProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

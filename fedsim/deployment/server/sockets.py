@@ -7,7 +7,6 @@ speaks plain HTTP. `do_handshake` has the error, and the event loop the address.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import ssl
@@ -15,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.deployment.server.refusal_log import RefusalLog
+from fedsim.deployment.server.waiting import Peer, Waiting
 from fedsim.deployment.wire import Address
 from fedsim.errors import Refused
-
-log = logging.getLogger("fedsim.server")
 
 NAMED = {"127.0.0.1", "::1"}  # in every server's certificate
 OWN_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -69,7 +68,8 @@ def _reason(error: OSError) -> str:
 class _Handshake(ssl.SSLObject):
     """A connection's TLS, which logs why its handshake failed."""
 
-    peer = "an unknown address"
+    peer: Peer = ("an unknown address", 0)
+    refusals = RefusalLog()
 
     def do_handshake(self) -> None:
         try:
@@ -78,35 +78,48 @@ class _Handshake(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             reason = REASONS.get(error.reason or "", f"TLS: {error.reason or error}")
-            log.warning("refused %s: connection: %s", self.peer, reason)
+            host, port = self.peer
+            self.refusals.refused(host, f"{host}:{port}", f"connection: {reason}")
             raise
 
 
 class _Named:
-    """An SSL context for one connection, which gives it the peer's address."""
+    """An SSL context for one connection, which gives it the peer's address, and the log of refusals."""
 
-    def __init__(self, context: ssl.SSLContext, peer: str) -> None:
+    def __init__(self, context: ssl.SSLContext, peer: Peer, refusals: RefusalLog) -> None:
         self._context = context
-        self._peer = peer
+        self._peer, self._refusals = peer, refusals
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
         wrapped = self._context.wrap_bio(*arguments, **options)
         if isinstance(wrapped, _Handshake):
-            wrapped.peer = self._peer
+            wrapped.peer, wrapped.refusals = self._peer, self._refusals
         return wrapped
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop with TLS connections that know their peers' addresses during the handshake."""
+    """An event loop with TLS connections that know their peers' addresses during the handshake.
+
+    Attributes:
+        waiting: The connections that wait for a request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = Waiting(self)
 
     def _make_ssl_transport(
         self, rawsock: Any, protocol: Any, sslcontext: Any, *arguments: Any, **options: Any
     ) -> Any:
         peer = (options.get("extra") or {}).get("peername")
-        if options.get("server_side") and peer:
-            sslcontext = _Named(sslcontext, f"{peer[0]}:{peer[1]}")
+        caller: Peer | None = peer[:2] if options.get("server_side") and peer else None
+        if caller is not None:
+            sslcontext = _Named(sslcontext, caller, self.waiting.refusals)
         make = super()._make_ssl_transport  # type: ignore[misc]
-        return make(rawsock, protocol, sslcontext, *arguments, **options)
+        transport = make(rawsock, protocol, sslcontext, *arguments, **options)
+        if caller is not None:  # until the protocol's request has come
+            self.waiting.begin(caller, transport)
+        return transport
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -3,7 +3,8 @@
     server --> this process --> flower-superexec --> flwr-serverapp ...   (SuperExec leads a process group)
 
 The supervisor ends the whole group when it gets SIGTERM, and when the server has ended in whatever way: ServerApps get
-SIGTERM first, SIGKILL after `GRACE`. It ends by itself when SuperExec ends. It imports the standard library only.
+SIGTERM first, SIGKILL after `GRACE`. A SuperExec that ends by itself is started again, and its ServerApps, which end with
+it, leave runs that can be resumed; where it ends again and again, the supervisor ends, too. It imports the standard library only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 GRACE = 5.0  # seconds from SIGTERM to SIGKILL
+RESTARTS = 5  # of SuperExec
 PAUSE = 0.1
 RUN = "from fedsim.flower.superexec import main; main()"
 
@@ -46,23 +48,28 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def main(parent: int, options: Sequence[str]) -> int:
-    """Run SuperExec until SIGTERM or until the parent ends; return an exit code, 1 if SuperExec ended by itself."""
+    """Run SuperExec until SIGTERM or until the parent ends; return an exit code, 1 if SuperExec ended by itself too often."""
     asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: asked.append(number))
     scripts = sysconfig.get_path("scripts")  # where flwr-serverapp is
     environment = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
-    superexec = subprocess.Popen(
-        [sys.executable, "-c", RUN, *options, "--parent-pid", str(os.getpid())],
-        env=environment,
-        stdout=sys.stderr,
-        start_new_session=True,
-    )
-    while not asked and os.getppid() == parent and superexec.poll() is None:
-        time.sleep(PAUSE)
-    ended = superexec.poll() is not None
-    _end_group(superexec)
-    return 1 if ended else 0
+    command = [sys.executable, "-c", RUN, *options, "--parent-pid", str(os.getpid())]
+    for left in reversed(range(RESTARTS + 1)):
+        superexec = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)
+        while not asked and os.getppid() == parent and superexec.poll() is None:
+            time.sleep(PAUSE)
+        code = superexec.poll()
+        _end_group(superexec)
+        if code is None:
+            return 0
+        if left:
+            print(
+                f"fedsim server: SuperExec ended with {code}, and is started again",
+                file=sys.stderr,
+                flush=True,
+            )
+    return 1
 
 
 def _end_group(superexec: subprocess.Popen[bytes]) -> None:
