@@ -40,6 +40,7 @@ from fedsim.results.files import (
     drafted,
     drafted_folder,
     json_document,
+    remove_drafts,
     sweep_drafts,
     write_whole,
 )
@@ -47,7 +48,7 @@ from fedsim.results.ledger import LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.private import PrivateFiles
-from fedsim.results.resumption import Resumption, check_data, examine
+from fedsim.results.resumption import Resumption, check_data, examine, ledger_in
 from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class RunDirectory:
         self.private = PrivateFiles(path) if is_restricted(manifest.get("noise", Noise.SEEDED)) else None
         self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None
-        ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
+        ledger = ledger_in(path, manifest)
         if ledger.exists():
             self.ledger = LedgerFile(
                 ledger, lasting=manifest["noise"] == Noise.SYSTEM, own=manifest.get("mechanism", "")
@@ -248,6 +249,7 @@ class RunDirectory:
         try:
             found = examine(path, home)
             check_data(path, found, data_sha256)
+            remove_drafts(path, path / PRIVATE, found.state, found.state / FOLDER)
             directory = cls(path, lock, found.manifest, found.state)
             directory._resume(found)
         except BaseException:
@@ -258,15 +260,15 @@ class RunDirectory:
     def _resume(self, found: Resumption) -> None:
         checkpoint = self.resumed_from = found.checkpoint
         done = checkpoint.round if checkpoint else 0
-        files = checkpoint.files if checkpoint else dict.fromkeys((LEDGER, ROWS), START)
+        files = checkpoint.files if checkpoint else {}
         try:
             self.client_states = self._states.load(done)
             if checkpoint is not None and self._states.sha256 != checkpoint.client_states:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
             if self.ledger is not None:
-                self.events = self.ledger.resume(files[LEDGER])
+                self.events = self.ledger.resume(files.get(LEDGER, START))
             if self.private is not None:
-                self.private.resume(files[ROWS])
+                self.private.resume(files.get(ROWS, START))
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None

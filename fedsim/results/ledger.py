@@ -38,9 +38,17 @@ class LedgerFile:
         return self._file.position
 
     def resume(self, position: Position) -> list[Event]:
-        """Return the events of a run that resumes at `position`; raises `Refused` for a damaged file."""
+        """Return the events of a run that resumes at `position`; raises `Refused` for a changed or damaged file."""
         self._file.position = position
-        events = self._parsed(self._file.rows())
+        try:
+            rows = self._file.rows()
+        except Refused:
+            if not self.lasting:
+                raise
+            raise Refused(
+                f"{LEDGER}: is not what the checkpoint was made with"
+            ) from None  # its length is private
+        events = self._parsed(rows)
         if self.lasting:
             events += self._news()
         self._file.cut()  # a killed client had not sent the value of half a line yet
@@ -60,7 +68,9 @@ class LedgerFile:
     def _news(self) -> list[Event]:
         try:
             rows = self._file.news()
-        except ValueError as error:
+        except Refused:
+            raise
+        except (OSError, ValueError) as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None
         return self._parsed(rows)
 
