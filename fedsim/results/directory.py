@@ -40,8 +40,10 @@ from fedsim.results.files import (
     drafted,
     drafted_folder,
     json_document,
+    read_file,
     remove_drafts,
     sweep_drafts,
+    unless_damaged,
     write_whole,
 )
 from fedsim.results.ledger import LedgerFile
@@ -342,9 +344,10 @@ class RunDirectory:
 
     @property
     def begun(self) -> int:
-        """The last round noted by `note_begun`, or 0."""
+        """The last round noted by `note_begun`, or 0; raises `Refused` if the note is damaged."""
         file = self._state / BEGUN
-        return int(file.read_text()) if file.exists() else 0
+        with unless_damaged(file):
+            return int(read_file(file)) if file.exists() else 0
 
     @property
     def has_secrets(self) -> bool:

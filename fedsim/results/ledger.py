@@ -10,7 +10,9 @@ from fedsim.errors import Refused
 from fedsim.mechanisms import event_of
 from fedsim.privacy.events import Event
 from fedsim.results.disclosure import LEDGER
-from fedsim.results.files import LineFile, Position
+from fedsim.results.files import LineFile, Position, check_types
+
+ROUND = {"round": (int,)}
 
 
 class LedgerFile:
@@ -76,6 +78,9 @@ class LedgerFile:
 
     def _parsed(self, rows: list[dict[str, Any]]) -> list[Event]:
         try:
-            return [event_of(row, self._own) for row in rows]
-        except ValueError as error:
+            events = [event_of(row, self._own) for row in rows]
+            for event in events:
+                check_types({"round": event.round}, ROUND)
+            return events
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None

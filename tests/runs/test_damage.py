@@ -1,5 +1,6 @@
 """Run directories that something has damaged or changed: one clear line, and no epsilon below the truth."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -90,6 +91,25 @@ def test_nor_is_it_with_the_systems_noise(spoil: Callable[[Path], Any]) -> None:
     said = refusal_of(path)
     assert "ledger.jsonl: is not " in said
     assert "bytes" not in said, "how many clients have trained is private"
+
+
+@pytest.mark.parametrize("line", ["[]", "{", '{"mechanism": []}', '{"round": "x"}'])
+def test_events_after_the_checkpoint_are_read_or_refused(line: str) -> None:
+    path = stopped(private(SYSTEM), "a")
+    ledger = path / "private" / "ledger.jsonl"
+    last = json.loads(ledger.read_text().splitlines()[-1])
+    if line == '{"round": "x"}':
+        line = json.dumps({**last, "round": "x"})
+    with ledger.open("a") as file:
+        file.write(f"{line}\n")
+    assert "ledger.jsonl: is damaged: " in refusal_of(path)
+
+
+def test_a_damaged_note_of_the_round_that_was_begun_is_refused() -> None:
+    path = stopped(private(), "a")
+    (path / "round-begun").write_text("two")
+    with pytest.raises(Refused, match=r"/round-begun': is damaged"):
+        fedsim.resume(path)
 
 
 def test_a_run_without_a_checkpoint_needs_its_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
