@@ -33,7 +33,14 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.privacy.events import Noise
-from fedsim.results.files import LineFile, create_private, make_private_folder, read_file, sync_folder, write_whole
+from fedsim.results.files import (
+    LineFile,
+    create_private,
+    make_private_folder,
+    read_file,
+    sync_folder,
+    write_whole,
+)
 
 log = logging.getLogger(__name__)
 
