@@ -13,6 +13,7 @@ from flwr.app import Context
 
 from fedsim.experiment import Experiment
 from fedsim.privacy.events import Event
+from fedsim.results.files import open_file
 
 if TYPE_CHECKING:
     from fedsim.deployment.keys import ClientKeys
@@ -86,7 +87,7 @@ def note_released(event: Event, context: Context, config: Mapping[str, Any]) -> 
         ledger = Path(str(config["ledger"]))
     else:
         return
-    file = os.open(ledger, flags, 0o600)
+    file = open_file(ledger, flags, 0o600)
     try:
         os.write(file, event.dumps().encode() + b"\n")  # one write: clients' lines do not mix
         os.fsync(file)

@@ -21,7 +21,7 @@ def note(log: str | Path, text: str) -> None:
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} "
     lines = "".join(f"{stamp}{line}\n" for line in text.splitlines())
     with suppress(OSError):
-        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             os.write(
                 file, lines.encode("utf-8", "backslashreplace")

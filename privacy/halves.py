@@ -159,6 +159,10 @@ class ServerHalf:
         """
         raise NotImplementedError("a mechanism that noises sums must define release")
 
+    def planned(self, round_: int) -> Event | None:
+        """Return the event by which a round counts that was begun and abandoned; None: it costs nothing."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """Return the state that the next rounds depend on, without the key, as a tree for the checkpoint."""
         return {}

@@ -153,10 +153,13 @@ class Federation:
         return _in_json(row) | {"seconds": round(time.perf_counter() - started, 4)}
 
     def _abandoned(self, round_: int) -> dict[str, Any]:
-        """Return the row of a round that a kill interrupted: it counts as spent, and the model stays unchanged."""
+        """Return the row of a round that a kill interrupted: it counts as planned, and the model stays unchanged."""
         log.warning("round %d: abandoned: its clients had begun it when the run was interrupted", round_)
         with _failing(f"privacy.{self.mechanism}"):
             self.sampling.abandon(round_, self.enrolment.clients)
+            planned = self.half.planned(round_) if self.half.noises else None
+            if planned is not None and all(event.round != round_ for event in self.account.ledger):
+                self.account.note_released(planned)  # whatever became of its sum
         row = {"round": round_, "clients": 0, "failures": 0, "abandoned": True, "seconds": 0.0}
         return row | (self.account.row(round_) if self.evaluation.is_due(round_) else {})
 

@@ -47,6 +47,9 @@ ENGINE = typer.Option(
 )
 WORKERS = typer.Option(metavar="N", help="Worker processes or actors; 0: one for each core.")
 OUT = typer.Option(metavar="DIR", help="The run directory, which must not exist. Default: runs/NAME-TIME.")
+VERIFY = typer.Option(
+    "--verify", help="Hash all of the prepared data in the cache first; prepare it again if damaged."
+)
 DETACH = typer.Option("--detach", help="Start the run, and don't wait for it.")
 TRACK = typer.Option(
     metavar="mlflow | tensorboard[:PLACE] | MODULE:CLASS",
@@ -81,6 +84,7 @@ def run(
     insecure: Annotated[bool, INSECURE] = False,
     detach: Annotated[bool, DETACH] = False,
     track: Annotated[list[str] | None, TRACK] = None,
+    verify: Annotated[bool, VERIFY] = False,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -98,7 +102,10 @@ def run(
     where = ServerOptions(on, keys, insecure, how.silent, as_json)
     for_apps = {"run-config": run_config, "clients": clients, "node-config": node_config, "seed": seed}
     with exit_codes():
-        where.check({"detach": detach}, {**runtime, **for_apps, "run-config": None, "track": track})
+        where.check(
+            {"detach": detach},
+            {**runtime, **for_apps, "run-config": None, "track": track, "verify": verify or None},
+        )
         if on is not None:
             if source.is_dir() or run_config:
                 raise Refused("--on: takes an experiment file; `flwr run` runs other Flower apps on a server")
@@ -106,6 +113,8 @@ def run(
             run_on(source, overrides or [], where, out, detach)
             return
         if source.is_dir():
+            if verify:
+                raise Refused("--verify: is for experiment files; fedsim prepares no data of other apps")
             _run_app(source, overrides or [], run_config or [], clients, node_config or [], seed, how)
             return
         for option, given in for_apps.items():
@@ -115,7 +124,10 @@ def run(
         from fedsim.experiment import Experiment
 
         changes = [f"runtime.{key}={value}" for key, value in runtime.items() if value is not None]
-        _run_experiment(Experiment.load(source, [*(overrides or []), *changes]), how)
+        experiment = Experiment.load(source, [*(overrides or []), *changes])
+        if verify:
+            _verify(experiment)
+        _run_experiment(experiment, how)
 
 
 def resume(
@@ -127,6 +139,7 @@ def resume(
     keys: Annotated[Path | None, KEYS] = None,
     insecure: Annotated[bool, INSECURE] = False,
     track: Annotated[list[str] | None, TRACK] = None,
+    verify: Annotated[bool, VERIFY] = False,
     quiet: Annotated[bool, QUIET] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -140,20 +153,30 @@ def resume(
     silent = quiet or as_json
     where = ServerOptions(on, keys, insecure, silent, as_json)
     with exit_codes():
-        where.check({}, {**runtime, "track": track})
+        where.check({}, {**runtime, "track": track, "verify": verify or None})
         if on is not None:
             resume_on(path, where)
             return
         see_folders([Path.cwd()])
         from fedsim.cli.display import following, tell
+        from fedsim.results import Run
         from fedsim.results.resumption import examine
 
         name, trackers = examine(path).manifest["name"], _trackers(track or ())
+        if verify:
+            _verify(Run(path).experiment)
         with following(Console(), silent, name) as progress:
             from fedsim.simulate import resume as go_on
 
             done = go_on(path, progress, trackers, **runtime)
         tell(done, silent, as_json)
+
+
+def _verify(experiment: Experiment) -> None:
+    """Check all of an experiment's prepared data."""
+    from fedsim.data import prepare
+
+    prepare(experiment, verify=True)
 
 
 def _trackers(texts: Sequence[str]) -> list[Tracker]:

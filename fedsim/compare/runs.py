@@ -18,6 +18,7 @@ from fedsim.compare.costs import Cost, costs_of
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
 from fedsim.results.disclosure import MODEL
+from fedsim.results.files import unless_damaged
 from fedsim.results.run import Run, numbers_of
 from fedsim.tables import dotted
 from fedsim.tasks import Scoring
@@ -69,11 +70,14 @@ class ComparedRun:
     def of(cls, run: Run) -> ComparedRun:
         """Read a run of an experiment; raises `Refused` for other runs, and unreadable ones."""
         try:
-            experiment, manifest, rows, status = run.experiment, run.manifest, run.rows, run.status
-        except Refused:
-            raise
-        except (OSError, ValueError, KeyError) as error:
-            raise Refused(f"run {str(run.path)!r}: can't be read: {error}") from None
+            with unless_damaged(run.path):
+                return cls._read(run)
+        except OSError as error:
+            raise Refused(f"run {str(run.path)!r}: {error.filename}: {error.strerror}") from None
+
+    @classmethod
+    def _read(cls, run: Run) -> ComparedRun:
+        experiment, manifest, rows, status = run.experiment, run.manifest, run.rows, run.status
         size = _update_size(run.path / MODEL, manifest.get("fields", {}))
         secagg, ideal_bytes = experiment.privacy.secagg, None
         if secagg is not None and secagg.mode == "ideal" and size is not None:

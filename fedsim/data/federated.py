@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -21,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
+from fedsim.data import cache
 from fedsim.data.arrays import values_in
+from fedsim.data.cache import META
 from fedsim.data.inputs import told
 from fedsim.data.raw import Raw, load_raw, state_of
 from fedsim.data.spec import DataSpec
@@ -30,7 +33,9 @@ from fedsim.experiment import Experiment
 from fedsim.sections import DataSection
 from fedsim.streams import numpy_stream
 
-FORMAT = 2  # of the cache; another number invalidates it
+log = logging.getLogger(__name__)
+
+FORMAT = 3  # of the cache; another number invalidates it
 MOST_CLASSES = 1_000_000
 
 
@@ -78,7 +83,7 @@ class FederatedData:
     """
 
     def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = cache.read_meta(folder)
         kind = Kind(meta["kind"])
         self._train, self.test = (_open(folder, side, kind) for side in ("train", "test"))
         self._starts = np.load(folder / "starts.npy")  # (clients + 1,): client i has starts[i]:starts[i + 1]
@@ -127,15 +132,24 @@ class FederatedData:
         return counts
 
 
-def prepare(experiment: Experiment) -> FederatedData:
+def prepare(experiment: Experiment, *, verify: bool = False) -> FederatedData:
     """Return the experiment's data, prepared now or earlier.
+
+    What was prepared earlier is checked when it is opened, by sizes, times of change and samples of each array; with
+    `verify` all of it is hashed. Where it is damaged it is prepared again, with a warning.
 
     Raises:
         Refused: The source can't be read, lacks the task's targets, or can't be partitioned.
     """
     section, targets = experiment.data, experiment.task_entry.targets()
     folder = cache_folder() / "data" / _key(experiment, targets)
-    if not (folder / "meta.json").exists():
+    if verify or folder not in _checked:
+        if folder.exists() and (damage := cache.damage_of(folder, in_full=verify)):
+            log.warning("%s: is damaged (%s), and is prepared again", folder, damage)
+            cache.remove(folder)
+            _opened.cache_clear()
+        _checked.add(folder)
+    if not (folder / META).exists():
         entry, generator = section.source_entry, numpy_stream(experiment.seed, "data-source")
         raw = load_raw(entry, section.pick(entry), generator, targets)
         _check(raw, targets, experiment)
@@ -172,6 +186,7 @@ def _told(raw: Raw) -> str:
     return told(x, 255 if x[0].dtype == np.uint8 else None)
 
 
+_checked: set[Path] = set()  # by this process
 _opened = functools.lru_cache(maxsize=8)(FederatedData)
 
 
@@ -219,7 +234,7 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
         "names": names,
         "inputs": raw.inputs or ("" if raw.kind is Kind.TEXT else _told(raw)),
         "divisor": raw.divisor,
-        "sha256": _sha256(arrays),
+        "sha256": cache.sha256_of(arrays),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -227,25 +242,15 @@ def _write(raw: Raw, section: DataSection, seed: int, folder: Path) -> None:
             prefix=".draft-", dir=folder.parent, ignore_cleanup_errors=True
         ) as made:
             draft = Path(made)
-            for name, array in arrays.items():
-                np.save(draft / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-            (draft / "meta.json").write_text(json.dumps(meta))
-            if not (folder / "meta.json").exists():  # another process may have been faster
+            cache.write(draft, arrays, meta)
+            if not (folder / META).exists():  # another process may have been faster
                 draft.rename(folder)
+                cache.sync_folder(folder.parent)
     except OSError as error:
-        if not (folder / "meta.json").exists():
+        if not (folder / META).exists():
             raise Refused(
                 f"cache folder {str(folder.parent)!r}: {error.strerror}; FEDSIM_CACHE may name another"
             ) from None
-
-
-def _sha256(arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
 
 
 def _open(folder: Path, side: str, kind: Kind) -> Examples:

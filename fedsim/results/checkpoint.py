@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import Refused
-from fedsim.results.files import Position, create_private, drafted, make_private_folder
+from fedsim.results.files import Position, check_file, create_private, drafted, make_private_folder
 
 FORMAT = 1
 FOLDER = "checkpoint"
@@ -72,7 +72,7 @@ class Checkpoint:
 def read_checkpoint(state: Path) -> Checkpoint | None:
     """Return a state folder's checkpoint, or None; raises `Refused` if damaged, or of an unknown format."""
     path = state / FOLDER / FILE
-    if not path.exists():
+    if not check_file(path):
         return None
     try:
         return _parse(*_read(path))
@@ -193,6 +193,7 @@ class ClientStates:
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             make_private_folder(self._path.parent)
+            check_file(self._path)  # SQLite would follow a link
             create_private(self._path)  # an empty file is an empty database; its journals get the file's mode
             self._database = sqlite3.connect(self._path)
             self._database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns

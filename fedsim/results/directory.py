@@ -40,14 +40,17 @@ from fedsim.results.files import (
     drafted,
     drafted_folder,
     json_document,
+    read_file,
+    remove_drafts,
     sweep_drafts,
+    unless_damaged,
     write_whole,
 )
 from fedsim.results.ledger import LedgerFile
 from fedsim.results.lock import Lock
 from fedsim.results.manifest import changed_versions, experiment_manifest, session
 from fedsim.results.private import PrivateFiles
-from fedsim.results.resumption import Resumption, check_data, examine
+from fedsim.results.resumption import Resumption, check_data, examine, ledger_in
 from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
@@ -149,7 +152,7 @@ class RunDirectory:
         self.private = PrivateFiles(path) if is_restricted(manifest.get("noise", Noise.SEEDED)) else None
         self._mechanisms = () if self.private is None else mechanisms_of(path)
         self.ledger: LedgerFile | None = None
-        ledger = path / LEDGER if self.private is None else path / PRIVATE / LEDGER
+        ledger = ledger_in(path, manifest)
         if ledger.exists():
             self.ledger = LedgerFile(
                 ledger, lasting=manifest["noise"] == Noise.SYSTEM, own=manifest.get("mechanism", "")
@@ -248,6 +251,7 @@ class RunDirectory:
         try:
             found = examine(path, home)
             check_data(path, found, data_sha256)
+            remove_drafts(path, path / PRIVATE, found.state, found.state / FOLDER)
             directory = cls(path, lock, found.manifest, found.state)
             directory._resume(found)
         except BaseException:
@@ -258,15 +262,15 @@ class RunDirectory:
     def _resume(self, found: Resumption) -> None:
         checkpoint = self.resumed_from = found.checkpoint
         done = checkpoint.round if checkpoint else 0
-        files = checkpoint.files if checkpoint else dict.fromkeys((LEDGER, ROWS), START)
+        files = checkpoint.files if checkpoint else {}
         try:
             self.client_states = self._states.load(done)
             if checkpoint is not None and self._states.sha256 != checkpoint.client_states:
                 raise Refused(f"{FOLDER}: the clients' states are not those of round {done}; {BEGIN_AGAIN}")
             if self.ledger is not None:
-                self.events = self.ledger.resume(files[LEDGER])
+                self.events = self.ledger.resume(files.get(LEDGER, START))
             if self.private is not None:
-                self.private.resume(files[ROWS])
+                self.private.resume(files.get(ROWS, START))
         except Refused as refused:
             self._states.close()
             raise Refused(f"run {str(self.path)!r}: {refused}") from None
@@ -340,9 +344,10 @@ class RunDirectory:
 
     @property
     def begun(self) -> int:
-        """The last round noted by `note_begun`, or 0."""
+        """The last round noted by `note_begun`, or 0; raises `Refused` if the note is damaged."""
         file = self._state / BEGUN
-        return int(file.read_text()) if file.exists() else 0
+        with unless_damaged(file):
+            return int(read_file(file)) if file.exists() else 0
 
     @property
     def has_secrets(self) -> bool:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import glob
-import json
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.errors import Refused
+from fedsim.errors import Refused, reason
 from fedsim.mechanisms import event_or_raw
 from fedsim.results.disclosure import ADVERSARIES, MANIFEST
-from fedsim.results.files import rows_in
-from fedsim.results.run import Run
+from fedsim.results.files import check_types, read_object, rows_of, unless_damaged
+from fedsim.results.run import NUMBERS, Run
 from fedsim.tables import dotted
 from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
     import polars as pl
+
+log = logging.getLogger(__name__)
 
 Places = str | Path | Iterable[str | Path]
 SWEEP = "sweep.json"
@@ -28,6 +30,11 @@ PLANNED = ("sweep", "arm", "point", "seed")
 SAID = ("path", "kind", "name", "status", "error", *PLANNED, "rounds-done", "wall-seconds")
 PRIVACY = ("mechanism", "unit", "relation", "delta", "noise-multiplier", "sampling-rate", "dp-steps")
 EPSILONS = tuple(f"epsilon-{name}" for name in ADVERSARIES)
+TYPES = {  # of a run's values in `sweep.json`
+    **dict.fromkeys(("name", "arm", "experiment-sha256", "state", "reason"), (str,)),
+    "point": (dict, type(None)),
+    "seed": (int,),
+}
 OF_ONE_ROUND = ("round", "seconds", "failure-reasons")  # columns that don't describe a whole run
 INTEGERS = ("seed", "rounds-done", "round", "dp-steps")
 FLOATS = ("wall-seconds", "delta", "noise-multiplier", "sampling-rate", *EPSILONS)
@@ -50,11 +57,12 @@ def load_runs(places: Places = "runs/*", *, long: bool = False) -> pl.DataFrame:
             ignored. A Flower app's run has what fedsim knows.
         long: One row a round.
 
+    Damaged runs are left out, each with a warning.
+
     Raises:
-        Refused: A path that is no glob is neither a run nor a sweep directory.
+        Refused: A path that is no glob is neither a run nor a sweep directory, or all runs are damaged.
     """
-    every = list(_found(places))
-    rows = [row for found in every for row in (_rounds_of(found) if long else [_row_of(found)])]
+    every, rows = _read(places, _rounds_of if long else _row_of)
     scores = _scores_of(every)
     if long:
         said = ("path", "name", "status", *PLANNED, "round")
@@ -68,24 +76,65 @@ def load_ledger(places: Places = "runs/*") -> pl.DataFrame:
     An event with parts has their joint `noise-multiplier`. Lines of a mechanism that can't be loaded are included
     raw. Arguments and errors as `load_runs`.
     """
-    rows = []
-    for found in _found(places):
-        if (run := found.run) is None or not run.ledger.is_file():
-            continue
-        said, own = _said(found), run.manifest.get("mechanism", "")
-        for line in rows_in(run.ledger.read_bytes()):
-            noise = getattr(event_or_raw(line, own), "noise_multiplier", None)
-            rows.append({**said, **line, "noise-multiplier": noise})
+    _, rows = _read(places, _events_of)
     return _frame(rows, ("path", "name", *PLANNED, "round", "noise-multiplier"))
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """Return the `sweep.json` of a folder; raises `Refused` if it is damaged or can't be read."""
+    file = folder / SWEEP
+    try:
+        tree = read_object(file)
+    except OSError as error:
+        raise Refused(f"{str(file)!r}: {error.strerror}") from None
+    with unless_damaged(file):
+        check_types({"name": tree["name"], "runs": tree["runs"]}, {"name": (str,), "runs": (list,)})
+        for run in tree["runs"]:
+            check_types(run, TYPES)
+            if Path(run["name"]).name != run["name"]:
+                raise ValueError(f"a run can't have the name {run['name']!r}")
+    return tree
+
+
+def _read(
+    places: Places, rows_of_one: Callable[[_Found], list[dict[str, Any]]]
+) -> tuple[list[_Found], list[dict[str, Any]]]:
+    """Return the runs of some places that aren't damaged, and their rows; as `load_runs` says."""
+    every: list[_Found] = []
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for found in _found(places):
+        try:
+            with unless_damaged(found.path):
+                found.check()
+                rows += rows_of_one(found)
+                every.append(found)
+        except (Refused, OSError) as error:
+            left_out.append(str(error))
+            log.warning("left out: %s", error)
+    if left_out and not every:
+        raise Refused(left_out[0])
+    return every, rows
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A run directory, or the path of a sweep's run that has not begun, with the sweep's information."""
+    """A run directory, or the path of a sweep's run that has not begun, with the sweep's information.
+
+    `damage` is why there is neither, but a damaged sweep.
+    """
 
     path: Path
     sweep: str | None = None
     planned: Mapping[str, Any] = field(default_factory=dict)
+    damage: str = ""
+
+    def check(self) -> None:
+        """Raise `Refused` for a damaged sweep, or a run whose metrics aren't known."""
+        if self.damage:
+            raise Refused(self.damage)
+        if (run := self.run) is not None:
+            _ = run.scoring
 
     @property
     def run(self) -> Run | None:
@@ -111,7 +160,11 @@ def _at(place: str) -> Iterator[_Found]:
         if not (path / SWEEP).is_file():
             yield _in_its_sweep(path)
             continue
-        tree = json.loads((path / SWEEP).read_text())
+        try:
+            tree = read_sweep(path)
+        except Refused as refused:
+            yield _Found(path, damage=str(refused))
+            continue
         for run in tree["runs"]:
             yield _Found(path / RUNS / run["name"], tree["name"], run)
 
@@ -124,7 +177,11 @@ def _in_its_sweep(path: Path) -> _Found:
     """Return a run with the information of its sweep, if there is one."""
     file = path.absolute().parent.parent / SWEEP
     if path.absolute().parent.name == RUNS and file.is_file():
-        tree = json.loads(file.read_text())
+        try:
+            tree = read_sweep(file.parent)
+        except Refused as refused:
+            log.warning("%s; its runs are read without it", refused)
+            return _Found(path)
         for run in tree["runs"]:
             if run["name"] == path.name:
                 return _Found(path, tree["name"], run)
@@ -154,11 +211,11 @@ def _said(found: _Found) -> dict[str, Any]:
     }
 
 
-def _row_of(found: _Found) -> dict[str, Any]:
-    """Return a run's row of the wide frame."""
+def _row_of(found: _Found) -> list[dict[str, Any]]:
+    """Return a run's row of the wide frame, as the only one."""
     row = _said(found) | {"kind": "experiment", "error": found.planned.get("reason")}
     if (run := found.run) is None:
-        return row
+        return [row]
     manifest, rounds = run.manifest, run.rows
     row |= {
         "kind": run.kind,
@@ -167,11 +224,11 @@ def _row_of(found: _Found) -> dict[str, Any]:
         "wall-seconds": manifest.get("wall-seconds"),
     }
     if run.kind != "experiment":
-        return row | dict(manifest.get("final", {}))
+        return [row | dict(manifest.get("final", {}))]
     for round_ in rounds:
         row |= {name: value for name, value in round_.items() if name not in OF_ONE_ROUND}
     mechanisms = run.experiment.privacy.mechanisms
-    return settings_of(run) | row | {"mechanism": mechanisms[0] if mechanisms else "none"}
+    return [settings_of(run) | row | {"mechanism": mechanisms[0] if mechanisms else "none"}]
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -190,12 +247,30 @@ def _rounds_of(found: _Found) -> list[dict[str, Any]]:
     return [said | row for row in run.rows] if run else []
 
 
+def _events_of(found: _Found) -> list[dict[str, Any]]:
+    """Return the rows of a run's events."""
+    if (run := found.run) is None or not run.ledger.is_file():
+        return []
+    said, own, rows = _said(found), run.manifest.get("mechanism", ""), []
+    for line in rows_of(run.ledger):
+        noise = getattr(event_or_raw(line, own), "noise_multiplier", None)
+        check_types({"noise-multiplier": noise, **line}, {"noise-multiplier": NUMBERS, "round": (int,)})
+        rows.append({**said, **line, "noise-multiplier": noise})
+    return rows
+
+
 def _frame(rows: list[dict[str, Any]], first: Iterable[str], floats: Iterable[str] = ()) -> pl.DataFrame:
     """Return rows as a frame that always has the columns `first`, in front; `floats` are numeric columns."""
     import polars as pl
 
     names = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
-    frame = pl.DataFrame([pl.Series(name, [row.get(name) for row in rows], strict=False) for name in names])
+    columns = []
+    for name in names:
+        try:
+            columns.append(pl.Series(name, [row.get(name) for row in rows], strict=False))
+        except (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError) as error:
+            raise Refused(f"column {name!r}: its values can't stand in one: {reason(error)[:200]}") from None
+    frame = pl.DataFrame(columns)
     empty = [name for name in first if frame[name].dtype == pl.Null]
     types: dict[str, pl.DataType] = dict.fromkeys(empty, pl.String())
     types |= {name: pl.Int64() for name in INTEGERS if name in names}

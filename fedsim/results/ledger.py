@@ -10,7 +10,9 @@ from fedsim.errors import Refused
 from fedsim.mechanisms import event_of
 from fedsim.privacy.events import Event
 from fedsim.results.disclosure import LEDGER
-from fedsim.results.files import LineFile, Position
+from fedsim.results.files import LineFile, Position, check_types
+
+ROUND = {"round": (int,)}
 
 
 class LedgerFile:
@@ -38,9 +40,17 @@ class LedgerFile:
         return self._file.position
 
     def resume(self, position: Position) -> list[Event]:
-        """Return the events of a run that resumes at `position`; raises `Refused` for a damaged file."""
+        """Return the events of a run that resumes at `position`; raises `Refused` for a changed or damaged file."""
         self._file.position = position
-        events = self._parsed(self._file.rows())
+        try:
+            rows = self._file.rows()
+        except Refused:
+            if not self.lasting:
+                raise
+            raise Refused(
+                f"{LEDGER}: is not what the checkpoint was made with"
+            ) from None  # its length is private
+        events = self._parsed(rows)
         if self.lasting:
             events += self._news()
         self._file.cut()  # a killed client had not sent the value of half a line yet
@@ -60,12 +70,17 @@ class LedgerFile:
     def _news(self) -> list[Event]:
         try:
             rows = self._file.news()
-        except ValueError as error:
+        except Refused:
+            raise
+        except (OSError, ValueError) as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None
         return self._parsed(rows)
 
     def _parsed(self, rows: list[dict[str, Any]]) -> list[Event]:
         try:
-            return [event_of(row, self._own) for row in rows]
-        except ValueError as error:
+            events = [event_of(row, self._own) for row in rows]
+            for event in events:
+                check_types({"round": event.round}, ROUND)
+            return events
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Refused(f"{LEDGER}: is damaged: {error}") from None

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from fedsim.errors import Refused
+from fedsim.results.files import open_file
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,21 @@ ATTEMPTS, PAUSE = 10, 0.02
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
+class Held(Refused):
+    """Another process (or another part of this one) writes there."""
+
+
 class Lock:
     """The right to write a run directory, until `release` or the end of the process.
 
     Raises:
-        Refused: Another process (or another part of this one) holds it.
+        Held: Another process (or another part of this one) holds it.
+        Refused: In the place of its file there is something else.
         OSError: The folder can't be written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = open_file(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _take(self._file, folder)
         except BaseException:
@@ -68,16 +74,16 @@ def refuse_if_held(folder: Path) -> None:
         raise _refusal(folder)
 
 
-def _refusal(folder: Path) -> Refused:
+def _refusal(folder: Path) -> Held:
     holder = (folder / NAME).read_text(errors="replace").strip()
-    return Refused(f"run {str(folder)!r}: process {holder} is writing it; one at a time")
+    return Held(f"run {str(folder)!r}: process {holder} is writing it; one at a time")
 
 
 def is_held(folder: Path) -> bool | None:
     """Return whether a process writes a run directory; None if unknown."""
     try:
-        file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        file = open_file(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, Refused):
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -14,7 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.results.files import check_types, read_object, unless_damaged
 from fedsim.tasks.build import scoring_of
+from fedsim.tasks.metric import Scoring
 from fedsim.threads import cores
 
 if TYPE_CHECKING:
@@ -31,6 +33,27 @@ PACKAGES = (
     "opacus",
     "dp-accounting",
 )
+
+# Types of a manifest's values, and of the values within them.
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("status", "run-id", "kind", "name", "experiment-sha256", "data-sha256"), (str,)),
+    **dict.fromkeys(("not-resumable", "started", "mechanism", "noise", "arithmetic", "error"), (str,)),
+    **dict.fromkeys(("versions", "host", "modules", "task", "epsilon", "final", "deployment"), (dict,)),
+    **dict.fromkeys(("secure-aggregation", "fields"), (dict,)),
+    "seed": (int, type(None)),
+    "commit": (str, type(None)),
+    "resumable": (bool,),
+    "resumed": (list,),
+    "wall-seconds": (int, float),
+    "pruned-after": (int,),
+}
+INNER: dict[str, tuple[type, ...]] = {
+    "versions": (str, type(None)),
+    "modules": (str,),
+    "epsilon": (dict,),
+    "fields": (int,),
+    "resumed": (dict,),
+}
 
 ARITHMETIC = {
     "grid": "grid: sums and noise are rounded to one grid and added exactly; what remains of finite precision: normals "
@@ -64,6 +87,19 @@ def experiment_manifest(
         **({"arithmetic": ARITHMETIC[experiment.privacy.arithmetic]} if experiment.privacy.releases else {}),
         "epsilon": {},  # by adversary, from a mechanism's account
     }
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of a file; raises `OSError`, and `Refused` if it is damaged: no object, or of other types."""
+    tree = read_object(path)
+    with unless_damaged(path):
+        check_types(tree, TYPES)
+        for key, types in INNER.items():
+            inner = tree.get(key, [])
+            for value in inner.values() if isinstance(inner, dict) else inner:
+                check_types({key: value}, {key: types})
+        Scoring.of(tree)
+    return tree
 
 
 def session() -> dict[str, Any]:

@@ -5,7 +5,6 @@ Its mode is 0700, its files' 0600. `fedsim.results.disclosure` lists its content
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from fedsim.errors import Refused
 from fedsim.private_log import note
 from fedsim.results.disclosure import LEDGER, LOG, MANIFEST, METRICS, PRIVATE, ROWS
 from fedsim.results.files import LineFile, Position, json_document, make_private_folder, write_whole
+from fedsim.results.manifest import read_manifest
 
 
 class PrivateFiles:
@@ -87,11 +87,8 @@ class PrivateFiles:
 
 
 def read_private_manifest(run: Path) -> dict[str, Any]:
-    """Return a run's private manifest; raises `Refused` if it is missing or no JSON."""
+    """Return a run's private manifest; raises `Refused` if it is missing or damaged."""
     try:
-        tree: dict[str, Any] = json.loads((run / PRIVATE / MANIFEST).read_text())
+        return read_manifest(run / PRIVATE / MANIFEST)
     except OSError:
         raise Refused(f"{PRIVATE}/{MANIFEST}: is not there; only the run directory itself has it") from None
-    except ValueError:
-        raise Refused(f"{PRIVATE}/{MANIFEST}: is not JSON") from None
-    return tree

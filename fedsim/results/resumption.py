@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedsim.errors import Refused
-from fedsim.results.checkpoint import FOLDER, Checkpoint, read_checkpoint
-from fedsim.results.disclosure import EXPERIMENT, MANIFEST, METRICS, is_restricted
-from fedsim.results.files import START, LineFile
-from fedsim.results.manifest import experiment_sha256
+from fedsim.privacy.events import Noise
+from fedsim.results.checkpoint import DATABASE, FOLDER, Checkpoint, read_checkpoint
+from fedsim.results.disclosure import (
+    EXPERIMENT,
+    LEDGER,
+    MANIFEST,
+    METRICS,
+    PRIVATE,
+    ROWS,
+    is_restricted,
+    mechanisms_of,
+)
+from fedsim.results.files import START, LineFile, check_file, check_folder, read_file, unless_damaged
+from fedsim.results.lock import NAME as LOCK
+from fedsim.results.manifest import experiment_sha256, read_manifest
 from fedsim.results.private import read_private_manifest
 from fedsim.results.secret_state import check_there, state_of
+
+NEEDED = ("status", "resumable", "experiment-sha256", "name", "versions", "modules", "noise")
 
 
 @dataclass(frozen=True)
@@ -46,17 +59,35 @@ def examine(path: Path, home: Path | None = None) -> Resumption:
             changed, or its files don't belong together.
     """
     try:
-        manifest = _resumable(path)
+        return _examined(path, home)
+    except Refused as refused:
+        raise Refused(f"run {str(path)!r}: {refused}") from None
+    except OSError as error:
+        raise Refused(f"run {str(path)!r}: {error.filename}: {error.strerror}") from None
+
+
+def _examined(path: Path, home: Path | None) -> Resumption:
+    manifest = _resumable(path)
+    with unless_damaged(path):
         state = state_of(path, manifest, home)
         if state != path:
             check_there(state)
+        for folder in (path / PRIVATE, state, state / FOLDER):
+            if folder != path:  # which may be a link of the user's
+                check_folder(folder)
+        for file in (path / LOCK, path / METRICS, path / ROWS, state / FOLDER / DATABASE):
+            check_file(file)
         began_with = read_private_manifest(path) if is_restricted(manifest["noise"]) else manifest
         data_sha256 = str(began_with["data-sha256"])
         checkpoint = _checkpoint_in(state, path, manifest, data_sha256)
+        _check_ledger(path, manifest, checkpoint)
         metrics = LineFile(path / METRICS, checkpoint.files[METRICS] if checkpoint else START)
         return Resumption(manifest, state, checkpoint, metrics, metrics.rows(), data_sha256)
-    except Refused as refused:
-        raise Refused(f"run {str(path)!r}: {refused}") from None
+
+
+def ledger_in(path: Path, manifest: Mapping[str, Any]) -> Path:
+    """Return the path of a run's ledger, which only runs with a mechanism have."""
+    return path / PRIVATE / LEDGER if is_restricted(manifest.get("noise", Noise.SEEDED)) else path / LEDGER
 
 
 def check_data(path: Path, found: Resumption, sha256: str) -> None:
@@ -70,13 +101,13 @@ def check_data(path: Path, found: Resumption, sha256: str) -> None:
 def _resumable(path: Path) -> dict[str, Any]:
     """Return the manifest of a run that can be resumed; raises `Refused` for others."""
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+        manifest = read_manifest(path / MANIFEST)
     except OSError:
         raise Refused("has no manifest.json; a run directory is needed") from None
-    except ValueError:
-        raise Refused("manifest.json is not JSON; a run directory is needed") from None
     if "run-id" not in manifest:
         raise Refused("was written by a version of fedsim that kept no checkpoints")
+    if missing := [key for key in NEEDED if key not in manifest]:
+        raise Refused(f"manifest.json: is damaged; it has no {missing[0]}")
     if manifest.get("kind", "experiment") != "experiment":
         raise Refused(f"is the run of a {manifest['kind']}; only an experiment's can be resumed")
     if manifest["status"] == "completed":
@@ -84,8 +115,8 @@ def _resumable(path: Path) -> dict[str, Any]:
     if not manifest["resumable"]:
         raise Refused(f"can't be resumed: {manifest['not-resumable']}")
     sha256 = None
-    with suppress(OSError, ValueError):
-        sha256 = experiment_sha256((path / EXPERIMENT).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError):
+        sha256 = experiment_sha256(read_file(path / EXPERIMENT).decode())
     if sha256 != manifest["experiment-sha256"]:
         raise Refused("experiment.toml has changed since the run began; only [runtime] may change")
     if "deployment" in manifest:
@@ -94,6 +125,18 @@ def _resumable(path: Path) -> dict[str, Any]:
             f"is the copy of a run at {address}; fedsim resume {run} --on {address} goes on with it"
         )
     return manifest
+
+
+def _check_ledger(path: Path, manifest: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+    """Refuse a run that releases and has no ledger: what it has spent would be forgotten; or one that has another's."""
+    ledger = ledger_in(path, manifest)
+    releases = bool(set(mechanisms_of(path)) - {"secagg"})
+    known = releases if checkpoint is None else LEDGER in checkpoint.files
+    if check_file(ledger):
+        if not (known or is_restricted(manifest["noise"])):
+            raise Refused(f"{LEDGER}: is not of this run, which has no privacy mechanism")
+    elif known or releases:
+        raise Refused(f"{LEDGER}: is not there, so what the run has spent is unknown")
 
 
 def _checkpoint_in(state: Path, path: Path, manifest: dict[str, Any], data_sha256: str) -> Checkpoint | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import Refused
-from fedsim.results.disclosure import LEDGER, METRICS, PRIVATE, ROWS
-from fedsim.results.files import rows_in
+from fedsim.results.disclosure import EXPERIMENT, LEDGER, MANIFEST, METRICS, PRIVATE, ROWS
+from fedsim.results.files import check_types, rows_of, unless_damaged
 from fedsim.results.lock import is_held
+from fedsim.results.manifest import read_manifest
 from fedsim.tasks.metric import Scoring
 
 if TYPE_CHECKING:
@@ -21,12 +22,25 @@ if TYPE_CHECKING:
     from fedsim.experiment import Experiment
 
 
+NUMBERS = (int, float, type(None))
+TYPES = {  # of a row's values
+    "round": (int,),
+    **dict.fromkeys(("clients", "failures", "secagg-bytes-up", "secagg-bytes-down"), (int,)),
+    **dict.fromkeys(("seconds", "train-loss", "epsilon-server"), NUMBERS),
+    **dict.fromkeys(("epsilon-known-cohort", "epsilon-released-models"), NUMBERS),
+    **dict.fromkeys(("noise-multiplier", "sampling-rate", "delta"), NUMBERS),
+    "dp-steps": (int, type(None)),
+    "failure-reasons": (list,),
+}
+MOST = 2**63 - 1  # of an integer in a frame
+
+
 class Run:
     """The run directory at `path`, finished or under way."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "manifest.json").is_file():
+        if not (self.path / MANIFEST).is_file():
             raise Refused(f"run {str(path)!r}: has no manifest.json; a run directory is needed")
 
     def __repr__(self) -> str:
@@ -34,9 +48,19 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest, as it is now."""
-        tree: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
-        return tree
+        """The manifest, as it is now; this and all that is read from files raises `Refused` for damaged ones."""
+        with self._reading():
+            return read_manifest(self.path / MANIFEST)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Name the run where a file of it can't be read."""
+        try:
+            yield
+        except OSError as error:
+            raise Refused(f"run {str(self.path)!r}: {error.filename}: {error.strerror}") from None
+        except Refused as refused:
+            raise Refused(f"run {str(self.path)!r}: {refused}") from refused.__cause__
 
     @property
     def status(self) -> str:
@@ -64,7 +88,11 @@ class Run:
 
         if self.kind != "experiment":
             raise Refused(f"run {str(self.path)!r}: is a {self.kind}; the run of an experiment is needed")
-        return Experiment.load(self.path / "experiment.toml")
+        with self._reading():
+            if not (self.path / EXPERIMENT).is_file():
+                raise Refused(f"has no {EXPERIMENT}")
+            with unless_damaged(self.path / EXPERIMENT):
+                return Experiment.load(self.path / EXPERIMENT)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -74,7 +102,17 @@ class Run:
         """
         if self.kind != "experiment":
             return []
-        return rows_in((self.path / METRICS).read_bytes())
+        return self._rows_of(METRICS)
+
+    def _rows_of(self, name: str) -> list[dict[str, Any]]:
+        with self._reading(), unless_damaged(self.path / name):
+            rows = rows_of(self.path / name)
+            numbers = {**dict.fromkeys(self.scoring.names, NUMBERS), **TYPES}
+            for row in rows:
+                check_types(row, numbers)
+                if "round" not in row or not all(abs(v) <= MOST for v in row.values() if type(v) is int):
+                    raise ValueError("a row has no round, or a number that is too large")
+            return rows
 
     @property
     def private_rows(self) -> list[dict[str, Any]]:
@@ -86,7 +124,7 @@ class Run:
         file = self.path / ROWS
         if not file.is_file():
             raise Refused(f"run {str(self.path)!r}: has no {ROWS}")
-        return rows_in(file.read_bytes())
+        return self._rows_of(ROWS)
 
     @property
     def ledger(self) -> Path:

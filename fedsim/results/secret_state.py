@@ -33,7 +33,14 @@ from typing import Any
 
 from fedsim.errors import Refused
 from fedsim.privacy.events import Noise
-from fedsim.results.files import LineFile, create_private, make_private_folder, sync_folder, write_whole
+from fedsim.results.files import (
+    LineFile,
+    create_private,
+    make_private_folder,
+    read_file,
+    sync_folder,
+    write_whole,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +108,7 @@ def key_in(folder: Path) -> bytes:
     path = folder / KEY
     if not path.exists():
         write_whole(path, os.urandom(KEY_BYTES), private=True)
-    key = path.read_bytes()
+    key = read_file(path)
     if len(key) != KEY_BYTES:
         raise Refused(f"{str(path)!r}: is damaged; {KEY_BYTES} bytes are needed")
     return key

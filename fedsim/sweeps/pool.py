@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedsim.errors import RunFailed
+from fedsim.results.files import open_file
 from fedsim.runtime.local import KEEP_MEMORY, ONE_THREAD
 from fedsim.sweeps.state import State
 
@@ -143,7 +144,7 @@ class Pool:
         Raises:
             RunFailed: Workers can't be started.
         """
-        with self._log.open("ab") as log:
+        with os.fdopen(open_file(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
             try:
                 self._hand_out(log)
                 while busy := [worker for worker in self._workers if worker.order is not None]:

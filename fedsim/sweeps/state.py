@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fedsim.errors import Refused
-from fedsim.results.files import write_whole
-from fedsim.results.frames import RUNS, SWEEP
+from fedsim.results.files import remove_drafts, unless_damaged, write_whole
+from fedsim.results.frames import RUNS, SWEEP, read_sweep
 from fedsim.results.lock import Lock, is_held
 from fedsim.results.run import Run
 from fedsim.sweeps.plan import Arm, Plan
@@ -59,9 +59,8 @@ class Sweep:
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The current contents of `sweep.json`."""
-        tree: dict[str, Any] = json.loads((self.path / SWEEP).read_text())
-        return tree
+        """The current contents of `sweep.json`; raises `Refused` if they are damaged."""
+        return read_sweep(self.path)
 
     @property
     def name(self) -> str:
@@ -115,6 +114,7 @@ class SweepDirectory:
         self.path = path
         self.plan = plan
         self._lock = lock
+        remove_drafts(path)
         stored = {run["name"]: run for run in Sweep(path).tree["runs"]} if (path / SWEEP).exists() else {}
         found = {run.name: _state(path, stored.get(run.name, {"name": run.name})) for run in plan.runs}
         self.states = {name: state for name, (state, _) in found.items()}
@@ -148,8 +148,9 @@ class SweepDirectory:
             Refused: There is none, its plan is not `plan` (None: any), or another process writes it.
         """
         tree = Sweep(path).tree
-        stored = plan_of(tree)
-        then = {run["name"]: run["experiment-sha256"] for run in tree["runs"]}
+        with unless_damaged(path / SWEEP):
+            stored = plan_of(tree)
+            then = {run["name"]: run["experiment-sha256"] for run in tree["runs"]}
         if plan is not None and (
             {run.name: run.sha256 for run in plan.runs} != then or plan.pruning != stored.pruning
         ):
@@ -265,13 +266,14 @@ def _state(path: Path, stored: Mapping[str, Any]) -> tuple[State, str]:
     A run that could not begin, or that lost its worker, has failed although no manifest says so, unless
     `fedsim resume` completed it since.
     """
-    noted, reason = State(stored.get("state", State.WAITING)), str(stored.get("reason", ""))
+    with unless_damaged(path / SWEEP):
+        noted, reason = State(stored.get("state", State.WAITING)), str(stored.get("reason", ""))
     directory = path / RUNS / stored["name"]
     status = Run(directory).status if (directory / "manifest.json").is_file() else ""
     if status == "completed":
         return State.COMPLETED, ""
     if status == "pruned":
-        return State.PRUNED, str(Run(directory).manifest["error"])
+        return State.PRUNED, str(Run(directory).manifest.get("error", ""))
     if noted is State.FAILED:
         return State.FAILED, reason
     if status == "failed":

@@ -5,7 +5,6 @@ It runs one run after another, so that slow imports happen once.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -109,10 +108,9 @@ def _play(order: Order, listener: Progress, trackers: Sequence[Tracker]) -> None
     from fedsim.simulate import resume, run
 
     experiment = Experiment.from_toml(order.toml)
-    manifest = order.path / "manifest.json"
-    if manifest.is_file():
-        found, how = json.loads(manifest.read_text()), experiment.runtime
-        if found["resumable"] or found["noise"] != "seeded":
+    if (order.path / "manifest.json").is_file():
+        found, how = Run(order.path).manifest, experiment.runtime
+        if found.get("resumable", True) or found.get("noise") != "seeded":
             resume(
                 order.path, listener, trackers, engine=how.engine, workers=how.workers, address=how.address
             )

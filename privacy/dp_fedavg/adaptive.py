@@ -91,6 +91,10 @@ class AdaptiveClipping:
         """z_update: standard deviation of the noise on the sum of updates, over the clip norm."""
         return self._of(1.0).update_noise_multiplier
 
+    def event(self, sensitivity: float, round_: int) -> Event:
+        """Return the event of a round's release, from 1; `sensitivity` as in `release`."""
+        return self._of(sensitivity).event(round_)
+
     def _of(self, sensitivity: float) -> CentralGaussian:
         bits = BoundedMetric(name=BITS, bound=1.0, noise_multiplier=2 * self.bit_noise)
         return CentralGaussian(

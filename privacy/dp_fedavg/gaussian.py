@@ -164,7 +164,7 @@ class CentralGaussian:
         for metric in self.metrics:
             noised = self._noised_mean({metric.name: np.array(sums[metric.name])}, metric.part)
             metrics[metric.name] = metric.bound / 2 + float(noised[metric.name])
-        return Released(mean, metrics, self._event(round_))
+        return Released(mean, metrics, self.event(round_))
 
     def _noised_mean(self, total: Mapping[str, NDArray[Any]], part: Part) -> Sums:
         """Return (a sum + Gaussian noise) / the expected cohort, by name; noise is drawn in the order of the names."""
@@ -184,7 +184,8 @@ class CentralGaussian:
             noised[name] = noise
         return {name: noised[name] for name in total}
 
-    def _event(self, round_: int) -> CohortEvent:
+    def event(self, round_: int) -> CohortEvent:
+        """Return the event of a round's release, from 1."""
         cohorts = self.cohorts
         return CohortEvent(
             mechanism=self.mechanism,

@@ -9,6 +9,7 @@ from fedsim.privacy.cohorts.rule import Cohorts
 from fedsim.privacy.dp_fedavg.adaptive import MOST, AdaptiveClipping
 from fedsim.privacy.dp_fedavg.gaussian import BoundedMetric, CentralGaussian
 from fedsim.privacy.dp_fedavg.settings import AdaptiveSettings, DpFedAvgSettings
+from fedsim.privacy.events import Event
 from fedsim.privacy.halves import Released, ServerHalf, Sums
 from fedsim.privacy.randomness import Prefetch, Randomness
 from fedsim.privacy.training import Draws, Training
@@ -67,6 +68,14 @@ class DpFedAvgServer(ServerHalf):
             self.clip, total, round_, reported, sensitivity=self._training.sum_sensitivity(self.clip)
         )
         return Released(mean, {metric.name: metrics[metric.name] for metric in self._metrics}, event)
+
+    def planned(self, round_: int) -> Event:
+        """Return the event of a round's release. As `ServerHalf` says."""
+        randomness, adaptive = self._randomness(round_), self._settings.adaptive
+        if adaptive is None:
+            return self._fixed(randomness).event(round_)
+        sensitivity = self._training.sum_sensitivity(self.clip)
+        return self._adaptive(adaptive, randomness).event(sensitivity, round_)
 
     def state(self) -> dict[str, Any]:
         """Return the state for the checkpoint."""

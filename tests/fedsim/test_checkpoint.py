@@ -19,7 +19,7 @@ from fedsim.results.checkpoint import (
     read_checkpoint,
     take_apart,
 )
-from fedsim.results.files import LineFile, Position, write_whole
+from fedsim.results.files import LineFile, Position, remove_drafts, write_whole
 from fedsim.streams import numpy_stream
 
 ARRAYS = hnp.arrays(
@@ -67,7 +67,7 @@ def checkpoint(state: Any, **changes: Any) -> Checkpoint:
 def test_every_bit_of_a_state_comes_back(tmp_path: Path, tree: Any) -> None:
     written = checkpoint({"tree": tree, "a/b": np.ones(1), "a": {"b": np.zeros(1)}})
     (tmp_path / FOLDER).mkdir(exist_ok=True)
-    (tmp_path / FOLDER / f".{FILE}.draft").write_bytes(b"left by a kill" * 10_000)
+    (tmp_path / FOLDER / f".{FILE}.draft-0").write_bytes(b"left by a kill" * 10_000)
     written.write(tmp_path)
     read = read_checkpoint(tmp_path)
     assert read is not None
@@ -160,6 +160,8 @@ def test_a_file_appears_whole_whatever_was_left_there(
     assert path.read_bytes() == b"first"
     write_whole(path, b"third")
     assert path.read_bytes() == b"third"
+    assert {p.name for p in tmp_path.iterdir()} == {"a", ".a.draft"}
+    remove_drafts(tmp_path, tmp_path / "none")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -188,6 +190,7 @@ def test_lines_are_cut_back_to_a_position(tmp_path: Path) -> None:
         (b'{"round": 0}\n{"round": 11}\n', "m.jsonl: was changed; its first 26 bytes must be 2 rows of JSON"),
         (b'{"round": 0} {"round": 1}\n', "m.jsonl: was changed"),
         (b"\n" * 26, "m.jsonl: was changed"),
+        (b'{"round": 0}\n[{"round": 1}]\n'[:26], "m.jsonl: was changed"),
     ],
 )
 def test_other_lines_are_refused(tmp_path: Path, content: bytes | None, saying: str) -> None:

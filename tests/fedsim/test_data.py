@@ -1,16 +1,21 @@
 import json
 import mmap
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from fedsim import Experiment
 from fedsim.catalogue import Kind
+from fedsim.cli import app
 from fedsim.data import FederatedData, Raw, prepare
-from fedsim.data.federated import _opened
+from fedsim.data.cache import BLOCK, BLOCKS
+from fedsim.data.federated import _checked, _opened
 from fedsim.data.partitions import partition
 from fedsim.data.rows import Rows
 from fedsim.data.tokens import CHARACTERS, VOCABULARY, tokens, windows
@@ -290,3 +295,112 @@ class TestHuggingFace:
             self.load(tmp_path / "empty")
         with pytest.raises(Refused, match="neither a folder nor a data set that can be loaded"):
             self.load(tmp_path / "nowhere")
+
+
+# --- the cache --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Path, FederatedData]]:
+    """Prepare data in a cache of this test's own, each time as another process would: return its folder and it."""
+    monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path / "cache"))
+
+    def prepared(**options: bool) -> tuple[Path, FederatedData]:
+        _opened.cache_clear()
+        _checked.clear()
+        data = prepare(
+            Experiment(data={"source": "synthetic", "users": 5, "partition": "natural"}), **options
+        )
+        (folder,) = (tmp_path / "cache" / "data").iterdir()
+        return folder, data
+
+    return prepared
+
+
+def flipped(file: Path, at: int, *, quietly: bool = False) -> None:
+    """Change a byte of a file; quietly: as a disk does, without another time of change."""
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    if quietly:
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *(("train_x.npy", how) for how in ("empty", "cut", "first", "middle", "last", "gone", "fifo")),
+        *(("meta.json", how) for how in ("empty", "cut", "middle", "gone", "fifo")),
+        *((f"{name}.npy", "middle") for name in ("train_y", "starts", "held_out", "test_x", "test_y")),
+    ],
+)
+def test_a_damaged_cache_is_prepared_again(
+    kept: Callable[..., tuple[Path, FederatedData]], name: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, data = kept()
+    before, sha256 = (
+        {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix == ".npy"},
+        data.sha256,
+    )
+    size = (folder / name).stat().st_size
+    match how:
+        case "empty" | "cut":
+            os.truncate(folder / name, 0 if how == "empty" else size - 1)
+        case "gone" | "fifo":
+            (folder / name).unlink()
+            if how == "fifo":
+                os.mkfifo(folder / name)
+        case _:
+            flipped(folder / name, {"first": 0, "middle": size // 2, "last": size - 1}[how])
+    again, data = kept()
+    assert (again, data.sha256) == (folder, sha256)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix == ".npy"} == before
+    assert "is damaged" in caplog.text
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_sound_cache_is_used_also_where_its_times_are_others(
+    kept: Callable[..., tuple[Path, FederatedData]], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = kept()
+    inode = folder.stat().st_ino
+    known = (folder / "train_x.npy").stat().st_mtime_ns
+    os.utime(folder / "train_x.npy", ns=(0, 0))
+    kept()
+    assert (folder.stat().st_ino, caplog.text) == (inode, "")
+    assert (folder / "train_x.npy").stat().st_mtime_ns == known  # it need not be hashed again
+    kept(verify=True)
+    assert (folder.stat().st_ino, caplog.text) == (inode, "")
+
+
+def test_only_all_of_a_file_shows_a_bit_that_a_disk_has_turned(
+    kept: Callable[..., tuple[Path, FederatedData]], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = kept()
+    file = folder / "train_x.npy"
+    before = file.read_bytes()
+    assert len(before) > 3 * BLOCK * BLOCKS
+    flipped(file, BLOCK + 1, quietly=True)  # between two samples
+    kept()
+    assert caplog.text == ""
+    kept(verify=True)
+    assert "the hash of its arrays is another" in caplog.text
+    assert file.read_bytes() == before
+
+
+def test_the_command_line_verifies_the_cache(kept: Callable[..., tuple[Path, FederatedData]]) -> None:
+    folder, _ = kept()
+    file = folder / "train_x.npy"
+    before = file.read_bytes()
+    Path("a.toml").write_text(
+        'rounds = 1\n[data]\nsource = "synthetic"\nusers = 5\npartition = "natural"\n[model]\nname = "linear"\n'
+        '[server]\ncohort = 2\n[runtime]\nengine = "sequential"\n'
+    )
+    for option, sound in (([], False), (["--verify"], True)):
+        flipped(file, BLOCK + 1, quietly=True)
+        result = CliRunner().invoke(app, ["run", "a.toml", "--quiet", "--out", f"run{len(option)}", *option])
+        assert result.exit_code == 0, result.output
+        assert (file.read_bytes() == before) == sound
+        file.write_bytes(before)
+    result = CliRunner().invoke(app, ["resume", "run0", "--verify", "--on", "localhost:1"])
+    assert (result.exit_code, "--verify: is for a simulation" in result.stderr) == (2, True)

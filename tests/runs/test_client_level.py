@@ -26,6 +26,7 @@ from fedsim.privacy.dp_fedavg.accounting import CohortMechanism, released_models
 from fedsim.privacy.dp_fedavg.gaussian import SHIFTED_BIT
 from fedsim.privacy.dp_fedavg.server import DpFedAvgServer
 from fedsim.privacy.events import Sampling
+from fedsim.results import RunDirectory
 from fedsim.runtime.spec import acting_as
 from fedsim.streams import noise_stream, numpy_stream
 from tests.support.runs import events_of
@@ -183,6 +184,25 @@ def test_noise_of_the_operating_system_is_charged_before_it_is_used_and_never_dr
     assert [event.round for event in events_of(run)] == [1, 2, 3, 4]
     assert [row.get("abandoned", False) for row in run.private_rows] == [False, True, False, False]
     assert "train-loss" not in run.private_rows[2]
+
+
+@pytest.mark.parametrize("overrides", [(), (*ADAPTIVE, *RELEASE)], ids=["fixed", "adaptive"])
+def test_a_round_that_was_begun_and_abandoned_is_charged_as_planned(
+    monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    """What a server process does with secure aggregation: a round that clients have begun is never repeated."""
+    setting = digits("privacy.noise='os'", *overrides)
+    whole = events_of(fedsim.run(setting, "whole"))
+    path = stopped(setting, "killed", after=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "begun", 3)  # and its sum was not released
+        run = fedsim.resume(path)
+    assert [row.get("abandoned", False) for row in run.private_rows] == [False, False, True, False]
+    events = events_of(run)
+    assert [event.round for event in events] == [1, 2, 3, 4]
+    assert {event.terms() for event in events} == {event.terms() for event in whole}
+    assert [event.noise_multiplier for event in events] == [event.noise_multiplier for event in whole]
+    assert run.manifest["epsilon"] == fedsim.load_run("whole").manifest["epsilon"]
 
 
 def test_adaptive_clipping_moves_towards_the_quantile(monkeypatch: pytest.MonkeyPatch) -> None:

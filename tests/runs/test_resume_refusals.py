@@ -45,7 +45,7 @@ LOCKS: list[Lock] = []
 REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no directory": (shutil.rmtree, "has no manifest.json; a run directory is needed"),
     "another directory": (lambda p: (p / "manifest.json").unlink(), "has no manifest.json; a run directory is needed"),
-    "no manifest": (lambda p: (p / "manifest.json").write_text("{"), "manifest.json is not JSON"),
+    "no manifest": (lambda p: (p / "manifest.json").write_text("{"), "a/manifest.json': is damaged (JSONDecodeError: "),
     "an old run": (lambda p: change(p, "manifest.json", lambda m: m.pop("run-id")), "a version of fedsim that kept no checkpoints"),
     "completed": (complete, "is completed; only a run that was killed, interrupted or failed can be resumed"),
     "held": (lambda p: LOCKS.append(Lock(p)), f"process {os.getpid()} is writing it; one at a time"),

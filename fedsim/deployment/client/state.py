@@ -21,8 +21,8 @@ from flwr.app import ConfigRecord, RecordDict
 from fedsim.deployment.keys import private_pem
 from fedsim.errors import Refused
 from fedsim.flower.records import decode_records, encode_records
-from fedsim.results.files import write_whole
-from fedsim.results.lock import Lock
+from fedsim.results.files import check_folder, open_file, read_file, remove_drafts, write_whole
+from fedsim.results.lock import Held, Lock
 from fedsim.secagg.messages import RECORD as SESSION
 
 CONTEXTS, NOTES, NODE_KEY = "contexts", "notes.jsonl", "node.key"
@@ -42,9 +42,11 @@ class State:
         try:
             (self.folder / CONTEXTS).mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.chmod(0o700)
+            check_folder(self.folder / CONTEXTS)
             self._lock = Lock(self.folder)
+            remove_drafts(self.folder, self.folder / CONTEXTS)
             self._noted = _read_notes(self.folder / NOTES)
-        except Refused:
+        except Held:
             why = "another process uses it; each client has its own"
             raise Refused(f"--state {str(folder)!r}: {why}") from None
         except ValueError as error:
@@ -58,7 +60,7 @@ class State:
         try:
             if not path.exists():
                 write_whole(path, private_pem(ec.generate_private_key(ec.SECP384R1())), private=True)
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+            key = serialization.load_pem_private_key(read_file(path), password=None)
         except (OSError, ValueError) as error:
             raise Refused(f"--state: {str(path)!r} can't be used: {error}") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -69,7 +71,7 @@ class State:
         """Return the state of a series, empty at first; raises `OSError`, and `ValueError` if it is damaged."""
         path = self._path(series)
         if self._newest[0] != series:
-            self._newest = series, path.read_bytes() if path.exists() else b""
+            self._newest = series, read_file(path) if path.exists() else b""
         try:
             state = decode_records(self._newest[1])
         except Exception as error:  # bytes that are no state raise exceptions of many classes
@@ -106,7 +108,7 @@ class State:
             return
         time = datetime.now(UTC).isoformat(timespec="seconds")
         line = json.dumps({"series": series, "run": run, "round": round_, "time": time}).encode() + b"\n"
-        file = os.open(self.folder / NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = open_file(self.folder / NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             before = os.fstat(file).st_size
             if os.write(file, line) != len(line):
@@ -122,12 +124,13 @@ def _read_notes(path: Path) -> set[tuple[int, int]]:
     """Read the notes, and cut off an incomplete last line, which a kill may leave; raises `ValueError`."""
     if not path.exists():
         return set()
-    content = path.read_bytes()
+    content = read_file(path)
     whole = content[: content.rfind(b"\n") + 1]
     try:
         notes = {(int(note["series"]), int(note["round"])) for note in map(json.loads, whole.splitlines())}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{NOTES} is damaged; a line of JSON for each round is needed") from None
     if len(whole) < len(content):
-        os.truncate(path, len(whole))
+        with os.fdopen(open_file(path, os.O_WRONLY), "wb") as file:
+            file.truncate(len(whole))
     return notes

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Self
 from fedsim.errors import Refused
 from fedsim.results.directory import check_free
 from fedsim.results.disclosure import EXPERIMENT, LEDGER, MANIFEST, METRICS, may_be_copied
-from fedsim.results.files import DRAFT, drafted, sync_folder, write_whole
+from fedsim.results.files import DRAFT, drafted, open_file, remove_drafts, sync_folder, write_whole
 from fedsim.results.lock import NAME as LOCK
 from fedsim.results.lock import Lock
 
@@ -68,6 +68,7 @@ class RunCopy:
         if deployment_of(path).get("run") != deployment["run"]:
             raise Refused(f"--out {str(path)!r}: exists, and is no copy of run {deployment['run']}")
         self._lock = Lock(path)
+        remove_drafts(path)
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +147,7 @@ class RunCopy:
         if afresh:
             write_whole(path, lines)
         elif lines:
-            with path.open("ab") as file:
+            with os.fdopen(open_file(path, os.O_WRONLY | os.O_APPEND), "ab") as file:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())

@@ -29,7 +29,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fedsim.deployment.wire import RUN_NAME
+from fedsim.errors import Refused
 from fedsim.results.disclosure import may_be_copied
+from fedsim.results.files import open_file
 
 STOP = "stop"
 CHUNK = 1 << 20
@@ -61,7 +63,10 @@ def run_files(runs: Path, clients: Callable[[], list[dict[str, Any]]]) -> ASGIAp
         status = _manifest(folder).get("status")
         if status != "running":
             raise HTTPException(409, f"the run has ended: {status}")
-        (folder / STOP).touch()
+        try:
+            os.close(open_file(folder / STOP, os.O_WRONLY | os.O_CREAT))
+        except (OSError, Refused) as error:
+            raise HTTPException(409, f"the run can't be stopped: {error}") from None
         return JSONResponse({"run": folder.name}, status_code=202)
 
     return Starlette(

@@ -31,9 +31,9 @@ from fedsim.deployment.server.waiting import WaitingProtocol
 from fedsim.deployment.wire import Address, is_loopback
 from fedsim.errors import Refused, RunFailed
 from fedsim.interruption import ending_signals
-from fedsim.results.files import write_whole
+from fedsim.results.files import check_file, check_folder, remove_drafts, write_whole
 from fedsim.results.lock import NAME as LOCK_NAME
-from fedsim.results.lock import Lock
+from fedsim.results.lock import Held, Lock
 from fedsim.threads import allow_files
 
 if TYPE_CHECKING:
@@ -98,13 +98,19 @@ def _claimed(state: Path) -> Iterator[None]:
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         (state / RUNS).mkdir(exist_ok=True)
+        check_folder(state / RUNS)
         lock = Lock(state)
-    except Refused:
+    except Held:
         holder = (state / LOCK_NAME).read_text(errors="replace").strip()
         raise Refused(f"--state {str(state)!r}: the server of process {holder} uses it") from None
+    except Refused as refused:
+        raise Refused(f"--state {str(state)!r}: {refused}") from None
     except OSError as error:
         raise Refused(f"--state {str(state)!r}: {error.strerror}") from None
     try:
+        remove_drafts(state)
+        for name in (DATABASE, apps.APP_LOG):
+            check_file(state / name)
         yield
     finally:
         lock.release()
