@@ -29,9 +29,7 @@ NOT_FINITE = "sent NaN or infinity"  # begins the reason of a client whose model
 TOO_LARGE = "sent a number beyond"  # begins the reason of a client whose model diverged
 DIVERGED = (NOT_FINITE, TOO_LARGE)
 
-MOST_WEIGHT = (
-    1e18  # absolute value of an array's numbers: float32 holds its square, so that norms stay finite
-)
+MOST_WEIGHT = 1e38  # absolute value of an array's numbers: float32 holds the sum of a few
 MOST_METRIC = 1e100  # of a metric's: float64 holds its products with numbers of examples, and their sums
 MOST_EXAMPLES = 2**53  # float64 holds every integer up to it
 MOST_METRICS = 100  # in a reply

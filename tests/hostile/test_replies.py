@@ -136,10 +136,15 @@ def secure(
     behaviours: Mapping[str, Behaviour], mode: str = "real"
 ) -> tuple[Experiment, dict[int, Behaviour]]:
     """Return an experiment with secure aggregation, a hostile client of each kind, and as many honest ones and three."""
-    clients = 2 * len(behaviours) + 3
+    clients = 2 * len(behaviours) + 3  # a threshold of them is left
     section = f"privacy.secagg={{dropout=0.5, corrupt=0.0, mode='{mode}'}}"
     setting = experiment(
-        f"data.clients={clients}", f"server.cohort={clients}", *SMALL, "server.weighting=uniform", section
+        f"data.clients={clients}",
+        f"server.cohort={clients}",
+        *SMALL[1:],
+        "rounds=1",
+        "server.weighting=uniform",
+        section,
     )
     return setting, dict(enumerate(behaviours.values(), start=1))
 
