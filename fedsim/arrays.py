@@ -2,11 +2,14 @@
 
 Flower's own `Array` is serialised: building it copies the data twice, reading it once more. A simulation does not
 need the bytes, so fedsim's server, clients and engines exchange `LiveArray`s, which serialise on first use.
+
+An array from another machine is read by `checked_values`.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
@@ -18,6 +21,10 @@ from numpy.typing import NDArray
 from fedsim.flower.constants import NUMPY
 
 Values = NDArray[Any]
+HEADERS = {  # readers of a header: shape, whether the order is Fortran's, dtype
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class LiveArray(Array):
@@ -74,6 +81,41 @@ def values_of(array: Array) -> Values:
         values: Values = array.__dict__["_values"]
         return values
     return array.numpy()
+
+
+def checked_values(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values:
+    """Return the values of a foreign `Array` for reading, if it has this shape and dtype; nothing larger is allocated.
+
+    Raises:
+        ValueError: It has another shape or dtype, or its bytes are no array in NumPy's file format.
+    """
+    if isinstance(array, LiveArray):
+        values = values_of(array)
+        _check_form(values.shape, str(values.dtype), shape, dtype)
+        return values
+    if array.stype != NUMPY:
+        raise ValueError(f"as {array.stype!r}, not {NUMPY!r}")
+    _check_form(array.shape, array.dtype, shape, dtype)
+    file = BytesIO(array.data)
+    try:
+        header = HEADERS[np.lib.format.read_magic(file)](file)
+    except Exception:  # a foreign header raises exceptions of many classes
+        raise ValueError("as damaged bytes") from None
+    if header[0] != shape or header[2] != dtype or len(array.data) - file.tell() != _size(shape, dtype):
+        raise ValueError("as damaged bytes")
+    flat = np.frombuffer(array.data, dtype, offset=file.tell())
+    return flat.reshape(shape, order="F" if header[1] else "C")
+
+
+def _check_form(got: tuple[int, ...], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if tuple(got) != shape:
+        raise ValueError(f"with shape {tuple(got[:8])}, not {shape}")
+    if name != _name(dtype):
+        raise ValueError(f"as {name}, not {dtype}")
+
+
+def _size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def arrays_in(record: ArrayRecord) -> dict[str, Values]:

@@ -1,4 +1,4 @@
-"""fedsim's exceptions, and the exceptions of other people's code as one line."""
+"""fedsim's exceptions; the exceptions and the texts of other people's code as one line."""
 
 import errno
 import traceback
@@ -40,6 +40,24 @@ class Interrupted(RunFailed):
 
     The message names the round and how to resume. The command line prints it and exits with 1.
     """
+
+
+REASON = 300  # characters of a client's text that are printed or stored, at most
+
+
+def printable(text: str, most: int = REASON) -> str:
+    r"""Return a foreign text as one line of at most `most` printable characters: others are escaped, the rest is cut.
+
+    >>> printable("all well\n\x1b[2J", 20)
+    'all well\\n\\x1b[2J'
+    >>> printable("long" * 1000, 10)
+    'longlon...'
+    """
+    escaped = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[: most + 1]
+    )
+    return escaped if len(escaped) <= most else escaped[: most - 3] + "..."
 
 
 def reason(error: BaseException, folder: Path | None = None) -> str:

@@ -138,7 +138,7 @@ class SyntheticOptions(Options):
     """Number of users, each a natural client."""
     features: int = Field(default=60, ge=1)
     """Length of an input."""
-    classes: int = Field(default=10, ge=2)
+    classes: int = Field(default=10, ge=2, le=1_000_000)
     """Number of labels."""
     iid: bool = False
     """Give every user the same true model and the same distribution of inputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fedsim.privacy.events import Event, Ledger, Noise
@@ -71,6 +71,11 @@ class Account:
         self._catch_up()
         self._plan.check_room(self.ledger, round_, clients)
         self._begun = max(self._begun, round_)
+
+    def planned(self, round_: int, clients: Sequence[int]) -> Mapping[int, Event]:
+        """Return the most that each of the clients about to be asked releases by itself, before `charge` notes it."""
+        events = self._plan.charge(self.ledger, round_, clients) if self._plan.by_clients else []
+        return {event.released_by: event for event in events if event.released_by is not None}
 
     def charge(self, round_: int, clients: Sequence[int]) -> None:
         """If clients are charged ahead, note the most that those about to be asked can release."""

@@ -41,7 +41,6 @@ from fedsim.results.disclosure import PUBLIC
 from fedsim.schedules.rate import check_schedule
 from fedsim.server.aggregation.folded import Folded
 from fedsim.server.aggregation.gathered import Gathered
-from fedsim.server.aggregation.replies import own_mechanism
 from fedsim.server.aggregation.secure import policy_for, secure_aggregator
 from fedsim.server.aggregation.updates import Aggregator
 from fedsim.server.checkpoint import restore_checkpoint, why_not_resumable, write_checkpoint
@@ -234,10 +233,10 @@ def _federation(
 
 def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
     """Return the aggregator without secure aggregation: a linear strategy gets the mean, any other one each update."""
-    uniform, own = experiment.server.weighting == "uniform", own_mechanism(experiment)
+    uniform = experiment.server.weighting == "uniform"
     if experiment.server.strategy_entry.linear:
-        return Folded(uniform=uniform, clipped=half.noises, own=own)
-    return Gathered(uniform=uniform, own=own)
+        return Folded(uniform=uniform, clipped=half.noises)
+    return Gathered(uniform=uniform)
 
 
 def _enrol(

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from logging import INFO, WARNING
 from typing import Protocol, runtime_checkable
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedsim.errors import RunFailed
 from fedsim.flower.log import log
-from fedsim.records import record_in
+from fedsim.server.aggregation.replies import read_identity
 
 POLL_INTERVAL = 0.2  # seconds between two checks which clients are online
 QUERY_TIMEOUT = 60.0  # seconds that nodes have to answer the query
@@ -64,7 +64,7 @@ class Enrolment:
             self.refresh()
 
     def refresh(self) -> None:
-        """Update `nodes`; `RunFailed` if two nodes claim to be the same client."""
+        """Update `nodes`; of two nodes that claim to be the same client, the first takes part."""
         if isinstance(self._grid, KnowsClients):
             return
         online = list(self._grid.get_node_ids())
@@ -95,17 +95,16 @@ class Enrolment:
         replies = self._grid.send_and_receive(queries, timeout=QUERY_TIMEOUT) if queries else ()
         for reply in replies:
             node = reply.metadata.src_node_id
-            if reply.has_error():
-                self._refuse(node, reply.error.reason or f"error {reply.error.code}")
+            try:
+                client = read_identity(reply, self.clients)
+            except ValueError as error:
+                self._refuse(node, str(error))
                 continue
-            client = int(record_in(reply.content, ConfigRecord, "identity")["client"])  # type: ignore[arg-type]
-            if not 0 <= client < self.clients:
-                self._refuse(node, f"claims to be client {client} of {self.clients}")
-            elif self._registered is not None and self._registered.get(node) != client:
+            if self._registered is not None and self._registered.get(node) != client:
                 why = f"claims to be client {client}, but its key is not registered for that client"
                 self._refuse(node, why)
             elif client in self._client_of.values():
-                raise RunFailed(f"enrolment: two nodes claim to be client {client}")
+                self._refuse(node, f"claims to be client {client}, as another node does")
             else:
                 self._client_of[node] = client
 

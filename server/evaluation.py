@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.errors import Refused
 from fedsim.experiment import Experiment
+from fedsim.messages import METRICS
 from fedsim.privacy.cohorts.sampling import draw
 from fedsim.sections import ServerSection
-from fedsim.server.aggregation.replies import metrics_of
+from fedsim.server.aggregation.replies import Metrics, in_common, read_scores
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.grids import CohortGrid
 from fedsim.server.strategies import calling
 from fedsim.streams import numpy_stream
 from fedsim.tasks import Metric, Score, Scoring
 from fedsim.tasks.metric import ACCURACY
+
+log = logging.getLogger(__name__)
 
 # Quantiles over clients of the headline metric, for a round's row: the worst client's and three more.
 SPREAD = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9}
@@ -59,18 +63,40 @@ class Evaluation:
             view.send_and_receive(messages, timeout=self.experiment.server.timeout),
             key=lambda reply: view.client(reply.metadata.src_node_id),
         )
-        scored = [reply for reply in replies if reply.has_content() and "loss" in metrics_of(reply)]
+        scored, reports = self._read(round_, replies, view)
         with calling(name, round_):
             metrics = strategy.aggregate_evaluate(round_, scored) if scored else None
         if not metrics:
             return scores
-        names = [metric.name for metric in self.scoring.metrics if metric.by_client] + ["loss"]
         means = {  # a strategy's own metrics may lack some
             f"client-{name}": float(value)
-            for name in names
+            for name in (*self._by_client, "loss")
             if isinstance(value := metrics.get(name), int | float)
         }
-        return scores | means | spread(self.scoring.headline, [metrics_of(reply) for reply in scored])
+        return scores | means | spread(self.scoring.headline, reports)
+
+    @property
+    def _by_client(self) -> list[str]:
+        return [metric.name for metric in self.scoring.metrics if metric.by_client]
+
+    def _read(
+        self, round_: int, replies: Sequence[Message], view: CohortGrid
+    ) -> tuple[list[Message], list[MetricRecord]]:
+        """Return the replies with valid scores, and their metrics; a client with another one is told of."""
+        scored: list[tuple[Message, Metrics]] = []
+        for reply in replies:
+            try:
+                metrics = read_scores(reply, self._by_client)
+            except ValueError as error:
+                client = view.client(reply.metadata.src_node_id)
+                log.warning("round %d: evaluate: client %d: %s", round_, client, error)
+                continue
+            if metrics is not None:
+                scored.append((reply, metrics))
+        common = in_common([metrics for _, metrics in scored])
+        for (reply, _), record in zip(scored, common, strict=True):
+            reply.content = RecordDict({METRICS: record})
+        return [reply for reply, _ in scored], common
 
     def _cohort(self, round_: int, online: list[int]) -> list[int]:
         """Return the clients that evaluate: none, a fresh draw of the cohort's size, or all online ones."""

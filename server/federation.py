@@ -28,7 +28,7 @@ from fedsim.privacy.halves import ServerHalf
 from fedsim.results.disclosure import PUBLIC
 from fedsim.secagg.messages import REFUSED
 from fedsim.sections.privacy import metric_terms
-from fedsim.server.aggregation.replies import AWAY, NOT_FINITE, is_injected
+from fedsim.server.aggregation.replies import AWAY, DIVERGED, is_injected
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 from fedsim.server.enrolment import Enrolment
 from fedsim.server.evaluation import Collapse, Evaluation, Stopping
@@ -229,7 +229,7 @@ class Federation:
                 )
             return
         real = {c: why for c, why in failures.items() if why != AWAY and not is_injected(why, faults)}
-        other = {c: why for c, why in real.items() if not why.startswith(NOT_FINITE)}
+        other = {c: why for c, why in real.items() if not why.startswith(DIVERGED)}
         for client, why in (other or real).items():
             said = f"all {len(failures)} clients failed in training; the first, client {client}: {why}"
             if other:
@@ -276,6 +276,7 @@ class Federation:
             layout=self.layout,
             charge=lambda clients: self.account.charge(round_, clients),
             timeout=self.experiment.server.timeout,
+            planned={} if self.aggregator.secure else self.account.planned(round_, grid.clients),
         )
         got = self.aggregator.collect(ask)
         self.account.note_reported(got.events)

@@ -111,6 +111,7 @@ class CohortGrid(GridWrapper):
 
     def __init__(self, grid: Grid, nodes: Mapping[int, int]) -> None:
         super().__init__(grid)
+        self.nodes = nodes
         self._client = {node: client for client, node in nodes.items()}
 
     @property

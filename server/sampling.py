@@ -10,7 +10,6 @@ from fedsim.experiment import Experiment
 from fedsim.making import made
 from fedsim.options import keywords
 from fedsim.privacy.cohorts.sampling import CohortSampling, Coins
-from fedsim.server.aggregation.replies import own_mechanism
 from fedsim.server.schedules import Schedule
 
 
@@ -74,9 +73,9 @@ def own_sampling(experiment: Experiment, clients: int, coins: Coins) -> OwnSampl
 def build_schedule(experiment: Experiment, clients: int, coins: Coins) -> Schedule | None:
     """Return an experiment's schedule; None if rounds are synchronous.
 
-    The catalogue's reference is called as `make(cohort, clients, coins, uniform=..., own=..., **options)`:
+    The catalogue's reference is called as `make(cohort, clients, coins, uniform=..., **options)`:
     `server.cohort`, the number of clients, a function that returns a round's generator, whether clients have equal
-    weights, the reference of the user's own mechanism (or an empty string), and `[server.schedule-options]`.
+    weights, and `[server.schedule-options]`.
 
     Raises:
         Refused: The reference can't be loaded, doesn't take the options, or returns no `Schedule`.
@@ -85,10 +84,10 @@ def build_schedule(experiment: Experiment, clients: int, coins: Coins) -> Schedu
     entry = server.schedule_entry
     if entry is None:
         return None
-    uniform, own = server.weighting == "uniform", own_mechanism(experiment)
+    uniform = server.weighting == "uniform"
     options = keywords(server.schedule_options)
     schedule: Schedule = made(
-        lambda: entry.load()(server.cohort, clients, coins, uniform=uniform, own=own, **options),
+        lambda: entry.load()(server.cohort, clients, coins, uniform=uniform, **options),
         Schedule,
         f"server.schedule = {entry.name!r}",
         "a fedsim.server.schedules.Schedule",

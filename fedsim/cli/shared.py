@@ -9,7 +9,9 @@ from contextlib import contextmanager
 import click
 import typer
 
-from fedsim.errors import Interrupted, Refused, RunFailed
+from fedsim.errors import Interrupted, Refused, RunFailed, printable
+
+LINE = 500  # characters of a refusal or a failure, at most
 
 QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors.")
 JSON = typer.Option("--json", help="Print JSON instead.")
@@ -27,7 +29,7 @@ PARENT = typer.Option("--parent-pid", hidden=True)
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn refusals into exit code 2, and failures into 1, with one line each."""
+    """Turn refusals into exit code 2, and failures into 1, with one line of at most `LINE` characters each."""
     try:
         yield
         return
@@ -45,5 +47,5 @@ def exit_codes() -> Iterator[None]:
         code, said = 1, f"failed: {where}{error.strerror or error}"
     except KeyboardInterrupt:
         code, said = 1, "interrupted"
-    typer.echo(f"fedsim: {said}", err=True)
+    typer.echo(printable(f"fedsim: {said}", LINE), err=True)
     raise typer.Exit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -12,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import HEADERS
 from fedsim.catalogue import Targets
 from fedsim.errors import Refused
+
+ENCRYPTED = 0x1  # of a member's flags
+MOST_LABELS = 1_000_000
 
 
 @contextmanager
@@ -23,22 +29,48 @@ def opened_npz(path: Path, where: str, arrays: str, numbers: str) -> Iterator[Ma
     In errors, `where` names it, `arrays` are those needed, and `numbers` says what is needed for pickled objects.
 
     Raises:
-        Refused: It is missing, damaged or no such file, or an array holds pickled objects.
+        Refused: It is missing, damaged, encrypted or no such file, or an array holds pickled objects, or more bytes than
+            the file or this machine's memory.
     """
     try:
         path.open("rb").close()  # raises if it can't be read at all
         if not zipfile.is_zipfile(path):
             raise Refused(f"{where}: is not a NumPy .npz file; needed are the arrays {arrays}")
+        _check_members(path, where)
         with np.load(path, allow_pickle=False) as file:
             yield file
     except OSError as error:
         raise Refused(f"{where}: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise Refused(f"{where}: is damaged: {error}") from None
     except Refused:
         raise
     except ValueError:
         raise Refused(f"{where}: holds pickled objects, which are never loaded; {numbers}") from None
+
+
+def _check_members(path: Path, where: str) -> None:
+    """Refuse, before an array is allocated, a file that is encrypted, larger than memory, or promises more than it has."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with zipfile.ZipFile(path) as packed:
+        members = packed.infolist()
+        if any(member.flag_bits & ENCRYPTED for member in members):
+            raise Refused(f"{where}: is encrypted, which no .npz file is")
+        if (size := sum(member.file_size for member in members)) > memory:
+            raise Refused(f"{where}: holds {size:,} bytes, more than this machine's memory of {memory:,}")
+        for member in members:
+            with packed.open(member) as file:
+                try:
+                    header = HEADERS[np.lib.format.read_magic(file)](file)
+                except (ValueError, KeyError):
+                    continue  # no array; which are needed is said later
+                shape, _, dtype = header
+                needed = file.tell() + math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and needed != member.file_size:
+                raise Refused(
+                    f"{where}: is damaged: {member.filename[:100]!r} has {member.file_size} bytes; its header promises "
+                    f"{needed}"
+                )
 
 
 def one_for_each(x: NDArray[Any], y: NDArray[Any], targets: Targets) -> tuple[NDArray[Any], bool]:
@@ -97,6 +129,8 @@ def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
             )
     elif y.dtype.kind not in "biu":
         raise Refused(f"{where}: has dtype {y.dtype}; whole numbers from 0 are needed")
+    if y.max(initial=0) >= MOST_LABELS:
+        raise Refused(f"{where}: holds the label {y.max():g}; labels below {MOST_LABELS:,} are needed")
     labels = y.astype(np.int64)
     if labels.min(initial=0) < 0:
         raise Refused(f"{where}: holds the label {labels.min()}; whole numbers from 0 are needed")

@@ -13,7 +13,8 @@ from typing import Self, TypeVar
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import message_to_proto
+from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.recorddict_pb2 import BytesList
@@ -27,14 +28,9 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Protobuf
 
+CHECKED = ("run_id", "src_node_id", "dst_node_id", "reply_to_message_id", "message_type")  # of metadata
+
 T = TypeVar("T", bound=Protobuf)
-CHECKED = (
-    "run_id",
-    "src_node_id",
-    "dst_node_id",
-    "reply_to_message_id",
-    "message_type",
-)  # by the server, in the head
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,10 @@ class WireMessage:
         return wire_messages
 
     def decode(self) -> Message:
-        """Return the message; raises `ValueError` if an object is missing or damaged, or says another sender than the head."""
+        """Return the message; raises `ValueError` if an object is missing or damaged, or its head is not the message's.
+
+        A server has checked the head's metadata alone.
+        """
         try:
             message = inflate_object_from_contents(
                 self.tree.object_id, self.contents, keep_object_contents=True
@@ -71,8 +70,9 @@ class WireMessage:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         if not isinstance(message, Message):
             raise ValueError(f"is no message, but {type(message).__name__}")
-        if any(getattr(message.metadata, name) != getattr(self.metadata, name) for name in CHECKED):
-            raise ValueError("its head is another message's")
+        sent, head = message.metadata, self.metadata
+        if any(getattr(sent, name) != getattr(head, name) for name in CHECKED):
+            raise ValueError("its head is that of another message")
         message.metadata.__dict__["_message_id"] = self.id  # a message can't hold its own hash
         return message
 
@@ -88,7 +88,7 @@ class WireMessage:
     @property
     def metadata(self) -> Metadata:
         """The message's metadata, as the head has it."""
-        return message_from_proto(self.head).metadata
+        return metadata_from_proto(self.head.metadata)
 
 
 def messages_in(kind: type[T], packed: BytesList) -> list[WireMessage]:

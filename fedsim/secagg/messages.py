@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedsim.arrays import values_of
+from fedsim.errors import printable
 from fedsim.flower.constants import ErrorCode
 from fedsim.messages import OWN, SECAGG
 from fedsim.privacy.secagg.spec import Stage
@@ -52,9 +53,9 @@ def record_of_stage(message: Message) -> tuple[int, Stage, bytes] | None:
 
 
 def body_of(message: Message) -> bytes:
-    """Return the bytes of a reply; raises `ValueError` if the client has failed, or sent other records."""
+    """Return the bytes of a reply; raises `ValueError`, printable, if the client has failed, or sent other records."""
     if message.has_error():
-        raise ValueError(message.error.reason or f"error {message.error.code}")
+        raise ValueError(printable(message.error.reason or f"error {message.error.code}"))
     record = find_record(message.content, ConfigRecord, RECORD)
     if record is None or len(message.content) != 1 or record.keys() != {"body"}:
         raise ValueError("sent other records than those of secure aggregation")

@@ -85,7 +85,7 @@ class ModelSection(WithOptions):
     finders: ClassVar = {"name": catalogue.find_model}
     name: str = "cnn"
     """A model's name (see `fedsim models`) or `"module:callable"`."""
-    classes: int | None = Field(default=None, ge=2)
+    classes: int | None = Field(default=None, ge=2, le=1_000_000)
     """Number of labels; unset: the data's."""
 
     @property

@@ -29,6 +29,8 @@ from fedsim.privacy.secagg.transcript import (
 )
 from fedsim.privacy.secagg.wire import Reader, bitmap, index_bytes
 
+PROBE = AgreementKey(bytes(KEY))  # no secret: a public key of small order has no agreement with any
+
 
 @dataclass(frozen=True)
 class MaskedUploads(Uploads):
@@ -169,6 +171,8 @@ class ServerSession(Progress):
         reader = Reader(bytes(body))
         keys = Keys.read(reader, self.spec, signed=False)
         reader.end()
+        for public in (keys.channel, keys.masks):  # with another one, its neighbours would refuse the round
+            PROBE.agree(public)
         _, after = checked_body(
             reply, keys.signing, self._transcripts[client], Stage.ADVERTISE, self._asked_hashes[client]
         )

@@ -6,6 +6,7 @@ engine. A `FoldingGrid` sums replies in its workers: traffic and memory do not g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,8 @@ from fedsim.algorithms.protocol import Fields
 from fedsim.arrays import record_of
 from fedsim.layout import Expected, Layout
 from fedsim.messages import ARRAYS, METRICS, VECTOR
-from fedsim.privacy.events import Event
 from fedsim.privacy.halves import Sums
-from fedsim.server.aggregation.replies import LATE, Records, events_of, read_update
+from fedsim.server.aggregation.replies import LATE, Records, read_update
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, NoUpdates, Updates
 
 PIECE = 1 << 16  # numbers: 512 KiB of float64
@@ -35,7 +35,7 @@ class Total:
         metrics: Sums of weight times metric, by name.
         nodes: Nodes with an update in the sum.
         failures: Reasons for failure of other nodes, by node.
-        events: Privacy events of all clients, in the sum or not.
+        charged: Nodes whose replies have a content, in the sum or not: it may hold a release.
     """
 
     records: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Total:
     examples: int = 0
     nodes: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    charged: list[int] = field(default_factory=list)
 
     @property
     def means(self) -> dict[str, float]:
@@ -72,21 +72,23 @@ class WeightedSum:
     Attributes:
         expected: Required arrays of an update, by record.
         uniform: Whether each update has weight 1, else its number of examples.
-        own: Reference of the run's mechanism, if it is a user's own.
+        planned: The event (JSON) of the release of each node that releases its update.
     """
 
     expected: Records
     uniform: bool
-    own: str = ""
+    planned: Mapping[int, str] = field(default_factory=dict)
 
     def add(self, total: Total | None, reply: Message) -> Total:
         """Add an update to the total, or record its failure."""
         total = Total() if total is None else total
+        node = reply.metadata.src_node_id
+        if reply.has_content():
+            total.charged.append(node)
         try:
-            total.events += events_of(reply, self.own)
-            update = read_update(reply, self.expected)
+            update = read_update(reply, self.expected, self.planned.get(node, ""))
         except ValueError as error:
-            total.failures[reply.metadata.src_node_id] = str(error)
+            total.failures[node] = str(error)
             return total
         weight = 1.0 if self.uniform else float(update.metrics["num-examples"])
         for record, arrays in update.records.items():
@@ -101,12 +103,12 @@ class WeightedSum:
         total.metrics = _sum_of_common(total.metrics, metrics) if total.nodes else metrics
         total.weight += weight
         total.examples += int(update.metrics["num-examples"])
-        total.nodes.append(reply.metadata.src_node_id)
+        total.nodes.append(node)
         return total
 
     def merge(self, left: Total, right: Total) -> Total:
         """Return the sum of two totals, in the memory of the left one."""
-        failures, events = left.failures | right.failures, left.events + right.events
+        failures, charged = left.failures | right.failures, left.charged + right.charged
         if left.nodes and right.nodes:
             for record, arrays in left.records.items():
                 for name, array in arrays.items():
@@ -117,7 +119,7 @@ class WeightedSum:
             left.nodes += right.nodes
         elif right.nodes:
             left = right
-        left.failures, left.events = failures, events
+        left.failures, left.charged = failures, charged
         return left
 
 
@@ -157,24 +159,25 @@ class Summed(Updates):
 
 @dataclass(frozen=True, kw_only=True)
 class Folded(Aggregator):
-    """Sums updates in the engine, `clipped` differences or models; the other attributes are those of `WeightedSum`."""
+    """Sums updates in the engine, `clipped` differences or models; `uniform` as `WeightedSum`."""
 
     uniform: bool
     clipped: bool
-    own: str = ""
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
         expected = ask.layout.vector if self.clipped else ask.layout.records
-        fold = WeightedSum(expected, uniform=self.uniform, own=self.own)
+        planned = ask.planned_by_node
+        texts = {node: event.dumps() for node, event in planned.items()}
+        fold = WeightedSum(expected, uniform=self.uniform, planned=texts)
         total = ask.grid.send_and_fold(ask.requests, fold, timeout=ask.timeout) or Total()
         arrived = {ask.grid.client(node) for node in total.nodes}
         failures = {ask.grid.client(node): why for node, why in total.failures.items()}
         return Collected(
             Summed(total, ask.layout, ask.requests[0]) if arrived else NoUpdates(ask.layout),
             {client: failures.get(client, LATE) for client in ask.grid.clients if client not in arrived},
-            total.events,
+            [planned[node] for node in total.charged if node in planned],
         )
 
 

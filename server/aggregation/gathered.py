@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
+from fedsim.arrays import record_of
+from fedsim.messages import METRICS
 from fedsim.privacy.events import Event
-from fedsim.server.aggregation.replies import LATE, Update, events_of, metrics_of, read_update
+from fedsim.server.aggregation.replies import LATE, Update, in_common, metrics_of, read_update
 from fedsim.server.aggregation.updates import Aggregator, Ask, Collected, Updates
 
 
@@ -23,28 +25,38 @@ class Each(Updates):
         return self._messages
 
 
-def gather(ask: Ask, own: str = "") -> tuple[dict[int, tuple[Update, Message]], dict[int, str], list[Event]]:
-    """Train a cohort, and return each update; `own` is the reference of a user's own mechanism.
+def gather(ask: Ask) -> tuple[dict[int, tuple[Update, Message]], dict[int, str], list[Event]]:
+    """Train a cohort, and return each update.
 
     Returns:
-        Updates with their messages, by client in ascending order; reasons for failure, by client; and the clients'
+        Updates with their messages, of which the content is what was read, with the metrics that all report, by
+        client in ascending order; reasons for failure, by client; and the clients'
         privacy events.
     """
     updates: dict[int, tuple[Update, Message]] = {}
-    events: dict[int, list[Event]] = {}
+    events: dict[int, Event] = {}
     failures = dict.fromkeys(ask.grid.clients, LATE)
+    planned = ask.planned_by_node
     for message in ask.grid.send_and_receive(ask.requests, timeout=ask.timeout):
-        client = ask.grid.client(message.metadata.src_node_id)
+        node = message.metadata.src_node_id
+        client = ask.grid.client(node)
+        event = planned.get(node)
+        if event is not None and message.has_content():  # it may hold a release
+            events[client] = event
         try:
-            events[client] = events_of(message, own)
-            updates[client] = read_update(message, ask.layout.records), message
-            del failures[client]
+            text = "" if event is None else event.dumps()
+            updates[client] = read_update(message, ask.layout.records, text), message
+            failures.pop(client, None)
         except ValueError as error:
             failures[client] = str(error)
+    metrics = in_common([update.metrics for update, _ in updates.values()])
+    for (update, message), common in zip(updates.values(), metrics, strict=True):
+        arrays = {name: record_of(values) for name, values in update.records.items()}
+        message.content = RecordDict({**arrays, METRICS: common})
     return (
         {client: updates[client] for client in sorted(updates)},
         failures,
-        [event for client in sorted(events) for event in events[client]],
+        [events[client] for client in sorted(events)],
     )
 
 
@@ -53,12 +65,11 @@ class Gathered(Aggregator):
     """Passes each update to the strategy, as a message with its weight: 1, if `uniform`, or its number of examples."""
 
     uniform: bool
-    own: str = ""
 
     def collect(self, ask: Ask) -> Collected:
         """Train the cohort. As `Aggregator` says."""
         ask.charge(ask.grid.clients)
-        updates, failures, events = gather(ask, self.own)
+        updates, failures, events = gather(ask)
         messages = [message for _, message in updates.values()]
         if self.uniform:
             for message in messages:

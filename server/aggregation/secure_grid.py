@@ -18,6 +18,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from fedsim.errors import printable
 from fedsim.layout import plus_vector
 from fedsim.messages import ARRAYS, METRICS, SECAGG
 from fedsim.privacy.secagg.encoding import Decoded
@@ -234,7 +235,7 @@ class SecureGrid(GridWrapper):
                 log.info("client %d: stage %s: %s", client, stage.value, error)
         for client in requests.keys() - (replies.clients - session.lost.keys()):
             why = session.lost.get(client) or replies.failed.get(client, LATE)
-            result.lost.setdefault(client, f"lost at stage {stage.value!r}: {why}")
+            result.lost.setdefault(client, printable(f"lost at stage {stage.value!r}: {why}"))
         sent, seconds = sum(map(len, requests.values())), time.perf_counter() - started
         result.stages.append(
             StageReport(stage, len(requests), len(replies.clients), sent, replies.size, seconds)

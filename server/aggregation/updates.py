@@ -93,6 +93,7 @@ class Ask:
         layout: Of an update.
         charge: Called with clients before they are asked to train.
         timeout: Seconds to wait.
+        planned: The event of the release that is planned for each client, where clients release their updates.
     """
 
     grid: CohortGrid
@@ -101,6 +102,12 @@ class Ask:
     layout: Layout
     charge: Callable[[Sequence[int]], None]
     timeout: float
+    planned: Mapping[int, Event] = field(default_factory=dict)
+
+    @property
+    def planned_by_node(self) -> dict[int, Event]:
+        """The planned events, by node."""
+        return {node: self.planned[c] for c, node in self.grid.nodes.items() if c in self.planned}
 
 
 class Aggregator(ABC):

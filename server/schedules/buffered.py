@@ -79,7 +79,6 @@ class Buffered(Schedule):
         clients: Number of clients.
         coins: Returns a round's random generator, for clients and times.
         uniform: Whether each update has weight 1, else its number of examples.
-        own: Reference of the run's mechanism, if it is a user's own.
         concurrency: From 1 to `clients`; None: twice the cohort, at most `clients`.
         staleness_exponent: At least 0.
 
@@ -94,7 +93,6 @@ class Buffered(Schedule):
         coins: Coins,
         *,
         uniform: bool,
-        own: str = "",
         concurrency: int | None = None,
         staleness_exponent: float = 0.5,
     ) -> None:
@@ -105,7 +103,6 @@ class Buffered(Schedule):
         self._concurrency = min(2 * cohort, clients) if concurrency is None else concurrency
         self._coins = coins
         self._uniform = uniform
-        self._own = own
         self._exponent = staleness_exponent
         self._now = 0.0  # in mean times of a training
         self._training: list[tuple[float, int, int]] = []  # a heap: end, client, round of its model
@@ -139,7 +136,7 @@ class Buffered(Schedule):
         """Train the clients that begin, and return the updates that are due. As `Schedule` says."""
         ask.charge(ask.grid.clients)
         round_ = self._round
-        updates, failures, events = gather(ask, self._own)
+        updates, failures, events = gather(ask)
         received = arrays_in(ask.model)
         for client, (update, _) in updates.items():
             change = {

@@ -22,7 +22,7 @@ from fedsim.server.schedules import Schedule
 class OverSelection(Schedule):
     """Asks `factor * cohort` clients; the `cohort` that are quickest, in virtual time, make the next model."""
 
-    def __init__(self, cohort, clients, coins, *, uniform, own="", factor=1.3):
+    def __init__(self, cohort, clients, coins, *, uniform, factor=1.3):
         super().__init__()
         self._asked = min(math.ceil(factor * cohort), clients)
         self._cohort = cohort

@@ -58,8 +58,8 @@ def text_json(options: TextJsonOptions, generator: np.random.Generator, targets:
         tree = json.loads(Path(options.path).read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(f"{where}: {error.strerror}") from None
-    except ValueError:
-        raise Refused(f"{where}: is not JSON in UTF-8") from None
+    except (ValueError, RecursionError):
+        raise Refused(f"{where}: is not JSON in UTF-8, or nested too deeply") from None
     if isinstance(tree, dict) and isinstance(tree.get("user_data"), dict):
         tree = {user: _leaf(data, f"{where}: user {user!r}") for user, data in tree["user_data"].items()}
     if not isinstance(tree, dict) or not all(_is_texts(texts) for texts in tree.values()):

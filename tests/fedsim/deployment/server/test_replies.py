@@ -58,7 +58,7 @@ def test_a_reply_that_names_another_client_or_message_inside_is_its_own_clients_
     other.head.metadata.src_node_id = one
     other.head.metadata.reply_to_message_id = mine.metadata.message_id
     assert post.give(one, other)[0] == 200
-    with pytest.raises(ValueError, match="its head is another message's"):
+    with pytest.raises(ValueError, match="its head is that of another message"):
         post.collect(*ids)
 
 
