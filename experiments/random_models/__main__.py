@@ -120,8 +120,9 @@ def main() -> None:
     for number in range(arguments.models):
         if number in done:
             continue
-        rows.append(row_of(number))
-        print(json.dumps(rows[-1]), flush=True)
+        row = row_of(number)
+        rows = sorted([*rows, row], key=lambda each: int(each["model"]))
+        print(json.dumps(row), flush=True)
         if arguments.json is not None:
             write_whole(arguments.json, (json.dumps(rows, indent=1) + "\n").encode())
     for ending, count in Counter(row["ending"] for row in rows).most_common():
