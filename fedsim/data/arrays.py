@@ -130,7 +130,7 @@ def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
     elif y.dtype.kind not in "biu":
         raise Refused(f"{where}: has dtype {y.dtype}; whole numbers from 0 are needed")
     if y.max(initial=0) >= MOST_LABELS:
-        raise Refused(f"{where}: holds the label {y.max():g}; labels below {MOST_LABELS:,} are needed")
+        raise Refused(f"{where}: holds the label {y.max()}; labels below {MOST_LABELS:,} are needed")
     labels = y.astype(np.int64)
     if labels.min(initial=0) < 0:
         raise Refused(f"{where}: holds the label {labels.min()}; whole numbers from 0 are needed")

@@ -182,7 +182,7 @@ class _Shape:
         traffic = math.fsum(came[s] * (m.down + m.up) for s, m in messages.items())
         return Operations(
             key_pairs=lost,
-            agreements=pairs,
+            agreements=pairs + 2 * clients,  # each public key is tried once
             derivations=pairs + left,
             verifications=sum(came[stage] for stage in spec.stages) + left * (Stage.CONFIRM in spec.stages),
             multiplications=clients * spec.threshold + sets * 2 * spec.threshold**2,

@@ -235,7 +235,11 @@ ROW = [[0.5, 1.0], [1.5, 2.0], [2.5, 3.0]]
         ),
         ({"label": [[0, 1], [1], [1, 1]]}, {}, "the labels of split 'train': holds lists of several shapes"),
         ({}, {"label": [0, -1, 1]}, "the labels of split 'test': holds the label -1"),
-        ({"label": [0, 2_000_000_000, 1]}, {}, "has the label 2000000000; labels number the classes from 0"),
+        (
+            {"label": [0, 2_000_000_000, 1]},
+            {},
+            "holds the label 2000000000; labels below 1,000,000 are needed",
+        ),
         ({"x": [[0.5, None], [1.0, 2.0], [2.0, 3.0]]}, {}, "split 'train': column 'x': holds missing values"),
         ({}, {"x": [[0.5, float("nan")], [1.0, 2.0], [2.0, 3.0]]}, "split 'test': column 'x': holds NaN"),
         ({}, {"x": [None, [1.0, 2.0], [2.0, 3.0]]}, "split 'test': column 'x': holds missing values"),

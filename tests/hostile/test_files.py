@@ -64,7 +64,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a header of less": (lambda: packed(**dict.fromkeys(ARRAYS, npy((1,), bytes(400)))), "promises"),
     "encrypted": (encrypted, "is encrypted"),
     "a size that is a lie": (larger_than_memory, "promises|memory|damaged"),
-    "label 2^62": (lambda: labelled(2**62), "label 4.61169e[+]18; labels below 1,000,000"),
+    "label 2^62": (lambda: labelled(2**62), "label 4611686018427387904; labels below 1,000,000"),
     "label 1e300": (lambda: labelled(1e300), "label 1e[+]300; labels below 1,000,000"),
 }
 
