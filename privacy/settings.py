@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
 def kebab(name: str) -> str:
     """Return the TOML key of a Python name: `learning_rate` is `learning-rate`."""
     return name.replace("_", "-")
+
+
+NoiseMultiplier = Annotated[float, Field(ge=1e-9, le=1e9)]
+"""The noise's standard deviation, in units of the sensitivity; beyond, float64 has no room for what follows from it."""
+ClipNorm = Annotated[float, Field(ge=1e-12, le=1e12)]
+"""An L2 norm to which gradients or updates are clipped."""
 
 
 class Section(BaseModel):

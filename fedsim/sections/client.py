@@ -24,7 +24,7 @@ class ClientSection(Section):
     """Steps of the optimizer in a round, instead of `epochs`."""
     batch_size: int = Field(default=10, ge=1)
     """Examples in a step; the last batch of a pass may be smaller."""
-    learning_rate: float = Field(default=0.1, gt=0)
+    learning_rate: float = Field(default=0.1, gt=0, le=1e38)
     """Initial learning rate of the schedule."""
     learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor on the rate after each round; for the schedule `exponential`."""

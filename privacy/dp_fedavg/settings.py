@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedsim.privacy.events import Relation
-from fedsim.privacy.settings import Section, check_one_of, invalid, kebab
+from fedsim.privacy.settings import ClipNorm, NoiseMultiplier, Section, check_one_of, invalid, kebab
 
 
 class AdaptiveSettings(Section):
@@ -62,12 +62,12 @@ class DpFedAvgSettings(Section):
 
     epsilon: float | None = Field(default=None, gt=0)
     """Privacy loss against `adversary`; determines the noise. Either this or `noise-multiplier`."""
-    noise_multiplier: float | None = Field(default=None, gt=0)
+    noise_multiplier: NoiseMultiplier | None = None
     """Standard deviation of the noise on the sum of the clipped updates, in units of `clip`; with `adaptive` or
     `release`, that of one sum with the joint cost of all: the update's own is larger."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients; with a declared `rate`, below `rate` / cohort."""
-    clip: float = Field(gt=0)
+    clip: ClipNorm
     """Largest L2 norm of an update; with `adaptive`, in the first round. With secure aggregation, at most
     `privacy.secagg.clip`, which also limits the adaptive norm."""
     adversary: Literal["released-models", "known-cohort"] = "released-models"

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.settings import Section, check_one_of, invalid
+from fedsim.privacy.settings import ClipNorm, NoiseMultiplier, Section, check_one_of, invalid
 
 
 class DpFtrlSettings(Section):
@@ -21,12 +21,12 @@ class DpFtrlSettings(Section):
 
     epsilon: float | None = Field(default=None, gt=0)
     """Privacy loss against `adversary`; determines the noise. Either this or `noise-multiplier`."""
-    noise_multiplier: float | None = Field(default=None, gt=0)
+    noise_multiplier: NoiseMultiplier | None = None
     """Standard deviation of the noise before it is correlated, in units of `clip` times the sensitivity: to all of a
     client's participations; for `released-models`, to one (as `fedsim budget dp-ftrl` has it)."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients."""
-    clip: float = Field(gt=0)
+    clip: ClipNorm
     """Largest L2 norm of an update, in all rounds."""
     mechanism: Literal["banded", "blt", "sqrt-toeplitz"] = "banded"
     """Correlation of the noise: optimised banded matrix, optimised buffered one, or square root of prefix sums."""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fedsim.privacy.dp_sgd.release import Batches, DpSgdEvent
 from fedsim.privacy.events import Noise, Relation, Unit
-from fedsim.privacy.settings import Section, check_one_of, invalid
+from fedsim.privacy.settings import ClipNorm, NoiseMultiplier, Section, check_one_of, invalid
 from fedsim.privacy.training import LocalWork
 
 
@@ -22,11 +22,11 @@ class DpSgdSettings(Section):
 
     epsilon: float | None = Field(default=None, gt=0)
     """Privacy loss against `adversary`; determines the noise. Either this or `noise-multiplier`."""
-    noise_multiplier: float | None = Field(default=None, gt=0)
+    noise_multiplier: NoiseMultiplier | None = None
     """Standard deviation of the noise on the sum of the clipped gradients, in units of `clip`."""
     delta: float = Field(gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / (records of all clients)."""
-    clip: float = Field(default=1.0, gt=0)
+    clip: ClipNorm = 1.0
     """Largest L2 norm of a record's gradient."""
     adversary: Literal["known-cohort", "released-models"] = "known-cohort"
     """Adversary that `epsilon` holds against: sees clients' updates, as the server does, or the global models only."""

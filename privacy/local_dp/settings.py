@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.settings import Section, check_one_of, invalid
+from fedsim.privacy.settings import ClipNorm, NoiseMultiplier, Section, check_one_of, invalid
 
 
 class LocalDpSettings(Section):
@@ -20,11 +20,11 @@ class LocalDpSettings(Section):
 
     epsilon: float | None = Field(default=None, gt=0)
     """Privacy loss against any adversary; determines the noise. Either this or `noise-multiplier`."""
-    noise_multiplier: float | None = Field(default=None, gt=0)
+    noise_multiplier: NoiseMultiplier | None = None
     """Scale of the noise on each number (standard deviation, or Laplace's mean absolute value) over twice `clip`."""
     delta: float | None = Field(default=None, gt=0, lt=1)
     """Probability that epsilon does not hold: below 1 / clients; with Laplace noise there is none."""
-    clip: float = Field(gt=0)
+    clip: ClipNorm
     """Largest norm of an update: L2 for Gaussian noise, L1 for Laplace noise."""
     law: Literal["gaussian", "laplace"] = "gaussian"
     """Distribution of the noise."""

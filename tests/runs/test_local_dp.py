@@ -327,7 +327,7 @@ def test_missing_keys_are_named(old: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("privacy.local-dp.noise-multiplier=1e-200", r"noise-multiplier = 1e-200: so little noise"),
+        ("privacy.local-dp.delta=0.5", r"delta = 0.5: must be below 1 /"),
     ],
 )
 def test_refusals_that_need_data_or_model_come_before_the_first_round(override: str, line: str) -> None:
