@@ -172,5 +172,8 @@ def test_a_participation_that_died_with_its_worker_counts(monkeypatch: pytest.Mo
     Path(MARK).unlink()
     monkeypatch.setattr(Account, "exhausted", lambda *_: {})
     monkeypatch.setattr(Account, "check_room", lambda *_: None)
+    monkeypatch.setattr(
+        Account, "planned", lambda self, round_, clients: {c: self._plan.planned(round_, c) for c in clients}
+    )
     beyond = fedsim.run(setting, "beyond")
     assert releases_of(beyond, VICTIM) == [1, 2, 3]
