@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedsim.experiments.random_models.models import ROWS, WIDTH, model_of
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT
+from fedsim.privacy.halves import Losses
 from fedsim.streams import numpy_stream
 
 BATCH, CLASSES, CLIP = 6, 10, 0.5
@@ -26,8 +27,7 @@ def distance(number: int) -> float | str:
     model = _without_dropout(model_of(number, CLASSES))
     inputs = torch.from_numpy(draw.standard_normal((BATCH, 1, ROWS, WIDTH)).astype(np.float32))
     labels = torch.from_numpy(draw.integers(CLASSES, size=BATCH))
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    expected = _by_autograd(model, inputs, labels, buffers)
+    expected = clipped_sum_by_autograd(model, _losses, inputs, labels, CLIP)
     try:
         private = PrivateGradient(model, _losses, clip=CLIP / KEPT)
         private(inputs, labels, noise_multiplier=0.0, denominator=1.0, noise=lambda _: None)
@@ -41,19 +41,20 @@ def _losses(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels, reduction="none")
 
 
-def _by_autograd(
-    model: nn.Module, inputs: Tensor, labels: Tensor, buffers: list[tuple[Tensor, Tensor]]
+def clipped_sum_by_autograd(
+    model: nn.Module, losses: Losses, inputs: Tensor, labels: Tensor, clip: float
 ) -> list[Tensor]:
-    """Return the clipped sum, each example from the same buffers."""
+    """Return the sum of clipped gradients for each trained parameter: one example at a time, each from the same buffers."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     total = [torch.zeros_like(p) for p in parameters]
     for i in range(len(inputs)):
-        loss = _losses(model(inputs[i : i + 1]), labels[i : i + 1]).sum()
+        loss = losses(model(inputs[i : i + 1]), labels[i : i + 1]).sum()
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
         norm = torch.cat([g.double().flatten() for g in gradients]).norm().item()
         for part, gradient in zip(total, gradients, strict=True):
-            part += gradient * min(1.0, CLIP / (norm + 1e-6))
+            part += gradient * min(1.0, clip / (norm + 1e-6))
         for buffer, values in buffers:
             buffer.copy_(values)
     return total

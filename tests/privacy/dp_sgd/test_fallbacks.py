@@ -12,6 +12,7 @@ from opacus.layers import DPGRU, DPLSTM
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
+from fedsim.experiments.random_models.gradients import clipped_sum_by_autograd
 from fedsim.privacy.dp_sgd.gradient import PrivateGradient
 from fedsim.privacy.dp_sgd.rounding import KEPT
 from tests.privacy.dp_sgd.models import difference, losses
@@ -162,23 +163,6 @@ def _seeded() -> Iterator[None]:
     torch.set_rng_state(before)
 
 
-def _one_by_one(model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Return the clipped sum by autograd, one example at a time, each from the same buffers."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    buffers = [(b, b.clone()) for b in model.buffers()]
-    total = [torch.zeros_like(p) for p in parameters]
-    for i in range(len(x)):
-        loss = losses(model(x[i : i + 1]), y[i : i + 1]).sum()
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-        norm = torch.stack([g.double().norm() for g in gradients]).norm().item()
-        for part, gradient in zip(total, gradients, strict=True):
-            part += gradient * min(1.0, CLIP / (norm + 1e-6))
-        for buffer, values in buffers:
-            buffer.copy_(values)
-    return total
-
-
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("kernel", ["fast", "opacus"])
@@ -194,7 +178,7 @@ def test_the_clipped_sum_is_autograds(name: str, kernel: Any) -> None:
     found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     for buffer, values in buffers:  # as `PrivateSteps.stepped` does
         buffer.copy_(values)
-    expected = _one_by_one(model, x, y)
+    expected = clipped_sum_by_autograd(model, losses, x, y, CLIP)
     assert difference(found, expected) < 1e-5
     assert not any("_compiled_call_impl" in vars(m) for m in model.modules())
 
