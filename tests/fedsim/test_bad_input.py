@@ -131,7 +131,7 @@ SAYINGS = [
     ("neither epsilon nor noise", "[privacy.dp-sgd]\ndelta = 1e-5", [], "privacy.dp-sgd.epsilon = None: this or noise-multiplier must be set"),
     ("no delta", "[privacy.dp-sgd]\nepsilon = 1.0", [], "privacy.dp-sgd.delta is missing"),
     ("delta that publishes a record", DP, ["privacy.dp-sgd.delta=0.0007"], "privacy.dp-sgd.delta = 0.0007: must be below 1 / (all records) = 1 / 1438"),
-    ("clip 0", DP + "clip = 0.0", [], "privacy.dp-sgd.clip = 0.0: must be greater than 0"),
+    ("clip 0", DP + "clip = 0.0", [], "privacy.dp-sgd.clip = 0.0: must be greater than or equal to 0.000000000001"),
     ("batch norm", DP + "[model]\nname = 'tests.support.models:batch_normed'", [], "model.name = 'tests.support.models:batch_normed': 1 (BatchNorm1d)"),
     ("released models of a fixed cohort", DP + "adversary = 'released-models'", [], "privacy.dp-sgd.adversary = 'released-models': needs server.sampling = 'poisson', not 'fixed'"),
     ("released models with a budget", DP + "adversary = 'released-models'\nmax-participations = 3", ["server.sampling=poisson"], "privacy.dp-sgd.max-participations = 3: a client that stops after a budget"),

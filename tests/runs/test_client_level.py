@@ -514,7 +514,10 @@ def test_the_client_sends_a_released_metric_within_its_bound(loss: float, term: 
             ("privacy.dp-fedavg.delta=0.05",),
             "privacy.dp-fedavg.delta = 0.05: must be below 1 / clients = 1 / 30",
         ),
-        (("privacy.dp-fedavg.clip=0.0",), "privacy.dp-fedavg.clip = 0.0: must be greater than 0"),
+        (
+            ("privacy.dp-fedavg.clip=0.0",),
+            "privacy.dp-fedavg.clip = 0.0: must be greater than or equal to 0.000000000001",
+        ),
         (
             ("privacy.dp-fedavg.adaptive.bit-noise=0.3",),
             "below 0.6, the joint one of the released metrics (below-clip: 0.6)",

@@ -299,7 +299,7 @@ def test_weights_that_are_not_set_are_the_same_for_all() -> None:
     [
         (["server.weighting=examples"], r"server.weighting = 'examples': clients would send their numbers"),
         (["server.strategy=qfedavg"], r"server.strategy = 'qfedavg': uses its clients' losses"),
-        (["privacy.local-dp.clip=0"], r"privacy.local-dp.clip = 0: must be greater than 0"),
+        (["privacy.local-dp.clip=0"], r"privacy.local-dp.clip = 0: must be greater than or equal to 0.000000000001"),
         (["privacy.local-dp.law=cauchy"], r"privacy.local-dp.law = 'cauchy'"),
         (["privacy.local-dp.law=laplace"], r"privacy.local-dp.delta = 0.001: is for law = 'gaussian'"),
         (["privacy.local-dp.max-participations=0"], r"max-participations = 0: must be greater than or equal"),
