@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from logging import INFO
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import nn
 
 from fedsim import interruption, progress
 from fedsim.algorithms.build import algorithm_of, first_fields
+from fedsim.algorithms.protocol import Algorithm
 from fedsim.arrays import arrays_in, record_of
 from fedsim.data import FederatedData, prepare
 from fedsim.data.spec import SPEC
@@ -33,6 +34,7 @@ from fedsim.privacy.account import Account
 from fedsim.privacy.cohorts.sampling import CohortSampling
 from fedsim.privacy.events import Noise, Sampling, Unit
 from fedsim.privacy.halves import ServerHalf
+from fedsim.privacy.plan import Plan
 from fedsim.privacy.training import Unfit
 from fedsim.randomness import ServerDraws
 from fedsim.results import RunDirectory
@@ -193,18 +195,8 @@ def _federation(
         sampling = own_sampling(experiment, data.clients, draws.coins)
     else:
         sampling = plan.sampling(draws)
-    if state.unsaved:
-        logging.getLogger(__name__).warning(
-            "model.name = %r: %s: changed in training, and no part of the state dict; put back before each client trains",
-            experiment.model.name,
-            ", ".join(state.unsaved),
-            extra=PUBLIC,
-        )
-    if warning := algorithm.warning(plan.cohorts.share):
-        name = experiment.algorithm_entry.name
-        logging.getLogger(__name__).warning("algorithm.name = %r: %s", name, warning, extra=PUBLIC)
-    for caution in plan.cautions():
-        logging.getLogger(__name__).warning("%s", caution, extra=PUBLIC)
+    for warning in _warnings(experiment, state, algorithm, plan):
+        logging.getLogger(__name__).warning("%s", warning, extra=PUBLIC)
     enrolment = _enrol(experiment, data, grid, deployment)
     aggregator: Aggregator = schedule or _aggregator(experiment, half)
     if policy is not None:
@@ -229,6 +221,18 @@ def _federation(
         share=plan.cohorts.share,
         model=ServerModel(state, noised=mechanism.unit is Unit.CLIENT),
     )
+
+
+def _warnings(experiment: Experiment, state: ModelState, algorithm: Algorithm, plan: Plan) -> Iterator[str]:
+    """Yield what a run is told before its first round."""
+    if state.unsaved:
+        yield (
+            f"model.name = {experiment.model.name!r}: {', '.join(state.unsaved)}: changed in training, and no part of the "
+            "state dict; put back before each client trains"
+        )
+    if warning := algorithm.warning(plan.cohorts.share):
+        yield f"algorithm.name = {experiment.algorithm_entry.name!r}: {warning}"
+    yield from plan.cautions()
 
 
 def _aggregator(experiment: Experiment, half: ServerHalf) -> Aggregator:
