@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedsim.catalogue import Kind, Targets
 from fedsim.data import cache
-from fedsim.data.arrays import values_in
+from fedsim.data.arrays import MOST_LABELS, values_in
 from fedsim.data.cache import META
 from fedsim.data.inputs import told
 from fedsim.data.raw import Raw, load_raw, state_of
@@ -36,7 +36,6 @@ from fedsim.streams import numpy_stream
 log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the cache; another number invalidates it
-MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -168,10 +167,10 @@ def _check(raw: Raw, targets: Targets, experiment: Experiment) -> None:
             f"task.name = {experiment.task_entry.name!r}: needs targets that are {targets}, and data.source = "
             f"{experiment.data.source!r} has {found}"
         )
-    if found is Targets.LABELS and (highest := _classes(raw) - 1) >= MOST_CLASSES:
+    if found is Targets.LABELS and (highest := _classes(raw) - 1) >= MOST_LABELS:
         raise Refused(
             f"data.source = {experiment.data.source!r}: has the label {highest}; labels number the classes from 0, at "
-            f"most {MOST_CLASSES:,} of them"
+            f"most {MOST_LABELS:,} of them"
         )
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 from fedsim.deployment.server.asgi import MIB, HttpDenied
 
-TIMES, BESIDE = (
-    8,
-    16 * MIB,
-)  # a reply may have so many times the bytes of its run's largest message, and so many more
+# A reply may have so many times the bytes of its run's largest message, and so many more.
+TIMES, BESIDE = 8, 16 * MIB
 AGAIN = 3  # how often a client may repeat its last reply, of which the server's answer was lost
 MOST = 1000  # messages that a client may have at a time; more have the oldest forgotten
 
